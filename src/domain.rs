@@ -1,0 +1,33 @@
+//! What a request is and what may happen to it.
+//!
+//! Nothing here reads a clock, touches a disk or knows AWS: time and every
+//! other fact come in as arguments, and what must happen comes out as data.
+//! Whoever reads this room alone knows the product.
+
+pub mod audit;
+pub mod binding;
+pub mod command;
+pub mod decide;
+pub mod holding;
+pub mod ids;
+pub mod notice;
+pub mod policy;
+pub mod request;
+pub mod timestamp;
+
+pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
+pub use binding::{Admin, BindTerms, Binding, Change, Channel, Rebinding};
+pub use command::{Ask, Command, Outcome, Presence, Trouble, Work};
+pub use decide::{Also, Decision, Record, Refusal, decide, open};
+pub use holding::{Holding, HoldingKey};
+pub use ids::{
+    AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
+    RequestId, Text, UserId,
+};
+pub use notice::Notice;
+pub use policy::{ExtensionRule, Policy};
+pub use request::{
+    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Request, State,
+    Status,
+};
+pub use timestamp::{Millis, Timestamp};

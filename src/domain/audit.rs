@@ -1,0 +1,359 @@
+//! What happened, once each, in order, and provably so.
+//!
+//! Every request (and every channel's configuration) has a chain of events.
+//! Each event carries the hash of the one before it, so an event that was
+//! changed, dropped or slipped in is found by anyone who reads the chain.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+use super::{AccountId, ChannelId, Invalid, Person, RequestId, Timestamp};
+
+/// What a chain is about: the audit table's `request_id`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AuditKey {
+    Request(RequestId),
+    Config(ChannelId),
+}
+
+/// Everything that is ever recorded. `EVERY` lists them for the tests that
+/// prove each mutation leaves one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EventKind {
+    Requested,
+    ApprovalRecorded,
+    Approved,
+    Denied,
+    Cancelled,
+    Assigning,
+    Granted,
+    ExtensionRequested,
+    Extended,
+    ExtensionDenied,
+    RevokeRequested,
+    ExpiryStarted,
+    RollbackStarted,
+    RemovalFailing,
+    StrayAccessFound,
+    StrayAccessRemoved,
+    Revoked,
+    Expired,
+    Error,
+    NoticeParked,
+    Bound,
+    BindingChanged,
+    ApproversSet,
+    Unbound,
+}
+
+/// A SHA-256 in a chain; the first event follows the zero hash.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hash([u8; 32]);
+
+/// Where a chain ends: the number, hash and time of its last event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Chain {
+    pub version: u64,
+    pub head: Hash,
+    pub last_at: Timestamp,
+}
+
+/// One thing that happened. Fields stand in alphabetical order because the hash
+/// is taken over the event's JSON without `hash`, keys sorted, no white space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<AccountId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_mm_user_id: Option<String>,
+    pub channel_id: ChannelId,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
+    pub event_id: String,
+    pub event_time: Timestamp,
+    pub event_type: EventKind,
+    #[serde(default, skip_serializing_if = "Hash::is_zero")]
+    pub hash: Hash,
+    pub prev_hash: Hash,
+    pub request_id: AuditKey,
+    pub seq: u64,
+    /// The request's status once this had happened; absent for configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<super::Status>,
+}
+
+/// The part of an event that the one who makes it knows.
+pub struct Entry<'a> {
+    pub key: AuditKey,
+    pub kind: EventKind,
+    pub account_id: Option<&'a AccountId>,
+    pub channel_id: &'a ChannelId,
+    pub actor: Option<&'a Person>,
+    pub status: Option<super::Status>,
+    pub details: BTreeMap<String, String>,
+}
+
+impl Chain {
+    /// Adds the next event. Its time never runs backwards, whatever a clock says:
+    /// the audit table is sorted by it.
+    pub fn append(&mut self, entry: Entry<'_>, now: Timestamp) -> Event {
+        let seq = self.version + 1;
+        let mut event = Event {
+            account_id: entry.account_id.cloned(),
+            actor_email: entry.actor.map(|p| p.email.to_string()),
+            actor_mm_user_id: entry.actor.map(|p| p.id.to_string()),
+            channel_id: entry.channel_id.clone(),
+            details: entry.details,
+            event_id: format!("{seq:06}-{}", entry.key),
+            event_time: now.max(self.last_at),
+            event_type: entry.kind,
+            hash: Hash::default(),
+            prev_hash: self.head,
+            request_id: entry.key,
+            seq,
+            status: entry.status,
+        };
+        event.hash = event.compute_hash();
+        *self = Self {
+            version: seq,
+            head: event.hash,
+            last_at: event.event_time,
+        };
+        event
+    }
+}
+
+impl Event {
+    /// The sort key of the audit table.
+    pub fn sort_key(&self) -> String {
+        format!("{}#{}", self.event_time, self.event_id)
+    }
+
+    fn compute_hash(&self) -> Hash {
+        let bare = Self {
+            hash: Hash::default(),
+            ..self.clone()
+        };
+        // An event is strings, numbers and a map of strings: it always serialises.
+        // Were that ever to fail, the empty text would fail every verification.
+        let text = serde_json::to_vec(&bare).unwrap_or_default();
+        Hash(Sha256::digest(&text).into())
+    }
+}
+
+/// Why a history is not to be believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Tampered {
+    #[error("event {seq} is missing (event {found} follows {before})", before = seq - 1)]
+    Missing { seq: u64, found: u64 },
+    #[error("event {seq} does not follow the event before it")]
+    Unchained { seq: u64 },
+    #[error("event {seq} was changed after it was written")]
+    Changed { seq: u64 },
+    #[error("the history ends at event {found}, but the record says {expected}")]
+    Short { expected: u64, found: u64 },
+    #[error("the last event is not the one that the record was written with")]
+    Head,
+    #[error("the record says {record}, but its history ends in {history}")]
+    Status { record: String, history: String },
+}
+
+/// Walks a whole chain from its first event and returns where it ends.
+pub fn verify(events: &[Event]) -> Result<Chain, Tampered> {
+    let mut chain = Chain::default();
+    for event in events {
+        let seq = chain.version + 1;
+        if event.seq != seq {
+            return Err(Tampered::Missing {
+                seq,
+                found: event.seq,
+            });
+        }
+        if event.prev_hash != chain.head || event.event_time < chain.last_at {
+            return Err(Tampered::Unchained { seq });
+        }
+        if event.hash != event.compute_hash() {
+            return Err(Tampered::Changed { seq });
+        }
+        chain = Chain {
+            version: seq,
+            head: event.hash,
+            last_at: event.event_time,
+        };
+    }
+    Ok(chain)
+}
+
+/// `verify`, and that the record really is where its history ends.
+pub fn verify_against(
+    events: &[Event],
+    record: &Chain,
+    status: Option<super::Status>,
+) -> Result<(), Tampered> {
+    let walked = verify(events)?;
+    if walked.version != record.version {
+        return Err(Tampered::Short {
+            expected: record.version,
+            found: walked.version,
+        });
+    }
+    if walked.head != record.head {
+        return Err(Tampered::Head);
+    }
+    let last = events.last().and_then(|event| event.status);
+    if last != status {
+        let word = |s: Option<super::Status>| s.map_or("nothing".into(), |s| s.to_string());
+        return Err(Tampered::Status {
+            record: word(status),
+            history: word(last),
+        });
+    }
+    Ok(())
+}
+
+impl Hash {
+    fn is_zero(&self) -> bool {
+        self.0 == [0; 32]
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(String::deserialize(deserializer)?, &mut hash)
+            .map_err(serde::de::Error::custom)?;
+        Ok(Self(hash))
+    }
+}
+
+impl fmt::Display for AuditKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(id) => id.fmt(f),
+            Self::Config(channel) => write!(f, "config#{channel}"),
+        }
+    }
+}
+
+impl FromStr for AuditKey {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.strip_prefix("config#") {
+            Some(channel) => channel.parse().map(Self::Config),
+            None => text.parse().map(Self::Request),
+        }
+    }
+}
+
+impl Serialize for AuditKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for AuditKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn history(lengths: &[u8]) -> (Vec<Event>, Chain) {
+        let channel: ChannelId = "ch1".parse().unwrap();
+        let mut chain = Chain::default();
+        let events = lengths
+            .iter()
+            .map(|n| {
+                let entry = Entry {
+                    key: AuditKey::Config(channel.clone()),
+                    kind: EventKind::Bound,
+                    account_id: None,
+                    channel_id: &channel,
+                    actor: None,
+                    status: None,
+                    details: BTreeMap::from([("n".into(), n.to_string())]),
+                };
+                chain.append(entry, Timestamp::from_seconds(i64::from(*n)))
+            })
+            .collect();
+        (events, chain)
+    }
+
+    #[test]
+    fn a_clock_that_runs_back_does_not_turn_history_round() {
+        let (events, chain) = history(&[9, 3]);
+        assert_eq!(events[1].event_time, events[0].event_time);
+        assert!(events[1].sort_key() > events[0].sort_key());
+        assert_eq!(verify_against(&events, &chain, None), Ok(()));
+    }
+
+    #[test]
+    fn a_dropped_tail_is_found_by_the_record() {
+        let (mut events, chain) = history(&[1, 2, 3]);
+        events.pop();
+        assert_eq!(
+            verify_against(&events, &chain, None),
+            Err(Tampered::Short {
+                expected: 3,
+                found: 2
+            })
+        );
+    }
+
+    proptest! {
+        // P7
+        #[test]
+        fn every_tampering_is_found(lengths in proptest::collection::vec(0u8..9, 2..8), at in 0usize..8, how in 0..4) {
+            let (mut events, chain) = history(&lengths);
+            let at = at % events.len();
+            match how {
+                0 => { events[at].details.insert("n".into(), "forged".into()); }
+                1 => { events.remove(at); }
+                2 => {
+                    // Even a forger who recomputes the hash breaks the link after it, or the head.
+                    events[at].actor_email = Some("mallory@example.com".into());
+                    events[at].hash = events[at].compute_hash();
+                }
+                _ => { let twin = events[at].clone(); events.insert(at, twin); }
+            }
+            prop_assert!(verify_against(&events, &chain, None).is_err());
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Which accounts a channel gives access to, and who there may say yes.
+//!
+//! An account belongs to one channel. A change keeps what it does not mention,
+//! and is recorded under the channel's own audit chain.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::audit::Entry;
+use super::{
+    AccountId, AuditKey, Chain, ChannelId, Event, EventKind, MmUserId, PermissionSet, Person,
+    Policy, Refusal, Timestamp,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    pub account_id: AccountId,
+    pub channel_id: ChannelId,
+    pub approvers: Vec<MmUserId>,
+    pub approvals_required: u32,
+    pub allow_self_approval: bool,
+    /// Stricter than the policy's, or it has no effect.
+    pub max_request_hours: Option<u32>,
+    pub session_duration_minutes: u32,
+    /// Empty: every configured set.
+    pub permission_sets: Vec<PermissionSet>,
+    pub updated_at: Timestamp,
+    /// Grows with every change, so that an approval can be tied to the rules it was given under.
+    pub revision: u64,
+}
+
+/// A channel's configuration history. It outlives its bindings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    pub id: ChannelId,
+    pub chain: Chain,
+    pub revision: u64,
+}
+
+/// The fields of a bind that were mentioned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindTerms {
+    pub approvals_required: Option<u32>,
+    pub allow_self_approval: Option<bool>,
+    pub max_request_hours: Option<u32>,
+    pub session_duration_minutes: Option<u32>,
+    pub permission_sets: Option<Vec<PermissionSet>>,
+}
+
+/// Who changes the configuration: the plugin does not always say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub person: Option<Person>,
+    /// The key that signed the call: at least this much is known.
+    pub key_id: String,
+}
+
+/// What a change of configuration writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebinding {
+    pub channel: Channel,
+    pub bindings: Vec<Binding>,
+    pub unbound: Option<Binding>,
+    pub events: Vec<Event>,
+}
+
+impl Channel {
+    pub fn unknown(id: ChannelId) -> Self {
+        Self {
+            id,
+            chain: Chain::default(),
+            revision: 0,
+        }
+    }
+}
+
+/// A change that somebody makes to a channel's configuration, here and now.
+pub struct Change<'a> {
+    pub channel: Channel,
+    pub admin: &'a Admin,
+    pub policy: &'a Policy,
+    pub now: Timestamp,
+}
+
+impl Change<'_> {
+    /// Binds an account to the channel, or changes the terms of its binding.
+    /// `siblings` are the channel's bindings: a new one starts with their approvers.
+    pub fn bind(
+        self,
+        current: Option<Binding>,
+        siblings: &[Binding],
+        account_id: AccountId,
+        terms: BindTerms,
+    ) -> Result<Rebinding, Refusal> {
+        self.policy.check_admin(self.admin.person.as_ref())?;
+        if let Some(elsewhere) = current.as_ref().filter(|b| b.channel_id != self.channel.id) {
+            let channel_id = elsewhere.channel_id.clone();
+            return Err(Refusal::BoundElsewhere {
+                account_id,
+                channel_id,
+            });
+        }
+        for set in terms.permission_sets.iter().flatten() {
+            self.policy.check_known(set)?;
+        }
+        let details = terms.details();
+        let kind = match current {
+            Some(_) => EventKind::BindingChanged,
+            None => EventKind::Bound,
+        };
+        let before = current.unwrap_or_else(|| Binding {
+            account_id,
+            channel_id: self.channel.id.clone(),
+            approvers: siblings
+                .first()
+                .map(|b| b.approvers.clone())
+                .unwrap_or_default(),
+            approvals_required: 1,
+            allow_self_approval: false,
+            max_request_hours: None,
+            session_duration_minutes: 60,
+            permission_sets: Vec::new(),
+            updated_at: self.now,
+            revision: 0,
+        });
+        let binding = before.with(terms, self.now);
+        binding.check_quorum()?;
+        Ok(self.recorded(kind, vec![binding], None, details))
+    }
+
+    /// Names the approvers of every account that the channel has.
+    pub fn set_approvers(
+        self,
+        bindings: Vec<Binding>,
+        approvers: &[MmUserId],
+    ) -> Result<Rebinding, Refusal> {
+        self.policy.check_admin(self.admin.person.as_ref())?;
+        if bindings.is_empty() {
+            return Err(Refusal::NothingBound {
+                channel_id: self.channel.id,
+            });
+        }
+        let mut named: Vec<MmUserId> = Vec::new();
+        for approver in approvers {
+            if !named.contains(approver) {
+                named.push(approver.clone());
+            }
+        }
+        let words: Vec<&str> = named.iter().map(MmUserId::as_str).collect();
+        let details = BTreeMap::from([("approvers".to_owned(), words.join(","))]);
+        let bindings: Vec<Binding> = bindings
+            .into_iter()
+            .map(|binding| Binding {
+                approvers: named.clone(),
+                updated_at: self.now,
+                revision: binding.revision + 1,
+                ..binding
+            })
+            .collect();
+        bindings.iter().try_for_each(Binding::check_quorum)?;
+        Ok(self.recorded(EventKind::ApproversSet, bindings, None, details))
+    }
+
+    /// Takes an account out of the channel. Its pending requests are the caller's to cancel.
+    pub fn unbind(
+        self,
+        current: Option<Binding>,
+        account_id: &AccountId,
+    ) -> Result<Rebinding, Refusal> {
+        self.policy.check_admin(self.admin.person.as_ref())?;
+        let Some(binding) = current.filter(|b| b.channel_id == self.channel.id) else {
+            return Err(Refusal::NothingToUnbind {
+                account_id: account_id.clone(),
+                channel_id: self.channel.id,
+            });
+        };
+        Ok(self.recorded(
+            EventKind::Unbound,
+            Vec::new(),
+            Some(binding),
+            BTreeMap::new(),
+        ))
+    }
+
+    fn recorded(
+        mut self,
+        kind: EventKind,
+        bindings: Vec<Binding>,
+        unbound: Option<Binding>,
+        mut details: BTreeMap<String, String>,
+    ) -> Rebinding {
+        details.insert("key_id".into(), self.admin.key_id.clone());
+        let about = match (&unbound, bindings.as_slice()) {
+            (Some(binding), _) => Some(&binding.account_id),
+            (None, [binding]) => Some(&binding.account_id),
+            _ => None,
+        };
+        let entry = Entry {
+            key: AuditKey::Config(self.channel.id.clone()),
+            kind,
+            account_id: about,
+            channel_id: &self.channel.id,
+            actor: self.admin.person.as_ref(),
+            status: None,
+            details,
+        };
+        let event = self.channel.chain.append(entry, self.now);
+        self.channel.revision += 1;
+        Rebinding {
+            channel: self.channel,
+            bindings,
+            unbound,
+            events: vec![event],
+        }
+    }
+}
+
+impl Binding {
+    /// `one_of_n`, as the plugin knows it; with a quorum, `2_of_n` and so on.
+    pub fn approval_policy(&self) -> String {
+        match self.approvals_required {
+            1 => "one_of_n".into(),
+            n => format!("{n}_of_n"),
+        }
+    }
+
+    fn with(self, terms: BindTerms, now: Timestamp) -> Self {
+        Self {
+            approvals_required: terms.approvals_required.unwrap_or(self.approvals_required),
+            allow_self_approval: terms
+                .allow_self_approval
+                .unwrap_or(self.allow_self_approval),
+            max_request_hours: terms.max_request_hours.or(self.max_request_hours),
+            session_duration_minutes: terms
+                .session_duration_minutes
+                .unwrap_or(self.session_duration_minutes),
+            permission_sets: terms.permission_sets.unwrap_or(self.permission_sets),
+            updated_at: now,
+            revision: self.revision + 1,
+            ..self
+        }
+    }
+
+    /// A quorum that its approvers can never reach would only be noticed by the first
+    /// request that waits for it.
+    fn check_quorum(&self) -> Result<(), Refusal> {
+        let named = self.approvers.len();
+        if named > 0 && (named as u64) < u64::from(self.approvals_required) {
+            return Err(Refusal::QuorumTooLarge {
+                required: self.approvals_required,
+                named,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl BindTerms {
+    fn details(&self) -> BTreeMap<String, String> {
+        let mut details = BTreeMap::new();
+        let mut mention = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                details.insert(name.to_owned(), value);
+            }
+        };
+        mention(
+            "approvals_required",
+            self.approvals_required.map(|n| n.to_string()),
+        );
+        mention(
+            "allow_self_approval",
+            self.allow_self_approval.map(|b| b.to_string()),
+        );
+        mention(
+            "max_request_hours",
+            self.max_request_hours.map(|n| n.to_string()),
+        );
+        mention(
+            "session_duration_minutes",
+            self.session_duration_minutes.map(|n| n.to_string()),
+        );
+        mention(
+            "permission_sets",
+            self.permission_sets.as_ref().map(|sets| {
+                sets.iter()
+                    .map(PermissionSet::as_str)
+                    .collect::<Vec<_>>()
+                    .join(",")
+            }),
+        );
+        details
+    }
+}

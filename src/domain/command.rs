@@ -1,0 +1,112 @@
+//! Everything that can be said to a request, and by whom.
+//!
+//! A person, the clock and the worker each have their own words: a person
+//! cannot express a worker's result.
+
+use super::{HoldingKey, Lease, LeaseToken, Minutes, Person, RequestId, Text, UserId};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Asked {
+        by: Person,
+        ask: Ask,
+    },
+    /// Its account was taken out of the channel.
+    Unbound {
+        by: Option<Person>,
+    },
+    /// Somebody revoked a request that shares its assignment.
+    EndedAlong {
+        with: RequestId,
+        by: Option<Person>,
+        reason: Option<Text>,
+    },
+    /// Its time has come, and somebody offers to do the work.
+    Due {
+        lease: Lease,
+    },
+    /// The holder of a lease needs longer.
+    Renew {
+        lease: Lease,
+    },
+    /// The holder of a lease did the work.
+    Finished {
+        lease: LeaseToken,
+        outcome: Outcome,
+    },
+    /// A notice could not be delivered and is no longer tried.
+    NoticeParked {
+        seq: u64,
+        why: Text,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    Approve,
+    Deny { reason: Option<Text> },
+    Revoke { reason: Option<Text> },
+    Cancel,
+    Extend { minutes: Minutes },
+}
+
+/// What the holder of a lease is to do next: one operation in AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Find the user, and see whether the assignment is there already.
+    Prepare,
+    /// Make the assignment, and wait until AWS has.
+    Create(HoldingKey),
+    /// Remove the assignment, and wait until AWS shows it absent.
+    Remove(HoldingKey),
+    /// See whether the assignment is there; touch nothing.
+    Look(HoldingKey),
+}
+
+/// What came of the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The user, and whether the assignment stood when its holding was at `revision`.
+    Prepared {
+        user: UserId,
+        presence: Presence,
+        revision: u64,
+    },
+    /// No such user, or several: asking again will not help.
+    NoUser {
+        why: Text,
+    },
+    Created,
+    /// AWS shows no assignment.
+    Gone,
+    /// AWS shows an assignment (the answer to `Work::Look`).
+    StillThere,
+    Failed(Trouble),
+    /// Stopped on purpose before it was done, by a shutdown.
+    Interrupted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Absent,
+    Present,
+}
+
+/// Why work failed, and how that bears on trying again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No answer, throttled, in conflict: the next try may well do.
+    Passing { why: Text },
+    /// AWS carried the operation out and it FAILED.
+    Refused { why: Text },
+    /// jit itself may not: trying fast only adds noise.
+    Denied { why: Text },
+}
+
+impl Trouble {
+    pub fn why(&self) -> &Text {
+        match self {
+            Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! How a request begins.
+
+use super::step::{Step, details, words};
+use super::{Decision, Record, Refusal};
+use crate::domain::{Binding, Chain, Draft, EventKind, Policy, Request, State, Timestamp};
+
+pub fn open(
+    draft: Draft,
+    binding: Option<Binding>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
+    if draft.reason.is_none() && draft.jira.is_none() {
+        return Err(Refusal::NoReason);
+    }
+    let bound = binding
+        .as_ref()
+        .filter(|binding| binding.channel_id == draft.channel_id)
+        .ok_or_else(|| Refusal::NotBound {
+            account_id: draft.account_id.clone(),
+            channel_id: draft.channel_id.clone(),
+        })?;
+    policy.check_duration(draft.duration, bound)?;
+    let permission_set = policy.permission_set(&draft, bound)?;
+    let request = Request {
+        id: draft.id,
+        account_id: draft.account_id,
+        channel_id: draft.channel_id,
+        requester: draft.requester,
+        permission_set,
+        reason: draft.reason,
+        jira: draft.jira,
+        duration: draft.duration,
+        start_at: draft.start_at,
+        created_at: now,
+        approvals: Vec::new(),
+        approved_at: None,
+        user: None,
+        granted: None,
+        extension: None,
+        state: State::Pending,
+        trouble: None,
+        parked_notices: 0,
+        due_at: Some(now + policy.pending_lifetime),
+        lease: None,
+        chain: Chain::default(),
+        revision: 0,
+    };
+    let mut step = Step::new(
+        Record {
+            request,
+            binding,
+            holding: None,
+        },
+        policy,
+        now,
+    );
+    let requester = step.request.requester.clone();
+    let said = details([
+        (
+            "permission_set",
+            Some(step.request.permission_set.to_string()),
+        ),
+        (
+            "duration_minutes",
+            Some(step.request.duration.get().to_string()),
+        ),
+        ("reason", words(step.request.reason.as_ref())),
+        ("jira", words(step.request.jira.as_ref())),
+        ("start_at", step.request.start_at.map(|at| at.to_string())),
+    ]);
+    step.record(EventKind::Requested, Some(&requester), said);
+    step.done(None)
+}

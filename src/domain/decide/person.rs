@@ -1,0 +1,379 @@
+//! What people ask for. What a request's state rules out is said before who may ask it.
+
+use super::step::{Step, details, words};
+use super::{Decision, Refusal};
+use crate::domain::{
+    Approval, Ask, Binding, Ending, EventKind, Extension, ExtensionRule, Minutes, Period, Person,
+    RequestId, State, Text,
+};
+
+pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, Refusal> {
+    match ask {
+        Ask::Approve => approve(step, by),
+        Ask::Deny { reason } => deny(step, by, reason),
+        Ask::Revoke { reason } => revoke(step, by, reason),
+        Ask::Cancel => cancel(step, by),
+        Ask::Extend { minutes } => extend(step, by, minutes),
+    }
+}
+
+fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
+    match (
+        &step.request.state,
+        step.request.extension.clone(),
+        step.request.granted,
+    ) {
+        (State::Pending, ..) => {
+            let binding = check_waiting(&step).and_then(|()| may_approve(&step, by))?;
+            let approvals = with_approval(&step, &step.request.approvals, by)?;
+            let enough = is_quorum(&approvals, &binding);
+            step.request.approvals = approvals;
+            let said = details([("approvals_required", quorum(&binding))]);
+            if enough {
+                step.request.approved_at = Some(step.now);
+                step.request.due_at = Some(
+                    step.request
+                        .start_at
+                        .map_or(step.now, |at| at.max(step.now)),
+                );
+                step.become_(State::Approved);
+                step.record(EventKind::Approved, Some(by), said);
+            } else {
+                step.record(EventKind::ApprovalRecorded, Some(by), said);
+            }
+            step.done(None)
+        }
+        (State::Granted, Some(mut extension), Some(period)) if step.now < period.until => {
+            let binding = may_approve(&step, by)?;
+            extension.approvals = with_approval(&step, &extension.approvals, by)?;
+            if is_quorum(&extension.approvals, &binding) {
+                extend_now(step, by, period, extension.minutes)
+            } else {
+                step.request.extension = Some(extension);
+                let said = details([("approvals_required", quorum(&binding))]);
+                step.record(EventKind::ApprovalRecorded, Some(by), said);
+                step.done(None)
+            }
+        }
+        _ => wrong_state(&step, "approved"),
+    }
+}
+
+fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
+    let said = details([("reason", words(reason.as_ref()))]);
+    match (&step.request.state, &step.request.extension) {
+        (State::Pending, _) => {
+            check_waiting(&step)?;
+            step.policy
+                .check_approver(by, &step.request, step.binding.as_ref())?;
+            let at = step.now;
+            step.end(
+                State::Denied {
+                    by: by.clone(),
+                    reason,
+                    at,
+                },
+                EventKind::Denied,
+                Some(by),
+                said,
+            )
+        }
+        (State::Granted, Some(_)) => {
+            step.policy
+                .check_approver(by, &step.request, step.binding.as_ref())?;
+            step.request.extension = None;
+            step.record(EventKind::ExtensionDenied, Some(by), said);
+            step.done(None)
+        }
+        _ => wrong_state(&step, "denied"),
+    }
+}
+
+fn revoke(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
+    let request = &step.request;
+    let may = step
+        .policy
+        .check_revoker(by, request, step.binding.as_ref());
+    let said = details([("reason", words(reason.as_ref()))]);
+    match request.state.clone() {
+        // AWS was never asked for anything: there is nothing to wait for.
+        State::Approved => {
+            may?;
+            revoked_at_once(step, by, reason)
+        }
+        State::Error(_) if request.user.is_none() => {
+            may?;
+            revoked_at_once(step, by, reason)
+        }
+        State::Error(error) => {
+            may?;
+            step.become_(State::Checking {
+                by: by.clone(),
+                reason,
+                error,
+            });
+            step.request.due_at = Some(step.now);
+            step.record(EventKind::RevokeRequested, Some(by), said);
+            step.done(None)
+        }
+        State::Assigning
+        | State::Granted
+        | State::Removing {
+            ending: Ending::Failed { .. },
+        } => {
+            may?;
+            step.end_others(Some(by), reason.as_ref());
+            step.change_holding(crate::domain::Holding::being_removed);
+            begin_revoke(step, Some(by.clone()), reason, said)
+        }
+        State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
+            Err(Refusal::BeingRemoved {
+                status: request.status(),
+                trouble: request
+                    .trouble
+                    .as_ref()
+                    .map_or_else(String::new, |failing| {
+                        format!("; tried {} times, last: {}", failing.attempts, failing.why)
+                    }),
+            })
+        }
+        State::Pending => Err(Refusal::WrongState {
+            status: request.status(),
+            done: "revoked",
+            hint: "; there is no access to take away yet, deny or cancel it instead",
+        }),
+        _ => wrong_state(&step, "revoked"),
+    }
+}
+
+fn revoked_at_once(step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
+    let said = details([("reason", words(reason.as_ref()))]);
+    let state = State::Revoked {
+        by: Some(by.clone()),
+        reason,
+        at: step.now,
+    };
+    step.end(state, EventKind::Revoked, Some(by), said)
+}
+
+/// Whoever is at work on it goes on under the same lease, and finds that the work is now to remove.
+fn begin_revoke(
+    mut step: Step<'_>,
+    by: Option<Person>,
+    reason: Option<Text>,
+    said: super::step::Details,
+) -> Result<Decision, Refusal> {
+    step.request.extension = None;
+    step.request.due_at = Some(step.now);
+    step.become_(State::Removing {
+        ending: Ending::Revoked {
+            by: by.clone(),
+            reason,
+        },
+    });
+    step.record(EventKind::RevokeRequested, by.as_ref(), said);
+    step.done(None)
+}
+
+pub(super) fn ended_along(
+    step: Step<'_>,
+    with: RequestId,
+    by: Option<Person>,
+    reason: Option<Text>,
+) -> Result<Decision, Refusal> {
+    match &step.request.state {
+        State::Assigning | State::Granted => {
+            let said = details([
+                ("reason", words(reason.as_ref())),
+                ("shared_with", Some(with.to_string())),
+            ]);
+            begin_revoke(step, by, reason, said)
+        }
+        _ => wrong_state(&step, "revoked"),
+    }
+}
+
+fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
+    if step.request.state != State::Pending {
+        return wrong_state(&step, "cancelled");
+    }
+    check_requester(&step, by, "cancel")?;
+    cancelled(step, Some(by.clone()))
+}
+
+pub(super) fn unbound(step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
+    if step.request.state != State::Pending {
+        return wrong_state(&step, "cancelled");
+    }
+    cancelled(step, by)
+}
+
+/// Cancelling is not announced: it is no news to the one who did it.
+fn cancelled(mut step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
+    step.become_(State::Cancelled {
+        by: by.clone(),
+        at: step.now,
+    });
+    step.record(EventKind::Cancelled, by.as_ref(), details([]));
+    step.done(None)
+}
+
+fn extend(mut step: Step<'_>, by: &Person, minutes: Minutes) -> Result<Decision, Refusal> {
+    let status = step.request.status();
+    let period = match (&step.request.state, step.request.granted) {
+        (State::Granted, Some(period)) if step.now < period.until => period,
+        _ => return wrong_state(&step, "extended"),
+    };
+    if step.request.extension.is_some() {
+        return Err(Refusal::ExtensionWaiting { status });
+    }
+    check_requester(&step, by, "extend")?;
+    check_extension(&step, period, minutes)?;
+    match step.policy.extension {
+        ExtensionRule::Granted => extend_now(step, by, period, minutes),
+        ExtensionRule::NeedsApproval => {
+            let approvals = Vec::new();
+            step.request.extension = Some(Extension {
+                by: by.clone(),
+                minutes,
+                approvals,
+            });
+            let said = details([("additional_minutes", Some(minutes.get().to_string()))]);
+            step.record(EventKind::ExtensionRequested, Some(by), said);
+            step.done(None)
+        }
+    }
+}
+
+fn extend_now(
+    mut step: Step<'_>,
+    by: &Person,
+    period: Period,
+    minutes: Minutes,
+) -> Result<Decision, Refusal> {
+    check_extension(&step, period, minutes)?;
+    let until = period.until + minutes.span();
+    step.request.granted = Some(Period { until, ..period });
+    step.request.extension = None;
+    step.request.due_at = Some(until);
+    let mut said = details([
+        ("additional_minutes", Some(minutes.get().to_string())),
+        ("end_time", Some(until.to_string())),
+    ]);
+    step.record(EventKind::Extended, Some(by), said.clone());
+    let total = (until - period.from).0 / 60_000;
+    said.insert("duration_minutes".into(), total.to_string());
+    said.insert(
+        "requester_email".into(),
+        step.request.requester.email.to_string(),
+    );
+    step.tell(Some(by), said);
+    step.done(None)
+}
+
+/// An extension obeys the same cap as a request, and so does what is left with it.
+fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<(), Refusal> {
+    let binding = bound_here(step)?;
+    step.policy.check_duration(minutes, binding)?;
+    let until = period.until + minutes.span();
+    let left = until - step.now;
+    let most = step.policy.longest(binding).saturating_mul(60);
+    if left.0 > i64::from(most) * 60_000 {
+        let status = step.request.status();
+        return Err(Refusal::ExtendedTooFar {
+            status,
+            until,
+            left,
+            most,
+        });
+    }
+    Ok(())
+}
+
+fn bound_here<'s>(step: &'s Step<'_>) -> Result<&'s Binding, Refusal> {
+    let request = &step.request;
+    step.binding
+        .as_ref()
+        .filter(|binding| binding.channel_id == request.channel_id)
+        .ok_or_else(|| Refusal::NotBound {
+            account_id: request.account_id.clone(),
+            channel_id: request.channel_id.clone(),
+        })
+}
+
+/// A time that has come is true before any worker has seen it.
+fn check_waiting(step: &Step<'_>) -> Result<(), Refusal> {
+    match step.request.due_at {
+        Some(until) if step.now >= until => Err(Refusal::WaitedTooLong {
+            status: step.request.status(),
+            until,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The rules as they are now, not as they were when the request was made.
+fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
+    let request = &step.request;
+    let binding = step
+        .policy
+        .check_approver(by, request, step.binding.as_ref())?;
+    if by.is(&request.requester) && !binding.allow_self_approval {
+        return Err(Refusal::SelfApproval);
+    }
+    let most = step.policy.longest(binding).saturating_mul(60);
+    if request.duration.get() > most {
+        return Err(Refusal::NoLongerAllowed {
+            wanted: request.duration.get(),
+            most,
+        });
+    }
+    step.policy.check_set(&request.permission_set, binding)?;
+    Ok(binding.clone())
+}
+
+fn with_approval(
+    step: &Step<'_>,
+    approvals: &[Approval],
+    by: &Person,
+) -> Result<Vec<Approval>, Refusal> {
+    if approvals.iter().any(|approval| approval.by.is(by)) {
+        let status = step.request.status();
+        return Err(Refusal::AlreadyApproved {
+            status,
+            person: by.id.clone(),
+        });
+    }
+    let mut approvals = approvals.to_vec();
+    approvals.push(Approval {
+        by: by.clone(),
+        at: step.now,
+    });
+    Ok(approvals)
+}
+
+/// Only those who are approvers now count.
+fn is_quorum(approvals: &[Approval], binding: &Binding) -> bool {
+    let standing = approvals
+        .iter()
+        .filter(|a| binding.approvers.contains(&a.by.id))
+        .count();
+    standing as u64 >= u64::from(binding.approvals_required.max(1))
+}
+
+fn quorum(binding: &Binding) -> Option<String> {
+    (binding.approvals_required > 1).then(|| binding.approvals_required.to_string())
+}
+
+fn check_requester(step: &Step<'_>, by: &Person, verb: &'static str) -> Result<(), Refusal> {
+    let own = by.is(&step.request.requester);
+    own.then_some(()).ok_or(Refusal::NotTheRequester { verb })
+}
+
+fn wrong_state(step: &Step<'_>, done: &'static str) -> Result<Decision, Refusal> {
+    Err(Refusal::WrongState {
+        status: step.request.status(),
+        done,
+        hint: "",
+    })
+}

@@ -1,0 +1,182 @@
+//! One decision in the making: the record as it changes, and what the change leaves behind.
+
+use std::collections::BTreeMap;
+
+use super::{Also, Decision, Record, Refusal};
+use crate::domain::audit::Entry;
+use crate::domain::{
+    AuditKey, Binding, EventKind, Holding, Lease, Notice, Person, Policy, Request, State, Text,
+    Timestamp, Work,
+};
+
+pub(super) struct Step<'a> {
+    pub now: Timestamp,
+    pub policy: &'a Policy,
+    pub binding: Option<Binding>,
+    /// Who holds the assignment, as read and then as changed by this step.
+    pub held: Option<Holding>,
+    pub request: Request,
+    held_before: Option<Holding>,
+    events: Vec<crate::domain::Event>,
+    notices: Vec<Notice>,
+    also: Option<Also>,
+}
+
+pub(super) type Details = BTreeMap<String, String>;
+
+/// Only what is there.
+pub(super) fn details<const N: usize>(pairs: [(&str, Option<String>); N]) -> Details {
+    pairs
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
+pub(super) fn words(text: Option<&Text>) -> Option<String> {
+    text.map(ToString::to_string)
+}
+
+impl<'a> Step<'a> {
+    pub fn new(record: Record, policy: &'a Policy, now: Timestamp) -> Self {
+        Self {
+            now,
+            policy,
+            binding: record.binding,
+            held_before: record.holding.clone(),
+            held: record.holding,
+            request: record.request,
+            events: Vec::new(),
+            notices: Vec::new(),
+            also: None,
+        }
+    }
+
+    /// Moves on. A settled request needs nothing more, whoever was working on it.
+    pub fn become_(&mut self, state: State) {
+        if state.is_settled() {
+            self.request.due_at = None;
+            self.request.lease = None;
+            self.request.extension = None;
+        }
+        self.request.trouble = None;
+        self.request.state = state;
+    }
+
+    pub fn record(&mut self, kind: EventKind, actor: Option<&Person>, details: Details) {
+        let request = &mut self.request;
+        let entry = Entry {
+            key: AuditKey::Request(request.id),
+            kind,
+            account_id: Some(&request.account_id),
+            channel_id: &request.channel_id,
+            actor,
+            status: Some(request.state.status()),
+            details,
+        };
+        self.events.push(request.chain.append(entry, self.now));
+    }
+
+    /// Tells the channel of the event just recorded.
+    pub fn tell(&mut self, actor: Option<&Person>, details: Details) {
+        let request = &self.request;
+        self.notices.push(Notice {
+            request_id: request.id,
+            seq: request.chain.version,
+            status: request.status(),
+            account_id: request.account_id.clone(),
+            channel_id: request.channel_id.clone(),
+            actor: actor.map_or_else(|| "system".into(), |person| person.email.to_string()),
+            details,
+            created_at: self.now,
+        });
+    }
+
+    /// The end: settled, out of the holding, recorded and told.
+    pub fn end(
+        mut self,
+        state: State,
+        kind: EventKind,
+        actor: Option<&Person>,
+        mut details: Details,
+    ) -> Result<Decision, Refusal> {
+        self.become_(state);
+        self.leave();
+        self.record(kind, actor, details.clone());
+        let email = self.request.requester.email.to_string();
+        details.insert("requester_email".into(), email);
+        self.tell(actor, details);
+        self.done(None)
+    }
+
+    pub fn change_holding(&mut self, change: impl FnOnce(&Holding) -> Holding) {
+        self.held = self.held.as_ref().map(change);
+    }
+
+    pub fn leave(&mut self) {
+        let id = self.request.id;
+        self.change_holding(|held| {
+            if held.holds(id) {
+                held.left(id)
+            } else {
+                held.clone()
+            }
+        });
+    }
+
+    pub fn holds(&self) -> bool {
+        let id = self.request.id;
+        self.held.as_ref().is_some_and(|held| held.holds(id))
+    }
+
+    pub fn is_shared(&self) -> bool {
+        let id = self.request.id;
+        self.held.as_ref().is_some_and(|held| held.is_shared(id))
+    }
+
+    /// Ends everyone else who holds the same assignment, in this same commit.
+    pub fn end_others(&mut self, by: Option<&Person>, reason: Option<&Text>) {
+        let id = self.request.id;
+        let requests: Vec<_> = self.held.iter().flat_map(|held| held.others(id)).collect();
+        if !requests.is_empty() {
+            self.also = Some(Also {
+                requests,
+                by: by.cloned(),
+                reason: reason.cloned(),
+            });
+        }
+    }
+
+    /// Takes the lease and hands out the work.
+    pub fn lease(mut self, lease: Lease, work: Work) -> Result<Decision, Refusal> {
+        self.request.lease = Some(lease);
+        self.done(Some(work))
+    }
+
+    pub fn notice_parked(mut self, seq: u64, why: &Text) -> Result<Decision, Refusal> {
+        self.request.parked_notices += 1;
+        let said = details([
+            ("notice", Some(format!("{}.{seq}", self.request.id))),
+            ("why", Some(why.to_string())),
+        ]);
+        self.record(EventKind::NoticeParked, None, said);
+        self.done(None)
+    }
+
+    /// Each record that changed is one revision on: the store takes it only in that place.
+    pub fn done(mut self, work: Option<Work>) -> Result<Decision, Refusal> {
+        self.request.revision += 1;
+        let before = self.held_before;
+        let holding = self.held.filter(|held| Some(held) != before.as_ref());
+        Ok(Decision {
+            request: self.request,
+            events: self.events,
+            notices: self.notices,
+            holding: holding.map(|held| Holding {
+                revision: held.revision + 1,
+                ..held
+            }),
+            also: self.also,
+            work,
+        })
+    }
+}

@@ -1,0 +1,430 @@
+//! What time and AWS bring: work that falls due, and what came of it.
+
+use super::step::{Step, details, words};
+use super::{Decision, Refusal};
+use crate::domain::{
+    Doubt, Ended, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis,
+    Outcome, Period, Presence, RequestId, State, Text, Trouble, UserId, Work,
+};
+
+/// How often AWS may carry out a create and fail before it is given up.
+const MOST_REFUSALS: u32 = 3;
+const LONGEST_PAUSE: Millis = Millis::seconds(60);
+
+pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
+    let until = step.request.due_at;
+    if until.is_none_or(|due| due > step.now) {
+        return Err(Refusal::NotDue { until });
+    }
+    if step.request.leased_to_another(lease.token, step.now) {
+        return Err(Refusal::Leased);
+    }
+    let key = step.request.holding_key();
+    match (&step.request.state, key) {
+        (State::Pending, _) => {
+            let why = Some("nobody approved it in time".to_owned());
+            let at = step.now;
+            step.end(
+                State::Expired { at },
+                EventKind::Expired,
+                None,
+                details([("reason", why)]),
+            )
+        }
+        (State::Approved, _) => step.lease(lease, Work::Prepare),
+        (State::Assigning, Some(key)) => step.lease(lease, Work::Create(key)),
+        // The others' grants keep the assignment; this one's is over.
+        (State::Granted, Some(_)) if step.is_shared() => {
+            let at = step.now;
+            step.end(State::Expired { at }, EventKind::Expired, None, details([]))
+        }
+        (State::Granted, Some(key)) => {
+            step.request.extension = None;
+            step.change_holding(Holding::being_removed);
+            step.become_(State::Removing {
+                ending: Ending::Expired,
+            });
+            step.record(EventKind::ExpiryStarted, None, details([]));
+            step.lease(lease, Work::Remove(key))
+        }
+        (State::Removing { .. }, Some(key)) => step.lease(lease, Work::Remove(key)),
+        (State::Checking { .. }, Some(key)) => step.lease(lease, Work::Look(key)),
+        (State::Unsettled { .. }, key) => settle_doubt(step, lease, key),
+        // Nothing is left to do, whatever the clock says.
+        _ => {
+            step.request.due_at = None;
+            step.done(None)
+        }
+    }
+}
+
+pub(super) fn renew(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
+    match step.request.lease {
+        Some(held) if held.token == lease.token => {
+            let mut step = step;
+            step.request.lease = Some(lease);
+            step.done(None)
+        }
+        _ => Err(Refusal::Leased),
+    }
+}
+
+pub(super) fn finished(
+    mut step: Step<'_>,
+    token: LeaseToken,
+    outcome: Outcome,
+) -> Result<Decision, Refusal> {
+    if step.request.lease.is_none_or(|lease| lease.token != token) {
+        return late(step, &outcome);
+    }
+    let at = step.now;
+    match (step.request.state.clone(), outcome) {
+        (_, Outcome::Interrupted) => {
+            step.request.lease = None;
+            step.done(None)
+        }
+        (_, Outcome::Failed(trouble)) => failed(step, &trouble),
+        (
+            State::Approved,
+            Outcome::Prepared {
+                user,
+                presence,
+                revision,
+            },
+        ) => prepared(step, user, presence, revision),
+        (State::Approved, Outcome::NoUser { why }) => {
+            let said = details([("error", Some(why.to_string()))]);
+            step.end(
+                State::Error(Ended { at, why }),
+                EventKind::Error,
+                None,
+                said,
+            )
+        }
+        (State::Assigning, Outcome::Created) => granted(step),
+        (State::Removing { .. }, Outcome::Created) => {
+            // It was revoked while AWS was making it: the same worker goes on to remove it.
+            let id = step.request.id;
+            step.change_holding(|held| held.answered(id));
+            let work = step.request.holding_key().map(Work::Remove);
+            step.done(work)
+        }
+        (State::Removing { ending }, Outcome::Gone) => gone(step, ending),
+        (State::Checking { by, reason, .. }, Outcome::Gone) => {
+            let said = details([("reason", words(reason.as_ref()))]);
+            let state = State::Revoked {
+                by: Some(by.clone()),
+                reason,
+                at,
+            };
+            step.end(state, EventKind::Revoked, Some(&by), said)
+        }
+        (State::Checking { by, .. }, Outcome::StillThere) => {
+            let why = Text::clip(&not_ours(&step));
+            let said = details([("error", Some(why.to_string()))]);
+            step.end(
+                State::Error(Ended { at, why }),
+                EventKind::Error,
+                Some(&by),
+                said,
+            )
+        }
+        (State::Unsettled { end, doubt }, Outcome::Gone | Outcome::StillThere) => {
+            settle(step, *end, doubt)
+        }
+        // An answer to a question that this state does not ask: ask the right one.
+        _ => {
+            step.request.lease = None;
+            step.done(None)
+        }
+    }
+}
+
+/// News from a worker whose lease is lost. What it says of AWS's past proves nothing
+/// about now, except that an assignment it made may be standing.
+fn late(mut step: Step<'_>, outcome: &Outcome) -> Result<Decision, Refusal> {
+    match (&step.request.state, outcome) {
+        // Whoever is removing may have looked too early: it must be removed once more.
+        (State::Removing { .. }, Outcome::Created) => {
+            step.request.lease = None;
+            step.request.due_at = Some(step.now);
+            step.done(None)
+        }
+        (state, Outcome::Created) if state.is_settled() && !step.is_shared() => {
+            let end = Box::new(state.clone());
+            let id = step.request.id;
+            step.change_holding(|held| held.joined(id).answered(id).being_removed());
+            step.become_(State::Unsettled {
+                end,
+                doubt: Doubt::LateAnswer,
+            });
+            step.request.due_at = Some(step.now);
+            step.record(EventKind::StrayAccessFound, None, details([]));
+            step.done(None)
+        }
+        _ => Err(Refusal::Leased),
+    }
+}
+
+fn prepared(
+    mut step: Step<'_>,
+    user: UserId,
+    presence: Presence,
+    revision: u64,
+) -> Result<Decision, Refusal> {
+    let Some(held) = step.held.clone() else {
+        return step.done(Some(Work::Prepare));
+    };
+    // The look is older than the last change of who holds this: look again.
+    if held.revision != revision {
+        return step.done(Some(Work::Prepare));
+    }
+    if held.removing {
+        let why = Text::clip("the same access of this user is being taken away just now");
+        return failed(step, &Trouble::Passing { why });
+    }
+    step.request.user = Some(user);
+    if presence == Presence::Present && held.holders.is_empty() {
+        let why = Text::clip(&not_ours(&step));
+        let said = details([("error", Some(why.to_string()))]);
+        let at = step.now;
+        return step.end(
+            State::Error(Ended { at, why }),
+            EventKind::Error,
+            None,
+            said,
+        );
+    }
+    // From here on AWS may hold the access, so the duty to remove it is written first.
+    let id = step.request.id;
+    step.held = Some(held.joined(id));
+    step.request.due_at = Some(step.now);
+    step.become_(State::Assigning);
+    let user = step.request.user.as_ref().map(ToString::to_string);
+    step.record(
+        EventKind::Assigning,
+        None,
+        details([("identity_store_user_id", user)]),
+    );
+    step.done(Some(Work::Create(held.key)))
+}
+
+fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
+    let id = step.request.id;
+    let until = step.now + step.request.duration.span();
+    step.change_holding(|held| held.answered(id));
+    step.request.granted = Some(Period {
+        from: step.now,
+        until,
+    });
+    step.request.due_at = Some(until);
+    step.request.lease = None;
+    step.become_(State::Granted);
+    let mut said = details([
+        (
+            "duration_minutes",
+            Some(step.request.duration.get().to_string()),
+        ),
+        ("end_time", Some(until.to_string())),
+        (
+            "permission_set",
+            Some(step.request.permission_set.to_string()),
+        ),
+    ]);
+    step.record(EventKind::Granted, None, said.clone());
+    said.insert(
+        "requester_email".into(),
+        step.request.requester.email.to_string(),
+    );
+    step.tell(None, said);
+    step.done(None)
+}
+
+fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
+    let id = step.request.id;
+    if step
+        .held
+        .as_ref()
+        .is_some_and(|held| held.awaits_another(id))
+    {
+        // Gone now, but another holder's create has not answered yet and may still
+        // land: "revoked" would be said too early.
+        step.change_holding(|held| held.answered(id));
+        step.request.lease = None;
+        step.request.due_at = Some(step.now + Millis::seconds(1));
+        return step.done(None);
+    }
+    let at = step.now;
+    match ending {
+        Ending::Expired => step.end(State::Expired { at }, EventKind::Expired, None, details([])),
+        Ending::Revoked { by, reason } => {
+            let said = details([("reason", words(reason.as_ref()))]);
+            let state = State::Revoked {
+                by: by.clone(),
+                reason,
+                at,
+            };
+            step.end(state, EventKind::Revoked, by.as_ref(), said)
+        }
+        Ending::Failed { why } => {
+            let said = details([("error", Some(why.to_string()))]);
+            step.end(
+                State::Error(Ended { at, why }),
+                EventKind::Error,
+                None,
+                said,
+            )
+        }
+    }
+}
+
+fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
+    let before = step.request.trouble.take();
+    let refused = u32::from(matches!(trouble, Trouble::Refused { .. }));
+    let failing = Failing {
+        since: before.as_ref().map_or(step.now, |b| b.since),
+        attempts: before.as_ref().map_or(0, |b| b.attempts).saturating_add(1),
+        refusals: before.as_ref().map_or(0, |b| b.refusals) + refused,
+        why: trouble.why().clone(),
+    };
+    let hopeless =
+        failing.refusals >= MOST_REFUSALS || step.now - failing.since >= step.policy.grant_patience;
+    match step.request.state {
+        State::Approved if hopeless => {
+            let (at, why) = (step.now, failing.why);
+            let said = details([("error", Some(why.to_string()))]);
+            return step.end(
+                State::Error(Ended { at, why }),
+                EventKind::Error,
+                None,
+                said,
+            );
+        }
+        State::Assigning if hopeless => return roll_back(step, failing.why),
+        State::Approved | State::Assigning => {}
+        // A removal is never given up. It is recorded that it fails, ever more rarely.
+        _ if failing.attempts.is_power_of_two() => {
+            let said = details([
+                ("attempts", Some(failing.attempts.to_string())),
+                ("error", Some(failing.why.to_string())),
+            ]);
+            step.record(EventKind::RemovalFailing, None, said);
+        }
+        _ => {}
+    }
+    step.request.due_at = Some(step.now + pause(step.request.id, failing.attempts, trouble));
+    step.request.lease = None;
+    step.request.trouble = Some(failing);
+    step.done(None)
+}
+
+/// Gives a grant up. The assignment may exist all the same, so it is removed first.
+fn roll_back(mut step: Step<'_>, why: Text) -> Result<Decision, Refusal> {
+    let said = details([("error", Some(why.to_string()))]);
+    if step.is_shared() {
+        let at = step.now;
+        return step.end(
+            State::Error(Ended { at, why }),
+            EventKind::Error,
+            None,
+            said,
+        );
+    }
+    step.change_holding(Holding::being_removed);
+    step.request.due_at = Some(step.now);
+    step.become_(State::Removing {
+        ending: Ending::Failed { why },
+    });
+    step.record(EventKind::RollbackStarted, None, said);
+    let work = step.request.holding_key().map(Work::Remove);
+    step.done(work)
+}
+
+/// Somebody says it is over, or late news says it is not: AWS decides.
+fn settle_doubt(
+    mut step: Step<'_>,
+    lease: Lease,
+    key: Option<HoldingKey>,
+) -> Result<Decision, Refusal> {
+    let State::Unsettled { end, doubt } = step.request.state.clone() else {
+        return Err(Refusal::NotDue {
+            until: step.request.due_at,
+        });
+    };
+    let Some(key) = key else {
+        return settle(step, *end, doubt);
+    };
+    if !step.holds() {
+        return step.lease(lease, Work::Look(key));
+    }
+    let revoked = matches!(*end, State::Revoked { .. });
+    if step.is_shared() && !(revoked && doubt == Doubt::Outside) {
+        return settle(step, *end, doubt);
+    }
+    if step.held.as_ref().is_some_and(|held| !held.removing) {
+        step.end_others(None, None);
+        step.change_holding(Holding::being_removed);
+    }
+    step.lease(lease, Work::Remove(key))
+}
+
+fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
+    let id = step.request.id;
+    if step.holds()
+        && step
+            .held
+            .as_ref()
+            .is_some_and(|held| held.awaits_another(id))
+    {
+        step.change_holding(|held| held.answered(id));
+        step.request.lease = None;
+        step.request.due_at = Some(step.now + Millis::seconds(1));
+        return step.done(None);
+    }
+    let source = details([("source", Some("changed outside jit".to_owned()))]);
+    match (doubt, &end) {
+        (Doubt::LateAnswer, _) => {
+            step.become_(end);
+            step.leave();
+            step.record(EventKind::StrayAccessRemoved, None, details([]));
+            step.done(None)
+        }
+        (Doubt::Outside, State::Revoked { .. }) => step.end(end, EventKind::Revoked, None, source),
+        (Doubt::Outside, State::Expired { .. }) => step.end(end, EventKind::Expired, None, source),
+        (Doubt::Outside, State::Cancelled { .. }) => {
+            step.become_(end);
+            step.leave();
+            step.record(EventKind::Cancelled, None, source);
+            step.done(None)
+        }
+        (Doubt::Outside, State::Error(ended)) => {
+            let said = details([("error", Some(ended.why.to_string()))]);
+            step.end(end, EventKind::Error, None, said)
+        }
+        (Doubt::Outside, _) => step.end(end, EventKind::Error, None, source),
+    }
+}
+
+fn not_ours(step: &Step<'_>) -> String {
+    let (set, account) = (&step.request.permission_set, &step.request.account_id);
+    format!(
+        "an assignment of {set} in {account} that this request did not make stands for this user; \
+         jit leaves it alone: remove it in Identity Center, or let its own request end"
+    )
+}
+
+/// Doubling from one second to a minute, spread over its second half by the request's
+/// own id, so that what failed together does not come back together.
+fn pause(id: RequestId, attempts: u32, trouble: &Trouble) -> Millis {
+    let whole = match trouble {
+        Trouble::Denied { .. } => LONGEST_PAUSE.0,
+        _ => (500 << attempts.min(7)).min(LONGEST_PAUSE.0),
+    };
+    let spread = id
+        .spread()
+        .rotate_left(attempts)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        >> 44;
+    let half = whole / 2;
+    Millis(half + i64::try_from(spread).unwrap_or(0) * half / (1 << 20))
+}

@@ -1,0 +1,107 @@
+//! Who shares one assignment in Identity Center.
+//!
+//! AWS knows one assignment per account, permission set and user; two requests
+//! may want the same one. Its holders are written before AWS is asked to make
+//! it, so "there is a holder" means "it is ours, or may be".
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AccountId, PermissionSet, RequestId, UserId};
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HoldingKey {
+    pub account_id: AccountId,
+    pub permission_set: PermissionSet,
+    pub user: UserId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    pub key: HoldingKey,
+    pub holders: BTreeSet<RequestId>,
+    /// Holders whose call to make the assignment may still be on its way: until it
+    /// has answered, "AWS shows none" is no proof that none will appear.
+    pub creating: BTreeSet<RequestId>,
+    /// A removal is under way: nobody may join until it is proven gone.
+    pub removing: bool,
+    /// Grows with every change and is never reset, so that a look at AWS can be
+    /// tied to what was held when it was made.
+    pub revision: u64,
+}
+
+impl Holding {
+    /// What nobody has ever held.
+    pub fn unheld(key: HoldingKey) -> Self {
+        Self {
+            key,
+            holders: BTreeSet::new(),
+            creating: BTreeSet::new(),
+            removing: false,
+            revision: 0,
+        }
+    }
+
+    pub fn holds(&self, id: RequestId) -> bool {
+        self.holders.contains(&id)
+    }
+
+    pub fn others(&self, id: RequestId) -> impl Iterator<Item = RequestId> + '_ {
+        self.holders
+            .iter()
+            .copied()
+            .filter(move |holder| *holder != id)
+    }
+
+    pub fn is_shared(&self, id: RequestId) -> bool {
+        self.others(id).next().is_some()
+    }
+
+    /// Another holder's create may still land.
+    pub fn awaits_another(&self, id: RequestId) -> bool {
+        self.creating.iter().any(|other| *other != id)
+    }
+
+    pub(super) fn joined(&self, id: RequestId) -> Self {
+        self.changed(|next| {
+            next.holders.insert(id);
+            next.creating.insert(id);
+        })
+    }
+
+    pub(super) fn answered(&self, id: RequestId) -> Self {
+        self.changed(|next| {
+            next.creating.remove(&id);
+        })
+    }
+
+    pub(super) fn left(&self, id: RequestId) -> Self {
+        self.changed(|next| {
+            next.holders.remove(&id);
+            next.creating.remove(&id);
+            next.removing &= !next.holders.is_empty();
+        })
+    }
+
+    pub(super) fn being_removed(&self) -> Self {
+        self.changed(|next| next.removing = true)
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut next = self.clone();
+        change(&mut next);
+        next
+    }
+}
+
+impl fmt::Display for HoldingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}/{}/{}",
+            self.account_id, self.permission_set, self.user
+        )
+    }
+}

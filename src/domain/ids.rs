@@ -1,0 +1,271 @@
+//! The names of things. Each is parsed once, at the edge; inside it is true.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use uuid::Uuid;
+
+/// Why a value was not taken. The text completes "`<field>` …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub &'static str);
+
+/// A string with a rule: `FromStr` checks it, serde goes through `FromStr`.
+macro_rules! checked_text {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                let check: fn(&str) -> Result<String, Invalid> = $check;
+                check(text).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+checked_text!(
+    /// An AWS account: twelve digits.
+    AccountId,
+    |text| {
+        if text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
+            Ok(text.into())
+        } else {
+            Err(Invalid("must be the 12 digits of an AWS account"))
+        }
+    }
+);
+
+checked_text!(
+    /// A Mattermost channel id.
+    ChannelId,
+    |text| plain_word(text, "must be a Mattermost channel id: 1 to 64 letters, digits, - or _")
+);
+
+checked_text!(
+    /// A Mattermost user id. The name can be changed by its owner, the id cannot.
+    MmUserId,
+    |text| plain_word(text, "must be a Mattermost user id: 1 to 64 letters, digits, - or _")
+);
+
+checked_text!(
+    /// The configured name of a permission set, never its ARN.
+    PermissionSet,
+    |text| plain_word(text, "must be a permission set's name: 1 to 64 letters, digits, - or _")
+);
+
+checked_text!(
+    /// An Identity Store user id.
+    UserId,
+    |text| plain_word(text, "must be an Identity Store user id")
+);
+
+checked_text!(
+    /// An e-mail address, kept in lower case: Identity Center and people ignore the case.
+    Email,
+    |text| {
+        let rule = Invalid("must be an e-mail address");
+        let (name, host) = text.split_once('@').ok_or_else(|| rule.clone())?;
+        let clean = |part: &str| {
+            !part.is_empty()
+                && part.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '@')
+        };
+        if clean(name) && clean(host) && text.len() <= 254 {
+            Ok(text.to_lowercase())
+        } else {
+            Err(rule)
+        }
+    }
+);
+
+checked_text!(
+    /// What a person wrote: a reason or a ticket. Line breaks are theirs to make.
+    Text,
+    |text| {
+        let text = text.trim();
+        if text.is_empty() || text.chars().count() > 1000 {
+            Err(Invalid("must be 1 to 1000 characters"))
+        } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            Err(Invalid("must not contain control characters"))
+        } else {
+            Ok(text.into())
+        }
+    }
+);
+
+impl Text {
+    /// Text that jit wrote itself, such as AWS's own words for a failure: cut and
+    /// cleaned to the rule rather than refused.
+    pub fn clip(text: &str) -> Self {
+        let clean: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(1000)
+            .collect();
+        let clean = clean.trim();
+        Self(if clean.is_empty() { "unknown" } else { clean }.into())
+    }
+}
+
+fn plain_word(text: &str, rule: &'static str) -> Result<String, Invalid> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.into())
+    } else {
+        Err(Invalid(rule))
+    }
+}
+
+/// A request's id, a UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// Eight bytes that spread evenly: the seed for jitter that needs no randomness.
+    pub fn spread(self) -> u64 {
+        let (high, low) = self.0.as_u64_pair();
+        high ^ low
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        // Only the hyphenated form: one request has one spelling.
+        match Uuid::try_parse(text) {
+            Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
+            _ => Err(Invalid("must be a request id (a UUID)")),
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// Proof of holding a lease; drawn fresh for every claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaseToken(pub Uuid);
+
+/// How long access is wanted: at least a minute, at most a year.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Minutes(u32);
+
+impl Minutes {
+    const MOST: i64 = 366 * 24 * 60;
+
+    pub fn new(minutes: i64) -> Result<Self, Invalid> {
+        match u32::try_from(minutes) {
+            Ok(value) if (1..=Self::MOST).contains(&minutes) => Ok(Self(value)),
+            _ => Err(Invalid("must be a whole number of minutes, at least 1")),
+        }
+    }
+
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    pub fn span(self) -> super::Millis {
+        super::Millis::minutes(i64::from(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Minutes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(i64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Somebody who acts, as the signed caller names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    pub id: MmUserId,
+    pub email: Email,
+}
+
+impl Person {
+    /// The same human: by either name, so that neither a second account with the
+    /// same address nor a changed address makes a stranger of them.
+    pub fn is(&self, other: &Person) -> bool {
+        self.id == other.id || self.email == other.email
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_at_the_edge() {
+        assert!("123456789012".parse::<AccountId>().is_ok());
+        for bad in [
+            "1234567890123",
+            "12345678901",
+            "12345678901a",
+            "１２３４５６７８９０１２",
+            "",
+        ] {
+            assert!(bad.parse::<AccountId>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "a b", "a\u{0}b", "a/b", "ü"] {
+            assert!(bad.parse::<ChannelId>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "alice", "@x", "a@", "a b@x", "a@b@c", "a@b\n"] {
+            assert!(bad.parse::<Email>().is_err(), "{bad:?}");
+        }
+        for bad in ["", "   ", "a\u{7}b", "\u{1b}[31m"] {
+            assert!(bad.parse::<Text>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(1001).parse::<Text>().is_err());
+    }
+
+    #[test]
+    fn minutes_are_positive_and_bounded() {
+        for bad in [0, -5, i64::MIN, i64::MAX, 600_000] {
+            assert!(Minutes::new(bad).is_err(), "{bad}");
+        }
+        assert_eq!(Minutes::new(60).map(Minutes::get), Ok(60));
+    }
+
+    #[test]
+    fn a_request_has_one_spelling() {
+        let id = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+        assert_eq!(id.parse::<RequestId>().unwrap().to_string(), id);
+        assert!(id.replace('-', "").parse::<RequestId>().is_err());
+        assert!("req-123".parse::<RequestId>().is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! What the channel is told. A notice is part of the commit that makes it true.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AccountId, ChannelId, RequestId, Status, Timestamp};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    pub request_id: RequestId,
+    /// The number of the audit event that it speaks of: its place in the order.
+    pub seq: u64,
+    pub status: Status,
+    pub account_id: AccountId,
+    pub channel_id: ChannelId,
+    pub actor: String,
+    pub details: BTreeMap<String, String>,
+    pub created_at: Timestamp,
+}
+
+/// The body of the webhook, field by field what the plugin reads.
+#[derive(Serialize)]
+struct Payload<'a> {
+    request_id: RequestId,
+    status: Status,
+    account_id: &'a AccountId,
+    channel_id: &'a ChannelId,
+    actor: &'a str,
+    details: &'a BTreeMap<String, String>,
+}
+
+impl Notice {
+    /// The same for every attempt: a receiver can tell a repeat by it.
+    pub fn message_id(&self) -> String {
+        format!("{}.{}", self.request_id, self.seq)
+    }
+
+    pub fn body(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Payload {
+            request_id: self.request_id,
+            status: self.status,
+            account_id: &self.account_id,
+            channel_id: &self.channel_id,
+            actor: &self.actor,
+            details: &self.details,
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! The house rules: who may ask, approve and revoke, and for how long.
+//!
+//! Where two rules differ, the stricter one holds. Where a rule is missing, the
+//! answer is no. Taking access away is the exception: no rule about who was
+//! eligible, or how long was allowed, ever stands in the way of an end.
+
+use std::collections::BTreeSet;
+
+use super::{Binding, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub permission_sets: BTreeSet<PermissionSet>,
+    pub default_permission_set: PermissionSet,
+    /// How long a request may wait for its approvals.
+    pub pending_lifetime: Millis,
+    pub max_request_hours: u32,
+    pub extension: ExtensionRule,
+    /// How long a grant is tried before it is given up and rolled back.
+    pub grant_patience: Millis,
+    /// Who may change bindings, by user id or e-mail, and revoke what is not theirs.
+    /// Empty: whoever holds a key with the scope for it.
+    pub admins: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtensionRule {
+    NeedsApproval,
+    Granted,
+}
+
+impl Policy {
+    /// Which set a draft means, if it may be had here.
+    pub(super) fn permission_set(
+        &self,
+        draft: &Draft,
+        binding: &Binding,
+    ) -> Result<PermissionSet, Refusal> {
+        let wanted = draft.permission_set.as_ref();
+        let set = match (wanted, binding.permission_sets.as_slice()) {
+            (Some(set), _) => set,
+            // One set allowed here, and not the default: no other can be meant.
+            (None, [only]) => only,
+            (None, _) => &self.default_permission_set,
+        };
+        self.check_set(set, binding)?;
+        Ok(set.clone())
+    }
+
+    pub(super) fn check_set(&self, set: &PermissionSet, binding: &Binding) -> Result<(), Refusal> {
+        self.check_known(set)?;
+        if !binding.permission_sets.is_empty() && !binding.permission_sets.contains(set) {
+            return Err(Refusal::SetNotAllowed {
+                set: set.clone(),
+                allowed: binding.permission_sets.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_known(&self, set: &PermissionSet) -> Result<(), Refusal> {
+        if self.permission_sets.contains(set) {
+            return Ok(());
+        }
+        Err(Refusal::UnknownPermissionSet {
+            set: set.clone(),
+            known: self.permission_sets.iter().cloned().collect(),
+        })
+    }
+
+    pub fn longest(&self, binding: &Binding) -> u32 {
+        self.max_request_hours
+            .min(binding.max_request_hours.unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn check_duration(&self, wanted: Minutes, binding: &Binding) -> Result<(), Refusal> {
+        let most = self.longest(binding).saturating_mul(60);
+        if wanted.get() > most {
+            return Err(Refusal::TooLong {
+                wanted: wanted.get(),
+                most,
+            });
+        }
+        Ok(())
+    }
+
+    /// May this person approve or deny here? No binding and no approvers mean no.
+    pub(super) fn check_approver<'a>(
+        &self,
+        person: &Person,
+        request: &Request,
+        binding: Option<&'a Binding>,
+    ) -> Result<&'a Binding, Refusal> {
+        let binding = binding
+            .filter(|binding| binding.channel_id == request.channel_id)
+            .ok_or_else(|| Refusal::NotBound {
+                account_id: request.account_id.clone(),
+                channel_id: request.channel_id.clone(),
+            })?;
+        if binding.approvers.is_empty() {
+            return Err(Refusal::NoApprovers {
+                channel_id: request.channel_id.clone(),
+            });
+        }
+        if !binding.approvers.contains(&person.id) {
+            return Err(Refusal::NotAnApprover {
+                person: person.id.clone(),
+            });
+        }
+        Ok(binding)
+    }
+
+    /// With no admins named, the key's scope is the whole of the permission.
+    pub(super) fn check_revoker(
+        &self,
+        person: &Person,
+        request: &Request,
+        binding: Option<&Binding>,
+    ) -> Result<(), Refusal> {
+        let may = self.admins.is_empty()
+            || self.is_admin(person)
+            || person.is(&request.requester)
+            || binding.is_some_and(|binding| binding.approvers.contains(&person.id));
+        may.then_some(()).ok_or_else(|| Refusal::NotARevoker {
+            person: person.id.clone(),
+        })
+    }
+
+    pub(super) fn check_admin(&self, person: Option<&Person>) -> Result<(), Refusal> {
+        let may = self.admins.is_empty() || person.is_some_and(|person| self.is_admin(person));
+        may.then_some(()).ok_or(Refusal::NotAnAdmin)
+    }
+
+    fn is_admin(&self, person: &Person) -> bool {
+        self.admins.contains(person.id.as_str()) || self.admins.contains(person.email.as_str())
+    }
+}

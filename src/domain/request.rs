@@ -1,0 +1,376 @@
+//! A request for access: the record, and the states it lives through.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AccountId, Chain, ChannelId, Email, HoldingKey, Invalid, LeaseToken, Minutes, PermissionSet,
+    Person, RequestId, Text, Timestamp, UserId,
+};
+
+/// What somebody asks for, checked but not yet allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    pub id: RequestId,
+    pub account_id: AccountId,
+    pub channel_id: ChannelId,
+    pub requester: Person,
+    pub reason: Option<Text>,
+    pub jira: Option<Text>,
+    pub duration: Minutes,
+    pub permission_set: Option<PermissionSet>,
+    pub start_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub id: RequestId,
+    pub account_id: AccountId,
+    pub channel_id: ChannelId,
+    pub requester: Person,
+    pub permission_set: PermissionSet,
+    pub reason: Option<Text>,
+    pub jira: Option<Text>,
+    pub duration: Minutes,
+    pub start_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub approvals: Vec<Approval>,
+    /// When the last approval that was needed came.
+    pub approved_at: Option<Timestamp>,
+    /// Known from the moment that Identity Center named the user; the duty to
+    /// remove is about this user.
+    pub user: Option<UserId>,
+    pub granted: Option<Period>,
+    pub extension: Option<Extension>,
+    pub state: State,
+    pub trouble: Option<Failing>,
+    pub parked_notices: u32,
+    /// When this needs work next; absent if never.
+    pub due_at: Option<Timestamp>,
+    pub lease: Option<Lease>,
+    pub chain: Chain,
+    /// Grows with every write, also those that are nobody's news, such as a lease.
+    pub revision: u64,
+}
+
+/// Where a request stands, with the evidence for it. The states between
+/// `Approved` and the end are those in which AWS may hold the access.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum State {
+    Pending,
+    /// Approved, and AWS has not been asked for anything yet.
+    Approved,
+    /// The duty to remove is stored; the assignment may be there already.
+    Assigning,
+    Granted,
+    /// Nothing but proof that the assignment is gone leads out of here.
+    Removing {
+        ending: Ending,
+    },
+    /// A revoke of a request that ended in ERROR: AWS is asked whether anything is left.
+    Checking {
+        by: Person,
+        reason: Option<Text>,
+        error: Ended,
+    },
+    /// An end that is in doubt until AWS has been asked.
+    Unsettled {
+        end: Box<State>,
+        doubt: Doubt,
+    },
+    Denied {
+        by: Person,
+        reason: Option<Text>,
+        at: Timestamp,
+    },
+    Cancelled {
+        by: Option<Person>,
+        at: Timestamp,
+    },
+    Expired {
+        at: Timestamp,
+    },
+    Revoked {
+        by: Option<Person>,
+        reason: Option<Text>,
+        at: Timestamp,
+    },
+    Error(Ended),
+}
+
+/// Why an end is not believed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// Somebody wrote it into the store, the way the runbook does it.
+    Outside,
+    /// A worker that had lost its lease said afterwards that it made the assignment.
+    LateAnswer,
+}
+
+/// Why an assignment is being removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "as", rename_all = "snake_case")]
+pub enum Ending {
+    Expired,
+    Revoked {
+        by: Option<Person>,
+        reason: Option<Text>,
+    },
+    /// The grant was given up; what may exist of it goes.
+    Failed {
+        why: Text,
+    },
+}
+
+/// An end in ERROR: nothing of the request is left in AWS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub at: Timestamp,
+    pub why: Text,
+}
+
+/// The word that the outside knows a state by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    Pending,
+    Approved,
+    Granted,
+    Denied,
+    Revoked,
+    Expired,
+    Cancelled,
+    Error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    pub by: Person,
+    pub at: Timestamp,
+}
+
+/// From the grant to the moment access must begin to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+/// More time, asked for and not yet approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    pub by: Person,
+    pub minutes: Minutes,
+    pub approvals: Vec<Approval>,
+}
+
+/// A run of failures of the same work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    pub since: Timestamp,
+    pub attempts: u32,
+    /// How many of them AWS itself refused, as opposed to not answering.
+    pub refusals: u32,
+    pub why: Text,
+}
+
+/// The right to do the one next action of a record, for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub token: LeaseToken,
+    pub until: Timestamp,
+}
+
+/// Which work is claimed first. The order is the promise: an incident does not
+/// wait behind a Monday morning's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    Revoke,
+    Remove,
+    Other,
+}
+
+impl Lane {
+    pub const ALL: [Self; 3] = [Self::Revoke, Self::Remove, Self::Other];
+
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Revoke => 0,
+            Self::Remove => 1,
+            Self::Other => 2,
+        }
+    }
+}
+
+impl Request {
+    pub fn status(&self) -> Status {
+        self.state.status()
+    }
+
+    /// When access ends, or would end if the next step were taken at once.
+    pub fn end_time(&self) -> Timestamp {
+        match (self.granted, self.start_at) {
+            (Some(period), _) => period.until,
+            (None, Some(start)) => start.max(self.created_at) + self.duration.span(),
+            (None, None) => self.approved_at.unwrap_or(self.created_at) + self.duration.span(),
+        }
+    }
+
+    /// What this request holds in AWS or would hold, once its user is known.
+    pub fn holding_key(&self) -> Option<HoldingKey> {
+        Some(HoldingKey {
+            account_id: self.account_id.clone(),
+            permission_set: self.permission_set.clone(),
+            user: self.user.clone()?,
+        })
+    }
+
+    pub fn requester_email(&self) -> &Email {
+        &self.requester.email
+    }
+
+    pub fn lane(&self) -> Lane {
+        match &self.state {
+            State::Removing {
+                ending: Ending::Revoked { .. },
+            }
+            | State::Checking { .. } => Lane::Revoke,
+            State::Granted | State::Removing { .. } | State::Unsettled { .. } => Lane::Remove,
+            _ => Lane::Other,
+        }
+    }
+
+    /// The first moment a worker may take this: when it is due and nobody holds it.
+    pub fn claimable_at(&self) -> Option<Timestamp> {
+        let due = self.due_at?;
+        Some(self.lease.map_or(due, |lease| due.max(lease.until)))
+    }
+
+    pub fn leased_to_another(&self, token: LeaseToken, now: Timestamp) -> bool {
+        self.lease
+            .is_some_and(|lease| lease.token != token && lease.until > now)
+    }
+
+    /// Takes a status that was written from outside, the way the runbook does it,
+    /// for what it is: somebody's word that AWS has yet to confirm. A word that is
+    /// no end at all gives nobody access: it ends the request in ERROR.
+    pub fn hear_outside(&mut self, said: Status, at: Option<Timestamp>, now: Timestamp) {
+        if said == self.status() {
+            return;
+        }
+        let at = at.unwrap_or(now);
+        let end = match said {
+            Status::Revoked => State::Revoked {
+                by: None,
+                reason: None,
+                at,
+            },
+            Status::Expired => State::Expired { at },
+            Status::Cancelled => State::Cancelled { by: None, at },
+            _ => State::Error(Ended {
+                at,
+                why: Text::clip(&format!(
+                    "the record was changed to {said} from outside jit"
+                )),
+            }),
+        };
+        self.state = State::Unsettled {
+            end: Box::new(end),
+            doubt: Doubt::Outside,
+        };
+        self.extension = None;
+        self.lease = None;
+        self.due_at = Some(now);
+    }
+}
+
+impl State {
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Pending => Status::Pending,
+            Self::Approved | Self::Assigning => Status::Approved,
+            // While AWS may still hold the access, GRANTED is the truth.
+            Self::Granted | Self::Removing { .. } => Status::Granted,
+            Self::Denied { .. } => Status::Denied,
+            Self::Cancelled { .. } => Status::Cancelled,
+            Self::Expired { .. } => Status::Expired,
+            Self::Revoked { .. } => Status::Revoked,
+            Self::Checking { .. } | Self::Error(_) => Status::Error,
+            Self::Unsettled { end, .. } => end.status(),
+        }
+    }
+
+    /// Over, and nothing left to do.
+    pub fn is_settled(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied { .. }
+                | Self::Cancelled { .. }
+                | Self::Expired { .. }
+                | Self::Revoked { .. }
+                | Self::Error(_)
+        )
+    }
+
+    /// What is known of the assignment itself; absent where none was ever asked for.
+    pub fn assignment_status(&self, granted: Option<Period>) -> Option<&'static str> {
+        match self {
+            Self::Pending | Self::Approved | Self::Denied { .. } | Self::Cancelled { .. } => None,
+            Self::Assigning => Some("CREATING"),
+            Self::Granted => Some("PROVISIONED"),
+            Self::Removing { .. } => Some("DELETING"),
+            Self::Checking { .. } | Self::Unsettled { .. } => Some("CHECKING"),
+            Self::Expired { .. } | Self::Revoked { .. } | Self::Error(_) => {
+                granted.map(|_| "DELETED")
+            }
+        }
+    }
+}
+
+impl Status {
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Approved,
+        Self::Granted,
+        Self::Denied,
+        Self::Revoked,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Error,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Approved => "APPROVED",
+            Self::Granted => "GRANTED",
+            Self::Denied => "DENIED",
+            Self::Revoked => "REVOKED",
+            Self::Expired => "EXPIRED",
+            Self::Cancelled => "CANCELLED",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Status {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or(Invalid(
+                "must be PENDING, APPROVED, GRANTED, DENIED, REVOKED, EXPIRED, CANCELLED or ERROR",
+            ))
+    }
+}

@@ -1,0 +1,178 @@
+//! Points in time and spans, to the millisecond.
+//!
+//! Written as RFC 3339 in UTC with exactly three decimals, so that the text of
+//! two times sorts as the times do.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use time::format_description::well_known::Rfc3339;
+use time::{Date, OffsetDateTime, UtcOffset};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+/// A span of time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Millis(pub i64);
+
+/// The last moment that RFC 3339's four-digit years can write.
+const LATEST: i64 = 253_402_300_799_999;
+
+impl Timestamp {
+    /// Clamped to the years 1970 to 9999: an absurd span cannot overflow.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.clamp(0, LATEST))
+    }
+
+    pub fn from_seconds(seconds: i64) -> Self {
+        Self::from_millis(seconds.saturating_mul(1000))
+    }
+
+    pub fn millis(self) -> i64 {
+        self.0
+    }
+
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// Reads an RFC 3339 time with any offset.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        let millis = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?;
+        (0..=LATEST).contains(&millis).then_some(Self(millis))
+    }
+
+    /// Reads `YYYY-MM-DD` as the first moment of that day in UTC.
+    pub fn parse_date(text: &str) -> Option<Self> {
+        let format = time::macros::format_description!("[year]-[month]-[day]");
+        let day = Date::parse(text, format).ok()?;
+        let seconds = day.midnight().assume_utc().unix_timestamp();
+        (seconds >= 0).then(|| Self::from_seconds(seconds))
+    }
+}
+
+impl Millis {
+    pub const ZERO: Self = Self(0);
+    pub const DAY: Self = Self::hours(24);
+
+    pub const fn seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    pub const fn minutes(minutes: i64) -> Self {
+        Self::seconds(minutes.saturating_mul(60))
+    }
+
+    pub const fn hours(hours: i64) -> Self {
+        Self::minutes(hours.saturating_mul(60))
+    }
+
+    pub fn std(self) -> std::time::Duration {
+        std::time::Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+}
+
+impl Add<Millis> for Timestamp {
+    type Output = Timestamp;
+    fn add(self, span: Millis) -> Timestamp {
+        Timestamp::from_millis(self.0.saturating_add(span.0))
+    }
+}
+
+impl Sub<Timestamp> for Timestamp {
+    type Output = Millis;
+    fn sub(self, earlier: Timestamp) -> Millis {
+        Millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+            .to_offset(UtcOffset::UTC);
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+            time.year(),
+            u8::from(time.month()),
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+            time.millisecond()
+        )
+    }
+}
+
+/// `1h 05m`, `12m 30s`, `45s`: the largest two units, as a person says it.
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.max(0) / 1000;
+        let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        match (hours, minutes) {
+            (0, 0) => write!(f, "{rest}s"),
+            (0, _) => write!(f, "{minutes}m {rest:02}s"),
+            _ => write!(f, "{hours}h {minutes:02}m"),
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom("expected an RFC 3339 time like 2026-01-15T10:00:00Z")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_time_agree_and_sort_alike() {
+        let time = Timestamp::from_millis(1_768_471_200_007);
+        assert_eq!(time.to_string(), "2026-01-15T10:00:00.007Z");
+        assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        assert_eq!(
+            Timestamp::parse("2026-01-15T12:00:00+02:00"),
+            Some(Timestamp::from_seconds(1_768_471_200))
+        );
+        assert!(time.to_string() > Timestamp::from_millis(1_768_471_200_000).to_string());
+    }
+
+    #[test]
+    fn no_span_overflows_a_time() {
+        let latest = Timestamp::from_millis(i64::MAX);
+        assert_eq!(latest + Millis(i64::MAX), latest);
+        assert_eq!(latest.to_string(), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn a_date_is_its_first_moment() {
+        assert_eq!(
+            Timestamp::parse_date("2026-01-15").map(|t| t.to_string()),
+            Some("2026-01-15T00:00:00.000Z".into())
+        );
+        assert_eq!(Timestamp::parse_date("2026-13-01"), None);
+    }
+
+    #[test]
+    fn spans_read_as_a_person_says_them() {
+        assert_eq!(Millis::seconds(45).to_string(), "45s");
+        assert_eq!(Millis::seconds(750).to_string(), "12m 30s");
+        assert_eq!(Millis::minutes(65).to_string(), "1h 05m");
+    }
+}
