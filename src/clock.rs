@@ -14,6 +14,11 @@ pub trait Clock: Send + Sync + 'static {
     async fn wait_until(&self, time: Timestamp);
     /// A new id that nobody can guess.
     fn draw(&self) -> Uuid;
+    /// The same, and sorting after those that were drawn before, so that what is written
+    /// together lies together. Where nothing is kept for long, any order will do.
+    fn draw_in_order(&self) -> Uuid {
+        self.draw()
+    }
 }
 
 /// The machine's own.
@@ -43,5 +48,10 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // the one place
     fn draw(&self) -> Uuid {
         Uuid::new_v4()
+    }
+
+    #[allow(clippy::disallowed_methods)] // the one place
+    fn draw_in_order(&self) -> Uuid {
+        Uuid::now_v7()
     }
 }

@@ -20,8 +20,7 @@ pub enum AuditKey {
     Config(ChannelId),
 }
 
-/// Everything that is ever recorded. `EVERY` lists them for the tests that
-/// prove each mutation leaves one.
+/// Everything that is ever recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EventKind {
@@ -49,6 +48,36 @@ pub enum EventKind {
     BindingChanged,
     ApproversSet,
     Unbound,
+}
+
+impl EventKind {
+    /// As many as there are up to the last: one that is left out does not compile.
+    pub const ALL: [Self; Self::Unbound as usize + 1] = [
+        Self::Requested,
+        Self::ApprovalRecorded,
+        Self::Approved,
+        Self::Denied,
+        Self::Cancelled,
+        Self::Assigning,
+        Self::Granted,
+        Self::ExtensionRequested,
+        Self::Extended,
+        Self::ExtensionDenied,
+        Self::RevokeRequested,
+        Self::ExpiryStarted,
+        Self::RollbackStarted,
+        Self::RemovalFailing,
+        Self::StrayAccessFound,
+        Self::StrayAccessRemoved,
+        Self::Revoked,
+        Self::Expired,
+        Self::Error,
+        Self::NoticeParked,
+        Self::Bound,
+        Self::BindingChanged,
+        Self::ApproversSet,
+        Self::Unbound,
+    ];
 }
 
 /// A SHA-256 in a chain; the first event follows the zero hash.

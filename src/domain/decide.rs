@@ -5,6 +5,8 @@
 //! a refusal that changes nothing. The table beside it (`decide/table.rs`) says
 //! what every state makes of every command.
 
+#[cfg(test)]
+mod cast;
 mod open;
 mod person;
 mod refusal;
@@ -65,8 +67,10 @@ pub fn decide(
     let step = Step::new(record, policy, now);
     match command {
         Command::Asked { by, ask } => person::asked(step, &by, ask),
-        Command::Unbound { by } => person::unbound(step, by),
-        Command::EndedAlong { with, by, reason } => person::ended_along(step, with, by, reason),
+        Command::Unbound { by } => person::unbound(step, by.as_ref()),
+        Command::EndedAlong { with, by, reason } => {
+            person::ended_along(step, with, by.as_ref(), reason)
+        }
         Command::Due { lease } => work::due(step, lease),
         Command::Renew { lease } => work::renew(step, lease),
         Command::Finished { lease, outcome } => work::finished(step, lease, outcome),

@@ -151,10 +151,15 @@ impl RequestId {
         Self(uuid)
     }
 
-    /// Eight bytes that spread evenly: the seed for jitter that needs no randomness.
-    pub fn spread(self) -> u64 {
+    /// Between 0 and `most`, different for each request and each turn: jitter that
+    /// needs no randomness.
+    pub fn jitter(self, turn: u32, most: i64) -> i64 {
         let (high, low) = self.0.as_u64_pair();
-        high ^ low
+        let mixed = (high ^ low)
+            .rotate_left(turn)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            >> 44;
+        i64::try_from(mixed).unwrap_or(0) * most / (1 << 20)
     }
 }
 

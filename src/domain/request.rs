@@ -119,6 +119,7 @@ pub enum Ending {
     Revoked {
         by: Option<Person>,
         reason: Option<Text>,
+        asked_at: Timestamp,
     },
     /// The grant was given up; what may exist of it goes.
     Failed {

@@ -1,6 +1,6 @@
 //! What people ask for. What a request's state rules out is said before who may ask it.
 
-use super::step::{Step, details, words};
+use super::step::{Details, Step, details, words};
 use super::{Decision, Refusal};
 use crate::domain::{
     Approval, Ask, Binding, Ending, EventKind, Extension, ExtensionRule, Minutes, Period, Person,
@@ -124,7 +124,7 @@ fn revoke(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decis
             may?;
             step.end_others(Some(by), reason.as_ref());
             step.change_holding(crate::domain::Holding::being_removed);
-            begin_revoke(step, Some(by.clone()), reason, said)
+            begin_revoke(step, Some(by), reason, said)
         }
         State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
             Err(Refusal::BeingRemoved {
@@ -159,26 +159,26 @@ fn revoked_at_once(step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<
 /// Whoever is at work on it goes on under the same lease, and finds that the work is now to remove.
 fn begin_revoke(
     mut step: Step<'_>,
-    by: Option<Person>,
+    by: Option<&Person>,
     reason: Option<Text>,
-    said: super::step::Details,
+    said: Details,
 ) -> Result<Decision, Refusal> {
     step.request.extension = None;
     step.request.due_at = Some(step.now);
-    step.become_(State::Removing {
-        ending: Ending::Revoked {
-            by: by.clone(),
-            reason,
-        },
-    });
-    step.record(EventKind::RevokeRequested, by.as_ref(), said);
+    let ending = Ending::Revoked {
+        by: by.cloned(),
+        reason,
+        asked_at: step.now,
+    };
+    step.become_(State::Removing { ending });
+    step.record(EventKind::RevokeRequested, by, said);
     step.done(None)
 }
 
 pub(super) fn ended_along(
     step: Step<'_>,
     with: RequestId,
-    by: Option<Person>,
+    by: Option<&Person>,
     reason: Option<Text>,
 ) -> Result<Decision, Refusal> {
     match &step.request.state {
@@ -198,10 +198,10 @@ fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
         return wrong_state(&step, "cancelled");
     }
     check_requester(&step, by, "cancel")?;
-    cancelled(step, Some(by.clone()))
+    cancelled(step, Some(by))
 }
 
-pub(super) fn unbound(step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
+pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
     if step.request.state != State::Pending {
         return wrong_state(&step, "cancelled");
     }
@@ -209,12 +209,12 @@ pub(super) fn unbound(step: Step<'_>, by: Option<Person>) -> Result<Decision, Re
 }
 
 /// Cancelling is not announced: it is no news to the one who did it.
-fn cancelled(mut step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
+fn cancelled(mut step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
     step.become_(State::Cancelled {
-        by: by.clone(),
+        by: by.cloned(),
         at: step.now,
     });
-    step.record(EventKind::Cancelled, by.as_ref(), details([]));
+    step.record(EventKind::Cancelled, by, details([]));
     step.done(None)
 }
 

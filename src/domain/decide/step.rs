@@ -133,6 +133,14 @@ impl<'a> Step<'a> {
         self.held.as_ref().is_some_and(|held| held.is_shared(id))
     }
 
+    /// Whether another holder's create has not answered yet: what AWS shows may change.
+    pub fn awaits_another(&self) -> bool {
+        let id = self.request.id;
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.awaits_another(id))
+    }
+
     /// Ends everyone else who holds the same assignment, in this same commit.
     pub fn end_others(&mut self, by: Option<&Person>, reason: Option<&Text>) {
         let id = self.request.id;

@@ -1,1 +1,471 @@
+//! Every state × every command, by name: the product on one page.
+//!
+//! A cell is the state that follows; `=` where only something beside the state
+//! changes; the refusal's status as the outside sees it (`409`, `403`), or `.` where a
+//! worker is turned away and nobody else hears of it.
 
+use super::cast::{
+    alice, asked, binding, bob, carol, draft, finished, id, key, later, lease, minutes, person,
+    policy, record,
+};
+use super::{Record, Refusal, decide, open};
+use crate::domain::{
+    Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, Presence, Request,
+    State, Text, Timestamp, Trouble,
+};
+use std::fmt::Write;
+
+/// People speak.
+const PEOPLE: &str = "
+             approve  deny    cancel    revoke   extend    unbound   along
+Pending      Approved Denied  Cancelled 409      409       Cancelled 409
+Approved     409      409     409       Revoked  409       409       409
+Assigning    409      409     409       Revoking 409       409       Revoking
+Granted      409      409     409       Revoking Extending 409       Revoking
+Extending    Granted  Granted 409       Revoking 409       409       Revoking
+Expiring     409      409     409       409      409       409       409
+Revoking     409      409     409       409      409       409       409
+RollingBack  409      409     409       Revoking 409       409       409
+Checking     409      409     409       409      409       409       409
+Doubted      409      409     409       409      409       409       409
+Denied       409      409     409       409      409       409       409
+Cancelled    409      409     409       409      409       409       409
+Expired      409      409     409       409      409       409       409
+Revoked      409      409     409       409      409       409       409
+Error        409      409     409       Checking 409       409       409
+NeverHeld    409      409     409       Revoked  409       409       409
+";
+
+/// Time passes, and AWS answers whoever holds the lease.
+const WORK: &str = "
+             due      prepared  nouser created gone    there   failed refused3    interrupted
+Pending      Expired  =         =      =       =       =       =      =           =
+Approved     =        Assigning Error  =       =       =       =      Error       =
+Assigning    =        =         =      Granted =       =       =      RollingBack =
+Granted      Expiring =         =      =       =       =       =      =           =
+Extending    Expiring =         =      =       =       =       =      =           =
+Expiring     =        =         =      =       Expired =       =      =           =
+Revoking     =        =         =      =       Revoked =       =      =           =
+RollingBack  =        =         =      =       Error   =       =      =           =
+Checking     =        =         =      =       Revoked Error   =      =           =
+Doubted      =        =         =      =       Revoked Revoked =      =           =
+Denied       .        .         .      Doubted .       .       .      .           .
+Cancelled    .        .         .      Doubted .       .       .      .           .
+Expired      .        .         .      Doubted .       .       .      .           .
+Revoked      .        .         .      Doubted .       .       .      .           .
+Error        .        .         .      Doubted .       .       .      .           .
+NeverHeld    .        .         .      .       .       .       .      .           .
+";
+
+#[test]
+fn what_people_ask_for() {
+    let asks = [
+        ("approve", asked(bob(), Ask::Approve)),
+        ("deny", asked(bob(), Ask::Deny { reason: None })),
+        ("cancel", asked(alice(), Ask::Cancel)),
+        ("revoke", asked(bob(), Ask::Revoke { reason: None })),
+        (
+            "extend",
+            asked(
+                alice(),
+                Ask::Extend {
+                    minutes: minutes(30),
+                },
+            ),
+        ),
+        ("unbound", Command::Unbound { by: None }),
+        (
+            "along",
+            Command::EndedAlong {
+                with: id(9),
+                by: Some(bob()),
+                reason: None,
+            },
+        ),
+    ];
+    compare(PEOPLE, &asks);
+}
+
+#[test]
+fn what_time_and_aws_bring() {
+    let user = "u-1".parse().unwrap();
+    let prepared = Outcome::Prepared {
+        user,
+        presence: Presence::Absent,
+        revision: 0,
+    };
+    let passing = Trouble::Passing {
+        why: Text::clip("slow"),
+    };
+    let refused = Trouble::Refused {
+        why: Text::clip("no"),
+    };
+    let work = [
+        ("due", Command::Due { lease: lease() }),
+        ("prepared", finished(prepared)),
+        (
+            "nouser",
+            finished(Outcome::NoUser {
+                why: Text::clip("none"),
+            }),
+        ),
+        ("created", finished(Outcome::Created)),
+        ("gone", finished(Outcome::Gone)),
+        ("there", finished(Outcome::StillThere)),
+        ("failed", finished(Outcome::Failed(passing))),
+        ("refused3", finished(Outcome::Failed(refused))),
+        ("interrupted", finished(Outcome::Interrupted)),
+    ];
+    compare(WORK, &work);
+}
+
+/// The wrong person is told so, wherever the right one would be heard.
+#[test]
+fn who_may() {
+    let mallory = person("mallory");
+    let refusal = |state: &str, by: &Person, ask: Ask| {
+        let record = record(state);
+        decide(record, &policy(), asked(by.clone(), ask), later()).unwrap_err()
+    };
+    for (state, ask) in [
+        ("Pending", Ask::Approve),
+        ("Pending", Ask::Deny { reason: None }),
+        ("Pending", Ask::Cancel),
+        (
+            "Granted",
+            Ask::Extend {
+                minutes: minutes(5),
+            },
+        ),
+    ] {
+        assert_eq!(
+            status(&refusal(state, &mallory, ask.clone())),
+            "403",
+            "{state} {ask:?}"
+        );
+    }
+    assert_eq!(
+        refusal("Pending", &alice(), Ask::Approve),
+        Refusal::SelfApproval
+    );
+    let twin = Person {
+        id: "bob".parse().unwrap(),
+        ..alice()
+    };
+    assert_eq!(
+        refusal("Pending", &twin, Ask::Approve),
+        Refusal::SelfApproval
+    );
+    // G11: with admins named, a key's scope is not enough to revoke what is not one's own.
+    let strict = Policy {
+        admins: ["root".to_owned()].into(),
+        ..policy()
+    };
+    let ask = Command::Asked {
+        by: mallory,
+        ask: Ask::Revoke { reason: None },
+    };
+    let refused = decide(record("Granted"), &strict, ask, later()).unwrap_err();
+    assert_eq!(status(&refused), "403");
+}
+
+/// G10: no binding, no approvers, bound elsewhere: nobody approves.
+#[test]
+fn without_a_binding_or_approvers_nobody_approves() {
+    let closed: [fn(&mut Record); 3] = [
+        |r| r.binding = None,
+        |r| r.binding.as_mut().unwrap().approvers.clear(),
+        |r| r.binding.as_mut().unwrap().channel_id = "other".parse().unwrap(),
+    ];
+    for close in closed {
+        let mut record = record("Pending");
+        close(&mut record);
+        let refused = decide(record, &policy(), asked(bob(), Ask::Approve), later());
+        assert_eq!(status(&refused.unwrap_err()), "403");
+    }
+}
+
+#[test]
+fn a_quorum_is_of_different_people_who_are_approvers_now() {
+    let mut record = record("Pending");
+    record.binding.as_mut().unwrap().approvals_required = 2;
+    let once = decide(
+        record.clone(),
+        &policy(),
+        asked(bob(), Ask::Approve),
+        later(),
+    )
+    .unwrap();
+    assert_eq!(once.request.state, State::Pending);
+    record.request = once.request;
+    let again = decide(
+        record.clone(),
+        &policy(),
+        asked(bob(), Ask::Approve),
+        later(),
+    );
+    assert!(matches!(again, Err(Refusal::AlreadyApproved { .. })));
+    // T5: an approval by somebody who is an approver no longer does not count.
+    let mut changed = record.clone();
+    let binding = changed.binding.as_mut().unwrap();
+    binding
+        .approvers
+        .retain(|approver| approver.as_str() != "bob");
+    let second = decide(changed, &policy(), asked(carol(), Ask::Approve), later()).unwrap();
+    assert_eq!(second.request.state, State::Pending);
+    let second = decide(record, &policy(), asked(carol(), Ask::Approve), later()).unwrap();
+    assert_eq!(second.request.state, State::Approved);
+}
+
+/// G7: the end is counted from the grant; and a request that waited too long is not approvable.
+#[test]
+fn times_are_compared_on_read() {
+    let mut late = record("Pending");
+    late.request.due_at = Some(later());
+    let refused = decide(late, &policy(), asked(bob(), Ask::Approve), later()).unwrap_err();
+    assert!(matches!(refused, Refusal::WaitedTooLong { .. }));
+    let record = record("Assigning");
+    let granted = decide(record, &policy(), finished(Outcome::Created), later())
+        .unwrap()
+        .request;
+    assert_eq!(granted.end_time(), later() + Millis::minutes(60));
+    assert_eq!(granted.due_at, Some(granted.end_time()));
+}
+
+/// T4: no rule about who is eligible, or for how long, stands in the way of a revoke.
+#[test]
+fn a_revoke_does_not_ask_whether_the_rules_still_hold() {
+    let mut record = record("Granted");
+    record.binding = None;
+    let strict = Policy {
+        max_request_hours: 0,
+        permission_sets: [].into(),
+        ..policy()
+    };
+    let ask = asked(bob(), Ask::Revoke { reason: None });
+    let decision = decide(record, &strict, ask, later()).unwrap();
+    assert_eq!(name(&decision.request), "Revoking");
+}
+
+/// P4, G6, T12: the last holder takes the assignment with them, a revoke takes everyone's.
+#[test]
+fn a_shared_assignment_ends_with_its_last_holder() {
+    let mut shared = record("Granted");
+    shared.holding.as_mut().unwrap().holders.insert(id(7));
+    let due = Command::Due { lease: lease() };
+    let decision = decide(shared.clone(), &policy(), due, later()).unwrap();
+    assert_eq!(name(&decision.request), "Expired");
+    assert_eq!(decision.work, None, "the other holder keeps it");
+    assert!(!decision.holding.unwrap().holds(id(1)));
+    let ask = asked(bob(), Ask::Revoke { reason: None });
+    let decision = decide(shared, &policy(), ask, later()).unwrap();
+    assert_eq!(decision.also.unwrap().requests, [id(7)]);
+    assert!(decision.holding.unwrap().removing);
+}
+
+/// P6: while another holder's create may still land, "AWS shows none" proves nothing.
+#[test]
+fn gone_is_not_believed_while_another_create_may_land() {
+    let mut record = record("Revoking");
+    let held = record.holding.as_mut().unwrap();
+    held.holders.insert(id(7));
+    held.creating.insert(id(7));
+    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
+    assert_eq!(name(&decision.request), "Revoking");
+    assert!(decision.request.due_at > Some(later()));
+}
+
+/// P4: what somebody made outside jit is neither taken over nor removed.
+#[test]
+fn a_foreign_assignment_is_left_alone() {
+    let mut record = record("Approved");
+    record.holding = Some(Holding::unheld(key()));
+    let user = "u-1".parse().unwrap();
+    let outcome = Outcome::Prepared {
+        user,
+        presence: Presence::Present,
+        revision: 0,
+    };
+    let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
+    assert_eq!(
+        (name(&decision.request), decision.work),
+        ("Error".into(), None)
+    );
+}
+
+/// E6: a look that is older than the last change of holders is made again.
+#[test]
+fn a_stale_look_proves_nothing() {
+    let user = "u-1".parse().unwrap();
+    let outcome = Outcome::Prepared {
+        user,
+        presence: Presence::Absent,
+        revision: 4,
+    };
+    let decision = decide(record("Approved"), &policy(), finished(outcome), later()).unwrap();
+    assert_eq!(decision.work, Some(crate::domain::Work::Prepare));
+}
+
+/// G3, E2, T2: a removal that fails is tried for ever, and never more than a minute apart.
+#[test]
+fn a_removal_is_never_given_up() {
+    let mut record = record("Revoking");
+    let mut now = later();
+    for _ in 0..500 {
+        let trouble = Trouble::Refused {
+            why: Text::clip("no"),
+        };
+        let outcome = finished(Outcome::Failed(trouble));
+        let decision = decide(record.clone(), &policy(), outcome, now).unwrap();
+        let due = decision.request.due_at.unwrap();
+        assert!(due > now && due <= now + Millis::seconds(60));
+        assert_eq!(name(&decision.request), "Revoking");
+        record.request = decision.request;
+        record.request.lease = Some(lease());
+        now = due;
+    }
+    let failing = record.request.trouble.as_ref().unwrap();
+    assert_eq!(failing.attempts, 500);
+    assert!(
+        record.request.chain.version < 15,
+        "its history does not grow with every try"
+    );
+}
+
+#[test]
+fn what_a_request_must_have() {
+    let refused = |change: fn(&mut Draft)| {
+        let mut draft = draft();
+        change(&mut draft);
+        status(&open(draft, Some(binding()), &policy(), later()).unwrap_err())
+    };
+    assert_eq!(refused(|d| d.reason = None), "400");
+    assert_eq!(refused(|d| d.duration = minutes(241)), "400");
+    assert_eq!(
+        refused(|d| d.permission_set = Some("none".parse().unwrap())),
+        "400"
+    );
+    assert_eq!(refused(|d| d.channel_id = "other".parse().unwrap()), "403");
+    assert_eq!(
+        status(&open(draft(), None, &policy(), later()).unwrap_err()),
+        "403"
+    );
+}
+
+fn compare(expected: &str, commands: &[(&str, Command)]) {
+    let states: Vec<&str> = expected
+        .lines()
+        .skip(2)
+        .filter_map(|l| l.split(' ').next())
+        .collect();
+    let mut rows = vec![String::new(); states.len() + 1];
+    let mut put = |row: usize, width: usize, cell: &str| {
+        let line = &mut rows[row];
+        write!(line, "{cell:width$} ").unwrap();
+    };
+    put(0, 12, "");
+    for (row, state) in states.iter().enumerate() {
+        put(row + 1, 12, state);
+    }
+    for (word, command) in commands {
+        let cells: Vec<String> = states
+            .iter()
+            .map(|state| cell(state, command, word))
+            .collect();
+        let width = cells
+            .iter()
+            .map(String::len)
+            .chain([word.len()])
+            .max()
+            .unwrap();
+        put(0, width, word);
+        for (row, cell) in cells.iter().enumerate() {
+            put(row + 1, width, cell);
+        }
+    }
+    let found: String = rows
+        .iter()
+        .map(|row| format!("{}\n", row.trim_end()))
+        .collect();
+    assert_eq!(
+        found.trim_end(),
+        expected.trim_start_matches('\n').trim_end(),
+        "\n{found}"
+    );
+}
+
+fn cell(state: &str, command: &Command, word: &str) -> String {
+    let mut record = record(state);
+    if word == "refused3" {
+        let trouble = Some(crate::domain::Failing {
+            since: Timestamp::from_seconds(0),
+            attempts: 2,
+            refusals: 2,
+            why: Text::clip("no"),
+        });
+        record.request.trouble = trouble;
+    }
+    if word == "due" && state == "Pending" {
+        record.request.due_at = Some(later());
+    }
+    let before = record.clone();
+    match decide(record, &policy(), command.clone(), later()) {
+        Ok(decision) => {
+            check_invariants(&before, &decision);
+            let after = name(&decision.request);
+            if after == state { "=".into() } else { after }
+        }
+        Err(refusal) => status(&refusal),
+    }
+}
+
+/// What holds of every decision there is.
+fn check_invariants(before: &Record, after: &super::Decision) {
+    let request = &after.request;
+    assert_eq!(request.revision, before.request.revision + 1);
+    assert_eq!(
+        request.chain.version,
+        before.request.chain.version + after.events.len() as u64,
+        "a version is the number of its last event"
+    );
+    if request.status() != before.request.status() {
+        let last = after.events.last().expect("a change of status is recorded");
+        assert_eq!(last.status, Some(request.status()));
+    }
+    if !request.state.is_settled() {
+        assert!(
+            request.due_at.is_some(),
+            "P1: what is not over is due some day"
+        );
+    } else {
+        assert_eq!((request.due_at, request.lease), (None, None));
+    }
+}
+
+fn status(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Leased | Refusal::NotDue { .. } => ".".into(),
+        other => crate::code::Code::of(other).http().to_string(),
+    }
+}
+
+fn name(request: &Request) -> String {
+    match &request.state {
+        State::Granted if request.extension.is_some() => "Extending".into(),
+        State::Removing {
+            ending: Ending::Expired,
+        } => "Expiring".into(),
+        State::Removing {
+            ending: Ending::Revoked { .. },
+        } => "Revoking".into(),
+        State::Removing {
+            ending: Ending::Failed { .. },
+        } => "RollingBack".into(),
+        State::Unsettled { .. } => "Doubted".into(),
+        State::Error(_) => "Error".into(),
+        other => {
+            let debug = format!("{other:?}");
+            debug.split([' ', '(']).next().unwrap().to_owned()
+        }
+    }
+}

@@ -1,1 +1,361 @@
+//! Any sequence of commands, in any order, at any time, by anyone: what can never happen.
+//!
+//! Three requests of one person for one assignment, and an AWS that does what it is told,
+//! late, or not at all. P1, P3, P4 and P6 are checked after every single step.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::cast::{bob, draft, id, key, minutes, policy};
+use super::{Decision, Record, Refusal, decide, open};
+use crate::domain::{
+    Ask, Command, Ending, Holding, Lease, LeaseToken, Millis, Outcome, Presence, Request,
+    RequestId, State, Status, Text, Timestamp, Trouble, Work,
+};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Open,
+    Say(usize, Ask),
+    Pass(Millis),
+    /// A worker takes what is due.
+    Claim(usize),
+    /// A worker's action takes effect in AWS, and its outcome comes back.
+    Finish(usize, Luck),
+    /// AWS does as it was told, but the worker dies before it can say so.
+    Die(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Luck {
+    Good,
+    Bad,
+    /// Done in AWS, and reported as failed.
+    Misheard,
+}
+
+#[derive(Clone)]
+struct Hand {
+    id: RequestId,
+    lease: LeaseToken,
+    work: Work,
+    /// What was held when it began to look.
+    revision: u64,
+}
+
+struct World {
+    now: Timestamp,
+    requests: BTreeMap<RequestId, Request>,
+    holding: Holding,
+    /// The assignment stands.
+    standing: bool,
+    hands: Vec<Hand>,
+    drawn: u128,
+    ends: BTreeMap<RequestId, u32>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            now: Timestamp::from_seconds(1_000),
+            requests: BTreeMap::new(),
+            holding: Holding::unheld(key()),
+            standing: false,
+            hands: Vec::new(),
+            drawn: 0,
+            ends: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, op: Op) {
+        match op {
+            Op::Open => self.open(),
+            Op::Pass(span) => self.now = self.now + span,
+            Op::Say(which, ask) => {
+                if let Some(id) = self.pick(which) {
+                    let by = if ask == Ask::Cancel {
+                        draft().requester
+                    } else {
+                        bob()
+                    };
+                    self.say(id, Command::Asked { by, ask }).ok();
+                }
+            }
+            Op::Claim(which) => {
+                if let Some(id) = self.pick(which) {
+                    self.claim(id);
+                }
+            }
+            Op::Finish(which, luck) => self.finish(which, luck),
+            Op::Die(which) => {
+                if let Some(hand) = self.take_hand(which) {
+                    self.act(&hand.work);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self) {
+        if self.requests.len() == 3 {
+            return;
+        }
+        let mut draft = draft();
+        draft.id = id(10 + self.requests.len() as u128);
+        draft.duration = minutes(10);
+        let decision = open(draft, Some(super::cast::binding()), &policy(), self.now).unwrap();
+        self.requests.insert(decision.request.id, decision.request);
+    }
+
+    fn pick(&self, which: usize) -> Option<RequestId> {
+        let count = self.requests.len();
+        (count > 0).then(|| *self.requests.keys().nth(which % count).unwrap())
+    }
+
+    fn record(&self, id: RequestId) -> Record {
+        Record {
+            request: self.requests[&id].clone(),
+            binding: Some(super::cast::binding()),
+            holding: Some(self.holding.clone()),
+        }
+    }
+
+    fn say(&mut self, id: RequestId, command: Command) -> Result<Decision, Refusal> {
+        let decision = decide(self.record(id), &policy(), command, self.now)?;
+        self.write(decision.clone());
+        if let Some(also) = &decision.also {
+            for other in &also.requests {
+                let (by, reason) = (also.by.clone(), also.reason.clone());
+                let command = Command::EndedAlong {
+                    with: id,
+                    by,
+                    reason,
+                };
+                if let Ok(along) = decide(self.record(*other), &policy(), command, self.now) {
+                    self.write(along);
+                }
+            }
+        }
+        Ok(decision)
+    }
+
+    fn write(&mut self, decision: Decision) {
+        let after = decision.request;
+        let before = self.requests.insert(after.id, after.clone()).unwrap();
+        if let Some(holding) = decision.holding {
+            assert_eq!(holding.revision, self.holding.revision + 1);
+            self.holding = holding;
+        }
+        // P3: one end, and nothing but doubt leads out of it.
+        if before.state.is_settled() {
+            let reopened = matches!(
+                after.state,
+                State::Unsettled { .. } | State::Checking { .. }
+            );
+            let revoked = before.status() == Status::Error && after.status() == Status::Revoked;
+            assert!(reopened || revoked, "{before:?} became {after:?}");
+        } else if after.state.is_settled() && !matches!(before.state, State::Unsettled { .. }) {
+            *self.ends.entry(after.id).or_default() += 1;
+        }
+        // P6: gone is only said when nothing of this request's is left, nor can come.
+        if matches!(after.status(), Status::Revoked | Status::Expired) && after.state.is_settled() {
+            let kept = self
+                .holding
+                .holders
+                .iter()
+                .any(|holder| *holder != after.id);
+            assert!(!self.standing || kept, "{} while it stands", after.status());
+        }
+    }
+
+    fn claim(&mut self, id: RequestId) {
+        self.drawn += 1;
+        let lease = LeaseToken(Uuid::from_u128(self.drawn));
+        let until = self.now + Millis::seconds(30);
+        let Ok(decision) = self.say(
+            id,
+            Command::Due {
+                lease: Lease {
+                    token: lease,
+                    until,
+                },
+            },
+        ) else {
+            return;
+        };
+        self.take_up(id, lease, decision.work);
+    }
+
+    fn take_up(&mut self, id: RequestId, lease: LeaseToken, work: Option<Work>) {
+        let revision = self.holding.revision;
+        self.hands.extend(work.map(|work| Hand {
+            id,
+            lease,
+            work,
+            revision,
+        }));
+    }
+
+    /// A worker that lost its lease finds that out before it acts. The one that does not
+    /// is the simulation's to play.
+    fn take_hand(&mut self, which: usize) -> Option<Hand> {
+        let requests = &self.requests;
+        self.hands.retain(|hand| {
+            requests[&hand.id]
+                .lease
+                .is_some_and(|lease| lease.token == hand.lease)
+        });
+        let count = self.hands.len();
+        (count > 0).then(|| self.hands.remove(which % count))
+    }
+
+    fn finish(&mut self, which: usize, luck: Luck) {
+        let Some(hand) = self.take_hand(which) else {
+            return;
+        };
+        let outcome = match luck {
+            Luck::Bad => failed(),
+            Luck::Misheard => {
+                self.act(&hand.work);
+                failed()
+            }
+            Luck::Good => self.act(&hand.work).unwrap_or_else(|| Outcome::Prepared {
+                user: key().user,
+                presence: if self.standing {
+                    Presence::Present
+                } else {
+                    Presence::Absent
+                },
+                revision: hand.revision,
+            }),
+        };
+        let finished = Command::Finished {
+            lease: hand.lease,
+            outcome,
+        };
+        if let Ok(decision) = self.say(hand.id, finished) {
+            self.take_up(hand.id, hand.lease, decision.work);
+        }
+    }
+
+    /// What AWS makes of it; none for a mere look.
+    fn act(&mut self, work: &Work) -> Option<Outcome> {
+        match work {
+            Work::Prepare => None,
+            Work::Create(_) => {
+                self.standing = true;
+                Some(Outcome::Created)
+            }
+            Work::Remove(_) => {
+                self.standing = false;
+                Some(Outcome::Gone)
+            }
+            Work::Look(_) if self.standing => Some(Outcome::StillThere),
+            Work::Look(_) => Some(Outcome::Gone),
+        }
+    }
+
+    fn check(&self) {
+        // P1: while it stands, somebody holds it who is due some day.
+        if self.standing {
+            let keepers = self.holding.holders.iter().map(|id| &self.requests[id]);
+            let keeper = keepers.clone().find(|request| request.due_at.is_some());
+            assert!(
+                keeper.is_some(),
+                "nobody's duty: {:?}",
+                keepers.collect::<Vec<_>>()
+            );
+        }
+        // P6: what a revoke ended along with others does not come back once it was said.
+        if self.standing {
+            let asked = self
+                .requests
+                .values()
+                .filter_map(|request| match request.state {
+                    State::Removing {
+                        ending: Ending::Revoked { asked_at, .. },
+                    } => Some(asked_at),
+                    _ => None,
+                });
+            for asked_at in asked {
+                let said = self.requests.values().find(|request| {
+                    matches!(request.state, State::Revoked { at, .. } if at > asked_at)
+                        && request.user.is_some()
+                });
+                assert!(said.is_none(), "REVOKED was said too early: {said:?}");
+            }
+        }
+        // P4: one that is granted has what it was granted.
+        for request in self.requests.values().filter(|r| r.state == State::Granted) {
+            assert!(
+                self.standing && self.holding.holds(request.id),
+                "{request:?} has nothing"
+            );
+        }
+        for (id, ends) in &self.ends {
+            assert!(*ends <= 2, "{id} ended {ends} times");
+        }
+    }
+
+    /// Everything is let come to its end, with an AWS that works.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            self.now = self.now + Millis::minutes(10);
+            self.hands.clear();
+            for id in self.requests.keys().copied().collect::<Vec<_>>() {
+                self.claim(id);
+                while !self.hands.is_empty() {
+                    self.finish(0, Luck::Good);
+                }
+            }
+            self.check();
+        }
+        assert!(!self.standing, "access outlived its grant");
+        for request in self.requests.values() {
+            assert!(request.state.is_settled(), "{request:?} never ends");
+        }
+    }
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed(Trouble::Passing {
+        why: Text::clip("no answer"),
+    })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let which = 0usize..3;
+    let luck = prop_oneof![4 => Just(Luck::Good), 1 => Just(Luck::Bad), 1 => Just(Luck::Misheard)];
+    let ask = prop_oneof![
+        8 => Just(Ask::Approve),
+        1 => Just(Ask::Deny { reason: None }),
+        1 => Just(Ask::Revoke { reason: None }),
+        1 => Just(Ask::Cancel),
+        1 => Just(Ask::Extend { minutes: minutes(5) }),
+    ];
+    prop_oneof![
+        2 => Just(Op::Open),
+        5 => (which.clone(), ask).prop_map(|(which, ask)| Op::Say(which, ask)),
+        3 => (1i64..20_000).prop_map(|ms| Op::Pass(Millis(ms))),
+        1 => (1i64..700_000).prop_map(|ms| Op::Pass(Millis(ms))),
+        9 => which.clone().prop_map(Op::Claim),
+        9 => (which.clone(), luck).prop_map(|(which, luck)| Op::Finish(which, luck)),
+        1 => which.prop_map(Op::Die),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    // P1, P3, P4, P6
+    #[test]
+    fn no_sequence_of_commands_breaks_a_promise(ops in proptest::collection::vec(op(), 1..120)) {
+        let mut world = World::new();
+        for op in ops {
+            world.step(op);
+            world.check();
+        }
+        world.settle();
+    }
+}

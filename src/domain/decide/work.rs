@@ -110,7 +110,8 @@ pub(super) fn finished(
             step.done(work)
         }
         (State::Removing { ending }, Outcome::Gone) => gone(step, ending),
-        (State::Checking { by, reason, .. }, Outcome::Gone) => {
+        // With another holder, "none" may only mean that AWS has not made it yet.
+        (State::Checking { by, reason, .. }, Outcome::Gone) if !step.is_shared() => {
             let said = details([("reason", words(reason.as_ref()))]);
             let state = State::Revoked {
                 by: Some(by.clone()),
@@ -119,7 +120,7 @@ pub(super) fn finished(
             };
             step.end(state, EventKind::Revoked, Some(&by), said)
         }
-        (State::Checking { by, .. }, Outcome::StillThere) => {
+        (State::Checking { by, .. }, Outcome::Gone | Outcome::StillThere) => {
             let why = Text::clip(&not_ours(&step));
             let said = details([("error", Some(why.to_string()))]);
             step.end(
@@ -150,7 +151,9 @@ fn late(mut step: Step<'_>, outcome: &Outcome) -> Result<Decision, Refusal> {
             step.request.due_at = Some(step.now);
             step.done(None)
         }
-        (state, Outcome::Created) if state.is_settled() && !step.is_shared() => {
+        (state, Outcome::Created)
+            if state.is_settled() && step.request.user.is_some() && !step.is_shared() =>
+        {
             let end = Box::new(state.clone());
             let id = step.request.id;
             step.change_holding(|held| held.joined(id).answered(id).being_removed());
@@ -240,24 +243,14 @@ fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
     step.done(None)
 }
 
-fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
-    let id = step.request.id;
-    if step
-        .held
-        .as_ref()
-        .is_some_and(|held| held.awaits_another(id))
-    {
-        // Gone now, but another holder's create has not answered yet and may still
-        // land: "revoked" would be said too early.
-        step.change_holding(|held| held.answered(id));
-        step.request.lease = None;
-        step.request.due_at = Some(step.now + Millis::seconds(1));
-        return step.done(None);
+fn gone(step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
+    if step.awaits_another() {
+        return look_again(step);
     }
     let at = step.now;
     match ending {
         Ending::Expired => step.end(State::Expired { at }, EventKind::Expired, None, details([])),
-        Ending::Revoked { by, reason } => {
+        Ending::Revoked { by, reason, .. } => {
             let said = details([("reason", words(reason.as_ref()))]);
             let state = State::Revoked {
                 by: by.clone(),
@@ -276,6 +269,15 @@ fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
             )
         }
     }
+}
+
+/// Gone now, but another holder's create may still land: the end would be said too early.
+fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
+    let id = step.request.id;
+    step.change_holding(|held| held.answered(id));
+    step.request.lease = None;
+    step.request.due_at = Some(step.now + Millis::seconds(1));
+    step.done(None)
 }
 
 fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
@@ -369,17 +371,8 @@ fn settle_doubt(
 }
 
 fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
-    let id = step.request.id;
-    if step.holds()
-        && step
-            .held
-            .as_ref()
-            .is_some_and(|held| held.awaits_another(id))
-    {
-        step.change_holding(|held| held.answered(id));
-        step.request.lease = None;
-        step.request.due_at = Some(step.now + Millis::seconds(1));
-        return step.done(None);
+    if step.holds() && step.awaits_another() {
+        return look_again(step);
     }
     let source = details([("source", Some("changed outside jit".to_owned()))]);
     match (doubt, &end) {
@@ -420,11 +413,5 @@ fn pause(id: RequestId, attempts: u32, trouble: &Trouble) -> Millis {
         Trouble::Denied { .. } => LONGEST_PAUSE.0,
         _ => (500 << attempts.min(7)).min(LONGEST_PAUSE.0),
     };
-    let spread = id
-        .spread()
-        .rotate_left(attempts)
-        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        >> 44;
-    let half = whole / 2;
-    Millis(half + i64::try_from(spread).unwrap_or(0) * half / (1 << 20))
+    Millis(whole / 2 + id.jitter(attempts, whole / 2))
 }

@@ -1,0 +1,370 @@
+//! One sign and one verify: both schemes, both directions. Pure: no clock, no I/O.
+//!
+//! v1 is what the public plugin speaks. v2 also covers the key id and the query, so
+//! that neither can be altered on the way.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::domain::Timestamp;
+
+/// How far a caller's clock may be from ours, either way.
+const WINDOW_SECONDS: i64 = 300;
+const V2: &str = "v2=";
+
+/// A shared secret: the key is its UTF-8 bytes. It is never printed.
+#[derive(Clone)]
+pub struct Secret {
+    text: SecretString,
+    /// Made once, not with every call.
+    keyed: Hmac<Sha256>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    V1,
+    V2,
+}
+
+/// What a signature is over, as it stands on the wire.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    pub key_id: &'a str,
+    pub timestamp: &'a str,
+    pub nonce: &'a str,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub query: &'a str,
+    pub body: &'a [u8],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not hold")]
+pub struct Mismatch;
+
+pub fn sign(scheme: Scheme, secret: &Secret, message: &Message<'_>) -> String {
+    let mac = secret.mac(message.canonical(scheme).as_bytes());
+    let hex = hex::encode(mac.finalize().into_bytes());
+    match scheme {
+        Scheme::V1 => hex,
+        Scheme::V2 => format!("{V2}{hex}"),
+    }
+}
+
+/// Which scheme a signature is of, if it holds. Compared in constant time.
+pub fn verify(secret: &Secret, message: &Message<'_>, mac: &str) -> Result<Scheme, Mismatch> {
+    let (scheme, hex) = match mac.strip_prefix(V2) {
+        Some(hex) => (Scheme::V2, hex),
+        None => (Scheme::V1, mac),
+    };
+    // One signature has one spelling.
+    let lowercase = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let mut bytes = [0; 32];
+    if !hex.bytes().all(lowercase) || hex::decode_to_slice(hex, &mut bytes).is_err() {
+        return Err(Mismatch);
+    }
+    let expected = secret.mac(message.canonical(scheme).as_bytes());
+    expected
+        .verify_slice(&bytes)
+        .map(|()| scheme)
+        .map_err(|_| Mismatch)
+}
+
+/// Whether a timestamp, as sent, is close enough to now.
+pub fn is_fresh(timestamp: &str, now: Timestamp) -> bool {
+    let plain =
+        (1..=12).contains(&timestamp.len()) && timestamp.bytes().all(|b| b.is_ascii_digit());
+    let Ok(seconds) = timestamp.parse::<i64>() else {
+        return false;
+    };
+    plain && (now.seconds() - seconds).abs() <= WINDOW_SECONDS
+}
+
+/// The signature of the Standard Webhooks headers.
+pub fn webhook_signature(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> String {
+    let mut text = format!("{id}.{timestamp}.").into_bytes();
+    text.extend_from_slice(body);
+    format!(
+        "v1,{}",
+        STANDARD.encode(secret.mac(&text).finalize().into_bytes())
+    )
+}
+
+/// A seal on a text of our own, for what we hand out and want back unaltered.
+pub fn seal(secret: &Secret, text: &str) -> String {
+    hex::encode(secret.mac(text.as_bytes()).finalize().into_bytes())
+}
+
+pub fn is_seal(secret: &Secret, text: &str, seal: &str) -> bool {
+    hex::decode(seal).is_ok_and(|seal| secret.mac(text.as_bytes()).verify_slice(&seal).is_ok())
+}
+
+/// The pairs of a query, decoded; none if an escape is broken or it is not UTF-8.
+/// A `+` is a plus: RFC 3986 knows no other.
+pub fn pairs(query: &str) -> Option<Vec<(String, String)>> {
+    let pieces = query.split('&').filter(|piece| !piece.is_empty());
+    pieces
+        .map(|piece| {
+            let (name, value) = piece.split_once('=').unwrap_or((piece, ""));
+            Some((percent_decoded(name)?, percent_decoded(value)?))
+        })
+        .collect()
+}
+
+pub fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let pair = [rest.next()?, rest.next()?];
+            let mut decoded = [0];
+            hex::decode_to_slice(pair, &mut decoded).ok()?;
+            bytes.push(decoded[0]);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl Message<'_> {
+    fn canonical(&self, scheme: Scheme) -> String {
+        let Self {
+            key_id,
+            timestamp,
+            nonce,
+            path,
+            ..
+        } = self;
+        let method = self.method.to_ascii_uppercase();
+        let body = hex::encode(Sha256::digest(self.body));
+        match scheme {
+            Scheme::V1 => format!("{timestamp}\n{nonce}\n{method}\n{path}\n{body}"),
+            Scheme::V2 => {
+                let query = canonical_query(self.query);
+                format!("JIT2\n{key_id}\n{timestamp}\n{nonce}\n{method}\n{path}\n{query}\n{body}")
+            }
+        }
+    }
+}
+
+/// A query that cannot be decoded stands for itself: it can be signed, and is refused
+/// by whoever reads it.
+fn canonical_query(query: &str) -> String {
+    let Some(mut pairs) = pairs(query) else {
+        return query.to_owned();
+    };
+    pairs.sort();
+    let encoded = pairs
+        .iter()
+        .map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)));
+    encoded.collect::<Vec<_>>().join("&")
+}
+
+/// RFC 3986: everything but the unreserved characters.
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+impl Secret {
+    pub fn new(text: String) -> Self {
+        // HMAC takes keys of every length; the empty one stands in for an error that
+        // cannot happen, and verifies nothing that anybody signed.
+        let keyed = Hmac::<Sha256>::new_from_slice(text.as_bytes())
+            .unwrap_or_else(|_| Hmac::<Sha256>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
+        let text = SecretString::from(text);
+        Self { text, keyed }
+    }
+
+    /// To compare two secrets of one configuration, not to authenticate anybody.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.text.expose_secret() == other.text.expose_secret()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.expose_secret().is_empty()
+    }
+
+    fn mac(&self, text: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.keyed.clone();
+        mac.update(text);
+        mac
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn vectors() -> Vec<Value> {
+        let all: Value =
+            serde_json::from_str(include_str!("../tests/data/signing-vectors.json")).unwrap();
+        all["cases"].as_array().unwrap().clone()
+    }
+
+    fn message(case: &Value) -> Message<'_> {
+        let word = |name: &str| case[name].as_str().unwrap();
+        Message {
+            key_id: word("key_id"),
+            timestamp: word("timestamp"),
+            nonce: word("nonce"),
+            method: word("method"),
+            path: word("path"),
+            query: word("query"),
+            body: word("body").as_bytes(),
+        }
+    }
+
+    #[test]
+    fn the_vectors_hold() {
+        let cases = vectors();
+        assert!(cases.len() >= 5);
+        for case in &cases {
+            let secret = Secret::new(case["secret"].as_str().unwrap().to_owned());
+            for (scheme, name) in [(Scheme::V1, "v1"), (Scheme::V2, "v2")] {
+                let signed = case[name]["signature"].as_str().unwrap();
+                let canonical = case[name]["canonical"].as_str().unwrap();
+                assert_eq!(
+                    message(case).canonical(scheme),
+                    canonical,
+                    "{}",
+                    case["name"]
+                );
+                assert_eq!(
+                    sign(scheme, &secret, &message(case)),
+                    signed,
+                    "{}",
+                    case["name"]
+                );
+                assert_eq!(verify(&secret, &message(case), signed), Ok(scheme));
+            }
+        }
+    }
+
+    // P5, G1, G2: whatever is signed cannot be another.
+    #[test]
+    fn nothing_that_is_signed_can_be_altered() {
+        for case in &vectors() {
+            let secret = Secret::new(case["secret"].as_str().unwrap().to_owned());
+            let v2 = case["v2"]["signature"].as_str().unwrap();
+            let good = message(case);
+            let body = [good.body, b" "].concat();
+            for altered in [
+                Message {
+                    key_id: "other",
+                    ..good
+                },
+                Message {
+                    timestamp: "1768471999",
+                    ..good
+                },
+                Message {
+                    nonce: "other",
+                    ..good
+                },
+                Message {
+                    method: "PUT",
+                    ..good
+                },
+                Message {
+                    path: "/other",
+                    ..good
+                },
+                Message {
+                    query: "status=DENIED",
+                    ..good
+                },
+                Message {
+                    body: &body,
+                    ..good
+                },
+            ] {
+                assert_eq!(verify(&secret, &altered, v2), Err(Mismatch), "{altered:?}");
+            }
+            let other = Secret::new("another".into());
+            assert_eq!(verify(&other, &good, v2), Err(Mismatch));
+            for broken in [
+                "",
+                "v2=",
+                &v2.to_uppercase(),
+                &v2[..66],
+                &format!("{v2}0"),
+                "v3=00",
+            ] {
+                assert_eq!(verify(&secret, &good, broken), Err(Mismatch), "{broken}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_query_in_other_words_is_the_same() {
+        for (one, other) in [
+            ("a=1&b=2", "b=2&a=1"),
+            ("a=%7E", "a=~"),
+            ("a", "a="),
+            ("a=1&&b=2", "a=1&b=2"),
+            ("a=x&a=b", "a=b&a=x"),
+        ] {
+            assert_eq!(canonical_query(one), canonical_query(other));
+        }
+        assert_ne!(canonical_query("a=1+1"), canonical_query("a=1%201"));
+        assert_eq!(canonical_query("a=%zz"), "a=%zz");
+    }
+
+    #[test]
+    fn a_timestamp_is_plain_and_close() {
+        let now = Timestamp::from_seconds(1_000_000);
+        for fresh in ["1000000", "999700", "1000300"] {
+            assert!(is_fresh(fresh, now), "{fresh}");
+        }
+        for stale in [
+            "999699",
+            "1000301",
+            "",
+            "-1",
+            "+1000000",
+            "1e6",
+            "1000000.0",
+            "0x1",
+            " 1000000",
+        ] {
+            assert!(!is_fresh(stale, now), "{stale}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        assert_eq!(format!("{:?}", Secret::new("hush".into())), "Secret(…)");
+    }
+
+    // Checked against the example in the Standard Webhooks specification's own terms: the
+    // secret's bytes are the key, the text is id.timestamp.body.
+    #[test]
+    fn webhooks_are_signed_as_the_standard_says() {
+        let secret = Secret::new("key".into());
+        let signed = webhook_signature(&secret, "msg_1", "1614265330", b"{}");
+        let mac = secret.mac(b"msg_1.1614265330.{}").finalize().into_bytes();
+        assert_eq!(signed, format!("v1,{}", STANDARD.encode(mac)));
+    }
+}
