@@ -1,0 +1,221 @@
+//! Where everything is kept. One atomic write, and reads that see every write before them.
+//!
+//! A store promises, and `tests/store` holds each one to it:
+//!
+//! - `commit` writes all or nothing, and only if every record in it follows directly on
+//!   what is stored: a record of revision *n* replaces revision *n − 1*, and revision 1
+//!   replaces nothing. Otherwise `Conflict`, and nothing has changed.
+//! - After `commit` returned, it survives the loss of power.
+//! - A read that starts after a commit returned sees it.
+//! - A nonce is fresh once, for all callers together.
+//! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
+
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Email, Event, Holding, HoldingKey,
+    Lane, LeaseToken, Notice, Request, RequestId, Status, Timestamp,
+};
+
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
+    async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError>;
+    async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError>;
+    async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError>;
+    /// A channel's bindings, by account.
+    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError>;
+
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
+
+    /// What was answered to this key before, if it is not older than a day.
+    async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError>;
+    /// Spends a nonce until `keep_until`. One conditional write; times are compared, so
+    /// a forgotten nonce never waits for a clean-up.
+    async fn spend_nonce(
+        &self,
+        nonce: &str,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Freshness, StoreError>;
+
+    /// Requests of a lane that may be claimed now, the longest due first.
+    async fn due(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, StoreError>;
+    /// When the next request can be claimed, past or future.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Takes up to `limit` notices that are due: of each request only the oldest that is
+    /// not delivered, so that what happened first is told first.
+    async fn claim_notices(
+        &self,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ClaimedNotice>, StoreError>;
+    /// Ends the claim. A claim that was lost meanwhile changes nothing.
+    async fn settle_notice(
+        &self,
+        place: NoticePlace,
+        lease: LeaseToken,
+        settled: Settled,
+    ) -> Result<(), StoreError>;
+    /// When the next notice can be claimed, past or future.
+    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Newest first.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Request>, StoreError>;
+    /// One history, oldest first.
+    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError>;
+    /// Everybody's history by time; `after` is the sort key of the last event seen.
+    async fn export(
+        &self,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError>;
+    /// Where each history must end, in the order of their keys' text.
+    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError>;
+
+    async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError>;
+    /// Forgets spent nonces, delivered notices and old answers whose time is over.
+    async fn tidy(&self, now: Timestamp) -> Result<(), StoreError>;
+}
+
+/// Everything that becomes true together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    pub requests: Vec<Request>,
+    pub holdings: Vec<Holding>,
+    pub channel: Option<Channel>,
+    pub bindings: Vec<Binding>,
+    /// To be removed, if it is still at this revision.
+    pub unbound: Option<Binding>,
+    /// What must not have changed since it was read.
+    pub guard: Option<Guard>,
+    pub events: Vec<Event>,
+    pub notices: Vec<Notice>,
+    /// A notice that is no longer tried.
+    pub parked: Option<NoticePlace>,
+    /// Remembers the answer to an `Idempotency-Key`; a second one is a `Conflict`.
+    pub answered: Option<Answered>,
+}
+
+/// The binding that a decision was made under: `revision` 0 says that there was none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    pub account_id: AccountId,
+    pub revision: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub key: String,
+    /// Of the call that the key came with: the same key with another call is a mistake.
+    pub fingerprint: String,
+    pub request_id: RequestId,
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    Fresh,
+    Spent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NoticePlace {
+    pub request_id: RequestId,
+    pub seq: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedNotice {
+    pub notice: Notice,
+    /// How often it was tried before.
+    pub attempts: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Delivered,
+    /// Not delivered: to be tried again then, one attempt more.
+    TryAgain {
+        at: Timestamp,
+    },
+    /// Not tried at all: to be taken by the next who asks.
+    Released,
+}
+
+/// What a list is narrowed to; everything given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub request_id: Option<RequestId>,
+    pub channel_id: Option<ChannelId>,
+    pub account_id: Option<AccountId>,
+    pub requester_email: Option<Email>,
+    pub status: Option<Status>,
+    /// Created at or after.
+    pub from: Option<Timestamp>,
+    /// Created before.
+    pub before: Option<Timestamp>,
+}
+
+/// The last request of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    pub created_at: Timestamp,
+    pub id: RequestId,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    pub account_id: Option<AccountId>,
+    pub channel_id: Option<ChannelId>,
+    pub from: Option<Timestamp>,
+    pub before: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub key: AuditKey,
+    pub chain: Chain,
+    /// Of a request; configuration has none.
+    pub status: Option<Status>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Requests that could be claimed now.
+    pub backlog: u64,
+    pub live_grants: u64,
+    /// Grants whose end has come and whose removal nobody has begun.
+    pub overdue_grants: u64,
+    pub undelivered_notices: u64,
+    pub oldest_undelivered: Option<Timestamp>,
+    pub parked_notices: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("somebody else changed it first")]
+    Conflict,
+    /// Nothing was written. Full disk, read-only file, no connection.
+    #[error("the store cannot be used just now: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be understood.
+    #[error("the store holds something that jit did not write: {0}")]
+    Corrupt(String),
+}

@@ -1,0 +1,244 @@
+//! The store in one file, by SQLite: what `jit serve` keeps everything in unless it is
+//! told otherwise.
+//!
+//! One thread writes and waits for the disk once for everybody who is in the queue
+//! (`writer`, and `checkpoint` behind it); reads go past it (`reader`). What a commit does to the tables is in
+//! `writes`, what is asked of them in `queries`; spent nonces have a log of their own
+//! (`nonces`), and what nobody has changed is not read again (`unchanged`). SQL does not leave this room.
+
+mod checkpoint;
+mod fault;
+mod nonces;
+#[cfg(test)]
+mod plans;
+mod queries;
+mod reader;
+mod rows;
+mod schema;
+mod unchanged;
+mod writer;
+mod writes;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use schema::OpenError;
+
+use super::{
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
+    NoticePlace, Settled, Store, StoreError,
+};
+use crate::domain::{
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, LeaseToken,
+    Request, RequestId, Timestamp,
+};
+use checkpoint::Checkpointer;
+use nonces::Nonces;
+use reader::Readers;
+use unchanged::Unchanged;
+use writer::Writer;
+use writes::{Prepared, Tidied};
+
+pub struct SqliteStore {
+    readers: Readers,
+    own: Option<Own>,
+}
+
+/// What only the one process has that may write. Dropped in this order: the last write is
+/// done before anything else is let go.
+struct Own {
+    writer: Writer,
+    nonces: Arc<Nonces>,
+    unchanged: Unchanged,
+    _lock: schema::Lock,
+}
+
+impl SqliteStore {
+    /// Opens the file for this process alone, and makes it if need be.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let lock = schema::Lock::take(path)?;
+        let db = schema::open_for_writing(path)?;
+        let cannot = |why| OpenError::CannotOpen {
+            path: path.into(),
+            why,
+        };
+        let nonces = Arc::new(Nonces::open(path).map_err(cannot)?);
+        let unchanged = Unchanged::open(path)
+            .map_err(|why| cannot(StoreError::Unavailable(why.to_string())))?;
+        // Whoever signed what is about to become durable cannot have it done again.
+        let spent = nonces.clone();
+        let failed = |why: std::io::Error| cannot(StoreError::Unavailable(why.to_string()));
+        let log = Checkpointer::start(schema::open_beside(path)?).map_err(failed)?;
+        let writer = Writer::start(db, move || spent.sync(), move || log.ask()).map_err(failed)?;
+        Ok(Self {
+            readers: Readers::new(path.into()),
+            own: Some(Own {
+                writer,
+                nonces,
+                unchanged,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// To look at a file that another jit may be serving: every write is refused.
+    pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        let readers = Readers::new(path.into());
+        readers.give_back(schema::check_for_reading(path)?);
+        Ok(Self { readers, own: None })
+    }
+
+    /// Runs statements on the connection that writes: a test's way to a disk that is
+    /// full or may not be written to.
+    #[doc(hidden)]
+    pub async fn on_writer(&self, sql: &'static str) -> Result<(), StoreError> {
+        self.write(move |db| Ok(db.execute_batch(sql)?)).await
+    }
+
+    async fn write<W, T>(&self, work: W) -> Result<T, StoreError>
+    where
+        W: Fn(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.own()?.writer.write(work).await
+    }
+
+    fn own(&self) -> Result<&Own, StoreError> {
+        let why = || StoreError::Unavailable("it was opened to be read only".into());
+        self.own.as_ref().ok_or_else(why)
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        let read = || self.readers.look(|db| queries::request(db, id));
+        match &self.own {
+            Some(own) => own.unchanged.request(id, read),
+            None => read(),
+        }
+    }
+
+    async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
+        self.readers.look(|db| queries::holding(db, key))
+    }
+
+    async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {
+        self.readers.look(|db| queries::binding(db, account))
+    }
+
+    async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
+        self.readers.look(|db| queries::channel(db, id))
+    }
+
+    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+        self.readers.look(|db| queries::bindings(db, channel))
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        let commit = Prepared::new(commit)?;
+        self.write(move |db| writes::commit(db, &commit)).await
+    }
+
+    async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
+        self.readers.look(|db| queries::answered(db, key, now))
+    }
+
+    async fn spend_nonce(
+        &self,
+        nonce: &str,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Freshness, StoreError> {
+        self.own()?.nonces.spend(nonce, now, keep_until)
+    }
+
+    async fn due(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        self.readers.look(|db| queries::due(db, lane, now, limit))
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.look(queries::next_due)
+    }
+
+    async fn claim_notices(
+        &self,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ClaimedNotice>, StoreError> {
+        // Most of the time nothing is due, and finding that out costs no write.
+        if self.next_notice().await?.is_none_or(|next| next > now) {
+            return Ok(Vec::new());
+        }
+        self.write(move |db| queries::claim_notices(db, now, lease, lease_until, limit))
+            .await
+    }
+
+    async fn settle_notice(
+        &self,
+        place: NoticePlace,
+        lease: LeaseToken,
+        settled: Settled,
+    ) -> Result<(), StoreError> {
+        self.write(move |db| writes::settle_notice(db, place, lease, settled))
+            .await
+    }
+
+    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.look(queries::next_notice)
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Request>, StoreError> {
+        let (filter, after) = (filter.clone(), after.copied());
+        self.readers
+            .scan(move |db| queries::list(db, &filter, after.as_ref(), limit))
+            .await
+    }
+
+    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+        self.readers.look(|db| queries::audit(db, key))
+    }
+
+    async fn export(
+        &self,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (filter, after) = (filter.clone(), after.map(str::to_owned));
+        self.readers
+            .scan(move |db| queries::export(db, &filter, after.as_deref(), limit))
+            .await
+    }
+
+    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+        let after = after.cloned();
+        self.readers
+            .scan(move |db| queries::heads(db, after.as_ref(), limit))
+            .await
+    }
+
+    async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
+        self.readers.scan(move |db| queries::gauges(db, now)).await
+    }
+
+    async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.own()?.nonces.tidy(now)?;
+        while let Tidied::MoreIsLeft = self.write(move |db| writes::tidy(db, now)).await? {}
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! Spent nonces. The file belongs to one process, so its memory decides; a log beside
+//! the file makes a restart remember.
+//!
+//! A nonce is in the log before its call is answered, so the end of the process, however
+//! it ends, forgets none. Every commit waits until the log is on the disk, so the loss of
+//! power forgets none under which something was changed: what can be played again then is
+//! a look at something.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::domain::Timestamp;
+use crate::store::{Freshness, StoreError};
+
+pub(super) struct Nonces {
+    spent: Mutex<Spent>,
+}
+
+struct Spent {
+    /// By the first half of their hashes.
+    keep_until: HashMap<u128, i64>,
+    /// One grows; the other holds older ones, and is emptied when all of them are over.
+    growing: Half,
+    resting: Half,
+}
+
+struct Half {
+    log: Arc<Log>,
+    /// Where the next one is written, and where the file ends.
+    next: u64,
+    length: u64,
+    /// The end of the nonce in it that is kept the longest.
+    last: Option<i64>,
+}
+
+/// A place of its own for each nonce, so that one that was cut off spoils no other.
+struct Log {
+    file: File,
+    /// Whether it may hold what is not on the disk yet.
+    loose: AtomicBool,
+}
+
+/// Where a nonce is to be written.
+struct Place {
+    log: Arc<Log>,
+    offset: u64,
+}
+
+/// Half of its hash, and until when it is kept.
+const RECORD: usize = 16 + 8;
+/// The file grows ahead in steps: to grow costs more than to write.
+const GROWS_BY: u64 = 4096 * RECORD as u64;
+
+impl Nonces {
+    pub fn open(store: &Path) -> Result<Self, StoreError> {
+        let mut keep_until = HashMap::new();
+        let mut open = |name: &str| {
+            let mut path = store.as_os_str().to_owned();
+            path.push(name);
+            Half::open(&PathBuf::from(path), &mut keep_until).map_err(|why| failed(&why))
+        };
+        let (growing, resting) = (open(".nonces-a")?, open(".nonces-b")?);
+        let spent = Mutex::new(Spent {
+            keep_until,
+            growing,
+            resting,
+        });
+        Ok(Self { spent })
+    }
+
+    pub fn spend(
+        &self,
+        nonce: &str,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Freshness, StoreError> {
+        let (short, until) = (shortened(nonce), keep_until.millis());
+        let claimed = self.spent().claim(short, now.millis(), until);
+        let Some(place) = claimed.map_err(|why| failed(&why))? else {
+            return Ok(Freshness::Spent);
+        };
+        if let Err(why) = place.write(short, until) {
+            self.spent().keep_until.remove(&short);
+            return Err(failed(&why));
+        }
+        Ok(Freshness::Fresh)
+    }
+
+    /// Returns once everything that was spent so far is on the disk.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let logs = {
+            let spent = self.spent();
+            [spent.growing.log.clone(), spent.resting.log.clone()]
+        };
+        for log in logs {
+            log.sync().map_err(|why| failed(&why))?;
+        }
+        Ok(())
+    }
+
+    pub fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
+        let mut spent = self.spent();
+        let now = now.millis();
+        spent.keep_until.retain(|_, until| *until >= now);
+        spent.keep_until.shrink_to_fit();
+        let over = |half: &Half| half.last.is_none_or(|last| last < now);
+        if spent.growing.last.is_some() && over(&spent.resting) {
+            let Spent {
+                growing, resting, ..
+            } = &mut *spent;
+            resting.empty().map_err(|why| failed(&why))?;
+            std::mem::swap(growing, resting);
+        }
+        Ok(())
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spent {
+    /// Marks a nonce as spent if it was not, and says where that must be written.
+    fn claim(&mut self, short: u128, now: i64, until: i64) -> io::Result<Option<Place>> {
+        if self.keep_until.get(&short).is_some_and(|kept| *kept >= now) {
+            return Ok(None);
+        }
+        let place = self.growing.place(until)?;
+        self.keep_until.insert(short, until);
+        Ok(Some(place))
+    }
+}
+
+impl Half {
+    fn open(path: &Path, keep_until: &mut HashMap<u128, i64>) -> io::Result<Self> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        let bytes = std::fs::read(path)?;
+        let (mut last, mut next) = (None, 0);
+        for (place, record) in bytes.chunks_exact(RECORD).enumerate() {
+            // A place that was never written to is nought.
+            if let Some((short, until)) = read(record).filter(|(_, until)| *until != 0) {
+                let known = keep_until.entry(short).or_insert(until);
+                *known = until.max(*known);
+                last = last.max(Some(until));
+                next = ((place + 1) * RECORD) as u64;
+            }
+        }
+        let loose = AtomicBool::new(true);
+        Ok(Self {
+            log: Arc::new(Log { file, loose }),
+            next,
+            length: bytes.len() as u64,
+            last,
+        })
+    }
+
+    fn place(&mut self, until: i64) -> io::Result<Place> {
+        let (offset, next) = (self.next, self.next + RECORD as u64);
+        if next > self.length {
+            self.log.file.set_len(next + GROWS_BY)?;
+            self.length = next + GROWS_BY;
+        }
+        self.next = next;
+        self.last = self.last.max(Some(until));
+        let log = self.log.clone();
+        Ok(Place { log, offset })
+    }
+
+    fn empty(&mut self) -> io::Result<()> {
+        self.log.file.set_len(0)?;
+        (self.next, self.length, self.last) = (0, 0, None);
+        Ok(())
+    }
+}
+
+impl Place {
+    fn write(&self, short: u128, until: i64) -> io::Result<()> {
+        let mut record = [0; RECORD];
+        record[..16].copy_from_slice(&short.to_be_bytes());
+        record[16..].copy_from_slice(&until.to_be_bytes());
+        let written = self.log.file.write_all_at(&record, self.offset);
+        // Only now: whoever waits for the disk from here on waits for this one.
+        self.log.loose.store(true, Ordering::Release);
+        written
+    }
+}
+
+impl Log {
+    fn sync(&self) -> io::Result<()> {
+        if self.loose.swap(false, Ordering::AcqRel) {
+            self.file.sync_data().inspect_err(|_| {
+                // What the disk did not take now it must be asked for again.
+                self.loose.store(true, Ordering::Release);
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn read(record: &[u8]) -> Option<(u128, i64)> {
+    let (short, until) = record.split_at_checked(16)?;
+    Some((
+        u128::from_be_bytes(short.try_into().ok()?),
+        i64::from_be_bytes(until.try_into().ok()?),
+    ))
+}
+
+fn shortened(nonce: &str) -> u128 {
+    let hash: [u8; 32] = Sha256::digest(nonce).into();
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash[..16]);
+    u128::from_be_bytes(short)
+}
+
+fn failed(why: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!("the log of spent nonces: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    struct Folder {
+        dir: tempfile::TempDir,
+    }
+
+    impl Folder {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Self { dir }
+        }
+
+        fn store(&self) -> PathBuf {
+            self.dir.path().join("jit.db")
+        }
+
+        fn open(&self) -> Nonces {
+            Nonces::open(&self.store()).unwrap()
+        }
+
+        fn log(&self, name: &str) -> PathBuf {
+            self.dir.path().join(format!("jit.db.nonces-{name}"))
+        }
+
+        fn size(&self, name: &str) -> u64 {
+            std::fs::metadata(self.log(name)).unwrap().len()
+        }
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn spend(nonces: &Nonces, nonce: &str, now: i64) -> Freshness {
+        nonces.spend(nonce, at(now), at(now + 1000)).unwrap()
+    }
+
+    #[test]
+    fn a_restart_remembers_even_what_was_never_synced() {
+        let place = Folder::new();
+        assert_eq!(spend(&place.open(), "a", 0), Freshness::Fresh);
+        assert_eq!(spend(&place.open(), "a", 1000), Freshness::Spent);
+        assert_eq!(spend(&place.open(), "a", 1001), Freshness::Fresh);
+        assert_eq!(spend(&place.open(), "a", 2001), Freshness::Spent);
+    }
+
+    #[test]
+    fn half_a_record_spoils_no_other() {
+        let place = Folder::new();
+        spend(&place.open(), "a", 0);
+        let file = File::options().write(true).open(place.log("a")).unwrap();
+        file.write_all_at(b"torn", RECORD as u64).unwrap();
+        let nonces = place.open();
+        assert_eq!(spend(&nonces, "b", 0), Freshness::Fresh);
+        drop(nonces);
+        let nonces = place.open();
+        for nonce in ["a", "b"] {
+            assert_eq!(spend(&nonces, nonce, 500), Freshness::Spent);
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_and_what_is_not_is_kept() {
+        let place = Folder::new();
+        let nonces = place.open();
+        for now in 0..10_000 {
+            spend(&nonces, &now.to_string(), now * 100);
+            nonces.tidy(at(now * 100)).unwrap();
+        }
+        // Neither log ever grew a second time.
+        for name in ["a", "b"] {
+            assert!(place.size(name) <= GROWS_BY + RECORD as u64);
+        }
+        drop(nonces);
+        let nonces = place.open();
+        let kept = |number: i32| spend(&nonces, &number.to_string(), 999_900) == Freshness::Spent;
+        assert!((9989..10_000).all(kept));
+        assert!(!(0..9989).any(kept));
+    }
+}

@@ -1,0 +1,347 @@
+//! What is asked of the tables. Each names the index that answers it, so that its cost
+//! follows what it finds and not what is stored, whatever a query planner thinks.
+
+use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
+
+use super::fault::unknown;
+use super::rows::{RequestRow, all_docs, count, from_doc, limit, one_doc, request_columns};
+use super::writes;
+use crate::domain::{
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, LeaseToken,
+    Millis, Notice, Request, RequestId, Status, Timestamp,
+};
+use crate::store::{
+    Answered, AuditFilter, ClaimedNotice, Cursor, Filter, Gauges, Head, NoticePlace, StoreError,
+};
+
+pub(super) const REQUEST: &str = concat!(
+    "SELECT ",
+    request_columns!(),
+    " FROM jit_requests WHERE request_id = ?1"
+);
+
+pub(super) fn request(db: &Connection, id: RequestId) -> Result<Option<Request>, StoreError> {
+    db.prepare_cached(REQUEST)?
+        .query_row([id.to_string()], RequestRow::from_row)
+        .optional()?
+        .map(RequestRow::read)
+        .transpose()
+}
+
+pub(super) const HOLDING: &str = "SELECT doc FROM jit_holdings WHERE holding_key = ?1";
+
+pub(super) fn holding(db: &Connection, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
+    one_doc(db, HOLDING, [key.to_string()], || format!("holding {key}"))
+}
+
+pub(super) const BINDING: &str = "SELECT doc FROM jit_bindings WHERE account_id = ?1";
+
+pub(super) fn binding(db: &Connection, account: &AccountId) -> Result<Option<Binding>, StoreError> {
+    one_doc(db, BINDING, [account.as_str()], || {
+        format!("binding of {account}")
+    })
+}
+
+pub(super) const CHANNEL: &str = "SELECT doc FROM jit_channels WHERE request_id = ?1";
+
+pub(super) fn channel(db: &Connection, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
+    let key = AuditKey::Config(id.clone()).to_string();
+    one_doc(db, CHANNEL, [key.as_str()], || format!("channel {id}"))
+}
+
+pub(super) const BINDINGS: &str = "SELECT doc, 'binding of ' || account_id
+     FROM jit_bindings INDEXED BY jit_bindings_by_channel
+     WHERE channel_id = ?1 ORDER BY account_id";
+
+pub(super) fn bindings(db: &Connection, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+    all_docs(db, BINDINGS, [channel.as_str()])
+}
+
+pub(super) const ANSWERED: &str = "SELECT fingerprint, request_id, answered_at FROM jit_answers
+     WHERE answer_key = ?1 AND answered_at >= ?2";
+
+pub(super) fn answered(
+    db: &Connection,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<Answered>, StoreError> {
+    let found: Option<(String, String, i64)> = db
+        .prepare_cached(ANSWERED)?
+        .query_row(params![key, now.millis() - Millis::DAY.0], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((fingerprint, id, at)) = found else {
+        return Ok(None);
+    };
+    Ok(Some(Answered {
+        key: key.to_owned(),
+        fingerprint,
+        request_id: id
+            .parse()
+            .map_err(|why| unknown("the request_id of an answer", &why))?,
+        at: Timestamp::from_millis(at),
+    }))
+}
+
+pub(super) const DUE: &str = "SELECT request_id FROM jit_requests INDEXED BY jit_requests_due
+     WHERE lane = ?1 AND claimable_at <= ?2 ORDER BY claimable_at, request_id LIMIT ?3";
+
+pub(super) fn due(
+    db: &Connection,
+    lane: Lane,
+    now: Timestamp,
+    most: usize,
+) -> Result<Vec<RequestId>, StoreError> {
+    let mut statement = db.prepare_cached(DUE)?;
+    let mut rows = statement.query(params![lane.number(), now.millis(), limit(most)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        found.push(id.parse().map_err(|why| unknown("a request_id", &why))?);
+    }
+    Ok(found)
+}
+
+pub(super) const NEXT_DUE: &str = "SELECT claimable_at
+     FROM jit_requests INDEXED BY jit_requests_due
+     WHERE lane = ?1 AND claimable_at IS NOT NULL ORDER BY claimable_at LIMIT 1";
+
+pub(super) fn next_due(db: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let mut statement = db.prepare_cached(NEXT_DUE)?;
+    let mut next: Option<i64> = None;
+    for lane in Lane::ALL {
+        let first: Option<i64> = statement
+            .query_row([lane.number()], |row| row.get(0))
+            .optional()?;
+        next = next.into_iter().chain(first).min();
+    }
+    Ok(next.map(Timestamp::from_millis))
+}
+
+pub(super) const DUE_NOTICES: &str = "SELECT doc, attempts, request_id || '.' || seq
+     FROM jit_notices INDEXED BY jit_notices_due
+     WHERE claimable_at <= ?1 ORDER BY claimable_at, request_id, seq LIMIT ?2";
+
+pub(super) fn claim_notices(
+    db: &Connection,
+    now: Timestamp,
+    lease: LeaseToken,
+    until: Timestamp,
+    most: usize,
+) -> Result<Vec<ClaimedNotice>, StoreError> {
+    let found: Vec<(String, u32, String)> = db
+        .prepare_cached(DUE_NOTICES)?
+        .query_map(params![now.millis(), limit(most)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut claimed = Vec::new();
+    for (doc, attempts, name) in found {
+        let notice: Notice = from_doc(&format!("notice {name}"), &doc)?;
+        let place = NoticePlace {
+            request_id: notice.request_id,
+            seq: notice.seq,
+        };
+        writes::lease_notice(db, place, lease, until)?;
+        claimed.push(ClaimedNotice { notice, attempts });
+    }
+    Ok(claimed)
+}
+
+pub(super) const NEXT_NOTICE: &str = "SELECT claimable_at
+     FROM jit_notices INDEXED BY jit_notices_due
+     WHERE claimable_at IS NOT NULL ORDER BY claimable_at LIMIT 1";
+
+pub(super) fn next_notice(db: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let next: Option<i64> = db
+        .prepare_cached(NEXT_NOTICE)?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(next.map(Timestamp::from_millis))
+}
+
+/// The narrowest index for what is given; what it does not cover is looked at row by row.
+/// Of a status that passes there are few at any time; the ends are what a store is full of.
+fn list_by(filter: &Filter) -> (&'static str, &'static str) {
+    let rare = filter
+        .status
+        .is_some_and(|status| !matches!(status, Status::Revoked | Status::Expired));
+    if filter.request_id.is_some() {
+        ("", "request_id = :id")
+    } else if rare {
+        ("INDEXED BY jit_requests_by_status", "told_status = :status")
+    } else if filter.requester_email.is_some() {
+        (
+            "INDEXED BY jit_requests_by_email",
+            "requester_email = :email",
+        )
+    } else if filter.account_id.is_some() {
+        (
+            "INDEXED BY jit_requests_by_account",
+            "account_id = :account",
+        )
+    } else if filter.channel_id.is_some() {
+        (
+            "INDEXED BY jit_requests_by_channel",
+            "channel_id = :channel",
+        )
+    } else if filter.status.is_some() {
+        ("INDEXED BY jit_requests_by_status", "told_status = :status")
+    } else {
+        ("INDEXED BY jit_requests_by_time", "true")
+    }
+}
+
+pub(super) fn list_sql(filter: &Filter) -> String {
+    let (index, key) = list_by(filter);
+    let columns = request_columns!();
+    format!(
+        "SELECT {columns} FROM jit_requests {index}
+         WHERE {key}
+           AND created_at >= :from AND (created_at, request_id) < (:before, :before_id)
+           AND (:id IS NULL OR request_id = :id)
+           AND (:channel IS NULL OR channel_id = :channel)
+           AND (:account IS NULL OR account_id = :account)
+           AND (:email IS NULL OR requester_email = :email)
+           AND (:status IS NULL OR told_status = :status)
+         ORDER BY created_at DESC, request_id DESC LIMIT :most"
+    )
+}
+
+pub(super) fn list(
+    db: &Connection,
+    filter: &Filter,
+    after: Option<&Cursor>,
+    most: usize,
+) -> Result<Vec<Request>, StoreError> {
+    // "Before a time" and "after a cursor" are the same question with and without an
+    // id, so the stricter of the two is the one end of the span that is read.
+    let before = filter.before.map(|at| (at.to_string(), String::new()));
+    let after = after.map(|last| (last.created_at.to_string(), last.id.to_string()));
+    let (before, before_id) = match (before, after) {
+        (Some(before), Some(after)) => before.min(after),
+        (None, None) => ("~".to_owned(), String::new()),
+        (before, after) => before.or(after).unwrap_or_default(),
+    };
+    let from = filter.from.map_or_else(String::new, |at| at.to_string());
+    let found = db
+        .prepare_cached(&list_sql(filter))?
+        .query_map(
+            named_params! {
+                ":id": filter.request_id.map(|id| id.to_string()),
+                ":channel": filter.channel_id.as_ref().map(ChannelId::as_str),
+                ":account": filter.account_id.as_ref().map(AccountId::as_str),
+                ":email": filter.requester_email.as_ref().map(crate::domain::Email::as_str),
+                ":status": filter.status.map(Status::as_str),
+                ":from": from, ":before": before, ":before_id": before_id,
+                ":most": limit(most),
+            },
+            RequestRow::from_row,
+        )?
+        .collect::<Result<Vec<_>, _>>()?;
+    found.into_iter().map(RequestRow::read).collect()
+}
+
+pub(super) const AUDIT: &str = "SELECT doc, 'event ' || event_time_event_id FROM jit_audit
+     WHERE request_id = ?1 ORDER BY seq";
+
+pub(super) fn audit(db: &Connection, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+    all_docs(db, AUDIT, [key.to_string()])
+}
+
+/// Along time, whatever it is narrowed to: whoever exports reads much of it anyway.
+pub(super) const EXPORT: &str = "SELECT doc, 'event ' || event_time_event_id
+     FROM jit_audit INDEXED BY jit_audit_by_time
+     WHERE event_time_event_id > :after AND event_time_event_id < :before
+       AND (:account IS NULL OR account_id = :account)
+       AND (:channel IS NULL OR channel_id = :channel)
+     ORDER BY event_time_event_id LIMIT :most";
+
+pub(super) fn export(
+    db: &Connection,
+    filter: &AuditFilter,
+    after: Option<&str>,
+    most: usize,
+) -> Result<Vec<Event>, StoreError> {
+    // A key goes on after its time, so it is greater than a `from` of the same moment.
+    let from = filter.from.map_or_else(String::new, |at| at.to_string());
+    let after = from.as_str().max(after.unwrap_or_default());
+    let before = filter
+        .before
+        .map_or_else(|| "~".to_owned(), |at| at.to_string());
+    let given = named_params! {
+        ":account": filter.account_id.as_ref().map(AccountId::as_str),
+        ":channel": filter.channel_id.as_ref().map(ChannelId::as_str),
+        ":after": after, ":before": before, ":most": limit(most),
+    };
+    all_docs(db, EXPORT, given)
+}
+
+pub(super) const REQUEST_HEADS: &str = concat!(
+    "SELECT ",
+    request_columns!(),
+    " FROM jit_requests WHERE request_id > ?1 ORDER BY request_id LIMIT ?2"
+);
+pub(super) const CHANNEL_HEADS: &str = "SELECT doc, 'channel ' || request_id FROM jit_channels
+     WHERE request_id > ?1 ORDER BY request_id LIMIT ?2";
+
+pub(super) fn heads(
+    db: &Connection,
+    after: Option<&AuditKey>,
+    most: usize,
+) -> Result<Vec<Head>, StoreError> {
+    let after = after.map(ToString::to_string).unwrap_or_default();
+    let page = params![after, limit(most)];
+    let requests = db
+        .prepare_cached(REQUEST_HEADS)?
+        .query_map(page, RequestRow::from_row)?
+        .collect::<Result<Vec<_>, _>>()?;
+    let channels: Vec<Channel> = all_docs(db, CHANNEL_HEADS, page)?;
+    let mut heads = Vec::with_capacity(requests.len() + channels.len());
+    for row in requests {
+        let request = row.read()?;
+        heads.push(Head {
+            key: AuditKey::Request(request.id),
+            status: Some(request.status()),
+            chain: request.chain,
+        });
+    }
+    heads.extend(channels.into_iter().map(|channel| Head {
+        key: AuditKey::Config(channel.id),
+        chain: channel.chain,
+        status: None,
+    }));
+    heads.sort_by_cached_key(|head| head.key.to_string());
+    heads.truncate(most);
+    Ok(heads)
+}
+
+pub(super) const BACKLOG: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_due
+     WHERE lane IN (0, 1, 2) AND claimable_at <= ?1";
+pub(super) const LIVE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_by_status
+     WHERE told_status = 'GRANTED'";
+pub(super) const OVERDUE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_end
+     WHERE end_at <= ?1";
+pub(super) const NOTICES: &str = "SELECT count(*), min(created_at)
+     FROM jit_notices INDEXED BY jit_notices_by_state WHERE state = ?1";
+
+pub(super) fn gauges(db: &Connection, now: Timestamp) -> Result<Gauges, StoreError> {
+    let counted = |sql: &str, given: &[&dyn ToSql]| -> Result<u64, StoreError> {
+        Ok(count(
+            db.prepare_cached(sql)?.query_row(given, |row| row.get(0))?,
+        ))
+    };
+    let now = now.millis();
+    let (pending, oldest): (i64, Option<i64>) = db
+        .prepare_cached(NOTICES)?
+        .query_row(["pending"], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Gauges {
+        backlog: counted(BACKLOG, &[&now])?,
+        live_grants: counted(LIVE, &[])?,
+        overdue_grants: counted(OVERDUE, &[&now])?,
+        undelivered_notices: count(pending),
+        oldest_undelivered: oldest.map(Timestamp::from_millis),
+        parked_notices: counted(NOTICES, &[&"parked"])?,
+    })
+}

@@ -1,0 +1,68 @@
+//! Connections that only read. SQLite's write-ahead log lets them read while the writer
+//! writes, and a read that starts after a commit sees it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+
+use super::schema;
+use crate::store::StoreError;
+
+/// How many are kept open; a crowd opens more and closes them again.
+const KEPT: usize = 8;
+
+#[derive(Clone)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Readers {
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            idle: Arc::default(),
+        }
+    }
+
+    /// For a look at a few rows by their key: microseconds, so the caller does it itself.
+    pub fn look<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let db = match self.take() {
+            Some(db) => db,
+            None => schema::open_for_reading(&self.path)?,
+        };
+        let found = read(&db)?;
+        // After a failure it is closed instead: the next one starts afresh.
+        self.give_back(db);
+        Ok(found)
+    }
+
+    /// For what may read many rows: on a thread that is meant for waiting.
+    pub async fn scan<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.clone();
+        tokio::task::spawn_blocking(move || readers.look(read))
+            .await
+            .unwrap_or_else(|why| Err(StoreError::Unavailable(why.to_string())))
+    }
+
+    pub fn give_back(&self, db: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(db);
+        }
+    }
+
+    fn take(&self) -> Option<Connection> {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
+}

@@ -1,0 +1,159 @@
+//! From rows to records, and what a row says that its document does not.
+
+use std::ops::Deref;
+
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::fault::unreadable;
+use crate::domain::{Request, State, Status, Timestamp};
+use crate::store::StoreError;
+
+/// The columns that a request is read from, in the order of `RequestRow`.
+macro_rules! request_columns {
+    () => {
+        "request_id, doc, status, revoked_at, revision"
+    };
+}
+pub(super) use request_columns;
+
+pub(super) const LEASED: &str = concat!(
+    "SELECT ",
+    request_columns!(),
+    " FROM jit_requests INDEXED BY jit_requests_due
+      WHERE claimable_at IS NOT NULL AND lease_until IS NOT NULL AND told_status = written_status"
+);
+
+/// A request as it stands in its row.
+pub(super) struct RequestRow {
+    id: String,
+    doc: String,
+    status: String,
+    revoked_at: Option<String>,
+    revision: u64,
+}
+
+impl RequestRow {
+    pub fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            doc: row.get(1)?,
+            status: row.get(2)?,
+            revoked_at: row.get(3)?,
+            revision: count(row.get(4)?),
+        })
+    }
+
+    /// The record as it is to be understood: a status that the document does not know
+    /// was written from outside and is heard as such. There is no clock here, so
+    /// the word counts from the time it names, and is due since the last event.
+    pub fn read(self) -> Result<Request, StoreError> {
+        let mut request: Request = from_doc(&format!("request {}", self.id), &self.doc)?;
+        let said = self.status.parse().unwrap_or(Status::Error);
+        let at = self.revoked_at.as_deref().and_then(Timestamp::parse);
+        let since = request.chain.last_at;
+        request.hear_outside(said, at, since);
+        request.revision = self.revision;
+        Ok(request)
+    }
+}
+
+/// Every request that somebody holds a lease on.
+pub(super) fn leased(db: &Connection) -> Result<Vec<Result<Request, StoreError>>, StoreError> {
+    let found = db
+        .prepare_cached(LEASED)?
+        .query_map([], RequestRow::from_row)?
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(found.into_iter().map(RequestRow::read).collect())
+}
+
+/// What the runbook reads in `revoked_at`.
+pub(super) fn revoked_at(state: &State) -> Option<Timestamp> {
+    match state {
+        State::Revoked { at, .. } => Some(*at),
+        State::Unsettled { end, .. } => revoked_at(end),
+        _ => None,
+    }
+}
+
+/// When a grant ends whose removal has not begun.
+pub(super) fn end_at(request: &Request) -> Option<Timestamp> {
+    let period = request.granted?;
+    matches!(request.state, State::Granted).then_some(period.until)
+}
+
+/// SQLite's integers have a sign; no revision or count of ours comes near it.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn limit(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A record with its document, made beforehand by whoever wants it written: the one
+/// thread that writes has enough to do.
+pub(super) struct Written<T> {
+    record: T,
+    pub doc: String,
+}
+
+impl<T: Serialize> Written<T> {
+    pub fn new(record: T) -> Result<Self, StoreError> {
+        match serde_json::to_string(&record) {
+            Ok(doc) => Ok(Self { record, doc }),
+            Err(why) => Err(unreadable(std::any::type_name::<T>(), &why)),
+        }
+    }
+
+    pub fn all(records: Vec<T>) -> Result<Vec<Self>, StoreError> {
+        records.into_iter().map(Self::new).collect()
+    }
+}
+
+impl<T> Deref for Written<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.record
+    }
+}
+
+pub(super) fn from_doc<T: DeserializeOwned>(what: &str, doc: &str) -> Result<T, StoreError> {
+    serde_json::from_str(doc).map_err(|why| unreadable(what, &why))
+}
+
+/// The one document that a statement finds, if it finds one.
+pub(super) fn one_doc<T: DeserializeOwned>(
+    db: &Connection,
+    sql: &str,
+    key: impl Params,
+    what: impl FnOnce() -> String,
+) -> Result<Option<T>, StoreError> {
+    let doc: Option<String> = db
+        .prepare_cached(sql)?
+        .query_row(key, |row| row.get(0))
+        .optional()?;
+    doc.map(|doc| from_doc(&what(), &doc)).transpose()
+}
+
+/// Every document that a statement finds; its second column names the row.
+pub(super) fn all_docs<T: DeserializeOwned>(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (doc, name): (String, String) = (row.get(0)?, row.get(1)?);
+        found.push(from_doc(&name, &doc)?);
+    }
+    Ok(found)
+}

@@ -1,0 +1,93 @@
+//! Requests as they were last read, for as long as nobody has written anything since.
+//!
+//! The index of SQLite's write-ahead log is a file that all processes share; its first
+//! bytes change with every commit of every one of them (sqlite.org/walformat.html, 2.2).
+//! While they are as they were before a read, a second read would find the same: so an
+//! operator's own statement is seen as soon as a commit of ours.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::domain::{Request, RequestId};
+use crate::store::StoreError;
+
+/// The header of the index, which is written last of all.
+type State = [u8; 48];
+
+/// So many are remembered at most; more are asked for only by those who list.
+const MOST: usize = 1024;
+
+pub(super) struct Unchanged {
+    /// SQLite's locks on this file would end with the first handle of this process that is
+    /// closed: it is kept until no connection is left.
+    index: File,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    state: State,
+    requests: HashMap<RequestId, Arc<Request>>,
+}
+
+impl Unchanged {
+    /// While a connection is open; the index is gone without one.
+    pub fn open(store: &Path) -> io::Result<Self> {
+        let mut path = store.as_os_str().to_owned();
+        path.push("-shm");
+        let index = File::open(path)?;
+        let seen = Mutex::new(Seen {
+            state: [0; 48],
+            requests: HashMap::new(),
+        });
+        Ok(Self { index, seen })
+    }
+
+    pub fn request(
+        &self,
+        id: RequestId,
+        read: impl FnOnce() -> Result<Option<Request>, StoreError>,
+    ) -> Result<Option<Request>, StoreError> {
+        // First the state, then the record: what is remembered is never older than it says.
+        let state = self.state()?;
+        if let Some(known) = self.seen().find(&state, id) {
+            return Ok(Some(Request::clone(&known)));
+        }
+        let found = read()?;
+        if let Some(request) = &found {
+            let request = Arc::new(request.clone());
+            self.seen().remember(state, id, request);
+        }
+        Ok(found)
+    }
+
+    fn state(&self) -> Result<State, StoreError> {
+        let mut state = [0; 48];
+        match self.index.read_exact_at(&mut state, 0) {
+            Ok(()) => Ok(state),
+            Err(why) => Err(StoreError::Unavailable(format!("its index: {why}"))),
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn find(&self, state: &State, id: RequestId) -> Option<Arc<Request>> {
+        let known = self.requests.get(&id)?;
+        (self.state == *state).then(|| known.clone())
+    }
+
+    fn remember(&mut self, state: State, id: RequestId, request: Arc<Request>) {
+        if self.state != state || self.requests.len() >= MOST {
+            self.requests.clear();
+            self.state = state;
+        }
+        self.requests.insert(id, request);
+    }
+}

@@ -1,0 +1,376 @@
+//! What a commit does to the tables. Everything here is a job of the writer: whoever
+//! returns an error leaves nothing behind.
+
+use rusqlite::{Connection, OptionalExtension, named_params, params};
+
+use super::rows::{Written, end_at, int, limit, revoked_at};
+use crate::domain::{
+    AuditKey, Binding, Channel, Event, Holding, LeaseToken, Millis, Notice, Request, RequestId,
+    Timestamp,
+};
+use crate::store::{Answered, Commit, Guard, NoticePlace, Settled, StoreError};
+
+/// Of what is over, so much is forgotten at a time: a clean-up holds nobody up.
+const TIDIED_AT_ONCE: usize = 1000;
+
+/// A commit, ready to be written.
+pub(super) struct Prepared {
+    requests: Vec<Written<Request>>,
+    holdings: Vec<Written<Holding>>,
+    channel: Vec<Written<Channel>>,
+    bindings: Vec<Written<Binding>>,
+    events: Vec<Written<Event>>,
+    notices: Vec<Written<Notice>>,
+    unbound: Option<Binding>,
+    guard: Option<Guard>,
+    parked: Option<NoticePlace>,
+    answered: Option<Answered>,
+}
+
+impl Prepared {
+    pub fn new(commit: Commit) -> Result<Self, StoreError> {
+        Ok(Self {
+            requests: Written::all(commit.requests)?,
+            holdings: Written::all(commit.holdings)?,
+            channel: Written::all(commit.channel.into_iter().collect())?,
+            bindings: Written::all(commit.bindings)?,
+            events: Written::all(commit.events)?,
+            notices: Written::all(commit.notices)?,
+            unbound: commit.unbound,
+            guard: commit.guard,
+            parked: commit.parked,
+            answered: commit.answered,
+        })
+    }
+}
+
+pub(super) fn commit(db: &Connection, commit: &Prepared) -> Result<(), StoreError> {
+    if let Some(guard) = &commit.guard {
+        check_guard(db, guard)?;
+    }
+    for request in &commit.requests {
+        put_request(db, request)?;
+    }
+    for holding in &commit.holdings {
+        put_holding(db, holding)?;
+    }
+    for channel in &commit.channel {
+        put_channel(db, channel)?;
+    }
+    if let Some(binding) = &commit.unbound {
+        unbind(db, binding)?;
+    }
+    for binding in &commit.bindings {
+        put_binding(db, binding)?;
+    }
+    for event in &commit.events {
+        add_event(db, event)?;
+    }
+    for notice in &commit.notices {
+        add_notice(db, notice)?;
+    }
+    if let Some(place) = commit.parked {
+        park_notice(db, place)?;
+    }
+    if let Some(answered) = &commit.answered {
+        remember_answer(db, answered)?;
+    }
+    Ok(())
+}
+
+/// A write that found its place touched one row; any other did not follow on what is stored.
+fn in_place(changed: usize) -> Result<(), StoreError> {
+    match changed {
+        0 => Err(StoreError::Conflict),
+        _ => Ok(()),
+    }
+}
+
+/// What a record of this revision must follow on; the first follows on nothing.
+fn before(revision: u64) -> Result<i64, StoreError> {
+    revision.checked_sub(1).map(int).ok_or(StoreError::Conflict)
+}
+
+fn check_guard(db: &Connection, guard: &Guard) -> Result<(), StoreError> {
+    let stored: Option<i64> = db
+        .prepare_cached("SELECT revision FROM jit_bindings WHERE account_id = ?1")?
+        .query_row([guard.account_id.as_str()], |row| row.get(0))
+        .optional()?;
+    if stored.unwrap_or(0) == int(guard.revision) {
+        return Ok(());
+    }
+    Err(StoreError::Conflict)
+}
+
+pub(super) const INSERT_REQUEST: &str = "INSERT INTO jit_requests
+     (request_id, account_id, channel_id, requester_email, created_at, status, revoked_at,
+      revision, doc, written_status, written_lane, written_claimable_at, written_end_at, lease_until)
+     VALUES (:id, :account, :channel, :email, :created, :status, :revoked,
+      :revision, :doc, :status, :lane, :claimable, :end, :lease)";
+
+/// What never changes in a request is not set again, so its indices are left alone.
+pub(super) const UPDATE_REQUEST: &str = "UPDATE jit_requests SET
+     status = :status, revoked_at = :revoked, revision = :revision, doc = :doc,
+     written_status = :status, written_lane = :lane, written_claimable_at = :claimable,
+     written_end_at = :end, lease_until = :lease
+     WHERE request_id = :id AND revision = :revision - 1";
+
+pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result<(), StoreError> {
+    let millis = |at: Option<Timestamp>| at.map(Timestamp::millis);
+    let id = request.id.to_string();
+    let doc = &request.doc;
+    let status = request.status().as_str();
+    let revoked = revoked_at(&request.state).map(|at| at.to_string());
+    let claimable = millis(request.claimable_at());
+    let end = millis(end_at(request));
+    let lease = request.lease.map(|lease| lease.until.millis());
+    let lane = request.lane().number();
+    if before(request.revision)? == 0 {
+        db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
+            ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
+            ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
+            ":account": request.account_id.as_str(), ":channel": request.channel_id.as_str(),
+            ":email": request.requester_email().as_str(),
+            ":created": request.created_at.to_string(),
+        })?;
+        return Ok(());
+    }
+    in_place(db.prepare_cached(UPDATE_REQUEST)?.execute(named_params! {
+        ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
+        ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
+    })?)
+}
+
+fn put_holding(db: &Connection, holding: &Written<Holding>) -> Result<(), StoreError> {
+    put(
+        db,
+        [
+            "INSERT INTO jit_holdings (holding_key, revision, doc) VALUES (?1, ?2, ?3)",
+            "UPDATE jit_holdings SET revision = ?2, doc = ?3
+             WHERE holding_key = ?1 AND revision = ?2 - 1",
+        ],
+        &holding.key.to_string(),
+        holding.revision,
+        &holding.doc,
+    )
+}
+
+fn put_channel(db: &Connection, channel: &Written<Channel>) -> Result<(), StoreError> {
+    put(
+        db,
+        [
+            "INSERT INTO jit_channels (request_id, revision, doc) VALUES (?1, ?2, ?3)",
+            "UPDATE jit_channels SET revision = ?2, doc = ?3
+             WHERE request_id = ?1 AND revision = ?2 - 1",
+        ],
+        &AuditKey::Config(channel.id.clone()).to_string(),
+        channel.revision,
+        &channel.doc,
+    )
+}
+
+/// The first revision is put where nothing is, any other in the place of the one before.
+fn put(
+    db: &Connection,
+    [insert, update]: [&str; 2],
+    key: &str,
+    revision: u64,
+    doc: &str,
+) -> Result<(), StoreError> {
+    let sql = match before(revision)? {
+        0 => insert,
+        _ => update,
+    };
+    in_place(
+        db.prepare_cached(sql)?
+            .execute(params![key, int(revision), doc])?,
+    )
+}
+
+fn put_binding(db: &Connection, binding: &Written<Binding>) -> Result<(), StoreError> {
+    let sql = match before(binding.revision)? {
+        0 => {
+            "INSERT INTO jit_bindings (account_id, revision, channel_id, doc)
+             VALUES (?1, ?2, ?3, ?4)"
+        }
+        _ => {
+            "UPDATE jit_bindings SET revision = ?2, channel_id = ?3, doc = ?4
+             WHERE account_id = ?1 AND revision = ?2 - 1"
+        }
+    };
+    in_place(db.prepare_cached(sql)?.execute(params![
+        binding.account_id.as_str(),
+        int(binding.revision),
+        binding.channel_id.as_str(),
+        binding.doc
+    ])?)
+}
+
+fn unbind(db: &Connection, binding: &Binding) -> Result<(), StoreError> {
+    in_place(
+        db.prepare_cached("DELETE FROM jit_bindings WHERE account_id = ?1 AND revision = ?2")?
+            .execute(params![binding.account_id.as_str(), int(binding.revision)])?,
+    )
+}
+
+fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO jit_audit (request_id, event_time_event_id, seq, event_time, event_type,
+                                account_id, channel_id, doc)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        event.request_id.to_string(),
+        event.sort_key(),
+        int(event.seq),
+        event.event_time.to_string(),
+        event.event_type.to_string(),
+        event
+            .account_id
+            .as_ref()
+            .map(crate::domain::AccountId::as_str),
+        event.channel_id.as_str(),
+        event.doc
+    ])?;
+    Ok(())
+}
+
+fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO jit_notices (request_id, seq, state, created_at, attempts, next_at, doc)
+         VALUES (?1, ?2, 'pending', ?3, 0, ?3, ?4)",
+    )?
+    .execute(params![
+        notice.request_id.to_string(),
+        int(notice.seq),
+        notice.created_at.millis(),
+        notice.doc
+    ])?;
+    put_first_in_line(db, notice.request_id)
+}
+
+fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
+    in_place(
+        db.prepare_cached(
+            "UPDATE jit_notices
+             SET state = 'parked', lease = NULL, lease_until = NULL, claimable_at = NULL
+             WHERE request_id = ?1 AND seq = ?2 AND state = 'pending'",
+        )?
+        .execute(params![place.request_id.to_string(), int(place.seq)])?,
+    )?;
+    put_first_in_line(db, place.request_id)
+}
+
+/// Of a request's pending notices only the oldest can be claimed.
+fn put_first_in_line(db: &Connection, id: RequestId) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE jit_notices SET claimable_at = CASE
+             WHEN seq = (SELECT min(seq) FROM jit_notices
+                         WHERE request_id = ?1 AND state = 'pending')
+             THEN max(next_at, ifnull(lease_until, next_at)) END
+         WHERE request_id = ?1 AND state = 'pending'",
+    )?
+    .execute([id.to_string()])?;
+    Ok(())
+}
+
+fn remember_answer(db: &Connection, answered: &Answered) -> Result<(), StoreError> {
+    in_place(
+        db.prepare_cached(
+            "INSERT INTO jit_answers (answer_key, fingerprint, request_id, answered_at)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (answer_key) DO UPDATE
+             SET fingerprint = excluded.fingerprint, request_id = excluded.request_id,
+                 answered_at = excluded.answered_at
+             WHERE jit_answers.answered_at < excluded.answered_at - ?5",
+        )?
+        .execute(params![
+            answered.key,
+            answered.fingerprint,
+            answered.request_id.to_string(),
+            answered.at.millis(),
+            Millis::DAY.0
+        ])?,
+    )
+}
+
+pub(super) const LEASE_NOTICE: &str = "UPDATE jit_notices
+     SET lease = ?3, lease_until = ?4, claimable_at = max(next_at, ?4)
+     WHERE request_id = ?1 AND seq = ?2";
+
+pub(super) fn lease_notice(
+    db: &Connection,
+    place: NoticePlace,
+    lease: LeaseToken,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    in_place(db.prepare_cached(LEASE_NOTICE)?.execute(params![
+        place.request_id.to_string(),
+        int(place.seq),
+        lease.0.to_string(),
+        until.millis()
+    ])?)
+}
+
+/// Whoever lost the claim finds no row: somebody else answers for the notice now.
+pub(super) fn settle_notice(
+    db: &Connection,
+    place: NoticePlace,
+    lease: LeaseToken,
+    settled: Settled,
+) -> Result<(), StoreError> {
+    let (sql, at) = match settled {
+        Settled::Delivered => (
+            "DELETE FROM jit_notices
+             WHERE request_id = ?1 AND seq = ?2 AND lease = ?3 AND ?4 IS NULL",
+            None,
+        ),
+        Settled::TryAgain { at } => (
+            "UPDATE jit_notices
+             SET lease = NULL, lease_until = NULL, attempts = attempts + 1, next_at = ?4
+             WHERE request_id = ?1 AND seq = ?2 AND lease = ?3",
+            Some(at.millis()),
+        ),
+        Settled::Released => (
+            "UPDATE jit_notices SET lease = NULL, lease_until = NULL
+             WHERE request_id = ?1 AND seq = ?2 AND lease = ?3 AND ?4 IS NULL",
+            None,
+        ),
+    };
+    db.prepare_cached(sql)?.execute(params![
+        place.request_id.to_string(),
+        int(place.seq),
+        lease.0.to_string(),
+        at
+    ])?;
+    put_first_in_line(db, place.request_id)
+}
+
+/// Nobody is left who could settle a claim.
+pub(super) fn release_notices(db: &Connection) -> Result<(), StoreError> {
+    db.execute(
+        "UPDATE jit_notices SET lease = NULL, lease_until = NULL, claimable_at = next_at
+         WHERE claimable_at IS NOT NULL AND lease IS NOT NULL",
+        [],
+    )?;
+    Ok(())
+}
+
+pub(super) enum Tidied {
+    MoreIsLeft,
+    Done,
+}
+
+pub(super) fn tidy(db: &Connection, now: Timestamp) -> Result<Tidied, StoreError> {
+    let some = limit(TIDIED_AT_ONCE);
+    let answers = db
+        .prepare_cached(
+            "DELETE FROM jit_answers WHERE answer_key IN
+             (SELECT answer_key FROM jit_answers WHERE answered_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![now.millis() - Millis::DAY.0, some])?;
+    Ok(match answers {
+        TIDIED_AT_ONCE.. => Tidied::MoreIsLeft,
+        _ => Tidied::Done,
+    })
+}

@@ -1,0 +1,40 @@
+//! Who plays when the engine is driven from inside: people, and the rules they live under.
+#![allow(dead_code)] // each target uses its part
+
+use jit::domain::{Binding, ExtensionRule, Millis, Person, Policy, Timestamp};
+
+pub fn person(name: &str) -> Person {
+    let email = format!("{name}@example.com").parse().unwrap();
+    Person {
+        id: name.parse().unwrap(),
+        email,
+    }
+}
+
+pub fn policy() -> Policy {
+    Policy {
+        permission_sets: ["admin".parse().unwrap(), "readonly".parse().unwrap()].into(),
+        default_permission_set: "admin".parse().unwrap(),
+        pending_lifetime: Millis::hours(8),
+        max_request_hours: 4,
+        extension: ExtensionRule::NeedsApproval,
+        grant_patience: Millis::minutes(15),
+        admins: [].into(),
+    }
+}
+
+/// Bob approves in town-square.
+pub fn binding() -> Binding {
+    Binding {
+        account_id: "111122223333".parse().unwrap(),
+        channel_id: "town-square".parse().unwrap(),
+        approvers: vec!["bob".parse().unwrap()],
+        approvals_required: 1,
+        allow_self_approval: false,
+        max_request_hours: None,
+        session_duration_minutes: 60,
+        permission_sets: Vec::new(),
+        updated_at: Timestamp::default(),
+        revision: 1,
+    }
+}

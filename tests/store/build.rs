@@ -1,0 +1,144 @@
+//! Records to write.
+
+use jit::domain::{
+    Admin, BindTerms, Binding, Change, Channel, Decision, Draft, Holding, HoldingKey, Lease,
+    LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId, State, Status,
+    Text, Timestamp, open,
+};
+use jit::store::Commit;
+use uuid::Uuid;
+
+use crate::cast::policy;
+
+pub const T0: i64 = 1_800_000_000;
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(T0 + seconds)
+}
+
+pub fn id(number: u128) -> RequestId {
+    RequestId::from_uuid(Uuid::from_u128(number))
+}
+
+pub fn token(number: u128) -> LeaseToken {
+    LeaseToken(Uuid::from_u128(number))
+}
+
+pub fn lease(number: u128, until: Timestamp) -> Lease {
+    Lease {
+        token: token(number),
+        until,
+    }
+}
+
+/// A channel with its first account bound.
+pub fn bound(channel: &str, account: &str) -> Rebinding {
+    let admin = Admin {
+        person: None,
+        key_id: "plugin".into(),
+    };
+    let policy = policy();
+    let change = Change {
+        channel: Channel::unknown(channel.parse().unwrap()),
+        admin: &admin,
+        policy: &policy,
+        now: at(0),
+    };
+    change
+        .bind(None, &[], account.parse().unwrap(), BindTerms::default())
+        .unwrap()
+}
+
+pub fn binding() -> Binding {
+    let mut binding = bound("town", "111122223333").bindings.remove(0);
+    binding.approvers = vec!["bob".parse().unwrap()];
+    binding
+}
+
+pub fn writing(rebinding: &Rebinding) -> Commit {
+    Commit {
+        channel: Some(rebinding.channel.clone()),
+        bindings: rebinding.bindings.clone(),
+        events: rebinding.events.clone(),
+        ..Commit::default()
+    }
+}
+
+pub fn opened(number: u128, created: Timestamp) -> Decision {
+    let draft = Draft {
+        id: id(number),
+        account_id: "111122223333".parse().unwrap(),
+        channel_id: "town".parse().unwrap(),
+        requester: Person {
+            id: "alice".parse().unwrap(),
+            email: "alice@example.com".parse().unwrap(),
+        },
+        reason: Some(Text::clip("INC-42: db down: need psql")),
+        jira: None,
+        duration: Minutes::new(60).unwrap(),
+        permission_set: None,
+        start_at: None,
+    };
+    open(draft, Some(binding()), &policy(), created).unwrap()
+}
+
+pub fn creating(decision: &Decision) -> Commit {
+    Commit {
+        requests: vec![decision.request.clone()],
+        events: decision.events.clone(),
+        notices: decision.notices.clone(),
+        ..Commit::default()
+    }
+}
+
+/// The next revision of a record, changed.
+pub fn next(request: &Request, change: impl FnOnce(&mut Request)) -> Commit {
+    let mut next = request.clone();
+    next.revision += 1;
+    change(&mut next);
+    Commit {
+        requests: vec![next],
+        ..Commit::default()
+    }
+}
+
+pub fn granted(request: &Request, until: Timestamp) -> Request {
+    let mut granted = request.clone();
+    granted.state = State::Granted;
+    granted.user = Some("u-1".parse().unwrap());
+    granted.granted = Some(Period {
+        from: request.created_at,
+        until,
+    });
+    granted.due_at = Some(until);
+    granted
+}
+
+pub fn key() -> HoldingKey {
+    HoldingKey {
+        account_id: "111122223333".parse().unwrap(),
+        permission_set: "admin".parse().unwrap(),
+        user: "u-1".parse().unwrap(),
+    }
+}
+
+pub fn held(revision: u64, by: &[RequestId]) -> Holding {
+    Holding {
+        holders: by.iter().copied().collect(),
+        revision,
+        ..Holding::unheld(key())
+    }
+}
+
+pub fn notice(number: u128, seq: u64, created: Timestamp) -> Notice {
+    Notice {
+        request_id: id(number),
+        seq,
+        status: Status::Granted,
+        account_id: "111122223333".parse().unwrap(),
+        channel_id: "town".parse().unwrap(),
+        actor: "system".into(),
+        details: [("reason".to_owned(), "why: not".to_owned())].into(),
+        created_at: created,
+    }
+}

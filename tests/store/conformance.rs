@@ -1,0 +1,761 @@
+//! What `Store` promises, as functions that any store can be put through.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jit::domain::{
+    Ask, AuditKey, Command, Doubt, Event, Lane, Millis, Person, Record, Request, RequestId, State,
+    Status, Timestamp, decide,
+};
+use jit::store::{
+    Answered, AuditFilter, Commit, Cursor, Filter, Freshness, Guard, NoticePlace, Settled, Store,
+    StoreError,
+};
+
+use crate::build::{
+    at, binding, bound, creating, granted, held, id, key, lease, next, notice, opened, token,
+    writing,
+};
+use crate::cast::policy;
+
+/// A store under test, and a way to reach past it.
+#[async_trait]
+pub trait Subject: Send + Sync + Sized + 'static {
+    async fn fresh() -> Self;
+    fn store(&self) -> &dyn Store;
+    /// Changes a status in the store, without the store.
+    async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>);
+}
+
+macro_rules! conformance {
+    ($name:ident, $subject:ty) => {
+        mod $name {
+            use super::*;
+            conformance!(@each $subject:
+                what_was_committed_is_read
+                a_commit_is_all_or_nothing
+                a_record_only_follows_on_the_one_before
+                of_many_writers_each_revision_has_one
+                a_changed_binding_stops_what_was_decided_under_the_old_one
+                an_unbinding_that_came_too_late_changes_nothing
+                a_nonce_is_fresh_once
+                of_many_at_once_one_spends_the_nonce
+                a_key_is_answered_once_for_a_day
+                what_is_due_comes_by_lane_and_the_longest_due_first
+                who_holds_a_lease_is_left_alone
+                notices_go_out_in_order_one_at_a_time
+                a_lost_claim_settles_nothing
+                a_parked_notice_lets_the_next_one_pass
+                lists_answer_to_every_filter_together
+                pages_meet_without_gap_or_overlap
+                a_history_is_in_order_and_the_export_by_time
+                every_history_has_its_head
+                the_figures_are_counted
+                tidying_takes_only_what_is_over
+                a_word_from_outside_is_heard
+                a_word_from_outside_wins_over_a_write_that_had_not_heard_it
+            );
+        }
+    };
+    (@each $subject:ty: $($promise:ident)*) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            let subject = <$subject as crate::conformance::Subject>::fresh().await;
+            crate::conformance::$promise(subject).await;
+        })*
+    };
+}
+
+async fn create(store: &dyn Store, number: u128, created: Timestamp) -> Request {
+    let decision = opened(number, created);
+    store.commit(creating(&decision)).await.unwrap();
+    decision.request
+}
+
+async fn change(store: &dyn Store, request: &Request, to: impl FnOnce(&mut Request)) -> Request {
+    let commit = next(request, to);
+    store.commit(commit.clone()).await.unwrap();
+    commit.requests[0].clone()
+}
+
+async fn ids(store: &dyn Store, filter: &Filter) -> Vec<RequestId> {
+    let found = store.list(filter, None, 100).await.unwrap();
+    found.iter().map(|request| request.id).collect()
+}
+
+pub async fn what_was_committed_is_read(subject: impl Subject) {
+    let store = subject.store();
+    let town = bound("town", "111122223333");
+    store.commit(writing(&town)).await.unwrap();
+    let decision = opened(1, at(5));
+    let mut commit = creating(&decision);
+    commit.holdings = vec![held(1, &[id(1)])];
+    store.commit(commit).await.unwrap();
+
+    assert_eq!(store.request(id(1)).await.unwrap(), Some(decision.request));
+    assert_eq!(
+        store.holding(&key()).await.unwrap(),
+        Some(held(1, &[id(1)]))
+    );
+    let account = &town.bindings[0].account_id;
+    assert_eq!(
+        store.binding(account).await.unwrap().as_ref(),
+        Some(&town.bindings[0])
+    );
+    assert_eq!(
+        store.channel(&town.channel.id).await.unwrap(),
+        Some(town.channel.clone())
+    );
+    assert_eq!(
+        store.bindings(&town.channel.id).await.unwrap(),
+        town.bindings
+    );
+    let key = AuditKey::Request(id(1));
+    assert_eq!(store.audit(&key).await.unwrap(), decision.events);
+
+    assert_eq!(store.request(id(2)).await.unwrap(), None);
+    assert_eq!(
+        store
+            .binding(&"999999999999".parse().unwrap())
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(
+        store.channel(&"other".parse().unwrap()).await.unwrap(),
+        None
+    );
+    assert!(
+        store
+            .bindings(&"other".parse().unwrap())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+// P2
+pub async fn a_commit_is_all_or_nothing(subject: impl Subject) {
+    let store = subject.store();
+    let first = create(store, 1, at(0)).await;
+    let good = opened(2, at(0));
+    // Each part of it would be written but for the one that conflicts.
+    let stale_request = Commit {
+        requests: vec![good.request.clone(), first],
+        ..creating(&good)
+    };
+    let stale_holding = Commit {
+        holdings: vec![held(2, &[])],
+        ..creating(&good)
+    };
+    let stale_event = Commit {
+        events: opened(1, at(0)).events,
+        ..creating(&good)
+    };
+    let no_notice = Some(NoticePlace {
+        request_id: id(9),
+        seq: 1,
+    });
+    let stale_notice = Commit {
+        parked: no_notice,
+        ..creating(&good)
+    };
+    for commit in [stale_request, stale_holding, stale_event, stale_notice] {
+        assert_eq!(store.commit(commit).await, Err(StoreError::Conflict));
+        assert_eq!(store.request(id(2)).await.unwrap(), None);
+        let key = AuditKey::Request(id(2));
+        assert!(store.audit(&key).await.unwrap().is_empty());
+    }
+    store.commit(creating(&good)).await.unwrap();
+}
+
+pub async fn a_record_only_follows_on_the_one_before(subject: impl Subject) {
+    let store = subject.store();
+    let first = create(store, 1, at(0)).await;
+    let skipped = next(&first, |request| request.revision += 1);
+    assert_eq!(store.commit(skipped).await, Err(StoreError::Conflict));
+    let second = change(store, &first, |_| {}).await;
+    let again = next(&first, |_| {});
+    assert_eq!(store.commit(again).await, Err(StoreError::Conflict));
+    assert_eq!(
+        store.commit(creating(&opened(1, at(0)))).await,
+        Err(StoreError::Conflict)
+    );
+    assert_eq!(store.request(id(1)).await.unwrap(), Some(second));
+    let unknown = Commit {
+        requests: vec![opened(2, at(0)).request],
+        ..Commit::default()
+    };
+    let mut second_of_none = unknown.clone();
+    second_of_none.requests[0].revision = 2;
+    assert_eq!(
+        store.commit(second_of_none).await,
+        Err(StoreError::Conflict)
+    );
+}
+
+// P3, G18, E10
+pub async fn of_many_writers_each_revision_has_one(subject: impl Subject) {
+    create(subject.store(), 1, at(0)).await;
+    let subject = Arc::new(subject);
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let subject = subject.clone();
+        writers.spawn(async move {
+            let mut done = 0;
+            while done < 10 {
+                let seen = subject.store().request(id(1)).await.unwrap().unwrap();
+                let commit = next(&seen, |request| request.parked_notices += 1);
+                match subject.store().commit(commit).await {
+                    Ok(()) => done += 1,
+                    Err(StoreError::Conflict) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+    writers.join_all().await;
+    let last = subject.store().request(id(1)).await.unwrap().unwrap();
+    assert_eq!((last.parked_notices, last.revision), (50, 51));
+}
+
+// P5, G18
+pub async fn a_changed_binding_stops_what_was_decided_under_the_old_one(subject: impl Subject) {
+    let store = subject.store();
+    let guarded = |number, revision| Commit {
+        guard: Some(Guard {
+            account_id: binding().account_id,
+            revision,
+        }),
+        ..creating(&opened(number, at(0)))
+    };
+    store.commit(guarded(1, 0)).await.unwrap();
+    store
+        .commit(writing(&bound("town", "111122223333")))
+        .await
+        .unwrap();
+    assert_eq!(store.commit(guarded(2, 0)).await, Err(StoreError::Conflict));
+    store.commit(guarded(2, 1)).await.unwrap();
+    assert_eq!(store.commit(guarded(3, 2)).await, Err(StoreError::Conflict));
+}
+
+pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subject) {
+    let store = subject.store();
+    let town = bound("town", "111122223333");
+    store.commit(writing(&town)).await.unwrap();
+    let old = town.bindings[0].clone();
+    let mut new = old.clone();
+    new.revision += 1;
+    let rebind = Commit {
+        bindings: vec![new.clone()],
+        ..Commit::default()
+    };
+    store.commit(rebind).await.unwrap();
+    let unbind = |binding| Commit {
+        unbound: Some(binding),
+        ..Commit::default()
+    };
+    assert_eq!(store.commit(unbind(old)).await, Err(StoreError::Conflict));
+    assert_eq!(
+        store.binding(&new.account_id).await.unwrap(),
+        Some(new.clone())
+    );
+    store.commit(unbind(new.clone())).await.unwrap();
+    assert_eq!(store.binding(&new.account_id).await.unwrap(), None);
+}
+
+// P5, G1: no key is part of it, so no key can spend it again.
+pub async fn a_nonce_is_fresh_once(subject: impl Subject) {
+    let store = subject.store();
+    let spend = async |nonce, now| store.spend_nonce(nonce, now, at(960)).await.unwrap();
+    assert_eq!(spend("a", at(0)).await, Freshness::Fresh);
+    assert_eq!(spend("a", at(1)).await, Freshness::Spent);
+    assert_eq!(spend("b", at(1)).await, Freshness::Fresh);
+    // P8: remembered until then, and not until something has cleaned it up.
+    assert_eq!(spend("a", at(960)).await, Freshness::Spent);
+    assert_eq!(spend("a", at(961)).await, Freshness::Fresh);
+}
+
+pub async fn of_many_at_once_one_spends_the_nonce(subject: impl Subject) {
+    let subject = Arc::new(subject);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let subject = subject.clone();
+        callers.spawn(async move {
+            subject
+                .store()
+                .spend_nonce("n", at(0), at(960))
+                .await
+                .unwrap()
+        });
+    }
+    let answers = callers.join_all().await;
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| **answer == Freshness::Fresh)
+            .count(),
+        1
+    );
+}
+
+pub async fn a_key_is_answered_once_for_a_day(subject: impl Subject) {
+    let store = subject.store();
+    let answered = |number, seconds| Answered {
+        key: "k".into(),
+        fingerprint: format!("f{number}"),
+        request_id: id(number),
+        at: at(seconds),
+    };
+    let answering = |number, seconds| Commit {
+        answered: Some(answered(number, seconds)),
+        ..creating(&opened(number, at(seconds)))
+    };
+    store.commit(answering(1, 0)).await.unwrap();
+    assert_eq!(
+        store.commit(answering(2, 10)).await,
+        Err(StoreError::Conflict)
+    );
+    assert_eq!(store.request(id(2)).await.unwrap(), None);
+    assert_eq!(
+        store.answered("k", at(10)).await.unwrap(),
+        Some(answered(1, 0))
+    );
+    assert_eq!(store.answered("other", at(10)).await.unwrap(), None);
+    let day = Millis::DAY.0 / 1000;
+    assert_eq!(store.answered("k", at(day + 1)).await.unwrap(), None);
+    store.commit(answering(3, day + 1)).await.unwrap();
+    assert_eq!(
+        store.answered("k", at(day + 2)).await.unwrap(),
+        Some(answered(3, day + 1))
+    );
+}
+
+pub async fn what_is_due_comes_by_lane_and_the_longest_due_first(subject: impl Subject) {
+    let store = subject.store();
+    for (number, due) in [
+        (1, Some(at(30))),
+        (2, Some(at(10))),
+        (3, Some(at(20))),
+        (4, None),
+    ] {
+        let request = create(store, number, at(0)).await;
+        change(store, &request, |request| request.due_at = due).await;
+    }
+    let grant = create(store, 5, at(0)).await;
+    change(store, &grant, |request| {
+        *request = Request {
+            revision: 2,
+            ..granted(request, at(15))
+        }
+    })
+    .await;
+
+    let due = async |lane, now, limit| store.due(lane, now, limit).await.unwrap();
+    assert!(due(Lane::Other, at(9), 10).await.is_empty());
+    assert_eq!(due(Lane::Other, at(10), 10).await, [id(2)]);
+    assert_eq!(due(Lane::Other, at(99), 10).await, [id(2), id(3), id(1)]);
+    assert_eq!(due(Lane::Other, at(99), 2).await, [id(2), id(3)]);
+    assert_eq!(due(Lane::Remove, at(99), 10).await, [id(5)]);
+    assert!(due(Lane::Revoke, at(99), 10).await.is_empty());
+    assert_eq!(store.next_due().await.unwrap(), Some(at(10)));
+}
+
+pub async fn who_holds_a_lease_is_left_alone(subject: impl Subject) {
+    let store = subject.store();
+    let request = create(store, 1, at(0)).await;
+    let leased = change(store, &request, |request| {
+        request.due_at = Some(at(0));
+        request.lease = Some(lease(7, at(30)));
+    })
+    .await;
+    assert!(store.due(Lane::Other, at(29), 10).await.unwrap().is_empty());
+    assert_eq!(store.due(Lane::Other, at(30), 10).await.unwrap(), [id(1)]);
+    assert_eq!(store.next_due().await.unwrap(), Some(at(30)));
+    change(store, &leased, |request| {
+        (request.lease, request.due_at) = (None, None);
+    })
+    .await;
+    assert_eq!(store.next_due().await.unwrap(), None);
+}
+
+async fn with_notices(store: &dyn Store, number: u128, seqs: &[u64]) {
+    let decision = opened(number, at(0));
+    let notices = seqs.iter().map(|seq| notice(number, *seq, at(0))).collect();
+    store
+        .commit(Commit {
+            notices,
+            ..creating(&decision)
+        })
+        .await
+        .unwrap();
+}
+
+async fn claim(store: &dyn Store, now: i64, holder: u128) -> Vec<NoticePlace> {
+    let claimed = store
+        .claim_notices(at(now), token(holder), at(now + 30), 10)
+        .await
+        .unwrap();
+    let place = |notice: &jit::domain::Notice| NoticePlace {
+        request_id: notice.request_id,
+        seq: notice.seq,
+    };
+    claimed
+        .iter()
+        .map(|claimed| place(&claimed.notice))
+        .collect()
+}
+
+fn place(number: u128, seq: u64) -> NoticePlace {
+    NoticePlace {
+        request_id: id(number),
+        seq,
+    }
+}
+
+pub async fn notices_go_out_in_order_one_at_a_time(subject: impl Subject) {
+    let store = subject.store();
+    with_notices(store, 1, &[2, 3]).await;
+    with_notices(store, 2, &[2]).await;
+    assert_eq!(store.next_notice().await.unwrap(), Some(at(0)));
+    assert_eq!(claim(store, 1, 7).await, [place(1, 2), place(2, 2)]);
+    // Claimed, and the second of the first request waits for its first.
+    assert!(claim(store, 1, 8).await.is_empty());
+    store
+        .settle_notice(place(1, 2), token(7), Settled::Delivered)
+        .await
+        .unwrap();
+    assert_eq!(claim(store, 2, 8).await, [place(1, 3)]);
+    // The one that was let go can be taken at once; the one that failed, later.
+    store
+        .settle_notice(place(2, 2), token(7), Settled::Released)
+        .await
+        .unwrap();
+    assert_eq!(claim(store, 2, 9).await, [place(2, 2)]);
+    let again = Settled::TryAgain { at: at(60) };
+    store
+        .settle_notice(place(2, 2), token(9), again)
+        .await
+        .unwrap();
+    assert!(
+        claim(store, 59, 9).await == [place(1, 3)],
+        "the claim of 8 is over by now"
+    );
+    let claimed = store
+        .claim_notices(at(60), token(9), at(90), 10)
+        .await
+        .unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(
+        (claimed[0].notice.clone(), claimed[0].attempts),
+        (notice(2, 2, at(0)), 1)
+    );
+}
+
+pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
+    let store = subject.store();
+    with_notices(store, 1, &[2]).await;
+    assert_eq!(claim(store, 0, 7).await, [place(1, 2)]);
+    assert_eq!(claim(store, 30, 8).await, [place(1, 2)]);
+    store
+        .settle_notice(place(1, 2), token(7), Settled::Delivered)
+        .await
+        .unwrap();
+    let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
+    assert_eq!(
+        undelivered, 1,
+        "8 holds it, and has not said that it was delivered"
+    );
+    store
+        .settle_notice(place(1, 2), token(8), Settled::Delivered)
+        .await
+        .unwrap();
+    assert_eq!(store.next_notice().await.unwrap(), None);
+}
+
+pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
+    let store = subject.store();
+    with_notices(store, 1, &[2, 3]).await;
+    let park = Commit {
+        parked: Some(place(1, 2)),
+        ..Commit::default()
+    };
+    store.commit(park.clone()).await.unwrap();
+    assert_eq!(store.commit(park).await, Err(StoreError::Conflict));
+    assert_eq!(claim(store, 1, 7).await, [place(1, 3)]);
+    assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
+}
+
+// G17
+pub async fn lists_answer_to_every_filter_together(subject: impl Subject) {
+    let store = subject.store();
+    for number in 0..32_u128 {
+        let mut decision = opened(number, at(i64::try_from(number / 4).unwrap()));
+        let request = &mut decision.request;
+        if number & 1 == 1 {
+            request.channel_id = "other".parse().unwrap();
+        }
+        if number & 2 == 2 {
+            request.account_id = "444455556666".parse().unwrap();
+        }
+        if number & 4 == 4 {
+            request.requester.email = "dave@example.com".parse().unwrap();
+        }
+        if number & 8 == 8 {
+            request.state = State::Cancelled {
+                by: None,
+                at: at(9),
+            };
+        }
+        store.commit(creating(&decision)).await.unwrap();
+    }
+    let all = store.list(&Filter::default(), None, 100).await.unwrap();
+    assert_eq!(all.len(), 32);
+    for given in 0..128_u32 {
+        let has = |bit: u32| given & (1 << bit) != 0;
+        let filter = Filter {
+            channel_id: has(0).then(|| "other".parse().unwrap()),
+            account_id: has(1).then(|| "444455556666".parse().unwrap()),
+            requester_email: has(2).then(|| "dave@example.com".parse().unwrap()),
+            status: has(3).then_some(Status::Cancelled),
+            from: has(4).then(|| at(2)),
+            before: has(5).then(|| at(6)),
+            request_id: has(6).then(|| id(23)),
+        };
+        let wanted: Vec<RequestId> = all
+            .iter()
+            .filter(|request| {
+                (!has(0) || request.channel_id.as_str() == "other")
+                    && (!has(1) || request.account_id.as_str() == "444455556666")
+                    && (!has(2) || request.requester.email.as_str() == "dave@example.com")
+                    && (!has(3) || request.status() == Status::Cancelled)
+                    && (!has(4) || request.created_at >= at(2))
+                    && (!has(5) || request.created_at < at(6))
+                    && (!has(6) || request.id == id(23))
+            })
+            .map(|request| request.id)
+            .collect();
+        assert_eq!(ids(store, &filter).await, wanted, "{filter:?}");
+    }
+}
+
+pub async fn pages_meet_without_gap_or_overlap(subject: impl Subject) {
+    let store = subject.store();
+    for number in 0..25_u128 {
+        // Several at one time: the id decides between them.
+        create(store, number, at(i64::try_from(number / 5).unwrap())).await;
+    }
+    let filter = Filter {
+        status: Some(Status::Pending),
+        ..Filter::default()
+    };
+    let whole = ids(store, &filter).await;
+    assert_eq!((whole.len(), whole[0]), (25, id(24)));
+    let mut pages = Vec::new();
+    let mut after: Option<Cursor> = None;
+    loop {
+        let page = store.list(&filter, after.as_ref(), 4).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(Cursor {
+            created_at: last.created_at,
+            id: last.id,
+        });
+        pages.extend(page.iter().map(|request| request.id));
+    }
+    assert_eq!(pages, whole);
+}
+
+pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject) {
+    let store = subject.store();
+    store
+        .commit(writing(&bound("town", "111122223333")))
+        .await
+        .unwrap();
+    for (number, created) in [(1, 10), (2, 5)] {
+        create(store, number, at(created)).await;
+    }
+    let first = store.request(id(1)).await.unwrap().unwrap();
+    let by = Person {
+        id: "bob".parse().unwrap(),
+        email: "bob@example.com".parse().unwrap(),
+    };
+    let record = Record {
+        request: first,
+        binding: Some(binding()),
+        holding: None,
+    };
+    let command = Command::Asked {
+        by,
+        ask: Ask::Deny { reason: None },
+    };
+    let denied = decide(record, &policy(), command, at(20)).unwrap();
+    store.commit(creating(&denied)).await.unwrap();
+
+    let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
+    let seqs: Vec<u64> = history.iter().map(|event| event.seq).collect();
+    assert_eq!(seqs, [1, 2]);
+    jit::domain::audit::verify_against(&history, &denied.request.chain, Some(Status::Denied))
+        .unwrap();
+
+    let times = |events: &[Event]| -> Vec<i64> {
+        events
+            .iter()
+            .map(|event| (event.event_time - at(0)).0 / 1000)
+            .collect()
+    };
+    let export = async |filter: &AuditFilter| {
+        let mut found = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = store.export(filter, after.as_deref(), 1).await.unwrap();
+            let Some(last) = page.last() else {
+                return found;
+            };
+            after = Some(last.sort_key());
+            found.extend(page);
+        }
+    };
+    let all = AuditFilter::default();
+    assert_eq!(times(&export(&all).await), [0, 5, 10, 20]);
+    let span = AuditFilter {
+        from: Some(at(5)),
+        before: Some(at(20)),
+        ..all.clone()
+    };
+    assert_eq!(times(&export(&span).await), [5, 10]);
+    let account = Some("111122223333".parse().unwrap());
+    let channel = Some("town".parse().unwrap());
+    let both = AuditFilter {
+        account_id: account,
+        channel_id: channel,
+        ..span.clone()
+    };
+    assert_eq!(times(&export(&both).await), [5, 10]);
+    let elsewhere = AuditFilter {
+        channel_id: Some("other".parse().unwrap()),
+        ..all
+    };
+    assert!(export(&elsewhere).await.is_empty());
+}
+
+// P7
+pub async fn every_history_has_its_head(subject: impl Subject) {
+    let store = subject.store();
+    store
+        .commit(writing(&bound("town", "111122223333")))
+        .await
+        .unwrap();
+    for number in 1..=4 {
+        create(store, number, at(0)).await;
+    }
+    let mut keys = Vec::new();
+    let mut after = None;
+    loop {
+        let heads = store.heads(after.as_ref(), 2).await.unwrap();
+        let Some(last) = heads.last() else { break };
+        after = Some(last.key.clone());
+        for head in heads {
+            let history = store.audit(&head.key).await.unwrap();
+            jit::domain::audit::verify_against(&history, &head.chain, head.status).unwrap();
+            keys.push(head.key.to_string());
+        }
+    }
+    let mut wanted: Vec<String> = (1..=4).map(|number| id(number).to_string()).collect();
+    wanted.push("config#town".into());
+    assert_eq!(keys, wanted);
+}
+
+pub async fn the_figures_are_counted(subject: impl Subject) {
+    let store = subject.store();
+    for (number, until) in [(1, at(10)), (2, at(50))] {
+        let request = create(store, number, at(0)).await;
+        change(store, &request, |request| {
+            *request = Request {
+                revision: 2,
+                ..granted(request, until)
+            };
+        })
+        .await;
+    }
+    with_notices(store, 3, &[2, 3]).await;
+    let gauges = store.gauges(at(20)).await.unwrap();
+    assert_eq!(
+        (gauges.live_grants, gauges.overdue_grants, gauges.backlog),
+        (2, 1, 1)
+    );
+    assert_eq!((gauges.undelivered_notices, gauges.parked_notices), (2, 0));
+    assert_eq!(gauges.oldest_undelivered, Some(at(0)));
+}
+
+pub async fn tidying_takes_only_what_is_over(subject: impl Subject) {
+    let store = subject.store();
+    store.spend_nonce("old", at(0), at(10)).await.unwrap();
+    store.spend_nonce("new", at(0), at(100)).await.unwrap();
+    create(store, 1, at(0)).await;
+    store.tidy(at(50)).await.unwrap();
+    assert_eq!(
+        store.spend_nonce("new", at(50), at(100)).await.unwrap(),
+        Freshness::Spent
+    );
+    assert!(store.request(id(1)).await.unwrap().is_some());
+}
+
+// P1, P6: somebody's word is no proof.
+pub async fn a_word_from_outside_is_heard(subject: impl Subject) {
+    let store = subject.store();
+    let request = create(store, 1, at(0)).await;
+    change(store, &request, |request| {
+        *request = Request {
+            revision: 2,
+            ..granted(request, at(3600))
+        };
+    })
+    .await;
+    assert!(
+        store
+            .due(Lane::Remove, at(60), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    subject.write_status(id(1), "REVOKED", Some(at(40))).await;
+
+    assert_eq!(store.due(Lane::Remove, at(60), 10).await.unwrap(), [id(1)]);
+    assert!(store.next_due().await.unwrap().unwrap() <= at(60));
+    let heard = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(heard.status(), Status::Revoked);
+    let State::Unsettled {
+        end,
+        doubt: Doubt::Outside,
+    } = &heard.state
+    else {
+        panic!("{:?}", heard.state);
+    };
+    assert!(matches!(**end, State::Revoked { at: when, .. } if when == at(40)));
+    let filter = Filter {
+        status: Some(Status::Revoked),
+        ..Filter::default()
+    };
+    assert_eq!(ids(store, &filter).await, [id(1)]);
+    // It can be carried on with like any other record.
+    change(store, &heard, |request| request.due_at = None).await;
+}
+
+pub async fn a_word_from_outside_wins_over_a_write_that_had_not_heard_it(subject: impl Subject) {
+    let store = subject.store();
+    let request = create(store, 1, at(0)).await;
+    let seen = change(store, &request, |request| {
+        *request = Request {
+            revision: 2,
+            ..granted(request, at(3600))
+        };
+    })
+    .await;
+    subject.write_status(id(1), "REVOKED", Some(at(40))).await;
+    let unheard = next(&seen, |request| request.due_at = Some(at(7200)));
+    assert_eq!(store.commit(unheard).await, Err(StoreError::Conflict));
+    assert_eq!(
+        store.request(id(1)).await.unwrap().unwrap().status(),
+        Status::Revoked
+    );
+}

@@ -1,0 +1,226 @@
+//! What only a file can suffer.
+
+use std::path::Path;
+
+use jit::domain::{AuditKey, Lane};
+use jit::store::sqlite::{OpenError, SqliteStore};
+use jit::store::{Freshness, Store, StoreError};
+use rusqlite::Connection;
+
+use crate::build::{at, creating, id, lease, next, opened};
+
+fn file() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jit.db");
+    (folder, path)
+}
+
+fn sql(path: &Path, statement: &str) {
+    Connection::open(path)
+        .unwrap()
+        .execute_batch(statement)
+        .unwrap();
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart_but_the_leases() {
+    let (_folder, path) = file();
+    let decision = opened(1, at(0));
+    {
+        let store = SqliteStore::open(&path).unwrap();
+        store.commit(creating(&decision)).await.unwrap();
+        let leased = next(&decision.request, |request| {
+            request.due_at = Some(at(5));
+            request.lease = Some(lease(7, at(3600)));
+        });
+        store.commit(leased).await.unwrap();
+        store.spend_nonce("n", at(0), at(960)).await.unwrap();
+    }
+    let store = SqliteStore::open(&path).unwrap();
+    // Whoever held it is dead: its work is nobody's, and due.
+    assert_eq!(store.due(Lane::Other, at(5), 10).await.unwrap(), [id(1)]);
+    let request = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!((request.lease, request.revision), (None, 3));
+    assert_eq!(
+        store.audit(&AuditKey::Request(id(1))).await.unwrap(),
+        decision.events
+    );
+    assert_eq!(
+        store.spend_nonce("n", at(1), at(960)).await.unwrap(),
+        Freshness::Spent
+    );
+}
+
+#[tokio::test]
+async fn two_jits_do_not_share_a_file() {
+    let (_folder, path) = file();
+    let first = SqliteStore::open(&path).unwrap();
+    assert!(matches!(
+        SqliteStore::open(&path),
+        Err(OpenError::InUse { .. })
+    ));
+    drop(first);
+    assert!(SqliteStore::open(&path).is_ok());
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_as_it_is() {
+    let (_folder, path) = file();
+    drop(SqliteStore::open(&path).unwrap());
+    sql(&path, "PRAGMA user_version = 99");
+    for opened in [SqliteStore::open(&path), SqliteStore::open_read_only(&path)] {
+        let refused = opened.err().unwrap();
+        assert!(
+            matches!(refused, OpenError::Newer { found: 99, .. }),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("upgrade jit"));
+    }
+    let version: u32 = Connection::open(&path)
+        .unwrap()
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 99);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused() {
+    let (_folder, path) = file();
+    std::fs::write(
+        &path,
+        "this is a letter to my aunt, and quite a long one at that".repeat(50),
+    )
+    .unwrap();
+    let refused = SqliteStore::open(&path).err().unwrap();
+    assert!(matches!(refused, OpenError::CannotOpen { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable_and_leaves_nothing_half_done() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+    // The file may not grow any more: what SQLite says then is what it says of a full disk.
+    store.on_writer("PRAGMA max_page_count = 1").await.unwrap();
+    let mut full = None;
+    for number in 2..2000 {
+        let written = store.commit(creating(&opened(number, at(0)))).await;
+        if let Err(error) = written {
+            full = Some((number, error));
+            break;
+        }
+    }
+    let (number, error) = full.expect("the disk was never full");
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert_eq!(store.request(id(number)).await.unwrap(), None);
+    let key = AuditKey::Request(id(number));
+    assert!(store.audit(&key).await.unwrap().is_empty());
+    assert!(
+        store.request(id(1)).await.unwrap().is_some(),
+        "what was there can still be read"
+    );
+    store
+        .on_writer("PRAGMA max_page_count = 1000000")
+        .await
+        .unwrap();
+    store
+        .commit(creating(&opened(number, at(0))))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_may_only_be_read_is_unavailable() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    store.on_writer("PRAGMA query_only = ON").await.unwrap();
+    let refused = store.commit(creating(&opened(1, at(0)))).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert_eq!(store.request(id(1)).await.unwrap(), None);
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_look_disturbs_nobody() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+    let look = SqliteStore::open_read_only(&path).unwrap();
+    assert!(look.request(id(1)).await.unwrap().is_some());
+    let refused = look.commit(creating(&opened(2, at(0)))).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    store.commit(creating(&opened(2, at(0)))).await.unwrap();
+    assert!(look.request(id(2)).await.unwrap().is_some());
+}
+
+/// What was read before is not read again, but for a change by anybody.
+#[tokio::test]
+async fn every_change_is_seen_at_once_whoever_made_it() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    let mut latest = opened(1, at(0)).request;
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+    let outside = Connection::open(&path).unwrap();
+    for minute in 1..50 {
+        for _ in 0..2 {
+            assert_eq!(store.request(id(1)).await.unwrap().unwrap(), latest);
+        }
+        if minute % 2 == 0 {
+            let later = next(&latest, |request| request.due_at = Some(at(minute * 60)));
+            latest = later.requests[0].clone();
+            store.commit(later).await.unwrap();
+        } else {
+            // Every second one is another process's.
+            let sql = "UPDATE jit_requests SET revision = revision + 1";
+            outside.execute(sql, []).unwrap();
+            latest.revision += 1;
+        }
+    }
+    outside.execute("DELETE FROM jit_requests", []).unwrap();
+    assert_eq!(store.request(id(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_row_that_jit_did_not_write_is_named() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+    sql(&path, "UPDATE jit_requests SET doc = '{}'");
+    match store.request(id(1)).await {
+        Err(StoreError::Corrupt(why)) => assert!(why.contains(&id(1).to_string()), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+// The words of CONTRACT §5 for the runbook: the columns are there under their names.
+#[tokio::test]
+async fn the_runbooks_columns_are_there() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+    let db = Connection::open(&path).unwrap();
+    let status: String = db
+        .query_row(
+            "SELECT status FROM jit_requests WHERE request_id = ?1",
+            [id(1).to_string()],
+            |r| r.get(0),
+        )
+        .unwrap();
+    assert_eq!(status, "PENDING");
+    let key: String = db
+        .query_row(
+            "SELECT event_time_event_id FROM jit_audit WHERE request_id = ?1",
+            [id(1).to_string()],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert!(key.contains('#'), "{key}");
+}
