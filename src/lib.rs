@@ -6,6 +6,8 @@ pub mod domain;
 
 pub mod store;
 
+pub mod access;
+
 pub mod signature;
 
 pub mod code;

@@ -1,0 +1,106 @@
+//! Identity Center, as far as jit needs it: four calls and what they really mean.
+//!
+//! Making and removing an assignment are asynchronous: an accepted call is a promise,
+//! and `poll` tells what became of it. Nothing here decides anything or tries again.
+
+pub mod sandbox;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::domain::{Email, HoldingKey, Millis, Presence, UserId};
+
+/// A call that has not arrived after this long never does: whoever implements `Access`
+/// gives up on it. A worker counts on it, because AWS lets nobody take back a call.
+pub const CALL_PATIENCE: Millis = Millis::seconds(10);
+
+#[async_trait]
+pub trait Access: Send + Sync + 'static {
+    /// Exactly one user with this address. None, or several: `NoUser`.
+    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError>;
+    /// Is the assignment there now?
+    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError>;
+    /// Starts to make an assignment. One that exists already succeeds.
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError>;
+    /// Starts to remove an assignment, unless AWS says that there is none.
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError>;
+    async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError>;
+}
+
+/// An accepted call, to be asked about until it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    pub kind: OperationKind,
+    pub id: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationKind {
+    Create,
+    Delete,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    Started(Operation),
+    /// ResourceNotFoundException: gone already.
+    NothingThere,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    InProgress,
+    Succeeded,
+    /// FAILED, with the FailureReason. A delete that failed because there was nothing to
+    /// delete has succeeded, and says so.
+    Failed {
+        why: String,
+    },
+}
+
+/// Why a call was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {why}")]
+pub struct AccessError {
+    pub kind: AccessErrorKind,
+    pub why: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessErrorKind {
+    /// Another operation on the same thing is under way. Never means that it is done.
+    Conflict,
+    Throttled,
+    /// No answer, or none that can be understood: the call may have been carried out.
+    NoAnswer,
+    /// jit's own credentials do not allow it.
+    Denied,
+    /// No such user, or more than one.
+    NoUser,
+    /// AWS will never accept this call as it is.
+    Invalid,
+}
+
+impl fmt::Display for AccessErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Conflict => "ConflictException",
+            Self::Throttled => "ThrottlingException",
+            Self::NoAnswer => "no answer",
+            Self::Denied => "AccessDeniedException",
+            Self::NoUser => "no such user",
+            Self::Invalid => "ValidationException",
+        })
+    }
+}
+
+/// What a FAILED operation comes to. A removal that found nothing to remove has
+/// succeeded; everything else has failed, whatever it sounds like.
+pub fn progress_of_failure(kind: OperationKind, why: String) -> Progress {
+    let absent = why.contains("404") && why.contains("Assignment not found");
+    if kind == OperationKind::Delete && absent {
+        return Progress::Succeeded;
+    }
+    Progress::Failed { why }
+}

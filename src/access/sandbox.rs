@@ -1,0 +1,317 @@
+//! A simulated Identity Center, for one machine with nothing to install, and for tests.
+//!
+//! It behaves as AWS does: operations are asynchronous, one assignment takes one
+//! operation at a time, at most ten creates are outstanding, creating what exists
+//! succeeds, and removing what does not exist is answered in two ways. Faults come on
+//! request, by seed. Its state is a file, so that a crash of jit does not undo what
+//! "AWS" did meanwhile.
+
+mod state;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    Access, AccessError, AccessErrorKind, Deletion, Operation, OperationKind, Progress,
+    progress_of_failure,
+};
+use crate::clock::Clock;
+use crate::domain::{
+    AccountId, Email, HoldingKey, Millis, PermissionSet, Presence, Timestamp, UserId,
+};
+use state::{Fate, Started, State};
+
+/// What AWS allows at once.
+const MOST_OUTSTANDING_CREATES: u64 = 10;
+const NOTHING_TO_DELETE: &str = "Received a 404 status error: Assignment not found";
+
+#[derive(Clone, Debug)]
+pub struct SandboxOptions {
+    /// None: in memory, gone with the process.
+    pub path: Option<PathBuf>,
+    /// How long an operation takes.
+    pub latency: Millis,
+    /// Who exists; empty: everybody does. An address that stands twice is two users.
+    pub users: Vec<Email>,
+    pub seed: u64,
+    pub rates: Rates,
+    /// Assignments that somebody made outside jit.
+    pub standing: Vec<Standing>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub account_id: AccountId,
+    pub permission_set: PermissionSet,
+    pub email: Email,
+}
+
+/// How often each thing goes wrong, from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// ConflictException.
+    pub conflict: f64,
+    /// ThrottlingException.
+    pub throttle: f64,
+    /// An accepted operation ends FAILED.
+    pub fail: f64,
+    /// The call or its answer is lost on the way.
+    pub lost: f64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    #[error(transparent)]
+    State(#[from] rusqlite::Error),
+    #[error("it holds {0:?}, which is not its own")]
+    Foreign(String),
+}
+
+pub struct Sandbox {
+    options: SandboxOptions,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: State,
+    rates: Rates,
+    /// How often the dice were thrown.
+    throws: u64,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        Self {
+            path: None,
+            latency: Millis(300),
+            users: Vec::new(),
+            seed: 0,
+            rates: Rates::default(),
+            standing: Vec::new(),
+        }
+    }
+}
+
+impl Sandbox {
+    pub fn open(options: SandboxOptions, clock: Arc<dyn Clock>) -> Result<Self, SandboxError> {
+        let state = State::open(options.path.as_deref())?;
+        for one in &options.standing {
+            state.assign(&HoldingKey {
+                account_id: one.account_id.clone(),
+                permission_set: one.permission_set.clone(),
+                user: user_id(&one.email),
+            })?;
+        }
+        let inner = Inner {
+            throws: state.operations()?,
+            rates: options.rates,
+            state,
+        };
+        Ok(Self {
+            options,
+            clock,
+            inner: Mutex::new(inner),
+        })
+    }
+
+    /// From here on nothing goes wrong any more.
+    pub fn calm(&self) {
+        self.inner().rates = Rates::default();
+    }
+
+    /// Everything that is assigned now, whoever did it.
+    pub fn assignments(&self) -> Result<Vec<HoldingKey>, SandboxError> {
+        let inner = self.inner();
+        inner.state.settle(self.clock.now())?;
+        inner.state.assignments()
+    }
+
+    /// Assigns without jit, as somebody in the AWS console would.
+    pub fn assign(&self, key: &HoldingKey) -> Result<(), SandboxError> {
+        Ok(self.inner().state.assign(key)?)
+    }
+
+    pub fn user_id(&self, email: &Email) -> UserId {
+        user_id(email)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What every call goes through before anything is done: the network and the quotas.
+    fn arrive(&self, inner: &mut Inner) -> Result<Timestamp, AccessError> {
+        let now = self.clock.now();
+        inner.state.settle(now).map_err(out_of_order)?;
+        let seed = self.options.seed;
+        if inner.strikes(seed, inner.rates.lost / 2.0) {
+            return Err(lost("the call was lost on its way"));
+        }
+        if inner.strikes(seed, inner.rates.throttle) {
+            return Err(AccessError {
+                kind: AccessErrorKind::Throttled,
+                why: "Rate exceeded".into(),
+            });
+        }
+        Ok(now)
+    }
+
+    /// Accepts an operation, or says why not.
+    fn begin(&self, kind: OperationKind, key: &HoldingKey) -> Result<Deletion, AccessError> {
+        let inner = &mut *self.inner();
+        let now = self.arrive(inner)?;
+        let seed = self.options.seed;
+        let busy = inner.state.in_progress(key).map_err(out_of_order)?;
+        if busy || inner.strikes(seed, inner.rates.conflict) {
+            return Err(AccessError {
+                kind: AccessErrorKind::Conflict,
+                why: format!("another operation on {key} is in progress"),
+            });
+        }
+        let there = inner.state.is_assigned(key).map_err(out_of_order)?;
+        if kind == OperationKind::Delete && !there && inner.strikes(seed, 0.5) {
+            return Ok(Deletion::NothingThere);
+        }
+        let outstanding = inner.state.outstanding_creates().map_err(out_of_order)?;
+        if kind == OperationKind::Create && outstanding >= MOST_OUTSTANDING_CREATES {
+            return Err(AccessError {
+                kind: AccessErrorKind::Throttled,
+                why: "too many creates are outstanding".into(),
+            });
+        }
+        let fate = match kind {
+            OperationKind::Delete if !there => Fate::Fails(NOTHING_TO_DELETE),
+            _ if inner.strikes(seed, inner.rates.fail) => Fate::Fails("Internal failure"),
+            _ => Fate::Succeeds,
+        };
+        let started = Started {
+            id: inner.draw(seed),
+            kind,
+            key,
+            ready_at: now + self.options.latency,
+            fate,
+        };
+        inner.state.start(&started).map_err(out_of_order)?;
+        if inner.strikes(seed, inner.rates.lost / 2.0) {
+            return Err(lost("the answer was lost on its way"));
+        }
+        let id = started.id;
+        Ok(Deletion::Started(Operation { kind, id }))
+    }
+}
+
+#[async_trait]
+impl Access for Sandbox {
+    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError> {
+        self.arrive(&mut self.inner())?;
+        let users = &self.options.users;
+        let matches = users.iter().filter(|user| *user == email).count();
+        match matches {
+            0 if users.is_empty() => Ok(user_id(email)),
+            1 => Ok(user_id(email)),
+            0 => Err(no_user(format!("Identity Center has no user {email}"))),
+            _ => Err(no_user(format!(
+                "Identity Center has {matches} users {email}"
+            ))),
+        }
+    }
+
+    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
+        let inner = &mut *self.inner();
+        self.arrive(inner)?;
+        let there = inner.state.is_assigned(key).map_err(out_of_order)?;
+        Ok(if there {
+            Presence::Present
+        } else {
+            Presence::Absent
+        })
+    }
+
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
+        match self.begin(OperationKind::Create, key)? {
+            Deletion::Started(operation) => Ok(operation),
+            Deletion::NothingThere => Err(lost("a create was answered as a delete")),
+        }
+    }
+
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
+        self.begin(OperationKind::Delete, key)
+    }
+
+    async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
+        let inner = &mut *self.inner();
+        self.arrive(inner)?;
+        match inner.state.outcome(operation).map_err(out_of_order)? {
+            None => Err(AccessError {
+                kind: AccessErrorKind::Invalid,
+                why: format!("there is no operation {}", operation.id),
+            }),
+            Some(state::Outcome::InProgress) => Ok(Progress::InProgress),
+            Some(state::Outcome::Succeeded) => Ok(Progress::Succeeded),
+            Some(state::Outcome::Failed(why)) => Ok(progress_of_failure(operation.kind, why)),
+        }
+    }
+}
+
+impl Inner {
+    /// Whether a thing that happens at this rate happens now.
+    #[allow(clippy::cast_precision_loss)] // chance needs no more than 53 bits
+    fn strikes(&mut self, seed: u64, rate: f64) -> bool {
+        rate > 0.0 && (self.throw(seed) >> 11) as f64 / (1_u64 << 53) as f64 <= rate
+    }
+
+    fn draw(&mut self, seed: u64) -> String {
+        Uuid::from_u64_pair(self.throw(seed), self.throw(seed)).to_string()
+    }
+
+    fn throw(&mut self, seed: u64) -> u64 {
+        self.throws += 1;
+        mix(seed ^ mix(self.throws))
+    }
+}
+
+/// Spreads a number over all its bits (the finaliser of MurmurHash3).
+fn mix(number: u64) -> u64 {
+    let mut n = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    n = (n ^ (n >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    n = (n ^ (n >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+    n ^ (n >> 33)
+}
+
+/// The same person has the same id, also after a restart.
+fn user_id(email: &Email) -> UserId {
+    let digest = Sha256::digest(email.as_str());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    // A UUID is letters, digits and hyphens; the fallback cannot be reached.
+    Uuid::from_bytes(id)
+        .to_string()
+        .parse()
+        .unwrap_or_else(|_| unreachable!("a UUID is a plain word"))
+}
+
+fn lost(why: &str) -> AccessError {
+    AccessError {
+        kind: AccessErrorKind::NoAnswer,
+        why: why.into(),
+    }
+}
+
+fn no_user(why: String) -> AccessError {
+    AccessError {
+        kind: AccessErrorKind::NoUser,
+        why,
+    }
+}
+
+fn out_of_order(why: impl std::fmt::Display) -> AccessError {
+    AccessError {
+        kind: AccessErrorKind::NoAnswer,
+        why: format!("the simulated Identity Center is out of order: {why}"),
+    }
+}
