@@ -4,12 +4,19 @@
 
 pub mod domain;
 
+pub mod service;
+
 pub mod store;
 
 pub mod access;
+
+pub mod worker;
 
 pub mod signature;
 
 pub mod code;
 
+pub mod config;
+
 pub mod clock;
+pub mod telemetry;

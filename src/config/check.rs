@@ -1,0 +1,383 @@
+//! From what is written to what holds: every value that depends on another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+use tracing::Level;
+
+use super::file::{
+    ClientSection, Extension, File, IdentityCenterSection, KeySection, Mode, PolicySection,
+    SandboxSection, WebhookSection,
+};
+use super::secret::Sources;
+use super::{
+    Client, Config, ConfigError, IdentityCenter, Key, Log, ReadFile, Server, Store, Webhook,
+};
+use crate::access::sandbox::{Rates, SandboxOptions, Standing};
+use crate::domain::{ExtensionRule, Millis, PermissionSet, Policy};
+
+type Checked<T> = Result<T, ConfigError>;
+
+fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Checked<T> {
+    Err(ConfigError::new(key, why))
+}
+
+pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
+    let mut files = Vec::new();
+    let keys = keys(file.keys, read_file, &mut files)?;
+    if keys.is_empty() && !file.server.listen.ip().is_loopback() {
+        let why = format!(
+            "{} can be reached from outside, and there are no keys: add a [keys.…] section \
+             (`jit keys generate` makes one) or listen on 127.0.0.1",
+            file.server.listen
+        );
+        return wrong("server.listen", why);
+    }
+    check_tables(&file.store.tables)?;
+    check_identity_center(&file.identity_center)?;
+    let mode = file.identity_center.mode;
+    let permission_sets = permission_sets(file.permission_sets, mode)?;
+    let policy = policy(file.policy, &permission_sets)?;
+    let webhook = match file.webhook {
+        Some(section) => Some(webhook(section, read_file, &mut files)?),
+        None => None,
+    };
+    let client = match file.client {
+        Some(section) => Some(client(section, &file.server.listen, read_file)?),
+        None => None,
+    };
+    Ok(Config {
+        sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
+        server: Server {
+            listen: file.server.listen,
+        },
+        store: Store {
+            kind: file.store.kind,
+            path: file.store.path,
+        },
+        identity_center: IdentityCenter { mode },
+        keys,
+        client,
+        log: Log {
+            format: file.log.format,
+            level: level(&file.log.level)?,
+        },
+        policy,
+        permission_sets,
+        files,
+        webhook,
+    })
+}
+
+fn keys(
+    sections: BTreeMap<String, KeySection>,
+    read_file: ReadFile<'_>,
+    files: &mut Vec<PathBuf>,
+) -> Checked<BTreeMap<String, Key>> {
+    let mut keys: BTreeMap<String, Key> = BTreeMap::new();
+    for (id, section) in sections {
+        let name = format!("keys.{id}");
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return wrong(
+                name,
+                "a key id is 1 to 64 letters, digits and signs, without spaces",
+            );
+        }
+        let sources = Sources {
+            section: &name,
+            secret: section.secret,
+            secret_file: section.secret_file,
+            secret_id: section.secret_id,
+        };
+        let (secret, file) = sources.read(read_file)?;
+        files.extend(file);
+        if let Some((other, _)) = keys.iter().find(|(_, key)| key.secret.is_same_as(&secret)) {
+            let why =
+                format!("has the same secret as keys.{other}: give each key id one of its own");
+            return wrong(name, why);
+        }
+        if section.scopes.is_empty() {
+            let why = "is empty, so the key could do nothing; leave it out for all scopes";
+            return wrong(format!("{name}.scopes"), why);
+        }
+        let key = Key {
+            secret,
+            scopes: section.scopes.into_iter().collect(),
+            require_v2: section.require_v2,
+            expires: section.expires.map(|end| end.0),
+        };
+        keys.insert(id, key);
+    }
+    Ok(keys)
+}
+
+fn check_tables(tables: &BTreeMap<String, String>) -> Checked<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    for (table, name) in tables {
+        if !(3..=255).contains(&name.len()) || !name.bytes().all(plain) {
+            let why = "is no DynamoDB table name: 3 to 255 letters, digits, _ . -";
+            return wrong(format!("store.tables.{table}"), why);
+        }
+    }
+    Ok(())
+}
+
+fn check_identity_center(section: &IdentityCenterSection) -> Checked<()> {
+    let arn = section.instance_arn.as_deref();
+    if arn.is_some_and(|arn| !arn.starts_with("arn:aws") || !arn.contains(":instance/")) {
+        let why = "expected an ARN like arn:aws:sso:::instance/ssoins-1111111111111111";
+        return wrong("identity_center.instance_arn", why);
+    }
+    let store = section.identity_store_id.as_deref();
+    if store.is_some_and(|id| id.trim().is_empty()) {
+        return wrong(
+            "identity_center.identity_store_id",
+            "expected an id like d-1111111111",
+        );
+    }
+    if !(1..=20).contains(&section.calls_per_second) {
+        let why = "expected 1 to 20: AWS allows about 20 calls a second to the whole organisation";
+        return wrong("identity_center.calls_per_second", why);
+    }
+    Ok(())
+}
+
+fn permission_sets(
+    named: BTreeMap<PermissionSet, String>,
+    mode: Mode,
+) -> Checked<BTreeMap<PermissionSet, String>> {
+    for (name, arn) in &named {
+        if !arn.starts_with("arn:aws") || !arn.contains(":permissionSet/") {
+            let why = "expected an ARN like \
+                       arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
+            return wrong(format!("permission_sets.{name}"), why);
+        }
+    }
+    if !named.is_empty() {
+        return Ok(named);
+    }
+    match mode {
+        Mode::Aws => {
+            let why = "names none: add a line like admin = \"arn:aws:sso:::permissionSet/…\"";
+            wrong("permission_sets", why)
+        }
+        // Whoever only wants to see how it works need not make any up.
+        Mode::Sandbox => ["admin", "readonly"]
+            .iter()
+            .zip(1..)
+            .map(|(name, number)| {
+                let arn =
+                    format!("arn:aws:sso:::permissionSet/ssoins-0000000000000000/ps-{number:016}");
+                let name = name
+                    .parse()
+                    .map_err(|why| ConfigError::new("permission_sets", format!("{why}")))?;
+                Ok((name, arn))
+            })
+            .collect(),
+    }
+}
+
+fn policy(section: PolicySection, sets: &BTreeMap<PermissionSet, String>) -> Checked<Policy> {
+    let known = || {
+        let names: Vec<&str> = sets.keys().map(PermissionSet::as_str).collect();
+        names.join(", ")
+    };
+    let key = "policy.default_permission_set";
+    let default = match (section.default_permission_set, sets.len()) {
+        (Some(set), _) if sets.contains_key(&set) => set,
+        (Some(set), _) => {
+            let why = format!(
+                "{set} is not among the permission_sets; known are {}",
+                known()
+            );
+            return wrong(key, why);
+        }
+        (None, _) => match sets
+            .keys()
+            .find(|set| sets.len() == 1 || set.as_str() == "admin")
+        {
+            Some(set) => set.clone(),
+            None => {
+                let why = format!(
+                    "say which of the permission_sets is meant by default: {}",
+                    known()
+                );
+                return wrong(key, why);
+            }
+        },
+    };
+    if !(1..=8784).contains(&section.max_request_hours) {
+        return wrong("policy.max_request_hours", "expected 1 to 8784 hours");
+    }
+    Ok(Policy {
+        permission_sets: sets.keys().cloned().collect(),
+        default_permission_set: default,
+        pending_lifetime: section.pending_lifetime.0,
+        max_request_hours: section.max_request_hours,
+        extension: match section.extension {
+            Extension::NeedsApproval => ExtensionRule::NeedsApproval,
+            Extension::Granted => ExtensionRule::Granted,
+        },
+        grant_patience: section.grant_patience.0,
+        admins: section
+            .admins
+            .into_iter()
+            .map(|admin| {
+                if admin.contains('@') {
+                    admin.to_lowercase()
+                } else {
+                    admin
+                }
+            })
+            .collect::<BTreeSet<_>>(),
+    })
+}
+
+fn sandbox(
+    section: SandboxSection,
+    store: &Path,
+    sets: &BTreeMap<PermissionSet, String>,
+) -> Checked<SandboxOptions> {
+    let rate = |name: &str, rate: f64| {
+        if (0.0..=1.0).contains(&rate) {
+            return Ok(rate);
+        }
+        wrong(
+            format!("sandbox.{name}_rate"),
+            "expected a number from 0 to 1",
+        )
+    };
+    let standing = section.standing.iter().map(|text| {
+        standing(text)
+            .filter(|one| sets.contains_key(&one.permission_set))
+            .ok_or_else(|| {
+                let why = format!("{text:?} is not account/permission_set/email, of known sets");
+                ConfigError::new("sandbox.standing", why)
+            })
+    });
+    Ok(SandboxOptions {
+        standing: standing.collect::<Checked<_>>()?,
+        // Beside the store: what "AWS" did must outlive a crash as well.
+        path: Some(section.path.unwrap_or_else(|| beside(store))),
+        latency: Millis(i64::from(section.latency_ms)),
+        users: section.users,
+        seed: section.seed,
+        rates: Rates {
+            conflict: rate("conflict", section.conflict_rate)?,
+            throttle: rate("throttle", section.throttle_rate)?,
+            fail: rate("fail", section.fail_rate)?,
+            lost: rate("lost", section.lost_rate)?,
+        },
+    })
+}
+
+fn standing(text: &str) -> Option<Standing> {
+    let (account, rest) = text.split_once('/')?;
+    let (set, email) = rest.split_once('/')?;
+    Some(Standing {
+        account_id: account.parse().ok()?,
+        permission_set: set.parse().ok()?,
+        email: email.parse().ok()?,
+    })
+}
+
+fn beside(store: &Path) -> PathBuf {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".sandbox");
+    name.into()
+}
+
+fn webhook(
+    section: WebhookSection,
+    read_file: ReadFile<'_>,
+    files: &mut Vec<PathBuf>,
+) -> Checked<Webhook> {
+    let url = match Url::parse(&section.url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
+        _ => {
+            let why = "expected an address like \
+                       https://mattermost.example.com/plugins/com.example.jit/webhook";
+            return wrong("webhook.url", why);
+        }
+    };
+    let sources = Sources {
+        section: "webhook",
+        secret: section.secret,
+        secret_file: section.secret_file,
+        secret_id: section.secret_id,
+    };
+    let (secret, file) = sources.read(read_file)?;
+    files.extend(file);
+    let signed_path = match section.signed_path {
+        Some(path) if path.starts_with('/') => path,
+        Some(_) => {
+            return wrong(
+                "webhook.signed_path",
+                "begins with a slash, like \"/webhook\"",
+            );
+        }
+        None => seen_by_plugin(url.path()),
+    };
+    Ok(Webhook {
+        url,
+        key_id: section.key_id,
+        secret,
+        signed_path,
+    })
+}
+
+/// Mattermost takes `/plugins/<plugin id>` off before a plugin sees the path.
+pub(super) fn seen_by_plugin(path: &str) -> String {
+    let inside = path
+        .strip_prefix("/plugins/")
+        .map(|rest| rest.split_once('/').map_or("", |(_, inside)| inside));
+    match inside {
+        Some(inside) => format!("/{inside}"),
+        None => path.to_owned(),
+    }
+}
+
+fn client(
+    section: ClientSection,
+    listen: &std::net::SocketAddr,
+    read_file: ReadFile<'_>,
+) -> Checked<Client> {
+    let url = section.url.unwrap_or_else(|| format!("http://{listen}"));
+    match Url::parse(&url) {
+        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => {}
+        _ => {
+            return wrong(
+                "client.url",
+                "expected an address like https://jit.example.com",
+            );
+        }
+    }
+    let Some(key_id) = section.key_id else {
+        return wrong("client.key_id", "is missing: which key signs?");
+    };
+    let sources = Sources {
+        section: "client",
+        secret: section.secret,
+        secret_file: section.secret_file,
+        secret_id: section.secret_id,
+    };
+    let (secret, _) = sources.read(read_file)?;
+    let url = url.trim_end_matches('/').to_owned();
+    Ok(Client {
+        url,
+        key_id,
+        secret,
+    })
+}
+
+fn level(text: &str) -> Checked<Level> {
+    let known = ["error", "warn", "info", "debug", "trace"];
+    match text.parse() {
+        Ok(level) if known.contains(&text) => Ok(level),
+        _ => wrong(
+            "log.level",
+            format!("{text:?} is none of {}", known.join(", ")),
+        ),
+    }
+}

@@ -1,0 +1,127 @@
+//! Every key can be said by the environment as well: `JIT_SERVER__LISTEN`.
+
+use toml::{Table, Value};
+
+use super::file::File;
+use super::{ConfigError, Variables};
+
+/// One key that the environment says.
+struct Said {
+    variable: String,
+    path: Vec<String>,
+    text: String,
+}
+
+/// The file's text with the environment over it.
+pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigError> {
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error
+            .span()
+            .map_or(1, |span| text[..span.start].lines().count().max(1));
+        // Not the parser's own picture of the line: there may be a secret in it.
+        ConfigError::new(
+            format!("jit.toml line {line}"),
+            format!("is not TOML: {}", error.message()),
+        )
+    })?;
+    let said = said(variables, &table);
+    for one in &said {
+        put(&mut table, one, Value::String(one.text.clone()))?;
+    }
+    // A variable is a text; where another type is wanted it is read as TOML's.
+    for _ in 0..=said.len() {
+        let error = match read(&table) {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        let typed = said
+            .iter()
+            .filter(|one| error.key.starts_with(&one.path.join(".")))
+            .find_map(|one| Some((one, typed(&one.text)?)));
+        match typed {
+            Some((one, value)) if get(&table, &one.path).is_some_and(Value::is_str) => {
+                put(&mut table, one, value)?;
+            }
+            _ => return Err(blamed(error, &said)),
+        }
+    }
+    read(&table)
+}
+
+fn read(table: &Table) -> Result<File, ConfigError> {
+    serde_path_to_error::deserialize(table.clone()).map_err(|error| {
+        let path = error.path().to_string();
+        let why = error.inner().message().to_owned();
+        let key = if path == "." { "jit.toml" } else { &path };
+        ConfigError::new(key, why)
+    })
+}
+
+fn said(variables: &Variables, table: &Table) -> Vec<Said> {
+    let named = variables.iter().filter_map(|(variable, text)| {
+        let name = variable.strip_prefix("JIT_")?;
+        let (_, _) = name.split_once("__")?;
+        Some(Said {
+            variable: variable.clone(),
+            path: spelled(name, table),
+            text: text.clone(),
+        })
+    });
+    named.collect()
+}
+
+/// A variable's name cannot have everything that a key can: where the file has a key that
+/// differs in case or hyphens alone, that one is meant.
+fn spelled(name: &str, table: &Table) -> Vec<String> {
+    let plain = |text: &str| text.to_lowercase().replace('-', "_");
+    let mut at = Some(table);
+    let mut path = Vec::new();
+    for part in name.split("__") {
+        let known = at.and_then(|table| table.keys().find(|key| plain(key) == plain(part)));
+        let key = known.cloned().unwrap_or_else(|| part.to_lowercase());
+        at = at.and_then(|table| table.get(&key)?.as_table());
+        path.push(key);
+    }
+    path
+}
+
+fn put(table: &mut Table, said: &Said, value: Value) -> Result<(), ConfigError> {
+    let mut at = table;
+    let Some((last, sections)) = said.path.split_last() else {
+        return Ok(());
+    };
+    for section in sections {
+        let inside = at
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        at = inside.as_table_mut().ok_or_else(|| {
+            let why = format!("names a section, and {section} is none");
+            ConfigError::new(said.variable.clone(), why)
+        })?;
+    }
+    at.insert(last.clone(), value);
+    Ok(())
+}
+
+fn get<'t>(table: &'t Table, path: &[String]) -> Option<&'t Value> {
+    let (last, sections) = path.split_last()?;
+    let mut at = table;
+    for section in sections {
+        at = at.get(section)?.as_table()?;
+    }
+    at.get(last)
+}
+
+fn typed(text: &str) -> Option<Value> {
+    let mut table: Table = format!("value = {text}").parse().ok()?;
+    table.remove("value").filter(|value| !value.is_str())
+}
+
+/// Whoever set a variable looks for its name, not for a key in a file.
+fn blamed(error: ConfigError, said: &[Said]) -> ConfigError {
+    let one = said.iter().find(|one| one.path.join(".") == error.key);
+    match one {
+        Some(one) => ConfigError::new(format!("{} ({})", error.key, one.variable), error.why),
+        None => error,
+    }
+}

@@ -1,0 +1,307 @@
+//! jit.toml as it is written, section by section.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
+use super::secret::SecretSource;
+use crate::domain::{Email, Millis, PermissionSet, Timestamp};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub server: ServerSection,
+    pub store: StoreSection,
+    pub identity_center: IdentityCenterSection,
+    pub sandbox: SandboxSection,
+    pub permission_sets: BTreeMap<PermissionSet, String>,
+    pub policy: PolicySection,
+    pub keys: BTreeMap<String, KeySection>,
+    pub webhook: Option<WebhookSection>,
+    pub client: Option<ClientSection>,
+    pub log: LogSection,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServerSection {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StoreSection {
+    pub kind: StoreKind,
+    pub path: PathBuf,
+    pub tables: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    Sqlite,
+    Dynamodb,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct IdentityCenterSection {
+    pub mode: Mode,
+    pub instance_arn: Option<String>,
+    pub identity_store_id: Option<String>,
+    pub calls_per_second: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Aws,
+    Sandbox,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SandboxSection {
+    pub latency_ms: u32,
+    pub users: Vec<Email>,
+    /// Where its state is kept; beside the store unless said otherwise.
+    pub path: Option<PathBuf>,
+    pub seed: u64,
+    pub conflict_rate: f64,
+    pub throttle_rate: f64,
+    pub fail_rate: f64,
+    pub lost_rate: f64,
+    /// `account/permission_set/email`: assigned by somebody outside jit.
+    pub standing: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PolicySection {
+    pub default_permission_set: Option<PermissionSet>,
+    pub pending_lifetime: Span,
+    pub max_request_hours: u32,
+    pub extension: Extension,
+    pub grant_patience: Span,
+    pub admins: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Extension {
+    NeedsApproval,
+    Granted,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeySection {
+    #[serde(default)]
+    pub secret: SecretSource<String>,
+    #[serde(default)]
+    pub secret_file: SecretSource<PathBuf>,
+    #[serde(default)]
+    pub secret_id: SecretSource<String>,
+    #[serde(default = "every_scope")]
+    pub scopes: Vec<Scope>,
+    #[serde(default)]
+    pub require_v2: bool,
+    pub expires: Option<EndDate>,
+}
+
+/// What a key may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    Request,
+    Approve,
+    Revoke,
+    Config,
+    Read,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookSection {
+    pub url: String,
+    #[serde(default = "backend")]
+    pub key_id: String,
+    #[serde(default)]
+    pub secret: SecretSource<String>,
+    #[serde(default)]
+    pub secret_file: SecretSource<PathBuf>,
+    #[serde(default)]
+    pub secret_id: SecretSource<String>,
+    pub signed_path: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientSection {
+    pub url: Option<String>,
+    pub key_id: Option<String>,
+    #[serde(default)]
+    pub secret: SecretSource<String>,
+    #[serde(default)]
+    pub secret_file: SecretSource<PathBuf>,
+    #[serde(default)]
+    pub secret_id: SecretSource<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LogSection {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `90s`, `15m` or `8h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span(pub Millis);
+
+/// A day or a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndDate(pub Timestamp);
+
+impl Scope {
+    pub const ALL: [Self; 5] = [
+        Self::Request,
+        Self::Approve,
+        Self::Revoke,
+        Self::Config,
+        Self::Read,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Approve => "approve",
+            Self::Revoke => "revoke",
+            Self::Config => "config",
+            Self::Read => "read",
+        }
+    }
+}
+
+fn every_scope() -> Vec<Scope> {
+    Scope::ALL.into()
+}
+
+fn backend() -> String {
+    "backend".into()
+}
+
+impl Default for ServerSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        }
+    }
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self {
+            kind: StoreKind::Sqlite,
+            path: "jit.db".into(),
+            tables: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for IdentityCenterSection {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Aws,
+            instance_arn: None,
+            identity_store_id: None,
+            calls_per_second: 10,
+        }
+    }
+}
+
+impl Default for SandboxSection {
+    fn default() -> Self {
+        Self {
+            latency_ms: 300,
+            users: Vec::new(),
+            path: None,
+            seed: 0,
+            conflict_rate: 0.0,
+            throttle_rate: 0.0,
+            fail_rate: 0.0,
+            lost_rate: 0.0,
+            standing: Vec::new(),
+        }
+    }
+}
+
+impl Default for PolicySection {
+    fn default() -> Self {
+        Self {
+            default_permission_set: None,
+            pending_lifetime: Span(Millis::hours(8)),
+            max_request_hours: 4,
+            extension: Extension::NeedsApproval,
+            grant_patience: Span(Millis::minutes(15)),
+            admins: Vec::new(),
+        }
+    }
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".into(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        span(&text).map(Self).ok_or_else(|| {
+            let rule = "expected a duration like \"90s\", \"15m\" or \"8h\"";
+            serde::de::Error::custom(format!("{rule}, not {text:?}"))
+        })
+    }
+}
+
+fn span(text: &str) -> Option<Millis> {
+    let number = text.get(..text.len().checked_sub(1)?)?;
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number: u32 = number.parse().ok().filter(|number| *number > 0)?;
+    let number = i64::from(number);
+    match text.as_bytes().last()? {
+        b's' => Some(Millis::seconds(number)),
+        b'm' => Some(Millis::minutes(number)),
+        b'h' => Some(Millis::hours(number)),
+        _ => None,
+    }
+}
+
+impl<'de> Deserialize<'de> for EndDate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let end = Timestamp::parse(&text).or_else(|| Timestamp::parse_date(&text));
+        end.map(Self).ok_or_else(|| {
+            let rule = "expected a day like \"2027-01-31\" or a time like \"2027-01-31T12:00:00Z\"";
+            serde::de::Error::custom(rule)
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! Where a secret is written: as a value, in a file, or in Secrets Manager.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+
+use super::{ConfigError, ReadFile};
+use crate::signature::Secret;
+
+/// A value that must not show in a `Debug` or an error.
+#[derive(Clone)]
+pub(super) struct SecretSource<T>(Option<T>);
+
+impl<T> Default for SecretSource<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> std::fmt::Debug for SecretSource<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "…" } else { "none" })
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for SecretSource<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A wrong type would be quoted with its value.
+        T::deserialize(deserializer)
+            .map(|value| Self(Some(value)))
+            .map_err(|_| serde::de::Error::custom("expected a text in quotes"))
+    }
+}
+
+/// The three ways that a section can name its secret.
+pub(super) struct Sources<'a> {
+    pub section: &'a str,
+    pub secret: SecretSource<String>,
+    pub secret_file: SecretSource<PathBuf>,
+    pub secret_id: SecretSource<String>,
+}
+
+impl Sources<'_> {
+    /// The secret, and the file that it came from.
+    pub fn read(self, read_file: ReadFile<'_>) -> Result<(Secret, Option<PathBuf>), ConfigError> {
+        let section = self.section;
+        let key = |name: &str| format!("{section}.{name}");
+        let (secret, file) = match (self.secret.0, self.secret_file.0, self.secret_id.0) {
+            (Some(secret), None, None) => (secret, None),
+            (None, Some(file), None) => {
+                let text = read_secret(&key("secret_file"), &file, read_file)?;
+                (text, Some(file))
+            }
+            (None, None, Some(_)) => {
+                let why = "Secrets Manager is not read by this version; use secret or secret_file";
+                return Err(ConfigError::new(key("secret_id"), why));
+            }
+            (None, None, None) => {
+                let why = "has no secret: set secret, secret_file or secret_id; \
+                           `jit keys generate` makes one";
+                return Err(ConfigError::new(section, why));
+            }
+            _ => {
+                let why = "has more than one secret: keep one of secret, secret_file, secret_id";
+                return Err(ConfigError::new(section, why));
+            }
+        };
+        let secret = Secret::new(secret);
+        if secret.is_empty() {
+            let why = "is empty; `jit keys generate` makes a secret";
+            return Err(ConfigError::new(key("secret"), why));
+        }
+        Ok((secret, file))
+    }
+}
+
+fn read_secret(key: &str, file: &Path, read_file: ReadFile<'_>) -> Result<String, ConfigError> {
+    let text = read_file(file).map_err(|why| {
+        ConfigError::new(key, format!("{} cannot be read: {why}", file.display()))
+    })?;
+    // The line break is the editor's.
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}

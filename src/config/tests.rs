@@ -1,0 +1,189 @@
+use std::io;
+use std::path::Path;
+
+use super::{Config, ConfigError, Scope, Variables, load};
+use crate::domain::Millis;
+
+const WHOLE: &str = include_str!("../../jit.example.toml");
+
+fn from(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let variables: Variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect();
+    load(text, &variables, &|path: &Path| match path.to_str() {
+        Some("plugin.secret") => Ok("from a file, 32 bytes and a line\n".into()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    })
+}
+
+fn refused(text: &str, variables: &[(&str, &str)]) -> String {
+    let error = from(text, variables).expect_err(text).to_string();
+    assert!(!error.contains('\n'), "{error}");
+    assert!(!error.contains("hush"), "a secret is told: {error}");
+    error
+}
+
+#[test]
+fn the_example_file_is_taken_as_it_is() {
+    let config = from(WHOLE, &[]).unwrap();
+    assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
+    assert_eq!(config.webhook().unwrap().signed_path, "/webhook");
+    assert_eq!(config.keys["plugin"].scopes.len(), Scope::ALL.len());
+    assert_eq!(config.check_supported(), Ok(()));
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration_but_for_the_permission_sets() {
+    assert!(refused("", &[]).starts_with("permission_sets:"));
+    let sandbox = from("[identity_center]\nmode = \"sandbox\"", &[]).unwrap();
+    assert_eq!(sandbox.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(sandbox.policy.default_permission_set.as_str(), "admin");
+}
+
+#[test]
+fn the_environment_says_it_last() {
+    let sandbox = ("JIT_IDENTITY_CENTER__MODE", "sandbox");
+    let config = from(
+        "[server]\nlisten = \"127.0.0.1:1\"\n[keys.Key-One]\nsecret = \"hush\"",
+        &[
+            sandbox,
+            ("JIT_SERVER__LISTEN", "127.0.0.1:2"),
+            ("JIT_POLICY__MAX_REQUEST_HOURS", "7"),
+            ("JIT_SANDBOX__USERS", "[\"a@example.com\"]"),
+            ("JIT_KEYS__KEY_ONE__REQUIRE_V2", "true"),
+            ("JIT_KEYS__OTHER__SECRET", "12345"),
+            ("JIT_CONFIG", "elsewhere.toml"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.server.listen.port(), 2);
+    assert_eq!(config.policy.max_request_hours, 7);
+    assert_eq!(config.sandbox_options().users.len(), 1);
+    assert!(config.keys["Key-One"].require_v2);
+    // A secret stays the text it is, even if it looks like a number.
+    assert!(
+        config.keys["other"]
+            .secret
+            .is_same_as(&crate::signature::Secret::new("12345".into()))
+    );
+    let error = refused("", &[sandbox, ("JIT_SERVER__LISTEN", "here")]);
+    assert!(
+        error.starts_with("server.listen (JIT_SERVER__LISTEN):"),
+        "{error}"
+    );
+    assert!(refused("", &[sandbox, ("JIT_SERVER__LISTN", "x")]).contains("listn"));
+}
+
+#[test]
+fn what_is_wrong_is_named_in_one_line() {
+    let secret = "secret = \"hush\"";
+    for (text, names) in [
+        ("[server]\nlisten = 5", "server.listen"),
+        ("[server]\nlissen = \"127.0.0.1:1\"", "lissen"),
+        ("[sever]\nlisten = \"127.0.0.1:1\"", "sever"),
+        ("[server]\nlisten = \"0.0.0.0:8080\"", "server.listen"),
+        ("[keys.a]\n", "keys.a"),
+        ("[keys.a]\nsecret = \"\"", "keys.a.secret"),
+        ("[keys.a]\nsecret = 5", "keys.a.secret"),
+        ("[keys.a]\nsecret = \"hush\"\nsecret_file = \"f\"", "keys.a"),
+        (
+            "[keys.a]\nsecret_file = \"not-there\"",
+            "keys.a.secret_file",
+        ),
+        ("[keys.a]\nsecret_id = \"arn\"", "keys.a.secret_id"),
+        (
+            "[keys.a]\nsecret = \"hush\"\nscopes = [\"everything\"]",
+            "keys.a.scopes",
+        ),
+        ("[keys.a]\nsecret = \"hush\"\nscopes = []", "keys.a.scopes"),
+        (
+            "[keys.a]\nsecret = \"hush\"\nexpires = \"soon\"",
+            "keys.a.expires",
+        ),
+        (
+            "[keys.a]\nsecret = \"hush\"\n[keys.b]\nsecret = \"hush\"",
+            "keys.b",
+        ),
+        (
+            "[policy]\npending_lifetime = \"8 hours\"",
+            "policy.pending_lifetime",
+        ),
+        (
+            "[policy]\npending_lifetime = \"0h\"",
+            "policy.pending_lifetime",
+        ),
+        (
+            "[policy]\nmax_request_hours = 0",
+            "policy.max_request_hours",
+        ),
+        (
+            "[policy]\ndefault_permission_set = \"root\"",
+            "policy.default_permission_set",
+        ),
+        (
+            "[permission_sets]\nadmin = \"AdministratorAccess\"",
+            "permission_sets.admin",
+        ),
+        ("[sandbox]\nfail_rate = 1.5", "sandbox.fail_rate"),
+        ("[sandbox]\nstanding = [\"1/2/3\"]", "sandbox.standing"),
+        (
+            "[webhook]\nurl = \"mattermost\"\nsecret = \"hush\"",
+            "webhook.url",
+        ),
+        (
+            "[webhook]\nurl = \"https://mm/plugins/x/webhook\"",
+            "webhook",
+        ),
+        ("[log]\nlevel = \"loud\"", "log.level"),
+        (
+            "[client]\nurl = \"here\"\nkey_id = \"a\"\nsecret = \"hush\"",
+            "client.url",
+        ),
+        ("[store]\nkind = \"oracle\"", "store.kind"),
+    ] {
+        let text = format!("{text}\n[identity_center]\nmode = \"sandbox\"\n");
+        let error = refused(&text, &[]);
+        assert!(error.contains(names), "{names}: {error}");
+    }
+    let error = refused(&format!("[keys.a]\n{secret} and more"), &[]);
+    assert!(error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn what_this_version_lacks_is_said() {
+    let config = from(
+        "[permission_sets]\nadmin = \"arn:aws:sso:::permissionSet/a/b\"",
+        &[],
+    );
+    let error = config.unwrap().check_supported().unwrap_err();
+    assert_eq!(error.key, "identity_center.mode");
+}
+
+#[test]
+fn no_secret_is_in_a_debug() {
+    let text = "[identity_center]\nmode = \"sandbox\"\n[keys.a]\nsecret = \"hush-hush\"\n\
+                [keys.b]\nsecret_file = \"plugin.secret\"\n[client]\nkey_id = \"a\"\nsecret = \"hush\"\n\
+                [webhook]\nurl = \"https://mm/webhook\"\nsecret = \"hush\"";
+    let config = from(text, &[]).unwrap();
+    let shown = format!("{config:?}");
+    assert!(
+        !shown.contains("hush") && !shown.contains("from a file"),
+        "{shown}"
+    );
+    assert_eq!(config.files.len(), 1, "the secret's file is watched");
+}
+
+#[test]
+fn the_signed_path_is_the_one_that_the_plugin_sees() {
+    for (url, path) in [
+        ("https://mm/plugins/com.example.jit/webhook", "/webhook"),
+        ("https://mm/plugins/com.example.jit", "/"),
+        ("https://hooks.example.com/a/b", "/a/b"),
+    ] {
+        assert_eq!(
+            super::check::seen_by_plugin(reqwest::Url::parse(url).unwrap().path()),
+            path
+        );
+    }
+}

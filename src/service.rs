@@ -1,0 +1,352 @@
+//! The one door. People, time and workers all come through `handle`:
+//! load → `decide` → commit, and again from the start if somebody else was first.
+
+mod configure;
+
+pub use configure::Configure;
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, broadcast};
+
+use crate::clock::Clock;
+use crate::domain::{
+    self, Also, Command, Decision, Draft, Holding, HoldingKey, Millis, Outcome, Policy, Record,
+    Refusal, Request, RequestId, State, Timestamp, Work,
+};
+use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
+use crate::telemetry;
+
+/// Losing this often in a row is no contention any more, it is a fault.
+const MOST_TRIES: u32 = 100;
+
+/// Replicas, and people with a database client, change things without ringing a bell, so
+/// workers look by themselves this often; the bell is only for what cannot wait for that.
+pub(crate) const WORKERS_LOOK_EVERY: Millis = Millis::seconds(5);
+
+pub struct Service {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    policy: Policy,
+    announce: Announce,
+    /// Rung when a commit left something due soon.
+    pub(crate) work_bell: Notify,
+    pub(crate) notice_bell: Notify,
+    settled: broadcast::Sender<RequestId>,
+}
+
+/// Whether anybody listens: without a webhook, notices would only pile up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    ToWebhook,
+    ToNobody,
+}
+
+/// A key that makes a repeated call the same call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    pub key: String,
+    pub fingerprint: String,
+}
+
+/// The request as it is now, and what the holder of the lease does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handled {
+    pub request: Request,
+    pub work: Option<Work>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("there is no request {0}")]
+    Unknown(RequestId),
+    #[error("this Idempotency-Key was used for another request body; use a new key")]
+    KeyReused,
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl Service {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+        announce: Announce,
+    ) -> Self {
+        let (settled, _) = broadcast::channel(256);
+        let (work_bell, notice_bell) = (Notify::new(), Notify::new());
+        Self {
+            store,
+            clock,
+            policy,
+            announce,
+            work_bell,
+            notice_bell,
+            settled,
+        }
+    }
+
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Makes a request, once for each idempotency key.
+    pub async fn open(
+        &self,
+        draft: Draft,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Request, ServiceError> {
+        for _ in 0..MOST_TRIES {
+            let now = self.clock.now();
+            if let Some(earlier) = self.opened_before(idempotency.as_ref(), now).await? {
+                return Ok(earlier);
+            }
+            let binding = self.store.binding(&draft.account_id).await?;
+            let guard = Guard {
+                account_id: draft.account_id.clone(),
+                revision: binding.as_ref().map_or(0, |binding| binding.revision),
+            };
+            let decision = domain::open(draft.clone(), binding, &self.policy, now)?;
+            let answered = idempotency.as_ref().map(|once| Answered {
+                key: once.key.clone(),
+                fingerprint: once.fingerprint.clone(),
+                request_id: decision.request.id,
+                at: now,
+            });
+            let commit = Commit {
+                guard: Some(guard),
+                answered,
+                ..Commit::default()
+            };
+            match self.write(commit, vec![decision]).await {
+                Ok(mut written) => return written.pop().ok_or(ServiceError::Unknown(draft.id)),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(lost_every_race())
+    }
+
+    async fn opened_before(
+        &self,
+        idempotency: Option<&Idempotency>,
+        now: Timestamp,
+    ) -> Result<Option<Request>, ServiceError> {
+        let Some(once) = idempotency else {
+            return Ok(None);
+        };
+        let Some(answered) = self.store.answered(&once.key, now).await? else {
+            return Ok(None);
+        };
+        if answered.fingerprint != once.fingerprint {
+            return Err(ServiceError::KeyReused);
+        }
+        self.request(answered.request_id).await.map(Some)
+    }
+
+    /// Says one thing to one request.
+    pub async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, ServiceError> {
+        for _ in 0..MOST_TRIES {
+            let record = self.load(id, &command).await?;
+            let guard = Guard {
+                account_id: record.request.account_id.clone(),
+                revision: record
+                    .binding
+                    .as_ref()
+                    .map_or(0, |binding| binding.revision),
+            };
+            let now = self.clock.now();
+            let before = record.request.state.clone();
+            let mut decision = domain::decide(record, &self.policy, command.clone(), now)?;
+            let (work, also) = (decision.work.take(), decision.also.take());
+            let mut decisions = vec![decision];
+            if let Some(also) = also {
+                decisions.extend(self.end_along(id, also, now).await?);
+            }
+            let commit = Commit {
+                // Whether somebody may is decided by the binding as it still is.
+                guard: matches!(command, Command::Asked { .. }).then_some(guard),
+                parked: match command {
+                    Command::NoticeParked { seq, .. } => Some(NoticePlace {
+                        request_id: id,
+                        seq,
+                    }),
+                    _ => None,
+                },
+                ..Commit::default()
+            };
+            match self.write(commit, decisions).await {
+                Ok(mut written) => {
+                    let request = written.swap_remove(0);
+                    telemetry::note_revoke(&before, &request);
+                    return Ok(Handled { request, work });
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(lost_every_race())
+    }
+
+    async fn load(&self, id: RequestId, command: &Command) -> Result<Record, ServiceError> {
+        let request = self.request(id).await?;
+        let key = match command {
+            Command::Finished {
+                outcome: Outcome::Prepared { user, .. },
+                ..
+            } => Some(HoldingKey {
+                account_id: request.account_id.clone(),
+                permission_set: request.permission_set.clone(),
+                user: user.clone(),
+            }),
+            _ => request.holding_key(),
+        };
+        let holding = match key {
+            Some(key) => Some(self.holding(key).await?),
+            None => None,
+        };
+        let binding = match command {
+            Command::Asked { .. } => self.store.binding(&request.account_id).await?,
+            _ => None,
+        };
+        Ok(Record {
+            request,
+            binding,
+            holding,
+        })
+    }
+
+    /// The other holders of an assignment that is being revoked. One that has ended
+    /// meanwhile refuses, and needs nothing more.
+    async fn end_along(
+        &self,
+        with: RequestId,
+        also: Also,
+        now: Timestamp,
+    ) -> Result<Vec<Decision>, ServiceError> {
+        let mut decisions = Vec::new();
+        for id in also.requests {
+            let (by, reason) = (also.by.clone(), also.reason.clone());
+            let command = Command::EndedAlong { with, by, reason };
+            let record = self.load(id, &command).await?;
+            match domain::decide(record, &self.policy, command, now) {
+                Ok(decision) => decisions.push(decision),
+                Err(refusal) => tracing::debug!(request = %id, %refusal, "not ended along"),
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Writes what was decided, and rings whoever has something to do because of it.
+    async fn write(
+        &self,
+        mut commit: Commit,
+        decisions: Vec<Decision>,
+    ) -> Result<Vec<Request>, StoreError> {
+        for decision in decisions {
+            commit.requests.push(decision.request);
+            commit.events.extend(decision.events);
+            commit.holdings.extend(decision.holding);
+            if self.announce == Announce::ToWebhook {
+                commit.notices.extend(decision.notices);
+            }
+        }
+        let written = commit.requests.clone();
+        let tells = !commit.notices.is_empty();
+        self.store.commit(commit).await?;
+        if tells {
+            self.notice_bell.notify_one();
+        }
+        let heard_anyway = self.clock.now() + WORKERS_LOOK_EVERY;
+        let soon = |request: &Request| request.due_at.is_some_and(|due| due < heard_anyway);
+        if written.iter().any(soon) {
+            self.work_bell.notify_one();
+        }
+        for request in written.iter().filter(|request| request.state.is_settled()) {
+            // Nobody waiting is no failure.
+            self.settled.send(request.id).ok();
+        }
+        Ok(written)
+    }
+
+    pub async fn request(&self, id: RequestId) -> Result<Request, ServiceError> {
+        self.store
+            .request(id)
+            .await?
+            .ok_or(ServiceError::Unknown(id))
+    }
+
+    pub async fn holding(&self, key: HoldingKey) -> Result<Holding, StoreError> {
+        let stored = self.store.holding(&key).await?;
+        Ok(stored.unwrap_or_else(|| Holding::unheld(key)))
+    }
+
+    /// Follows a revoke to its end, or until `deadline`; returns the request as it is then.
+    pub async fn follow(
+        &self,
+        id: RequestId,
+        deadline: Timestamp,
+    ) -> Result<Request, ServiceError> {
+        // Another replica may be the one to finish it, and rings no bell here.
+        const LOOK_AGAIN: Millis = Millis::seconds(1);
+        let mut settled = self.settled.subscribe();
+        loop {
+            let request = self.request(id).await?;
+            let now = self.clock.now();
+            if request.state.is_settled() || now >= deadline {
+                return Ok(request);
+            }
+            let again = deadline.min(now + LOOK_AGAIN);
+            tokio::select! {
+                biased;
+                () = heard_of(&mut settled, id) => {}
+                () = self.clock.wait_until(again) => {}
+            }
+        }
+    }
+}
+
+async fn heard_of(settled: &mut broadcast::Receiver<RequestId>, id: RequestId) {
+    while let Ok(heard) = settled.recv().await {
+        if heard == id {
+            return;
+        }
+    }
+    // Too much was said to hear it all: the caller looks for itself.
+}
+
+fn lost_every_race() -> ServiceError {
+    let why = format!("lost {MOST_TRIES} races in a row for the same record; try again");
+    ServiceError::Store(StoreError::Unavailable(why))
+}
+
+/// What became of an explicit revoke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// AWS shows that the access is gone.
+    Gone(Request),
+    /// Under way, and it goes on.
+    Going(Request),
+    /// It ended otherwise: AWS still shows an assignment that is not this request's.
+    Not(Request),
+}
+
+impl Revoked {
+    pub fn of(request: Request) -> Self {
+        match request.state {
+            State::Revoked { .. } => Self::Gone(request),
+            ref state if state.is_settled() => Self::Not(request),
+            _ => Self::Going(request),
+        }
+    }
+}

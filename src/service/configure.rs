@@ -1,0 +1,133 @@
+//! Changes of who may give access to what.
+
+use super::{MOST_TRIES, Service, ServiceError, lost_every_race};
+use crate::domain::{
+    self, AccountId, Admin, BindTerms, Binding, Change, Channel, ChannelId, Command, MmUserId,
+    Rebinding, RequestId, Status,
+};
+use crate::store::{Commit, Cursor, Filter, StoreError};
+
+const PAGE: usize = 100;
+
+#[derive(Clone, Debug)]
+pub enum Configure {
+    Bind {
+        account_id: AccountId,
+        terms: BindTerms,
+    },
+    SetApprovers {
+        approvers: Vec<MmUserId>,
+    },
+    Unbind {
+        account_id: AccountId,
+    },
+}
+
+impl Service {
+    /// Changes a channel's configuration; returns the bindings that were written, or
+    /// the one that was taken out.
+    pub async fn configure(
+        &self,
+        channel_id: &ChannelId,
+        configure: &Configure,
+        admin: &Admin,
+    ) -> Result<Vec<Binding>, ServiceError> {
+        for _ in 0..MOST_TRIES {
+            let rebinding = self.rebinding(channel_id, configure, admin).await?;
+            let unbound = rebinding.unbound.clone();
+            let commit = Commit {
+                channel: Some(rebinding.channel),
+                bindings: rebinding.bindings.clone(),
+                unbound: rebinding.unbound,
+                events: rebinding.events,
+                ..Commit::default()
+            };
+            match self.store.commit(commit).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            return match unbound {
+                Some(binding) => {
+                    // Those that were made meanwhile; from here on none can be.
+                    self.cancel_pending(channel_id, &binding.account_id, admin)
+                        .await?;
+                    Ok(vec![binding])
+                }
+                None => Ok(rebinding.bindings),
+            };
+        }
+        Err(lost_every_race())
+    }
+
+    async fn rebinding(
+        &self,
+        channel_id: &ChannelId,
+        configure: &Configure,
+        admin: &Admin,
+    ) -> Result<Rebinding, ServiceError> {
+        let stored = self.store.channel(channel_id).await?;
+        let channel = stored.unwrap_or_else(|| Channel::unknown(channel_id.clone()));
+        let change = Change {
+            channel,
+            admin,
+            policy: &self.policy,
+            now: self.clock.now(),
+        };
+        Ok(match configure {
+            Configure::Bind { account_id, terms } => {
+                let current = self.store.binding(account_id).await?;
+                let siblings = self.store.bindings(channel_id).await?;
+                change.bind(current, &siblings, account_id.clone(), terms.clone())?
+            }
+            Configure::SetApprovers { approvers } => {
+                let bindings = self.store.bindings(channel_id).await?;
+                change.set_approvers(bindings, approvers)?
+            }
+            Configure::Unbind { account_id } => {
+                let current = self.store.binding(account_id).await?;
+                let rebinding = change.unbind(current, account_id)?;
+                // First, so that a crash in between leaves a binding to unbind again.
+                self.cancel_pending(channel_id, account_id, admin).await?;
+                rebinding
+            }
+        })
+    }
+
+    async fn cancel_pending(
+        &self,
+        channel_id: &ChannelId,
+        account_id: &AccountId,
+        admin: &Admin,
+    ) -> Result<(), ServiceError> {
+        let filter = Filter {
+            channel_id: Some(channel_id.clone()),
+            account_id: Some(account_id.clone()),
+            status: Some(Status::Pending),
+            ..Filter::default()
+        };
+        let mut after = None;
+        loop {
+            let page = self.store.list(&filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(Cursor {
+                created_at: last.created_at,
+                id: last.id,
+            });
+            for request in page {
+                self.cancel_unbound(request.id, admin).await?;
+            }
+        }
+    }
+
+    /// One that was decided meanwhile is no longer pending: there is nothing to cancel.
+    async fn cancel_unbound(&self, id: RequestId, admin: &Admin) -> Result<(), ServiceError> {
+        let by = admin.person.clone();
+        match self.handle(id, Command::Unbound { by }).await {
+            Ok(_) | Err(ServiceError::Refused(domain::Refusal::WrongState { .. })) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

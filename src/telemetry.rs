@@ -1,0 +1,91 @@
+//! Logs and figures.
+
+use std::io::IsTerminal;
+
+use metrics::{describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::LogFormat;
+use crate::domain::{Ending, Request, State, Timestamp};
+use crate::store::Gauges;
+
+const REVOKE_SECONDS: &str = "jit_revoke_duration_seconds";
+
+/// Logs to stderr, so that stdout stays what a program can read.
+pub fn log(format: LogFormat, level: Level) {
+    // Ours at the level asked for; the libraries' own only if something is wrong.
+    let filter = Targets::new()
+        .with_default(Level::WARN)
+        .with_target("jit", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let all = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            all.with(lines.with_ansi(colours)).init();
+        }
+        LogFormat::Json => all.with(lines.json().flatten_event(true)).init(),
+    }
+}
+
+/// Installs the recorder.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let buckets = [
+        0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+    ];
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(REVOKE_SECONDS.into()), &buckets)?
+        .install_recorder()?;
+    describe_gauge!(
+        "jit_due_backlog",
+        "Requests whose next step could begin now"
+    );
+    describe_gauge!(
+        "jit_overdue_grants",
+        "Grants past their end whose removal has not begun"
+    );
+    describe_gauge!("jit_live_grants", "Grants in force");
+    describe_gauge!(
+        "jit_oldest_undelivered_notice_seconds",
+        "Age of the oldest notice on its way"
+    );
+    describe_gauge!("jit_undelivered_notices", "Notices on their way");
+    describe_gauge!("jit_parked_notices", "Notices given up after a day");
+    describe_gauge!("jit_store_up", "Whether the store answered");
+    describe_histogram!(
+        REVOKE_SECONDS,
+        "From a revoke's acceptance until AWS showed it gone"
+    );
+    Ok(handle)
+}
+
+#[allow(clippy::cast_precision_loss)] // figures for a graph
+pub fn set(gauges: &Gauges, now: Timestamp) {
+    let age = gauges
+        .oldest_undelivered
+        .map_or(0, |oldest| (now - oldest).0.max(0));
+    gauge!("jit_due_backlog").set(gauges.backlog as f64);
+    gauge!("jit_overdue_grants").set(gauges.overdue_grants as f64);
+    gauge!("jit_live_grants").set(gauges.live_grants as f64);
+    gauge!("jit_undelivered_notices").set(gauges.undelivered_notices as f64);
+    gauge!("jit_oldest_undelivered_notice_seconds").set(age as f64 / 1000.0);
+    gauge!("jit_parked_notices").set(gauges.parked_notices as f64);
+}
+
+/// Notes how long a revoke took, once it is over.
+#[allow(clippy::cast_precision_loss)]
+pub fn note_revoke(before: &State, after: &Request) {
+    let State::Revoked { at, .. } = after.state else {
+        return;
+    };
+    if let State::Removing {
+        ending: Ending::Revoked { asked_at, .. },
+    } = before
+    {
+        histogram!(REVOKE_SECONDS).record((at - *asked_at).0 as f64 / 1000.0);
+    }
+}

@@ -1,0 +1,255 @@
+//! Everything that happens later: one record that is due, one lease, one action in AWS
+//! at a time, and its outcome brought back through the one door.
+//!
+//! `step` is the whole of it; `run` is a loop around it that sleeps until something is
+//! due. A restart needs no recovery: what was due is still due, and is found again.
+
+mod perform;
+pub mod postman;
+pub mod webhook;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+use crate::domain::{
+    Command, Lane, Lease, LeaseToken, Millis, Outcome, RequestId, Timestamp, Work,
+};
+use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
+use crate::store::StoreError;
+
+const LEASE: Millis = Millis::seconds(30);
+const RENEW_EVERY: Millis = Millis::seconds(10);
+/// How many actions are under way at once, and how many of those places only removals get.
+const PLACES: usize = 64;
+const KEPT_FOR_REMOVALS: usize = 24;
+/// How long work that has begun may go on once the process is asked to stop.
+const GRACE: Millis = Millis::seconds(5);
+const AFTER_A_FAULT: Millis = Millis::seconds(1);
+
+#[derive(Clone)]
+pub struct Worker {
+    service: Arc<Service>,
+    access: Arc<dyn Access>,
+    at_work: Arc<Mutex<HashSet<RequestId>>>,
+    /// Rung whenever a piece of work got its lease, or ended.
+    moved: Arc<Notify>,
+}
+
+/// What one step found to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    Worked(RequestId),
+    Idle,
+}
+
+/// How long a lease is known to be held.
+struct Tenure(AtomicI64);
+
+impl Tenure {
+    fn new(lease: Lease) -> Self {
+        Self(AtomicI64::new(lease.until.millis()))
+    }
+
+    fn extend(&self, lease: Lease) {
+        self.0.store(lease.until.millis(), Ordering::Relaxed);
+    }
+
+    fn lasts_until(&self, time: Timestamp) -> bool {
+        time.millis() <= self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Worker {
+    pub fn new(service: Arc<Service>, access: Arc<dyn Access>) -> Self {
+        let at_work = Arc::default();
+        Self {
+            service,
+            access,
+            at_work,
+            moved: Arc::default(),
+        }
+    }
+
+    /// Takes the most urgent record that is due and works on it until it needs nothing
+    /// more just now.
+    pub async fn step(&self, stop: &CancellationToken) -> Result<Stepped, ServiceError> {
+        let now = self.service.clock().now();
+        for lane in Lane::ALL {
+            if let Some(&id) = self.service.store().due(lane, now, 1).await?.first() {
+                self.work_on(id, stop).await?;
+                return Ok(Stepped::Worked(id));
+            }
+        }
+        Ok(Stepped::Idle)
+    }
+
+    /// Works until `stop`; then lets go of what cannot be finished soon.
+    pub async fn run(&self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        // What has begun may go on a little longer than the loop that began it.
+        let give_up = CancellationToken::new();
+        while !stop.is_cancelled() {
+            let woken = self.moved.notified();
+            let rung = self.service.work_bell.notified();
+            tokio::pin!(woken, rung);
+            woken.as_mut().enable();
+            rung.as_mut().enable();
+            let next = match self.begin_due(&tasks, &give_up).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "cannot see what is due");
+                    self.service.clock().now() + AFTER_A_FAULT
+                }
+            };
+            tokio::select! {
+                () = woken => {}
+                () = rung => {}
+                () = self.service.clock().wait_until(next) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        tasks.close();
+        let patience = self.service.clock().now() + GRACE;
+        tokio::select! {
+            () = tasks.wait() => {}
+            () = self.service.clock().wait_until(patience) => give_up.cancel(),
+        }
+        tasks.wait().await;
+    }
+
+    /// Starts everything that is due, as far as there are places; returns when to look
+    /// again if nothing happens before.
+    async fn begin_due(
+        &self,
+        tasks: &TaskTracker,
+        give_up: &CancellationToken,
+    ) -> Result<Timestamp, StoreError> {
+        let now = self.service.clock().now();
+        for lane in Lane::ALL {
+            let places = match lane {
+                Lane::Revoke | Lane::Remove => PLACES,
+                Lane::Other => PLACES - KEPT_FOR_REMOVALS,
+            };
+            // Those that wait for their lease are due as well, so ask for that many more.
+            for id in self.service.store().due(lane, now, PLACES * 2).await? {
+                if self.sit_down(id, places) {
+                    let (worker, give_up) = (self.clone(), give_up.clone());
+                    tasks.spawn(async move {
+                        if let Err(error) = worker.work_on(id, &give_up).await {
+                            tracing::warn!(request = %id, %error, "left for later");
+                            worker.service.clock().wait_until(now + AFTER_A_FAULT).await;
+                        }
+                        worker.stand_up(id);
+                    });
+                }
+            }
+        }
+        // What is due already is at work, or waits for a place: a bell will tell.
+        let next = self.service.store().next_due().await?;
+        let again = now + WORKERS_LOOK_EVERY;
+        Ok(next
+            .filter(|next| *next > now)
+            .map_or(again, |next| next.min(again)))
+    }
+
+    fn sit_down(&self, id: RequestId, places: usize) -> bool {
+        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        at_work.len() < places && at_work.insert(id)
+    }
+
+    fn stand_up(&self, id: RequestId) {
+        self.at_work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+        self.moved.notify_one();
+    }
+
+    /// Claims, acts, reports; and goes on under the same lease for as long as the core
+    /// has a next action.
+    async fn work_on(&self, id: RequestId, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let token = LeaseToken(self.service.clock().draw());
+        let lease = self.lease(token);
+        let tenure = Tenure::new(lease);
+        let claimed = self.service.handle(id, Command::Due { lease }).await;
+        let mut work = match claimed {
+            Ok(handled) => handled.work,
+            // Somebody else has it, or it is not due after all.
+            Err(ServiceError::Refused(_)) => None,
+            Err(error) => return Err(error),
+        };
+        while let Some(action) = work {
+            let outcome = tokio::select! {
+                biased;
+                outcome = perform::perform(&self.service, self.access.as_ref(), &action, id, &tenure) => outcome,
+                outcome = self.keep_lease(id, token, &tenure) => outcome,
+                () = stop.cancelled() => Outcome::Interrupted,
+            };
+            tracing::debug!(request = %id, ?action, ?outcome, "worked");
+            work = self.report(id, token, outcome, stop).await?;
+        }
+        Ok(())
+    }
+
+    /// What AWS did must not be forgotten because the store is out of breath: it is said
+    /// again for as long as the lease would hold.
+    async fn report(
+        &self,
+        id: RequestId,
+        lease: LeaseToken,
+        outcome: Outcome,
+        stop: &CancellationToken,
+    ) -> Result<Option<Work>, ServiceError> {
+        let clock = self.service.clock();
+        let until = clock.now() + LEASE;
+        loop {
+            let outcome = outcome.clone();
+            let error = match self
+                .service
+                .handle(id, Command::Finished { lease, outcome })
+                .await
+            {
+                Ok(handled) => return Ok(handled.work),
+                // The lease was lost and the news is of no use.
+                Err(ServiceError::Refused(refusal)) => {
+                    tracing::info!(request = %id, %refusal, "came too late");
+                    return Ok(None);
+                }
+                Err(error) => error,
+            };
+            let now = clock.now();
+            if now >= until || stop.is_cancelled() {
+                return Err(error);
+            }
+            tracing::warn!(request = %id, %error, "outcome not written yet");
+            clock.wait_until(now + AFTER_A_FAULT).await;
+        }
+    }
+
+    /// Never returns while the lease can be kept, and not either once it is lost: what
+    /// AWS is doing must still be heard and reported.
+    async fn keep_lease(&self, id: RequestId, token: LeaseToken, tenure: &Tenure) -> Outcome {
+        loop {
+            let clock = self.service.clock();
+            clock.wait_until(clock.now() + RENEW_EVERY).await;
+            let lease = self.lease(token);
+            match self.service.handle(id, Command::Renew { lease }).await {
+                Ok(_) => tenure.extend(lease),
+                Err(error) => tracing::warn!(request = %id, %error, "lease not renewed"),
+            }
+        }
+    }
+
+    fn lease(&self, token: LeaseToken) -> Lease {
+        Lease {
+            token,
+            until: self.service.clock().now() + LEASE,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Delivers notices: at least once, for one request in order, and for nobody's sake late.
+//!
+//! The outbox is the store's; this only carries. A receiver that is slow or down costs
+//! attempts here, and nothing anywhere else.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
+use crate::service::{Service, ServiceError};
+use crate::store::{ClaimedNotice, NoticePlace, Settled};
+
+/// Longer than any delivery may take, so that a claim is only lost by dying.
+const LEASE: Millis = Millis::seconds(60);
+const AT_ONCE: usize = 32;
+const FIRST_PAUSE: Millis = Millis::seconds(1);
+const LONGEST_PAUSE: Millis = Millis::minutes(5);
+const GIVE_UP_AFTER: Millis = Millis::DAY;
+const AFTER_A_FAULT: Millis = Millis::seconds(1);
+
+/// Where notices go; a seam, so that a test can be the one who does not answer.
+#[async_trait]
+pub trait Receiver: Send + Sync + 'static {
+    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReceived(pub String);
+
+#[derive(Clone)]
+pub struct Postman {
+    service: Arc<Service>,
+    receiver: Arc<dyn Receiver>,
+}
+
+impl Postman {
+    pub fn new(service: Arc<Service>, receiver: Arc<dyn Receiver>) -> Self {
+        Self { service, receiver }
+    }
+
+    /// Delivers until `stop`; what is on its way then is let go, to be taken again.
+    pub async fn run(&self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        while !stop.is_cancelled() {
+            let rung = self.service.notice_bell.notified();
+            tokio::pin!(rung);
+            rung.as_mut().enable();
+            let next = match self.send_due(&tasks, &stop).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "cannot see what is to be delivered");
+                    Some(self.service.clock().now() + AFTER_A_FAULT)
+                }
+            };
+            let again = async {
+                match next {
+                    Some(next) => self.service.clock().wait_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = rung => {}
+                () = again => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    /// One round: claims what is due and carries each to its end.
+    pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
+        let (lease, claimed) = self.claim(AT_ONCE).await?;
+        for one in &claimed {
+            self.deliver(one, lease, stop).await?;
+        }
+        Ok(claimed.len())
+    }
+
+    async fn send_due(
+        &self,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Option<Timestamp>, ServiceError> {
+        let free = AT_ONCE.saturating_sub(tasks.len());
+        let (lease, claimed) = self.claim(free).await?;
+        for one in claimed {
+            let (postman, stop) = (self.clone(), stop.clone());
+            tasks.spawn(async move {
+                let id = one.notice.request_id;
+                if let Err(error) = postman.deliver(&one, lease, &stop).await {
+                    tracing::error!(request = %id, %error, "a delivery could not be settled");
+                }
+                // Its request's next notice is deliverable now.
+                postman.service.notice_bell.notify_one();
+            });
+        }
+        let next = self.service.store().next_notice().await?;
+        let now = self.service.clock().now();
+        // With every hand full, the first that comes back rings.
+        let full = tasks.len() >= AT_ONCE;
+        Ok(next.filter(|_| !full).map(|next| next.max(now)))
+    }
+
+    async fn claim(&self, limit: usize) -> Result<(LeaseToken, Vec<ClaimedNotice>), ServiceError> {
+        let clock = self.service.clock();
+        let lease = LeaseToken(clock.draw());
+        let now = clock.now();
+        let claimed = match limit {
+            0 => Vec::new(),
+            _ => {
+                self.service
+                    .store()
+                    .claim_notices(now, lease, now + LEASE, limit)
+                    .await?
+            }
+        };
+        Ok((lease, claimed))
+    }
+
+    async fn deliver(
+        &self,
+        claimed: &ClaimedNotice,
+        lease: LeaseToken,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
+        let notice = &claimed.notice;
+        let place = NoticePlace {
+            request_id: notice.request_id,
+            seq: notice.seq,
+        };
+        let received = tokio::select! {
+            biased;
+            received = self.receiver.receive(notice, self.service.clock().now()) => Some(received),
+            () = stop.cancelled() => None,
+        };
+        let now = self.service.clock().now();
+        let settled = match received {
+            Some(Ok(())) => Settled::Delivered,
+            None => Settled::Released,
+            Some(Err(why)) if now - notice.created_at >= GIVE_UP_AFTER => {
+                return self.park(place, &why).await;
+            }
+            Some(Err(why)) => {
+                let at = now + pause(notice.request_id, claimed.attempts);
+                tracing::warn!(request = %notice.request_id, %why, again = %at, "notice not received");
+                Settled::TryAgain { at }
+            }
+        };
+        self.service
+            .store()
+            .settle_notice(place, lease, settled)
+            .await?;
+        Ok(())
+    }
+
+    async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
+        tracing::error!(request = %place.request_id, %why, "notice parked after a day of trying");
+        let command = Command::NoticeParked {
+            seq: place.seq,
+            why: Text::clip(&why.0),
+        };
+        self.service.handle(place.request_id, command).await?;
+        Ok(())
+    }
+}
+
+/// Doubling, spread over its second half by the request's own id.
+fn pause(id: RequestId, attempts: u32) -> Millis {
+    let whole = (FIRST_PAUSE.0 << attempts.min(20)).min(LONGEST_PAUSE.0);
+    Millis(whole / 2 + id.jitter(attempts, whole / 2))
+}

@@ -1,0 +1,104 @@
+//! The receiver as it really is: the plugin's webhook, signed twice over, so that both
+//! the plugin and any Standard Webhooks library can verify it.
+
+use async_trait::async_trait;
+use reqwest::{Client, redirect};
+
+use super::postman::{NotReceived, Receiver};
+use crate::clock::Clock;
+use crate::config::Webhook;
+use crate::domain::{Notice, Timestamp};
+use crate::signature::{self, Message, Scheme};
+
+/// Well below the lease on a notice.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub struct WebhookReceiver {
+    webhook: Webhook,
+    client: Client,
+    clock: std::sync::Arc<dyn Clock>,
+}
+
+impl WebhookReceiver {
+    pub fn new(webhook: Webhook, clock: std::sync::Arc<dyn Clock>) -> reqwest::Result<Self> {
+        let client = Client::builder()
+            .timeout(PATIENCE)
+            // A redirect would carry the signature to somebody it was not made for.
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self {
+            webhook,
+            client,
+            clock,
+        })
+    }
+}
+
+/// The headers of one delivery.
+pub fn headers(
+    webhook: &Webhook,
+    notice: &Notice,
+    body: &[u8],
+    now: Timestamp,
+    nonce: &str,
+) -> [(&'static str, String); 8] {
+    let timestamp = now.seconds().to_string();
+    let message = Message {
+        key_id: &webhook.key_id,
+        timestamp: &timestamp,
+        nonce,
+        method: "POST",
+        path: &webhook.signed_path,
+        query: "",
+        body,
+    };
+    let mac = signature::sign(Scheme::V1, &webhook.secret, &message);
+    let id = notice.message_id();
+    let standard = signature::webhook_signature(&webhook.secret, &id, &timestamp, body);
+    [
+        ("Content-Type", "application/json".into()),
+        ("X-JIT-KeyID", webhook.key_id.clone()),
+        ("X-JIT-Timestamp", timestamp.clone()),
+        ("X-JIT-Nonce", nonce.to_owned()),
+        ("X-JIT-Signature", mac),
+        ("webhook-id", id),
+        ("webhook-timestamp", timestamp),
+        ("webhook-signature", standard),
+    ]
+}
+
+#[async_trait]
+impl Receiver for WebhookReceiver {
+    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
+        let body = notice
+            .body()
+            .map_err(|error| NotReceived(error.to_string()))?;
+        let nonce = self.clock.draw().to_string();
+        let mut call = self.client.post(self.webhook.url.clone());
+        for (name, value) in headers(&self.webhook, notice, &body, now, &nonce) {
+            call = call.header(name, value);
+        }
+        let reply = call.body(body).send().await.map_err(no_answer)?;
+        if reply.status().is_success() {
+            return Ok(());
+        }
+        Err(NotReceived(format!(
+            "the webhook answered {}",
+            reply.status()
+        )))
+    }
+}
+
+/// With its causes, which say more than that it failed; without the url, which may carry
+/// a token.
+fn no_answer(error: reqwest::Error) -> NotReceived {
+    let error = error.without_url();
+    let mut why = format!("no answer from the webhook: {error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(deeper) = cause {
+        why.push_str(&format!(": {deeper}"));
+        cause = deeper.source();
+    }
+    NotReceived(why)
+}

@@ -1,0 +1,219 @@
+//! The outside, as unreliable as it is: every call can be cut off before it arrives or
+//! before its answer does.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use jit::access::sandbox::Sandbox;
+use jit::access::{
+    Access, AccessError, AccessErrorKind, CALL_PATIENCE, Deletion, Operation, Progress,
+};
+use jit::clock::Clock;
+use jit::domain::{
+    AccountId, AuditKey, Binding, Channel, ChannelId, Email, Event, Holding, HoldingKey, Lane,
+    LeaseToken, Notice, Presence, Request, RequestId, Timestamp, UserId,
+};
+use jit::store::{
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
+    NoticePlace, Settled, Store, StoreError,
+};
+use jit::worker::postman::{NotReceived, Receiver};
+
+use crate::clock::SimClock;
+use crate::memory::MemoryStore;
+
+/// How likely things go wrong: one call in so many; 0 is never.
+#[derive(Clone)]
+pub struct Weather(Arc<Mutex<u32>>);
+
+impl Weather {
+    pub fn new(storm: u32) -> Self {
+        Self(Arc::new(Mutex::new(storm)))
+    }
+
+    pub fn calm(&self) {
+        *self.0.lock().unwrap() = 0;
+    }
+
+    fn strikes(&self, clock: &SimClock) -> bool {
+        let storm = *self.0.lock().unwrap();
+        storm > 0 && clock.chance(storm)
+    }
+}
+
+#[derive(Clone)]
+pub struct FlakyStore {
+    pub store: MemoryStore,
+    pub clock: SimClock,
+    pub weather: Weather,
+}
+
+macro_rules! through {
+    ($self:ident . $name:ident ( $($argument:expr),* )) => {{
+        $self.clock.yield_here().await;
+        if $self.weather.strikes(&$self.clock) {
+            return Err(StoreError::Unavailable("lost on the way".into()));
+        }
+        let answer = $self.store.$name($($argument),*).await;
+        $self.clock.yield_here().await;
+        if $self.weather.strikes(&$self.clock) {
+            return Err(StoreError::Unavailable("the answer was lost".into()));
+        }
+        answer
+    }};
+}
+
+#[async_trait]
+impl Store for FlakyStore {
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        through!(self.request(id))
+    }
+    async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
+        through!(self.holding(key))
+    }
+    async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {
+        through!(self.binding(account))
+    }
+    async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
+        through!(self.channel(id))
+    }
+    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+        through!(self.bindings(channel))
+    }
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        through!(self.commit(commit))
+    }
+    async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
+        through!(self.answered(key, now))
+    }
+    async fn spend_nonce(
+        &self,
+        nonce: &str,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Freshness, StoreError> {
+        through!(self.spend_nonce(nonce, now, keep_until))
+    }
+    async fn due(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        through!(self.due(lane, now, limit))
+    }
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        through!(self.next_due())
+    }
+    async fn claim_notices(
+        &self,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ClaimedNotice>, StoreError> {
+        through!(self.claim_notices(now, lease, lease_until, limit))
+    }
+    async fn settle_notice(
+        &self,
+        place: NoticePlace,
+        lease: LeaseToken,
+        settled: Settled,
+    ) -> Result<(), StoreError> {
+        through!(self.settle_notice(place, lease, settled))
+    }
+    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError> {
+        through!(self.next_notice())
+    }
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Request>, StoreError> {
+        through!(self.list(filter, after, limit))
+    }
+    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+        through!(self.audit(key))
+    }
+    async fn export(
+        &self,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        through!(self.export(filter, after, limit))
+    }
+    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+        through!(self.heads(after, limit))
+    }
+    async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
+        through!(self.gauges(now))
+    }
+    async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
+        through!(self.tidy(now))
+    }
+}
+
+/// Its own faults are the sandbox's; here a caller can be cut off around every call.
+pub struct SlowAccess {
+    pub access: Arc<Sandbox>,
+    pub clock: SimClock,
+}
+
+macro_rules! slowly {
+    ($self:ident . $name:ident ( $($argument:expr),* )) => {{
+        let made = $self.clock.now();
+        $self.clock.yield_here().await;
+        // What `Access` promises: a call does not arrive after it was given up.
+        if $self.clock.now() - made > CALL_PATIENCE {
+            return Err(AccessError { kind: AccessErrorKind::NoAnswer, why: "timed out".into() });
+        }
+        let answer = $self.access.$name($($argument),*).await;
+        $self.clock.yield_here().await;
+        answer
+    }};
+}
+
+#[async_trait]
+impl Access for SlowAccess {
+    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError> {
+        slowly!(self.find_user(email))
+    }
+    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
+        slowly!(self.look(key))
+    }
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
+        slowly!(self.create(key))
+    }
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
+        slowly!(self.delete(key))
+    }
+    async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
+        slowly!(self.poll(operation))
+    }
+}
+
+/// A channel that hears, sometimes does not, and sometimes hears and says it did not.
+#[derive(Clone)]
+pub struct SimReceiver {
+    pub clock: SimClock,
+    pub weather: Weather,
+    pub heard: Arc<Mutex<Vec<Notice>>>,
+}
+
+#[async_trait]
+impl Receiver for SimReceiver {
+    async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
+        self.clock.yield_here().await;
+        if self.weather.strikes(&self.clock) || self.weather.strikes(&self.clock) {
+            return Err(NotReceived("nobody there".into()));
+        }
+        self.heard.lock().unwrap().push(notice.clone());
+        self.clock.yield_here().await;
+        if self.weather.strikes(&self.clock) {
+            return Err(NotReceived("the answer was lost".into()));
+        }
+        Ok(())
+    }
+}

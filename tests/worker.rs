@@ -1,0 +1,263 @@
+//! What a worker may believe and when it may act, against an AWS that does what no
+//! simulation by chance would.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "common/cast.rs"]
+mod cast;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cast::{person, policy};
+use jit::access::{Access, AccessError, Deletion, Operation, OperationKind, Progress};
+use jit::clock::Clock;
+use jit::domain::{
+    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EventKind, HoldingKey,
+    Millis, Minutes, Presence, RequestId, Status, Text, Timestamp, UserId,
+};
+use jit::service::{Announce, Configure, Service};
+use jit::store::Store;
+use jit::store::sqlite::SqliteStore;
+use jit::worker::{Stepped, Worker};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Short waits pass at once; who would renew a lease waits for ever.
+#[derive(Clone, Default)]
+struct Hands {
+    now: Arc<AtomicI64>,
+    drawn: Arc<AtomicU32>,
+}
+
+impl Hands {
+    fn pass(&self, span: Millis) {
+        self.now.fetch_add(span.0, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Clock for Hands {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
+    }
+
+    async fn wait_until(&self, time: Timestamp) {
+        let span = time - self.now();
+        if span > Millis::seconds(3) {
+            std::future::pending::<()>().await;
+        }
+        self.pass(Millis(span.0.max(0)));
+    }
+
+    fn draw(&self) -> Uuid {
+        Uuid::from_u128(self.drawn.fetch_add(1, Ordering::SeqCst).into())
+    }
+}
+
+/// An Identity Center that is told what to say.
+#[derive(Default)]
+struct Told {
+    hands: Hands,
+    /// How long it takes to find a user.
+    slow: AtomicI64,
+    /// How often it still shows what it says it has removed.
+    haunted: AtomicU32,
+    present: Mutex<HashSet<HoldingKey>>,
+    creates: AtomicU32,
+}
+
+#[async_trait]
+impl Access for Told {
+    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError> {
+        self.hands.pass(Millis(self.slow.swap(0, Ordering::SeqCst)));
+        Ok(email.as_str().replace('@', "-").parse().unwrap())
+    }
+
+    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
+        let ghost = |left: u32| left.checked_sub(1);
+        let haunted = &self.haunted;
+        let ghost = haunted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, ghost);
+        let there = self.present.lock().unwrap().contains(key) || ghost.is_ok();
+        Ok(if there {
+            Presence::Present
+        } else {
+            Presence::Absent
+        })
+    }
+
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
+        self.creates.fetch_add(1, Ordering::SeqCst);
+        self.present.lock().unwrap().insert(key.clone());
+        let (kind, id) = (OperationKind::Create, "1".into());
+        Ok(Operation { kind, id })
+    }
+
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
+        self.present.lock().unwrap().remove(key);
+        Ok(Deletion::NothingThere)
+    }
+
+    async fn poll(&self, _: &Operation) -> Result<Progress, AccessError> {
+        Ok(Progress::Succeeded)
+    }
+}
+
+struct Scene {
+    _folder: tempfile::TempDir,
+    hands: Hands,
+    aws: Arc<Told>,
+    service: Arc<Service>,
+    worker: Worker,
+}
+
+impl Scene {
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+        let hands = Hands::default();
+        let aws = Arc::new(Told {
+            hands: hands.clone(),
+            ..Told::default()
+        });
+        let store: Arc<dyn Store> = Arc::new(store);
+        let clock: Arc<dyn Clock> = Arc::new(hands.clone());
+        let service = Arc::new(Service::new(store, clock, policy(), Announce::ToNobody));
+        let worker = Worker::new(service.clone(), aws.clone());
+        Self {
+            _folder: folder,
+            hands,
+            aws,
+            service,
+            worker,
+        }
+    }
+
+    async fn approved(&self) -> RequestId {
+        self.approved_for("alice").await
+    }
+
+    async fn approved_for(&self, name: &str) -> RequestId {
+        let channel: ChannelId = "ch".parse().unwrap();
+        let account: AccountId = "123456789012".parse().unwrap();
+        let bind = Configure::Bind {
+            account_id: account.clone(),
+            terms: BindTerms::default(),
+        };
+        let approvers = vec!["bob".parse().unwrap()];
+        for configure in [bind, Configure::SetApprovers { approvers }] {
+            let admin = Admin {
+                person: None,
+                key_id: "test".into(),
+            };
+            let configured = self.service.configure(&channel, &configure, &admin);
+            configured.await.unwrap();
+        }
+        let id = RequestId::from_uuid(self.hands.draw());
+        let draft = Draft {
+            id,
+            account_id: account,
+            channel_id: channel,
+            requester: person(name),
+            reason: Some(Text::clip("x")),
+            jira: None,
+            duration: Minutes::new(60).unwrap(),
+            permission_set: None,
+            start_at: None,
+        };
+        self.service.open(draft, None).await.unwrap();
+        self.ask(id, Ask::Approve).await;
+        id
+    }
+
+    async fn ask(&self, id: RequestId, ask: Ask) {
+        let by = person("bob");
+        let asked = Command::Asked { by, ask };
+        self.service.handle(id, asked).await.unwrap();
+    }
+
+    async fn step(&self) -> Stepped {
+        let stop = CancellationToken::new();
+        self.worker.step(&stop).await.unwrap()
+    }
+
+    async fn status(&self, id: RequestId) -> Status {
+        self.service.request(id).await.unwrap().status()
+    }
+}
+
+/// P6: that AWS says it has removed something is not yet that it is gone.
+#[tokio::test]
+async fn what_aws_still_shows_is_not_called_revoked() {
+    let scene = Scene::open().await;
+    let id = scene.approved().await;
+    scene.step().await;
+    assert_eq!(scene.status(id).await, Status::Granted);
+    scene.aws.haunted.store(2, Ordering::SeqCst);
+    scene.ask(id, Ask::Revoke { reason: None }).await;
+    for _ in 0..2 {
+        assert_eq!(scene.step().await, Stepped::Worked(id));
+        assert_eq!(scene.status(id).await, Status::Granted);
+        scene.hands.pass(Millis::minutes(1));
+    }
+    scene.step().await;
+    assert_eq!(scene.status(id).await, Status::Revoked);
+    let key = jit::domain::AuditKey::Request(id);
+    let events = scene.service.store().audit(&key).await.unwrap();
+    let failing = events
+        .iter()
+        .filter(|event| event.event_type == EventKind::RemovalFailing);
+    assert_eq!(failing.count(), 2);
+}
+
+/// P1: a call that nobody can take back is made only by who is sure to be there for its
+/// answer: with the lease nearly over, and nothing that could renew it, it is not made.
+#[tokio::test]
+async fn nothing_is_made_in_the_last_seconds_of_a_lease() {
+    let scene = Scene::open().await;
+    let id = scene.approved().await;
+    scene.aws.slow.store(25_000, Ordering::SeqCst);
+    scene.step().await;
+    assert_eq!(scene.aws.creates.load(Ordering::SeqCst), 0);
+    scene.hands.pass(Millis::minutes(1));
+    scene.step().await;
+    assert_eq!(scene.aws.creates.load(Ordering::SeqCst), 1);
+    assert_eq!(scene.status(id).await, Status::Granted);
+}
+
+/// P8: a grant lasts exactly as long as was asked for, from when AWS gave it.
+#[tokio::test]
+async fn a_grant_ends_on_time_and_not_before() {
+    let scene = Scene::open().await;
+    let id = scene.approved().await;
+    scene.hands.pass(Millis::minutes(7));
+    scene.step().await;
+    let granted = scene.service.request(id).await.unwrap().granted.unwrap();
+    assert_eq!(granted.until, granted.from + Millis::minutes(60));
+    scene
+        .hands
+        .pass(granted.until + Millis(-1) - scene.hands.now());
+    assert_eq!(scene.step().await, Stepped::Idle);
+    assert_eq!(scene.status(id).await, Status::Granted);
+    scene.hands.pass(Millis(1));
+    assert_eq!(scene.step().await, Stepped::Worked(id));
+    assert_eq!(scene.status(id).await, Status::Expired);
+}
+
+/// Whatever has waited longer: what somebody revokes goes first, then what expires, and
+/// then what is to be given.
+#[tokio::test]
+async fn taking_away_goes_before_giving() {
+    let scene = Scene::open().await;
+    let expiring = scene.approved().await;
+    scene.step().await;
+    let revoked = scene.approved_for("dave").await;
+    scene.step().await;
+    let waiting = scene.approved_for("erin").await;
+    scene.hands.pass(Millis::minutes(90));
+    scene.ask(revoked, Ask::Revoke { reason: None }).await;
+    for next in [revoked, expiring, waiting] {
+        assert_eq!(scene.step().await, Stepped::Worked(next));
+    }
+}
