@@ -16,6 +16,12 @@ pub mod signature;
 
 pub mod code;
 
+pub mod http;
+
+pub mod cli;
+
+pub mod serve;
+
 pub mod config;
 
 pub mod clock;

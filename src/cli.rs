@@ -1,0 +1,166 @@
+//! The commands: arguments in, calls to the other rooms, words out. Wiring only.
+//!
+//! 0: done. 1: refused or failed. 2: wrong usage. What a person should do next is on
+//! stderr; what a program reads is on stdout.
+
+mod arguments;
+mod audit;
+mod client;
+mod config;
+mod output;
+mod requests;
+mod sandbox;
+mod serve;
+mod sign;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::config::{Config, ConfigError, Variables};
+use arguments::{Arguments, AuditCommand, Command, ConfigCommand, KeysCommand};
+use output::Output;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{message}")]
+    Refused { message: String, code: String },
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Failed(String),
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Failure {
+    fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            Self::Config(_) => "configuration",
+            Self::Failed(_) => "failed",
+            Self::Usage(_) => "usage",
+        }
+    }
+
+    fn exit(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// What every command is given.
+pub(crate) struct Context {
+    pub config_path: Option<PathBuf>,
+    pub variables: Variables,
+    pub output: Output,
+    pub acting: arguments::Acting,
+}
+
+impl Context {
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        crate::config::read(self.config_path.as_deref(), &self.variables)
+    }
+}
+
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help goes to stdout and is no failure; the rest goes to stderr.
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::from(1),
+            };
+        }
+    };
+    let context = Context {
+        config_path: arguments.config,
+        variables: variables(),
+        output: arguments.output,
+        acting: arguments.acting,
+    };
+    match run(&context, arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            context.output.failure(&failure.to_string(), failure.code());
+            ExitCode::from(failure.exit())
+        }
+    }
+}
+
+fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "jit", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Keys(KeysCommand::Generate { id }) => config::generate_key(context, &id),
+        Command::Config(ConfigCommand::Check) => config::check(context),
+        Command::Sign(sign) => sign::sign(context, &sign),
+        command => {
+            let runtime = tokio::runtime::Runtime::new()
+                .map_err(|why| Failure::Failed(format!("no threads can be started: {why}")))?;
+            runtime.block_on(run_async(context, command))
+        }
+    }
+}
+
+async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve => serve::serve(context).await,
+        Command::Sandbox { once } => sandbox::sandbox(context, once).await,
+        Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
+        Command::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
+        Command::Audit(AuditCommand::Verify { id }) => audit::verify(context, id.as_deref()).await,
+        command => requests::run(context, command).await,
+    }
+}
+
+fn variables() -> BTreeMap<String, String> {
+    // A variable that is not UTF-8 is none of ours.
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name
+            .into_string()
+            .ok()
+            .filter(|name| name.starts_with("JIT_"))?;
+        Some((name, value.into_string().ok()?))
+    });
+    ours.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_hold_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() {
+                let after = command.get_after_help().map(ToString::to_string);
+                let after = after.unwrap_or_default();
+                assert!(
+                    after.contains("Example"),
+                    "{path} has no example: {after:?}"
+                );
+            }
+            for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+                walk(inner, &path);
+            }
+        }
+        walk(&Arguments::command(), "");
+    }
+}

@@ -1,0 +1,325 @@
+//! What can be typed, and the help that goes with it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::Failure;
+use super::output::Output;
+use crate::domain::{Email, MmUserId, Person};
+
+/// Just-in-time AWS access from Mattermost: asked for in chat, given by IAM Identity
+/// Center, taken away on time.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// The configuration [default: ./jit.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "JIT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Text for people, JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(flatten)]
+    pub acting: Acting,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Who acts.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Acting {
+    /// Who acts, by e-mail
+    #[arg(
+        id = "as",
+        long = "as",
+        global = true,
+        value_name = "EMAIL",
+        env = "JIT_AS"
+    )]
+    pub email: Option<Email>,
+    /// Who acts, by Mattermost user id [default: the e-mail's part before the @]
+    #[arg(
+        id = "as-id",
+        long = "as-id",
+        global = true,
+        value_name = "ID",
+        env = "JIT_AS_ID"
+    )]
+    pub id: Option<MmUserId>,
+}
+
+impl Acting {
+    pub fn person(&self) -> Result<Person, Failure> {
+        let ask = "say who acts: --as EMAIL (and --as-id ID), or JIT_AS and JIT_AS_ID";
+        let email = self
+            .email
+            .clone()
+            .ok_or_else(|| Failure::Usage(ask.into()))?;
+        if let Some(id) = &self.id {
+            return Ok(Person {
+                id: id.clone(),
+                email,
+            });
+        }
+        let name = email.as_str().split('@').next().unwrap_or_default();
+        let id = name
+            .parse()
+            .map_err(|_| Failure::Usage(format!("{name:?} is no user id: say it with --as-id")))?;
+        Ok(Person { id, email })
+    }
+
+    /// For what can also be done without saying who.
+    pub fn person_if_said(&self) -> Result<Option<Person>, Failure> {
+        match (&self.email, &self.id) {
+            (None, None) => Ok(None),
+            _ => self.person().map(Some),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// See the whole system on this machine: one request's life, then a server to try
+    #[command(after_help = "Example:\n  jit sandbox\n  jit sandbox --once")]
+    Sandbox {
+        /// Exit after the walk
+        #[arg(long)]
+        once: bool,
+    },
+    /// Run the HTTP backend and its workers
+    #[command(after_help = "Example:\n  jit serve --config /etc/jit/jit.toml")]
+    Serve,
+    /// Ask for access
+    #[command(
+        after_help = "Example:\n  jit request --account 123456789012 --channel town-square \\\n      \
+                      --minutes 60 --reason 'INC-42: db down' --as alice@example.com"
+    )]
+    Request(NewRequest),
+    /// Approve a request, or the extension it waits for
+    #[command(after_help = "Example:\n  jit approve ID --as bob@example.com")]
+    Approve { id: String },
+    /// Deny a request
+    #[command(after_help = "Example:\n  jit deny ID --reason 'use readonly' --as bob@example.com")]
+    Deny {
+        id: String,
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Take access away, now; done when AWS shows that it is gone
+    #[command(
+        after_help = "Example:\n  jit revoke ID --reason 'incident 7' --wait --as sec@example.com\n\n\
+                      Exits with 0 only if the access is gone. Without --wait, a removal that AWS\n\
+                      has not finished after ten seconds goes on, and the exit code is 1."
+    )]
+    Revoke {
+        id: String,
+        #[arg(long)]
+        reason: Option<String>,
+        /// Wait until it is gone, however long AWS takes
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Take back one's own request that nobody has decided yet
+    #[command(after_help = "Example:\n  jit cancel ID --as alice@example.com")]
+    Cancel { id: String },
+    /// Ask for more time
+    #[command(after_help = "Example:\n  jit extend ID --minutes 30 --as alice@example.com")]
+    Extend {
+        id: String,
+        /// How much longer
+        #[arg(long)]
+        minutes: u32,
+    },
+    /// One request, and how much time is left
+    #[command(after_help = "Example:\n  jit status ID\n  jit status ID -o json")]
+    Status { id: String },
+    /// Requests, newest first
+    #[command(
+        after_help = "Example:\n  jit list --channel town-square --status GRANTED\n  \
+                      jit list --requester alice@example.com --from 2026-01-01"
+    )]
+    List(List),
+    /// Bind an account to a channel, or change the terms of its binding
+    #[command(
+        after_help = "Example:\n  jit bind --channel town-square --account 123456789012 \\\n      \
+                      --approvals-required 2 --max-hours 2"
+    )]
+    Bind(Bind),
+    /// Take an account out of a channel; its pending requests are cancelled
+    #[command(after_help = "Example:\n  jit unbind --channel town-square --account 123456789012")]
+    Unbind {
+        #[arg(long)]
+        channel: String,
+        #[arg(long)]
+        account: String,
+    },
+    /// Say who approves in a channel
+    #[command(after_help = "Example:\n  jit approvers --channel town-square bob carol")]
+    Approvers {
+        #[arg(long)]
+        channel: String,
+        /// Mattermost user ids: all of them, not the ones to add
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+    },
+    /// The accounts of a channel, and their terms
+    #[command(after_help = "Example:\n  jit accounts --channel town-square")]
+    Accounts {
+        #[arg(long)]
+        channel: String,
+    },
+    /// Print the headers of a signed call
+    #[command(
+        after_help = "Example:\n  jit sign GET /requests/ID | curl -H @- http://127.0.0.1:8080/requests/ID\n  \
+                      jit sign POST /requests/ID/revoke --body body.json --curl"
+    )]
+    Sign(Sign),
+    /// What happened
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  jit completions bash > /etc/bash_completion.d/jit")]
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewRequest {
+    /// AWS account, 12 digits
+    #[arg(long)]
+    pub account: String,
+    /// Mattermost channel id
+    #[arg(long)]
+    pub channel: String,
+    /// For how long
+    #[arg(long)]
+    pub minutes: u32,
+    /// Why
+    #[arg(long, required_unless_present = "jira")]
+    pub reason: Option<String>,
+    /// The ticket
+    #[arg(long)]
+    pub jira: Option<String>,
+    /// Which permission set [default: the configured one]
+    #[arg(long, value_name = "NAME")]
+    pub permission_set: Option<String>,
+    /// When it should begin [default: once approved]
+    #[arg(long, value_name = "TIME")]
+    pub start_at: Option<String>,
+    /// The same key gives the same request
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[arg(long)]
+    pub channel: Option<String>,
+    #[arg(long)]
+    pub account: Option<String>,
+    #[arg(long, value_name = "EMAIL")]
+    pub requester: Option<String>,
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Created on or after
+    #[arg(long, value_name = "DATE")]
+    pub from: Option<String>,
+    /// Created on or before
+    #[arg(long, value_name = "DATE")]
+    pub to: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
+    /// Where the last page ended
+    #[arg(long, value_name = "TOKEN")]
+    pub next_token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bind {
+    #[arg(long)]
+    pub channel: String,
+    #[arg(long)]
+    pub account: String,
+    /// How many must approve
+    #[arg(long, value_name = "N")]
+    pub approvals_required: Option<u32>,
+    /// Whether one may approve one's own request
+    #[arg(long, value_name = "BOOL")]
+    pub allow_self_approval: Option<bool>,
+    /// The longest request
+    #[arg(long, value_name = "HOURS")]
+    pub max_hours: Option<u32>,
+    /// Which permission sets may be had; repeat for several
+    #[arg(long = "permission-set", value_name = "NAME")]
+    pub permission_sets: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sign {
+    /// GET or POST
+    pub method: String,
+    /// With its query: /requests?status=GRANTED
+    pub path: String,
+    /// The body; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub body: Option<PathBuf>,
+    /// The whole line for curl
+    #[arg(long)]
+    pub curl: bool,
+    /// The older signature, that the query is no part of
+    #[arg(long)]
+    pub v1: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// One request's history, or with config#CHANNEL a channel's
+    #[command(after_help = "Example:\n  jit audit show ID\n  jit audit show 'config#town-square'")]
+    Show { id: String },
+    /// Everything that happened, as JSON lines, from the store
+    #[command(
+        after_help = "Example:\n  jit audit export --from 2026-01-01 --to 2026-01-31 --account 123456789012"
+    )]
+    Export(Export),
+    /// Check every history (or one) for tampering, in the store
+    #[command(after_help = "Example:\n  jit audit verify\n  jit audit verify ID")]
+    Verify { id: Option<String> },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// On or after
+    #[arg(long, value_name = "DATE")]
+    pub from: Option<String>,
+    /// On or before
+    #[arg(long, value_name = "DATE")]
+    pub to: Option<String>,
+    #[arg(long)]
+    pub account: Option<crate::domain::AccountId>,
+    #[arg(long)]
+    pub channel: Option<crate::domain::ChannelId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether jit could start with it
+    #[command(after_help = "Example:\n  jit config check --config /etc/jit/jit.toml")]
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a new key, ready for jit.toml
+    #[command(after_help = "Example:\n  jit keys generate plugin >> jit.toml")]
+    Generate {
+        /// The key's id
+        #[arg(default_value = "plugin")]
+        id: String,
+    },
+}

@@ -1,0 +1,190 @@
+//! What happened: one history over HTTP, all of them from the store itself.
+
+use serde_json::{Value, json};
+
+use super::arguments::Export;
+use super::client::Caller;
+use super::output::{one_line, print, table};
+use super::serve::failed;
+use super::{Context, Failure};
+use crate::domain::audit::verify_against;
+use crate::domain::{AuditKey, Event, Millis, Timestamp};
+use crate::signature::percent_encoded;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{AuditFilter, Head, Store};
+
+const PAGE: usize = 500;
+/// A history that is being written to is read again before it is called tampered with.
+const LOOKS: u32 = 3;
+
+pub(super) async fn show(context: &Context, id: &str) -> Result<(), Failure> {
+    let config = context.config()?;
+    let events = if config.client.is_some() {
+        let path = format!("/requests/{}/audit", percent_encoded(id));
+        Caller::new(context)?.get(&path).await?.value
+    } else {
+        let events = store(context)?.audit(&key(id)?).await.map_err(failed)?;
+        if events.is_empty() {
+            return Err(Failure::Failed(format!("there is no history of {id}")));
+        }
+        json!(events)
+    };
+    context.output.say(|| history(&events), &events)
+}
+
+fn history(events: &Value) -> String {
+    let events = events.as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows: Vec<Vec<String>> = events
+        .iter()
+        .map(|event| {
+            let word = |name: &str| one_line(event[name].as_str().unwrap_or_default());
+            let details = event["details"].as_object().cloned().unwrap_or_default();
+            let details = details
+                .iter()
+                .map(|(name, value)| format!("{name}={}", one_line(value.as_str().unwrap_or("?"))));
+            vec![
+                event["seq"].to_string(),
+                word("event_time"),
+                word("event_type"),
+                word("actor_email"),
+                details.collect::<Vec<_>>().join(" "),
+            ]
+        })
+        .collect();
+    table(&["#", "TIME", "EVENT", "WHO", "DETAILS"], &rows)
+}
+
+pub(super) async fn export(context: &Context, export: &Export) -> Result<(), Failure> {
+    let filter = AuditFilter {
+        account_id: export.account.clone(),
+        channel_id: export.channel.clone(),
+        from: export.from.as_deref().map(moment).transpose()?,
+        before: export.to.as_deref().map(after).transpose()?,
+    };
+    let store = store(context)?;
+    let mut last: Option<String> = None;
+    loop {
+        let events = store
+            .export(&filter, last.as_deref(), PAGE)
+            .await
+            .map_err(failed)?;
+        let Some(end) = events.last() else {
+            return Ok(());
+        };
+        last = Some(end.sort_key());
+        for event in &events {
+            print(&json!(event).to_string())?;
+        }
+    }
+}
+
+/// A time, or the first moment of a day.
+fn moment(text: &str) -> Result<Timestamp, Failure> {
+    Timestamp::parse(text)
+        .or_else(|| Timestamp::parse_date(text))
+        .ok_or_else(|| {
+            let rule = "is neither a day like 2026-01-31 nor a time like 2026-01-31T12:00:00Z";
+            Failure::Usage(format!("{text:?} {rule}"))
+        })
+}
+
+/// The first moment that is not meant any more: a day counts to its end.
+fn after(text: &str) -> Result<Timestamp, Failure> {
+    match Timestamp::parse_date(text) {
+        Some(day) => Ok(day + Millis::DAY),
+        None => Ok(moment(text)? + Millis(1)),
+    }
+}
+
+pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Failure> {
+    let store = store(context)?;
+    let only = id.map(key).transpose()?;
+    let (mut histories, mut events) = (0_u64, 0_u64);
+    let mut broken: Vec<Value> = Vec::new();
+    let mut after: Option<AuditKey> = None;
+    loop {
+        let heads = store.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+        let Some(last) = heads.last() else { break };
+        after = Some(last.key.clone());
+        for head in heads {
+            if only.as_ref().is_some_and(|only| *only != head.key) {
+                continue;
+            }
+            histories += 1;
+            let key = head.key.clone();
+            match check(&store, head).await? {
+                Ok(count) => events += count,
+                Err(why) => broken.push(json!({"request_id": key, "why": why})),
+            }
+        }
+    }
+    if let (Some(id), 0) = (id, histories) {
+        return Err(Failure::Failed(format!("there is no history of {id}")));
+    }
+    let value = json!({"histories": histories, "events": events, "broken": broken});
+    let text = || match broken.is_empty() {
+        true => format!("{histories} histories with {events} events are whole"),
+        false => {
+            let lines = broken.iter().map(|one| {
+                let word = |name: &str| one_line(one[name].as_str().unwrap_or_default());
+                format!("{}: {}", word("request_id"), word("why"))
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        }
+    };
+    context.output.say(text, &value)?;
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let (count, all) = (broken.len(), histories);
+    Err(Failure::Failed(format!(
+        "{count} of {all} histories cannot be believed; keep a copy of the store before anything \
+         else is done to it"
+    )))
+}
+
+/// How many events a history has, or what is wrong with it.
+async fn check(store: &SqliteStore, mut head: Head) -> Result<Result<u64, String>, Failure> {
+    let mut looks = 0;
+    loop {
+        let events: Vec<Event> = store.audit(&head.key).await.map_err(failed)?;
+        let Err(tampered) = verify_against(&events, &head.chain, head.status) else {
+            return Ok(Ok(head.chain.version));
+        };
+        looks += 1;
+        if looks == LOOKS {
+            return Ok(Err(tampered.to_string()));
+        }
+        head = again(store, head).await?;
+    }
+}
+
+async fn again(store: &SqliteStore, head: Head) -> Result<Head, Failure> {
+    Ok(match &head.key {
+        AuditKey::Request(id) => match store.request(*id).await.map_err(failed)? {
+            Some(request) => Head {
+                status: Some(request.status()),
+                chain: request.chain,
+                ..head
+            },
+            None => head,
+        },
+        AuditKey::Config(id) => match store.channel(id).await.map_err(failed)? {
+            Some(channel) => Head {
+                chain: channel.chain,
+                ..head
+            },
+            None => head,
+        },
+    })
+}
+
+fn key(id: &str) -> Result<AuditKey, Failure> {
+    id.parse()
+        .map_err(|_| Failure::Usage(format!("{id:?} is neither a request id nor config#CHANNEL")))
+}
+
+fn store(context: &Context) -> Result<SqliteStore, Failure> {
+    let config = context.config()?;
+    SqliteStore::open_read_only(&config.store.path).map_err(failed)
+}

@@ -1,0 +1,110 @@
+//! Words for people, JSON for programs.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::Failure;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+impl Output {
+    /// Says it on stdout, once, in the form that was asked for.
+    pub fn say(self, text: impl FnOnce() -> String, value: &Value) -> Result<(), Failure> {
+        match self {
+            Self::Text => print(&text()),
+            Self::Json => print(&value.to_string()),
+        }
+    }
+
+    pub fn failure(self, message: &str, code: &str) {
+        match self {
+            Self::Text => eprintln!("jit: {}", clean(message)),
+            Self::Json => eprintln!("{}", json!({"message": message, "code": code})),
+        }
+    }
+}
+
+/// A line on stdout. Whoever reads it may be gone, which is theirs to decide.
+pub(crate) fn print(line: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot be written: {why}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What somebody else wrote must not drive the terminal it is shown on.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
+        .collect()
+}
+
+/// The same, on one line.
+pub(crate) fn one_line(text: &str) -> String {
+    clean(text).replace('\n', " ")
+}
+
+/// Columns as wide as what is in them.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widths = cells.map(|cell| cell.chars().count());
+        widths
+            .chain(head.get(column).map(|title| title.len()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let head: Vec<String> = head.iter().map(|title| (*title).to_owned()).collect();
+    std::iter::once(line(&head))
+        .chain(rows.iter().map(|row| line(row)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Names and values, one below the other.
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
+    let said: Vec<_> = facts
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    let width = said.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    said.iter()
+        .map(|(name, value)| format!("{name:<width$}  {}", clean(value)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_drives_the_terminal() {
+        assert_eq!(clean("a\u{1b}[31mred\u{7}\nb"), "a [31mred \nb");
+        assert_eq!(one_line("a\nb"), "a b");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = vec![
+            vec!["1".into(), "long".into()],
+            vec!["22".into(), "x".into()],
+        ];
+        assert_eq!(table(&["ID", "B"], &rows), "ID  B\n1   long\n22  x");
+    }
+}

@@ -1,0 +1,238 @@
+//! `jit sandbox`: the whole system on one machine, with nothing to install.
+//!
+//! Everything is real but Identity Center and the channel: the server, the store, the
+//! signatures, the worker. It lives in a temporary folder and goes with it.
+
+mod channel;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::client::Caller;
+use super::output::{clean, print};
+use super::requests::describe;
+use super::serve::{failed, stop_asked};
+use super::{Context, Failure};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Client, LogFormat, Variables};
+use crate::serve;
+use crate::signature::Secret;
+use crate::telemetry;
+use channel::Channel;
+
+const ACCOUNT: &str = "123456789012";
+const CHANNEL: &str = "town-square";
+
+pub(super) async fn sandbox(context: &Context, once: bool) -> Result<(), Failure> {
+    // The server's log stays out of the story, unless something is wrong.
+    telemetry::log(LogFormat::Text, tracing::Level::WARN);
+    let folder = Folder::new()?;
+    let stop = stop_asked()?;
+    let channel = Channel::open().await?;
+    let (file, secret) = write_configuration(&folder.0, &channel)?;
+    let metrics = telemetry::install().map_err(failed)?;
+    let read = {
+        let file = file.clone();
+        move || config::read(Some(&file), &Variables::new())
+    };
+    let running = serve::start(read()?, Arc::new(read), metrics)
+        .await
+        .map_err(failed)?;
+    let url = format!("http://{}", running.address);
+    rewrite_url(&file, &url)?;
+    let caller = Caller::with(Client {
+        url: url.clone(),
+        key_id: "demo".into(),
+        secret: Secret::new(secret),
+    })?;
+    let story = Story {
+        context,
+        caller,
+        channel,
+    };
+    let told = story.tell().await;
+    if told.is_ok() && !once {
+        story.invite(&url, &file)?;
+        stop.await;
+    }
+    running.stop().await;
+    told
+}
+
+/// A folder of our own, gone when we are.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("jit-sandbox-{}", SystemClock.draw()));
+        let made = std::fs::create_dir(&path)
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)));
+        made.map_err(|why| Failure::Failed(format!("{} cannot be made: {why}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(why) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("jit: {} is left behind: {why}", self.0.display());
+        }
+    }
+}
+
+/// Returns the file, and the secret of the key in it.
+fn write_configuration(folder: &Path, channel: &Channel) -> Result<(PathBuf, String), Failure> {
+    let file = folder.join("jit.toml");
+    let secret = format!("{}{}", SystemClock.draw(), SystemClock.draw());
+    let store = folder.join("jit.db").display().to_string();
+    let (hook, hook_secret) = (&channel.url, &channel.secret_text);
+    let text = format!(
+        "# A jit to try things on. Everything here goes when it stops.\n\
+         [server]\nlisten = \"127.0.0.1:0\"\n\n\
+         [store]\npath = {store:?}\n\n\
+         [identity_center]\nmode = \"sandbox\"\n\n\
+         [keys.demo]\nsecret = \"{secret}\"\n\n\
+         [webhook]\nurl = \"{hook}\"\nsecret = \"{hook_secret}\"\n\n\
+         [client]\nurl = \"http://127.0.0.1:0\"\nkey_id = \"demo\"\nsecret = \"{secret}\"\n"
+    );
+    write(&file, &text)?;
+    Ok((file, secret))
+}
+
+/// The client's commands find the server where it really listens.
+fn rewrite_url(file: &Path, url: &str) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(file).map_err(failed)?;
+    write(file, &text.replace("http://127.0.0.1:0", url))
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(file, text)
+        .map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))
+}
+
+struct Story<'a> {
+    context: &'a Context,
+    caller: Caller,
+    channel: Channel,
+}
+
+impl Story<'_> {
+    /// One request's life, as its people see it.
+    async fn tell(&self) -> Result<(), Failure> {
+        self.say("An account is bound to a channel, and somebody there may approve.")?;
+        let terms = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
+        self.post("/config/bind", &terms).await?;
+        let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob", "carol"]});
+        self.post("/config/approvers", &approvers).await?;
+
+        self.say("\nAlice asks for an hour of admin.")?;
+        let wanted = json!({
+            "account_id": ACCOUNT,
+            "channel_id": CHANNEL,
+            "requester_mm_user_id": "alice",
+            "requester_email": "alice@example.com",
+            "reason": "INC-42: db down",
+            "requested_duration_minutes": 60,
+        });
+        let request = self.post("/requests", &wanted).await?;
+        let id = request["request_id"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+
+        self.say("\nBob approves.")?;
+        let bob = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
+        self.post(&format!("/requests/{id}/approve"), &bob).await?;
+
+        self.say("\nIdentity Center takes a moment, and the channel hears:")?;
+        self.heard("GRANTED").await?;
+
+        self.say("\nSecurity revokes it. The answer comes when AWS shows that it is gone.")?;
+        let sec = json!({
+            "actor_mm_user_id": "sec",
+            "actor_email": "sec@example.com",
+            "reason": "incident 7",
+        });
+        let revoked = self.post(&format!("/requests/{id}/revoke"), &sec).await?;
+        self.say("\nThe channel hears:")?;
+        self.heard("REVOKED").await?;
+
+        self.say("\nWhat jit knows of it now:")?;
+        self.say(&indented(&describe(&revoked)))?;
+        self.say("\nWhat the audit says, each event chained to the one before:")?;
+        let path = format!("/requests/{id}/audit");
+        let audit = self.caller.get(&path).await?.value;
+        for event in audit.as_array().into_iter().flatten() {
+            let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            let (time, kind, who) = (word("event_time"), word("event_type"), word("actor_email"));
+            self.say(format!("    {time}  {kind:<17} {who}").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// A signed call, shown.
+    async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let answer = self.caller.post(path, body).await?;
+        let what = answer.value["status"].as_str().unwrap_or("done");
+        self.say(&format!("    POST {path} → {} {what}", answer.status))?;
+        Ok(answer.value)
+    }
+
+    async fn heard(&self, status: &str) -> Result<(), Failure> {
+        let notice = self.channel.next().await?;
+        let word = |name: &str| clean(notice[name].as_str().unwrap_or_default());
+        let details = notice["details"].as_object().cloned().unwrap_or_default();
+        let details: Vec<String> = details
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", clean(value.as_str().unwrap_or_default())))
+            .collect();
+        self.say(&format!(
+            "    #{}  {} by {} — {}",
+            word("channel_id"),
+            word("status"),
+            word("actor"),
+            details.join(", ")
+        ))?;
+        if notice["status"] == status {
+            return Ok(());
+        }
+        let said = &notice["status"];
+        Err(Failure::Failed(format!(
+            "the channel heard {said}, not {status}"
+        )))
+    }
+
+    fn invite(&self, url: &str, file: &Path) -> Result<(), Failure> {
+        let file = file.display();
+        let jit = std::env::current_exe().map_err(failed)?;
+        let jit = jit.display();
+        self.say(&format!(
+            "\njit listens on {url}. Try, in another terminal:\n\n  \
+             alias jit={jit}\n  \
+             export JIT_CONFIG={file}\n  \
+             jit request --account {ACCOUNT} --channel {CHANNEL} --minutes 30 \\\n      \
+             --reason 'a look around' --as alice@example.com\n  \
+             jit approve ID --as bob@example.com\n  \
+             jit status ID\n  \
+             jit revoke ID --reason 'done' --as sec@example.com\n  \
+             jit list --channel {CHANNEL}\n  \
+             jit audit verify\n\n\
+             Ctrl-C ends it, and takes everything away."
+        ))
+    }
+
+    fn say(&self, text: &str) -> Result<(), Failure> {
+        match self.context.output {
+            super::Output::Text => print(text),
+            super::Output::Json => print(&json!({"said": text.trim()}).to_string()),
+        }
+    }
+}
+
+fn indented(text: &str) -> String {
+    let lines = text.lines().map(|line| format!("    {line}"));
+    lines.collect::<Vec<_>>().join("\n")
+}

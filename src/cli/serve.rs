@@ -1,0 +1,46 @@
+//! `jit serve`: until it is asked to stop.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::output::print;
+use super::{Context, Failure};
+use crate::config;
+use crate::serve;
+use crate::telemetry;
+
+pub(super) async fn serve(context: &Context) -> Result<(), Failure> {
+    let config = context.config()?;
+    telemetry::log(config.log.format, config.log.level);
+    let metrics = telemetry::install().map_err(failed)?;
+    let (path, variables) = (context.config_path.clone(), context.variables.clone());
+    let reload: serve::Reload = Arc::new(move || config::read(path.as_deref(), &variables));
+    // Before anything is announced: whoever reads the line may stop us at once.
+    let stop = stop_asked()?;
+    let running = serve::start(config, reload, metrics)
+        .await
+        .map_err(failed)?;
+    print(&format!("jit listens on http://{}", running.address))?;
+    stop.await;
+    tracing::info!("asked to stop");
+    running.stop().await;
+    Ok(())
+}
+
+/// Ends when somebody asks the process to: SIGTERM, or Ctrl-C.
+pub(super) fn stop_asked() -> Result<impl Future<Output = ()>, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            Some(()) = terminate.recv() => {}
+            Some(()) = interrupt.recv() => {}
+            else => {}
+        }
+    })
+}
+
+pub(super) fn failed(why: impl std::fmt::Display) -> Failure {
+    Failure::Failed(why.to_string())
+}

@@ -1,0 +1,203 @@
+//! The HTTP API: bytes in, a verified call to the one door, JSON out.
+//!
+//! Nothing is decided here. `ROUTES` is the whole surface; the tests walk it.
+
+mod config;
+mod list;
+pub mod listen;
+mod ops;
+pub mod reply;
+mod requests;
+pub mod signed;
+pub mod wire;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::code::Code;
+use crate::config::Scope;
+use crate::domain::{Command, RequestId};
+use crate::service::{Handled, Service, ServiceError};
+use reply::Problem;
+use signed::Keyring;
+
+/// More than this at once, and a caller is asked to come back.
+const MOST_AT_ONCE: usize = 1024;
+
+pub struct App {
+    pub service: Arc<Service>,
+    pub keyring: Arc<Keyring>,
+    pub metrics: PrometheusHandle,
+    /// Set when the process is asked to end: long answers are cut short.
+    pub stop: CancellationToken,
+    /// What must run to its end even if the caller hangs up.
+    pub tasks: TaskTracker,
+    places: Semaphore,
+    tally: ops::Tally,
+}
+
+/// One line of the surface: what is asked, and the scope that it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    pub method: &'static str,
+    pub path: &'static str,
+    /// None: not signed.
+    pub scope: Option<Scope>,
+}
+
+const fn signed(method: &'static str, path: &'static str, scope: Scope) -> Route {
+    Route {
+        method,
+        path,
+        scope: Some(scope),
+    }
+}
+
+const fn open(path: &'static str) -> Route {
+    Route {
+        method: "GET",
+        path,
+        scope: None,
+    }
+}
+
+pub const ROUTES: [Route; 16] = [
+    signed("POST", "/requests", Scope::Request),
+    signed("GET", "/requests", Scope::Read),
+    signed("GET", "/requests/{id}", Scope::Read),
+    signed("GET", "/requests/{id}/audit", Scope::Read),
+    signed("POST", "/requests/{id}/approve", Scope::Approve),
+    signed("POST", "/requests/{id}/deny", Scope::Approve),
+    signed("POST", "/requests/{id}/revoke", Scope::Revoke),
+    signed("POST", "/requests/{id}/cancel", Scope::Request),
+    signed("POST", "/requests/{id}/extend", Scope::Request),
+    signed("POST", "/config/bind", Scope::Config),
+    signed("POST", "/config/unbind", Scope::Config),
+    signed("POST", "/config/approvers", Scope::Config),
+    signed("GET", "/config/accounts", Scope::Read),
+    open("/healthz"),
+    open("/readyz"),
+    open("/metrics"),
+];
+
+impl App {
+    pub fn new(
+        service: Arc<Service>,
+        keyring: Arc<Keyring>,
+        metrics: PrometheusHandle,
+        stop: CancellationToken,
+    ) -> Self {
+        ops::describe();
+        let (tasks, places) = (TaskTracker::new(), Semaphore::new(MOST_AT_ONCE));
+        Self {
+            service,
+            keyring,
+            metrics,
+            stop,
+            tasks,
+            places,
+            tally: ops::Tally::default(),
+        }
+    }
+
+    /// Says one thing to one request, to the end: a caller who hangs up in the middle
+    /// must not leave a commit whose work nobody was told of.
+    async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, Problem> {
+        let service = self.service.clone();
+        self.uncut(async move { service.handle(id, command).await })
+            .await
+    }
+
+    async fn uncut<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match self.tasks.spawn(work).await {
+            Ok(done) => Ok(done?),
+            Err(error) => {
+                tracing::error!(%error, "a call was not carried out");
+                Err(Problem::new(
+                    Code::Internal,
+                    "jit failed to carry this out; see its log",
+                ))
+            }
+        }
+    }
+}
+
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/requests", both(requests::list, requests::create))
+        .route("/requests/{id}", get(requests::show))
+        .route("/requests/{id}/audit", get(requests::audit))
+        .route("/requests/{id}/approve", post(requests::approve))
+        .route("/requests/{id}/deny", post(requests::deny))
+        .route("/requests/{id}/revoke", post(requests::revoke))
+        .route("/requests/{id}/cancel", post(requests::cancel))
+        .route("/requests/{id}/extend", post(requests::extend))
+        .route("/config/bind", post(config::bind))
+        .route("/config/unbind", post(config::unbind))
+        .route("/config/approvers", post(config::approvers))
+        .route("/config/accounts", get(config::accounts))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn_with_state(app.clone(), seat))
+                .layer(CatchPanicLayer::custom(|_| {
+                    Problem::new(Code::Internal, "jit failed to carry this out; see its log")
+                        .into_response()
+                })),
+        )
+        .with_state(app)
+}
+
+fn both<G, P, A, B>(list: G, create: P) -> MethodRouter<Arc<App>>
+where
+    G: Handler<A, Arc<App>>,
+    P: Handler<B, Arc<App>>,
+    A: 'static,
+    B: 'static,
+{
+    get(list).post(create)
+}
+
+async fn no_such_route(request: Request) -> Problem {
+    let message = format!("there is nothing at {}", request.uri().path());
+    Problem::new(Code::NoSuchRoute, message)
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let message = format!("{} is not answered here", request.method());
+    Problem::new(Code::WrongMethod, message)
+}
+
+/// Beyond what can be served well, an early no is kinder than a late one. Either is counted.
+async fn seat(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let route = ops::route_of(&request);
+    let response = match app.places.try_acquire() {
+        Ok(_place) => next.run(request).await,
+        Err(_) => Problem::new(
+            Code::TooMany,
+            "too many calls at once; try again in a moment",
+        )
+        .into_response(),
+    };
+    app.tally.count(route, response.status());
+    response
+}

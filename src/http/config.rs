@@ -1,0 +1,181 @@
+//! Bindings: which account belongs to which channel, and who approves there.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::App;
+use super::reply::{Problem, json};
+use super::signed::{Signed, ToConfigure, ToRead};
+use super::wire::ConfigObject;
+use crate::domain::{
+    AccountId, Admin, BindTerms, Binding, ChannelId, Email, MmUserId, PermissionSet, Person,
+};
+use crate::service::Configure;
+use crate::signature;
+
+#[derive(Deserialize)]
+struct Bind {
+    channel_id: ChannelId,
+    account_id: AccountId,
+    approvals_required: Option<u32>,
+    allow_self_approval: Option<bool>,
+    max_request_hours: Option<u32>,
+    session_duration_minutes: Option<u32>,
+    permission_sets: Option<Vec<PermissionSet>>,
+    #[serde(flatten)]
+    actor: Actor,
+}
+
+#[derive(Deserialize)]
+struct Unbind {
+    channel_id: ChannelId,
+    account_id: AccountId,
+    #[serde(flatten)]
+    actor: Actor,
+}
+
+#[derive(Deserialize)]
+struct Approvers {
+    channel_id: ChannelId,
+    #[serde(alias = "approver_mm_user_ids")]
+    approver_ids: Vec<MmUserId>,
+    #[serde(flatten)]
+    actor: Actor,
+}
+
+/// The plugin does not say who it is that configures; other callers may.
+#[derive(Deserialize)]
+struct Actor {
+    actor_mm_user_id: Option<MmUserId>,
+    actor_email: Option<Email>,
+}
+
+impl Actor {
+    fn admin(self, key_id: &str) -> Result<Admin, Problem> {
+        let person = match (self.actor_mm_user_id, self.actor_email) {
+            (Some(id), Some(email)) => Some(Person { id, email }),
+            (None, None) => None,
+            _ => {
+                let message = "actor_mm_user_id and actor_email belong together";
+                return Err(Problem::malformed(message));
+            }
+        };
+        Ok(Admin {
+            person,
+            key_id: key_id.to_owned(),
+        })
+    }
+}
+
+pub(super) async fn bind(
+    State(app): State<Arc<App>>,
+    call: Signed<ToConfigure>,
+) -> Result<Response, Problem> {
+    let body: Bind = call.json()?;
+    let terms = BindTerms {
+        approvals_required: within("approvals_required", body.approvals_required, 1, 20)?,
+        allow_self_approval: body.allow_self_approval,
+        max_request_hours: within("max_request_hours", body.max_request_hours, 1, 24 * 366)?,
+        session_duration_minutes: within(
+            "session_duration_minutes",
+            body.session_duration_minutes,
+            15,
+            12 * 60,
+        )?,
+        permission_sets: body.permission_sets,
+    };
+    let configure = Configure::Bind {
+        account_id: body.account_id,
+        terms,
+    };
+    let written = change(&app, &call, body.actor, body.channel_id, configure).await?;
+    one(&app, &written)
+}
+
+pub(super) async fn unbind(
+    State(app): State<Arc<App>>,
+    call: Signed<ToConfigure>,
+) -> Result<Response, Problem> {
+    let body: Unbind = call.json()?;
+    let configure = Configure::Unbind {
+        account_id: body.account_id,
+    };
+    let taken = change(&app, &call, body.actor, body.channel_id, configure).await?;
+    one(&app, &taken)
+}
+
+pub(super) async fn approvers(
+    State(app): State<Arc<App>>,
+    call: Signed<ToConfigure>,
+) -> Result<Response, Problem> {
+    let body: Approvers = call.json()?;
+    if body.approver_ids.is_empty() {
+        return Err(Problem::malformed(
+            "approver_ids: name at least one approver",
+        ));
+    }
+    let configure = Configure::SetApprovers {
+        approvers: body.approver_ids,
+    };
+    let written = change(&app, &call, body.actor, body.channel_id, configure).await?;
+    Ok(json(200, &objects(&app, &written)))
+}
+
+pub(super) async fn accounts(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRead>,
+) -> Result<Response, Problem> {
+    let mut pairs = signature::pairs(&call.query)
+        .unwrap_or_default()
+        .into_iter();
+    let (Some((name, value)), None) = (pairs.next(), pairs.next()) else {
+        return Err(Problem::malformed("ask for one channel: ?channel_id=…"));
+    };
+    if name != "channel_id" {
+        return Err(Problem::malformed(format!(
+            "{name} is no filter; ask for ?channel_id=…"
+        )));
+    }
+    let channel: ChannelId = value
+        .parse()
+        .map_err(|error| Problem::malformed(format!("channel_id {error}")))?;
+    let bindings = app.service.store().bindings(&channel).await?;
+    Ok(json(200, &objects(&app, &bindings)))
+}
+
+async fn change(
+    app: &App,
+    call: &Signed<ToConfigure>,
+    actor: Actor,
+    channel: ChannelId,
+    configure: Configure,
+) -> Result<Vec<Binding>, Problem> {
+    let admin = actor.admin(&call.key_id)?;
+    let service = app.service.clone();
+    app.uncut(async move { service.configure(&channel, &configure, &admin).await })
+        .await
+}
+
+fn within(name: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, Problem> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => Err(Problem::malformed(format!(
+            "{name} must be {least} to {most}"
+        ))),
+        value => Ok(value),
+    }
+}
+
+fn objects<'a>(app: &App, bindings: &'a [Binding]) -> Vec<ConfigObject<'a>> {
+    bindings
+        .iter()
+        .map(|binding| ConfigObject::of(binding, app.service.policy()))
+        .collect()
+}
+
+fn one(app: &App, bindings: &[Binding]) -> Result<Response, Problem> {
+    let mut objects = objects(app, bindings);
+    Ok(json(200, &objects.pop()))
+}

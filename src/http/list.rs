@@ -1,0 +1,194 @@
+//! GET /requests: what a list is narrowed to, and where its next page begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+
+use super::App;
+use super::reply::{Problem, json};
+use super::signed::{Signed, ToRead};
+use super::wire::RequestObject;
+use crate::code::Code;
+use crate::domain::{Millis, RequestId, Timestamp};
+use crate::signature::{self, Secret};
+use crate::store::{Cursor, Filter};
+
+const USUAL: usize = 50;
+const MOST: usize = 200;
+
+#[derive(Serialize)]
+struct Page<'a> {
+    items: Vec<RequestObject<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+    filters: &'a BTreeMap<String, String>,
+}
+
+/// A query, understood whole: what is not understood is refused, never ignored.
+#[derive(Debug, Default)]
+struct Asked {
+    filter: Filter,
+    limit: Option<usize>,
+    next_token: Option<String>,
+    /// The filters as they were given, to be told back and to bind the token to them.
+    given: BTreeMap<String, String>,
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRead>,
+) -> Result<Response, Problem> {
+    let asked = understand(&call.query)?;
+    if asked.given.is_empty() {
+        let message = "name at least one filter: channel_id, account_id, requester_email, \
+                       status, request_id, start_date or end_date";
+        return Err(Problem::malformed(message));
+    }
+    let key = app
+        .keyring
+        .key(&call.key_id)
+        .ok_or_else(|| Problem::new(Code::Unsigned, "the key is no longer in use"))?;
+    let after = match &asked.next_token {
+        Some(token) => Some(open_token(&key.secret, token, &asked.given)?),
+        None => None,
+    };
+    let limit = asked.limit.unwrap_or(USUAL);
+    // One more than asked for tells whether there is more.
+    let mut found = app
+        .service
+        .store()
+        .list(&asked.filter, after.as_ref(), limit + 1)
+        .await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| more);
+    let next_token = last.map(|last| {
+        let cursor = Cursor {
+            created_at: last.created_at,
+            id: last.id,
+        };
+        seal_token(&key.secret, cursor, &asked.given)
+    });
+    let items = found.iter().map(RequestObject::from).collect();
+    Ok(json(
+        200,
+        &Page {
+            items,
+            next_token,
+            filters: &asked.given,
+        },
+    ))
+}
+
+fn understand(query: &str) -> Result<Asked, Problem> {
+    let pairs = signature::pairs(query)
+        .ok_or_else(|| Problem::malformed("the query is not well encoded"))?;
+    let mut asked = Asked::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, value) in pairs {
+        if !seen.insert(name.clone()) {
+            return Err(Problem::malformed(format!("{name} is given twice")));
+        }
+        if value.is_empty() {
+            return Err(Problem::malformed(format!("{name} is empty; leave it out")));
+        }
+        match name.as_str() {
+            "limit" => asked.limit = Some(limit(&value)?),
+            "next_token" => asked.next_token = Some(value),
+            _ => {
+                narrow(&mut asked.filter, &name, &value)?;
+                asked.given.insert(name, value);
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn narrow(filter: &mut Filter, name: &str, value: &str) -> Result<(), Problem> {
+    match name {
+        "channel_id" => filter.channel_id = Some(parsed(name, value)?),
+        "account_id" => filter.account_id = Some(parsed(name, value)?),
+        "requester_email" => filter.requester_email = Some(parsed(name, value)?),
+        "status" => filter.status = Some(parsed(name, value)?),
+        "request_id" => filter.request_id = Some(parsed::<RequestId>(name, value)?),
+        "start_date" => filter.from = Some(date(name, value, Millis::ZERO)?),
+        // A day is meant whole; a moment is meant with its last millisecond.
+        "end_date" => filter.before = Some(date(name, value, Millis::DAY)?),
+        _ => return Err(Problem::malformed(format!("{name} is no filter"))),
+    }
+    Ok(())
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    value: &str,
+) -> Result<T, Problem> {
+    value
+        .parse()
+        .map_err(|error| Problem::malformed(format!("{name} {error}")))
+}
+
+fn date(name: &str, value: &str, whole_day: Millis) -> Result<Timestamp, Problem> {
+    let exact = || {
+        let time = Timestamp::parse(value)?;
+        Some(if whole_day == Millis::ZERO {
+            time
+        } else {
+            time + Millis(1)
+        })
+    };
+    Timestamp::parse_date(value)
+        .map(|day| day + whole_day)
+        .or_else(exact)
+        .ok_or_else(|| {
+            let example = "a date like 2026-01-15, or a time like 2026-01-15T10:00:00Z";
+            Problem::malformed(format!("{name} must be {example}"))
+        })
+}
+
+fn limit(value: &str) -> Result<usize, Problem> {
+    value
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MOST).contains(limit))
+        .ok_or_else(|| Problem::malformed(format!("limit must be 1 to {MOST}")))
+}
+
+/// Opaque, signed, and good for these filters alone.
+fn seal_token(secret: &Secret, cursor: Cursor, given: &BTreeMap<String, String>) -> String {
+    let place = format!("{}.{}", cursor.created_at.millis(), cursor.id);
+    let mac = signature::seal(secret, &sealed_text(&place, given));
+    URL_SAFE_NO_PAD.encode(format!("{place}.{mac}"))
+}
+
+fn open_token(
+    secret: &Secret,
+    token: &str,
+    given: &BTreeMap<String, String>,
+) -> Result<Cursor, Problem> {
+    let open = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+        let (place, mac) = text.rsplit_once('.')?;
+        signature::is_seal(secret, &sealed_text(place, given), mac).then_some(())?;
+        let (millis, id) = place.split_once('.')?;
+        Some(Cursor {
+            created_at: Timestamp::from_millis(millis.parse().ok()?),
+            id: id.parse().ok()?,
+        })
+    };
+    let message = "next_token is not one of these filters'; ask for the first page again";
+    open().ok_or_else(|| Problem::malformed(message))
+}
+
+fn sealed_text(place: &str, given: &BTreeMap<String, String>) -> String {
+    let mut text = format!("JIT-PAGE\n{place}");
+    for (name, value) in given {
+        text.push_str(&format!("\n{name}={}", hex::encode(value)));
+    }
+    text
+}

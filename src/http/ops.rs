@@ -1,0 +1,100 @@
+//! What machines watch: is it alive, can it serve, and how it is doing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use metrics::{Counter, counter, describe_counter, gauge};
+use serde_json::json as object;
+
+use super::reply::{Problem, json};
+use super::signed::Unsigned;
+use super::{App, ROUTES, Route};
+use crate::code::Code;
+use crate::telemetry;
+
+pub(super) async fn healthz() -> Response {
+    json(200, &object!({"status": "ok"}))
+}
+
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    if app.stop.is_cancelled() {
+        return Err(Problem::new(Code::Unavailable, "jit is stopping"));
+    }
+    app.service.store().next_due().await?;
+    Ok(json(200, &object!({"status": "ready"})))
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    match app.service.store().gauges(app.service.clock().now()).await {
+        Ok(gauges) => {
+            telemetry::set(&gauges, app.service.clock().now());
+            gauge!("jit_store_up").set(1.0);
+        }
+        Err(error) => {
+            tracing::error!(%error, "the store could not be measured");
+            gauge!("jit_store_up").set(0.0);
+        }
+    }
+    let text = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (text, app.metrics.render()).into_response()
+}
+
+/// Every series that an alarm may ask for is there from the start.
+pub(super) fn describe() {
+    describe_counter!("jit_http_requests_total", "Calls by route and status");
+    describe_counter!(
+        "jit_signature_refusals_total",
+        "Calls not accepted as signed, by reason"
+    );
+    for why in Unsigned::ALL {
+        counter!("jit_signature_refusals_total", "reason" => why.as_str()).increment(0);
+    }
+}
+
+/// A route's method and pattern; never what a caller put into it.
+type Asked = (&'static str, &'static str);
+
+pub(super) fn route_of(request: &Request) -> Asked {
+    let pattern = request.extensions().get::<MatchedPath>();
+    let pattern = pattern.map_or("", MatchedPath::as_str);
+    let method = request.method().as_str();
+    let known = |route: &&Route| route.path == pattern;
+    let mut routes = ROUTES.iter().filter(known).peekable();
+    let path = routes.peek().map_or("", |route| route.path);
+    let same = routes.find(|route| route.method == method);
+    (same.map_or("other", |route| route.method), path)
+}
+
+/// Calls by route and status. Each series is looked up once, not with every call.
+#[derive(Default)]
+pub(super) struct Tally {
+    series: RwLock<HashMap<(Asked, StatusCode), Counter>>,
+}
+
+impl Tally {
+    pub fn count(&self, asked: Asked, status: StatusCode) {
+        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = known.get(&(asked, status)) {
+            return counter.increment(1);
+        }
+        drop(known);
+        let (method, route) = asked;
+        let counter = counter!(
+            "jit_http_requests_total",
+            "method" => method, "route" => route, "status" => status.as_str().to_owned()
+        );
+        counter.increment(1);
+        let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert((asked, status), counter);
+    }
+}
+
+pub(super) fn count_unsigned(why: Unsigned) {
+    counter!("jit_signature_refusals_total", "reason" => why.as_str()).increment(1);
+}

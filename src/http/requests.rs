@@ -1,0 +1,261 @@
+//! Requests: ask, decide, end, look.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Deserializer};
+
+use super::App;
+use super::reply::{Problem, json};
+use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke};
+use super::wire::RequestObject;
+use crate::code::Code;
+use crate::domain::{
+    AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Millis, Minutes, MmUserId,
+    PermissionSet, Person, RequestId, Text, Timestamp,
+};
+use crate::service::{Idempotency, Revoked};
+use crate::signature;
+
+pub(super) use super::list::list;
+
+/// How long a revoke waits for AWS before it answers that it goes on.
+const REVOKE_PATIENCE: Millis = Millis::seconds(10);
+
+#[derive(Deserialize)]
+struct Create {
+    account_id: AccountId,
+    channel_id: ChannelId,
+    requester_mm_user_id: MmUserId,
+    requester_email: Email,
+    #[serde(default, deserialize_with = "blank_is_absent")]
+    reason: Option<Text>,
+    #[serde(default, deserialize_with = "blank_is_absent")]
+    jira: Option<Text>,
+    requested_duration_minutes: Minutes,
+    #[serde(default, deserialize_with = "blank_is_absent")]
+    permission_set: Option<PermissionSet>,
+    #[serde(default)]
+    start_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Approve {
+    approver_mm_user_id: MmUserId,
+    approver_email: Email,
+}
+
+#[derive(Deserialize)]
+struct Deny {
+    denier_mm_user_id: MmUserId,
+    denier_email: Email,
+    #[serde(default, deserialize_with = "blank_is_absent")]
+    reason: Option<Text>,
+}
+
+#[derive(Deserialize)]
+struct Act {
+    actor_mm_user_id: MmUserId,
+    actor_email: Email,
+    #[serde(default, deserialize_with = "blank_is_absent")]
+    reason: Option<Text>,
+}
+
+#[derive(Deserialize)]
+struct Extend {
+    actor_mm_user_id: MmUserId,
+    actor_email: Email,
+    additional_minutes: Minutes,
+}
+
+/// A field that is there but says nothing is as good as not there.
+fn blank_is_absent<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.trim().is_empty() => {
+            text.parse().map(Some).map_err(serde::de::Error::custom)
+        }
+        _ => Ok(None),
+    }
+}
+
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRequest>,
+) -> Result<Response, Problem> {
+    let idempotency = idempotency(&call)?;
+    let body: Create = call.json()?;
+    let draft = Draft {
+        id: RequestId::from_uuid(app.service.clock().draw_in_order()),
+        account_id: body.account_id,
+        channel_id: body.channel_id,
+        requester: Person {
+            id: body.requester_mm_user_id,
+            email: body.requester_email,
+        },
+        reason: body.reason,
+        jira: body.jira,
+        duration: body.requested_duration_minutes,
+        permission_set: body.permission_set,
+        start_at: body.start_at,
+    };
+    let service = app.service.clone();
+    let request = app
+        .uncut(async move { service.open(draft, idempotency).await })
+        .await?;
+    Ok(json(201, &RequestObject::from(&request)))
+}
+
+fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Problem> {
+    if !call.headers.contains_key("idempotency-key") {
+        return Ok(None);
+    }
+    let key = call
+        .header("idempotency-key")
+        .filter(|key| (1..=255).contains(&key.len()))
+        .ok_or_else(|| Problem::malformed("Idempotency-Key: one, of 1 to 255 characters"))?;
+    Ok(Some(Idempotency {
+        key: key.to_owned(),
+        fingerprint: call.fingerprint(),
+    }))
+}
+
+pub(super) async fn approve(
+    State(app): State<Arc<App>>,
+    call: Signed<ToApprove>,
+) -> Result<Response, Problem> {
+    let body: Approve = call.json()?;
+    let by = Person {
+        id: body.approver_mm_user_id,
+        email: body.approver_email,
+    };
+    ask(&app, &call, by, Ask::Approve).await
+}
+
+pub(super) async fn deny(
+    State(app): State<Arc<App>>,
+    call: Signed<ToApprove>,
+) -> Result<Response, Problem> {
+    let body: Deny = call.json()?;
+    let by = Person {
+        id: body.denier_mm_user_id,
+        email: body.denier_email,
+    };
+    ask(
+        &app,
+        &call,
+        by,
+        Ask::Deny {
+            reason: body.reason,
+        },
+    )
+    .await
+}
+
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRequest>,
+) -> Result<Response, Problem> {
+    let body: Act = call.json()?;
+    let by = Person {
+        id: body.actor_mm_user_id,
+        email: body.actor_email,
+    };
+    ask(&app, &call, by, Ask::Cancel).await
+}
+
+pub(super) async fn extend(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRequest>,
+) -> Result<Response, Problem> {
+    let body: Extend = call.json()?;
+    let by = Person {
+        id: body.actor_mm_user_id,
+        email: body.actor_email,
+    };
+    ask(
+        &app,
+        &call,
+        by,
+        Ask::Extend {
+            minutes: body.additional_minutes,
+        },
+    )
+    .await
+}
+
+async fn ask<N>(app: &App, call: &Signed<N>, by: Person, ask: Ask) -> Result<Response, Problem> {
+    let handled = app
+        .handle(call.request_id()?, Command::Asked { by, ask })
+        .await?;
+    Ok(json(200, &RequestObject::from(&handled.request)))
+}
+
+/// 200 means gone. Until AWS shows that, the answer waits, and then says that it goes on.
+pub(super) async fn revoke(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRevoke>,
+) -> Result<Response, Problem> {
+    let id = call.request_id()?;
+    let body: Act = call.json()?;
+    let by = Person {
+        id: body.actor_mm_user_id,
+        email: body.actor_email,
+    };
+    let ask = Ask::Revoke {
+        reason: body.reason,
+    };
+    let deadline = app.service.clock().now() + REVOKE_PATIENCE;
+    let begun = app.handle(id, Command::Asked { by, ask }).await?.request;
+    let followed = tokio::select! {
+        followed = app.service.follow(id, deadline) => followed?,
+        () = app.stop.cancelled() => begun,
+    };
+    match Revoked::of(followed) {
+        Revoked::Gone(request) => Ok(json(200, &RequestObject::from(&request))),
+        Revoked::Going(request) => {
+            let message = "AWS has not confirmed the removal yet; it goes on until AWS has, \
+                           and GET /requests/{id} shows how far it is";
+            let object = RequestObject {
+                message: Some(message),
+                ..(&request).into()
+            };
+            Ok(json(202, &object))
+        }
+        Revoked::Not(request) => {
+            let object = RequestObject::from(&request);
+            let why = object.error_details.map_or("", Text::as_str);
+            let message = format!("this request is {}, not REVOKED: {why}", request.status());
+            Err(Problem::new(Code::WrongState, message))
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRead>,
+) -> Result<Response, Problem> {
+    let request = app.service.request(call.request_id()?).await?;
+    Ok(json(200, &RequestObject::from(&request)))
+}
+
+/// A request's history, or with `config#<channel_id>` that of a channel's configuration.
+pub(super) async fn audit(
+    State(app): State<Arc<App>>,
+    call: Signed<ToRead>,
+) -> Result<Response, Problem> {
+    let segment = call.path.split('/').nth(2).unwrap_or_default();
+    let unknown = || Problem::new(Code::Unknown, "there is no such history");
+    let key: AuditKey = signature::percent_decoded(segment)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(unknown)?;
+    let events = app.service.store().audit(&key).await?;
+    if events.is_empty() {
+        return Err(unknown());
+    }
+    Ok(json(200, &events))
+}

@@ -1,0 +1,343 @@
+//! From raw bytes to a call that is signed, fresh, never seen before, and allowed.
+//!
+//! A handler that takes a `Signed<Scope>` cannot be reached in any other way. What is
+//! wrong with a signature is counted and logged, and never told.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, Method, header};
+use bytes::BytesMut;
+use serde::de::DeserializeOwned;
+
+use super::App;
+use super::reply::Problem;
+use crate::code::Code;
+use crate::config::{Key, Scope};
+use crate::domain::{Millis, RequestId};
+use crate::signature::{self, Message, Scheme};
+use crate::store::{Freshness, StoreError};
+
+pub const MOST_BYTES: usize = 64 * 1024;
+const MOST_DRAINED: usize = 8 * 1024 * 1024;
+/// Ten minutes and the width of the window: no accepted timestamp outlives its nonce.
+const NONCE_KEPT: Millis = Millis::seconds(960);
+const BODY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The scope that a route needs, as a type: it cannot be forgotten.
+pub trait Needs: Send + 'static {
+    const SCOPE: Scope;
+}
+
+macro_rules! needs {
+    ($($name:ident => $scope:ident),+) => {
+        $(#[derive(Debug)]
+        pub struct $name;
+        impl Needs for $name {
+            const SCOPE: Scope = Scope::$scope;
+        })+
+    };
+}
+needs!(
+    ToRequest => Request,
+    ToApprove => Approve,
+    ToRevoke => Revoke,
+    ToConfigure => Config,
+    ToRead => Read
+);
+
+/// A verified call.
+#[derive(Debug)]
+pub struct Signed<N> {
+    pub key_id: String,
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
+    body: Bytes,
+    needs: PhantomData<N>,
+}
+
+/// Why a signature was refused. For the log and the metrics alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsigned {
+    Header,
+    UnknownKey,
+    Signature,
+    SchemeNotAllowed,
+    KeyExpired,
+    Stale,
+    Replayed,
+}
+
+impl Unsigned {
+    pub const ALL: [Self; 7] = [
+        Self::Header,
+        Self::UnknownKey,
+        Self::Signature,
+        Self::SchemeNotAllowed,
+        Self::KeyExpired,
+        Self::Stale,
+        Self::Replayed,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::UnknownKey => "unknown_key",
+            Self::Signature => "signature",
+            Self::SchemeNotAllowed => "scheme_not_allowed",
+            Self::KeyExpired => "key_expired",
+            Self::Stale => "stale",
+            Self::Replayed => "replayed",
+        }
+    }
+}
+
+enum Refused {
+    Unsigned(Unsigned),
+    Store(StoreError),
+}
+
+impl<N: Needs> FromRequest<Arc<App>> for Signed<N> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let body = read(&parts.headers, body).await?;
+        let query = parts.uri.query().unwrap_or_default();
+        let call = Call {
+            method: &parts.method,
+            path: parts.uri.path(),
+            query,
+            body: &body,
+        };
+        let (key_id, key) = match check(app, &parts.headers, &call).await {
+            Ok(key) => key,
+            Err(Refused::Store(error)) => return Err(error.into()),
+            Err(Refused::Unsigned(why)) => {
+                super::ops::count_unsigned(why);
+                let (reason, path) = (why.as_str(), parts.uri.path());
+                tracing::warn!(reason, path, "a call was not accepted as signed");
+                return Err(Problem::new(
+                    Code::Unsigned,
+                    "the call is not signed as it must be",
+                ));
+            }
+        };
+        if !key.scopes.contains(&N::SCOPE) {
+            let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
+            return Err(Problem::new(Code::NotAllowed, message));
+        }
+        Ok(Self {
+            key_id,
+            path: parts.uri.path().to_owned(),
+            query: query.to_owned(),
+            headers: parts.headers,
+            body,
+            needs: PhantomData,
+        })
+    }
+}
+
+struct Call<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: &'a str,
+    body: &'a [u8],
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    match tokio::time::timeout(BODY_PATIENCE, collect(body, announced.unwrap_or(0))).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            let message = format!("a body may have at most {MOST_BYTES} bytes");
+            Err(Problem::new(Code::TooLarge, message))
+        }
+        Ok(Err(error)) => Err(Problem::malformed(format!(
+            "the body could not be read: {error}"
+        ))),
+        Err(_) => Err(Problem::malformed("the body did not arrive in time")),
+    }
+}
+
+/// The whole body, or none if it is too large. One that is too large is read on for a
+/// while and thrown away: whoever is still sending does not hear an answer.
+async fn collect(mut body: Body, announced: usize) -> Result<Option<Bytes>, axum::Error> {
+    let mut whole = BytesMut::with_capacity(announced.min(MOST_BYTES));
+    let mut size = 0;
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        size += data.len();
+        if size <= MOST_BYTES {
+            whole.extend_from_slice(&data);
+        } else if size > MOST_DRAINED {
+            break;
+        }
+    }
+    let fits = size.max(announced) <= MOST_BYTES;
+    Ok(fits.then(|| whole.freeze()))
+}
+
+async fn check(
+    app: &App,
+    headers: &HeaderMap,
+    call: &Call<'_>,
+) -> Result<(String, Arc<Key>), Refused> {
+    let no = |why| Err(Refused::Unsigned(why));
+    let (Some(key_id), Some(timestamp), Some(nonce), Some(mac)) = (
+        only(headers, "x-jit-keyid"),
+        only(headers, "x-jit-timestamp"),
+        only(headers, "x-jit-nonce").filter(|nonce| (1..=128).contains(&nonce.len())),
+        only(headers, "x-jit-signature"),
+    ) else {
+        return no(Unsigned::Header);
+    };
+    // The key that is named, and no other.
+    let Some(key) = app.keyring.key(key_id) else {
+        return no(Unsigned::UnknownKey);
+    };
+    let message = Message {
+        key_id,
+        timestamp,
+        nonce,
+        method: call.method.as_str(),
+        path: call.path,
+        query: call.query,
+        body: call.body,
+    };
+    let Ok(scheme) = signature::verify(&key.secret, &message, mac) else {
+        return no(Unsigned::Signature);
+    };
+    if key.require_v2 && scheme != Scheme::V2 {
+        return no(Unsigned::SchemeNotAllowed);
+    }
+    let now = app.service.clock().now();
+    if key.expires.is_some_and(|end| end <= now) {
+        return no(Unsigned::KeyExpired);
+    }
+    if !signature::is_fresh(timestamp, now) {
+        return no(Unsigned::Stale);
+    }
+    match app
+        .service
+        .store()
+        .spend_nonce(nonce, now, now + NONCE_KEPT)
+        .await
+    {
+        Ok(Freshness::Fresh) => Ok((key_id.to_owned(), key)),
+        Ok(Freshness::Spent) => no(Unsigned::Replayed),
+        Err(error) => Err(Refused::Store(error)),
+    }
+}
+
+/// A header that is there exactly once, in plain text.
+fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+impl<N> Signed<N> {
+    /// The body as what it must be; what is wrong with it is said by field.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        self.check_content_type()?;
+        let mut reader = serde_json::Deserializer::from_slice(&self.body);
+        let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            let what = said(&error.into_inner());
+            Problem::malformed(match path.as_str() {
+                "." => format!("the body is not what it must be: {what}"),
+                field => format!("{field}: {what}"),
+            })
+        })?;
+        reader
+            .end()
+            .map_err(|_| Problem::malformed("the body goes on after its JSON object"))?;
+        Ok(value)
+    }
+
+    fn check_content_type(&self) -> Result<(), Problem> {
+        let Some(kind) = self.headers.get(header::CONTENT_TYPE) else {
+            return Ok(());
+        };
+        let kind = kind.to_str().unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("application/json") {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::NotJson,
+            "send Content-Type: application/json",
+        ))
+    }
+
+    /// The id in `/requests/{id}/…`. What is no id names no request.
+    pub fn request_id(&self) -> Result<RequestId, Problem> {
+        let text = self.path.split('/').nth(2).unwrap_or_default();
+        text.parse().map_err(|_| {
+            Problem::new(
+                Code::Unknown,
+                "there is no such request; an id looks like a UUID",
+            )
+        })
+    }
+
+    /// A header for a handler, if it is there exactly once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        only(&self.headers, name)
+    }
+
+    /// What makes this call another than the next one with the same key.
+    pub fn fingerprint(&self) -> String {
+        use sha2::{Digest, Sha256};
+        hex::encode(Sha256::digest(&self.body))
+    }
+}
+
+/// A field is found by its name; where it stands helps only if it is no JSON at all.
+fn said(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match (error.is_data(), text.find(" at line ")) {
+        (true, Some(place)) => text[..place].to_owned(),
+        _ => text,
+    }
+}
+
+/// The keys as they are now; a rotation replaces them whole.
+#[derive(Debug)]
+pub struct Keyring {
+    keys: RwLock<Arc<BTreeMap<String, Arc<Key>>>>,
+}
+
+impl Keyring {
+    pub fn new(keys: BTreeMap<String, Key>) -> Self {
+        let keyring = Self {
+            keys: RwLock::default(),
+        };
+        keyring.replace(keys);
+        keyring
+    }
+
+    pub fn replace(&self, keys: BTreeMap<String, Key>) {
+        let keys = keys
+            .into_iter()
+            .map(|(id, key)| (id, Arc::new(key)))
+            .collect();
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
+    pub fn key(&self, id: &str) -> Option<Arc<Key>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(id).cloned()
+    }
+}

@@ -1,0 +1,195 @@
+//! One process: every room put together, started in order and stopped in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+use crate::access::sandbox::Sandbox;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError};
+use crate::domain::Millis;
+use crate::http::listen::{HEAD_PATIENCE, listen};
+use crate::http::signed::Keyring;
+use crate::http::{App, router};
+use crate::service::{Announce, Service};
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+use crate::worker::Worker;
+use crate::worker::postman::Postman;
+use crate::worker::webhook::WebhookReceiver;
+
+const TIDY_EVERY: Millis = Millis::minutes(1);
+const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
+/// Within the ten seconds that a process has between SIGTERM and SIGKILL.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(8);
+
+/// A process that serves.
+#[derive(Debug)]
+pub struct Running {
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Store(#[from] crate::store::sqlite::OpenError),
+    #[error("the simulated Identity Center cannot keep its state: {0}")]
+    Sandbox(#[from] crate::access::sandbox::SandboxError),
+    #[error("server.listen: cannot listen on {address}: {why}; choose another address")]
+    Listen { address: SocketAddr, why: io::Error },
+    #[error("webhook: {0}")]
+    Webhook(#[from] reqwest::Error),
+}
+
+/// How the configuration is read again when its files change.
+pub type Reload = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+pub async fn start(
+    config: Config,
+    reload: Reload,
+    metrics: PrometheusHandle,
+) -> Result<Running, StartError> {
+    config.check_supported()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path)?);
+    let access: Arc<dyn Access> = Arc::new(Sandbox::open(config.sandbox_options(), clock.clone())?);
+    let receiver = match config.webhook() {
+        Some(webhook) => Some(Arc::new(WebhookReceiver::new(webhook, clock.clone())?)),
+        None => None,
+    };
+    let announce = match receiver {
+        Some(_) => Announce::ToWebhook,
+        None => Announce::ToNobody,
+    };
+    let service = Arc::new(Service::new(store, clock, config.policy(), announce));
+    let keyring = Arc::new(Keyring::new(config.keys.clone()));
+    let listener = bind(config.server.listen).await?;
+    let address = listener.local_addr().map_err(|why| StartError::Listen {
+        address: config.server.listen,
+        why,
+    })?;
+
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn({
+        let (worker, stop) = (Worker::new(service.clone(), access), stop.clone());
+        async move { worker.run(stop).await }
+    });
+    if let Some(receiver) = receiver {
+        let (postman, stop) = (Postman::new(service.clone(), receiver), stop.clone());
+        tasks.spawn(async move { postman.run(stop).await });
+    }
+    tasks.spawn(tidy_up(service.clone(), stop.clone()));
+    tasks.spawn(watch_keys(
+        config.files.clone(),
+        reload,
+        keyring.clone(),
+        stop.clone(),
+    ));
+    let app = Arc::new(App::new(service, keyring, metrics, stop.clone()));
+    tasks.spawn(answer(listener, app, stop.clone()));
+    tasks.close();
+    Ok(Running {
+        address,
+        stop,
+        tasks,
+    })
+}
+
+impl Running {
+    /// Takes no more calls, lets go of what cannot be finished soon, and returns when all
+    /// is still. What is left is due, and found by whoever comes next.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(PATIENCE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("stopped with work under way; it is found again at the next start");
+        }
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|why| StartError::Listen { address, why })
+}
+
+async fn answer(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
+    listen(listener, router(app.clone()), HEAD_PATIENCE, stop).await;
+    app.tasks.close();
+    app.tasks.wait().await;
+}
+
+async fn tidy_up(service: Arc<Service>, stop: CancellationToken) {
+    let clock = service.clock();
+    while !stop.is_cancelled() {
+        if let Err(error) = service.store().tidy(clock.now()).await {
+            tracing::error!(%error, "old nonces and answers could not be removed");
+        }
+        tokio::select! {
+            () = clock.wait_until(clock.now() + TIDY_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+/// Keys are rotated without a restart: a change of the files, or SIGHUP, is enough. A
+/// configuration that cannot be read leaves the keys as they are.
+async fn watch_keys(
+    files: Vec<PathBuf>,
+    reload: Reload,
+    keyring: Arc<Keyring>,
+    stop: CancellationToken,
+) {
+    let mut hangup = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            return tracing::error!(%error, "SIGHUP cannot be heard; keys stay as they are");
+        }
+    };
+    let clock = SystemClock;
+    let (mut files, mut seen) = (files.clone(), changed_at(&files));
+    loop {
+        let asked = tokio::select! {
+            rung = hangup.recv() => rung.is_some(),
+            () = clock.wait_until(clock.now() + LOOK_AT_KEYS_EVERY) => false,
+            () = stop.cancelled() => return,
+        };
+        let now = changed_at(&files);
+        if !asked && now == seen {
+            continue;
+        }
+        seen = now;
+        match reload() {
+            Ok(config) => {
+                tracing::info!(keys = config.keys.len(), "keys read again");
+                keyring.replace(config.keys.clone());
+                files.clone_from(&config.files);
+                seen = changed_at(&files);
+            }
+            Err(error) => tracing::error!(%error, "configuration not read again; the keys stay"),
+        }
+    }
+}
+
+/// What changes when a file does: when it was written, and how long it is.
+fn changed_at(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
+    let look = |file: &PathBuf| {
+        let found = std::fs::metadata(file).ok()?;
+        Some((found.modified().ok()?, found.len()))
+    };
+    files.iter().map(look).collect()
+}

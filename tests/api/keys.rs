@@ -1,0 +1,198 @@
+//! What a key may do, and until when.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::common::{Caller, Jit, PATIENCE, Setup, Signing, nonce, now};
+
+fn key(id: &str, more: &str) -> String {
+    format!("[keys.{id}]\nsecret = \"{}\"\n{more}\n", secret(id))
+}
+
+fn secret(id: &str) -> String {
+    format!("the-secret-of-{id}-0123456789abcdef")
+}
+
+fn caller(jit: &Jit, id: &str) -> Caller {
+    Caller::new(&jit.url, id, &secret(id))
+}
+
+// CONTRACT §3: every scope opens its own routes and no other.
+#[tokio::test]
+async fn a_key_does_what_its_scopes_say_and_nothing_else() {
+    let scopes = ["request", "approve", "revoke", "config", "read"];
+    let more: String = scopes
+        .iter()
+        .map(|scope| key(scope, &format!("scopes = [\"{scope}\"]")))
+        .collect();
+    let jit = Setup {
+        more,
+        ..Setup::default()
+    }
+    .start();
+    for route in jit::http::ROUTES {
+        let Some(needed) = route.scope else { continue };
+        let path = route
+            .path
+            .replace("{id}", "a1b2c3d4-e5f6-7890-abcd-ef1234567890");
+        for scope in scopes {
+            let body = if route.method == "POST" { "{}" } else { "" };
+            let reply = caller(&jit, scope).call(route.method, &path, body).await;
+            let may = scope == needed.as_str();
+            assert_eq!(
+                reply.status != 403,
+                may,
+                "{} {path} with {scope}: {reply:?}",
+                route.method
+            );
+            if !may {
+                let told = reply.is(403);
+                assert!(
+                    told["message"].as_str().unwrap().contains(needed.as_str()),
+                    "{told}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_can_be_for_v2_alone_and_can_end() {
+    let more = [
+        key("modern", "require_v2 = true"),
+        key("over", "expires = \"2020-01-01\""),
+        key("lasting", "expires = 2999-12-31T00:00:00Z"),
+    ]
+    .concat();
+    let jit = Setup {
+        more,
+        ..Setup::default()
+    }
+    .start();
+    let path = "/config/accounts";
+    let query = "?channel_id=town";
+    let modern = caller(&jit, "modern");
+    modern.get(&format!("{path}{query}")).await.is(401);
+    let secret = secret("modern");
+    let signing = Signing {
+        key_id: "modern",
+        secret: &secret,
+        timestamp: now(),
+        nonce: nonce(),
+    };
+    let mac = signing.v2("GET", path, "channel_id=town", b"");
+    let headers = signing.headers(mac);
+    modern
+        .send("GET", &format!("{path}{query}"), headers, vec![])
+        .await
+        .is(200);
+    caller(&jit, "over")
+        .get(&format!("{path}{query}"))
+        .await
+        .is(401);
+    caller(&jit, "lasting")
+        .get(&format!("{path}{query}"))
+        .await
+        .is(200);
+}
+
+// G16: each key signs and verifies under its own id; a new one comes without a restart,
+// and an old one goes.
+#[tokio::test]
+async fn keys_are_rotated_without_a_restart() {
+    let before = Setup {
+        more: key("old", ""),
+        ..Setup::default()
+    };
+    let jit = before.start();
+    let path = "/config/accounts?channel_id=town";
+    caller(&jit, "old").get(path).await.is(200);
+    caller(&jit, "new").get(path).await.is(401);
+
+    let both = Setup {
+        more: key("old", "") + &key("new", ""),
+        ..Setup::default()
+    };
+    both.write(jit.folder.path());
+    hang_up(&jit);
+    until(&jit, "new", 200).await;
+    caller(&jit, "old").get(path).await.is(200);
+
+    // Without a signal, too: the file is looked at.
+    Setup {
+        more: key("new", ""),
+        ..Setup::default()
+    }
+    .write(jit.folder.path());
+    until(&jit, "old", 401).await;
+    caller(&jit, "new").get(path).await.is(200);
+
+    // What cannot be read changes nothing.
+    std::fs::write(jit.folder.path().join("jit.toml"), "[keys.new]\nsecret = 5").unwrap();
+    hang_up(&jit);
+    jit.logs("keys.new.secret");
+    caller(&jit, "new").get(path).await.is(200);
+    assert!(
+        !jit.log().contains(&secret("new")),
+        "a secret is in the log"
+    );
+}
+
+fn hang_up(jit: &Jit) {
+    let sent = std::process::Command::new("kill")
+        .args(["-HUP", &jit.pid().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+async fn until(jit: &Jit, id: &str, status: u16) {
+    let begun = Instant::now();
+    while caller(jit, id)
+        .get("/config/accounts?channel_id=town")
+        .await
+        .status
+        != status
+    {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{id} never answers {status}: {}",
+            jit.log()
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+// G11: who may revoke and bind is the key's scope, and narrower with policy.admins.
+#[tokio::test]
+async fn named_admins_are_the_only_ones() {
+    let more = "[policy]\nadmins = [\"root\", \"Sec@Example.com\"]\n".to_owned();
+    let jit = Setup {
+        more,
+        ..Setup::default()
+    }
+    .start();
+    let plain = jit.caller();
+    let bind = |who: &str| {
+        json!({"channel_id": "town-square", "account_id": "111122223333",
+               "actor_mm_user_id": who, "actor_email": format!("{who}@example.com")})
+    };
+    let anybody = json!({"channel_id": "town-square", "account_id": "111122223333"});
+    plain.post("/config/bind", &anybody).await.is(403);
+    plain.post("/config/bind", &bind("bob")).await.is(403);
+    plain.post("/config/bind", &bind("root")).await.is(200);
+    let approvers = json!({"channel_id": "town-square", "approver_ids": ["bob"],
+                           "actor_mm_user_id": "x", "actor_email": "sec@example.com"});
+    plain.post("/config/approvers", &approvers).await.is(200);
+
+    let id = plain.request_with(json!({})).await;
+    plain.approve(&id).await.is(200);
+    plain.until(&id, "GRANTED").await;
+    let path = format!("/requests/{id}/revoke");
+    let by =
+        |who: &str| json!({"actor_mm_user_id": who, "actor_email": format!("{who}@example.com")});
+    plain.post(&path, &by("mallory")).await.is(403);
+    assert_eq!(plain.show(&id).await["status"], "GRANTED");
+    plain.post(&path, &by("sec")).await.is(200);
+}

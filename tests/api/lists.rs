@@ -1,0 +1,135 @@
+//! GET /requests: every filter together, pages that cannot be forged.
+
+use serde_json::json;
+
+use crate::common::{Caller, Setup};
+
+async fn ids(caller: &Caller, query: &str) -> Vec<String> {
+    let page = caller.get(&format!("/requests?{query}")).await.is(200);
+    let items = page["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| item["request_id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+// G17
+#[tokio::test]
+async fn filters_hold_together_and_what_is_no_filter_is_refused() {
+    let (_jit, caller) = Setup::default().bound().await;
+    let alice = caller.request().await;
+    let dave = caller
+        .request_with(
+            json!({"requester_mm_user_id": "dave", "requester_email": "Dave@Example.com"}),
+        )
+        .await;
+    caller.deny(&dave).await.is(200);
+    let here = "channel_id=town-square";
+    assert_eq!(ids(&caller, here).await, [dave.clone(), alice.clone()]);
+    assert_eq!(
+        ids(&caller, &format!("{here}&status=DENIED")).await,
+        std::slice::from_ref(&dave)
+    );
+    assert_eq!(
+        ids(&caller, "requester_email=dave%40example.com").await,
+        std::slice::from_ref(&dave)
+    );
+    let both = format!("{here}&status=PENDING&requester_email=dave@example.com");
+    assert!(ids(&caller, &both).await.is_empty());
+    assert_eq!(
+        ids(&caller, &format!("request_id={alice}")).await,
+        std::slice::from_ref(&alice)
+    );
+    assert_eq!(
+        ids(&caller, "start_date=2020-01-01&end_date=2999-12-31")
+            .await
+            .len(),
+        2
+    );
+    assert!(ids(&caller, "end_date=2020-01-01").await.is_empty());
+    let page = caller
+        .get(&format!("/requests?{here}&status=DENIED"))
+        .await
+        .is(200);
+    assert_eq!(
+        page["filters"],
+        json!({"channel_id": "town-square", "status": "DENIED"})
+    );
+    assert!(page.get("next_token").is_none());
+
+    for query in [
+        "",
+        "limit=5",
+        "status=granted",
+        "status=GONE",
+        "account_id=5",
+        "request_id=x",
+        "start_date=yesterday",
+        "channel_id=",
+        "channel_id=a&channel_id=b",
+        "chanel_id=a",
+        "channel_id=a&limit=0",
+        "channel_id=a&limit=201",
+        "channel_id=a&limit=x",
+        "channel_id=%zz",
+        "channel_id=a&next_token=x",
+    ] {
+        caller.get(&format!("/requests?{query}")).await.is(400);
+    }
+}
+
+#[tokio::test]
+async fn pages_meet_and_tokens_cannot_be_forged() {
+    let more = "[keys.other]\nsecret = \"another-secret-another-secret-aa\"\n".to_owned();
+    let (jit, caller) = Setup {
+        more,
+        ..Setup::default()
+    }
+    .bound()
+    .await;
+    let mut made = Vec::new();
+    for _ in 0..7 {
+        made.push(caller.request().await);
+    }
+    made.reverse();
+    let mut seen = Vec::new();
+    let mut query = "channel_id=town-square&limit=3".to_owned();
+    let mut tokens = Vec::new();
+    loop {
+        let page = caller.get(&format!("/requests?{query}")).await.is(200);
+        seen.extend(
+            page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["request_id"].as_str().unwrap().to_owned()),
+        );
+        let Some(token) = page["next_token"].as_str() else {
+            break;
+        };
+        tokens.push(token.to_owned());
+        query = format!("channel_id=town-square&limit=3&next_token={token}");
+    }
+    assert_eq!((seen, tokens.len()), (made, 2));
+
+    let token = &tokens[0];
+    let mut altered = token.clone().into_bytes();
+    altered[4] = if altered[4] == b'A' { b'B' } else { b'A' };
+    let altered = String::from_utf8(altered).unwrap();
+    for forged in [altered.as_str(), &token[1..], "AAAA", ""] {
+        let query = format!("/requests?channel_id=town-square&next_token={forged}");
+        caller.get(&query).await.is(400);
+    }
+    // Good for these filters and this key alone.
+    caller
+        .get(&format!("/requests?status=PENDING&next_token={token}"))
+        .await
+        .is(400);
+    let other = Caller::new(&jit.url, "other", "another-secret-another-secret-aa");
+    other
+        .get(&format!(
+            "/requests?channel_id=town-square&next_token={token}"
+        ))
+        .await
+        .is(400);
+}

@@ -1,0 +1,14 @@
+//! The HTTP API from outside: the real binary, real sockets, real signatures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod configuration;
+mod input;
+mod keys;
+mod life;
+mod lists;
+mod notices;
+mod operation;
+mod signing;

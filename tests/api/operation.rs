@@ -1,0 +1,201 @@
+//! How it starts, stops, fails and is watched.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::common::{Jit, PATIENCE, Setup, binary, wanted};
+
+#[tokio::test]
+async fn it_stops_cleanly_when_asked_and_loses_nothing() {
+    let (jit, caller) = Setup {
+        latency_ms: 1500,
+        ..Setup::default()
+    }
+    .bound()
+    .await;
+    let id = caller.request().await;
+    caller.approve(&id).await.is(200);
+    // In the middle of the grant.
+    let (status, took, folder) = jit.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let jit = Jit::start_in(folder);
+    jit.caller().until(&id, "GRANTED").await;
+    let kinds = jit.caller().kinds(&id).await;
+    assert_eq!(kinds, ["REQUESTED", "APPROVED", "ASSIGNING", "GRANTED"]);
+}
+
+// P8, T3: an expiry that fell due while nothing ran is found on start.
+#[tokio::test]
+async fn what_fell_due_while_it_was_down_is_done_on_start() {
+    let (jit, caller) = Setup::default().bound().await;
+    let id = caller.granted().await;
+    let folder = jit.kill();
+    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
+    // As if the hour had passed: the duty and the end lie in the past.
+    let doc: String = db
+        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
+        .unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&doc).unwrap();
+    record["granted"]["until"] = record["granted"]["from"].clone();
+    record["due_at"] = record["granted"]["from"].clone();
+    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1, written_end_at = 1";
+    db.execute(sql, [record.to_string()]).unwrap();
+    drop(db);
+    let jit = Jit::start_in(folder);
+    jit.caller().until(&id, "EXPIRED").await;
+}
+
+// The runbook's own statement, on the table itself.
+#[tokio::test]
+async fn a_status_changed_in_the_table_is_noticed_and_made_true() {
+    let (jit, caller) = Setup::default().bound().await;
+    let id = caller.granted().await;
+    let db = rusqlite::Connection::open(jit.database()).unwrap();
+    let sql = "UPDATE jit_requests SET status = 'REVOKED', revoked_at = '2026-01-15T10:00:00Z'
+               WHERE request_id = ?1 AND status = 'GRANTED'";
+    assert_eq!(db.execute(sql, [&id]), Ok(1));
+    assert_eq!(caller.show(&id).await["status"], "REVOKED");
+    let begun = std::time::Instant::now();
+    loop {
+        let kinds = caller.kinds(&id).await;
+        if kinds.last().unwrap() == "REVOKED" {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{kinds:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let events = caller.audit(&id).await;
+    assert_eq!(
+        events.last().unwrap()["details"]["source"],
+        "changed outside jit"
+    );
+    let sandbox = rusqlite::Connection::open(jit.folder.path().join("jit.db.sandbox")).unwrap();
+    let left: i64 = sandbox
+        .query_row("SELECT count(*) FROM assignments", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0, "AWS was made to agree");
+}
+
+#[tokio::test]
+async fn the_figures_that_alarms_need_are_there_from_the_start() {
+    let jit = Setup::default().start();
+    let caller = jit.caller();
+    let text = |reply: crate::common::Reply| {
+        assert!(
+            reply.headers["content-type"]
+                .to_str()
+                .unwrap()
+                .starts_with("text/plain")
+        );
+        reply.text
+    };
+    caller.bind().await;
+    let id = caller.granted().await;
+    caller.revoke(&id).await.is(200);
+    let metrics = text(caller.send("GET", "/metrics", vec![], vec![]).await);
+    for series in [
+        "jit_http_requests_total{method=\"POST\",route=\"/requests\",status=\"201\"} 1",
+        "jit_due_backlog 0",
+        "jit_overdue_grants 0",
+        "jit_live_grants 0",
+        "jit_oldest_undelivered_notice_seconds 0",
+        "jit_parked_notices 0",
+        "jit_store_up 1",
+        "jit_revoke_duration_seconds_count 1",
+    ] {
+        assert!(metrics.contains(series), "{series}: {metrics}");
+    }
+    assert!(!metrics.contains(&id), "what a caller sent is no label");
+}
+
+// A store that cannot be written to is a 503, a clear line in the log, and nothing half done.
+#[tokio::test]
+async fn a_store_that_cannot_be_written_to_is_503() {
+    let (jit, caller) = Setup::default().bound().await;
+    // Somebody else holds the file for longer than jit waits for it.
+    let db = rusqlite::Connection::open(jit.database()).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let told = caller.post("/requests", &wanted(&json!({}))).await;
+    assert!(told.headers.contains_key("retry-after"), "{told:?}");
+    told.is(503);
+    jit.logs("nothing could be written to the store");
+    db.execute_batch("ROLLBACK").unwrap();
+    caller.request().await;
+    let list = caller.get("/requests?channel_id=town-square").await.is(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_cannot_start_says_why_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jit.toml");
+    for (text, names) in [
+        (
+            "[server]\nlisten = \"0.0.0.0:0\"\n[identity_center]\nmode = \"sandbox\"",
+            "server.listen",
+        ),
+        ("[server]\nlissen = 1", "lissen"),
+        (
+            "[keys.a]\nsecret = \"hush\"\n[keys.b]\nsecret = \"hush\"",
+            "keys.b",
+        ),
+        (
+            "[store]\nkind = \"dynamodb\"\n[identity_center]\nmode = \"sandbox\"",
+            "store.kind",
+        ),
+        (
+            "[store]\npath = \"/nowhere/at/all/jit.db\"\n[identity_center]\nmode = \"sandbox\"",
+            "/nowhere",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let ran = binary()
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .output()
+            .unwrap();
+        let told = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{told}");
+        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+        assert!(
+            told.contains(names) && !told.contains("hush"),
+            "{names}: {told}"
+        );
+    }
+    // The environment can say it all.
+    let ran = binary()
+        .args(["config", "check", "-o", "json"])
+        .env("JIT_IDENTITY_CENTER__MODE", "sandbox")
+        .env(
+            "JIT_KEYS__PLUGIN__SECRET",
+            "from-the-environment-0123456789",
+        )
+        .current_dir(folder.path().join(".."))
+        .output()
+        .unwrap();
+    let told = String::from_utf8(ran.stdout).unwrap();
+    assert!(
+        ran.status.success() && told.contains("\"plugin\""),
+        "{told}"
+    );
+    assert!(!told.contains("from-the-environment"), "{told}");
+}
+
+#[test]
+fn two_of_them_do_not_share_a_store() {
+    let jit = Setup::default().start();
+    let ran = binary()
+        .arg("serve")
+        .arg("--config")
+        .arg(jit.folder.path().join("jit.toml"))
+        .output();
+    let ran = ran.unwrap();
+    let told = String::from_utf8(ran.stderr).unwrap();
+    assert!(
+        !ran.status.success() && told.contains("in use by another jit"),
+        "{told}"
+    );
+}

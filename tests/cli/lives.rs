@@ -1,0 +1,168 @@
+//! Requests, from asking to the end.
+
+use serde_json::json;
+
+use crate::Shell;
+use crate::common::{ACCOUNT, CHANNEL, Setup};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_from_request_to_revoke() {
+    let shell = Shell::open();
+    shell.bind();
+    let id = shell.granted().await;
+    shell.run(&["status", &id]).exits(0).tells(&[
+        &id,
+        "GRANTED, 59m",
+        "left",
+        ACCOUNT,
+        "alice@example.com",
+    ]);
+    let status = shell.json(&["status", &id]);
+    assert_eq!(status["status"], "GRANTED");
+    shell
+        .run(&["list", "--channel", CHANNEL, "--status", "GRANTED"])
+        .exits(0)
+        .tells(&["REQUEST", &id, "left", "INC-42: db down"]);
+    let reason = ["--reason", "incident 7", "--as", "sec@example.com"];
+    let revoke: Vec<&str> = ["revoke", &id].into_iter().chain(reason).collect();
+    shell
+        .run(&revoke)
+        .exits(0)
+        .tells(&["REVOKED", "incident 7", "sec"]);
+    // It is over: to revoke it again changes nothing, and is no success.
+    let again = shell.run(&revoke).exits(1).tells(&["REVOKED"]);
+    assert!(again.out.is_empty(), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_ends() {
+    let shell = Shell::open();
+    shell.bind();
+    let denied = shell.request();
+    let words = [
+        "deny",
+        &denied,
+        "--reason",
+        "use readonly",
+        "--as",
+        "bob@example.com",
+    ];
+    shell
+        .run(&words)
+        .exits(0)
+        .tells(&["DENIED", "use readonly"]);
+    let cancelled = shell.request();
+    let words = ["cancel", &cancelled, "--as", "alice@example.com"];
+    shell.run(&words).exits(0).tells(&["CANCELLED"]);
+    let listed = shell.json(&["list", "--account", ACCOUNT, "--limit", "1"]);
+    assert_eq!(listed["items"][0]["request_id"], json!(cancelled));
+    let token = listed["next_token"].as_str().unwrap();
+    let words = ["list", "--account", ACCOUNT, "--next-token", token];
+    let rest = shell.json(&words);
+    assert_eq!(rest["items"][0]["request_id"], json!(denied));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_time_is_asked_for_and_approved() {
+    let shell = Shell::open();
+    shell.bind();
+    let id = shell.granted().await;
+    let words = [
+        "extend",
+        &id,
+        "--minutes",
+        "30",
+        "--as",
+        "alice@example.com",
+    ];
+    shell.run(&words).exits(0).tells(&["extension asked", "30"]);
+    shell
+        .run(&["approve", &id, "--as", "carol@example.com"])
+        .exits(0);
+    shell
+        .run(&["status", &id])
+        .exits(0)
+        .tells(&["GRANTED, 1h 29m"]);
+}
+
+/// Done is said only when it is; --wait waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_takes_long_is_not_called_done() {
+    let shell = Shell::with(&Setup {
+        latency_ms: 13_000,
+        ..Setup::default()
+    });
+    shell.bind();
+    let id = shell.granted().await;
+    let revoke = ["revoke", &id, "--as", "sec@example.com"];
+    shell
+        .run(&revoke)
+        .exits(1)
+        .tells(&["not gone yet", "goes on by itself", "jit status"]);
+    shell
+        .run(&["status", &id])
+        .exits(0)
+        .tells(&["GRANTED, being removed"]);
+    // What goes on can be waited for.
+    let waiting = ["revoke", &id, "--wait", "--as", "sec@example.com"];
+    shell
+        .run(&waiting)
+        .exits(0)
+        .tells(&["still removing", "REVOKED"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_come_and_go() {
+    let shell = Shell::open();
+    shell.bind();
+    let terms = ["--approvals-required", "2", "--max-hours", "2"];
+    let here = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
+    let bind: Vec<&str> = here.into_iter().chain(terms).collect();
+    shell.run(&bind).exits(0).tells(&["bob, carol"]);
+    let accounts = shell.json(&["accounts", "--channel", CHANNEL]);
+    assert_eq!(accounts[0]["max_request_hours"], 2);
+    shell.ok(&["unbind", "--channel", CHANNEL, "--account", ACCOUNT]);
+    shell
+        .run(&["accounts", "--channel", CHANNEL])
+        .exits(0)
+        .tells(&["nothing is bound here"]);
+}
+
+/// The code says what kind of no it was: 1 for jit's, 2 for the words themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_no_is_said_with_its_next_step() {
+    let shell = Shell::open();
+    let unbound = [
+        "request",
+        "--account",
+        ACCOUNT,
+        "--channel",
+        CHANNEL,
+        "--minutes",
+        "60",
+        "--reason",
+        "x",
+        "--as",
+        "alice@example.com",
+    ];
+    shell.run(&unbound).exits(1).tells(&["jit: "]);
+    let nobody = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
+    shell
+        .run(&["status", nobody])
+        .exits(1)
+        .tells(&["there is no request"]);
+    let machine = shell.run(&["status", nobody, "-o", "json"]).exits(1);
+    let error: serde_json::Value = serde_json::from_str(&machine.err).unwrap();
+    assert!(error["message"].is_string() && error["code"].is_string());
+    shell
+        .run(&["approve", nobody])
+        .exits(2)
+        .tells(&["--as EMAIL"]);
+    shell.run(&["aprove"]).exits(2).tells(&["approve"]);
+    shell.run(&[]).exits(2).tells(&["Usage"]);
+    let elsewhere = ["--config", "/nonexistent/jit.toml", "status", nobody];
+    shell
+        .run(&elsewhere)
+        .exits(1)
+        .tells(&["/nonexistent/jit.toml"]);
+}

@@ -1,0 +1,132 @@
+//! Every command of the real binary, as a person and as a program use it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod audit;
+mod lives;
+mod shell;
+mod walk;
+
+use std::process::{Output, Stdio};
+
+use common::{ACCOUNT, CHANNEL, Jit, SECRET, Setup};
+use serde_json::Value;
+
+/// Somebody at a shell, with a jit to talk to.
+pub struct Shell {
+    pub jit: Jit,
+}
+
+impl Shell {
+    pub fn open() -> Self {
+        Self::with(&Setup::default())
+    }
+
+    pub fn with(setup: &Setup) -> Self {
+        let jit = setup.start();
+        Self { jit }
+    }
+
+    pub fn run(&self, words: &[&str]) -> Ran {
+        self.run_with(words, "")
+    }
+
+    pub fn run_with(&self, words: &[&str], input: &str) -> Ran {
+        use std::io::Write;
+        let mut child = common::binary()
+            .args(words)
+            .env("JIT_CONFIG", self.jit.folder.path().join("jit.toml"))
+            .env("JIT_CLIENT__URL", &self.jit.url)
+            .env("JIT_CLIENT__KEY_ID", "plugin")
+            .env("JIT_CLIENT__SECRET", SECRET)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        Ran::new(words, &child.wait_with_output().unwrap())
+    }
+
+    pub fn ok(&self, words: &[&str]) -> String {
+        self.run(words).exits(0).out
+    }
+
+    /// What a program reads.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
+        let out = self.ok(&words);
+        serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}"))
+    }
+
+    pub fn bind(&self) {
+        self.ok(&["bind", "--channel", CHANNEL, "--account", ACCOUNT]);
+        self.ok(&["approvers", "--channel", CHANNEL, "bob", "carol"]);
+    }
+
+    pub fn request(&self) -> String {
+        let words = [
+            "request",
+            "--account",
+            ACCOUNT,
+            "--channel",
+            CHANNEL,
+            "--minutes",
+            "60",
+            "--reason",
+            "INC-42: db down",
+            "--as",
+            "alice@example.com",
+        ];
+        let created = self.json(&words);
+        created["request_id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn granted(&self) -> String {
+        let id = self.request();
+        self.ok(&["approve", &id, "--as", "bob@example.com"]);
+        self.jit.caller().until(&id, "GRANTED").await;
+        id
+    }
+}
+
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+    words: String,
+}
+
+impl Ran {
+    pub fn new(words: &[&str], output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+            words: words.join(" "),
+        }
+    }
+
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "jit {}: {self:?}", self.words);
+        if code != 0 {
+            assert!(!self.err.is_empty(), "jit {} fails in silence", self.words);
+        }
+        self
+    }
+
+    /// Each of these is said.
+    pub fn tells(self, words: &[&str]) -> Self {
+        for word in words {
+            let said = self.out.contains(word) || self.err.contains(word);
+            assert!(said, "jit {}: no {word:?} in {self:?}", self.words);
+        }
+        self
+    }
+}

@@ -1,0 +1,54 @@
+//! `jit sandbox`: from nothing to a revoked request in one command.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use crate::Ran;
+use crate::common::binary;
+
+#[test]
+fn one_request_is_walked_through_its_life() {
+    let words = ["sandbox", "--once"];
+    let output = binary().args(words).output().unwrap();
+    let ran = Ran::new(&words, &output).exits(0);
+    // In this order, each step and what the channel hears of it.
+    let mut rest = ran.out.as_str();
+    for step in [
+        "request", "PENDING", "approve", "GRANTED", "revoke", "REVOKED",
+    ] {
+        let Some(at) = rest.find(step) else {
+            panic!("no {step:?} in the rest of {}", ran.out);
+        };
+        rest = &rest[at..];
+    }
+}
+
+#[test]
+fn afterwards_it_serves_until_it_is_stopped() {
+    let mut child = binary()
+        .arg("sandbox")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    loop {
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line).unwrap();
+        assert!(read > 0, "it ended: {said}");
+        said.push_str(&line);
+        if said.contains("REVOKED") && line.contains("Ctrl-C") {
+            break;
+        }
+    }
+    let stop = std::process::Command::new("kill")
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
+    assert!(stop.success());
+    let status = child.wait().unwrap();
+    let mut err = String::new();
+    child.stderr.unwrap().read_to_string(&mut err).unwrap();
+    assert!(status.success(), "{status}: {err}");
+}

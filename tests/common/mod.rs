@@ -1,0 +1,575 @@
+//! The real binary, a caller who signs, and a channel that hears.
+#![allow(dead_code)] // each target uses its part
+
+pub mod cast;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const HOOK_SECRET: &str = "fedcba9876543210fedcba9876543210";
+pub const ACCOUNT: &str = "111122223333";
+pub const CHANNEL: &str = "town-square";
+/// Only a hang is this slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Jit {
+    child: Child,
+    pub url: String,
+    pub folder: Arc<tempfile::TempDir>,
+    log: Arc<(Mutex<String>, Condvar)>,
+}
+
+/// What a configuration is written from.
+pub struct Setup {
+    pub latency_ms: u32,
+    /// More lines of its section.
+    pub sandbox: String,
+    pub more: String,
+    pub webhook: Option<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            latency_ms: 20,
+            sandbox: String::new(),
+            more: String::new(),
+            webhook: None,
+        }
+    }
+}
+
+impl Setup {
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let store = folder.join("jit.db");
+        let webhook = self.webhook.as_ref().map_or_else(String::new, |url| {
+            format!("[webhook]\nurl = \"{url}/plugins/com.example.jit/webhook\"\nsecret = \"{HOOK_SECRET}\"\n")
+        });
+        let text = format!(
+            r#"
+[server]
+listen = "127.0.0.1:0"
+[store]
+path = "{store}"
+[identity_center]
+mode = "sandbox"
+[sandbox]
+latency_ms = {latency}
+{sandbox}
+[permission_sets]
+admin = "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111"
+readonly = "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-2222222222222222"
+[keys.plugin]
+secret = "{SECRET}"
+{webhook}
+{more}
+"#,
+            store = store.display(),
+            latency = self.latency_ms,
+            sandbox = self.sandbox,
+            more = self.more,
+        );
+        let file = folder.join("jit.toml");
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// Started, with an account bound and somebody to approve.
+    pub async fn bound(&self) -> (Jit, Caller) {
+        let jit = self.start();
+        let caller = jit.caller();
+        caller.bind().await;
+        (jit, caller)
+    }
+
+    pub fn start(&self) -> Jit {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        self.write(folder.path());
+        Jit::start_in(folder)
+    }
+}
+
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("JIT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Jit {
+    pub fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
+        let mut child = binary()
+            .arg("serve")
+            .arg("--config")
+            .arg(folder.path().join("jit.toml"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                sink.0.lock().unwrap().push_str(&(line + "\n"));
+                sink.1.notify_all();
+            }
+        });
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut first)
+            .unwrap();
+        let Some(at) = first.find("http://") else {
+            let status = child.wait().unwrap();
+            panic!(
+                "jit did not start ({status}): {first} {}",
+                log.0.lock().unwrap()
+            );
+        };
+        let url = first[at..].split_whitespace().next().unwrap().to_owned();
+        Self {
+            child,
+            url,
+            folder,
+            log,
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.0.lock().unwrap().clone()
+    }
+
+    /// Waits until its log says so.
+    pub fn logs(&self, word: &str) {
+        let (log, more) = &*self.log;
+        let log = log.lock().unwrap();
+        let without = |log: &mut String| !log.contains(word);
+        let (log, waited) = more.wait_timeout_while(log, PATIENCE, without).unwrap();
+        assert!(!waited.timed_out(), "no {word:?} in the log: {log}");
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9, and a new one on the same store.
+    pub fn kill(mut self) -> Arc<tempfile::TempDir> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.folder.clone()
+    }
+
+    /// SIGTERM, as an operator or systemd would.
+    pub fn terminate(mut self) -> (std::process::ExitStatus, Duration, Arc<tempfile::TempDir>) {
+        let asked = Instant::now();
+        let sent = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let status = self.child.wait().unwrap();
+        (status, asked.elapsed(), self.folder.clone())
+    }
+
+    pub fn caller(&self) -> Caller {
+        Caller::new(&self.url, "plugin", SECRET)
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("jit.db")
+    }
+}
+
+impl Drop for Jit {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[derive(Clone)]
+pub struct Caller {
+    pub url: String,
+    pub key_id: String,
+    pub secret: String,
+    client: reqwest::Client,
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The status, and that what is not a success has the shape of an error.
+    pub fn is(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        let value = self.json();
+        if status >= 400 {
+            assert!(
+                value["message"].is_string() && value["code"].is_string(),
+                "{self:?}"
+            );
+        }
+        value
+    }
+}
+
+/// The four headers, v1 or v2, made here from CONTRACT and from nothing of jit's.
+pub struct Signing<'a> {
+    pub key_id: &'a str,
+    pub secret: &'a str,
+    pub timestamp: i64,
+    pub nonce: String,
+}
+
+impl Signing<'_> {
+    pub fn v1(&self, method: &str, path: &str, body: &[u8]) -> String {
+        let body = hex::encode(Sha256::digest(body));
+        self.mac(&format!(
+            "{}\n{}\n{method}\n{path}\n{body}",
+            self.timestamp, self.nonce
+        ))
+    }
+
+    /// `query` must be canonical already.
+    pub fn v2(&self, method: &str, path: &str, query: &str, body: &[u8]) -> String {
+        let body = hex::encode(Sha256::digest(body));
+        let (key, time, nonce) = (self.key_id, self.timestamp, &self.nonce);
+        let text = format!("JIT2\n{key}\n{time}\n{nonce}\n{method}\n{path}\n{query}\n{body}");
+        format!("v2={}", self.mac(&text))
+    }
+
+    fn mac(&self, text: &str) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).unwrap();
+        mac.update(text.as_bytes());
+        hex::encode(mac.finalize().into_bytes())
+    }
+
+    pub fn headers(&self, mac: String) -> Vec<(&'static str, String)> {
+        vec![
+            ("X-JIT-KeyID", self.key_id.to_owned()),
+            ("X-JIT-Timestamp", self.timestamp.to_string()),
+            ("X-JIT-Nonce", self.nonce.clone()),
+            ("X-JIT-Signature", mac),
+        ]
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // a caller has a clock of its own
+pub fn now() -> i64 {
+    i64::try_from(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs(),
+    )
+    .unwrap()
+}
+
+pub fn nonce() -> String {
+    let bytes: [u8; 16] = rand::random();
+    hex::encode(bytes)
+}
+
+impl Caller {
+    pub fn new(url: &str, key_id: &str, secret: &str) -> Self {
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .build()
+            .unwrap();
+        Self {
+            url: url.into(),
+            key_id: key_id.into(),
+            secret: secret.into(),
+            client,
+        }
+    }
+
+    pub fn signing(&self) -> Signing<'_> {
+        Signing {
+            key_id: &self.key_id,
+            secret: &self.secret,
+            timestamp: now(),
+            nonce: nonce(),
+        }
+    }
+
+    pub async fn send(
+        &self,
+        method: &str,
+        path_and_query: &str,
+        headers: Vec<(&str, String)>,
+        body: Vec<u8>,
+    ) -> Reply {
+        self.try_send(method, path_and_query, headers, body)
+            .await
+            .unwrap()
+    }
+
+    pub async fn try_send(
+        &self,
+        method: &str,
+        path_and_query: &str,
+        headers: Vec<(&str, String)>,
+        body: Vec<u8>,
+    ) -> reqwest::Result<Reply> {
+        let url = format!("{}{path_and_query}", self.url);
+        let mut call = self.client.request(method.parse().unwrap(), url);
+        for (name, value) in headers {
+            call = call.header(name, value);
+        }
+        let reply = call.body(body).send().await?;
+        let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
+        Ok(Reply {
+            status,
+            headers,
+            text: reply.text().await?,
+        })
+    }
+
+    /// Signed as v1, the way the plugin does.
+    pub async fn call(&self, method: &str, path_and_query: &str, body: &str) -> Reply {
+        self.try_call(method, path_and_query, body).await.unwrap()
+    }
+
+    pub async fn try_call(
+        &self,
+        method: &str,
+        path_and_query: &str,
+        body: &str,
+    ) -> reqwest::Result<Reply> {
+        let path = path_and_query.split('?').next().unwrap();
+        let signing = self.signing();
+        let mac = signing.v1(method, path, body.as_bytes());
+        let mut headers = signing.headers(mac);
+        headers.push(("Content-Type", "application/json".into()));
+        self.try_send(method, path_and_query, headers, body.as_bytes().to_vec())
+            .await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.call("POST", path, &body.to_string()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.call("GET", path, "").await
+    }
+
+    pub async fn bind(&self) {
+        self.post(
+            "/config/bind",
+            &json!({"channel_id": CHANNEL, "account_id": ACCOUNT}),
+        )
+        .await
+        .is(200);
+        let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob", "carol"]});
+        self.post("/config/approvers", &approvers).await.is(200);
+    }
+
+    pub async fn request(&self) -> String {
+        self.request_with(json!({})).await
+    }
+
+    pub async fn request_with(&self, changes: Value) -> String {
+        let created = self.post("/requests", &wanted(&changes)).await.is(201);
+        created["request_id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn approve(&self, id: &str) -> Reply {
+        let body = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
+        self.post(&format!("/requests/{id}/approve"), &body).await
+    }
+
+    pub async fn deny(&self, id: &str) -> Reply {
+        let body = json!({"denier_mm_user_id": "bob", "denier_email": "bob@example.com", "reason": "too broad"});
+        self.post(&format!("/requests/{id}/deny"), &body).await
+    }
+
+    pub async fn revoke(&self, id: &str) -> Reply {
+        let body = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com", "reason": "incident"});
+        self.post(&format!("/requests/{id}/revoke"), &body).await
+    }
+
+    pub async fn cancel(&self, id: &str) -> Reply {
+        let body = json!({"actor_mm_user_id": "alice", "actor_email": "alice@example.com"});
+        self.post(&format!("/requests/{id}/cancel"), &body).await
+    }
+
+    pub async fn show(&self, id: &str) -> Value {
+        self.get(&format!("/requests/{id}")).await.is(200)
+    }
+
+    pub async fn audit(&self, id: &str) -> Vec<Value> {
+        let events = self.get(&format!("/requests/{id}/audit")).await.is(200);
+        events.as_array().unwrap().clone()
+    }
+
+    pub async fn kinds(&self, id: &str) -> Vec<String> {
+        let events = self.audit(id).await;
+        events
+            .iter()
+            .map(|event| event["event_type"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Asks again until it is so: there is no event to await across a process.
+    pub async fn until(&self, id: &str, status: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let request = self.show(id).await;
+            if request["status"] == status {
+                return request;
+            }
+            assert!(begun.elapsed() < PATIENCE, "never {status}: {request}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn granted(&self) -> String {
+        let id = self.request().await;
+        self.approve(&id).await.is(200);
+        self.until(&id, "GRANTED").await;
+        id
+    }
+}
+
+/// A request's body, with some fields changed; null takes one out.
+pub fn wanted(changes: &Value) -> Value {
+    let mut body = json!({
+        "account_id": ACCOUNT,
+        "channel_id": CHANNEL,
+        "requester_mm_user_id": "alice",
+        "requester_email": "alice@example.com",
+        "reason": "INC-42: db down: need psql",
+        "requested_duration_minutes": 60,
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => drop(body.as_object_mut().unwrap().remove(name)),
+            value => body[name] = value.clone(),
+        }
+    }
+    body
+}
+
+/// The channel's end of the webhook.
+#[derive(Clone)]
+pub struct Channel {
+    pub url: String,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    answer: Arc<Mutex<Answer>>,
+    news: Arc<Notify>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Heard {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Ok,
+    Fails,
+    Hangs,
+}
+
+impl Channel {
+    pub async fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            heard: Arc::default(),
+            answer: Arc::new(Mutex::new(Answer::Ok)),
+            news: Arc::default(),
+        };
+        let app = Router::new().fallback(hear).with_state(channel.clone());
+        #[allow(clippy::disallowed_methods)] // ends with the test's runtime
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        channel
+    }
+
+    pub fn answers(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    pub fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// Waits until so many deliveries were taken.
+    pub async fn hears(&self, count: usize) -> Vec<Heard> {
+        self.hears_when(|heard| heard.len() >= count).await
+    }
+
+    pub async fn hears_when(&self, enough: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                let heard = self.heard();
+                if enough(&heard) {
+                    return heard;
+                }
+                news.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("the channel hears no more")
+    }
+}
+
+async fn hear(
+    State(channel): State<Channel>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    let answer = *channel.answer.lock().unwrap();
+    match answer {
+        Answer::Ok => {}
+        Answer::Fails => return StatusCode::INTERNAL_SERVER_ERROR,
+        Answer::Hangs => std::future::pending().await,
+    }
+    let heard = Heard {
+        path: uri.path().to_owned(),
+        headers,
+        body: body.to_vec(),
+    };
+    channel.heard.lock().unwrap().push(heard);
+    channel.news.notify_waiters();
+    StatusCode::OK
+}

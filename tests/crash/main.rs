@@ -1,0 +1,229 @@
+//! kill -9 at any point of create, approve, grant, revoke and expire, with the real
+//! binary: afterwards the request ends where it should, the assignment is gone, the
+//! audit has each event once, and the channel hears all of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Caller, Channel, Heard, Jit, Setup, nonce, wanted};
+use serde_json::{Value, json};
+
+/// Each life is killed this often, so that a restart is killed as well.
+const KILLS: u32 = 3;
+
+/// A process that is killed again and again, on one store.
+struct Phoenix {
+    jit: Option<Jit>,
+}
+
+impl Phoenix {
+    fn rise(channel: &Channel) -> Self {
+        let setup = Setup {
+            latency_ms: 40,
+            webhook: Some(channel.url.clone()),
+            ..Setup::default()
+        };
+        let jit = Some(setup.start());
+        Self { jit }
+    }
+
+    fn caller(&self) -> Caller {
+        self.jit.as_ref().unwrap().caller()
+    }
+
+    fn folder(&self) -> Arc<tempfile::TempDir> {
+        self.jit.as_ref().unwrap().folder.clone()
+    }
+
+    fn burn(&mut self) {
+        self.burn_and(|_| {});
+    }
+
+    fn burn_and(&mut self, meanwhile: impl FnOnce(&Path)) {
+        let folder = self.jit.take().unwrap().kill();
+        meanwhile(folder.path());
+        self.jit = Some(Jit::start_in(folder));
+    }
+
+    /// Does something until it is done, and begins again after each kill, as people do.
+    async fn through<T, F>(&mut self, kill_after: Duration, act: impl Fn(Caller) -> F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        for kill in 0..KILLS {
+            let done = act(self.caller());
+            match tokio::time::timeout(kill_after * (kill + 1), done).await {
+                Ok(done) => return done,
+                Err(_) => self.burn(),
+            }
+        }
+        act(self.caller()).await
+    }
+}
+
+/// Said again after a crash, each of these is either done or was done before.
+async fn ask(caller: Caller, key: &str) -> String {
+    let signing = caller.signing();
+    let body = wanted(&json!({})).to_string();
+    let mac = signing.v1("POST", "/requests", body.as_bytes());
+    let mut headers = signing.headers(mac);
+    headers.push(("Idempotency-Key", key.to_owned()));
+    let created = caller.send("POST", "/requests", headers, body.into_bytes());
+    let created = created.await.is(201);
+    created["request_id"].as_str().unwrap().to_owned()
+}
+
+async fn life_until_granted(caller: Caller, key: String) -> String {
+    let id = ask(caller.clone(), &key).await;
+    let approved = caller.approve(&id).await;
+    assert!([200, 409].contains(&approved.status), "{approved:?}");
+    caller.until(&id, "GRANTED").await;
+    id
+}
+
+async fn end_by_revoke(caller: Caller, id: String) {
+    let revoked = caller.revoke(&id).await;
+    assert!([200, 202, 409].contains(&revoked.status), "{revoked:?}");
+    caller.until(&id, "REVOKED").await;
+}
+
+/// As if the hour had passed.
+fn let_it_end(folder: &Path) {
+    let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+    let doc: String = db
+        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
+        .unwrap();
+    let mut record: Value = serde_json::from_str(&doc).unwrap();
+    record["granted"]["until"] = record["granted"]["from"].clone();
+    record["due_at"] = record["granted"]["from"].clone();
+    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1, written_end_at = 1";
+    assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
+}
+
+fn assignments(folder: &Path) -> i64 {
+    let db = rusqlite::Connection::open(folder.join("jit.db.sandbox")).unwrap();
+    let count = "SELECT count(*) FROM assignments";
+    db.query_row(count, [], |row| row.get(0)).unwrap()
+}
+
+fn told(heard: &[Heard], id: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut seen = Vec::new();
+    for body in heard {
+        // At least once: the same notice carries the same id.
+        let name = body.header("webhook-id").to_owned();
+        let body = body.json();
+        if body["request_id"] == id && !seen.contains(&name) {
+            told.push(body["status"].as_str().unwrap().to_owned());
+            seen.push(name);
+        }
+    }
+    told
+}
+
+async fn holds(phoenix: &Phoenix, channel: &Channel, id: &str, events: &[&str], notices: &[&str]) {
+    let caller = phoenix.caller();
+    assert_eq!(caller.kinds(id).await, events);
+    let folder = phoenix.folder();
+    assert_eq!(assignments(folder.path()), 0);
+    let verified = common::binary()
+        .args(["audit", "verify", "--config"])
+        .arg(folder.path().join("jit.toml"))
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    let enough = |heard: &[Heard]| told(heard, id).len() >= notices.len();
+    let heard = channel.hears_when(enough).await;
+    assert_eq!(told(&heard, id), notices);
+}
+
+/// Two lives under one sweep of moments: every few milliseconds of a life that takes
+/// some hundred, wherever this machine happens to be by then.
+async fn swept(lives: impl AsyncFn(Duration)) {
+    for step in 0..16 {
+        lives(Duration::from_millis(2 + step * 11)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_is_revoked_survives_kill_9_anywhere() {
+    swept(async |kill_after| {
+        let channel = Channel::open().await;
+        let mut phoenix = Phoenix::rise(&channel);
+        phoenix.caller().bind().await;
+        let key = nonce();
+        let begun = |caller| life_until_granted(caller, key.clone());
+        let id = phoenix.through(kill_after, begun).await;
+        let end = |caller| end_by_revoke(caller, id.clone());
+        phoenix.through(kill_after, end).await;
+        let events = [
+            "REQUESTED",
+            "APPROVED",
+            "ASSIGNING",
+            "GRANTED",
+            "REVOKE_REQUESTED",
+            "REVOKED",
+        ];
+        holds(&phoenix, &channel, &id, &events, &["GRANTED", "REVOKED"]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_expires_survives_kill_9_anywhere() {
+    swept(async |kill_after| {
+        let channel = Channel::open().await;
+        let mut phoenix = Phoenix::rise(&channel);
+        phoenix.caller().bind().await;
+        let id = life_until_granted(phoenix.caller(), nonce()).await;
+        phoenix.burn_and(let_it_end);
+        let expired = |caller: Caller| {
+            let id = id.clone();
+            async move { drop(caller.until(&id, "EXPIRED").await) }
+        };
+        phoenix.through(kill_after, expired).await;
+        let events = [
+            "REQUESTED",
+            "APPROVED",
+            "ASSIGNING",
+            "GRANTED",
+            "EXPIRY_STARTED",
+            "EXPIRED",
+        ];
+        holds(&phoenix, &channel, &id, &events, &["GRANTED", "EXPIRED"]).await;
+    })
+    .await;
+}
+
+/// M4: what was answered to a caller is there after a crash, and a nonce that was
+/// spent stays spent.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_before_kill_9_is_true_after_it() {
+    let channel = Channel::open().await;
+    let mut phoenix = Phoenix::rise(&channel);
+    let caller = phoenix.caller();
+    caller.bind().await;
+    let signing = caller.signing();
+    let body = wanted(&json!({})).to_string().into_bytes();
+    let headers = signing.headers(signing.v1("POST", "/requests", &body));
+    let created = caller.send("POST", "/requests", headers.clone(), body.clone());
+    let id = created.await.is(201)["request_id"].clone();
+    phoenix.burn();
+    let caller = phoenix.caller();
+    caller
+        .send("POST", "/requests", headers, body)
+        .await
+        .is(401);
+    let listed = caller
+        .get(&format!("/requests?channel_id={}", common::CHANNEL))
+        .await
+        .is(200);
+    let listed = listed["items"].as_array().unwrap().clone();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["request_id"], id);
+}
