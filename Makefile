@@ -1,0 +1,37 @@
+# Two commands: `make run` shows jit, `make test` proves it.
+
+.PHONY: run test sim fixtures bench help
+
+CARGO := cargo
+SEEDS ?= 2000
+
+## run: build quickly, walk one request through its life, then serve
+run: rust
+	$(CARGO) run --quiet --locked --profile quick -- sandbox
+
+## test: everything that CI runs: format, lints, all tests
+test: rust
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked -- -D warnings
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --no-fail-fast
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
+sim: rust
+	JIT_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
+
+## fixtures: write plugin-webhook-fixtures/ anew, after a change that is meant
+fixtures: rust
+	JIT_WRITE_FIXTURES=1 $(CARGO) test --locked --test fixtures has_its_file
+
+## bench: the figures of the release binary, as ratios in one run
+bench: rust
+	$(CARGO) bench --locked --bench figures
+
+.PHONY: rust
+rust:
+	@command -v $(CARGO) >/dev/null || { echo "jit is built with Rust 1.95 or newer: install it from Debian or rustup (package: rustup)"; exit 1; }
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)

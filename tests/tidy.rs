@@ -1,0 +1,226 @@
+//! What must hold of the source itself, and is no lint's business.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms from the ground up: each may use those before it.
+const ORDER: [&str; 13] = [
+    "domain",
+    "signature",
+    "clock",
+    "access",
+    "store",
+    "code",
+    "config",
+    "telemetry",
+    "service",
+    "worker",
+    "http",
+    "serve",
+    "cli",
+];
+
+#[test]
+fn data_goes_one_way() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let room = room_of(&file);
+        let Some(height) = ORDER.iter().position(|known| *known == room) else {
+            assert!(
+                matches!(room.as_str(), "main" | "lib"),
+                "{room} has no place in ORDER"
+            );
+            continue;
+        };
+        for used in used_rooms(&fs::read_to_string(&file).unwrap()) {
+            let below = ORDER.iter().position(|known| *known == used);
+            if below.is_none_or(|below| below > height) {
+                wrong.push(format!("{} uses {used}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The heart knows no clock, no store, no AWS and no async.
+#[test]
+fn the_domain_imports_nothing_of_the_world() {
+    for file in sources().filter(|file| room_of(file) == "domain") {
+        let text = fs::read_to_string(&file).unwrap();
+        for word in [
+            "async ", "tokio", "rusqlite", "reqwest", "axum", "std::fs", "std::net", "now_utc",
+        ] {
+            assert!(
+                !code_lines(&text).any(|l| l.contains(word)),
+                "{word} in {}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_needs_a_table_of_contents() {
+    for file in files(Path::new("src")) {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= 600, "{} has {lines} lines", file.display());
+    }
+}
+
+#[test]
+fn every_room_says_what_it_is_for() {
+    for file in sources().filter(|file| !file.ends_with("main.rs")) {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(
+            text.starts_with("//! "),
+            "{} has no module doc",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn results_are_not_thrown_away() {
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in code_lines(&text) {
+            let line = line.trim_start();
+            assert!(!line.starts_with("let _ ="), "{}: {line}", file.display());
+            assert!(!line.starts_with("_ = "), "{}: {line}", file.display());
+        }
+    }
+}
+
+/// Faults of parts that jit does not have, or not yet.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("G14", "alarms on CloudWatch's log filters: come with infra"),
+    ("G19", "a DynamoDB index on status: comes with that store"),
+    ("G20", "Lambda's events: come with Lambda"),
+    (
+        "M1",
+        "the plugin's own verifier; what it must verify is in the fixtures",
+    ),
+    (
+        "M2",
+        "the plugin's own dialogs: come with the slash command",
+    ),
+    ("M3", "the plugin's own cards: come with the slash command"),
+    ("E13", "no pickers yet: they come with the slash command"),
+    ("E14", "no groups"),
+    ("E15", "IAM policies: come with infra"),
+    ("E16", "nothing is kept in the chat"),
+    ("T8", "no identity pool: every call is signed"),
+    ("T9", "no chat token is handed out"),
+    (
+        "T10",
+        "no query is put together from text: every statement has parameters",
+    ),
+    (
+        "T11",
+        "no stream between a state and its work: they are one record",
+    ),
+    ("T13", "no CloudTrail Lake: the audit is jit's own"),
+    ("T14", "jit makes no IAM roles"),
+];
+
+/// Each fault that others shipped has a test by its number, or a reason why it cannot.
+#[test]
+fn every_known_fault_has_its_test() {
+    let mut where_: BTreeMap<String, u32> = BTreeMap::new();
+    for file in sources().chain(files(Path::new("tests"))) {
+        if file.ends_with("tidy.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for line in text
+            .lines()
+            .filter(|line| line.trim_start().starts_with("//"))
+        {
+            for word in line.split(|c: char| !c.is_ascii_alphanumeric()) {
+                *where_.entry(word.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    let elsewhere: BTreeMap<&str, &str> = ELSEWHERE.iter().copied().collect();
+    let known = |letter: char, most: u32| (1..=most).map(move |n| format!("{letter}{n}"));
+    let known = known('G', 20)
+        .chain(known('M', 4))
+        .chain(known('E', 16))
+        .chain(known('T', 14));
+    for number in known {
+        let tested = where_.contains_key(&number);
+        let excused = elsewhere.contains_key(number.as_str());
+        assert!(tested || excused, "{number} has no test and no reason");
+        assert!(
+            !(tested && excused),
+            "{number} has a test: no excuse is needed"
+        );
+    }
+}
+
+fn used_rooms(text: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for line in code_lines(text) {
+        for after in line.split("crate::").skip(1) {
+            if after.starts_with('{') {
+                panic!("import one room a line, so that this test can read it: {line}");
+            }
+            let room: String = after
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            rooms.push(room);
+        }
+    }
+    rooms
+}
+
+/// Without comments, and without the tests at the end of a file.
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .take_while(|line| *line != "mod tests {")
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+fn room_of(file: &Path) -> String {
+    let inside = file.strip_prefix("src").unwrap();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn sources() -> impl Iterator<Item = PathBuf> {
+    // What stands beside a room to prove it.
+    let tests = [
+        "src/domain/decide/cast.rs",
+        "src/domain/decide/table.rs",
+        "src/domain/decide/walks.rs",
+        "src/config/tests.rs",
+        "src/store/sqlite/plans.rs",
+    ];
+    files(Path::new("src")).filter(move |file| !tests.iter().any(|test| file == Path::new(test)))
+}
+
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found.into_iter()
+}
