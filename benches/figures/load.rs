@@ -1,0 +1,118 @@
+//! Many clients with one connection each, sending bytes that were signed beforehand: what
+//! is measured is the server and not the caller's own arithmetic.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::{self, sign};
+
+pub struct Load {
+    pub failed: usize,
+    took: Vec<Duration>,
+    span: Duration,
+}
+
+impl Load {
+    /// Each client sends its calls one after another until the time is over.
+    pub async fn run(address: &str, calls: Vec<Vec<Vec<u8>>>, span: Duration) -> Self {
+        let mut clients = tokio::task::JoinSet::new();
+        let begun = Instant::now();
+        for calls in calls {
+            let address = address.to_owned();
+            clients.spawn(async move { client(&address, calls, begun + span).await });
+        }
+        let done = clients.join_all().await;
+        let span = begun.elapsed();
+        let failed = done.iter().map(|(_, failed)| failed).sum();
+        let mut took: Vec<Duration> = done.into_iter().flat_map(|(took, _)| took).collect();
+        took.sort();
+        Self { failed, took, span }
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.took.len() as f64 / self.span.as_secs_f64()
+    }
+
+    pub fn percentiles(&self) -> (Duration, Duration) {
+        (
+            self.took[self.took.len() / 2],
+            self.took[self.took.len() * 99 / 100],
+        )
+    }
+}
+
+async fn client(address: &str, calls: Vec<Vec<u8>>, end: Instant) -> (Vec<Duration>, usize) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut took, mut failed) = (Vec::with_capacity(calls.len()), 0);
+    let mut buffer = Vec::with_capacity(4096);
+    for call in calls {
+        let begun = Instant::now();
+        if begun >= end {
+            break;
+        }
+        stream.write_all(&call).await.unwrap();
+        let status = answer(&mut stream, &mut buffer).await;
+        took.push(begun.elapsed());
+        failed += usize::from(!(200..300).contains(&status));
+    }
+    (took, failed)
+}
+
+/// Reads one whole answer, and returns its status.
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
+    buffer.clear();
+    loop {
+        if let Some(head) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let text = std::str::from_utf8(&buffer[..head]).unwrap();
+            let length = text
+                .lines()
+                .find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length: ")?
+                        .parse()
+                        .ok()
+                })
+                .unwrap_or(0);
+            if buffer.len() >= head + 4 + length {
+                return text[9..12].parse().unwrap();
+            }
+        }
+        let read = stream.read_buf(buffer).await.unwrap();
+        assert!(read > 0, "the server hung up");
+    }
+}
+
+/// So many calls, dealt out to the clients.
+pub fn signed_gets(path: &str, clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
+    deal(clients, each_second, |_| http("GET", path, ""))
+}
+
+pub fn signed_creates(clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
+    deal(clients, each_second, |number| {
+        http("POST", "/requests", &process::wanted(number).to_string())
+    })
+}
+
+fn deal(clients: usize, each_second: usize, call: impl Fn(usize) -> Vec<u8>) -> Vec<Vec<Vec<u8>>> {
+    let each = each_second * 3 / clients;
+    let mut dealt = Vec::new();
+    for client in 0..clients {
+        dealt.push((0..each).map(|turn| call(client * each + turn)).collect());
+    }
+    dealt
+}
+
+fn http(method: &str, path: &str, body: &str) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: jit\r\n");
+    for (name, value) in sign(method, path, body.as_bytes()) {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() {
+        text.push_str("Content-Type: application/json\r\n");
+    }
+    text.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    text.into_bytes()
+}

@@ -1,0 +1,269 @@
+//! The figures of the binary that ships, each beside what it is measured against, from
+//! one run. A number that is missed is said to be missed, and ends the run with 1.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../../tests/common/cast.rs"]
+mod cast;
+mod load;
+mod process;
+mod raw;
+mod stock;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use load::Load;
+use process::Process;
+
+const CLIENTS: usize = 64;
+const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    if arguments.get(1).is_some_and(|word| word == "--echo") {
+        runtime.block_on(process::echo(&arguments[2]));
+        return ExitCode::SUCCESS;
+    }
+    let mut report = Report::default();
+    let only = arguments.iter().skip(1).find(|word| !word.starts_with('-'));
+    runtime.block_on(all(&mut report, only.map(String::as_str)));
+    if report.missed > 0 {
+        println!(
+            "\n{} of the figures that must be reached were missed",
+            report.missed
+        );
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[derive(Default)]
+struct Report {
+    missed: u32,
+}
+
+impl Report {
+    fn tell(&self, name: &str, figure: &str) {
+        println!("{name:<52} {figure}");
+    }
+
+    /// A figure that must be reached.
+    fn hold(&mut self, name: &str, figure: &str, reached: bool, aim: &str) {
+        let word = if reached { "reached" } else { "MISSED" };
+        self.missed += u32::from(!reached);
+        println!("{name:<52} {figure:<26} {word} ({aim})");
+    }
+}
+
+/// All of it, or one part by its name.
+async fn all(report: &mut Report, only: Option<&str>) {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+    if wanted("start") {
+        start(report).await;
+    }
+    if wanted("reads") {
+        reads(report).await;
+    }
+    if wanted("creates") {
+        creates(report).await;
+    }
+    if wanted("lives") {
+        lives(report).await;
+    }
+    if wanted("revokes") {
+        revokes(report).await;
+    }
+    if wanted("grants") {
+        many_grants(report).await;
+    }
+}
+
+fn millis(span: Duration) -> String {
+    format!("{:.1} ms", span.as_secs_f64() * 1000.0)
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+async fn start(report: &mut Report) {
+    let mut starts = Vec::new();
+    let mut resident = 0;
+    for _ in 0..5 {
+        let folder = tempfile::tempdir().unwrap();
+        let begun = Instant::now();
+        let jit = Process::jit(folder.path(), 300);
+        jit.first_answer().await;
+        starts.push(begun.elapsed().as_secs_f64());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        resident = jit.resident_kib();
+    }
+    let start = median(starts) * 1000.0;
+    report.hold(
+        "start to first answer",
+        &format!("{start:.0} ms"),
+        start < 100.0,
+        "under 100 ms",
+    );
+    report.hold(
+        "idle memory",
+        &format!("{:.1} MiB", resident as f64 / 1024.0),
+        resident < 30 * 1024,
+        "under 30 MiB",
+    );
+    let size = std::fs::metadata(env!("CARGO_BIN_EXE_jit")).unwrap().len();
+    report.tell("binary", &format!("{:.1} MiB", size as f64 / 1048576.0));
+}
+
+/// Signed reads against a handler that returns the same bytes and does nothing else.
+async fn reads(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let jit = Process::jit(folder.path(), 0);
+    let id = jit.one_request().await;
+    let path = format!("/requests/{id}");
+    let answer = jit.get(&path).await;
+    let echo = Process::echo(&answer);
+    let (mut bare, mut signed) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let calls = load::signed_gets(&path, CLIENTS, 40_000);
+        bare.push(Load::run(&echo.address, calls, ROUND).await.rate());
+        let calls = load::signed_gets(&path, CLIENTS, 40_000);
+        let load = Load::run(&jit.address, calls, ROUND).await;
+        assert_eq!(load.failed, 0, "signed reads failed");
+        signed.push(load.rate());
+    }
+    let (bare, signed) = (median(bare), median(signed));
+    report.tell("bare axum, the same bytes", &format!("{bare:.0}/s"));
+    report.hold(
+        "signed reads",
+        &format!("{signed:.0}/s, {:.0} % of bare", signed / bare * 100.0),
+        signed >= 0.6 * bare,
+        "at least 60 %",
+    );
+}
+
+/// Durable signed creates against group-committed inserts of the same bytes.
+async fn creates(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let jit = Process::jit(folder.path(), 0);
+    jit.bind().await;
+    let bytes = stock::bytes_of_a_create();
+    let (mut raw, mut created, mut last) = (Vec::new(), Vec::new(), None);
+    for round in 0..ROUNDS {
+        let file = folder.path().join(format!("raw{round}.db"));
+        raw.push(raw::inserts(&file, bytes, CLIENTS, ROUND).await);
+        let calls = load::signed_creates(CLIENTS, 12_000);
+        let load = Load::run(&jit.address, calls, ROUND).await;
+        assert_eq!(load.failed, 0, "creates failed");
+        created.push(load.rate());
+        last = Some(load);
+    }
+    let (raw, created) = (median(raw), median(created));
+    report.tell(
+        "raw SQLite, group-committed, the same bytes",
+        &format!("{raw:.0}/s ({bytes} bytes each)"),
+    );
+    report.hold(
+        "durable signed creates, 64 clients",
+        &format!("{created:.0}/s, {:.0} % of raw", created / raw * 100.0),
+        created >= 0.5 * raw,
+        "at least 50 %",
+    );
+    let (p50, p99) = last.unwrap().percentiles();
+    report.hold(
+        "a create, p50 and p99",
+        &format!("{} and {}", millis(p50), millis(p99)),
+        p99 < 10 * p50,
+        "p99 under 10 × p50",
+    );
+}
+
+/// request → approve → granted → revoke, over and over, by 64 clients at once.
+async fn lives(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let jit = Process::jit(folder.path(), 0);
+    jit.bind().await;
+    let begun = Instant::now();
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let caller = jit.caller();
+        clients.spawn(async move {
+            let mut lived = Vec::new();
+            for turn in 0..4 {
+                let begun = Instant::now();
+                caller.live(client * 100 + turn).await;
+                lived.push(begun.elapsed());
+            }
+            lived
+        });
+    }
+    let mut lived: Vec<Duration> = clients.join_all().await.into_iter().flatten().collect();
+    let rate = lived.len() as f64 / begun.elapsed().as_secs_f64();
+    lived.sort();
+    let (p50, p99) = (lived[lived.len() / 2], lived[lived.len() * 99 / 100]);
+    report.tell(
+        "whole lives, 64 clients, an AWS that takes no time",
+        &format!("{rate:.0}/s, p50 {}, p99 {}", millis(p50), millis(p99)),
+    );
+}
+
+/// From the moment the simulated AWS finished until the revoke was answered.
+async fn revokes(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let jit = Process::jit(folder.path(), 1000);
+    jit.bind().await;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..8 {
+        let caller = jit.caller();
+        clients.spawn(async move {
+            let mut answered = Vec::new();
+            for turn in 0..4 {
+                answered.push(caller.live(client * 100 + turn).await);
+            }
+            answered
+        });
+    }
+    let answered: Vec<(String, i64)> = clients.join_all().await.into_iter().flatten().collect();
+    let mut late = stock::after_removal(folder.path(), &answered);
+    late.sort_unstable();
+    let (p50, p99) = (late[late.len() / 2], late[late.len() * 99 / 100]);
+    report.hold(
+        "revoke answered after AWS finished",
+        &format!("p50 {p50} ms, p99 {p99} ms"),
+        p99 <= 300,
+        "p99 within 300 ms",
+    );
+}
+
+/// What a large stock costs, and whether it makes anything late.
+async fn many_grants(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let ending = stock::of_grants(folder.path(), 10_000, 20).await;
+    let jit = Process::jit(folder.path(), 300);
+    jit.first_answer().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = jit.cpu_ticks();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // Ticks are hundredths of a second.
+    let busy = (jit.cpu_ticks() - before) as f64 / 500.0 * 100.0;
+    report.hold(
+        "idle with 10,000 live grants",
+        &format!("{busy:.1} % of a core"),
+        busy < 1.0,
+        "about nothing",
+    );
+    let late = stock::lateness(folder.path(), &ending).await;
+    report.hold(
+        "expiry begun after end_time, 10,000 live grants",
+        &format!("worst of {}: {late} ms", ending.len()),
+        late < 1000,
+        "within 1 s",
+    );
+}

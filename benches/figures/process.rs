@@ -1,0 +1,207 @@
+//! The processes that are measured: jit as it ships, and a server that does nothing.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use jit::clock::{Clock, SystemClock};
+use jit::signature::{self, Message, Scheme, Secret};
+use serde_json::{Value, json};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const ACCOUNT: &str = "111122223333";
+
+pub struct Process {
+    child: Child,
+    pub address: String,
+}
+
+impl Process {
+    pub fn jit(folder: &Path, latency_ms: u32) -> Self {
+        let config = folder.join("jit.toml");
+        let store = folder.join("jit.db");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {store:?}\n\
+             [identity_center]\nmode = \"sandbox\"\n[sandbox]\nlatency_ms = {latency_ms}\n\
+             [keys.plugin]\nsecret = \"{SECRET}\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
+        command.arg("serve").arg("--config").arg(config);
+        Self::start(command)
+    }
+
+    /// Answers everything with the same text.
+    pub fn echo(text: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("--echo").arg(text);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().rsplit("http://").next().unwrap().to_owned();
+        Self { child, address }
+    }
+
+    pub fn caller(&self) -> Caller {
+        Caller {
+            url: format!("http://{}", self.address),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    pub async fn first_answer(&self) {
+        let url = format!("http://{}/healthz", self.address);
+        assert!(reqwest::get(url).await.unwrap().status().is_success());
+    }
+
+    pub async fn bind(&self) {
+        self.caller().bind().await;
+    }
+
+    pub async fn one_request(&self) -> String {
+        self.bind().await;
+        let created = self.caller().post("/requests", &wanted(0)).await;
+        created["request_id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        self.caller().get(path).await.to_string()
+    }
+
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+pub async fn echo(text: &str) {
+    let body = Bytes::copy_from_slice(text.as_bytes());
+    let app = Router::new().fallback(move |_: Bytes| async move { body });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("http://{}", listener.local_addr().unwrap());
+    axum::serve(listener, app).await.unwrap();
+}
+
+pub fn sign(method: &str, path: &str, body: &[u8]) -> [(&'static str, String); 4] {
+    let timestamp = SystemClock.now().seconds().to_string();
+    let nonce = SystemClock.draw().to_string();
+    let message = Message {
+        key_id: "plugin",
+        timestamp: &timestamp,
+        nonce: &nonce,
+        method,
+        path,
+        query: "",
+        body,
+    };
+    let mac = signature::sign(Scheme::V1, &Secret::new(SECRET.into()), &message);
+    [
+        ("X-JIT-KeyID", "plugin".into()),
+        ("X-JIT-Timestamp", timestamp),
+        ("X-JIT-Nonce", nonce),
+        ("X-JIT-Signature", mac),
+    ]
+}
+
+/// Everybody asks for themselves, so that no two share an assignment.
+pub fn wanted(number: usize) -> Value {
+    json!({
+        "account_id": ACCOUNT,
+        "channel_id": "town-square",
+        "requester_mm_user_id": format!("user{number}"),
+        "requester_email": format!("user{number}@example.com"),
+        "reason": "INC-42: db down: need psql",
+        "requested_duration_minutes": 60,
+    })
+}
+
+pub struct Caller {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Caller {
+    pub async fn bind(&self) {
+        let terms = json!({"channel_id": "town-square", "account_id": ACCOUNT});
+        self.post("/config/bind", &terms).await;
+        let approvers = json!({"channel_id": "town-square", "approver_ids": ["bob"]});
+        self.post("/config/approvers", &approvers).await;
+    }
+
+    /// A whole life; returns the user whose it was, and when its revoke was answered.
+    pub async fn live(&self, number: usize) -> (String, i64) {
+        let created = self.post("/requests", &wanted(number)).await;
+        let id = created["request_id"].as_str().unwrap();
+        let bob = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
+        self.post(&format!("/requests/{id}/approve"), &bob).await;
+        let path = format!("/requests/{id}");
+        while self.get(&path).await["status"] != "GRANTED" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let actor = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
+        let revoked = self.post(&format!("/requests/{id}/revoke"), &actor).await;
+        let answered = SystemClock.now().millis();
+        assert_eq!(revoked["status"], "REVOKED", "{revoked}");
+        (
+            revoked["identity_store_user_id"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+            answered,
+        )
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        self.call("POST", path, body.to_string()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.call("GET", path, String::new()).await
+    }
+
+    async fn call(&self, method: &str, path: &str, body: String) -> Value {
+        let url = format!("{}{path}", self.url);
+        let mut call = self.http.request(method.parse().unwrap(), url);
+        for (name, value) in sign(method, path, body.as_bytes()) {
+            call = call.header(name, value);
+        }
+        let reply = call
+            .header("Content-Type", "application/json")
+            .body(body)
+            .send()
+            .await;
+        let text = reply.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}

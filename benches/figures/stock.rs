@@ -1,0 +1,115 @@
+//! A store with much in it, and what can be read out of it afterwards.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jit::clock::{Clock, SystemClock};
+use jit::domain::{
+    AuditKey, Decision, Draft, EventKind, Holding, HoldingKey, Millis, Minutes, Period, Person,
+    RequestId, State, Text, Timestamp, open,
+};
+use jit::store::sqlite::SqliteStore;
+use jit::store::{Commit, Store};
+
+use crate::cast::{binding, policy};
+use crate::process::ACCOUNT;
+
+fn opened(number: usize, now: Timestamp) -> Decision {
+    let email = format!("user{number}@example.com").parse().unwrap();
+    let draft = Draft {
+        id: RequestId::from_uuid(SystemClock.draw()),
+        account_id: ACCOUNT.parse().unwrap(),
+        channel_id: "town-square".parse().unwrap(),
+        requester: Person {
+            id: format!("user{number}").parse().unwrap(),
+            email,
+        },
+        reason: Some(Text::clip("INC-42: db down: need psql")),
+        jira: None,
+        duration: Minutes::new(60).unwrap(),
+        permission_set: None,
+        start_at: None,
+    };
+    open(draft, Some(binding()), &policy(), now).unwrap()
+}
+
+/// What one create writes: the record, its event and the nonce.
+pub fn bytes_of_a_create() -> usize {
+    let decision = opened(1, SystemClock.now());
+    let record = serde_json::to_string(&decision.request).unwrap();
+    let event = serde_json::to_string(&decision.events[0]).unwrap();
+    record.len() + event.len() + 36
+}
+
+/// Fills a store with live grants; returns the few that end soon, with their ends.
+pub async fn of_grants(folder: &Path, count: usize, soon: usize) -> Vec<(RequestId, Timestamp)> {
+    let store = SqliteStore::open(&folder.join("jit.db")).unwrap();
+    let now = SystemClock.now();
+    let mut ending = Vec::new();
+    let mut number = 0;
+    while number < count {
+        let mut commit = Commit::default();
+        for _ in 0..100 {
+            let mut decision = opened(number, now);
+            let until = if number < soon {
+                now + Millis::seconds(14) + Millis(i64::try_from(number).unwrap() * 50)
+            } else {
+                now + Millis::hours(90)
+            };
+            let request = &mut decision.request;
+            let user = format!("user-{number}").parse().unwrap();
+            request.state = State::Granted;
+            request.granted = Some(Period { from: now, until });
+            request.due_at = Some(until);
+            request.user = Some(user);
+            if number < soon {
+                ending.push((request.id, until));
+            }
+            let key: HoldingKey = request.holding_key().unwrap();
+            let holders = [request.id].into();
+            commit.holdings.push(Holding {
+                holders,
+                revision: 1,
+                ..Holding::unheld(key)
+            });
+            commit.requests.push(decision.request);
+            commit.events.extend(decision.events);
+            number += 1;
+        }
+        store.commit(commit).await.unwrap();
+    }
+    ending
+}
+
+/// By how much the worst of the expiries was begun late, in milliseconds.
+pub async fn lateness(folder: &Path, ending: &[(RequestId, Timestamp)]) -> i64 {
+    let store = SqliteStore::open_read_only(&folder.join("jit.db")).unwrap();
+    let mut worst = 0;
+    for (id, until) in ending {
+        let begun = loop {
+            let history = store.audit(&AuditKey::Request(*id)).await.unwrap();
+            let begun = history
+                .iter()
+                .find(|event| event.event_type == EventKind::ExpiryStarted);
+            if let Some(event) = begun {
+                break event.event_time;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        worst = worst.max((begun - *until).0);
+    }
+    worst
+}
+
+/// How long after the simulated AWS had finished each revoke was answered, in milliseconds.
+pub fn after_removal(folder: &Path, answered: &[(String, i64)]) -> Vec<i64> {
+    let db = rusqlite::Connection::open(folder.join("jit.db.sandbox")).unwrap();
+    let sql = "SELECT max(ready_at) FROM operations WHERE kind = 'delete' AND user_id = ?1";
+    let mut removal = db.prepare(sql).unwrap();
+    let mut late = Vec::new();
+    for (user, at) in answered {
+        let finished: i64 = removal.query_row([user], |row| row.get(0)).unwrap();
+        late.push(at - finished);
+    }
+    late
+}
