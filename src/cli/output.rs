@@ -51,6 +51,15 @@ pub(crate) fn one_line(text: &str) -> String {
     clean(text).replace('\n', " ")
 }
 
+/// At most so many characters, the last of them telling that there is more.
+pub(crate) fn clipped(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let shown = text.chars().take(most.saturating_sub(1));
+    shown.chain(['…']).collect()
+}
+
 /// Columns as wide as what is in them.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -97,6 +106,12 @@ mod tests {
     fn nobody_drives_the_terminal() {
         assert_eq!(clean("a\u{1b}[31mred\u{7}\nb"), "a [31mred \nb");
         assert_eq!(one_line("a\nb"), "a b");
+    }
+
+    #[test]
+    fn what_is_too_long_says_that_there_is_more() {
+        assert_eq!(clipped("äöü", 3), "äöü");
+        assert_eq!(clipped("äöüß", 3), "äö…");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::arguments::{Bind, Command, List, NewRequest};
 use super::client::{Answer, Caller};
-use super::output::{facts, one_line, table};
+use super::output::{clipped, facts, one_line, table};
 use super::{Context, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Person, Timestamp};
@@ -197,6 +197,9 @@ async fn list(context: &Context, caller: &Caller, list: &List) -> Result<(), Fai
     context.output.say(|| page(&answer.value), &answer.value)
 }
 
+/// So much of a reason fits beside the rest; `jit status` shows all of it.
+const WHY_SHOWN: usize = 60;
+
 fn page(value: &Value) -> String {
     let items = value["items"]
         .as_array()
@@ -221,7 +224,7 @@ fn page(value: &Value) -> String {
                 word(item, "permission_set"),
                 word(item, "requester_email"),
                 time_left(item).unwrap_or_else(|| word(item, "created_at")),
-                word(item, why),
+                clipped(&word(item, why), WHY_SHOWN),
             ]
         })
         .collect();
