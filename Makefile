@@ -11,6 +11,7 @@ run: rust
 
 ## test: everything that CI runs: format, lints, all tests
 test: rust
+	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || { echo "format and lints are checked as well: rustup component add rustfmt clippy"; exit 1; }
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -31,7 +32,8 @@ bench: rust
 
 .PHONY: rust
 rust:
-	@command -v $(CARGO) >/dev/null || { echo "jit is built with Rust 1.95 or newer: install it from Debian or rustup (package: rustup)"; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "jit is built with Rust 1.95 or newer: install rustup (Debian: rustup), then: rustup default stable"; exit 1; }
+	@command -v cc >/dev/null || { echo "SQLite and TLS are built with a C compiler: install one (Debian: gcc libc6-dev)"; exit 1; }
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
