@@ -217,7 +217,8 @@ async fn lives(report: &mut Report) {
 /// From the moment the simulated AWS finished until the revoke was answered.
 async fn revokes(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let jit = Process::jit(folder.path(), 1000);
+    // Just after a poll: the worst moment for AWS to finish.
+    let jit = Process::jit(folder.path(), 1010);
     jit.bind().await;
     let mut clients = tokio::task::JoinSet::new();
     for client in 0..8 {
