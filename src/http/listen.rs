@@ -16,6 +16,9 @@ pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// Out of sockets or the like: it passes when somebody hangs up.
 const AFTER_A_FAULT: Duration = Duration::from_millis(100);
 
+/// For answers that were begun to get out once the process is asked to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Answers until `stop`; returns when the answers that were begun are out.
 pub async fn listen(
     listener: TcpListener,
@@ -28,17 +31,28 @@ pub async fn listen(
     http.timer(TokioTimer::new())
         .header_read_timeout(head_patience);
     let (open, tasks) = (GracefulShutdown::new(), TaskTracker::new());
+    let hang_up = CancellationToken::new();
     while let Some(stream) = next(&listener, &stop).await {
         let call = http.serve_connection(TokioIo::new(stream), calls.clone());
-        let call = open.watch(call);
+        let (call, hang_up) = (open.watch(call), hang_up.clone());
         tasks.spawn(async move {
-            if let Err(error) = call.await {
+            let ended = tokio::select! {
+                ended = call => ended,
+                () = hang_up.cancelled() => Ok(()),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
     }
     drop(listener);
-    open.shutdown().await;
+    if tokio::time::timeout(LAST_WORDS, open.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::debug!("hung up on those who had not said what they want");
+    }
+    hang_up.cancel();
     tasks.close();
     tasks.wait().await;
 }
@@ -96,5 +110,26 @@ mod tests {
         assert!(!half.contains("hello"), "{half}");
         let whole = heard(b"GET / HTTP/1.1\r\nHost: jit\r\n\r\n").await;
         assert!(whole.ends_with("hello"), "{whole}");
+    }
+
+    /// Somebody in the middle of a word does not keep the process from ending.
+    #[tokio::test]
+    async fn nobody_is_waited_for_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        silent.write_all(b"GET / HT").await.unwrap();
+        let (router, stop) = (Router::new(), CancellationToken::new());
+        let patience = Duration::from_secs(3600);
+        let serving = listen(listener, router, patience, stop.clone());
+        let asked = async {
+            // The connection is taken, then the end is asked for.
+            tokio::task::yield_now().await;
+            stop.cancel();
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::join!(serving, asked)
+        });
+        assert!(ended.await.is_ok());
     }
 }
