@@ -34,8 +34,8 @@ pub struct Config {
     pub permission_sets: BTreeMap<PermissionSet, String>,
     /// What this was read from: a change there is a change of configuration.
     pub files: Vec<PathBuf>,
-    webhook: Option<Webhook>,
-    sandbox: SandboxOptions,
+    pub webhook: Option<Webhook>,
+    pub sandbox: SandboxOptions,
 }
 
 #[derive(Clone, Debug)]
@@ -150,18 +150,6 @@ impl Config {
             return Err(ConfigError::new("identity_center.mode", why));
         }
         Ok(())
-    }
-
-    pub fn policy(&self) -> Policy {
-        self.policy.clone()
-    }
-
-    pub fn webhook(&self) -> Option<Webhook> {
-        self.webhook.clone()
-    }
-
-    pub fn sandbox_options(&self) -> SandboxOptions {
-        self.sandbox.clone()
     }
 
     /// The client's part, which only its own commands need.

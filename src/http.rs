@@ -15,10 +15,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::handler::Handler;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -139,7 +138,7 @@ impl App {
 
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route("/requests", both(requests::list, requests::create))
+        .route("/requests", get(requests::list).post(requests::create))
         .route("/requests/{id}", get(requests::show))
         .route("/requests/{id}/audit", get(requests::audit))
         .route("/requests/{id}/approve", post(requests::approve))
@@ -165,16 +164,6 @@ pub fn router(app: Arc<App>) -> Router {
                 })),
         )
         .with_state(app)
-}
-
-fn both<G, P, A, B>(list: G, create: P) -> MethodRouter<Arc<App>>
-where
-    G: Handler<A, Arc<App>>,
-    P: Handler<B, Arc<App>>,
-    A: 'static,
-    B: 'static,
-{
-    get(list).post(create)
 }
 
 async fn no_such_route(request: Request) -> Problem {

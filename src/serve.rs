@@ -64,8 +64,8 @@ pub async fn start(
     config.check_supported()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path)?);
-    let access: Arc<dyn Access> = Arc::new(Sandbox::open(config.sandbox_options(), clock.clone())?);
-    let receiver = match config.webhook() {
+    let access: Arc<dyn Access> = Arc::new(Sandbox::open(config.sandbox, clock.clone())?);
+    let receiver = match config.webhook {
         Some(webhook) => Some(Arc::new(WebhookReceiver::new(webhook, clock.clone())?)),
         None => None,
     };
@@ -73,8 +73,8 @@ pub async fn start(
         Some(_) => Announce::ToWebhook,
         None => Announce::ToNobody,
     };
-    let service = Arc::new(Service::new(store, clock, config.policy(), announce));
-    let keyring = Arc::new(Keyring::new(config.keys.clone()));
+    let service = Arc::new(Service::new(store, clock, config.policy, announce));
+    let keyring = Arc::new(Keyring::new(config.keys));
     let listener = bind(config.server.listen).await?;
     let address = listener.local_addr().map_err(|why| StartError::Listen {
         address: config.server.listen,
@@ -92,7 +92,7 @@ pub async fn start(
     }
     tasks.spawn(tidy_up(service.clone(), stop.clone()));
     tasks.spawn(watch_keys(
-        config.files.clone(),
+        config.files,
         reload,
         keyring.clone(),
         stop.clone(),
@@ -149,7 +149,7 @@ async fn tidy_up(service: Arc<Service>, stop: CancellationToken) {
 /// Keys are rotated without a restart: a change of the files, or SIGHUP, is enough. A
 /// configuration that cannot be read leaves the keys as they are.
 async fn watch_keys(
-    files: Vec<PathBuf>,
+    mut files: Vec<PathBuf>,
     reload: Reload,
     keyring: Arc<Keyring>,
     stop: CancellationToken,
@@ -161,7 +161,7 @@ async fn watch_keys(
         }
     };
     let clock = SystemClock;
-    let (mut files, mut seen) = (files.clone(), changed_at(&files));
+    let mut seen = changed_at(&files);
     loop {
         let asked = tokio::select! {
             rung = hangup.recv() => rung.is_some(),
@@ -176,8 +176,8 @@ async fn watch_keys(
         match reload() {
             Ok(config) => {
                 tracing::info!(keys = config.keys.len(), "keys read again");
-                keyring.replace(config.keys.clone());
-                files.clone_from(&config.files);
+                keyring.replace(config.keys);
+                files = config.files;
                 seen = changed_at(&files);
             }
             Err(error) => tracing::error!(%error, "configuration not read again; the keys stay"),

@@ -161,33 +161,39 @@ impl Sandbox {
         Ok(now)
     }
 
-    /// Accepts an operation, or says why not.
-    fn begin(&self, kind: OperationKind, key: &HoldingKey) -> Result<Deletion, AccessError> {
-        let inner = &mut *self.inner();
+    /// What a call that changes something goes through besides: one thing at a time.
+    /// Tells when it arrived, and whether the assignment is there.
+    fn arrive_to_change(
+        &self,
+        inner: &mut Inner,
+        key: &HoldingKey,
+    ) -> Result<(Timestamp, Presence), AccessError> {
         let now = self.arrive(inner)?;
-        let seed = self.options.seed;
         let busy = inner.state.in_progress(key).map_err(out_of_order)?;
-        if busy || inner.strikes(seed, inner.rates.conflict) {
+        if busy || inner.strikes(self.options.seed, inner.rates.conflict) {
             return Err(AccessError {
                 kind: AccessErrorKind::Conflict,
                 why: format!("another operation on {key} is in progress"),
             });
         }
-        let there = inner.state.is_assigned(key).map_err(out_of_order)?;
-        if kind == OperationKind::Delete && !there && inner.strikes(seed, 0.5) {
-            return Ok(Deletion::NothingThere);
-        }
-        let outstanding = inner.state.outstanding_creates().map_err(out_of_order)?;
-        if kind == OperationKind::Create && outstanding >= MOST_OUTSTANDING_CREATES {
-            return Err(AccessError {
-                kind: AccessErrorKind::Throttled,
-                why: "too many creates are outstanding".into(),
-            });
-        }
-        let fate = match kind {
-            OperationKind::Delete if !there => Fate::Fails(NOTHING_TO_DELETE),
-            _ if inner.strikes(seed, inner.rates.fail) => Fate::Fails("Internal failure"),
-            _ => Fate::Succeeds,
+        Ok((now, inner.presence(key)?))
+    }
+
+    /// Accepts an operation, which ends as it must, or by chance in a failure.
+    fn begin(
+        &self,
+        inner: &mut Inner,
+        kind: OperationKind,
+        key: &HoldingKey,
+        now: Timestamp,
+        must: Fate,
+    ) -> Result<Operation, AccessError> {
+        let seed = self.options.seed;
+        let fate = match must {
+            Fate::Succeeds if inner.strikes(seed, inner.rates.fail) => {
+                Fate::Fails("Internal failure")
+            }
+            must => must,
         };
         let started = Started {
             id: inner.draw(seed),
@@ -201,7 +207,7 @@ impl Sandbox {
             return Err(lost("the answer was lost on its way"));
         }
         let id = started.id;
-        Ok(Deletion::Started(Operation { kind, id }))
+        Ok(Operation { kind, id })
     }
 }
 
@@ -224,23 +230,35 @@ impl Access for Sandbox {
     async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
         let inner = &mut *self.inner();
         self.arrive(inner)?;
-        let there = inner.state.is_assigned(key).map_err(out_of_order)?;
-        Ok(if there {
-            Presence::Present
-        } else {
-            Presence::Absent
-        })
+        inner.presence(key)
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
-        match self.begin(OperationKind::Create, key)? {
-            Deletion::Started(operation) => Ok(operation),
-            Deletion::NothingThere => Err(lost("a create was answered as a delete")),
+        let inner = &mut *self.inner();
+        let (now, _) = self.arrive_to_change(inner, key)?;
+        let outstanding = inner.state.outstanding_creates().map_err(out_of_order)?;
+        if outstanding >= MOST_OUTSTANDING_CREATES {
+            return Err(AccessError {
+                kind: AccessErrorKind::Throttled,
+                why: "too many creates are outstanding".into(),
+            });
         }
+        self.begin(inner, OperationKind::Create, key, now, Fate::Succeeds)
     }
 
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
-        self.begin(OperationKind::Delete, key)
+        let inner = &mut *self.inner();
+        let (now, presence) = self.arrive_to_change(inner, key)?;
+        let must = match presence {
+            Presence::Present => Fate::Succeeds,
+            // AWS has two ways to say that there is nothing.
+            Presence::Absent if inner.strikes(self.options.seed, 0.5) => {
+                return Ok(Deletion::NothingThere);
+            }
+            Presence::Absent => Fate::Fails(NOTHING_TO_DELETE),
+        };
+        let begun = self.begin(inner, OperationKind::Delete, key, now, must);
+        begun.map(Deletion::Started)
     }
 
     async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
@@ -259,6 +277,15 @@ impl Access for Sandbox {
 }
 
 impl Inner {
+    fn presence(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
+        let there = self.state.is_assigned(key).map_err(out_of_order)?;
+        Ok(if there {
+            Presence::Present
+        } else {
+            Presence::Absent
+        })
+    }
+
     /// Whether a thing that happens at this rate happens now.
     #[allow(clippy::cast_precision_loss)] // chance needs no more than 53 bits
     fn strikes(&mut self, seed: u64, rate: f64) -> bool {

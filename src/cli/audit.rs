@@ -8,7 +8,7 @@ use super::output::{one_line, print, table};
 use super::serve::failed;
 use super::{Context, Failure};
 use crate::domain::audit::verify_against;
-use crate::domain::{AuditKey, Event, Millis, Timestamp};
+use crate::domain::{AuditKey, Event, Timestamp};
 use crate::signature::percent_encoded;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditFilter, Head, Store};
@@ -55,11 +55,16 @@ fn history(events: &Value) -> String {
 }
 
 pub(super) async fn export(context: &Context, export: &Export) -> Result<(), Failure> {
+    let moment = |text: &Option<String>, parse: fn(&str) -> Option<Timestamp>| {
+        let text = text.as_deref();
+        text.map(|text| parse(text).ok_or_else(|| no_moment(text)))
+            .transpose()
+    };
     let filter = AuditFilter {
         account_id: export.account.clone(),
         channel_id: export.channel.clone(),
-        from: export.from.as_deref().map(moment).transpose()?,
-        before: export.to.as_deref().map(after).transpose()?,
+        from: moment(&export.from, Timestamp::parse_first)?,
+        before: moment(&export.to, Timestamp::parse_after)?,
     };
     let store = store(context)?;
     let mut last: Option<String> = None;
@@ -78,22 +83,9 @@ pub(super) async fn export(context: &Context, export: &Export) -> Result<(), Fai
     }
 }
 
-/// A time, or the first moment of a day.
-fn moment(text: &str) -> Result<Timestamp, Failure> {
-    Timestamp::parse(text)
-        .or_else(|| Timestamp::parse_date(text))
-        .ok_or_else(|| {
-            let rule = "is neither a day like 2026-01-31 nor a time like 2026-01-31T12:00:00Z";
-            Failure::Usage(format!("{text:?} {rule}"))
-        })
-}
-
-/// The first moment that is not meant any more: a day counts to its end.
-fn after(text: &str) -> Result<Timestamp, Failure> {
-    match Timestamp::parse_date(text) {
-        Some(day) => Ok(day + Millis::DAY),
-        None => Ok(moment(text)? + Millis(1)),
-    }
+fn no_moment(text: &str) -> Failure {
+    let rule = "is neither a day like 2026-01-31 nor a time like 2026-01-31T12:00:00Z";
+    Failure::Usage(format!("{text:?} {rule}"))
 }
 
 pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Failure> {

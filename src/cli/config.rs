@@ -19,7 +19,10 @@ pub(super) fn check(context: &Context) -> Result<(), Failure> {
         .collect();
     let listen = config.server.listen.to_string();
     let store = config.store.path.display().to_string();
-    let webhook = config.webhook().map(|webhook| webhook.url.to_string());
+    let webhook = config
+        .webhook
+        .as_ref()
+        .map(|webhook| webhook.url.to_string());
     let keys = config.keys.iter().map(|(id, key)| describe(id, key));
     let keys = keys.collect::<Vec<_>>().join("; ");
     let value = json!({

@@ -1,6 +1,6 @@
 //! Requests and bindings, over HTTP.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::arguments::{Bind, Command, List, NewRequest};
 use super::client::{Answer, Caller};
@@ -76,28 +76,23 @@ fn of(id: &str, step: &str) -> String {
 
 /// A body that says who acts; what is null is left out.
 fn acting(role: &str, person: &Person, extra: Value) -> Value {
-    let mut body = Map::new();
-    body.insert(format!("{role}_mm_user_id"), person.id.as_str().into());
-    body.insert(format!("{role}_email"), person.email.as_str().into());
-    if let Value::Object(extra) = extra {
-        body.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
+    let mut body = given(extra);
+    body[format!("{role}_mm_user_id")] = person.id.as_str().into();
+    body[format!("{role}_email")] = person.email.as_str().into();
+    body
+}
+
+fn given(mut body: Value) -> Value {
+    if let Value::Object(fields) = &mut body {
+        fields.retain(|_, value| !value.is_null());
     }
-    Value::Object(body)
+    body
 }
 
 fn admin(context: &Context, body: Value) -> Result<Value, Failure> {
     Ok(match context.acting.person_if_said()? {
         Some(person) => acting("actor", &person, body),
-        None => {
-            let Value::Object(body) = body else {
-                return Ok(body);
-            };
-            Value::Object(
-                body.into_iter()
-                    .filter(|(_, value)| !value.is_null())
-                    .collect(),
-            )
-        }
+        None => given(body),
     })
 }
 
@@ -254,12 +249,21 @@ pub(super) fn describe(value: &Value) -> String {
     }
 }
 
-fn describe_request(value: &Value) -> String {
-    let word = |name: &str| match &value[name] {
+/// A field as a person reads it; nothing if there is none.
+fn word(value: &Value, name: &str) -> String {
+    match &value[name] {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
+        Value::Array(items) => {
+            let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+            words.join(", ")
+        }
         other => other.to_string(),
-    };
+    }
+}
+
+fn describe_request(value: &Value) -> String {
+    let word = |name: &str| word(value, name);
     let status = match (time_left(value), value["assignment_status"].as_str()) {
         (_, Some("DELETING")) => "GRANTED, being removed".into(),
         (Some(left), _) => format!("GRANTED, {left}"),
@@ -315,15 +319,7 @@ fn time_left(value: &Value) -> Option<String> {
 }
 
 fn describe_binding(value: &Value) -> String {
-    let word = |name: &str| match &value[name] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        Value::Array(items) => {
-            let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
-            words.join(", ")
-        }
-        other => other.to_string(),
-    };
+    let word = |name: &str| word(value, name);
     let approvers = match word("approver_mm_user_ids") {
         none if none.is_empty() => "nobody yet: name them with `jit approvers`".into(),
         some => some,

@@ -7,15 +7,15 @@ use reqwest::Url;
 use tracing::Level;
 
 use super::file::{
-    ClientSection, Extension, File, IdentityCenterSection, KeySection, Mode, PolicySection,
-    SandboxSection, WebhookSection,
+    ClientSection, File, IdentityCenterSection, KeySection, Mode, PolicySection, SandboxSection,
+    WebhookSection,
 };
 use super::secret::Sources;
 use super::{
     Client, Config, ConfigError, IdentityCenter, Key, Log, ReadFile, Server, Store, Webhook,
 };
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
-use crate::domain::{ExtensionRule, Millis, PermissionSet, Policy};
+use crate::domain::{Millis, PermissionSet, Policy};
 
 type Checked<T> = Result<T, ConfigError>;
 
@@ -215,10 +215,7 @@ fn policy(section: PolicySection, sets: &BTreeMap<PermissionSet, String>) -> Che
         default_permission_set: default,
         pending_lifetime: section.pending_lifetime.0,
         max_request_hours: section.max_request_hours,
-        extension: match section.extension {
-            Extension::NeedsApproval => ExtensionRule::NeedsApproval,
-            Extension::Granted => ExtensionRule::Granted,
-        },
+        extension: section.extension,
         grant_patience: section.grant_patience.0,
         admins: section
             .admins
@@ -259,7 +256,11 @@ fn sandbox(
     Ok(SandboxOptions {
         standing: standing.collect::<Checked<_>>()?,
         // Beside the store: what "AWS" did must outlive a crash as well.
-        path: Some(section.path.unwrap_or_else(|| beside(store))),
+        path: Some(
+            section
+                .path
+                .unwrap_or_else(|| store.with_added_extension("sandbox")),
+        ),
         latency: Millis(i64::from(section.latency_ms)),
         users: section.users,
         seed: section.seed,
@@ -280,12 +281,6 @@ fn standing(text: &str) -> Option<Standing> {
         permission_set: set.parse().ok()?,
         email: email.parse().ok()?,
     })
-}
-
-fn beside(store: &Path) -> PathBuf {
-    let mut name = store.as_os_str().to_owned();
-    name.push(".sandbox");
-    name.into()
 }
 
 fn webhook(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::secret::SecretSource;
-use crate::domain::{Email, Millis, PermissionSet, Timestamp};
+use crate::domain::{Email, ExtensionRule, Millis, PermissionSet, Timestamp};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -83,16 +83,9 @@ pub(super) struct PolicySection {
     pub default_permission_set: Option<PermissionSet>,
     pub pending_lifetime: Span,
     pub max_request_hours: u32,
-    pub extension: Extension,
+    pub extension: ExtensionRule,
     pub grant_patience: Span,
     pub admins: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Extension {
-    NeedsApproval,
-    Granted,
 }
 
 #[derive(Debug, Deserialize)]
@@ -251,7 +244,7 @@ impl Default for PolicySection {
             default_permission_set: None,
             pending_lifetime: Span(Millis::hours(8)),
             max_request_hours: 4,
-            extension: Extension::NeedsApproval,
+            extension: ExtensionRule::NeedsApproval,
             grant_patience: Span(Millis::minutes(15)),
             admins: Vec::new(),
         }
@@ -298,8 +291,7 @@ impl<'de> Deserialize<'de> for EndDate {
             toml::Value::String(text) => text,
             other => other.to_string(),
         };
-        let end = Timestamp::parse(&text).or_else(|| Timestamp::parse_date(&text));
-        end.map(Self).ok_or_else(|| {
+        Timestamp::parse_first(&text).map(Self).ok_or_else(|| {
             let rule = "expected a day like \"2027-01-31\" or a time like \"2027-01-31T12:00:00Z\"";
             serde::de::Error::custom(rule)
         })

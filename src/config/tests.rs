@@ -28,7 +28,7 @@ fn refused(text: &str, variables: &[(&str, &str)]) -> String {
 fn the_example_file_is_taken_as_it_is() {
     let config = from(WHOLE, &[]).unwrap();
     assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
-    assert_eq!(config.webhook().unwrap().signed_path, "/webhook");
+    assert_eq!(config.webhook.as_ref().unwrap().signed_path, "/webhook");
     assert_eq!(config.keys["plugin"].scopes.len(), Scope::ALL.len());
     assert_eq!(config.check_supported(), Ok(()));
 }
@@ -59,7 +59,7 @@ fn the_environment_says_it_last() {
     .unwrap();
     assert_eq!(config.server.listen.port(), 2);
     assert_eq!(config.policy.max_request_hours, 7);
-    assert_eq!(config.sandbox_options().users.len(), 1);
+    assert_eq!(config.sandbox.users.len(), 1);
     assert!(config.keys["Key-One"].require_v2);
     // A secret stays the text it is, even if it looks like a number.
     assert!(

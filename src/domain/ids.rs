@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use super::Millis;
+
 /// Why a value was not taken. The text completes "`<field>` …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -151,15 +153,17 @@ impl RequestId {
         Self(uuid)
     }
 
-    /// Between 0 and `most`, different for each request and each turn: jitter that
+    /// A pause somewhere in the second half of `whole`, different for each request and
+    /// each turn, so that what failed together does not come back together: jitter that
     /// needs no randomness.
-    pub fn jitter(self, turn: u32, most: i64) -> i64 {
+    pub fn spread(self, turn: u32, whole: Millis) -> Millis {
+        let half = whole.0 / 2;
         let (high, low) = self.0.as_u64_pair();
         let mixed = (high ^ low)
             .rotate_left(turn)
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
             >> 44;
-        i64::try_from(mixed).unwrap_or(0) * most / (1 << 20)
+        Millis(half + i64::try_from(mixed).unwrap_or(0) * half / (1 << 20))
     }
 }
 

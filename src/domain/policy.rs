@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
+
 use super::{Binding, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +25,8 @@ pub struct Policy {
     pub admins: BTreeSet<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ExtensionRule {
     NeedsApproval,
     Granted,

@@ -46,8 +46,22 @@ impl Timestamp {
         (0..=LATEST).contains(&millis).then_some(Self(millis))
     }
 
+    /// The first moment that is meant by a time, or by a day.
+    pub fn parse_first(text: &str) -> Option<Self> {
+        Self::parse(text).or_else(|| Self::parse_date(text))
+    }
+
+    /// The first moment that is no longer meant: a day is meant whole, and a time with its
+    /// last millisecond.
+    pub fn parse_after(text: &str) -> Option<Self> {
+        match Self::parse_date(text) {
+            Some(day) => Some(day + Millis::DAY),
+            None => Some(Self::parse(text)? + Millis(1)),
+        }
+    }
+
     /// Reads `YYYY-MM-DD` as the first moment of that day in UTC.
-    pub fn parse_date(text: &str) -> Option<Self> {
+    fn parse_date(text: &str) -> Option<Self> {
         let format = time::macros::format_description!("[year]-[month]-[day]");
         let day = Date::parse(text, format).ok()?;
         let seconds = day.midnight().assume_utc().unix_timestamp();
@@ -167,6 +181,28 @@ mod tests {
             Some("2026-01-15T00:00:00.000Z".into())
         );
         assert_eq!(Timestamp::parse_date("2026-13-01"), None);
+    }
+
+    #[test]
+    fn a_day_is_meant_from_its_first_moment_to_its_last() {
+        let told = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        for (text, first, after) in [
+            (
+                "2026-01-15",
+                "2026-01-15T00:00:00.000Z",
+                "2026-01-16T00:00:00.000Z",
+            ),
+            (
+                "2026-01-15T10:00:00Z",
+                "2026-01-15T10:00:00.000Z",
+                "2026-01-15T10:00:00.001Z",
+            ),
+        ] {
+            assert_eq!(told(Timestamp::parse_first(text)), Some(first.into()));
+            assert_eq!(told(Timestamp::parse_after(text)), Some(after.into()));
+        }
+        assert_eq!(Timestamp::parse_first("soon"), None);
+        assert_eq!(Timestamp::parse_after("soon"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::App;
+use super::list::parsed;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToConfigure, ToRead};
 use super::wire::ConfigObject;
@@ -139,9 +140,7 @@ pub(super) async fn accounts(
             "{name} is no filter; ask for ?channel_id=…"
         )));
     }
-    let channel: ChannelId = value
-        .parse()
-        .map_err(|error| Problem::malformed(format!("channel_id {error}")))?;
+    let channel: ChannelId = parsed(&name, &value)?;
     let bindings = app.service.store().bindings(&channel).await?;
     Ok(json(200, &objects(&app, &bindings)))
 }

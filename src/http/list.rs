@@ -14,7 +14,7 @@ use super::reply::{Problem, json};
 use super::signed::{Signed, ToRead};
 use super::wire::RequestObject;
 use crate::code::Code;
-use crate::domain::{Millis, RequestId, Timestamp};
+use crate::domain::{RequestId, Timestamp};
 use crate::signature::{self, Secret};
 use crate::store::{Cursor, Filter};
 
@@ -116,15 +116,14 @@ fn narrow(filter: &mut Filter, name: &str, value: &str) -> Result<(), Problem> {
         "requester_email" => filter.requester_email = Some(parsed(name, value)?),
         "status" => filter.status = Some(parsed(name, value)?),
         "request_id" => filter.request_id = Some(parsed::<RequestId>(name, value)?),
-        "start_date" => filter.from = Some(date(name, value, Millis::ZERO)?),
-        // A day is meant whole; a moment is meant with its last millisecond.
-        "end_date" => filter.before = Some(date(name, value, Millis::DAY)?),
+        "start_date" => filter.from = Some(date(name, Timestamp::parse_first(value))?),
+        "end_date" => filter.before = Some(date(name, Timestamp::parse_after(value))?),
         _ => return Err(Problem::malformed(format!("{name} is no filter"))),
     }
     Ok(())
 }
 
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
     value: &str,
 ) -> Result<T, Problem> {
@@ -133,22 +132,11 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
         .map_err(|error| Problem::malformed(format!("{name} {error}")))
 }
 
-fn date(name: &str, value: &str, whole_day: Millis) -> Result<Timestamp, Problem> {
-    let exact = || {
-        let time = Timestamp::parse(value)?;
-        Some(if whole_day == Millis::ZERO {
-            time
-        } else {
-            time + Millis(1)
-        })
-    };
-    Timestamp::parse_date(value)
-        .map(|day| day + whole_day)
-        .or_else(exact)
-        .ok_or_else(|| {
-            let example = "a date like 2026-01-15, or a time like 2026-01-15T10:00:00Z";
-            Problem::malformed(format!("{name} must be {example}"))
-        })
+fn date(name: &str, time: Option<Timestamp>) -> Result<Timestamp, Problem> {
+    time.ok_or_else(|| {
+        let example = "a date like 2026-01-15, or a time like 2026-01-15T10:00:00Z";
+        Problem::malformed(format!("{name} must be {example}"))
+    })
 }
 
 fn limit(value: &str) -> Result<usize, Problem> {

@@ -65,11 +65,10 @@ impl SqliteStore {
             why,
         };
         let nonces = Arc::new(Nonces::open(path).map_err(cannot)?);
-        let unchanged = Unchanged::open(path)
-            .map_err(|why| cannot(StoreError::Unavailable(why.to_string())))?;
+        let failed = |why: std::io::Error| cannot(StoreError::Unavailable(why.to_string()));
+        let unchanged = Unchanged::open(path).map_err(failed)?;
         // Whoever signed what is about to become durable cannot have it done again.
         let spent = nonces.clone();
-        let failed = |why: std::io::Error| cannot(StoreError::Unavailable(why.to_string()));
         let log = Checkpointer::start(schema::open_beside(path)?).map_err(failed)?;
         let writer = Writer::start(db, move || spent.sync(), move || log.ask()).map_err(failed)?;
         Ok(Self {

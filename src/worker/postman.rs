@@ -169,8 +169,10 @@ impl Postman {
     }
 }
 
-/// Doubling, spread over its second half by the request's own id.
+/// Doubling from one second to five minutes.
 fn pause(id: RequestId, attempts: u32) -> Millis {
-    let whole = (FIRST_PAUSE.0 << attempts.min(20)).min(LONGEST_PAUSE.0);
-    Millis(whole / 2 + id.jitter(attempts, whole / 2))
+    id.spread(
+        attempts,
+        Millis(FIRST_PAUSE.0 << attempts.min(20)).min(LONGEST_PAUSE),
+    )
 }

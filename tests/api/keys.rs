@@ -167,12 +167,7 @@ async fn until(jit: &Jit, id: &str, status: u16) {
 // G11: who may revoke and bind is the key's scope, and narrower with policy.admins.
 #[tokio::test]
 async fn named_admins_are_the_only_ones() {
-    let more = "[policy]\nadmins = [\"root\", \"Sec@Example.com\"]\n".to_owned();
-    let jit = Setup {
-        more,
-        ..Setup::default()
-    }
-    .start();
+    let jit = Setup::with("[policy]\nadmins = [\"root\", \"Sec@Example.com\"]\n").start();
     let plain = jit.caller();
     let bind = |who: &str| {
         json!({"channel_id": "town-square", "account_id": "111122223333",

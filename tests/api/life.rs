@@ -60,13 +60,9 @@ async fn what_was_said_is_kept_whole() {
 
 #[tokio::test]
 async fn expiry_takes_the_access_and_says_so() {
-    let more = "[policy]\npending_lifetime = \"1s\"\n".to_owned();
-    let (_jit, caller) = Setup {
-        more,
-        ..Setup::default()
-    }
-    .bound()
-    .await;
+    let (_jit, caller) = Setup::with("[policy]\npending_lifetime = \"1s\"\n")
+        .bound()
+        .await;
     // G7, E8: a request that waited too long is over, whoever comes to approve it.
     let id = caller.request().await;
     let expired = caller.until(&id, "EXPIRED").await;

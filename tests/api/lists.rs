@@ -80,13 +80,10 @@ async fn filters_hold_together_and_what_is_no_filter_is_refused() {
 
 #[tokio::test]
 async fn pages_meet_and_tokens_cannot_be_forged() {
-    let more = "[keys.other]\nsecret = \"another-secret-another-secret-aa\"\n".to_owned();
-    let (jit, caller) = Setup {
-        more,
-        ..Setup::default()
-    }
-    .bound()
-    .await;
+    let (jit, caller) =
+        Setup::with("[keys.other]\nsecret = \"another-secret-another-secret-aa\"\n")
+            .bound()
+            .await;
     let mut made = Vec::new();
     for _ in 0..7 {
         made.push(caller.request().await);

@@ -130,13 +130,10 @@ async fn unsigned_altered_stale_and_replayed_calls_change_nothing() {
 // G1: the same signed call under another key's id, which was accepted five times over there.
 #[tokio::test]
 async fn a_replay_under_another_key_id_is_refused() {
-    let more = "[keys.other]\nsecret = \"another-secret-another-secret-aa\"\n".to_owned();
-    let (_jit, caller) = Setup {
-        more,
-        ..Setup::default()
-    }
-    .bound()
-    .await;
+    let (_jit, caller) =
+        Setup::with("[keys.other]\nsecret = \"another-secret-another-secret-aa\"\n")
+            .bound()
+            .await;
     let id = caller.request().await;
     let path = format!("/requests/{id}/approve");
     let body = r#"{"approver_mm_user_id":"bob","approver_email":"bob@example.com"}"#;

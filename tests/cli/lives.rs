@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::Shell;
 use crate::common::{ACCOUNT, CHANNEL, Setup};
+use crate::{ASKING, Shell};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_from_request_to_revoke() {
@@ -132,20 +132,8 @@ async fn accounts_come_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_no_is_said_with_its_next_step() {
     let shell = Shell::open();
-    let unbound = [
-        "request",
-        "--account",
-        ACCOUNT,
-        "--channel",
-        CHANNEL,
-        "--minutes",
-        "60",
-        "--reason",
-        "x",
-        "--as",
-        "alice@example.com",
-    ];
-    shell.run(&unbound).exits(1).tells(&["jit: "]);
+    // Nothing is bound.
+    shell.run(&ASKING).exits(1).tells(&["jit: "]);
     let nobody = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
     shell
         .run(&["status", nobody])

@@ -14,6 +14,21 @@ use std::process::{Output, Stdio};
 use common::{ACCOUNT, CHANNEL, Jit, SECRET, Setup};
 use serde_json::Value;
 
+/// Alice asks for an hour.
+pub const ASKING: [&str; 11] = [
+    "request",
+    "--account",
+    ACCOUNT,
+    "--channel",
+    CHANNEL,
+    "--minutes",
+    "60",
+    "--reason",
+    "INC-42: db down",
+    "--as",
+    "alice@example.com",
+];
+
 /// Somebody at a shell, with a jit to talk to.
 pub struct Shell {
     pub jit: Jit,
@@ -69,20 +84,7 @@ impl Shell {
     }
 
     pub fn request(&self) -> String {
-        let words = [
-            "request",
-            "--account",
-            ACCOUNT,
-            "--channel",
-            CHANNEL,
-            "--minutes",
-            "60",
-            "--reason",
-            "INC-42: db down",
-            "--as",
-            "alice@example.com",
-        ];
-        let created = self.json(&words);
+        let created = self.json(&ASKING);
         created["request_id"].as_str().unwrap().to_owned()
     }
 

@@ -88,6 +88,14 @@ secret = "{SECRET}"
         file
     }
 
+    /// With more lines of configuration.
+    pub fn with(more: &str) -> Self {
+        Self {
+            more: more.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Started, with an account bound and somebody to approve.
     pub async fn bound(&self) -> (Jit, Caller) {
         let jit = self.start();

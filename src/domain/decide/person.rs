@@ -99,11 +99,11 @@ fn revoke(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decis
         // AWS was never asked for anything: there is nothing to wait for.
         State::Approved => {
             may?;
-            revoked_at_once(step, by, reason)
+            step.end_revoked(Some(by.clone()), reason)
         }
         State::Error(_) if request.user.is_none() => {
             may?;
-            revoked_at_once(step, by, reason)
+            step.end_revoked(Some(by.clone()), reason)
         }
         State::Error(error) => {
             may?;
@@ -144,16 +144,6 @@ fn revoke(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decis
         }),
         _ => wrong_state(&step, "revoked"),
     }
-}
-
-fn revoked_at_once(step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
-    let said = details([("reason", words(reason.as_ref()))]);
-    let state = State::Revoked {
-        by: Some(by.clone()),
-        reason,
-        at: step.now,
-    };
-    step.end(state, EventKind::Revoked, Some(by), said)
 }
 
 /// Whoever is at work on it goes on under the same lease, and finds that the work is now to remove.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Also, Decision, Record, Refusal};
 use crate::domain::audit::Entry;
 use crate::domain::{
-    AuditKey, Binding, EventKind, Holding, Lease, Notice, Person, Policy, Request, State, Text,
-    Timestamp, Work,
+    AuditKey, Binding, Ended, EventKind, Holding, Lease, Notice, Person, Policy, Request, State,
+    Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
@@ -106,6 +106,30 @@ impl<'a> Step<'a> {
         details.insert("requester_email".into(), email);
         self.tell(actor, details);
         self.done(None)
+    }
+
+    /// The end in ERROR: nothing of it is left, and this is why.
+    pub fn end_in_error(self, why: Text, actor: Option<&Person>) -> Result<Decision, Refusal> {
+        let said = details([("error", Some(why.to_string()))]);
+        let at = self.now;
+        self.end(
+            State::Error(Ended { at, why }),
+            EventKind::Error,
+            actor,
+            said,
+        )
+    }
+
+    /// The end that somebody asked for: gone.
+    pub fn end_revoked(
+        self,
+        by: Option<Person>,
+        reason: Option<Text>,
+    ) -> Result<Decision, Refusal> {
+        let said = details([("reason", words(reason.as_ref()))]);
+        let (at, actor) = (self.now, by.clone());
+        let state = State::Revoked { by, reason, at };
+        self.end(state, EventKind::Revoked, actor.as_ref(), said)
     }
 
     pub fn change_holding(&mut self, change: impl FnOnce(&Holding) -> Holding) {

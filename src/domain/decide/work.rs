@@ -1,10 +1,10 @@
 //! What time and AWS bring: work that falls due, and what came of it.
 
-use super::step::{Step, details, words};
+use super::step::{Step, details};
 use super::{Decision, Refusal};
 use crate::domain::{
-    Doubt, Ended, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis,
-    Outcome, Period, Presence, RequestId, State, Text, Trouble, UserId, Work,
+    Doubt, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis, Outcome,
+    Period, Presence, RequestId, State, Text, Trouble, UserId, Work,
 };
 
 /// How often AWS may carry out a create and fail before it is given up.
@@ -77,7 +77,6 @@ pub(super) fn finished(
     if step.request.lease.is_none_or(|lease| lease.token != token) {
         return late(step, &outcome);
     }
-    let at = step.now;
     match (step.request.state.clone(), outcome) {
         (_, Outcome::Interrupted) => {
             step.request.lease = None;
@@ -92,15 +91,7 @@ pub(super) fn finished(
                 revision,
             },
         ) => prepared(step, user, presence, revision),
-        (State::Approved, Outcome::NoUser { why }) => {
-            let said = details([("error", Some(why.to_string()))]);
-            step.end(
-                State::Error(Ended { at, why }),
-                EventKind::Error,
-                None,
-                said,
-            )
-        }
+        (State::Approved, Outcome::NoUser { why }) => step.end_in_error(why, None),
         (State::Assigning, Outcome::Created) => granted(step),
         (State::Removing { .. }, Outcome::Created) => {
             // It was revoked while AWS was making it: the same worker goes on to remove it.
@@ -112,23 +103,11 @@ pub(super) fn finished(
         (State::Removing { ending }, Outcome::Gone) => gone(step, ending),
         // With another holder, "none" may only mean that AWS has not made it yet.
         (State::Checking { by, reason, .. }, Outcome::Gone) if !step.is_shared() => {
-            let said = details([("reason", words(reason.as_ref()))]);
-            let state = State::Revoked {
-                by: Some(by.clone()),
-                reason,
-                at,
-            };
-            step.end(state, EventKind::Revoked, Some(&by), said)
+            step.end_revoked(Some(by), reason)
         }
         (State::Checking { by, .. }, Outcome::Gone | Outcome::StillThere) => {
-            let why = Text::clip(&not_ours(&step));
-            let said = details([("error", Some(why.to_string()))]);
-            step.end(
-                State::Error(Ended { at, why }),
-                EventKind::Error,
-                Some(&by),
-                said,
-            )
+            let why = not_ours(&step);
+            step.end_in_error(why, Some(&by))
         }
         (State::Unsettled { end, doubt }, Outcome::Gone | Outcome::StillThere) => {
             settle(step, *end, doubt)
@@ -188,15 +167,8 @@ fn prepared(
     }
     step.request.user = Some(user);
     if presence == Presence::Present && held.holders.is_empty() {
-        let why = Text::clip(&not_ours(&step));
-        let said = details([("error", Some(why.to_string()))]);
-        let at = step.now;
-        return step.end(
-            State::Error(Ended { at, why }),
-            EventKind::Error,
-            None,
-            said,
-        );
+        let why = not_ours(&step);
+        return step.end_in_error(why, None);
     }
     // From here on AWS may hold the access, so the duty to remove it is written first.
     let id = step.request.id;
@@ -250,24 +222,8 @@ fn gone(step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
     let at = step.now;
     match ending {
         Ending::Expired => step.end(State::Expired { at }, EventKind::Expired, None, details([])),
-        Ending::Revoked { by, reason, .. } => {
-            let said = details([("reason", words(reason.as_ref()))]);
-            let state = State::Revoked {
-                by: by.clone(),
-                reason,
-                at,
-            };
-            step.end(state, EventKind::Revoked, by.as_ref(), said)
-        }
-        Ending::Failed { why } => {
-            let said = details([("error", Some(why.to_string()))]);
-            step.end(
-                State::Error(Ended { at, why }),
-                EventKind::Error,
-                None,
-                said,
-            )
-        }
+        Ending::Revoked { by, reason, .. } => step.end_revoked(by, reason),
+        Ending::Failed { why } => step.end_in_error(why, None),
     }
 }
 
@@ -292,16 +248,7 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
     let hopeless =
         failing.refusals >= MOST_REFUSALS || step.now - failing.since >= step.policy.grant_patience;
     match step.request.state {
-        State::Approved if hopeless => {
-            let (at, why) = (step.now, failing.why);
-            let said = details([("error", Some(why.to_string()))]);
-            return step.end(
-                State::Error(Ended { at, why }),
-                EventKind::Error,
-                None,
-                said,
-            );
-        }
+        State::Approved if hopeless => return step.end_in_error(failing.why, None),
         State::Assigning if hopeless => return roll_back(step, failing.why),
         State::Approved | State::Assigning => {}
         // A removal is never given up. It is recorded that it fails, ever more rarely.
@@ -322,16 +269,10 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
 
 /// Gives a grant up. The assignment may exist all the same, so it is removed first.
 fn roll_back(mut step: Step<'_>, why: Text) -> Result<Decision, Refusal> {
-    let said = details([("error", Some(why.to_string()))]);
     if step.is_shared() {
-        let at = step.now;
-        return step.end(
-            State::Error(Ended { at, why }),
-            EventKind::Error,
-            None,
-            said,
-        );
+        return step.end_in_error(why, None);
     }
+    let said = details([("error", Some(why.to_string()))]);
     step.change_holding(Holding::being_removed);
     step.request.due_at = Some(step.now);
     step.become_(State::Removing {
@@ -398,20 +339,21 @@ fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refu
     }
 }
 
-fn not_ours(step: &Step<'_>) -> String {
+fn not_ours(step: &Step<'_>) -> Text {
     let (set, account) = (&step.request.permission_set, &step.request.account_id);
-    format!(
+    Text::clip(&format!(
         "an assignment of {set} in {account} that this request did not make stands for this user; \
          jit leaves it alone: remove it in Identity Center, or let its own request end"
-    )
+    ))
 }
 
-/// Doubling from one second to a minute, spread over its second half by the request's
-/// own id, so that what failed together does not come back together.
+/// Doubling from one second to a minute.
 fn pause(id: RequestId, attempts: u32, trouble: &Trouble) -> Millis {
-    let whole = match trouble {
-        Trouble::Denied { .. } => LONGEST_PAUSE.0,
-        _ => (500 << attempts.min(7)).min(LONGEST_PAUSE.0),
-    };
-    Millis(whole / 2 + id.jitter(attempts, whole / 2))
+    id.spread(
+        attempts,
+        match trouble {
+            Trouble::Denied { .. } => LONGEST_PAUSE,
+            _ => Millis(500 << attempts.min(7)).min(LONGEST_PAUSE),
+        },
+    )
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,11 +62,10 @@ impl Nonces {
     pub fn open(store: &Path) -> Result<Self, StoreError> {
         let mut keep_until = HashMap::new();
         let mut open = |name: &str| {
-            let mut path = store.as_os_str().to_owned();
-            path.push(name);
-            Half::open(&PathBuf::from(path), &mut keep_until).map_err(|why| failed(&why))
+            let path = store.with_added_extension(name);
+            Half::open(&path, &mut keep_until).map_err(|why| failed(&why))
         };
-        let (growing, resting) = (open(".nonces-a")?, open(".nonces-b")?);
+        let (growing, resting) = (open("nonces-a")?, open("nonces-b")?);
         let spent = Mutex::new(Spent {
             keep_until,
             growing,

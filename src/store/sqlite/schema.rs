@@ -59,10 +59,9 @@ pub(super) struct Lock {
 
 impl Lock {
     pub fn take(path: &Path) -> Result<Self, OpenError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
+        let name = path.with_added_extension("lock");
         let cannot = |why| OpenError::CannotLock {
-            path: PathBuf::from(&name),
+            path: name.clone(),
             why,
         };
         let file = File::options()
