@@ -1,15 +1,24 @@
-//! Identity Center, as far as jit needs it: four calls and what they really mean.
+//! Identity Center, as far as jit needs it, and what its answers really mean.
 //!
-//! Making and removing an assignment are asynchronous: an accepted call is a promise,
-//! and `poll` tells what became of it. Nothing here decides anything or tries again.
+//! `Access` is what AWS can be asked: one method, one call. Making and removing an
+//! assignment are asynchronous: an accepted call is a promise, and `poll` tells what
+//! became of it. Nobody calls it but `Paced`, which asks at the pace that AWS allows.
 
+pub mod identity_center;
+mod paced;
+mod quota;
 pub mod sandbox;
+mod together;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::domain::{Email, HoldingKey, Millis, Presence, UserId};
+pub use paced::{Call, Ended, Paced};
+pub use quota::Limits;
+
+use crate::domain::{AccountId, Email, HoldingKey, Millis, PermissionSet, UserId};
 
 /// A call that has not arrived after this long never does: whoever implements `Access`
 /// gives up on it. A worker counts on it, because AWS lets nobody take back a call.
@@ -17,15 +26,67 @@ pub const CALL_PATIENCE: Millis = Millis::seconds(10);
 
 #[async_trait]
 pub trait Access: Send + Sync + 'static {
-    /// Exactly one user with this address. None, or several: `NoUser`.
-    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError>;
-    /// Is the assignment there now?
-    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError>;
+    /// The user whose attribute this is; none, if nobody has it.
+    async fn find_user(
+        &self,
+        email: &Email,
+        by: UserAttribute,
+    ) -> Result<Option<UserId>, AccessError>;
+    /// Who has this permission set in this account now; `after` is the page before.
+    async fn assigned(
+        &self,
+        place: &Place,
+        after: Option<&str>,
+    ) -> Result<Page<Assignee>, AccessError>;
     /// Starts to make an assignment. One that exists already succeeds.
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError>;
     /// Starts to remove an assignment, unless AWS says that there is none.
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError>;
     async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError>;
+    /// The ids of all operations of this kind that are not over, whoever began them.
+    async fn under_way(
+        &self,
+        kind: OperationKind,
+        after: Option<&str>,
+    ) -> Result<Page<String>, AccessError>;
+}
+
+/// What a person can be known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserAttribute {
+    UserName,
+    Email,
+}
+
+/// Where an assignment is made: AWS lists who has one there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub account_id: AccountId,
+    pub permission_set: PermissionSet,
+}
+
+impl Place {
+    pub fn of(key: &HoldingKey) -> Self {
+        Self {
+            account_id: key.account_id.clone(),
+            permission_set: key.permission_set.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Assignee {
+    User(UserId),
+    /// Never jit's: it assigns to users alone.
+    Group(String),
+}
+
+pub type Assignees = BTreeSet<Assignee>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next: Option<String>,
 }
 
 /// An accepted call, to be asked about until it is over.
@@ -35,7 +96,7 @@ pub struct Operation {
     pub id: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationKind {
     Create,
     Delete,
@@ -65,6 +126,13 @@ pub enum Progress {
 pub struct AccessError {
     pub kind: AccessErrorKind,
     pub why: String,
+}
+
+impl AccessError {
+    pub fn new(kind: AccessErrorKind, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { kind, why }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::{Config, ConfigError, Variables};
+use crate::config::{Client, Config, ConfigError, Variables};
 use arguments::{Arguments, AuditCommand, Command, ConfigCommand, KeysCommand};
 use output::Output;
 
@@ -65,6 +65,17 @@ pub(crate) struct Context {
 impl Context {
     pub fn config(&self) -> Result<Config, ConfigError> {
         crate::config::read(self.config_path.as_deref(), &self.variables)
+    }
+
+    pub fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {
+        crate::config::read_client(self.config_path.as_deref(), &self.variables)
+    }
+
+    pub fn client(&self) -> Result<Client, ConfigError> {
+        let why = "no key to sign with: set client.url, client.key_id and client.secret in \
+                   jit.toml, or JIT_CLIENT__URL, JIT_CLIENT__KEY_ID and JIT_CLIENT__SECRET";
+        self.client_if_any()?
+            .ok_or_else(|| ConfigError::new("client", why))
     }
 }
 

@@ -8,7 +8,7 @@ mod environment;
 mod file;
 mod secret;
 
-pub use file::{LogFormat, Mode, Scope, StoreKind};
+pub use file::{LogFormat, Scope, StoreKind};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
+use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::SandboxOptions;
 use crate::domain::{PermissionSet, Policy, Timestamp};
 use crate::signature::Secret;
@@ -27,7 +28,6 @@ pub struct Config {
     pub store: Store,
     pub identity_center: IdentityCenter,
     pub keys: BTreeMap<String, Key>,
-    pub client: Option<Client>,
     pub log: Log,
     pub policy: Policy,
     /// Name and ARN of what can be asked for.
@@ -50,8 +50,12 @@ pub struct Store {
 }
 
 #[derive(Clone, Debug)]
-pub struct IdentityCenter {
-    pub mode: Mode,
+pub enum IdentityCenter {
+    Sandbox,
+    Aws {
+        options: IdentityCenterOptions,
+        calls_per_second: u32,
+    },
 }
 
 /// A key that callers sign with.
@@ -112,21 +116,38 @@ pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 /// Reads what the command line or the environment points to, else `./jit.toml`. A file
 /// that nobody asked for need not exist: the environment may say it all.
 pub fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
+    let (path, text) = find(path, variables)?;
+    let mut config = load(&text, variables, &|file| std::fs::read_to_string(file))?;
+    config.files.push(path);
+    Ok(config)
+}
+
+/// The client's part alone: who only calls need not know how jit is served.
+pub fn read_client(
+    path: Option<&Path>,
+    variables: &Variables,
+) -> Result<Option<Client>, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?;
+    let read_file = |file: &Path| std::fs::read_to_string(file);
+    check::client(file.client, &file.server.listen, &read_file)
+}
+
+fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {
     let asked = path
         .map(PathBuf::from)
         .or_else(|| variables.get("JIT_CONFIG").map(PathBuf::from));
     let path = asked.clone().unwrap_or_else(|| "jit.toml".into());
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(why) if why.kind() == io::ErrorKind::NotFound && asked.is_none() => String::new(),
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound && asked.is_none() => {
+            Ok((path, String::new()))
+        }
         Err(why) => {
             let why = format!("cannot be read: {why}; name another with --config or JIT_CONFIG");
-            return Err(ConfigError::new(path.display().to_string(), why));
+            Err(ConfigError::new(path.display().to_string(), why))
         }
-    };
-    let mut config = load(&text, variables, &|file| std::fs::read_to_string(file))?;
-    config.files.push(path);
-    Ok(config)
+    }
 }
 
 pub fn load(
@@ -145,20 +166,7 @@ impl Config {
             let why = "\"dynamodb\" is not available in this version; use \"sqlite\"";
             return Err(ConfigError::new("store.kind", why));
         }
-        if self.identity_center.mode == Mode::Aws {
-            let why = "\"aws\" is not available in this version; use \"sandbox\"";
-            return Err(ConfigError::new("identity_center.mode", why));
-        }
         Ok(())
-    }
-
-    /// The client's part, which only its own commands need.
-    pub fn client(&self) -> Result<&Client, ConfigError> {
-        let why = "no key to sign with: set client.url, client.key_id and client.secret in \
-                   jit.toml, or JIT_CLIENT__URL, JIT_CLIENT__KEY_ID and JIT_CLIENT__SECRET";
-        self.client
-            .as_ref()
-            .ok_or_else(|| ConfigError::new("client", why))
     }
 }
 

@@ -11,10 +11,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
-use crate::access::sandbox::Sandbox;
+use crate::access::identity_center as real;
+use crate::access::sandbox::{Sandbox, SandboxError, SandboxOptions};
+use crate::access::{Limits, Paced};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, IdentityCenter};
 use crate::domain::Millis;
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::signed::Keyring;
@@ -46,7 +47,7 @@ pub enum StartError {
     #[error("{0}")]
     Store(#[from] crate::store::sqlite::OpenError),
     #[error("the simulated Identity Center cannot keep its state: {0}")]
-    Sandbox(#[from] crate::access::sandbox::SandboxError),
+    Sandbox(#[from] SandboxError),
     #[error("server.listen: cannot listen on {address}: {why}; choose another address")]
     Listen { address: SocketAddr, why: io::Error },
     #[error("webhook: {0}")]
@@ -64,7 +65,7 @@ pub async fn start(
     config.check_supported()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path)?);
-    let access: Arc<dyn Access> = Arc::new(Sandbox::open(config.sandbox, clock.clone())?);
+    let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
     let receiver = match config.webhook {
         Some(webhook) => Some(Arc::new(WebhookReceiver::new(webhook, clock.clone())?)),
         None => None,
@@ -104,6 +105,28 @@ pub async fn start(
         address,
         stop,
         tasks,
+    })
+}
+
+/// The real one, or the simulated, at the pace that it allows.
+pub async fn identity_center(
+    which: IdentityCenter,
+    sandbox: SandboxOptions,
+    clock: &Arc<dyn Clock>,
+) -> Result<Paced, SandboxError> {
+    Ok(match which {
+        IdentityCenter::Sandbox => {
+            let sandbox = Sandbox::open(sandbox, clock.clone())?;
+            Paced::new(Arc::new(sandbox), Limits::None, clock.clone())
+        }
+        IdentityCenter::Aws {
+            options,
+            calls_per_second,
+        } => {
+            let center = real::IdentityCenter::connect(options).await;
+            let limits = Limits::Aws { calls_per_second };
+            Paced::new(Arc::new(center), limits, clock.clone())
+        }
     })
 }
 

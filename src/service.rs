@@ -11,8 +11,8 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::clock::Clock;
 use crate::domain::{
-    self, Also, Command, Decision, Draft, Holding, HoldingKey, Millis, Outcome, Policy, Record,
-    Refusal, Request, RequestId, State, Timestamp, Work,
+    self, Also, Command, Decision, Draft, Ending, Holding, HoldingKey, Millis, Outcome, Policy,
+    Record, Refusal, Request, RequestId, State, Timestamp, Work,
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
@@ -32,7 +32,8 @@ pub struct Service {
     /// Rung when a commit left something due soon.
     pub(crate) work_bell: Notify,
     pub(crate) notice_bell: Notify,
-    settled: broadcast::Sender<RequestId>,
+    /// Ids of requests that came to an end, or are being revoked.
+    news: broadcast::Sender<RequestId>,
 }
 
 /// Whether anybody listens: without a webhook, notices would only pile up.
@@ -75,7 +76,7 @@ impl Service {
         policy: Policy,
         announce: Announce,
     ) -> Self {
-        let (settled, _) = broadcast::channel(256);
+        let (news, _) = broadcast::channel(256);
         let (work_bell, notice_bell) = (Notify::new(), Notify::new());
         Self {
             store,
@@ -84,7 +85,7 @@ impl Service {
             announce,
             work_bell,
             notice_bell,
-            settled,
+            news,
         }
     }
 
@@ -272,9 +273,10 @@ impl Service {
         if written.iter().any(soon) {
             self.work_bell.notify_one();
         }
-        for request in written.iter().filter(|request| request.state.is_settled()) {
+        let is_news = |request: &&Request| request.state.is_settled() || is_being_revoked(request);
+        for request in written.iter().filter(is_news) {
             // Nobody waiting is no failure.
-            self.settled.send(request.id).ok();
+            self.news.send(request.id).ok();
         }
         Ok(written)
     }
@@ -291,6 +293,15 @@ impl Service {
         Ok(stored.unwrap_or_else(|| Holding::unheld(key)))
     }
 
+    /// Returns once somebody revokes this request; if another process was told, late or
+    /// never.
+    pub(crate) async fn until_revoked(&self, id: RequestId) {
+        let mut news = self.news.subscribe();
+        while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
+            heard_of(&mut news, id).await;
+        }
+    }
+
     /// Follows a revoke to its end, or until `deadline`; returns the request as it is then.
     pub async fn follow(
         &self,
@@ -299,7 +310,7 @@ impl Service {
     ) -> Result<Request, ServiceError> {
         // Another replica may be the one to finish it, and rings no bell here.
         const LOOK_AGAIN: Millis = Millis::seconds(1);
-        let mut settled = self.settled.subscribe();
+        let mut news = self.news.subscribe();
         loop {
             let request = self.request(id).await?;
             let now = self.clock.now();
@@ -309,15 +320,20 @@ impl Service {
             let again = deadline.min(now + LOOK_AGAIN);
             tokio::select! {
                 biased;
-                () = heard_of(&mut settled, id) => {}
+                () = heard_of(&mut news, id) => {}
                 () = self.clock.wait_until(again) => {}
             }
         }
     }
 }
 
-async fn heard_of(settled: &mut broadcast::Receiver<RequestId>, id: RequestId) {
-    while let Ok(heard) = settled.recv().await {
+fn is_being_revoked(request: &Request) -> bool {
+    let revoked = |ending: &Ending| matches!(ending, Ending::Revoked { .. });
+    matches!(&request.state, State::Removing { ending } if revoked(ending))
+}
+
+async fn heard_of(news: &mut broadcast::Receiver<RequestId>, id: RequestId) {
+    while let Ok(heard) = news.recv().await {
         if heard == id {
             return;
         }

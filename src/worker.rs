@@ -16,11 +16,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::Paced;
 use crate::domain::{
-    Command, Lane, Lease, LeaseToken, Millis, Outcome, RequestId, Timestamp, Work,
+    Command, Lane, Lease, LeaseToken, Millis, Outcome, RequestId, Timestamp, Trouble,
 };
-use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
+use crate::service::{Handled, Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 
 const LEASE: Millis = Millis::seconds(30);
@@ -35,7 +35,7 @@ const AFTER_A_FAULT: Millis = Millis::seconds(1);
 #[derive(Clone)]
 pub struct Worker {
     service: Arc<Service>,
-    access: Arc<dyn Access>,
+    access: Arc<Paced>,
     at_work: Arc<Mutex<HashSet<RequestId>>>,
     /// Rung whenever a piece of work got its lease, or ended.
     moved: Arc<Notify>,
@@ -66,7 +66,7 @@ impl Tenure {
 }
 
 impl Worker {
-    pub fn new(service: Arc<Service>, access: Arc<dyn Access>) -> Self {
+    pub fn new(service: Arc<Service>, access: Arc<Paced>) -> Self {
         let at_work = Arc::default();
         Self {
             service,
@@ -178,21 +178,29 @@ impl Worker {
         let lease = self.lease(token);
         let tenure = Tenure::new(lease);
         let claimed = self.service.handle(id, Command::Due { lease }).await;
-        let mut work = match claimed {
-            Ok(handled) => handled.work,
+        let mut now = match claimed {
+            Ok(handled) => Some(handled),
             // Somebody else has it, or it is not due after all.
             Err(ServiceError::Refused(_)) => None,
             Err(error) => return Err(error),
         };
-        while let Some(action) = work {
+        while let Some(Handled {
+            request,
+            work: Some(action),
+        }) = now
+        {
             let outcome = tokio::select! {
                 biased;
-                outcome = perform::perform(&self.service, self.access.as_ref(), &action, id, &tenure) => outcome,
+                outcome = perform::perform(&self.service, &self.access, &action, &request, &tenure) => outcome,
                 outcome = self.keep_lease(id, token, &tenure) => outcome,
                 () = stop.cancelled() => Outcome::Interrupted,
             };
             tracing::debug!(request = %id, ?action, ?outcome, "worked");
-            work = self.report(id, token, outcome, stop).await?;
+            if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
+                let until = "it is tried again every minute";
+                tracing::error!(request = %id, ?action, %why, "AWS does not allow it to jit; {until}");
+            }
+            now = self.report(id, token, outcome, stop).await?;
         }
         Ok(())
     }
@@ -205,7 +213,7 @@ impl Worker {
         lease: LeaseToken,
         outcome: Outcome,
         stop: &CancellationToken,
-    ) -> Result<Option<Work>, ServiceError> {
+    ) -> Result<Option<Handled>, ServiceError> {
         let clock = self.service.clock();
         let until = clock.now() + LEASE;
         loop {
@@ -215,7 +223,7 @@ impl Worker {
                 .handle(id, Command::Finished { lease, outcome })
                 .await
             {
-                Ok(handled) => return Ok(handled.work),
+                Ok(handled) => return Ok(Some(handled)),
                 // The lease was lost and the news is of no use.
                 Err(ServiceError::Refused(refusal)) => {
                     tracing::info!(request = %id, %refusal, "came too late");

@@ -11,11 +11,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cast::{person, policy};
-use jit::access::{Access, AccessError, Deletion, Operation, OperationKind, Progress};
+use jit::access::{
+    Access, AccessError, Assignee, Deletion, Limits, Operation, OperationKind, Paced, Page, Place,
+    Progress, UserAttribute,
+};
 use jit::clock::Clock;
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EventKind, HoldingKey,
-    Millis, Minutes, Presence, RequestId, Status, Text, Timestamp, UserId,
+    Millis, Minutes, RequestId, Status, Text, Timestamp, UserId,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
@@ -65,26 +68,43 @@ struct Told {
     /// How often it still shows what it says it has removed.
     haunted: AtomicU32,
     present: Mutex<HashSet<HoldingKey>>,
+    ghosts: Mutex<Vec<HoldingKey>>,
     creates: AtomicU32,
 }
 
 #[async_trait]
 impl Access for Told {
-    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError> {
+    async fn find_user(
+        &self,
+        email: &Email,
+        _: UserAttribute,
+    ) -> Result<Option<UserId>, AccessError> {
         self.hands.pass(Millis(self.slow.swap(0, Ordering::SeqCst)));
-        Ok(email.as_str().replace('@', "-").parse().unwrap())
+        Ok(Some(email.as_str().replace('@', "-").parse().unwrap()))
     }
 
-    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
-        let ghost = |left: u32| left.checked_sub(1);
-        let haunted = &self.haunted;
-        let ghost = haunted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, ghost);
-        let there = self.present.lock().unwrap().contains(key) || ghost.is_ok();
-        Ok(if there {
-            Presence::Present
-        } else {
-            Presence::Absent
+    async fn assigned(&self, _: &Place, _: Option<&str>) -> Result<Page<Assignee>, AccessError> {
+        let one_less = |left: u32| left.checked_sub(1);
+        let (seen, here) = (Ordering::SeqCst, Ordering::SeqCst);
+        let haunted = self.haunted.fetch_update(seen, here, one_less).is_ok();
+        let mut there: Vec<_> = self.present.lock().unwrap().iter().cloned().collect();
+        if haunted {
+            there.extend(self.ghosts.lock().unwrap().clone());
+        }
+        let items = there.into_iter().map(|key| Assignee::User(key.user));
+        Ok(Page {
+            items: items.collect(),
+            next: None,
         })
+    }
+
+    async fn under_way(
+        &self,
+        _: OperationKind,
+        _: Option<&str>,
+    ) -> Result<Page<String>, AccessError> {
+        let (items, next) = (Vec::new(), None);
+        Ok(Page { items, next })
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
@@ -96,6 +116,7 @@ impl Access for Told {
 
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
         self.present.lock().unwrap().remove(key);
+        self.ghosts.lock().unwrap().push(key.clone());
         Ok(Deletion::NothingThere)
     }
 
@@ -123,8 +144,9 @@ impl Scene {
         });
         let store: Arc<dyn Store> = Arc::new(store);
         let clock: Arc<dyn Clock> = Arc::new(hands.clone());
+        let paced = Paced::new(aws.clone(), Limits::None, clock.clone());
         let service = Arc::new(Service::new(store, clock, policy(), Announce::ToNobody));
-        let worker = Worker::new(service.clone(), aws.clone());
+        let worker = Worker::new(service.clone(), Arc::new(paced));
         Self {
             _folder: folder,
             hands,

@@ -16,8 +16,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    Access, AccessError, AccessErrorKind, Deletion, Operation, OperationKind, Progress,
-    progress_of_failure,
+    Access, AccessError, AccessErrorKind, Assignee, Deletion, Operation, OperationKind, Page,
+    Place, Progress, UserAttribute, progress_of_failure,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -213,24 +213,35 @@ impl Sandbox {
 
 #[async_trait]
 impl Access for Sandbox {
-    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError> {
+    /// An address that stands twice is one user's name and another's address.
+    async fn find_user(
+        &self,
+        email: &Email,
+        by: UserAttribute,
+    ) -> Result<Option<UserId>, AccessError> {
         self.arrive(&mut self.inner())?;
         let users = &self.options.users;
         let matches = users.iter().filter(|user| *user == email).count();
-        match matches {
-            0 if users.is_empty() => Ok(user_id(email)),
-            1 => Ok(user_id(email)),
-            0 => Err(no_user(format!("Identity Center has no user {email}"))),
-            _ => Err(no_user(format!(
-                "Identity Center has {matches} users {email}"
-            ))),
-        }
+        Ok(match (matches, by) {
+            (0, _) if users.is_empty() => Some(user_id(email)),
+            (0, _) => None,
+            (1, _) | (_, UserAttribute::UserName) => Some(user_id(email)),
+            (_, UserAttribute::Email) => Some(numbered_user_id(email, matches)),
+        })
     }
 
-    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
+    async fn assigned(
+        &self,
+        place: &Place,
+        _after: Option<&str>,
+    ) -> Result<Page<Assignee>, AccessError> {
         let inner = &mut *self.inner();
         self.arrive(inner)?;
-        inner.presence(key)
+        let users = inner.state.assigned(place).map_err(out_of_order)?;
+        Ok(Page {
+            items: users.into_iter().map(Assignee::User).collect(),
+            next: None,
+        })
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
@@ -274,6 +285,17 @@ impl Access for Sandbox {
             Some(state::Outcome::Failed(why)) => Ok(progress_of_failure(operation.kind, why)),
         }
     }
+
+    async fn under_way(
+        &self,
+        kind: OperationKind,
+        _after: Option<&str>,
+    ) -> Result<Page<String>, AccessError> {
+        let inner = &mut *self.inner();
+        self.arrive(inner)?;
+        let items = inner.state.under_way(kind).map_err(out_of_order)?;
+        Ok(Page { items, next: None })
+    }
 }
 
 impl Inner {
@@ -312,7 +334,14 @@ fn mix(number: u64) -> u64 {
 
 /// The same person has the same id, also after a restart.
 fn user_id(email: &Email) -> UserId {
-    let digest = Sha256::digest(email.as_str());
+    numbered_user_id(email, 1)
+}
+
+fn numbered_user_id(email: &Email, number: usize) -> UserId {
+    let digest = match number {
+        1 => Sha256::digest(email.as_str()),
+        number => Sha256::digest(format!("{email} {number}")),
+    };
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     // A UUID is letters, digits and hyphens; the fallback cannot be reached.
@@ -326,13 +355,6 @@ fn lost(why: &str) -> AccessError {
     AccessError {
         kind: AccessErrorKind::NoAnswer,
         why: why.into(),
-    }
-}
-
-fn no_user(why: String) -> AccessError {
-    AccessError {
-        kind: AccessErrorKind::NoUser,
-        why,
     }
 }
 

@@ -18,8 +18,7 @@ const PAGE: usize = 500;
 const LOOKS: u32 = 3;
 
 pub(super) async fn show(context: &Context, id: &str) -> Result<(), Failure> {
-    let config = context.config()?;
-    let events = if config.client.is_some() {
+    let events = if context.client_if_any()?.is_some() {
         let path = format!("/requests/{}/audit", percent_encoded(id));
         Caller::new(context)?.get(&path).await?.value
     } else {

@@ -24,7 +24,7 @@ pub(crate) struct Answer {
 
 impl Caller {
     pub fn new(context: &Context) -> Result<Self, Failure> {
-        Self::with(context.config()?.client()?.clone())
+        Self::with(context.client()?)
     }
 
     pub fn with(client: Client) -> Result<Self, Failure> {

@@ -11,8 +11,7 @@ use super::{Context, Failure};
 use crate::signature::Scheme;
 
 pub(super) fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> {
-    let config = context.config()?;
-    let client = config.client()?;
+    let client = context.client()?;
     let method = sign.method.to_uppercase();
     let method: Method = method
         .parse()
@@ -23,7 +22,7 @@ pub(super) fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> {
     }
     let body = body(sign)?;
     let scheme = if sign.v1 { Scheme::V1 } else { Scheme::V2 };
-    let headers = headers(client, scheme, &method, &sign.path, &body);
+    let headers = headers(&client, scheme, &method, &sign.path, &body);
     let value: Map<String, Value> = headers
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))

@@ -14,6 +14,7 @@ use super::secret::Sources;
 use super::{
     Client, Config, ConfigError, IdentityCenter, Key, Log, ReadFile, Server, Store, Webhook,
 };
+use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
 use crate::domain::{Millis, PermissionSet, Policy};
 
@@ -35,18 +36,15 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
         return wrong("server.listen", why);
     }
     check_tables(&file.store.tables)?;
-    check_identity_center(&file.identity_center)?;
     let mode = file.identity_center.mode;
     let permission_sets = permission_sets(file.permission_sets, mode)?;
+    let identity_center = identity_center(file.identity_center, &permission_sets)?;
     let policy = policy(file.policy, &permission_sets)?;
     let webhook = match file.webhook {
         Some(section) => Some(webhook(section, read_file, &mut files)?),
         None => None,
     };
-    let client = match file.client {
-        Some(section) => Some(client(section, &file.server.listen, read_file)?),
-        None => None,
-    };
+    client(file.client, &file.server.listen, read_file)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
         server: Server {
@@ -56,9 +54,8 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
             kind: file.store.kind,
             path: file.store.path,
         },
-        identity_center: IdentityCenter { mode },
+        identity_center,
         keys,
-        client,
         log: Log {
             format: file.log.format,
             level: level(&file.log.level)?,
@@ -123,24 +120,52 @@ fn check_tables(tables: &BTreeMap<String, String>) -> Checked<()> {
     Ok(())
 }
 
-fn check_identity_center(section: &IdentityCenterSection) -> Checked<()> {
-    let arn = section.instance_arn.as_deref();
-    if arn.is_some_and(|arn| !arn.starts_with("arn:aws") || !arn.contains(":instance/")) {
-        let why = "expected an ARN like arn:aws:sso:::instance/ssoins-1111111111111111";
-        return wrong("identity_center.instance_arn", why);
+fn identity_center(
+    section: IdentityCenterSection,
+    sets: &BTreeMap<PermissionSet, String>,
+) -> Checked<IdentityCenter> {
+    let like_arn = "expected an ARN like arn:aws:sso:::instance/ssoins-1111111111111111";
+    let like_id = "expected an id like d-1111111111";
+    let is_arn = |arn: &String| arn.starts_with("arn:aws") && arn.contains(":instance/");
+    let instance_arn = section.instance_arn;
+    if instance_arn.as_ref().is_some_and(|arn| !is_arn(arn)) {
+        return wrong("identity_center.instance_arn", like_arn);
     }
-    let store = section.identity_store_id.as_deref();
-    if store.is_some_and(|id| id.trim().is_empty()) {
-        return wrong(
-            "identity_center.identity_store_id",
-            "expected an id like d-1111111111",
-        );
+    let is_id = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_graphic());
+    let identity_store_id = section.identity_store_id;
+    if identity_store_id.as_ref().is_some_and(|id| !is_id(id)) {
+        return wrong("identity_center.identity_store_id", like_id);
     }
     if !(1..=20).contains(&section.calls_per_second) {
         let why = "expected 1 to 20: AWS allows about 20 calls a second to the whole organisation";
         return wrong("identity_center.calls_per_second", why);
     }
-    Ok(())
+    if section.mode == Mode::Sandbox {
+        return Ok(IdentityCenter::Sandbox);
+    }
+    let Some(instance_arn) = instance_arn else {
+        let why = format!("is missing; {like_arn} (`aws sso-admin list-instances` tells it)");
+        return wrong("identity_center.instance_arn", why);
+    };
+    let Some(identity_store_id) = identity_store_id else {
+        let why = format!("is missing; {like_id} (`aws sso-admin list-instances` tells it)");
+        return wrong("identity_center.identity_store_id", why);
+    };
+    let instance = instance_arn.rsplit('/').next().unwrap_or_default();
+    for (name, arn) in sets {
+        if !arn.contains(&format!("/{instance}/")) {
+            let why = format!("belongs to another Identity Center than {instance_arn}");
+            return wrong(format!("permission_sets.{name}"), why);
+        }
+    }
+    Ok(IdentityCenter::Aws {
+        options: IdentityCenterOptions {
+            instance_arn,
+            identity_store_id,
+            permission_sets: sets.clone(),
+        },
+        calls_per_second: section.calls_per_second,
+    })
 }
 
 fn permission_sets(
@@ -333,11 +358,14 @@ pub(super) fn seen_by_plugin(path: &str) -> String {
     }
 }
 
-fn client(
-    section: ClientSection,
+pub(super) fn client(
+    section: Option<ClientSection>,
     listen: &std::net::SocketAddr,
     read_file: ReadFile<'_>,
-) -> Checked<Client> {
+) -> Checked<Option<Client>> {
+    let Some(section) = section else {
+        return Ok(None);
+    };
     let url = section.url.unwrap_or_else(|| format!("http://{listen}"));
     match Url::parse(&url) {
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => {}
@@ -359,11 +387,11 @@ fn client(
     };
     let (secret, _) = sources.read(read_file)?;
     let url = url.trim_end_matches('/').to_owned();
-    Ok(Client {
+    Ok(Some(Client {
         url,
         key_id,
         secret,
-    })
+    }))
 }
 
 fn level(text: &str) -> Checked<Level> {

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Config, ConfigError, Scope, Variables, load};
+use super::{Config, ConfigError, IdentityCenter, Scope, Variables, load};
 use crate::domain::Millis;
 
 const WHOLE: &str = include_str!("../../jit.example.toml");
@@ -151,13 +151,51 @@ fn what_is_wrong_is_named_in_one_line() {
 }
 
 #[test]
+fn the_real_identity_center_is_named_as_a_whole() {
+    let section = |more: &str| {
+        format!(
+            "[identity_center]\n{more}\n[permission_sets]\n\
+             admin = \"arn:aws:sso:::permissionSet/ssoins-1/ps-1\""
+        )
+    };
+    let arn = "instance_arn = \"arn:aws:sso:::instance/ssoins-1\"";
+    let id = "identity_store_id = \"d-1\"";
+    for (more, names) in [
+        (id.to_owned(), "identity_center.instance_arn"),
+        (arn.to_owned(), "identity_center.identity_store_id"),
+        (
+            format!("instance_arn = \"ssoins-1\"\n{id}"),
+            "identity_center.instance_arn",
+        ),
+        (
+            format!("{arn}\n{id}\ncalls_per_second = 50"),
+            "identity_center.calls_per_second",
+        ),
+        (
+            format!("instance_arn = \"arn:aws:sso:::instance/ssoins-2\"\n{id}"),
+            "permission_sets.admin",
+        ),
+    ] {
+        let error = refused(&section(&more), &[]);
+        assert!(error.starts_with(names), "{names}: {error}");
+    }
+    let config = from(&section(&format!("{arn}\n{id}")), &[]).unwrap();
+    let IdentityCenter::Aws {
+        options,
+        calls_per_second,
+    } = config.identity_center
+    else {
+        panic!("the default is the real one");
+    };
+    assert_eq!(calls_per_second, 10);
+    assert_eq!(options.identity_store_id, "d-1");
+}
+
+#[test]
 fn what_this_version_lacks_is_said() {
-    let config = from(
-        "[permission_sets]\nadmin = \"arn:aws:sso:::permissionSet/a/b\"",
-        &[],
-    );
-    let error = config.unwrap().check_supported().unwrap_err();
-    assert_eq!(error.key, "identity_center.mode");
+    let text = "[identity_center]\nmode = \"sandbox\"\n[store]\nkind = \"dynamodb\"";
+    let error = from(text, &[]).unwrap().check_supported().unwrap_err();
+    assert_eq!(error.key, "store.kind");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //! that its faults come when asked for, and that a crash undoes nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/aws.rs"]
+mod aws;
 mod conformance;
 mod hands;
+mod identity_center;
 mod sandbox;

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jit::access::sandbox::{Rates, Sandbox, SandboxOptions, Standing};
-use jit::access::{Access, AccessErrorKind, Deletion, Progress};
+use jit::access::{Access, AccessErrorKind, Deletion, Progress, UserAttribute};
 use jit::domain::{Millis, Presence};
 
-use crate::conformance::{self, Center, email, key, remove};
+use crate::conformance::{self, Center, email, key, look, remove, user};
 use crate::hands::Hands;
 
 const LATENCY: Millis = Millis(300);
@@ -64,13 +64,13 @@ fn at(path: &Path, hands: &Hands) -> Simulated {
 
 #[tokio::test]
 async fn it_behaves_as_aws_does() {
-    conformance::all(|| open(options())).await;
+    conformance::all(async || open(options())).await;
 }
 
 #[tokio::test]
 async fn it_behaves_so_with_its_state_in_a_file() {
     let dir = tempfile::tempdir().unwrap();
-    let fresh = || {
+    let fresh = async || {
         let place = tempfile::tempdir_in(dir.path()).unwrap().keep();
         at(&place.join("aws.db"), &Hands::default())
     };
@@ -95,7 +95,9 @@ async fn absence_is_answered_in_both_ways() {
 async fn outcomes(center: &Simulated) -> Vec<String> {
     let key = loop {
         // A lost or throttled look-up is asked again, as a worker would.
-        if center.access().find_user(&email("alice")).await.is_ok() {
+        let (access, alice) = (center.access(), email("alice"));
+        let found = access.find_user(&alice, UserAttribute::Email);
+        if found.await.is_ok() {
             let calm = open(options());
             break key(calm.access(), 1, "admin").await;
         }
@@ -223,7 +225,7 @@ async fn what_it_did_outlives_the_process() {
     hands.pass(LATENCY);
     let center = at(&path, &hands);
     assert_eq!(center.access().poll(&making).await, Ok(Progress::Succeeded));
-    assert_eq!(center.access().look(&key).await, Ok(Presence::Present));
+    assert_eq!(look(center.access(), &key).await, Ok(Presence::Present));
     drop(center);
     let center = at(&path, &hands);
     assert_eq!(
@@ -248,13 +250,16 @@ async fn standing_assignments_are_there_from_the_start() {
     });
     let there = key(center.access(), 1, "admin").await;
     let not_there = key(center.access(), 1, "readonly").await;
-    assert_eq!(center.access().look(&there).await, Ok(Presence::Present));
-    assert_eq!(center.access().look(&not_there).await, Ok(Presence::Absent));
+    assert_eq!(look(center.access(), &there).await, Ok(Presence::Present));
+    assert_eq!(
+        look(center.access(), &not_there).await,
+        Ok(Presence::Absent)
+    );
 }
 
 #[tokio::test]
 async fn without_a_list_of_users_everybody_exists() {
     let center = open(SandboxOptions::default());
-    let anyone = center.access().find_user(&email("anyone")).await.unwrap();
+    let anyone = user(center.access(), "anyone").await;
     assert_eq!(anyone, center.sandbox.user_id(&email("anyone")));
 }

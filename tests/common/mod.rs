@@ -1,6 +1,7 @@
 //! The real binary, a caller who signs, and a channel that hears.
 #![allow(dead_code)] // each target uses its part
 
+pub mod aws;
 pub mod cast;
 
 use std::io::{BufRead, BufReader};
@@ -40,6 +41,8 @@ pub struct Setup {
     pub sandbox: String,
     pub more: String,
     pub webhook: Option<String>,
+    /// The real client, talking to this end of the wire.
+    pub aws: Option<aws::Aws>,
 }
 
 impl Default for Setup {
@@ -49,6 +52,7 @@ impl Default for Setup {
             sandbox: String::new(),
             more: String::new(),
             webhook: None,
+            aws: None,
         }
     }
 }
@@ -65,8 +69,7 @@ impl Setup {
 listen = "127.0.0.1:0"
 [store]
 path = "{store}"
-[identity_center]
-mode = "sandbox"
+{identity_center}
 [sandbox]
 latency_ms = {latency}
 {sandbox}
@@ -79,6 +82,7 @@ secret = "{SECRET}"
 {more}
 "#,
             store = store.display(),
+            identity_center = self.identity_center(),
             latency = self.latency_ms,
             sandbox = self.sandbox,
             more = self.more,
@@ -86,6 +90,26 @@ secret = "{SECRET}"
         let file = folder.join("jit.toml");
         std::fs::write(&file, text).unwrap();
         file
+    }
+
+    fn identity_center(&self) -> String {
+        match self.aws {
+            None => "[identity_center]\nmode = \"sandbox\"".into(),
+            Some(_) => format!(
+                "[identity_center]\ninstance_arn = \"{}\"\nidentity_store_id = \"{}\"\n\
+                 calls_per_second = 20",
+                aws::INSTANCE,
+                aws::STORE
+            ),
+        }
+    }
+
+    /// With the real client, and more lines of configuration.
+    pub fn with_aws(aws: &aws::Aws, more: &str) -> Self {
+        Self {
+            aws: Some(aws.clone()),
+            ..Self::with(more)
+        }
     }
 
     /// With more lines of configuration.
@@ -107,13 +131,15 @@ secret = "{SECRET}"
     pub fn start(&self) -> Jit {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         self.write(folder.path());
-        Jit::start_in(folder)
+        let environment = self.aws.as_ref().map(aws::Aws::environment);
+        Jit::start_with(folder, &environment.unwrap_or_default())
     }
 }
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("JIT_")) {
+    let ours = |name: &str| name.starts_with("JIT_") || name.starts_with("AWS_");
+    for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
         command.env_remove(name);
     }
     command
@@ -121,7 +147,15 @@ pub fn binary() -> Command {
 
 impl Jit {
     pub fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    pub fn start_with(
+        folder: Arc<tempfile::TempDir>,
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let mut child = binary()
+            .envs(environment.iter().cloned())
             .arg("serve")
             .arg("--config")
             .arg(folder.path().join("jit.toml"))

@@ -1,7 +1,9 @@
 //! Tasks, polled one at a time in an order that the seed decides.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use jit::clock::Clock;
 use jit::domain::Timestamp;
@@ -14,6 +16,17 @@ pub struct Task {
     pub replica: Option<usize>,
     future: Pin<Box<dyn Future<Output = ()>>>,
     stopped: Stopped,
+    woken: Arc<Woken>,
+}
+
+/// Whether another task rang a bell that this one waits for.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -34,6 +47,7 @@ impl Executor {
             replica,
             future,
             stopped: Stopped::Yielded,
+            woken: Arc::default(),
         });
     }
 
@@ -43,6 +57,7 @@ impl Executor {
         let ready: Vec<usize> = (0..self.tasks.len())
             .filter(|&at| match self.tasks[at].stopped {
                 Stopped::Yielded => true,
+                _ if self.tasks[at].woken.0.load(Ordering::SeqCst) => true,
                 Stopped::Until(time) => time <= now,
                 Stopped::Forever => false,
             })
@@ -53,7 +68,9 @@ impl Executor {
         let at = ready[clock.below(u32::try_from(ready.len()).unwrap()) as usize];
         let task = &mut self.tasks[at];
         clock.begin_poll();
-        let mut context = Context::from_waker(Waker::noop());
+        task.woken.0.store(false, Ordering::SeqCst);
+        let waker = Waker::from(task.woken.clone());
+        let mut context = Context::from_waker(&waker);
         match task.future.as_mut().poll(&mut context) {
             Poll::Ready(()) => drop(self.tasks.swap_remove(at)),
             Poll::Pending => task.stopped = clock.end_poll(),

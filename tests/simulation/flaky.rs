@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jit::access::sandbox::Sandbox;
 use jit::access::{
-    Access, AccessError, AccessErrorKind, CALL_PATIENCE, Deletion, Operation, Progress,
+    Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
+    OperationKind, Page, Place, Progress, UserAttribute,
 };
 use jit::clock::Clock;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Email, Event, Holding, HoldingKey, Lane,
-    LeaseToken, Notice, Presence, Request, RequestId, Timestamp, UserId,
+    LeaseToken, Notice, Request, RequestId, Timestamp, UserId,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
@@ -177,11 +178,26 @@ macro_rules! slowly {
 
 #[async_trait]
 impl Access for SlowAccess {
-    async fn find_user(&self, email: &Email) -> Result<UserId, AccessError> {
-        slowly!(self.find_user(email))
+    async fn find_user(
+        &self,
+        email: &Email,
+        by: UserAttribute,
+    ) -> Result<Option<UserId>, AccessError> {
+        slowly!(self.find_user(email, by))
     }
-    async fn look(&self, key: &HoldingKey) -> Result<Presence, AccessError> {
-        slowly!(self.look(key))
+    async fn assigned(
+        &self,
+        place: &Place,
+        after: Option<&str>,
+    ) -> Result<Page<Assignee>, AccessError> {
+        slowly!(self.assigned(place, after))
+    }
+    async fn under_way(
+        &self,
+        kind: OperationKind,
+        after: Option<&str>,
+    ) -> Result<Page<String>, AccessError> {
+        slowly!(self.under_way(kind, after))
     }
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
         slowly!(self.create(key))

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use jit::access::sandbox::{Rates, Sandbox, SandboxOptions};
+use jit::access::{Limits, Paced};
 use jit::clock::Clock;
 use jit::domain::{
     Admin, Ask, BindTerms, Command, Draft, HoldingKey, Millis, Minutes, Notice, RequestId, Status,
@@ -69,6 +70,7 @@ struct World {
     weather: Weather,
     store: MemoryStore,
     sandbox: Arc<Sandbox>,
+    limits: Limits,
     service: Arc<Service>,
     receiver: SimReceiver,
     tasks: Executor,
@@ -108,6 +110,16 @@ impl World {
             ..SandboxOptions::default()
         };
         let sandbox = Arc::new(Sandbox::open(options, Arc::new(clock.clone())).unwrap());
+        // Half of the worlds keep to what AWS allows, and one may hardly call at all.
+        let limits = match seed % 4 {
+            1 => Limits::Aws {
+                calls_per_second: 1,
+            },
+            3 => Limits::Aws {
+                calls_per_second: 10,
+            },
+            _ => Limits::None,
+        };
         let flaky = FlakyStore {
             store: store.clone(),
             clock: clock.clone(),
@@ -130,6 +142,7 @@ impl World {
             weather,
             store,
             sandbox,
+            limits,
             service: Arc::new(service),
             receiver,
             tasks: Executor::default(),
@@ -195,12 +208,14 @@ impl World {
 
     fn start(&mut self, replica: usize) {
         self.say(&format!("replica {replica} starts"));
+        let access = SlowAccess {
+            access: self.sandbox.clone(),
+            clock: self.clock.clone(),
+        };
+        let clock = Arc::new(self.clock.clone());
+        let paced = Arc::new(Paced::new(Arc::new(access), self.limits, clock));
         for hand in 0..HANDS {
-            let access = SlowAccess {
-                access: self.sandbox.clone(),
-                clock: self.clock.clone(),
-            };
-            let worker = Worker::new(self.service.clone(), Arc::new(access));
+            let worker = Worker::new(self.service.clone(), paced.clone());
             let (clock, store, nap) = (self.clock.clone(), self.store.clone(), self.nap.clone());
             self.tasks.spawn(
                 format!("worker {replica}.{hand}"),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Operation, OperationKind};
+use super::super::{Operation, OperationKind, Place};
 use super::SandboxError;
-use crate::domain::{HoldingKey, Timestamp};
+use crate::domain::{HoldingKey, Timestamp, UserId};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS assignments (
@@ -142,6 +142,30 @@ impl State {
                  WHERE account_id = ?1 AND permission_set = ?2 AND user_id = ?3",
             )?
             .exists(words(key))
+    }
+
+    pub fn assigned(&self, place: &Place) -> Result<Vec<UserId>, SandboxError> {
+        let mut all = self.0.prepare_cached(
+            "SELECT user_id FROM assignments WHERE account_id = ?1 AND permission_set = ?2",
+        )?;
+        let words = [place.account_id.as_str(), place.permission_set.as_str()];
+        let mut rows = all.query(words)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let user: String = row.get(0)?;
+            found.push(user.parse().map_err(|_| SandboxError::Foreign(user))?);
+        }
+        Ok(found)
+    }
+
+    pub fn under_way(&self, kind: OperationKind) -> Sql<Vec<String>> {
+        self.0
+            .prepare_cached(
+                "SELECT id FROM operations INDEXED BY operations_open
+                 WHERE NOT done AND kind = ?1",
+            )?
+            .query_map([word(kind)], |row| row.get(0))?
+            .collect()
     }
 
     pub fn in_progress(&self, key: &HoldingKey) -> Sql<bool> {

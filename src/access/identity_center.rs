@@ -1,0 +1,391 @@
+//! The real Identity Center, by AWS's own SDK: one method, one call, and what each
+//! answer means. The SDK itself tries nothing again: whoever calls decides that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_sdk_identitystore::Client as People;
+use aws_sdk_identitystore::config::timeout::TimeoutConfig;
+use aws_sdk_identitystore::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_identitystore::operation::get_user_id::GetUserIdError;
+use aws_sdk_identitystore::types::{AlternateIdentifier, ResourceType, UniqueAttribute};
+use aws_sdk_ssoadmin::Client as Assignments;
+use aws_sdk_ssoadmin::config::retry::RetryConfig;
+use aws_sdk_ssoadmin::types::{
+    AccountAssignmentOperationStatus, AccountAssignmentOperationStatusMetadata,
+    OperationStatusFilter, PrincipalType, StatusValues, TargetType,
+};
+
+use super::{
+    Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
+    OperationKind, Page, Place, Progress, UserAttribute, progress_of_failure,
+};
+use crate::domain::{Email, HoldingKey, PermissionSet, UserId};
+
+/// The most that AWS lists at once.
+const PAGE: i32 = 100;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityCenterOptions {
+    pub instance_arn: String,
+    pub identity_store_id: String,
+    /// Name and ARN of every set that jit knows.
+    pub permission_sets: BTreeMap<PermissionSet, String>,
+}
+
+pub struct IdentityCenter {
+    options: IdentityCenterOptions,
+    assignments: Assignments,
+    people: People,
+}
+
+type Answer<T> = Result<T, AccessError>;
+
+impl IdentityCenter {
+    /// With the region, credentials and endpoints of the environment that jit runs in.
+    pub async fn connect(options: IdentityCenterOptions) -> Self {
+        Self::new(options, &environment().load().await)
+    }
+
+    pub fn new(options: IdentityCenterOptions, config: &SdkConfig) -> Self {
+        Self {
+            assignments: Assignments::new(config),
+            people: People::new(config),
+            options,
+        }
+    }
+
+    fn arn(&self, set: &PermissionSet) -> Answer<&str> {
+        let arn = self.options.permission_sets.get(set);
+        arn.map(String::as_str).ok_or_else(|| {
+            let why = format!(
+                "permission set {set} is no longer configured: put it back under \
+                 [permission_sets] in jit.toml"
+            );
+            AccessError::new(AccessErrorKind::Denied, why)
+        })
+    }
+}
+
+/// AWS's own environment, with time-outs that no call outlives.
+pub fn environment() -> ConfigLoader {
+    let patience = Duration::from_millis(CALL_PATIENCE.0.unsigned_abs());
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(patience / 3)
+        .operation_timeout(patience)
+        .build();
+    aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+}
+
+#[async_trait]
+impl Access for IdentityCenter {
+    async fn find_user(&self, email: &Email, by: UserAttribute) -> Answer<Option<UserId>> {
+        let path = match by {
+            UserAttribute::UserName => "userName",
+            UserAttribute::Email => "emails.value",
+        };
+        let attribute = UniqueAttribute::builder()
+            .attribute_path(path)
+            .attribute_value(email.as_str().into())
+            .build()
+            .map_err(|why| unexpected(&why))?;
+        let asked = self
+            .people
+            .get_user_id()
+            .identity_store_id(&self.options.identity_store_id)
+            .alternate_identifier(AlternateIdentifier::UniqueAttribute(attribute));
+        match asked.send().await {
+            Ok(found) => parsed(Some(found.user_id())).map(Some),
+            Err(error) if is_absent(&error) => match error.as_service_error() {
+                // Nobody by this name; not: nothing to look in.
+                Some(GetUserIdError::ResourceNotFoundException(why))
+                    if why.resource_type() == Some(&ResourceType::IdentityStore) =>
+                {
+                    let why =
+                        "there is no such identity store: see identity_center.identity_store_id";
+                    Err(AccessError::new(AccessErrorKind::Denied, why))
+                }
+                _ => Ok(None),
+            },
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    async fn assigned(&self, place: &Place, after: Option<&str>) -> Answer<Page<Assignee>> {
+        let listed = self
+            .assignments
+            .list_account_assignments()
+            .instance_arn(&self.options.instance_arn)
+            .account_id(place.account_id.as_str())
+            .permission_set_arn(self.arn(&place.permission_set)?)
+            .max_results(PAGE)
+            .set_next_token(after.map(str::to_owned))
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        let mut items = Vec::new();
+        for one in listed.account_assignments() {
+            let id = one.principal_id();
+            items.push(match one.principal_type() {
+                Some(PrincipalType::User) => Assignee::User(parsed(id)?),
+                _ => Assignee::Group(id.unwrap_or_default().to_owned()),
+            });
+        }
+        Ok(Page {
+            items,
+            next: listed.next_token,
+        })
+    }
+
+    async fn create(&self, key: &HoldingKey) -> Answer<Operation> {
+        let created = self
+            .assignments
+            .create_account_assignment()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(&key.permission_set)?)
+            .target_type(TargetType::AwsAccount)
+            .target_id(key.account_id.as_str())
+            .principal_type(PrincipalType::User)
+            .principal_id(key.user.as_str())
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        begun(
+            OperationKind::Create,
+            created.account_assignment_creation_status,
+        )
+    }
+
+    async fn delete(&self, key: &HoldingKey) -> Answer<Deletion> {
+        let deleted = self
+            .assignments
+            .delete_account_assignment()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(&key.permission_set)?)
+            .target_type(TargetType::AwsAccount)
+            .target_id(key.account_id.as_str())
+            .principal_type(PrincipalType::User)
+            .principal_id(key.user.as_str())
+            .send()
+            .await;
+        match deleted {
+            Ok(deleted) => begun(
+                OperationKind::Delete,
+                deleted.account_assignment_deletion_status,
+            )
+            .map(Deletion::Started),
+            Err(error) if is_absent(&error) => Ok(Deletion::NothingThere),
+            Err(error) => Err(refused(&error)),
+        }
+    }
+
+    async fn poll(&self, operation: &Operation) -> Answer<Progress> {
+        let (instance, id) = (&self.options.instance_arn, &operation.id);
+        let status = match operation.kind {
+            OperationKind::Create => {
+                self.assignments
+                    .describe_account_assignment_creation_status()
+                    .instance_arn(instance)
+                    .account_assignment_creation_request_id(id)
+                    .send()
+                    .await
+                    .map_err(|error| refused(&error))?
+                    .account_assignment_creation_status
+            }
+            OperationKind::Delete => {
+                self.assignments
+                    .describe_account_assignment_deletion_status()
+                    .instance_arn(instance)
+                    .account_assignment_deletion_request_id(id)
+                    .send()
+                    .await
+                    .map_err(|error| refused(&error))?
+                    .account_assignment_deletion_status
+            }
+        };
+        let status = status.ok_or_else(|| unexpected("a status without content"))?;
+        match status.status() {
+            Some(StatusValues::InProgress) => Ok(Progress::InProgress),
+            Some(StatusValues::Succeeded) => Ok(Progress::Succeeded),
+            Some(StatusValues::Failed) => {
+                let why = status.failure_reason().unwrap_or("AWS gave no reason");
+                Ok(progress_of_failure(operation.kind, why.to_owned()))
+            }
+            other => Err(unexpected(format!("the status {other:?}"))),
+        }
+    }
+
+    async fn under_way(&self, kind: OperationKind, after: Option<&str>) -> Answer<Page<String>> {
+        let filter = OperationStatusFilter::builder()
+            .status(StatusValues::InProgress)
+            .build();
+        let (instance, after) = (&self.options.instance_arn, after.map(str::to_owned));
+        let (statuses, next) = match kind {
+            OperationKind::Create => {
+                let listed = self
+                    .assignments
+                    .list_account_assignment_creation_status()
+                    .instance_arn(instance)
+                    .filter(filter)
+                    .max_results(PAGE)
+                    .set_next_token(after)
+                    .send()
+                    .await
+                    .map_err(|error| refused(&error))?;
+                let statuses = listed.account_assignments_creation_status;
+                (statuses, listed.next_token)
+            }
+            OperationKind::Delete => {
+                let listed = self
+                    .assignments
+                    .list_account_assignment_deletion_status()
+                    .instance_arn(instance)
+                    .filter(filter)
+                    .max_results(PAGE)
+                    .set_next_token(after)
+                    .send()
+                    .await
+                    .map_err(|error| refused(&error))?;
+                let statuses = listed.account_assignments_deletion_status;
+                (statuses, listed.next_token)
+            }
+        };
+        Ok(Page {
+            items: still_under_way(statuses.unwrap_or_default()),
+            next,
+        })
+    }
+}
+
+/// Whatever the filter did.
+fn still_under_way(listed: Vec<AccountAssignmentOperationStatusMetadata>) -> Vec<String> {
+    let under_way = |one: &AccountAssignmentOperationStatusMetadata| {
+        !matches!(
+            one.status(),
+            Some(StatusValues::Succeeded | StatusValues::Failed)
+        )
+    };
+    listed
+        .into_iter()
+        .filter(under_way)
+        .filter_map(|one| one.request_id)
+        .collect()
+}
+
+/// An accepted call. One that names no operation may have been carried out all the same.
+fn begun(
+    kind: OperationKind,
+    status: Option<AccountAssignmentOperationStatus>,
+) -> Answer<Operation> {
+    let id = status.and_then(|status| status.request_id);
+    match id {
+        Some(id) => Ok(Operation { kind, id }),
+        None => Err(unexpected("an accepted call without a request id")),
+    }
+}
+
+fn parsed(id: Option<&str>) -> Answer<UserId> {
+    let id = id.unwrap_or_default();
+    id.parse()
+        .map_err(|_| unexpected(format!("the user id {id:?}")))
+}
+
+fn unexpected(what: impl std::fmt::Display) -> AccessError {
+    let why = format!("AWS answered something unexpected: {what}");
+    AccessError::new(AccessErrorKind::NoAnswer, why)
+}
+
+fn is_absent<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    error.code() == Some("ResourceNotFoundException")
+}
+
+/// What a refusal means for whoever wants to try again.
+fn refused<E>(error: &SdkError<E>) -> AccessError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let SdkError::ServiceError(answered) = error else {
+        return unanswered(error);
+    };
+    let code = error.code().unwrap_or_default();
+    let status = answered.raw().status().as_u16();
+    let kind = match code {
+        "ConflictException" => AccessErrorKind::Conflict,
+        "ServiceQuotaExceededException" => AccessErrorKind::Throttled,
+        "ValidationException" => AccessErrorKind::Invalid,
+        _ if is_throttling(code) || status == 429 => AccessErrorKind::Throttled,
+        _ if is_denial(code) || status == 403 => AccessErrorKind::Denied,
+        // What was asked about is not there, or not yet: looking again tells.
+        _ => AccessErrorKind::NoAnswer,
+    };
+    let said = error.message().unwrap_or("no message");
+    let why = match code {
+        "" => format!("HTTP {status}: {said}"),
+        code => format!("{code}: {said}"),
+    };
+    AccessError::new(kind, why)
+}
+
+fn is_throttling(code: &str) -> bool {
+    [
+        "Throttling",
+        "TooManyRequests",
+        "RequestLimitExceeded",
+        "SlowDown",
+    ]
+    .iter()
+    .any(|word| code.contains(word))
+}
+
+/// The credentials are not good enough, or not good at all.
+fn is_denial(code: &str) -> bool {
+    matches!(
+        code,
+        "AccessDeniedException"
+            | "AccessDenied"
+            | "UnauthorizedException"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "MissingAuthenticationToken"
+            | "IncompleteSignature"
+            | "OptInRequired"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+    )
+}
+
+/// Nobody answered. Without credentials or a region nothing was even sent, and trying fast
+/// will not help.
+fn unanswered<E>(error: &SdkError<E>) -> AccessError
+where
+    E: std::error::Error + 'static,
+{
+    let why = DisplayErrorContext(error).to_string();
+    let kind = if lacks_identity(error) {
+        AccessErrorKind::Denied
+    } else {
+        AccessErrorKind::NoAnswer
+    };
+    AccessError::new(kind, why)
+}
+
+fn lacks_identity(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if ["credentials", "region", "identity cache"]
+            .iter()
+            .any(|word| said.contains(word))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,340 @@
+//! Identity Center at the pace that AWS allows: every call waits for its turn, what AWS
+//! only asked to be tried again is tried again for a little while, and what many want
+//! to know is asked once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::quota::{Limits, Quota, Room, Step, Turn};
+use super::together::{Answer, Moment, Together};
+use super::{
+    Access, AccessError, AccessErrorKind, Assignee, Assignees, Deletion, Operation, OperationKind,
+    Page, Place, Progress, UserAttribute,
+};
+use crate::clock::Clock;
+use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, Presence, Timestamp, UserId};
+
+/// How long a conflict or throttling is waited out before the caller hears of it.
+const SHORT_PATIENCE: Millis = Millis::seconds(8);
+const FIRST_PAUSE: Millis = Millis(250);
+const LONGEST_PAUSE: Millis = Millis::seconds(2);
+/// From so many operations under way on, one question is asked about all of them.
+const MANY: usize = 4;
+const MANY_ARE_ASKED_EVERY: Millis = Millis::seconds(1);
+/// How long a grant may believe who somebody is. A removal never asks.
+const KNOWN_FOR: Millis = Millis::seconds(60);
+const MOST_KNOWN: usize = 10_000;
+
+pub struct Paced {
+    access: Arc<dyn Access>,
+    clock: Arc<dyn Clock>,
+    quota: Quota,
+    looks: Together<Place, Assignees>,
+    under_way: Together<OperationKind, BTreeSet<String>>,
+    in_flight: [AtomicUsize; 2],
+    known: Mutex<HashMap<Email, (UserId, Timestamp)>>,
+}
+
+/// A call on its way.
+pub type Call<'c, T> = Pin<Box<dyn Future<Output = Result<T, AccessError>> + Send + 'c>>;
+/// What must still be so when it is a call's turn.
+pub type Check<'c> = dyn Fn() -> Call<'c, ()> + Send + Sync + 'c;
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Well,
+    Badly {
+        why: String,
+    },
+    /// It is over, and AWS was not asked how: a look tells more.
+    Somehow,
+}
+
+impl Paced {
+    pub fn new(access: Arc<dyn Access>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            quota: Quota::new(limits, clock.clone()),
+            access,
+            clock,
+            looks: Together::default(),
+            under_way: Together::default(),
+            in_flight: Default::default(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The one user with this address, known a little while or looked up.
+    pub async fn find_user(&self, lane: Lane, email: &Email) -> Result<UserId, AccessError> {
+        let now = self.clock.now();
+        let known = self.known().get(email).cloned();
+        if let Some((user, at)) = known
+            && now - at < KNOWN_FOR
+        {
+            return Ok(user);
+        }
+        let user = self.look_up_user(lane, email).await?;
+        let mut known = self.known();
+        known.retain(|_, (_, at)| now - *at < KNOWN_FOR);
+        if known.len() < MOST_KNOWN {
+            known.insert(email.clone(), (user.clone(), now));
+        }
+        Ok(user)
+    }
+
+    /// A name that is one person's user name and another's address is nobody's.
+    pub async fn look_up_user(&self, lane: Lane, email: &Email) -> Result<UserId, AccessError> {
+        let turn = Turn {
+            lane,
+            step: Step::Look,
+        };
+        let ask = |by| self.patiently(turn, move || self.access.find_user(email, by));
+        let by_name = ask(UserAttribute::UserName).await?;
+        let by_email = ask(UserAttribute::Email).await?;
+        let nobody = |why: String| Err(AccessError::new(AccessErrorKind::NoUser, why));
+        match (by_name, by_email) {
+            (Some(one), Some(other)) if one != other => nobody(format!(
+                "Identity Center has several users {email} ({one} by user name, {other} by e-mail)"
+            )),
+            (Some(user), _) | (None, Some(user)) => Ok(user),
+            (None, None) => nobody(format!("Identity Center has no user {email}")),
+        }
+    }
+
+    /// Is the assignment there now?
+    pub async fn look(&self, lane: Lane, key: &HoldingKey) -> Result<Presence, AccessError> {
+        let there = self.assignees(lane, &Place::of(key)).await?;
+        Ok(if there.contains(&Assignee::User(key.user.clone())) {
+            Presence::Present
+        } else {
+            Presence::Absent
+        })
+    }
+
+    /// Everybody who has this set in this account, by an answer that was asked for from
+    /// now on: perhaps by somebody else.
+    pub async fn assignees(
+        &self,
+        lane: Lane,
+        place: &Place,
+    ) -> Result<Arc<Assignees>, AccessError> {
+        let turn = Turn {
+            lane,
+            step: Step::Look,
+        };
+        let asked = self.looks.moment();
+        let page = |after: Option<String>| -> Call<'_, Page<Assignee>> {
+            Box::pin(async move { self.access.assigned(place, after.as_deref()).await })
+        };
+        let ask = self.every_page(turn, &self.looks, page);
+        let newer = |answer: &Answer<Assignees>| answer.sent > asked;
+        self.looks.ask(place, newer, ask).await
+    }
+
+    /// Room for a create in this account; to be kept until its operation is over.
+    pub async fn room_to_create(&self, lane: Lane, account: &AccountId) -> Room<'_> {
+        self.quota.room_to_create(lane, account).await
+    }
+
+    /// Room for a removal in this account; to be kept until its operation is over.
+    pub async fn room_to_remove(&self, lane: Lane, account: &AccountId) -> Room<'_> {
+        self.quota.room_to_remove(lane, account).await
+    }
+
+    /// Starts to make an assignment, unless `check` says no once it is its turn.
+    pub async fn create<'c>(
+        &'c self,
+        lane: Lane,
+        key: &'c HoldingKey,
+        check: &'c Check<'c>,
+    ) -> Result<Operation, AccessError> {
+        let turn = Turn {
+            lane,
+            step: Step::Change,
+        };
+        let call = || -> Call<'c, Operation> {
+            Box::pin(async move {
+                check().await?;
+                self.access.create(key).await
+            })
+        };
+        self.patiently(turn, call).await
+    }
+
+    /// Starts to remove an assignment, unless `check` says no once it is its turn.
+    pub async fn delete<'c>(
+        &'c self,
+        lane: Lane,
+        key: &'c HoldingKey,
+        check: &'c Check<'c>,
+    ) -> Result<Deletion, AccessError> {
+        let turn = Turn {
+            lane,
+            step: Step::Change,
+        };
+        let call = || -> Call<'c, Deletion> {
+            Box::pin(async move {
+                check().await?;
+                self.access.delete(key).await
+            })
+        };
+        self.patiently(turn, call).await
+    }
+
+    /// Until the operation is over. While many are under way, nobody but who revokes asks
+    /// for one alone.
+    pub async fn wait_for(&self, lane: Lane, operation: &Operation) -> Result<Ended, AccessError> {
+        let (begun, accepted) = (self.clock.now(), self.under_way.moment());
+        let flight = Flight::begin(&self.in_flight[operation.kind as usize]);
+        loop {
+            let now = self.clock.now();
+            self.clock
+                .wait_until(now + between_polls(now - begun))
+                .await;
+            if lane != Lane::Revoke && self.quota.is_kept() && flight.is_one_of_many() {
+                match self.is_under_way(lane, operation, accepted).await {
+                    Ok(true) => continue,
+                    // How it ended, the look that follows every removal shows.
+                    Ok(false) if operation.kind == OperationKind::Delete => {
+                        return Ok(Ended::Somehow);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "operations under way cannot be listed");
+                    }
+                }
+            }
+            match self.poll(lane, operation).await? {
+                Progress::InProgress => {}
+                Progress::Succeeded => return Ok(Ended::Well),
+                Progress::Failed { why } => return Ok(Ended::Badly { why }),
+            }
+        }
+    }
+
+    pub async fn poll(&self, lane: Lane, operation: &Operation) -> Result<Progress, AccessError> {
+        let turn = Turn {
+            lane,
+            step: Step::Poll,
+        };
+        self.patiently(turn, || self.access.poll(operation)).await
+    }
+
+    async fn is_under_way(
+        &self,
+        lane: Lane,
+        operation: &Operation,
+        accepted: Moment,
+    ) -> Result<bool, AccessError> {
+        let kind = operation.kind;
+        let turn = Turn {
+            lane,
+            step: Step::Poll,
+        };
+        let page = |after: Option<String>| -> Call<'_, Page<String>> {
+            Box::pin(async move { self.access.under_way(kind, after.as_deref()).await })
+        };
+        let ask = self.every_page(turn, &self.under_way, page);
+        let recent = |answer: &Answer<BTreeSet<String>>| {
+            let age = self.clock.now() - answer.sent_at;
+            answer.sent > accepted && age < MANY_ARE_ASKED_EVERY
+        };
+        let ids = self.under_way.ask(&kind, recent, ask).await?;
+        Ok(ids.contains(&operation.id))
+    }
+
+    async fn every_page<'c, K, T: Ord + 'c>(
+        &'c self,
+        turn: Turn,
+        together: &'c Together<K, BTreeSet<T>>,
+        page: impl Fn(Option<String>) -> Call<'c, Page<T>> + Sync,
+    ) -> Result<Answer<BTreeSet<T>>, AccessError>
+    where
+        K: Eq + Hash + Clone + Send + Sync,
+        T: Send + Sync,
+    {
+        let (mut all, mut after) = (BTreeSet::new(), None);
+        // When the question was sent that the first page answers.
+        let mut first = None;
+        loop {
+            let call = || -> Call<'c, (Page<T>, Moment, Timestamp)> {
+                let (sent, sent_at) = (together.moment(), self.clock.now());
+                let answer = page(after.clone());
+                Box::pin(async move { Ok((answer.await?, sent, sent_at)) })
+            };
+            let (found, sent, sent_at) = self.patiently(turn, call).await?;
+            let (sent, sent_at) = *first.get_or_insert((sent, sent_at));
+            all.extend(found.items);
+            after = found.next;
+            if after.is_none() {
+                let value = Arc::new(all);
+                return Ok(Answer {
+                    sent,
+                    sent_at,
+                    value,
+                });
+            }
+        }
+    }
+
+    /// Tries again, for a little while, what AWS only asked to be tried again.
+    async fn patiently<'c, T>(
+        &self,
+        turn: Turn,
+        call: impl Fn() -> Call<'c, T> + Send,
+    ) -> Result<T, AccessError> {
+        let mut begun = None;
+        loop {
+            self.quota.turn(turn).await;
+            let begun = *begun.get_or_insert_with(|| self.clock.now());
+            let answer = call().await;
+            self.quota.hear(&answer);
+            let now = self.clock.now();
+            let passing = matches!(
+                &answer,
+                Err(AccessError {
+                    kind: AccessErrorKind::Conflict | AccessErrorKind::Throttled,
+                    ..
+                })
+            );
+            if !passing || now - begun >= SHORT_PATIENCE {
+                return answer;
+            }
+            self.clock
+                .wait_until(now + between_polls(now - begun))
+                .await;
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Email, (UserId, Timestamp)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the operations that are under way now.
+struct Flight<'a>(&'a AtomicUsize);
+
+impl<'a> Flight<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+
+    fn is_one_of_many(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= MANY
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The longer something has taken, the less a little more matters.
+fn between_polls(waited: Millis) -> Millis {
+    Millis(waited.0 / 8).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+}
