@@ -1,8 +1,9 @@
 # Two commands: `make run` shows jit, `make test` proves it.
 
-.PHONY: run test sim fixtures bench help
+.PHONY: run test moto sim fixtures bench help
 
 CARGO := cargo
+PYTHON := python3
 SEEDS ?= 2000
 
 ## run: build quickly, walk one request through its life, then serve
@@ -10,13 +11,22 @@ run: rust
 	$(CARGO) run --quiet --locked --profile quick -- sandbox
 
 ## test: everything that CI runs: format, lints, all tests
-test: rust
+test: rust moto
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || { echo "format and lints are checked as well: rustup component add rustfmt clippy"; exit 1; }
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --no-fail-fast
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+## moto: another imitation of AWS to test against, from pinned packages in target/
+moto: target/moto/.made
+target/moto/.made: tests/moto/requirements.txt
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "jit is also tested against moto, which needs Python 3 with venv: install it (Debian: python3-venv)"; exit 1; }
+	rm -rf target/moto
+	$(PYTHON) -m venv target/moto
+	target/moto/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
 
 ## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
 sim: rust

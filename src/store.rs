@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 use crate::domain::{
     AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Email, Event, Holding, HoldingKey,
-    Lane, LeaseToken, Notice, Request, RequestId, Status, Timestamp,
+    Lane, Lease, LeaseToken, Notice, Request, RequestId, Status, Timestamp,
 };
 
 #[async_trait]
@@ -27,6 +27,13 @@ pub trait Store: Send + Sync + 'static {
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError>;
     /// A channel's bindings, by account.
     async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError>;
+
+    /// Everybody's bindings, by account, from the first after `after`.
+    async fn bound(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<Binding>, StoreError>;
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
 
@@ -40,6 +47,17 @@ pub trait Store: Send + Sync + 'static {
         now: Timestamp,
         keep_until: Timestamp,
     ) -> Result<Freshness, StoreError>;
+
+    /// Takes a lease by name, if nobody else has it now: for what may be changed by one
+    /// at a time and is not in the store.
+    async fn take_lease(
+        &self,
+        name: &str,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Taken, StoreError>;
+    /// Gives it back, if it is still the holder's.
+    async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError>;
 
     /// Requests of a lane that may be claimed now, the longest due first.
     async fn due(
@@ -135,6 +153,12 @@ pub enum Freshness {
     Spent,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Yes,
+    ByAnother,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NoticePlace {
     pub request_id: RequestId,
@@ -203,6 +227,8 @@ pub struct Gauges {
     pub live_grants: u64,
     /// Grants whose end has come and whose removal nobody has begun.
     pub overdue_grants: u64,
+    /// Removals that went wrong the last time they were tried.
+    pub failing_removals: u64,
     pub undelivered_notices: u64,
     pub oldest_undelivered: Option<Timestamp>,
     pub parked_notices: u64,

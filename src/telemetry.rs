@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use metrics::{describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -48,6 +48,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "jit_overdue_grants",
         "Grants past their end whose removal has not begun"
     );
+    describe_gauge!(
+        "jit_failing_removals",
+        "Removals that went wrong the last time they were tried"
+    );
     describe_gauge!("jit_live_grants", "Grants in force");
     describe_gauge!(
         "jit_oldest_undelivered_notice_seconds",
@@ -56,6 +60,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("jit_undelivered_notices", "Notices on their way");
     describe_gauge!("jit_parked_notices", "Notices given up after a day");
     describe_gauge!("jit_store_up", "Whether the store answered");
+    describe_counter!(
+        "jit_aws_calls_total",
+        "Calls to Identity Center by action and outcome"
+    );
     describe_histogram!(
         REVOKE_SECONDS,
         "From a revoke's acceptance until AWS showed it gone"
@@ -70,6 +78,7 @@ pub fn set(gauges: &Gauges, now: Timestamp) {
         .map_or(0, |oldest| (now - oldest).0.max(0));
     gauge!("jit_due_backlog").set(gauges.backlog as f64);
     gauge!("jit_overdue_grants").set(gauges.overdue_grants as f64);
+    gauge!("jit_failing_removals").set(gauges.failing_removals as f64);
     gauge!("jit_live_grants").set(gauges.live_grants as f64);
     gauge!("jit_undelivered_notices").set(gauges.undelivered_notices as f64);
     gauge!("jit_oldest_undelivered_notice_seconds").set(age as f64 / 1000.0);

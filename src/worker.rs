@@ -196,11 +196,15 @@ impl Worker {
                 () = stop.cancelled() => Outcome::Interrupted,
             };
             tracing::debug!(request = %id, ?action, ?outcome, "worked");
-            if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
-                let until = "it is tried again every minute";
-                tracing::error!(request = %id, ?action, %why, "AWS does not allow it to jit; {until}");
-            }
+            let denied = match &outcome {
+                Outcome::Failed(Trouble::Denied { why }) => Some(why.clone()),
+                _ => None,
+            };
             now = self.report(id, token, outcome, stop).await?;
+            if let Some(why) = denied {
+                let next = "it is tried again every minute";
+                tracing::error!(request = %id, ?action, %why, "AWS does not allow it to jit; {next}");
+            }
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use aws_sdk_ssoadmin::types::{
     AccountAssignmentOperationStatus, AccountAssignmentOperationStatusMetadata,
     OperationStatusFilter, PrincipalType, StatusValues, TargetType,
 };
+use metrics::counter;
 
 use super::{
     Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
@@ -81,9 +82,61 @@ pub fn environment() -> ConfigLoader {
         .timeout_config(timeouts)
 }
 
+/// One call's name at AWS, and what came of it, counted.
+async fn counted<T>(action: &'static str, call: impl Future<Output = Answer<T>>) -> Answer<T> {
+    let answer = call.await;
+    let outcome = match &answer {
+        Ok(_) => "ok",
+        Err(error) => match error.kind {
+            AccessErrorKind::Conflict => "conflict",
+            AccessErrorKind::Throttled => "throttled",
+            AccessErrorKind::NoAnswer => "no_answer",
+            AccessErrorKind::Denied => "denied",
+            AccessErrorKind::NoUser => "no_user",
+            AccessErrorKind::Invalid => "invalid",
+        },
+    };
+    counter!("jit_aws_calls_total", "action" => action, "outcome" => outcome).increment(1);
+    answer
+}
+
 #[async_trait]
 impl Access for IdentityCenter {
     async fn find_user(&self, email: &Email, by: UserAttribute) -> Answer<Option<UserId>> {
+        counted("GetUserId", self.get_user_id(email, by)).await
+    }
+
+    async fn assigned(&self, place: &Place, after: Option<&str>) -> Answer<Page<Assignee>> {
+        counted("ListAccountAssignments", self.list(place, after)).await
+    }
+
+    async fn create(&self, key: &HoldingKey) -> Answer<Operation> {
+        counted("CreateAccountAssignment", self.begin_create(key)).await
+    }
+
+    async fn delete(&self, key: &HoldingKey) -> Answer<Deletion> {
+        counted("DeleteAccountAssignment", self.begin_delete(key)).await
+    }
+
+    async fn poll(&self, operation: &Operation) -> Answer<Progress> {
+        let action = match operation.kind {
+            OperationKind::Create => "DescribeAccountAssignmentCreationStatus",
+            OperationKind::Delete => "DescribeAccountAssignmentDeletionStatus",
+        };
+        counted(action, self.describe(operation)).await
+    }
+
+    async fn under_way(&self, kind: OperationKind, after: Option<&str>) -> Answer<Page<String>> {
+        let action = match kind {
+            OperationKind::Create => "ListAccountAssignmentCreationStatus",
+            OperationKind::Delete => "ListAccountAssignmentDeletionStatus",
+        };
+        counted(action, self.list_under_way(kind, after)).await
+    }
+}
+
+impl IdentityCenter {
+    async fn get_user_id(&self, email: &Email, by: UserAttribute) -> Answer<Option<UserId>> {
         let path = match by {
             UserAttribute::UserName => "userName",
             UserAttribute::Email => "emails.value",
@@ -115,7 +168,7 @@ impl Access for IdentityCenter {
         }
     }
 
-    async fn assigned(&self, place: &Place, after: Option<&str>) -> Answer<Page<Assignee>> {
+    async fn list(&self, place: &Place, after: Option<&str>) -> Answer<Page<Assignee>> {
         let listed = self
             .assignments
             .list_account_assignments()
@@ -141,7 +194,7 @@ impl Access for IdentityCenter {
         })
     }
 
-    async fn create(&self, key: &HoldingKey) -> Answer<Operation> {
+    async fn begin_create(&self, key: &HoldingKey) -> Answer<Operation> {
         let created = self
             .assignments
             .create_account_assignment()
@@ -160,7 +213,7 @@ impl Access for IdentityCenter {
         )
     }
 
-    async fn delete(&self, key: &HoldingKey) -> Answer<Deletion> {
+    async fn begin_delete(&self, key: &HoldingKey) -> Answer<Deletion> {
         let deleted = self
             .assignments
             .delete_account_assignment()
@@ -183,7 +236,7 @@ impl Access for IdentityCenter {
         }
     }
 
-    async fn poll(&self, operation: &Operation) -> Answer<Progress> {
+    async fn describe(&self, operation: &Operation) -> Answer<Progress> {
         let (instance, id) = (&self.options.instance_arn, &operation.id);
         let status = match operation.kind {
             OperationKind::Create => {
@@ -219,7 +272,11 @@ impl Access for IdentityCenter {
         }
     }
 
-    async fn under_way(&self, kind: OperationKind, after: Option<&str>) -> Answer<Page<String>> {
+    async fn list_under_way(
+        &self,
+        kind: OperationKind,
+        after: Option<&str>,
+    ) -> Answer<Page<String>> {
         let filter = OperationStatusFilter::builder()
             .status(StatusValues::InProgress)
             .build();

@@ -246,7 +246,7 @@ impl Paced {
         Ok(ids.contains(&operation.id))
     }
 
-    async fn every_page<'c, K, T: Ord + 'c>(
+    async fn every_page<'c, K, T>(
         &'c self,
         turn: Turn,
         together: &'c Together<K, BTreeSet<T>>,
@@ -254,7 +254,7 @@ impl Paced {
     ) -> Result<Answer<BTreeSet<T>>, AccessError>
     where
         K: Eq + Hash + Clone + Send + Sync,
-        T: Send + Sync,
+        T: Ord + Send + Sync + 'c,
     {
         let (mut all, mut after) = (BTreeSet::new(), None);
         // When the question was sent that the first page answers.

@@ -151,13 +151,6 @@ fn identity_center(
         let why = format!("is missing; {like_id} (`aws sso-admin list-instances` tells it)");
         return wrong("identity_center.identity_store_id", why);
     };
-    let instance = instance_arn.rsplit('/').next().unwrap_or_default();
-    for (name, arn) in sets {
-        if !arn.contains(&format!("/{instance}/")) {
-            let why = format!("belongs to another Identity Center than {instance_arn}");
-            return wrong(format!("permission_sets.{name}"), why);
-        }
-    }
     Ok(IdentityCenter::Aws {
         options: IdentityCenterOptions {
             instance_arn,
@@ -173,7 +166,8 @@ fn permission_sets(
     mode: Mode,
 ) -> Checked<BTreeMap<PermissionSet, String>> {
     for (name, arn) in &named {
-        if !arn.starts_with("arn:aws") || !arn.contains(":permissionSet/") {
+        let is_set = arn.contains(":permissionSet/") || arn.contains("/ps-");
+        if !arn.starts_with("arn:aws") || !is_set {
             let why = "expected an ARN like \
                        arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
             return wrong(format!("permission_sets.{name}"), why);

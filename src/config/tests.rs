@@ -171,10 +171,6 @@ fn the_real_identity_center_is_named_as_a_whole() {
             format!("{arn}\n{id}\ncalls_per_second = 50"),
             "identity_center.calls_per_second",
         ),
-        (
-            format!("instance_arn = \"arn:aws:sso:::instance/ssoins-2\"\n{id}"),
-            "permission_sets.admin",
-        ),
     ] {
         let error = refused(&section(&more), &[]);
         assert!(error.starts_with(names), "{names}: {error}");

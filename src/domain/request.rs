@@ -245,6 +245,11 @@ impl Request {
         }
     }
 
+    /// AWS was asked to take it away, and has not been seen to.
+    pub fn is_failing_removal(&self) -> bool {
+        self.trouble.is_some() && self.lane() != Lane::Other
+    }
+
     /// The first moment a worker may take this: when it is due and nobody holds it.
     pub fn claimable_at(&self) -> Option<Timestamp> {
         let due = self.due_at?;

@@ -28,11 +28,11 @@ pub use schema::OpenError;
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError,
+    NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, LeaseToken,
-    Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
+    LeaseToken, Request, RequestId, Timestamp,
 };
 use checkpoint::Checkpointer;
 use nonces::Nonces;
@@ -136,6 +136,14 @@ impl Store for SqliteStore {
         self.readers.look(|db| queries::bindings(db, channel))
     }
 
+    async fn bound(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<Binding>, StoreError> {
+        self.readers.look(|db| queries::bound(db, after, limit))
+    }
+
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         let commit = Prepared::new(commit)?;
         self.write(move |db| writes::commit(db, &commit)).await
@@ -152,6 +160,26 @@ impl Store for SqliteStore {
         keep_until: Timestamp,
     ) -> Result<Freshness, StoreError> {
         self.own()?.nonces.spend(nonce, now, keep_until)
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
+        let name = name.to_owned();
+        let taken = self.write(move |db| writes::take_lease(db, &name, lease, now));
+        Ok(match taken.await? {
+            true => Taken::Yes,
+            false => Taken::ByAnother,
+        })
+    }
+
+    async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.write(move |db| writes::give_lease(db, &name, token))
+            .await
     }
 
     async fn due(

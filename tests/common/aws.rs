@@ -1,6 +1,7 @@
 //! AWS's end of the wire: IAM Identity Center and its identity store over real HTTP, as
 //! the documents describe them, with everything that goes wrong there on request.
 #![allow(dead_code)] // each target uses its part
+#![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;

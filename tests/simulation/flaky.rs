@@ -12,11 +12,11 @@ use jit::access::{
 use jit::clock::Clock;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Email, Event, Holding, HoldingKey, Lane,
-    LeaseToken, Notice, Request, RequestId, Timestamp, UserId,
+    Lease, LeaseToken, Notice, Request, RequestId, Timestamp, UserId,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError,
+    NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::postman::{NotReceived, Receiver};
 
@@ -83,6 +83,24 @@ impl Store for FlakyStore {
     }
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         through!(self.commit(commit))
+    }
+    async fn bound(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<Binding>, StoreError> {
+        through!(self.bound(after, limit))
+    }
+    async fn take_lease(
+        &self,
+        name: &str,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
+        through!(self.take_lease(name, lease, now))
+    }
+    async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {
+        through!(self.give_lease(name, token))
     }
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
         through!(self.answered(key, now))

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jit::domain::{
-    Ask, AuditKey, Command, Doubt, Event, Lane, Millis, Person, Record, Request, RequestId, State,
-    Status, Timestamp, decide,
+    Ask, AuditKey, Command, Doubt, Event, Failing, Lane, Millis, Person, Record, Request,
+    RequestId, State, Status, Timestamp, decide,
 };
 use jit::store::{
     Answered, AuditFilter, Commit, Cursor, Filter, Freshness, Guard, NoticePlace, Settled, Store,
-    StoreError,
+    StoreError, Taken,
 };
 
 use crate::build::{
@@ -50,6 +50,8 @@ macro_rules! conformance {
                 pages_meet_without_gap_or_overlap
                 a_history_is_in_order_and_the_export_by_time
                 every_history_has_its_head
+                every_binding_is_found_page_by_page
+                a_lease_by_name_has_one_holder
                 the_figures_are_counted
                 tidying_takes_only_what_is_over
                 a_word_from_outside_is_heard
@@ -665,6 +667,48 @@ pub async fn every_history_has_its_head(subject: impl Subject) {
     assert_eq!(keys, wanted);
 }
 
+pub async fn every_binding_is_found_page_by_page(subject: impl Subject) {
+    let store = subject.store();
+    let accounts: Vec<String> = (1..=5).map(|number| format!("{number:012}")).collect();
+    for account in accounts.iter().rev() {
+        let channel = format!("channel-{account}");
+        store
+            .commit(writing(&bound(&channel, account)))
+            .await
+            .unwrap();
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.bound(after.as_ref(), 2).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.account_id.clone());
+        found.extend(page.iter().map(|binding| binding.account_id.to_string()));
+    }
+    assert_eq!(found, accounts);
+}
+
+/// One holder at a time, until it gives the lease back or its time is over.
+pub async fn a_lease_by_name_has_one_holder(subject: impl Subject) {
+    let store = subject.store();
+    let take = async |name: &str, number, now, until| {
+        let lease = lease(number, at(until));
+        store.take_lease(name, lease, at(now)).await.unwrap()
+    };
+    assert_eq!(take("set", 7, 0, 30).await, Taken::Yes);
+    assert_eq!(take("set", 8, 29, 60).await, Taken::ByAnother);
+    assert_eq!(take("other", 8, 29, 60).await, Taken::Yes);
+    assert_eq!(
+        take("set", 7, 29, 60).await,
+        Taken::Yes,
+        "to keep it longer"
+    );
+    assert_eq!(take("set", 8, 60, 90).await, Taken::Yes, "its time is over");
+    store.give_lease("set", token(7)).await.unwrap();
+    assert_eq!(take("set", 9, 61, 90).await, Taken::ByAnother);
+    store.give_lease("set", token(8)).await.unwrap();
+    assert_eq!(take("set", 9, 61, 90).await, Taken::Yes);
+}
+
 pub async fn the_figures_are_counted(subject: impl Subject) {
     let store = subject.store();
     for (number, until) in [(1, at(10)), (2, at(50))] {
@@ -678,10 +722,29 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
         .await;
     }
     with_notices(store, 3, &[2, 3]).await;
+    let refused = Failing {
+        since: at(15),
+        attempts: 1,
+        refusals: 1,
+        why: jit::domain::Text::clip("no"),
+    };
+    let waiting = create(store, 4, at(0)).await;
+    let removed = create(store, 5, at(0)).await;
+    for (request, state) in [(waiting, State::Approved), (removed, State::Granted)] {
+        change(store, &request, |request| {
+            request.state = state;
+            request.trouble = Some(refused.clone());
+        })
+        .await;
+    }
     let gauges = store.gauges(at(20)).await.unwrap();
     assert_eq!(
+        gauges.failing_removals, 1,
+        "a grant that fails keeps nobody in"
+    );
+    assert_eq!(
         (gauges.live_grants, gauges.overdue_grants, gauges.backlog),
-        (2, 1, 1)
+        (3, 1, 1)
     );
     assert_eq!((gauges.undelivered_notices, gauges.parked_notices), (2, 0));
     assert_eq!(gauges.oldest_undelivered, Some(at(0)));

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, LeaseToken,
-    Millis, Notice, Request, RequestId, State, Status, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
+    LeaseToken, Millis, Notice, Request, RequestId, State, Status, Timestamp,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError,
+    NoticePlace, Settled, Store, StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -27,6 +27,7 @@ struct Tables {
     events: BTreeMap<AuditKey, Arc<BTreeMap<u64, Event>>>,
     notices: BTreeMap<NoticePlace, Letter>,
     nonces: BTreeMap<String, Timestamp>,
+    leases: BTreeMap<String, Lease>,
     answers: BTreeMap<String, Answered>,
     commits: u64,
 }
@@ -220,6 +221,40 @@ impl Store for MemoryStore {
         next.commit(commit)?;
         next.commits += 1;
         *tables = next;
+        Ok(())
+    }
+
+    async fn bound(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<Binding>, StoreError> {
+        let tables = self.tables();
+        let all = tables.bindings.values();
+        let rest = all.filter(|binding| after.is_none_or(|after| binding.account_id > *after));
+        Ok(rest.take(limit).cloned().collect())
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
+        let mut tables = self.tables();
+        let held = tables.leases.get(name).copied();
+        if held.is_some_and(|held| held.token != lease.token && held.until > now) {
+            return Ok(Taken::ByAnother);
+        }
+        tables.leases.insert(name.to_owned(), lease);
+        Ok(Taken::Yes)
+    }
+
+    async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        tables
+            .leases
+            .retain(|held, lease| held != name || lease.token != token);
         Ok(())
     }
 
@@ -446,6 +481,7 @@ impl Store for MemoryStore {
             backlog: count(&|request| request.claimable_at().is_some_and(|at| at <= now)),
             live_grants: count(&|request| request.status() == Status::Granted),
             overdue_grants: count(&|request| overdue(request, now)),
+            failing_removals: count(&Request::is_failing_removal),
             undelivered_notices: on_their_way().count() as u64,
             oldest_undelivered: on_their_way().map(|letter| letter.notice.created_at).min(),
             parked_notices: tables

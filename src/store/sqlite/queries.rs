@@ -57,6 +57,18 @@ pub(super) fn bindings(db: &Connection, channel: &ChannelId) -> Result<Vec<Bindi
     all_docs(db, BINDINGS, [channel.as_str()])
 }
 
+pub(super) const BOUND: &str = "SELECT doc, 'binding of ' || account_id
+     FROM jit_bindings WHERE account_id > ?1 ORDER BY account_id LIMIT ?2";
+
+pub(super) fn bound(
+    db: &Connection,
+    after: Option<&AccountId>,
+    most: usize,
+) -> Result<Vec<Binding>, StoreError> {
+    let after = after.map_or("", AccountId::as_str);
+    all_docs(db, BOUND, params![after, limit(most)])
+}
+
 pub(super) const ANSWERED: &str = "SELECT fingerprint, request_id, answered_at FROM jit_answers
      WHERE answer_key = ?1 AND answered_at >= ?2";
 
@@ -323,6 +335,8 @@ pub(super) const LIVE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_
      WHERE told_status = 'GRANTED'";
 pub(super) const OVERDUE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_end
      WHERE end_at <= ?1";
+pub(super) const FAILING: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_failing
+     WHERE failing IS NOT NULL";
 pub(super) const NOTICES: &str = "SELECT count(*), min(created_at)
      FROM jit_notices INDEXED BY jit_notices_by_state WHERE state = ?1";
 
@@ -340,6 +354,7 @@ pub(super) fn gauges(db: &Connection, now: Timestamp) -> Result<Gauges, StoreErr
         backlog: counted(BACKLOG, &[&now])?,
         live_grants: counted(LIVE, &[])?,
         overdue_grants: counted(OVERDUE, &[&now])?,
+        failing_removals: counted(FAILING, &[])?,
         undelivered_notices: count(pending),
         oldest_undelivered: oldest.map(Timestamp::from_millis),
         parked_notices: counted(NOTICES, &[&"parked"])?,

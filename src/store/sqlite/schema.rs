@@ -12,8 +12,11 @@ use crate::store::StoreError;
 
 /// In order; a file that was brought to number *n* has `user_version` *n*. One that has
 /// been released is never changed, another is added.
-const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("schema_1.sql"))];
-const KNOWN: u32 = 1;
+const MIGRATIONS: &[(u32, &str)] = &[
+    (1, include_str!("schema_1.sql")),
+    (2, include_str!("schema_2.sql")),
+];
+const KNOWN: u32 = 2;
 
 /// Long enough for an operator's own statement; a longer one is reported as a failure.
 const PATIENCE: Duration = Duration::from_secs(5);

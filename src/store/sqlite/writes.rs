@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::rows::{Written, end_at, int, limit, revoked_at};
 use crate::domain::{
-    AuditKey, Binding, Channel, Event, Holding, LeaseToken, Millis, Notice, Request, RequestId,
-    Timestamp,
+    AuditKey, Binding, Channel, Event, Holding, Lease, LeaseToken, Millis, Notice, Request,
+    RequestId, Timestamp,
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Settled, StoreError};
 
@@ -104,15 +104,16 @@ fn check_guard(db: &Connection, guard: &Guard) -> Result<(), StoreError> {
 
 pub(super) const INSERT_REQUEST: &str = "INSERT INTO jit_requests
      (request_id, account_id, channel_id, requester_email, created_at, status, revoked_at,
-      revision, doc, written_status, written_lane, written_claimable_at, written_end_at, lease_until)
+      revision, doc, written_status, written_lane, written_claimable_at, written_end_at, lease_until,
+      failing)
      VALUES (:id, :account, :channel, :email, :created, :status, :revoked,
-      :revision, :doc, :status, :lane, :claimable, :end, :lease)";
+      :revision, :doc, :status, :lane, :claimable, :end, :lease, :failing)";
 
 /// What never changes in a request is not set again, so its indices are left alone.
 pub(super) const UPDATE_REQUEST: &str = "UPDATE jit_requests SET
      status = :status, revoked_at = :revoked, revision = :revision, doc = :doc,
      written_status = :status, written_lane = :lane, written_claimable_at = :claimable,
-     written_end_at = :end, lease_until = :lease
+     written_end_at = :end, lease_until = :lease, failing = :failing
      WHERE request_id = :id AND revision = :revision - 1";
 
 pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result<(), StoreError> {
@@ -125,10 +126,12 @@ pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result
     let end = millis(end_at(request));
     let lease = request.lease.map(|lease| lease.until.millis());
     let lane = request.lane().number();
+    let failing = request.is_failing_removal().then_some(1);
     if before(request.revision)? == 0 {
         db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
             ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
             ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
+            ":failing": failing,
             ":account": request.account_id.as_str(), ":channel": request.channel_id.as_str(),
             ":email": request.requester_email().as_str(),
             ":created": request.created_at.to_string(),
@@ -138,7 +141,30 @@ pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result
     in_place(db.prepare_cached(UPDATE_REQUEST)?.execute(named_params! {
         ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
         ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
+        ":failing": failing,
     })?)
+}
+
+/// Taken from nobody, from its own holder, or from one whose time is over.
+pub(super) const TAKE_LEASE: &str =
+    "INSERT INTO jit_leases (name, token, until) VALUES (?1, ?2, ?4)
+     ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?4 WHERE token = ?2 OR until <= ?3";
+
+pub(super) fn take_lease(
+    db: &Connection,
+    name: &str,
+    lease: Lease,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let token = lease.token.0.to_string();
+    let given = params![name, token, now.millis(), lease.until.millis()];
+    Ok(db.prepare_cached(TAKE_LEASE)?.execute(given)? > 0)
+}
+
+pub(super) fn give_lease(db: &Connection, name: &str, token: LeaseToken) -> Result<(), StoreError> {
+    db.prepare_cached("DELETE FROM jit_leases WHERE name = ?1 AND token = ?2")?
+        .execute([name, &token.0.to_string()])?;
+    Ok(())
 }
 
 fn put_holding(db: &Connection, holding: &Written<Holding>) -> Result<(), StoreError> {

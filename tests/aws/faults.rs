@@ -1,0 +1,140 @@
+//! Everything that goes wrong at AWS, once at every place, and all of it by chance.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::common::aws::{Aws, Fault, Rates};
+use crate::common::{Caller, Jit, Setup};
+
+const ACTIONS: [&str; 7] = [
+    "GetUserId",
+    "ListAccountAssignments",
+    "CreateAccountAssignment",
+    "DescribeAccountAssignmentCreationStatus",
+    "DeleteAccountAssignment",
+    "DescribeAccountAssignmentDeletionStatus",
+    "ListAccountAssignments",
+];
+
+async fn aws() -> Aws {
+    Aws::open().await.with_latency(Duration::from_millis(20))
+}
+
+async fn lives(caller: &Caller) {
+    let id = caller.granted().await;
+    let revoked = caller.revoke(&id).await;
+    assert!([200, 202].contains(&revoked.status), "{revoked:?}");
+    caller.until(&id, "REVOKED").await;
+}
+
+async fn survives(fault: Fault) {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    for action in ACTIONS {
+        aws.once(action, fault.clone());
+        // The second time around, the first look is passed without it.
+        lives(&caller).await;
+        assert!(aws.assignments().is_empty(), "{fault:?} at {action}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_survived_everywhere() {
+    let refusals = [Fault::Conflict, Fault::Throttling, Fault::Internal];
+    tokio::join!(
+        survives(refusals[0].clone()),
+        survives(refusals[1].clone()),
+        survives(refusals[2].clone()),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_is_survived_everywhere() {
+    tokio::join!(survives(Fault::Lost), survives(Fault::AnswerLost));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_and_lies_are_survived() {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    for fault in [Fault::Fails("Internal failure"), Fault::Lies] {
+        for action in ["CreateAccountAssignment", "DeleteAccountAssignment"] {
+            aws.once(action, fault.clone());
+            lives(&caller).await;
+            assert!(aws.assignments().is_empty(), "{fault:?} at {action}");
+        }
+    }
+}
+
+/// P1, P6: with everything going wrong at once, all that is given is taken away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_day_at_aws_ends_well() {
+    let aws = aws().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let faults = [
+        Fault::Conflict,
+        Fault::Throttling,
+        Fault::Internal,
+        Fault::Lost,
+        Fault::AnswerLost,
+        Fault::Lies,
+    ];
+    aws.by_chance(Rates {
+        seed: 7,
+        all: faults.map(|fault| (fault, 0.04)).into(),
+    });
+    let mut ids = Vec::new();
+    for number in 0..12 {
+        let name = format!("user{number}");
+        aws.add_user(&name, &name);
+        let email = format!("{name}@example.com");
+        let asked = json!({"requester_mm_user_id": name, "requester_email": email});
+        let id = caller.request_with(asked).await;
+        caller.approve(&id).await.is(200);
+        ids.push(id);
+    }
+    for id in &ids {
+        caller.until(id, "GRANTED").await;
+        let revoked = caller.revoke(id).await;
+        assert!([200, 202].contains(&revoked.status), "{revoked:?}");
+    }
+    for id in &ids {
+        caller.until(id, "REVOKED").await;
+    }
+    assert!(aws.assignments().is_empty());
+    assert!(jit.log().lines().all(|line| !line.contains("panicked")));
+}
+
+/// That jit may not is loud everywhere, and is tried again, slowly.
+#[tokio::test(flavor = "multi_thread")]
+async fn access_denied_is_loud() {
+    let aws = aws().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    aws.once("DeleteAccountAssignment", Fault::Denied);
+    let (answered, ()) = tokio::join!(caller.revoke(&id), is_told_everywhere(&jit, &caller, &id));
+    assert_eq!(answered.status, 202, "{answered:?}");
+    let message = answered.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("goes on"), "{message}");
+}
+
+async fn is_told_everywhere(jit: &Jit, caller: &Caller, id: &str) {
+    // The log is read by waiting, which is no work for a task's thread.
+    tokio::task::block_in_place(|| jit.logs("AWS does not allow it to jit"));
+    let status = caller.show(id).await;
+    assert_eq!(status["status"], "GRANTED", "the truth");
+    let told = status["error_details"].as_str().unwrap();
+    assert!(told.contains("AccessDeniedException"), "{told}");
+    let events = caller.audit(id).await;
+    let failing = events
+        .iter()
+        .find(|event| event["event_type"] == "REMOVAL_FAILING");
+    let error = failing.unwrap()["details"]["error"].as_str().unwrap();
+    assert!(error.contains("not authorized"), "{error}");
+    let metrics = reqwest::get(format!("{}/metrics", jit.url)).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(metrics.contains("jit_failing_removals 1"), "{metrics}");
+    let denied = "jit_aws_calls_total{action=\"DeleteAccountAssignment\",outcome=\"denied\"} 1";
+    assert!(metrics.contains(denied), "{metrics}");
+}

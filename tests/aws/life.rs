@@ -1,0 +1,130 @@
+//! What a life asks of AWS, and in which order.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
+use crate::common::{ACCOUNT, Setup};
+
+async fn aws() -> Aws {
+    Aws::open().await.with_latency(Duration::from_millis(20))
+}
+
+/// The standing check, the create, the removal, and a last look: P6.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_asks_no_more_than_it_must() {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    let there: Vec<_> = aws.assignments().into_iter().collect();
+    assert_eq!(there.len(), 1);
+    assert_eq!(
+        (there[0].account.as_str(), there[0].set.as_str()),
+        (ACCOUNT, ADMIN)
+    );
+    assert_eq!(there[0].principal, aws.user_id("alice@example.com"));
+    let revoked = caller.revoke(&id).await.is(200);
+    assert_eq!(revoked["status"], "REVOKED");
+    assert!(aws.assignments().is_empty());
+    let asked = [
+        "GetUserId",
+        "GetUserId",
+        "ListAccountAssignments",
+        "CreateAccountAssignment",
+        "DescribeAccountAssignmentCreationStatus",
+        "DeleteAccountAssignment",
+        "DescribeAccountAssignmentDeletionStatus",
+        "ListAccountAssignments",
+    ];
+    let mut actions = aws.actions();
+    // AWS may have been asked twice whether it was over: either way in this order.
+    actions.dedup();
+    let mut expected = asked.to_vec();
+    expected.dedup();
+    assert!(
+        actions == expected || actions == [&["GetUserId"], &expected[1..]].concat(),
+        "{actions:?}"
+    );
+}
+
+/// Who somebody is may be remembered for a minute; a removal asks nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_never_asks_who_somebody_is() {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    let readonly = json!({"permission_set": "readonly"});
+    let other = caller.request_with(readonly).await;
+    caller.approve(&other).await.is(200);
+    caller.until(&other, "GRANTED").await;
+    let asked = |action: &str| aws.actions().iter().filter(|one| *one == action).count();
+    assert_eq!(asked("GetUserId"), 2, "by name and by address, once");
+    aws.once("GetUserId", Fault::Denied);
+    caller.revoke(&id).await.is(200);
+    caller.revoke(&other).await.is(200);
+    assert_eq!(asked("GetUserId"), 2);
+    let sets: Vec<_> = aws
+        .heard()
+        .into_iter()
+        .filter(|one| one.action == "CreateAccountAssignment")
+        .collect();
+    assert_eq!(sets.len(), 2);
+    assert!(aws.assignments().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_and_several_are_refused_by_name() {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    for (who, why) in [("stranger", "has no user"), ("twin", "has several users")] {
+        let email = format!("{who}@example.com");
+        let asked = json!({"requester_mm_user_id": who, "requester_email": email});
+        let id = caller.request_with(asked).await;
+        caller.approve(&id).await.is(200);
+        let ended = caller.until(&id, "ERROR").await;
+        let told = ended["error_details"].as_str().unwrap();
+        assert!(told.contains(why) && told.contains(&email), "{told}");
+    }
+    assert!(aws.assignments().is_empty());
+}
+
+/// P4: what somebody assigned in AWS is theirs, also to take away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_already_is_left_alone() {
+    let aws = aws().await;
+    aws.assign(ACCOUNT, ADMIN, "alice@example.com");
+    // The same person elsewhere, and another person here, are no hindrance.
+    aws.assign(ACCOUNT, READONLY, "bob@example.com");
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.request().await;
+    caller.approve(&id).await.is(200);
+    let ended = caller.until(&id, "ERROR").await;
+    let told = ended["error_details"].as_str().unwrap();
+    assert!(told.contains("leaves it alone"), "{told}");
+    assert_eq!(aws.assignments().len(), 2);
+    assert!(
+        !aws.actions()
+            .contains(&"CreateAccountAssignment".to_owned())
+    );
+}
+
+/// A name for a set that AWS does not know is an end that says so, not an endless try.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_aws_refuses_is_given_up_and_rolled_back() {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let why = "Received a 403 status error: Account is suspended";
+    for _ in 0..3 {
+        aws.once("CreateAccountAssignment", Fault::Fails(why));
+    }
+    let id = caller.request().await;
+    caller.approve(&id).await.is(200);
+    let ended = caller.until(&id, "ERROR").await;
+    assert_eq!(ended["error_details"], why);
+    assert!(
+        aws.actions()
+            .contains(&"DeleteAccountAssignment".to_owned()),
+        "the duty to remove"
+    );
+}

@@ -1,0 +1,116 @@
+//! The same life against somebody else's idea of AWS: that every call of ours has the
+//! shape that the documents give it. Its assignments come at once and nothing goes wrong.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use aws_sdk_identitystore::types::{Email, Name};
+use aws_sdk_ssoadmin::config::{Credentials, Region, SharedCredentialsProvider};
+use jit::access::identity_center::environment;
+
+use crate::common::{ACCOUNT, Jit, SECRET};
+
+struct Moto {
+    server: Child,
+    url: String,
+}
+
+impl Moto {
+    fn start() -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/moto/bin/moto_server");
+        assert!(program.exists(), "moto is not installed yet: make moto");
+        let mut server = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .env("PYTHONUNBUFFERED", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(server.stderr.take().unwrap());
+        let mut lines = said.lines().map_while(Result::ok);
+        let line = lines.find(|line| line.contains("Running on"));
+        let line = line.expect("moto says where it listens");
+        let at = line.find("http://").unwrap();
+        // It goes on talking, and must be listened to.
+        std::thread::spawn(move || lines.for_each(drop));
+        let url = line[at..].trim().to_owned();
+        Self { server, url }
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        self.server.kill().ok();
+        self.server.wait().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_at_moto() {
+    let moto = Moto::start();
+    let credentials = Credentials::new("AKIAEXAMPLE", "example", None, None, "test");
+    let config = environment()
+        .endpoint_url(&moto.url)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .load()
+        .await;
+    let assignments = aws_sdk_ssoadmin::Client::new(&config);
+    let people = aws_sdk_identitystore::Client::new(&config);
+    let instances = assignments.list_instances().send().await.unwrap();
+    let instance = &instances.instances()[0];
+    let (arn, store) = (
+        instance.instance_arn().unwrap(),
+        instance.identity_store_id().unwrap(),
+    );
+    let address = Email::builder()
+        .value("alice@example.com")
+        .primary(true)
+        .build();
+    let user = people
+        .create_user()
+        .identity_store_id(store)
+        .user_name("alice@example.com")
+        .display_name("Alice")
+        .name(Name::builder().given_name("Alice").family_name("A").build())
+        .emails(address)
+        .send()
+        .await
+        .unwrap();
+    // Its own sets have ARNs that AWS would not give, and it takes any.
+    let set = arn.replace(":instance/", ":permissionSet/") + "/ps-1111111111111111";
+
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {:?}\n\
+         [identity_center]\ninstance_arn = \"{arn}\"\nidentity_store_id = \"{store}\"\n\
+         [permission_sets]\nadmin = \"{set}\"\n[keys.plugin]\nsecret = \"{SECRET}\"\n",
+        folder.path().join("jit.db")
+    );
+    std::fs::write(folder.path().join("jit.toml"), text).unwrap();
+    let environment = [
+        ("AWS_ENDPOINT_URL", moto.url.clone()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE".into()),
+        ("AWS_SECRET_ACCESS_KEY", "example".into()),
+    ];
+    let jit = Jit::start_with(folder, &environment);
+    let caller = jit.caller();
+    caller.bind().await;
+    let listed = async || {
+        let listed = assignments
+            .list_account_assignments()
+            .instance_arn(arn)
+            .account_id(ACCOUNT)
+            .permission_set_arn(&set);
+        listed.send().await.unwrap().account_assignments().to_vec()
+    };
+    let id = caller.granted().await;
+    let there = listed().await;
+    assert_eq!(there.len(), 1);
+    assert_eq!(there[0].principal_id(), Some(user.user_id()));
+    assert_eq!(caller.revoke(&id).await.is(200)["status"], "REVOKED");
+    assert!(listed().await.is_empty());
+}
