@@ -4,6 +4,7 @@
 //! assignment are asynchronous: an accepted call is a promise, and `poll` tells what
 //! became of it. Nobody calls it but `Paced`, which asks at the pace that AWS allows.
 
+pub mod deny;
 pub mod identity_center;
 mod paced;
 mod quota;
@@ -43,6 +44,18 @@ pub trait Access: Send + Sync + 'static {
     /// Starts to remove an assignment, unless AWS says that there is none.
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError>;
     async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError>;
+    /// How long credentials of this set last at most.
+    async fn session_duration(&self, set: &PermissionSet) -> Result<Millis, AccessError>;
+    async fn inline_policy(&self, set: &PermissionSet) -> Result<Option<String>, AccessError>;
+    /// None takes it away.
+    async fn set_inline_policy(
+        &self,
+        set: &PermissionSet,
+        policy: Option<&str>,
+    ) -> Result<(), AccessError>;
+    /// Starts to bring a changed set into an account.
+    async fn provision(&self, place: &Place) -> Result<Provisioning, AccessError>;
+    async fn provisioned(&self, provisioning: &Provisioning) -> Result<Progress, AccessError>;
     /// The ids of all operations of this kind that are not over, whoever began them.
     async fn under_way(
         &self,
@@ -95,6 +108,10 @@ pub struct Operation {
     pub kind: OperationKind,
     pub id: String,
 }
+
+/// An accepted provisioning, to be asked about until it is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provisioning(pub String);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OperationKind {

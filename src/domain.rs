@@ -25,9 +25,9 @@ pub use ids::{
     RequestId, Text, UserId,
 };
 pub use notice::Notice;
-pub use policy::{ExtensionRule, Policy};
+pub use policy::{EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
-    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Request, State,
-    Status,
+    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Request,
+    Sessions, State, Status,
 };
 pub use timestamp::{Millis, Timestamp};

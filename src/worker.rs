@@ -6,6 +6,7 @@
 
 mod perform;
 pub mod postman;
+mod sessions;
 pub mod webhook;
 
 use std::collections::HashSet;

@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use cast::{person, policy};
 use jit::access::{
     Access, AccessError, Assignee, Deletion, Limits, Operation, OperationKind, Paced, Page, Place,
-    Progress, UserAttribute,
+    Progress, Provisioning, UserAttribute,
 };
 use jit::clock::Clock;
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EventKind, HoldingKey,
-    Millis, Minutes, RequestId, Status, Text, Timestamp, UserId,
+    Millis, Minutes, PermissionSet, RequestId, Status, Text, Timestamp, UserId,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
@@ -70,6 +70,7 @@ struct Told {
     present: Mutex<HashSet<HoldingKey>>,
     ghosts: Mutex<Vec<HoldingKey>>,
     creates: AtomicU32,
+    policy: Mutex<Option<String>>,
 }
 
 #[async_trait]
@@ -105,6 +106,31 @@ impl Access for Told {
     ) -> Result<Page<String>, AccessError> {
         let (items, next) = (Vec::new(), None);
         Ok(Page { items, next })
+    }
+
+    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, AccessError> {
+        Ok(Millis::hours(1))
+    }
+
+    async fn inline_policy(&self, _: &PermissionSet) -> Result<Option<String>, AccessError> {
+        Ok(self.policy.lock().unwrap().clone())
+    }
+
+    async fn set_inline_policy(
+        &self,
+        _: &PermissionSet,
+        policy: Option<&str>,
+    ) -> Result<(), AccessError> {
+        *self.policy.lock().unwrap() = policy.map(str::to_owned);
+        Ok(())
+    }
+
+    async fn provision(&self, _: &Place) -> Result<Provisioning, AccessError> {
+        Ok(Provisioning("1".into()))
+    }
+
+    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, AccessError> {
+        Ok(Progress::Succeeded)
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {

@@ -15,15 +15,15 @@ use aws_sdk_ssoadmin::Client as Assignments;
 use aws_sdk_ssoadmin::config::retry::RetryConfig;
 use aws_sdk_ssoadmin::types::{
     AccountAssignmentOperationStatus, AccountAssignmentOperationStatusMetadata,
-    OperationStatusFilter, PrincipalType, StatusValues, TargetType,
+    OperationStatusFilter, PrincipalType, ProvisionTargetType, StatusValues, TargetType,
 };
 use metrics::counter;
 
 use super::{
     Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
-    OperationKind, Page, Place, Progress, UserAttribute, progress_of_failure,
+    OperationKind, Page, Place, Progress, Provisioning, UserAttribute, progress_of_failure,
 };
-use crate::domain::{Email, HoldingKey, PermissionSet, UserId};
+use crate::domain::{Email, HoldingKey, Millis, PermissionSet, UserId};
 
 /// The most that AWS lists at once.
 const PAGE: i32 = 100;
@@ -124,6 +124,36 @@ impl Access for IdentityCenter {
             OperationKind::Delete => "DescribeAccountAssignmentDeletionStatus",
         };
         counted(action, self.describe(operation)).await
+    }
+
+    async fn session_duration(&self, set: &PermissionSet) -> Answer<Millis> {
+        counted("DescribePermissionSet", self.describe_set(set)).await
+    }
+
+    async fn inline_policy(&self, set: &PermissionSet) -> Answer<Option<String>> {
+        counted("GetInlinePolicyForPermissionSet", self.get_policy(set)).await
+    }
+
+    async fn set_inline_policy(&self, set: &PermissionSet, policy: Option<&str>) -> Answer<()> {
+        match policy {
+            Some(policy) => {
+                let put = self.put_policy(set, policy);
+                counted("PutInlinePolicyToPermissionSet", put).await
+            }
+            None => {
+                let delete = self.delete_policy(set);
+                counted("DeleteInlinePolicyFromPermissionSet", delete).await
+            }
+        }
+    }
+
+    async fn provision(&self, place: &Place) -> Answer<Provisioning> {
+        counted("ProvisionPermissionSet", self.begin_provisioning(place)).await
+    }
+
+    async fn provisioned(&self, provisioning: &Provisioning) -> Answer<Progress> {
+        let describe = self.describe_provisioning(provisioning);
+        counted("DescribePermissionSetProvisioningStatus", describe).await
     }
 
     async fn under_way(&self, kind: OperationKind, after: Option<&str>) -> Answer<Page<String>> {
@@ -261,15 +291,93 @@ impl IdentityCenter {
             }
         };
         let status = status.ok_or_else(|| unexpected("a status without content"))?;
-        match status.status() {
-            Some(StatusValues::InProgress) => Ok(Progress::InProgress),
-            Some(StatusValues::Succeeded) => Ok(Progress::Succeeded),
-            Some(StatusValues::Failed) => {
-                let why = status.failure_reason().unwrap_or("AWS gave no reason");
-                Ok(progress_of_failure(operation.kind, why.to_owned()))
-            }
-            other => Err(unexpected(format!("the status {other:?}"))),
-        }
+        Ok(match progress(status.status(), status.failure_reason())? {
+            Progress::Failed { why } => progress_of_failure(operation.kind, why),
+            progress => progress,
+        })
+    }
+
+    async fn describe_set(&self, set: &PermissionSet) -> Answer<Millis> {
+        let described = self
+            .assignments
+            .describe_permission_set()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(set)?)
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        let duration = described
+            .permission_set
+            .and_then(|set| set.session_duration);
+        // AWS's own default, for a set that says nothing.
+        let duration = duration.unwrap_or_else(|| "PT1H".into());
+        iso_duration(&duration).ok_or_else(|| unexpected(format!("the duration {duration:?}")))
+    }
+
+    async fn get_policy(&self, set: &PermissionSet) -> Answer<Option<String>> {
+        let found = self
+            .assignments
+            .get_inline_policy_for_permission_set()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(set)?)
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        Ok(found.inline_policy.filter(|policy| !policy.is_empty()))
+    }
+
+    async fn put_policy(&self, set: &PermissionSet, policy: &str) -> Answer<()> {
+        self.assignments
+            .put_inline_policy_to_permission_set()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(set)?)
+            .inline_policy(policy)
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        Ok(())
+    }
+
+    async fn delete_policy(&self, set: &PermissionSet) -> Answer<()> {
+        self.assignments
+            .delete_inline_policy_from_permission_set()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(set)?)
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        Ok(())
+    }
+
+    async fn begin_provisioning(&self, place: &Place) -> Answer<Provisioning> {
+        let begun = self
+            .assignments
+            .provision_permission_set()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(&place.permission_set)?)
+            .target_type(ProvisionTargetType::AwsAccount)
+            .target_id(place.account_id.as_str())
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        let status = begun.permission_set_provisioning_status;
+        let id = status.and_then(|status| status.request_id);
+        id.map(Provisioning)
+            .ok_or_else(|| unexpected("an accepted call without a request id"))
+    }
+
+    async fn describe_provisioning(&self, provisioning: &Provisioning) -> Answer<Progress> {
+        let described = self
+            .assignments
+            .describe_permission_set_provisioning_status()
+            .instance_arn(&self.options.instance_arn)
+            .provision_permission_set_request_id(&provisioning.0)
+            .send()
+            .await
+            .map_err(|error| refused(&error))?;
+        let status = described.permission_set_provisioning_status;
+        let status = status.ok_or_else(|| unexpected("a status without content"))?;
+        progress(status.status(), status.failure_reason())
     }
 
     async fn list_under_way(
@@ -316,6 +424,35 @@ impl IdentityCenter {
             next,
         })
     }
+}
+
+fn progress(status: Option<&StatusValues>, why: Option<&str>) -> Answer<Progress> {
+    match status {
+        Some(StatusValues::InProgress) => Ok(Progress::InProgress),
+        Some(StatusValues::Succeeded) => Ok(Progress::Succeeded),
+        Some(StatusValues::Failed) => {
+            let why = why.unwrap_or("AWS gave no reason").to_owned();
+            Ok(Progress::Failed { why })
+        }
+        other => Err(unexpected(format!("the status {other:?}"))),
+    }
+}
+
+/// `PT8H`, `PT1H30M`: all that a session's duration can be.
+fn iso_duration(text: &str) -> Option<Millis> {
+    let mut rest = text.strip_prefix("PT")?;
+    let mut all = Millis(0);
+    for (unit, span) in [
+        ('H', Millis::hours(1)),
+        ('M', Millis::minutes(1)),
+        ('S', Millis::seconds(1)),
+    ] {
+        if let Some((number, after)) = rest.split_once(unit) {
+            all.0 += number.parse::<i64>().ok()? * span.0;
+            rest = after;
+        }
+    }
+    (rest.is_empty() && all.0 > 0).then_some(all)
 }
 
 /// Whatever the filter did.

@@ -15,7 +15,9 @@ use super::{
     Page, Place, Progress, UserAttribute,
 };
 use crate::clock::Clock;
-use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, Presence, Timestamp, UserId};
+use crate::domain::{
+    AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, Timestamp, UserId,
+};
 
 /// How long a conflict or throttling is waited out before the caller hears of it.
 const SHORT_PATIENCE: Millis = Millis::seconds(8);
@@ -221,6 +223,69 @@ impl Paced {
             step: Step::Poll,
         };
         self.patiently(turn, || self.access.poll(operation)).await
+    }
+
+    pub async fn session_duration(
+        &self,
+        lane: Lane,
+        set: &PermissionSet,
+    ) -> Result<Millis, AccessError> {
+        let step = Step::Look;
+        let turn = Turn { lane, step };
+        self.patiently(turn, || self.access.session_duration(set))
+            .await
+    }
+
+    pub async fn inline_policy(
+        &self,
+        lane: Lane,
+        set: &PermissionSet,
+    ) -> Result<Option<String>, AccessError> {
+        let step = Step::Look;
+        let turn = Turn { lane, step };
+        self.patiently(turn, || self.access.inline_policy(set))
+            .await
+    }
+
+    /// Changes a set's policy, unless `check` says no once it is its turn.
+    pub async fn set_inline_policy<'c>(
+        &'c self,
+        lane: Lane,
+        set: &'c PermissionSet,
+        policy: Option<&'c str>,
+        check: &'c Check<'c>,
+    ) -> Result<(), AccessError> {
+        let step = Step::Change;
+        let call = || -> Call<'c, ()> {
+            Box::pin(async move {
+                check().await?;
+                self.access.set_inline_policy(set, policy).await
+            })
+        };
+        self.patiently(Turn { lane, step }, call).await
+    }
+
+    /// Brings a changed set into an account, and waits until it is there.
+    pub async fn provision(&self, lane: Lane, place: &Place) -> Result<Ended, AccessError> {
+        let [change, poll] = [Step::Change, Step::Poll].map(|step| Turn { lane, step });
+        let room = self.room_to_remove(lane, &place.account_id).await;
+        let begun = self.clock.now();
+        let under_way = self
+            .patiently(change, || self.access.provision(place))
+            .await?;
+        loop {
+            let now = self.clock.now();
+            let again = now + between_polls(now - begun);
+            self.clock.wait_until(again).await;
+            let asked = self.patiently(poll, || self.access.provisioned(&under_way));
+            let ended = match asked.await? {
+                Progress::InProgress => continue,
+                Progress::Succeeded => Ended::Well,
+                Progress::Failed { why } => Ended::Badly { why },
+            };
+            drop(room);
+            return Ok(ended);
+        }
     }
 
     async fn is_under_way(

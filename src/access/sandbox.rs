@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Access, AccessError, AccessErrorKind, Assignee, Deletion, Operation, OperationKind, Page,
-    Place, Progress, UserAttribute, progress_of_failure,
+    Place, Progress, Provisioning, UserAttribute, progress_of_failure,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -284,6 +284,38 @@ impl Access for Sandbox {
             Some(state::Outcome::Succeeded) => Ok(Progress::Succeeded),
             Some(state::Outcome::Failed(why)) => Ok(progress_of_failure(operation.kind, why)),
         }
+    }
+
+    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, AccessError> {
+        self.arrive(&mut self.inner())?;
+        Ok(Millis::hours(1))
+    }
+
+    async fn inline_policy(&self, set: &PermissionSet) -> Result<Option<String>, AccessError> {
+        let inner = &mut *self.inner();
+        self.arrive(inner)?;
+        inner.state.policy(set).map_err(out_of_order)
+    }
+
+    async fn set_inline_policy(
+        &self,
+        set: &PermissionSet,
+        policy: Option<&str>,
+    ) -> Result<(), AccessError> {
+        let inner = &mut *self.inner();
+        self.arrive(inner)?;
+        inner.state.set_policy(set, policy).map_err(out_of_order)
+    }
+
+    /// A set is everywhere at once here.
+    async fn provision(&self, place: &Place) -> Result<Provisioning, AccessError> {
+        self.arrive(&mut self.inner())?;
+        Ok(Provisioning(place.account_id.to_string()))
+    }
+
+    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, AccessError> {
+        self.arrive(&mut self.inner())?;
+        Ok(Progress::Succeeded)
     }
 
     async fn under_way(

@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, Mode, PolicySection, SandboxSection,
-    WebhookSection,
+    SetSection, WebhookSection,
 };
 use super::secret::Sources;
 use super::{
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
-use crate::domain::{Millis, PermissionSet, Policy};
+use crate::domain::{EndSessions, Millis, PermissionSet, Policy, SetRule};
+
+/// How long access may be asked for, in hours: at most a year.
+const HOURS: std::ops::RangeInclusive<u32> = 1..=8784;
 
 type Checked<T> = Result<T, ConfigError>;
 
@@ -37,9 +40,9 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
     }
     check_tables(&file.store.tables)?;
     let mode = file.identity_center.mode;
-    let permission_sets = permission_sets(file.permission_sets, mode)?;
+    let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
-    let policy = policy(file.policy, &permission_sets)?;
+    let policy = policy(file.policy, rules, file.revocation.end_sessions)?;
     let webhook = match file.webhook {
         Some(section) => Some(webhook(section, read_file, &mut files)?),
         None => None,
@@ -161,43 +164,69 @@ fn identity_center(
     })
 }
 
-fn permission_sets(
-    named: BTreeMap<PermissionSet, String>,
-    mode: Mode,
-) -> Checked<BTreeMap<PermissionSet, String>> {
-    for (name, arn) in &named {
+/// The ARN of every set, and its rules.
+type Sets = (
+    BTreeMap<PermissionSet, String>,
+    BTreeMap<PermissionSet, SetRule>,
+);
+
+fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Checked<Sets> {
+    let named = match (named.is_empty(), mode) {
+        (false, _) => named,
+        (true, Mode::Aws) => {
+            let why = "names none: add a line like admin = \"arn:aws:sso:::permissionSet/…\"";
+            return wrong("permission_sets", why);
+        }
+        (true, Mode::Sandbox) => made_up_sets()?,
+    };
+    let (mut arns, mut rules) = Sets::default();
+    for (name, section) in named {
+        let arn = section.arn;
         let is_set = arn.contains(":permissionSet/") || arn.contains("/ps-");
         if !arn.starts_with("arn:aws") || !is_set {
             let why = "expected an ARN like \
                        arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
             return wrong(format!("permission_sets.{name}"), why);
         }
-    }
-    if !named.is_empty() {
-        return Ok(named);
-    }
-    match mode {
-        Mode::Aws => {
-            let why = "names none: add a line like admin = \"arn:aws:sso:::permissionSet/…\"";
-            wrong("permission_sets", why)
+        if let Some((other, _)) = arns.iter().find(|(_, known)| **known == arn) {
+            let why = format!("is the same set as permission_sets.{other}: keep one of the names");
+            return wrong(format!("permission_sets.{name}"), why);
         }
-        // Whoever only wants to see how it works need not make any up.
-        Mode::Sandbox => ["admin", "readonly"]
-            .iter()
-            .zip(1..)
-            .map(|(name, number)| {
-                let arn =
-                    format!("arn:aws:sso:::permissionSet/ssoins-0000000000000000/ps-{number:016}");
-                let name = name
-                    .parse()
-                    .map_err(|why| ConfigError::new("permission_sets", format!("{why}")))?;
-                Ok((name, arn))
-            })
-            .collect(),
+        let max_request_hours = section.max_request_hours;
+        if max_request_hours.is_some_and(|hours| !HOURS.contains(&hours)) {
+            let key = format!("permission_sets.{name}.max_request_hours");
+            return wrong(key, "expected 1 to 8784 hours");
+        }
+        rules.insert(name.clone(), SetRule { max_request_hours });
+        arns.insert(name, arn);
     }
+    Ok((arns, rules))
 }
 
-fn policy(section: PolicySection, sets: &BTreeMap<PermissionSet, String>) -> Checked<Policy> {
+/// Whoever only wants to see how it works need not make any up.
+fn made_up_sets() -> Checked<BTreeMap<PermissionSet, SetSection>> {
+    let made = ["admin", "readonly"].iter().zip(1..).map(|(name, number)| {
+        let arn = format!("arn:aws:sso:::permissionSet/ssoins-0000000000000000/ps-{number:016}");
+        let name = name
+            .parse()
+            .map_err(|why| ConfigError::new("permission_sets", format!("{why}")))?;
+        let max_request_hours = None;
+        Ok((
+            name,
+            SetSection {
+                arn,
+                max_request_hours,
+            },
+        ))
+    });
+    made.collect()
+}
+
+fn policy(
+    section: PolicySection,
+    sets: BTreeMap<PermissionSet, SetRule>,
+    end_sessions: EndSessions,
+) -> Checked<Policy> {
     let known = || {
         let names: Vec<&str> = sets.keys().map(PermissionSet::as_str).collect();
         names.join(", ")
@@ -226,11 +255,12 @@ fn policy(section: PolicySection, sets: &BTreeMap<PermissionSet, String>) -> Che
             }
         },
     };
-    if !(1..=8784).contains(&section.max_request_hours) {
+    if !HOURS.contains(&section.max_request_hours) {
         return wrong("policy.max_request_hours", "expected 1 to 8784 hours");
     }
     Ok(Policy {
-        permission_sets: sets.keys().cloned().collect(),
+        permission_sets: sets,
+        end_sessions,
         default_permission_set: default,
         pending_lifetime: section.pending_lifetime.0,
         max_request_hours: section.max_request_hours,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::secret::SecretSource;
-use crate::domain::{Email, ExtensionRule, Millis, PermissionSet, Timestamp};
+use crate::domain::{Email, EndSessions, ExtensionRule, Millis, PermissionSet, Timestamp};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,8 +16,9 @@ pub(super) struct File {
     pub store: StoreSection,
     pub identity_center: IdentityCenterSection,
     pub sandbox: SandboxSection,
-    pub permission_sets: BTreeMap<PermissionSet, String>,
+    pub permission_sets: BTreeMap<PermissionSet, SetSection>,
     pub policy: PolicySection,
+    pub revocation: RevocationSection,
     pub keys: BTreeMap<String, KeySection>,
     pub webhook: Option<WebhookSection>,
     pub client: Option<ClientSection>,
@@ -86,6 +87,19 @@ pub(super) struct PolicySection {
     pub extension: ExtensionRule,
     pub grant_patience: Span,
     pub admins: Vec<String>,
+}
+
+/// An ARN, or an ARN with rules of its own.
+#[derive(Debug)]
+pub(super) struct SetSection {
+    pub arn: String,
+    pub max_request_hours: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RevocationSection {
+    pub end_sessions: EndSessions,
 }
 
 #[derive(Debug, Deserialize)]
@@ -267,6 +281,33 @@ impl<'de> Deserialize<'de> for Span {
             let rule = "expected a duration like \"90s\", \"15m\" or \"8h\"";
             serde::de::Error::custom(format!("{rule}, not {text:?}"))
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for SetSection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Ruled {
+            arn: String,
+            max_request_hours: Option<u32>,
+        }
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(arn) => Ok(Self {
+                arn,
+                max_request_hours: None,
+            }),
+            other => {
+                let ruled: Ruled = other.try_into().map_err(|error: toml::de::Error| {
+                    let rule = "expected an ARN, or { arn = \"…\", max_request_hours = 2 }";
+                    serde::de::Error::custom(format!("{rule}: {}", error.message()))
+                })?;
+                Ok(Self {
+                    arn: ruled.arn,
+                    max_request_hours: ruled.max_request_hours,
+                })
+            }
+        }
     }
 }
 

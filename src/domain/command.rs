@@ -3,13 +3,25 @@
 //! A person, the clock and the worker each have their own words: a person
 //! cannot express a worker's result.
 
-use super::{HoldingKey, Lease, LeaseToken, Minutes, Person, RequestId, Text, UserId};
+use super::{HoldingKey, Lease, LeaseToken, Minutes, Person, RequestId, Text, Timestamp, UserId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Asked {
         by: Person,
         ask: Ask,
+    },
+    /// An operator takes access away without asking jit's rules who may: whoever has
+    /// AWS's own permission to do it could do it without jit as well.
+    BrokenGlass {
+        by: Person,
+        reason: Option<Text>,
+        /// Whose permission that is.
+        credentials: Text,
+    },
+    /// AWS shows the assignment of a request that is over.
+    FoundStanding {
+        by: Option<Person>,
     },
     /// Its account was taken out of the channel.
     Unbound {
@@ -61,6 +73,10 @@ pub enum Work {
     Remove(HoldingKey),
     /// See whether the assignment is there; touch nothing.
     Look(HoldingKey),
+    /// Deny everything to credentials that were fetched before then.
+    EndSessions(HoldingKey, Timestamp),
+    /// Take that deny out again.
+    LiftDeny(HoldingKey),
 }
 
 /// What came of the work.
@@ -81,6 +97,15 @@ pub enum Outcome {
     Gone,
     /// AWS shows an assignment (the answer to `Work::Look`).
     StillThere,
+    /// Older credentials are denied everything; the deny is of no more use after `until`.
+    /// Those of other requests had to make room for it.
+    SessionsDenied {
+        until: Timestamp,
+        dropped: Vec<RequestId>,
+    },
+    /// Older credentials are worth nothing: the role is gone that they were for.
+    SessionsGone,
+    DenyLifted,
     Failed(Trouble),
     /// Stopped on purpose before it was done, by a shutdown.
     Interrupted,

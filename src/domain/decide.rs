@@ -67,6 +67,12 @@ pub fn decide(
     let step = Step::new(record, policy, now);
     match command {
         Command::Asked { by, ask } => person::asked(step, &by, ask),
+        Command::BrokenGlass {
+            by,
+            reason,
+            credentials,
+        } => person::broken_glass(step, &by, reason, &credentials),
+        Command::FoundStanding { by } => work::found_standing(step, by.as_ref()),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::EndedAlong { with, by, reason } => {
             person::ended_along(step, with, by.as_ref(), reason)

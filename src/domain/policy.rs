@@ -4,7 +4,7 @@
 //! answer is no. Taking access away is the exception: no rule about who was
 //! eligible, or how long was allowed, ever stands in the way of an end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -12,7 +12,7 @@ use super::{Binding, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Req
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    pub permission_sets: BTreeSet<PermissionSet>,
+    pub permission_sets: BTreeMap<PermissionSet, SetRule>,
     pub default_permission_set: PermissionSet,
     /// How long a request may wait for its approvals.
     pub pending_lifetime: Millis,
@@ -23,6 +23,24 @@ pub struct Policy {
     /// Who may change bindings, by user id or e-mail, and revoke what is not theirs.
     /// Empty: whoever holds a key with the scope for it.
     pub admins: BTreeSet<String>,
+    pub end_sessions: EndSessions,
+}
+
+/// What holds for one permission set, besides what holds for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetRule {
+    pub max_request_hours: Option<u32>,
+}
+
+/// What becomes of credentials that were fetched while access lasted, and outlive it by
+/// up to the permission set's session duration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndSessions {
+    #[default]
+    Off,
+    /// They are denied everything, in the permission set's inline policy.
+    PermissionSet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -62,25 +80,41 @@ impl Policy {
     }
 
     pub(super) fn check_known(&self, set: &PermissionSet) -> Result<(), Refusal> {
-        if self.permission_sets.contains(set) {
+        if self.permission_sets.contains_key(set) {
             return Ok(());
         }
         Err(Refusal::UnknownPermissionSet {
             set: set.clone(),
-            known: self.permission_sets.iter().cloned().collect(),
+            known: self.permission_sets.keys().cloned().collect(),
         })
     }
 
+    /// In hours, by the policy and the binding.
     pub fn longest(&self, binding: &Binding) -> u32 {
         self.max_request_hours
             .min(binding.max_request_hours.unwrap_or(u32::MAX))
     }
 
-    pub(super) fn check_duration(&self, wanted: Minutes, binding: &Binding) -> Result<(), Refusal> {
-        let most = self.longest(binding).saturating_mul(60);
+    /// In minutes, of this set in particular.
+    pub(super) fn longest_of(&self, set: &PermissionSet, binding: &Binding) -> u32 {
+        let own = self.permission_sets.get(set);
+        let own = own.and_then(|rule| rule.max_request_hours);
+        self.longest(binding)
+            .min(own.unwrap_or(u32::MAX))
+            .saturating_mul(60)
+    }
+
+    pub(super) fn check_duration(
+        &self,
+        wanted: Minutes,
+        set: &PermissionSet,
+        binding: &Binding,
+    ) -> Result<(), Refusal> {
+        let most = self.longest_of(set, binding);
         if wanted.get() > most {
             return Err(Refusal::TooLong {
                 wanted: wanted.get(),
+                set: set.clone(),
                 most,
             });
         }

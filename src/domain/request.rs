@@ -45,6 +45,9 @@ pub struct Request {
     pub granted: Option<Period>,
     pub extension: Option<Extension>,
     pub state: State,
+    /// What is still to be done about credentials that were fetched meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Sessions>,
     pub trouble: Option<Failing>,
     pub parked_notices: u32,
     /// When this needs work next; absent if never.
@@ -169,6 +172,16 @@ pub struct Extension {
     pub approvals: Vec<Approval>,
 }
 
+/// Credentials that outlive the access they were fetched with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "are", rename_all = "snake_case")]
+pub enum Sessions {
+    /// To be denied, as far as they began before then.
+    Ending { before: Timestamp },
+    /// Denied; the last of them is over then by itself.
+    Denied { until: Timestamp },
+}
+
 /// A run of failures of the same work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
@@ -193,6 +206,15 @@ pub enum Lane {
     Revoke,
     Remove,
     Other,
+}
+
+impl Sessions {
+    pub fn due_at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ending { .. } => now,
+            Self::Denied { until } => until,
+        }
+    }
 }
 
 impl Lane {
@@ -236,6 +258,10 @@ impl Request {
 
     pub fn lane(&self) -> Lane {
         match &self.state {
+            state if state.is_settled() => match self.sessions {
+                Some(Sessions::Ending { .. }) => Lane::Remove,
+                _ => Lane::Other,
+            },
             State::Removing {
                 ending: Ending::Revoked { .. },
             }

@@ -34,20 +34,22 @@ pub(super) async fn perform(
         Work::Create(key) => hand.create(key).await,
         Work::Remove(key) => hand.remove(key).await,
         Work::Look(key) => hand.look(key).await,
+        Work::EndSessions(key, before) => hand.end_sessions(key, *before).await,
+        Work::LiftDeny(key) => hand.lift_deny(key).await,
     };
     done.unwrap_or_else(|trouble| trouble)
 }
 
-struct Hand<'a> {
-    service: &'a Service,
-    access: &'a Paced,
+pub(super) struct Hand<'a> {
+    pub service: &'a Service,
+    pub access: &'a Paced,
     tenure: &'a Tenure,
-    id: RequestId,
-    lane: Lane,
+    pub id: RequestId,
+    pub lane: Lane,
 }
 
 /// The right side of every `?` is what went wrong, as an outcome already.
-type Done<T = Outcome> = Result<T, Outcome>;
+pub(super) type Done<T = Outcome> = Result<T, Outcome>;
 
 impl Hand<'_> {
     async fn prepare(&self, request: &Request) -> Done {

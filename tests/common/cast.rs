@@ -1,7 +1,9 @@
 //! Who plays when the engine is driven from inside: people, and the rules they live under.
 #![allow(dead_code)] // each target uses its part
 
-use jit::domain::{Binding, ExtensionRule, Millis, Person, Policy, Timestamp};
+use jit::domain::{
+    Binding, EndSessions, ExtensionRule, Millis, Person, Policy, SetRule, Timestamp,
+};
 
 pub fn person(name: &str) -> Person {
     let email = format!("{name}@example.com").parse().unwrap();
@@ -13,13 +15,16 @@ pub fn person(name: &str) -> Person {
 
 pub fn policy() -> Policy {
     Policy {
-        permission_sets: ["admin".parse().unwrap(), "readonly".parse().unwrap()].into(),
+        permission_sets: ["admin", "readonly"]
+            .map(|name| (name.parse().unwrap(), SetRule::default()))
+            .into(),
         default_permission_set: "admin".parse().unwrap(),
         pending_lifetime: Millis::hours(8),
         max_request_hours: 4,
         extension: ExtensionRule::NeedsApproval,
         grant_patience: Millis::minutes(15),
         admins: [].into(),
+        end_sessions: EndSessions::Off,
     }
 }
 

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use jit::access::sandbox::Sandbox;
 use jit::access::{
     Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
-    OperationKind, Page, Place, Progress, UserAttribute,
+    OperationKind, Page, Place, Progress, Provisioning, UserAttribute,
 };
 use jit::clock::Clock;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Email, Event, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Notice, Request, RequestId, Timestamp, UserId,
+    Lease, LeaseToken, Millis, Notice, PermissionSet, Request, RequestId, Timestamp, UserId,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
@@ -216,6 +216,25 @@ impl Access for SlowAccess {
         after: Option<&str>,
     ) -> Result<Page<String>, AccessError> {
         slowly!(self.under_way(kind, after))
+    }
+    async fn session_duration(&self, set: &PermissionSet) -> Result<Millis, AccessError> {
+        slowly!(self.session_duration(set))
+    }
+    async fn inline_policy(&self, set: &PermissionSet) -> Result<Option<String>, AccessError> {
+        slowly!(self.inline_policy(set))
+    }
+    async fn set_inline_policy(
+        &self,
+        set: &PermissionSet,
+        policy: Option<&str>,
+    ) -> Result<(), AccessError> {
+        slowly!(self.set_inline_policy(set, policy))
+    }
+    async fn provision(&self, place: &Place) -> Result<Provisioning, AccessError> {
+        slowly!(self.provision(place))
+    }
+    async fn provisioned(&self, provisioning: &Provisioning) -> Result<Progress, AccessError> {
+        slowly!(self.provisioned(provisioning))
     }
     async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
         slowly!(self.create(key))

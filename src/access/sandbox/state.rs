@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Operation, OperationKind, Place};
 use super::SandboxError;
-use crate::domain::{HoldingKey, Timestamp, UserId};
+use crate::domain::{HoldingKey, PermissionSet, Timestamp, UserId};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS assignments (
@@ -27,6 +27,10 @@ const SCHEMA: &str = "
         failure TEXT,
         done INTEGER NOT NULL DEFAULT 0
     );
+    CREATE TABLE IF NOT EXISTS policies (
+        permission_set TEXT NOT NULL PRIMARY KEY,
+        text TEXT NOT NULL
+    ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS operations_open ON operations (ready_at) WHERE NOT done;";
 
 /// More than one process never uses the file; an operator's look at it may.
@@ -166,6 +170,24 @@ impl State {
             )?
             .query_map([word(kind)], |row| row.get(0))?
             .collect()
+    }
+
+    pub fn policy(&self, set: &PermissionSet) -> Sql<Option<String>> {
+        self.0
+            .prepare_cached("SELECT text FROM policies WHERE permission_set = ?1")?
+            .query_row([set.as_str()], |row| row.get(0))
+            .optional()
+    }
+
+    pub fn set_policy(&self, set: &PermissionSet, policy: Option<&str>) -> Sql<()> {
+        let sql = match policy {
+            Some(_) => "INSERT OR REPLACE INTO policies VALUES (?1, ?2)",
+            None => "DELETE FROM policies WHERE permission_set = ?1 AND ?2 IS NULL",
+        };
+        self.0
+            .prepare_cached(sql)?
+            .execute(params![set.as_str(), policy])?;
+        Ok(())
     }
 
     pub fn in_progress(&self, key: &HoldingKey) -> Sql<bool> {

@@ -3,10 +3,11 @@
 use uuid::Uuid;
 
 use super::{Record, open};
-use crate::domain::request::{Approval, Doubt, Ended, Extension, Period};
+use crate::domain::request::{Approval, Doubt, Ended, Extension, Period, Sessions};
 use crate::domain::{
-    Ask, Binding, Chain, Command, Draft, Ending, ExtensionRule, Holding, HoldingKey, Lease,
-    LeaseToken, Millis, Minutes, Outcome, Person, Policy, RequestId, State, Text, Timestamp,
+    Ask, Binding, Chain, Command, Draft, EndSessions, Ending, ExtensionRule, Holding, HoldingKey,
+    Lease, LeaseToken, Millis, Minutes, Outcome, Person, Policy, RequestId, SetRule, State, Text,
+    Timestamp,
 };
 
 /// A request in that state, at work under `lease()` unless it is over.
@@ -68,7 +69,7 @@ pub(super) fn record(word: &str) -> Record {
         },
         "Cancelled" => State::Cancelled { by, at },
         "Expired" => State::Expired { at },
-        "Revoked" => State::Revoked { by, reason, at },
+        "Revoked" | "ToDeny" | "DenyStands" => State::Revoked { by, reason, at },
         "Error" | "NeverHeld" => State::Error(error),
         other => panic!("no such state: {other}"),
     };
@@ -87,6 +88,15 @@ pub(super) fn record(word: &str) -> Record {
     request.due_at = (!settled).then(later);
     request.lease = (!settled).then(lease);
     request.state = state;
+    request.sessions = match word {
+        "ToDeny" => Some(Sessions::Ending { before: at }),
+        "DenyStands" => Some(Sessions::Denied { until: later() }),
+        _ => None,
+    };
+    if request.sessions.is_some() {
+        request.due_at = Some(later());
+        request.lease = Some(lease());
+    }
     request.chain = Chain {
         version: 3,
         ..Chain::default()
@@ -145,13 +155,16 @@ pub(super) fn binding() -> Binding {
 
 pub(super) fn policy() -> Policy {
     Policy {
-        permission_sets: ["admin".parse().unwrap(), "readonly".parse().unwrap()].into(),
+        permission_sets: ["admin", "readonly"]
+            .map(|name| (name.parse().unwrap(), SetRule::default()))
+            .into(),
         default_permission_set: "admin".parse().unwrap(),
         pending_lifetime: Millis::hours(8),
         max_request_hours: 4,
         extension: ExtensionRule::NeedsApproval,
         grant_patience: Millis::minutes(15),
         admins: [].into(),
+        end_sessions: EndSessions::Off,
     }
 }
 

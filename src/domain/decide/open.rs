@@ -20,8 +20,8 @@ pub fn open(
             account_id: draft.account_id.clone(),
             channel_id: draft.channel_id.clone(),
         })?;
-    policy.check_duration(draft.duration, bound)?;
     let permission_set = policy.permission_set(&draft, bound)?;
+    policy.check_duration(draft.duration, &permission_set, bound)?;
     let request = Request {
         id: draft.id,
         account_id: draft.account_id,
@@ -39,6 +39,7 @@ pub fn open(
         granted: None,
         extension: None,
         state: State::Pending,
+        sessions: None,
         trouble: None,
         parked_notices: 0,
         due_at: Some(now + policy.pending_lifetime),

@@ -89,12 +89,45 @@ fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decisio
     }
 }
 
-fn revoke(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
-    let request = &step.request;
-    let may = step
-        .policy
-        .check_revoker(by, request, step.binding.as_ref());
+fn revoke(step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
+    let (rules, binding) = (step.policy, step.binding.as_ref());
+    let may = rules.check_revoker(by, &step.request, binding);
     let said = details([("reason", words(reason.as_ref()))]);
+    take_away(step, by, reason, may, said)
+}
+
+pub(super) fn broken_glass(
+    mut step: Step<'_>,
+    by: &Person,
+    reason: Option<Text>,
+    credentials: &Text,
+) -> Result<Decision, Refusal> {
+    let said = details([
+        ("reason", words(reason.as_ref())),
+        ("break_glass", words(Some(credentials))),
+    ]);
+    match step.request.state {
+        State::Removing {
+            ending: Ending::Failed { .. },
+        } => take_away(step, by, reason, Ok(()), said),
+        // Under way, and perhaps waiting for its next try: these hands are free now.
+        State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
+            step.request.due_at = Some(step.now);
+            step.record(EventKind::RevokeRequested, Some(by), said);
+            step.done(None)
+        }
+        _ => take_away(step, by, reason, Ok(()), said),
+    }
+}
+
+fn take_away(
+    mut step: Step<'_>,
+    by: &Person,
+    reason: Option<Text>,
+    may: Result<(), Refusal>,
+    said: Details,
+) -> Result<Decision, Refusal> {
+    let request = &step.request;
     match request.state.clone() {
         // AWS was never asked for anything: there is nothing to wait for.
         State::Approved => {
@@ -264,10 +297,11 @@ fn extend_now(
 /// An extension obeys the same cap as a request, and so does what is left with it.
 fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<(), Refusal> {
     let binding = bound_here(step)?;
-    step.policy.check_duration(minutes, binding)?;
+    let set = &step.request.permission_set;
+    step.policy.check_duration(minutes, set, binding)?;
     let until = period.until + minutes.span();
     let left = until - step.now;
-    let most = step.policy.longest(binding).saturating_mul(60);
+    let most = step.policy.longest_of(set, binding);
     if left.0 > i64::from(most) * 60_000 {
         let status = step.request.status();
         return Err(Refusal::ExtendedTooFar {
@@ -311,7 +345,7 @@ fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
     if by.is(&request.requester) && !binding.allow_self_approval {
         return Err(Refusal::SelfApproval);
     }
-    let most = step.policy.longest(binding).saturating_mul(60);
+    let most = step.policy.longest_of(&request.permission_set, binding);
     if request.duration.get() > most {
         return Err(Refusal::NoLongerAllowed {
             wanted: request.duration.get(),

@@ -7,8 +7,12 @@ pub enum Refusal {
     // what was asked for cannot be had
     #[error("say why: reason or jira must be given")]
     NoReason,
-    #[error("requested_duration_minutes is {wanted}, but at most {most} are allowed here")]
-    TooLong { wanted: u32, most: u32 },
+    #[error("{wanted} minutes were asked for, but at most {most} are allowed here for {set}")]
+    TooLong {
+        wanted: u32,
+        set: PermissionSet,
+        most: u32,
+    },
     #[error("permission_set {set} is not configured; known: {}", listed(known))]
     UnknownPermissionSet {
         set: PermissionSet,

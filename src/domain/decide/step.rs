@@ -51,10 +51,14 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Moves on. A settled request needs nothing more, whoever was working on it.
+    /// Moves on. A settled request needs nothing more, whoever was working on it, but that
+    /// older credentials are denied where that is wanted.
     pub fn become_(&mut self, state: State) {
         if state.is_settled() {
-            self.request.due_at = None;
+            self.request.due_at = self
+                .request
+                .sessions
+                .map(|sessions| sessions.due_at(self.now));
             self.request.lease = None;
             self.request.extension = None;
         }

@@ -11,50 +11,54 @@ use super::cast::{
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
     Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, Presence, Request,
-    State, Text, Timestamp, Trouble,
+    Sessions, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
 /// People speak.
 const PEOPLE: &str = "
-             approve  deny    cancel    revoke   extend    unbound   along
-Pending      Approved Denied  Cancelled 409      409       Cancelled 409
-Approved     409      409     409       Revoked  409       409       409
-Assigning    409      409     409       Revoking 409       409       Revoking
-Granted      409      409     409       Revoking Extending 409       Revoking
-Extending    Granted  Granted 409       Revoking 409       409       Revoking
-Expiring     409      409     409       409      409       409       409
-Revoking     409      409     409       409      409       409       409
-RollingBack  409      409     409       Revoking 409       409       409
-Checking     409      409     409       409      409       409       409
-Doubted      409      409     409       409      409       409       409
-Denied       409      409     409       409      409       409       409
-Cancelled    409      409     409       409      409       409       409
-Expired      409      409     409       409      409       409       409
-Revoked      409      409     409       409      409       409       409
-Error        409      409     409       Checking 409       409       409
-NeverHeld    409      409     409       Revoked  409       409       409
+             approve  deny    cancel    revoke   extend    unbound   glass    along
+Pending      Approved Denied  Cancelled 409      409       Cancelled 409      409
+Approved     409      409     409       Revoked  409       409       Revoked  409
+Assigning    409      409     409       Revoking 409       409       Revoking Revoking
+Granted      409      409     409       Revoking Extending 409       Revoking Revoking
+Extending    Granted  Granted 409       Revoking 409       409       Revoking Revoking
+Expiring     409      409     409       409      409       409       =        409
+Revoking     409      409     409       409      409       409       =        409
+RollingBack  409      409     409       Revoking 409       409       Revoking 409
+Checking     409      409     409       409      409       409       =        409
+Doubted      409      409     409       409      409       409       =        409
+Denied       409      409     409       409      409       409       409      409
+Cancelled    409      409     409       409      409       409       409      409
+Expired      409      409     409       409      409       409       409      409
+Revoked      409      409     409       409      409       409       409      409
+ToDeny       409      409     409       409      409       409       409      409
+DenyStands   409      409     409       409      409       409       409      409
+Error        409      409     409       Checking 409       409       Checking 409
+NeverHeld    409      409     409       Revoked  409       409       Revoked  409
 ";
 
 /// Time passes, and AWS answers whoever holds the lease.
 const WORK: &str = "
-             due      prepared  nouser created gone    there   failed refused3    interrupted
-Pending      Expired  =         =      =       =       =       =      =           =
-Approved     =        Assigning Error  =       =       =       =      Error       =
-Assigning    =        =         =      Granted =       =       =      RollingBack =
-Granted      Expiring =         =      =       =       =       =      =           =
-Extending    Expiring =         =      =       =       =       =      =           =
-Expiring     =        =         =      =       Expired =       =      =           =
-Revoking     =        =         =      =       Revoked =       =      =           =
-RollingBack  =        =         =      =       Error   =       =      =           =
-Checking     =        =         =      =       Revoked Error   =      =           =
-Doubted      =        =         =      =       Revoked Revoked =      =           =
-Denied       .        .         .      Doubted .       .       .      .           .
-Cancelled    .        .         .      Doubted .       .       .      .           .
-Expired      .        .         .      Doubted .       .       .      .           .
-Revoked      .        .         .      Doubted .       .       .      .           .
-Error        .        .         .      Doubted .       .       .      .           .
-NeverHeld    .        .         .      .       .       .       .      .           .
+             due      prepared  nouser created gone    there   failed refused3    interrupted standing denied     noneleft lifted
+Pending      Expired  =         =      =       =       =       =      =           =           409      =          =        =
+Approved     =        Assigning Error  =       =       =       =      Error       =           409      =          =        =
+Assigning    =        =         =      Granted =       =       =      RollingBack =           409      =          =        =
+Granted      Expiring =         =      =       =       =       =      =           =           409      =          =        =
+Extending    Expiring =         =      =       =       =       =      =           =           409      =          =        =
+Expiring     =        =         =      =       Expired =       =      =           =           409      =          =        =
+Revoking     =        =         =      =       Revoked =       =      =           =           409      =          =        =
+RollingBack  =        =         =      =       Error   =       =      =           =           409      =          =        =
+Checking     =        =         =      =       Revoked Error   =      =           =           409      =          =        =
+Doubted      =        =         =      =       Revoked Revoked =      =           =           409      =          =        =
+Denied       .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
+Cancelled    .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
+Expired      .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
+Revoked      .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
+ToDeny       =        =         =      =       =       =       =      =           =           Doubted  DenyStands Revoked  =
+DenyStands   =        =         =      =       =       =       =      =           =           Doubted  =          =        Revoked
+Error        .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
+NeverHeld    .        .         .      .       .       .       .      .           .           409      .          .        .
 ";
 
 #[test]
@@ -74,6 +78,14 @@ fn what_people_ask_for() {
             ),
         ),
         ("unbound", Command::Unbound { by: None }),
+        (
+            "glass",
+            Command::BrokenGlass {
+                by: bob(),
+                reason: None,
+                credentials: Text::clip("role/Ops"),
+            },
+        ),
         (
             "along",
             Command::EndedAlong {
@@ -115,6 +127,16 @@ fn what_time_and_aws_bring() {
         ("failed", finished(Outcome::Failed(passing))),
         ("refused3", finished(Outcome::Failed(refused))),
         ("interrupted", finished(Outcome::Interrupted)),
+        ("standing", Command::FoundStanding { by: None }),
+        (
+            "denied",
+            finished(Outcome::SessionsDenied {
+                until: later(),
+                dropped: Vec::new(),
+            }),
+        ),
+        ("noneleft", finished(Outcome::SessionsGone)),
+        ("lifted", finished(Outcome::DenyLifted)),
     ];
     compare(WORK, &work);
 }
@@ -437,6 +459,11 @@ fn check_invariants(before: &Record, after: &super::Decision) {
             request.due_at.is_some(),
             "P1: what is not over is due some day"
         );
+    } else if request.sessions.is_some() {
+        assert!(
+            request.due_at.is_some(),
+            "a deny is placed, and taken out again"
+        );
     } else {
         assert_eq!((request.due_at, request.lease), (None, None));
     }
@@ -462,6 +489,10 @@ fn name(request: &Request) -> String {
             ending: Ending::Failed { .. },
         } => "RollingBack".into(),
         State::Unsettled { .. } => "Doubted".into(),
+        State::Revoked { .. } if request.sessions.is_some() => match request.sessions {
+            Some(Sessions::Ending { .. }) => "ToDeny".into(),
+            _ => "DenyStands".into(),
+        },
         State::Error(_) => "Error".into(),
         other => {
             let debug = format!("{other:?}");

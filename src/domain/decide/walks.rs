@@ -8,17 +8,28 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::cast::{bob, draft, id, key, minutes, policy};
+use super::cast::{bob, draft, id, key, minutes};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Ending, Holding, Lease, LeaseToken, Millis, Outcome, Presence, Request,
-    RequestId, State, Status, Text, Timestamp, Trouble, Work,
+    Ask, Command, EndSessions, Ending, Holding, Lease, LeaseToken, Millis, Outcome, Policy,
+    Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble, Work,
 };
+
+/// The longest way to an end there is.
+fn policy() -> Policy {
+    Policy {
+        end_sessions: EndSessions::PermissionSet,
+        ..super::cast::policy()
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Op {
     Open,
     Say(usize, Ask),
+    BreakGlass(usize),
+    /// Somebody compares with AWS, and sees that it stands.
+    Compare(usize),
     Pass(Millis),
     /// A worker takes what is due.
     Claim(usize),
@@ -73,6 +84,21 @@ impl World {
         match op {
             Op::Open => self.open(),
             Op::Pass(span) => self.now = self.now + span,
+            Op::BreakGlass(which) => {
+                let id = self.pick(which);
+                let (by, reason, credentials) = (bob(), None, Text::clip("role/Ops"));
+                let command = Command::BrokenGlass {
+                    by,
+                    reason,
+                    credentials,
+                };
+                drop(id.map(|id| self.say(id, command)));
+            }
+            Op::Compare(which) if self.standing => {
+                let id = self.pick(which);
+                drop(id.map(|id| self.say(id, Command::FoundStanding { by: None })));
+            }
+            Op::Compare(_) => {}
             Op::Say(which, ask) => {
                 if let Some(id) = self.pick(which) {
                     let by = if ask == Ask::Cancel {
@@ -154,7 +180,9 @@ impl World {
                 State::Unsettled { .. } | State::Checking { .. }
             );
             let revoked = before.status() == Status::Error && after.status() == Status::Revoked;
-            assert!(reopened || revoked, "{before:?} became {after:?}");
+            let followed = before.sessions.is_some() && after.state == before.state;
+            let well = reopened || revoked || followed;
+            assert!(well, "{before:?} became {after:?}");
         } else if after.state.is_settled() && !matches!(before.state, State::Unsettled { .. }) {
             *self.ends.entry(after.id).or_default() += 1;
         }
@@ -251,6 +279,11 @@ impl World {
                 self.standing = false;
                 Some(Outcome::Gone)
             }
+            Work::EndSessions(_, before) => Some(Outcome::SessionsDenied {
+                until: *before + Millis::hours(1),
+                dropped: Vec::new(),
+            }),
+            Work::LiftDeny(_) => Some(Outcome::DenyLifted),
             Work::Look(_) if self.standing => Some(Outcome::StillThere),
             Work::Look(_) => Some(Outcome::Gone),
         }
@@ -314,6 +347,7 @@ impl World {
         assert!(!self.standing, "access outlived its grant");
         for request in self.requests.values() {
             assert!(request.state.is_settled(), "{request:?} never ends");
+            assert_eq!(request.sessions, None, "{request:?} leaves a deny behind");
         }
     }
 }
@@ -341,6 +375,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1i64..700_000).prop_map(|ms| Op::Pass(Millis(ms))),
         9 => which.clone().prop_map(Op::Claim),
         9 => (which.clone(), luck).prop_map(|(which, luck)| Op::Finish(which, luck)),
+        1 => which.clone().prop_map(Op::BreakGlass),
+        1 => which.clone().prop_map(Op::Compare),
         1 => which.prop_map(Op::Die),
     ]
 }

@@ -1,15 +1,18 @@
 //! What time and AWS bring: work that falls due, and what came of it.
 
-use super::step::{Step, details};
+use super::step::{Details, Step, details};
 use super::{Decision, Refusal};
 use crate::domain::{
-    Doubt, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis, Outcome,
-    Period, Presence, RequestId, State, Text, Trouble, UserId, Work,
+    Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis,
+    Outcome, Period, Person, Presence, RequestId, Sessions, State, Text, Timestamp, Trouble,
+    UserId, Work,
 };
 
 /// How often AWS may carry out a create and fail before it is given up.
 const MOST_REFUSALS: u32 = 3;
 const LONGEST_PAUSE: Millis = Millis::seconds(60);
+/// The longest session that a permission set can have.
+const LONGEST_SESSION: Millis = Millis::hours(12);
 
 pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     let until = step.request.due_at;
@@ -50,12 +53,19 @@ pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal>
         (State::Removing { .. }, Some(key)) => step.lease(lease, Work::Remove(key)),
         (State::Checking { .. }, Some(key)) => step.lease(lease, Work::Look(key)),
         (State::Unsettled { .. }, key) => settle_doubt(step, lease, key),
-        // Nothing is left to do, whatever the clock says.
-        _ => {
-            step.request.due_at = None;
-            step.done(None)
-        }
+        (_, Some(key)) => match step.request.sessions {
+            Some(Sessions::Ending { before }) => step.lease(lease, Work::EndSessions(key, before)),
+            Some(Sessions::Denied { .. }) => step.lease(lease, Work::LiftDeny(key)),
+            None => nothing_left(step),
+        },
+        _ => nothing_left(step),
     }
+}
+
+/// Whatever the clock says.
+fn nothing_left(mut step: Step<'_>) -> Result<Decision, Refusal> {
+    step.request.due_at = None;
+    step.done(None)
 }
 
 pub(super) fn renew(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
@@ -112,6 +122,16 @@ pub(super) fn finished(
         (State::Unsettled { end, doubt }, Outcome::Gone | Outcome::StillThere) => {
             settle(step, *end, doubt)
         }
+        (_, Outcome::SessionsDenied { until, dropped }) if is_ending(&step) => {
+            sessions_denied(step, until, &dropped)
+        }
+        (_, Outcome::SessionsGone) if is_ending(&step) => {
+            let why = Some("the role is gone: nobody else has this set in this account".to_owned());
+            sessions_over(step, EventKind::SessionsEnded, details([("how", why)]))
+        }
+        (_, Outcome::DenyLifted) if is_denied(&step) => {
+            sessions_over(step, EventKind::SessionDenyLifted, details([]))
+        }
         // An answer to a question that this state does not ask: ask the right one.
         _ => {
             step.request.lease = None;
@@ -130,22 +150,40 @@ fn late(mut step: Step<'_>, outcome: &Outcome) -> Result<Decision, Refusal> {
             step.request.due_at = Some(step.now);
             step.done(None)
         }
-        (state, Outcome::Created)
-            if state.is_settled() && step.request.user.is_some() && !step.is_shared() =>
-        {
-            let end = Box::new(state.clone());
-            let id = step.request.id;
-            step.change_holding(|held| held.joined(id).answered(id).being_removed());
-            step.become_(State::Unsettled {
-                end,
-                doubt: Doubt::LateAnswer,
-            });
-            step.request.due_at = Some(step.now);
-            step.record(EventKind::StrayAccessFound, None, details([]));
-            step.done(None)
-        }
+        (state, Outcome::Created) if may_be_stray(&step, state) => stray(step, None, details([])),
         _ => Err(Refusal::Leased),
     }
+}
+
+/// Somebody looked at AWS, and what they saw is what this request left behind.
+pub(super) fn found_standing(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
+    if may_be_stray(&step, &step.request.state) {
+        let how = Some("compared with Identity Center".to_owned());
+        return stray(step, by, details([("source", how)]));
+    }
+    Err(Refusal::WrongState {
+        status: step.request.status(),
+        done: "cleaned up after",
+        hint: "; it is not over, or somebody else holds the same access",
+    })
+}
+
+fn may_be_stray(step: &Step<'_>, state: &State) -> bool {
+    state.is_settled() && step.request.user.is_some() && !step.is_shared()
+}
+
+/// Access stands that nobody holds: the last who held it has it removed.
+fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
+    let end = Box::new(step.request.state.clone());
+    let id = step.request.id;
+    step.change_holding(|held| held.joined(id).answered(id).being_removed());
+    step.become_(State::Unsettled {
+        end,
+        doubt: Doubt::LateAnswer,
+    });
+    step.request.due_at = Some(step.now);
+    step.record(EventKind::StrayAccessFound, by, said);
+    step.done(None)
 }
 
 fn prepared(
@@ -215,16 +253,49 @@ fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
     step.done(None)
 }
 
-fn gone(step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
+fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
     if step.awaits_another() {
         return look_again(step);
     }
     let at = step.now;
+    if step.policy.end_sessions == EndSessions::PermissionSet {
+        step.request.sessions = Some(Sessions::Ending { before: at });
+    }
     match ending {
         Ending::Expired => step.end(State::Expired { at }, EventKind::Expired, None, details([])),
         Ending::Revoked { by, reason, .. } => step.end_revoked(by, reason),
         Ending::Failed { why } => step.end_in_error(why, None),
     }
+}
+
+fn sessions_denied(
+    mut step: Step<'_>,
+    until: Timestamp,
+    dropped: &[RequestId],
+) -> Result<Decision, Refusal> {
+    step.request.sessions = Some(Sessions::Denied { until });
+    step.request.trouble = None;
+    step.request.lease = None;
+    step.request.due_at = Some(until);
+    let dropped: Vec<String> = dropped.iter().map(ToString::to_string).collect();
+    let said = details([
+        ("until", Some(until.to_string())),
+        (
+            "dropped",
+            Some(dropped.join(",")).filter(|ids| !ids.is_empty()),
+        ),
+    ]);
+    step.record(EventKind::SessionsDenied, None, said);
+    step.done(None)
+}
+
+fn sessions_over(mut step: Step<'_>, kind: EventKind, said: Details) -> Result<Decision, Refusal> {
+    step.request.sessions = None;
+    step.request.trouble = None;
+    step.request.lease = None;
+    step.request.due_at = None;
+    step.record(kind, None, said);
+    step.done(None)
 }
 
 /// Gone now, but another holder's create may still land: the end would be said too early.
@@ -251,13 +322,22 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
         State::Approved if hopeless => return step.end_in_error(failing.why, None),
         State::Assigning if hopeless => return roll_back(step, failing.why),
         State::Approved | State::Assigning => {}
+        // Nobody's credentials last longer: what was to be denied is over by itself.
+        _ if is_over_by_itself(&step) => {
+            let said = details([("error", Some(failing.why.to_string()))]);
+            return sessions_over(step, EventKind::SessionsNotEnded, said);
+        }
         // A removal is never given up. It is recorded that it fails, ever more rarely.
         _ if failing.attempts.is_power_of_two() => {
             let said = details([
                 ("attempts", Some(failing.attempts.to_string())),
                 ("error", Some(failing.why.to_string())),
             ]);
-            step.record(EventKind::RemovalFailing, None, said);
+            let kind = match step.request.state.is_settled() {
+                true => EventKind::SessionsNotEnded,
+                false => EventKind::RemovalFailing,
+            };
+            step.record(kind, None, said);
         }
         _ => {}
     }
@@ -336,6 +416,25 @@ fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refu
             step.end(end, EventKind::Error, None, said)
         }
         (Doubt::Outside, _) => step.end(end, EventKind::Error, None, source),
+    }
+}
+
+fn is_ending(step: &Step<'_>) -> bool {
+    let ending = matches!(step.request.sessions, Some(Sessions::Ending { .. }));
+    ending && step.request.state.is_settled()
+}
+
+fn is_denied(step: &Step<'_>) -> bool {
+    let denied = matches!(step.request.sessions, Some(Sessions::Denied { .. }));
+    denied && step.request.state.is_settled()
+}
+
+fn is_over_by_itself(step: &Step<'_>) -> bool {
+    match step.request.sessions {
+        Some(Sessions::Ending { before }) => {
+            is_ending(step) && step.now - before >= LONGEST_SESSION
+        }
+        _ => false,
     }
 }
 
