@@ -5,9 +5,12 @@
 
 mod arguments;
 mod audit;
+mod break_glass;
 mod client;
 mod config;
+mod hands;
 mod output;
+mod reconcile;
 mod requests;
 mod sandbox;
 mod serve;
@@ -20,7 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Client, Config, ConfigError, Variables};
-use arguments::{Arguments, AuditCommand, Command, ConfigCommand, KeysCommand};
+use arguments::{Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand};
 use output::Output;
 
 /// Why a command did not do what it was asked to.
@@ -114,7 +117,6 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Keys(KeysCommand::Generate { id }) => config::generate_key(context, &id),
-        Command::Config(ConfigCommand::Check) => config::check(context),
         Command::Sign(sign) => sign::sign(context, &sign),
         command => {
             let runtime = tokio::runtime::Runtime::new()
@@ -128,6 +130,11 @@ async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve => serve::serve(context).await,
         Command::Sandbox { once } => sandbox::sandbox(context, once).await,
+        Command::BreakGlass(BreakGlassCommand::Revoke(asked)) => {
+            break_glass::revoke(context, &asked).await
+        }
+        Command::Reconcile { fix } => reconcile::reconcile(context, fix).await,
+        Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
         Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
         Command::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
         Command::Audit(AuditCommand::Verify { id }) => audit::verify(context, id.as_deref()).await,

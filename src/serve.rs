@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::identity_center as real;
+pub(crate) use crate::access::identity_center as real;
 use crate::access::sandbox::{Sandbox, SandboxError, SandboxOptions};
 use crate::access::{Limits, Paced};
 use crate::clock::{Clock, SystemClock};

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Paced;
 use crate::domain::{
-    Command, Lane, Lease, LeaseToken, Millis, Outcome, RequestId, Timestamp, Trouble,
+    Command, Lane, Lease, LeaseToken, Millis, Outcome, Request, RequestId, Timestamp, Trouble,
 };
 use crate::service::{Handled, Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
@@ -170,6 +170,28 @@ impl Worker {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
         self.moved.notify_one();
+    }
+
+    /// Works on this one request, and on nothing else, until it is over. Whoever else is at
+    /// it is waited for; `told` hears how it stands meanwhile.
+    pub async fn see_through(
+        &self,
+        id: RequestId,
+        stop: &CancellationToken,
+        mut told: impl FnMut(&Request),
+    ) -> Result<Request, ServiceError> {
+        let clock = self.service.clock();
+        loop {
+            self.work_on(id, stop).await?;
+            let request = self.service.request(id).await?;
+            if request.is_over() || stop.is_cancelled() {
+                return Ok(request);
+            }
+            told(&request);
+            let again = clock.now() + Millis(500);
+            let due = request.claimable_at().unwrap_or(again);
+            clock.wait_until(due.min(again)).await;
+        }
     }
 
     /// Claims, acts, reports; and goes on under the same lease for as long as the core

@@ -1,6 +1,9 @@
 //! The real Identity Center, by AWS's own SDK: one method, one call, and what each
 //! answer means. The SDK itself tries nothing again: whoever calls decides that.
 
+mod inspect;
+mod meaning;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,7 +11,6 @@ use async_trait::async_trait;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_sdk_identitystore::Client as People;
 use aws_sdk_identitystore::config::timeout::TimeoutConfig;
-use aws_sdk_identitystore::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_identitystore::operation::get_user_id::GetUserIdError;
 use aws_sdk_identitystore::types::{AlternateIdentifier, ResourceType, UniqueAttribute};
 use aws_sdk_ssoadmin::Client as Assignments;
@@ -17,6 +19,7 @@ use aws_sdk_ssoadmin::types::{
     AccountAssignmentOperationStatus, AccountAssignmentOperationStatusMetadata,
     OperationStatusFilter, PrincipalType, ProvisionTargetType, StatusValues, TargetType,
 };
+use aws_sdk_sts::Client as Identity;
 use metrics::counter;
 
 use super::{
@@ -24,6 +27,8 @@ use super::{
     OperationKind, Page, Place, Progress, Provisioning, UserAttribute, progress_of_failure,
 };
 use crate::domain::{Email, HoldingKey, Millis, PermissionSet, UserId};
+pub use inspect::{Caller, Finding, Verdict};
+use meaning::{is_absent, refused, unexpected};
 
 /// The most that AWS lists at once.
 const PAGE: i32 = 100;
@@ -40,6 +45,9 @@ pub struct IdentityCenter {
     options: IdentityCenterOptions,
     assignments: Assignments,
     people: People,
+    /// Who jit itself is, at AWS.
+    own: Identity,
+    region: Option<String>,
 }
 
 type Answer<T> = Result<T, AccessError>;
@@ -54,6 +62,8 @@ impl IdentityCenter {
         Self {
             assignments: Assignments::new(config),
             people: People::new(config),
+            own: Identity::new(config),
+            region: config.region().map(ToString::to_string),
             options,
         }
     }
@@ -486,100 +496,4 @@ fn parsed(id: Option<&str>) -> Answer<UserId> {
     let id = id.unwrap_or_default();
     id.parse()
         .map_err(|_| unexpected(format!("the user id {id:?}")))
-}
-
-fn unexpected(what: impl std::fmt::Display) -> AccessError {
-    let why = format!("AWS answered something unexpected: {what}");
-    AccessError::new(AccessErrorKind::NoAnswer, why)
-}
-
-fn is_absent<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
-    error.code() == Some("ResourceNotFoundException")
-}
-
-/// What a refusal means for whoever wants to try again.
-fn refused<E>(error: &SdkError<E>) -> AccessError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    let SdkError::ServiceError(answered) = error else {
-        return unanswered(error);
-    };
-    let code = error.code().unwrap_or_default();
-    let status = answered.raw().status().as_u16();
-    let kind = match code {
-        "ConflictException" => AccessErrorKind::Conflict,
-        "ServiceQuotaExceededException" => AccessErrorKind::Throttled,
-        "ValidationException" => AccessErrorKind::Invalid,
-        _ if is_throttling(code) || status == 429 => AccessErrorKind::Throttled,
-        _ if is_denial(code) || status == 403 => AccessErrorKind::Denied,
-        // What was asked about is not there, or not yet: looking again tells.
-        _ => AccessErrorKind::NoAnswer,
-    };
-    let said = error.message().unwrap_or("no message");
-    let why = match code {
-        "" => format!("HTTP {status}: {said}"),
-        code => format!("{code}: {said}"),
-    };
-    AccessError::new(kind, why)
-}
-
-fn is_throttling(code: &str) -> bool {
-    [
-        "Throttling",
-        "TooManyRequests",
-        "RequestLimitExceeded",
-        "SlowDown",
-    ]
-    .iter()
-    .any(|word| code.contains(word))
-}
-
-/// The credentials are not good enough, or not good at all.
-fn is_denial(code: &str) -> bool {
-    matches!(
-        code,
-        "AccessDeniedException"
-            | "AccessDenied"
-            | "UnauthorizedException"
-            | "UnrecognizedClientException"
-            | "InvalidClientTokenId"
-            | "InvalidSignatureException"
-            | "SignatureDoesNotMatch"
-            | "MissingAuthenticationToken"
-            | "IncompleteSignature"
-            | "OptInRequired"
-            | "ExpiredToken"
-            | "ExpiredTokenException"
-    )
-}
-
-/// Nobody answered. Without credentials or a region nothing was even sent, and trying fast
-/// will not help.
-fn unanswered<E>(error: &SdkError<E>) -> AccessError
-where
-    E: std::error::Error + 'static,
-{
-    let why = DisplayErrorContext(error).to_string();
-    let kind = if lacks_identity(error) {
-        AccessErrorKind::Denied
-    } else {
-        AccessErrorKind::NoAnswer
-    };
-    AccessError::new(kind, why)
-}
-
-fn lacks_identity(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if ["credentials", "region", "identity cache"]
-            .iter()
-            .any(|word| said.contains(word))
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -168,6 +168,20 @@ pub(crate) enum Command {
         #[arg(long)]
         channel: String,
     },
+    /// Without a server: straight to AWS, with your own credentials
+    #[command(subcommand)]
+    BreakGlass(BreakGlassCommand),
+    /// Compare what is recorded with what Identity Center has
+    #[command(
+        after_help = "Example:\n  jit reconcile\n  jit reconcile --fix --as ops@example.com\n\n\
+                      Exits with 1 if anything is not as recorded: live here and gone in AWS, or over\n\
+                      here and still in AWS. Assignments that jit never made are listed and left alone."
+    )]
+    Reconcile {
+        /// Remove what is over here and still in AWS
+        #[arg(long)]
+        fix: bool,
+    },
     /// Print the headers of a signed call
     #[command(
         after_help = "Example:\n  jit sign GET /requests/ID | curl -H @- http://127.0.0.1:8080/requests/ID\n  \
@@ -307,10 +321,47 @@ pub(crate) struct Export {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum BreakGlassCommand {
+    /// Take access away: one request, or all that is live for somebody or somewhere
+    #[command(
+        after_help = "Example:\n  jit break-glass revoke ID --reason 'incident 7' --as sec@example.com\n  \
+                      jit break-glass revoke --user alice@example.com --reason 'laptop stolen' --as sec@example.com\n\n\
+                      Needs the store and AWS, and no server. It is recorded before AWS is asked, and\n\
+                      done when AWS shows that it is gone."
+    )]
+    Revoke(BreakGlass),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BreakGlass {
+    #[arg(required_unless_present_any = ["user", "account"])]
+    pub id: Option<String>,
+    /// Everything that is live for this person
+    #[arg(long, value_name = "EMAIL", conflicts_with = "id")]
+    pub user: Option<Email>,
+    /// Everything that is live in this account
+    #[arg(long, value_name = "ID", conflicts_with = "id")]
+    pub account: Option<crate::domain::AccountId>,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// Do not ask before taking away a list
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say whether jit could start with it
-    #[command(after_help = "Example:\n  jit config check --config /etc/jit/jit.toml")]
-    Check,
+    /// Say whether jit could start with it, and whether AWS lets it do what it will have to
+    #[command(
+        after_help = "Example:\n  jit config check --config /etc/jit/jit.toml\n  jit config check --offline\n\n\
+                      Nothing is changed: AWS is only asked what can be asked without effect."
+    )]
+    Check {
+        /// Do not ask AWS
+        #[arg(long)]
+        offline: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 use super::output::facts;
 use super::{Context, Failure};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Key, Scope};
-use crate::domain::PermissionSet;
+use crate::config::{IdentityCenter, Key, Scope};
+use crate::domain::{EndSessions, PermissionSet};
+use crate::serve::real::{self, Verdict};
 
-pub(super) fn check(context: &Context) -> Result<(), Failure> {
+pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
     let config = context.config()?;
     config.check_supported()?;
     let sets: Vec<&str> = config
@@ -17,45 +18,68 @@ pub(super) fn check(context: &Context) -> Result<(), Failure> {
         .keys()
         .map(PermissionSet::as_str)
         .collect();
-    let listen = config.server.listen.to_string();
-    let store = config.store.path.display().to_string();
-    let webhook = config
-        .webhook
-        .as_ref()
-        .map(|webhook| webhook.url.to_string());
-    let keys = config.keys.iter().map(|(id, key)| describe(id, key));
-    let keys = keys.collect::<Vec<_>>().join("; ");
-    let value = json!({
+    let webhook = config.webhook.as_ref().map(|webhook| webhook.url.as_str());
+    let mut value = json!({
         "ok": true,
-        "listen": listen,
-        "store": store,
+        "listen": config.server.listen,
+        "store": config.store.path,
         "permission_sets": sets,
         "keys": config.keys.keys().collect::<Vec<_>>(),
         "webhook": webhook,
     });
-    let text = || {
-        let told = facts(&[
-            ("listens on", listen.clone()),
-            ("store", store.clone()),
-            ("permission sets", sets.join(", ")),
-            (
-                "keys",
-                if keys.is_empty() {
-                    "none: nobody can call".into()
-                } else {
-                    keys.clone()
-                },
-            ),
-            (
-                "webhook",
-                webhook
-                    .clone()
-                    .unwrap_or_else(|| "none: nobody is told".into()),
-            ),
-        ]);
-        format!("{told}\njit could start with this.")
+    let keys: Vec<String> = config
+        .keys
+        .iter()
+        .map(|(id, key)| describe(id, key))
+        .collect();
+    let keys = match keys.is_empty() {
+        true => "none: nobody can call".into(),
+        false => keys.join("; "),
     };
-    context.output.say(text, &value)
+    let mut told = vec![
+        ("listens on", config.server.listen.to_string()),
+        ("store", config.store.path.display().to_string()),
+        ("permission sets", sets.join(", ")),
+        ("keys", keys),
+        (
+            "webhook",
+            webhook.unwrap_or("none: nobody is told").to_owned(),
+        ),
+    ];
+    if config.policy.end_sessions == EndSessions::PermissionSet {
+        let needs = "denied in the permission set's inline policy; needs the statement EndSessions \
+                     of infra/iam-policy.json";
+        told.push(("old sessions", needs.into()));
+    }
+    let found = match &config.identity_center {
+        IdentityCenter::Aws { options, .. } if !offline => {
+            let center = real::IdentityCenter::connect(options.clone()).await;
+            center.inspect(config.policy.end_sessions).await
+        }
+        _ => Vec::new(),
+    };
+    let mut wrong = Vec::new();
+    for finding in &found {
+        match &finding.verdict {
+            Verdict::Good { what } => told.push((&finding.key, what.clone())),
+            Verdict::Bad { why } => wrong.push(format!("{}: {why}", finding.key)),
+        }
+    }
+    value["ok"] = wrong.is_empty().into();
+    if !found.is_empty() {
+        value["wrong"] = json!(wrong);
+    }
+    let end = match wrong.is_empty() {
+        true => "\njit could start with this.",
+        false => "",
+    };
+    context
+        .output
+        .say(|| format!("{}{end}", facts(&told)), &value)?;
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Failed(wrong.join("\njit: "))),
+    }
 }
 
 fn describe(id: &str, key: &Key) -> String {

@@ -271,6 +271,11 @@ impl Request {
         }
     }
 
+    /// Nothing is left to do but what time does by itself.
+    pub fn is_over(&self) -> bool {
+        self.state.is_settled() && !matches!(self.sessions, Some(Sessions::Ending { .. }))
+    }
+
     /// AWS was asked to take it away, and has not been seen to.
     pub fn is_failing_removal(&self) -> bool {
         self.trouble.is_some() && self.lane() != Lane::Other

@@ -46,12 +46,17 @@ pub struct SqliteStore {
     own: Option<Own>,
 }
 
-/// What only the one process has that may write. Dropped in this order: the last write is
-/// done before anything else is let go.
+/// What a process has that may write. Dropped in this order: the last write is done before
+/// anything else is let go.
 struct Own {
     writer: Writer,
-    nonces: Arc<Nonces>,
     unchanged: Unchanged,
+    alone: Option<Alone>,
+}
+
+/// What only the one process has that serves.
+struct Alone {
+    nonces: Arc<Nonces>,
     _lock: schema::Lock,
 }
 
@@ -75,9 +80,40 @@ impl SqliteStore {
             readers: Readers::new(path.into()),
             own: Some(Own {
                 writer,
-                nonces,
                 unchanged,
-                _lock: lock,
+                alone: Some(Alone {
+                    nonces,
+                    _lock: lock,
+                }),
+            }),
+        })
+    }
+
+    /// Opens a file for an operator's own command: alone if nobody serves it, else beside
+    /// whoever does, which leases arbitrate as they do between replicas.
+    pub fn open_for_operator(path: &Path) -> Result<Self, OpenError> {
+        schema::check_for_reading(path)?;
+        match Self::open(path) {
+            Err(OpenError::InUse { .. }) => Self::open_beside(path),
+            opened => opened,
+        }
+    }
+
+    /// Nonces are not spent beside another process: they are decided in its memory.
+    fn open_beside(path: &Path) -> Result<Self, OpenError> {
+        let db = schema::open_beside(path)?;
+        let failed = |why: std::io::Error| OpenError::CannotOpen {
+            path: path.into(),
+            why: StoreError::Unavailable(why.to_string()),
+        };
+        let unchanged = Unchanged::open(path).map_err(failed)?;
+        let writer = Writer::start(db, || Ok(()), || {}).map_err(failed)?;
+        Ok(Self {
+            readers: Readers::new(path.into()),
+            own: Some(Own {
+                writer,
+                unchanged,
+                alone: None,
             }),
         })
     }
@@ -107,6 +143,11 @@ impl SqliteStore {
     fn own(&self) -> Result<&Own, StoreError> {
         let why = || StoreError::Unavailable("it was opened to be read only".into());
         self.own.as_ref().ok_or_else(why)
+    }
+
+    fn alone(&self) -> Result<&Alone, StoreError> {
+        let why = || StoreError::Unavailable("another process serves it".into());
+        self.own()?.alone.as_ref().ok_or_else(why)
     }
 }
 
@@ -159,7 +200,7 @@ impl Store for SqliteStore {
         now: Timestamp,
         keep_until: Timestamp,
     ) -> Result<Freshness, StoreError> {
-        self.own()?.nonces.spend(nonce, now, keep_until)
+        self.alone()?.nonces.spend(nonce, now, keep_until)
     }
 
     async fn take_lease(
@@ -264,7 +305,7 @@ impl Store for SqliteStore {
     }
 
     async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.own()?.nonces.tidy(now)?;
+        self.alone()?.nonces.tidy(now)?;
         while let Tidied::MoreIsLeft = self.write(move |db| writes::tidy(db, now)).await? {}
         Ok(())
     }

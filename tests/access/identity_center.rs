@@ -1,7 +1,7 @@
 //! The real client, by AWS's own SDK, against AWS's end of the wire: the same facts, and
 //! what each thing that goes wrong there comes to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_ssoadmin::config::{Credentials, Region, SharedCredentialsProvider};
@@ -9,7 +9,7 @@ use jit::access::identity_center::{IdentityCenter, IdentityCenterOptions, enviro
 use jit::access::{
     Access, AccessError, AccessErrorKind, Deletion, OperationKind, Place, Progress, UserAttribute,
 };
-use jit::domain::{PermissionSet, Presence};
+use jit::domain::{EndSessions, PermissionSet, Presence};
 
 use crate::aws::{ADMIN, Aws, Fault, INSTANCE, READONLY, STORE};
 use crate::conformance::{self, Center, email, key, look, remove};
@@ -225,4 +225,72 @@ async fn a_call_that_hangs_is_given_up() {
     real.aws.once("DeleteAccountAssignment", Fault::Hang);
     let given_up = real.center.delete(&key).await.unwrap_err();
     assert_eq!(given_up.kind, AccessErrorKind::NoAnswer);
+}
+
+/// What jit calls is what its policy allows, no more and no less.
+#[tokio::test]
+async fn the_iam_policy_allows_exactly_what_is_called() {
+    let real = open().await;
+    let (center, set) = (&real.center, "admin".parse().unwrap());
+    let key = key(center, 1, "admin").await;
+    let place = Place::of(&key);
+    center.inspect(EndSessions::PermissionSet).await;
+    let making = center.create(&key).await.unwrap();
+    real.let_time_pass();
+    center.poll(&making).await.unwrap();
+    let Deletion::Started(removing) = center.delete(&key).await.unwrap() else {
+        panic!("it is there");
+    };
+    center.poll(&removing).await.unwrap();
+    center.assigned(&place, None).await.unwrap();
+    for kind in [OperationKind::Create, OperationKind::Delete] {
+        center.under_way(kind, None).await.unwrap();
+    }
+    let policy = r#"{"Statement":[]}"#;
+    center.set_inline_policy(&set, Some(policy)).await.unwrap();
+    assert_eq!(
+        center.inline_policy(&set).await.unwrap().as_deref(),
+        Some(policy)
+    );
+    center.set_inline_policy(&set, None).await.unwrap();
+    assert_eq!(center.inline_policy(&set).await, Ok(None));
+    let provisioning = center.provision(&place).await.unwrap();
+    let provisioned = center.provisioned(&provisioning).await;
+    assert_eq!(provisioned, Ok(Progress::Succeeded));
+
+    let mut called: BTreeSet<String> = real.aws.actions().into_iter().collect();
+    // Nobody is ever refused who they are.
+    assert!(called.remove("GetCallerIdentity"));
+    let counted = include_str!("../../src/access/identity_center.rs");
+    let named = counted.split('"').filter(|word| called.contains(*word));
+    let named: BTreeSet<&str> = named.collect();
+    assert_eq!(
+        named.len() + 1,
+        called.len(),
+        "all but ListInstances are counted by name"
+    );
+    let called: BTreeSet<String> = called
+        .into_iter()
+        .map(|action| match action.as_str() {
+            "GetUserId" => "identitystore:GetUserId".to_owned(),
+            action => format!("sso:{action}"),
+        })
+        .collect();
+    let policy = include_str!("../../infra/iam-policy.json");
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    let mut allowed = BTreeSet::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        match &statement["Action"] {
+            serde_json::Value::String(action) => drop(allowed.insert(action.clone())),
+            actions => allowed.extend(
+                actions
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|one| one.as_str().unwrap().to_owned()),
+            ),
+        }
+    }
+    assert_eq!(called, allowed);
 }

@@ -9,3 +9,5 @@ mod death;
 mod faults;
 mod life;
 mod moto;
+mod operator;
+mod sessions;

@@ -21,6 +21,12 @@ const KNOWN: u32 = 2;
 /// Long enough for an operator's own statement; a longer one is reported as a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// FULL: what was committed survives the loss of power, not just of the process. The log is
+/// brought into the file beside this (`checkpoint`); here only what is left when it has
+/// grown large.
+const DURABLE: &str = "PRAGMA synchronous = FULL;
+     PRAGMA wal_autocheckpoint = 16000; PRAGMA journal_size_limit = 67108864";
+
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
@@ -104,7 +110,11 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
 /// Another connection that may write, on a file that has been opened for it.
 pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    connect(path, flags).map_err(|why| OpenError::CannotOpen {
+    let db = connect(path, flags).and_then(|db| {
+        db.execute_batch(DURABLE)?;
+        Ok(db)
+    });
+    db.map_err(|why| OpenError::CannotOpen {
         path: path.into(),
         why: why.into(),
     })
@@ -165,13 +175,7 @@ fn set_up(db: &mut Connection) -> Result<(), StoreError> {
         let why = format!("no write-ahead log is possible there (SQLite offers {mode:?})");
         return Err(StoreError::Unavailable(why));
     }
-    // FULL: what was committed survives the loss of power, not just of the process.
-    // The log is brought into the file beside this (`checkpoint`); here only what is left
-    // when it has grown large.
-    db.execute_batch(
-        "PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = 16000; PRAGMA journal_size_limit = 67108864",
-    )?;
+    db.execute_batch(DURABLE)?;
     migrate(db)?;
     clear_leases(db)
 }

@@ -1,0 +1,189 @@
+//! Whether jit could do with this configuration what it will have to: every call that can
+//! be made without changing anything is made once, and what is wrong is named by its key.
+
+use crate::access::{
+    Access, AccessError, AccessErrorKind, Operation, OperationKind, Place, UserAttribute,
+};
+use crate::domain::{AccountId, EndSessions, HoldingKey, PermissionSet};
+
+use super::meaning::refused;
+use super::{Answer, IdentityCenter};
+
+/// Who AWS takes jit for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub arn: String,
+    pub account: Option<AccountId>,
+}
+
+/// What one key of the configuration came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub key: String,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Good { what: String },
+    Bad { why: String },
+}
+
+/// What nobody is, has or did: asking about it changes nothing.
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
+impl IdentityCenter {
+    pub async fn caller(&self) -> Answer<Caller> {
+        let identity = self.own.get_caller_identity().send().await;
+        let identity = identity.map_err(|error| refused(&error))?;
+        Ok(Caller {
+            arn: identity.arn.unwrap_or_default(),
+            account: identity.account.and_then(|account| account.parse().ok()),
+        })
+    }
+
+    pub async fn inspect(&self, end_sessions: EndSessions) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let caller = match self.caller().await {
+            Ok(caller) => caller,
+            Err(error) => {
+                let region = self.region.as_deref().unwrap_or("none: set AWS_REGION");
+                let why = format!("AWS does not know who calls ({error}); region: {region}");
+                return vec![bad("AWS credentials", why)];
+            }
+        };
+        found.push(good("AWS credentials", caller.arn.clone()));
+        let instance = self.inspect_instance().await;
+        let wrong_instance = matches!(instance.verdict, Verdict::Bad { .. });
+        found.push(instance);
+        if wrong_instance {
+            // Everything else would only be refused for the same reason.
+            return found;
+        }
+        found.push(self.inspect_people().await);
+        for set in self.options.permission_sets.keys() {
+            found.push(self.inspect_set(set, end_sessions).await);
+        }
+        if let (Some(account), Some(set)) =
+            (caller.account, self.options.permission_sets.keys().next())
+        {
+            found.push(self.inspect_assignments(account, set).await);
+        }
+        found
+    }
+
+    async fn inspect_instance(&self) -> Finding {
+        let key = "identity_center.instance_arn";
+        let (arn, store) = (&self.options.instance_arn, &self.options.identity_store_id);
+        let region = self.region.as_deref().unwrap_or("?");
+        let listed = match self.assignments.list_instances().send().await {
+            Ok(listed) => listed,
+            Err(error) => return bad(key, refused(&error).to_string()),
+        };
+        let all = listed.instances();
+        let Some(ours) = all.iter().find(|one| one.instance_arn() == Some(arn)) else {
+            let known: Vec<&str> = all.iter().filter_map(|one| one.instance_arn()).collect();
+            let known = match known.as_slice() {
+                [] => "has none: is this the right region and account?".to_owned(),
+                known => format!("has {}", known.join(", ")),
+            };
+            return bad(key, format!("{arn} is not in {region}, which {known}"));
+        };
+        match ours.identity_store_id() {
+            Some(real) if real != store => bad(
+                "identity_center.identity_store_id",
+                format!("{store} is not the store of this instance, which is {real}"),
+            ),
+            _ => good(key, format!("{arn} in {region}")),
+        }
+    }
+
+    async fn inspect_people(&self) -> Finding {
+        let key = "identity_center.identity_store_id";
+        let Ok(nobody) = "jit-config-check@example.invalid".parse() else {
+            return bad(key, "cannot be asked");
+        };
+        match self.find_user(&nobody, UserAttribute::UserName).await {
+            Ok(_) => good(key, self.options.identity_store_id.clone()),
+            Err(error) => bad(key, error.to_string()),
+        }
+    }
+
+    async fn inspect_set(&self, set: &PermissionSet, end_sessions: EndSessions) -> Finding {
+        let key = format!("permission_sets.{set}");
+        let lasting = match self.session_duration(set).await {
+            Ok(lasting) => lasting,
+            Err(error) if is_unknown(&error) => {
+                let why = format!("Identity Center has no such permission set ({error})");
+                return bad(key, why);
+            }
+            Err(error) => return bad(key, error.to_string()),
+        };
+        if end_sessions == EndSessions::PermissionSet
+            && let Err(error) = self.inline_policy(set).await
+        {
+            return bad(
+                key,
+                format!("revocation.end_sessions needs its inline policy: {error}"),
+            );
+        }
+        good(key, format!("sessions of up to {lasting}"))
+    }
+
+    /// An assignment of nobody's can be asked about, and even removed, without any effect.
+    async fn inspect_assignments(&self, account: AccountId, set: &PermissionSet) -> Finding {
+        let key = "AWS permissions";
+        let Ok(user) = NOBODY.parse() else {
+            return bad(key, "cannot be asked");
+        };
+        let holding = HoldingKey {
+            account_id: account,
+            permission_set: set.clone(),
+            user,
+        };
+        let mut refusals = Vec::new();
+        let mut hear = |answer: Result<(), AccessError>| {
+            if let Err(error) = answer
+                && error.kind == AccessErrorKind::Denied
+            {
+                refusals.push(error.why);
+            }
+        };
+        hear(self.assigned(&Place::of(&holding), None).await.map(drop));
+        hear(self.delete(&holding).await.map(drop));
+        for kind in [OperationKind::Create, OperationKind::Delete] {
+            let id = NOBODY.into();
+            hear(self.poll(&Operation { kind, id }).await.map(drop));
+            hear(self.under_way(kind, None).await.map(drop));
+        }
+        if refusals.is_empty() {
+            let untried = "all that can be tried; sso:CreateAccountAssignment cannot";
+            return good(key, untried.to_owned());
+        }
+        let why = refusals.join("; ");
+        bad(
+            key,
+            format!("{why}; infra/iam-policy.json has what jit needs"),
+        )
+    }
+}
+
+fn is_unknown(error: &AccessError) -> bool {
+    error.why.contains("ResourceNotFoundException") || error.kind == AccessErrorKind::Invalid
+}
+
+fn good(key: impl Into<String>, what: String) -> Finding {
+    let verdict = Verdict::Good { what };
+    Finding {
+        key: key.into(),
+        verdict,
+    }
+}
+
+fn bad(key: impl Into<String>, why: impl Into<String>) -> Finding {
+    let verdict = Verdict::Bad { why: why.into() };
+    Finding {
+        key: key.into(),
+        verdict,
+    }
+}

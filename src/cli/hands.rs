@@ -1,0 +1,93 @@
+//! An operator's own hands: the store and Identity Center without a server between.
+
+use std::sync::Arc;
+
+use super::serve::failed;
+use super::{Context, Failure};
+use crate::access::Paced;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, IdentityCenter};
+use crate::domain::{Request, Text};
+use crate::serve;
+use crate::service::{Announce, Service};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Cursor, Filter, Store, StoreError};
+use crate::worker::Worker;
+
+const PAGE: usize = 200;
+
+pub(super) struct Hands {
+    pub service: Arc<Service>,
+    pub access: Arc<Paced>,
+    pub worker: Worker,
+    pub config: Config,
+}
+
+impl Hands {
+    pub async fn take(context: &Context) -> Result<Self, Failure> {
+        let config = context.config()?;
+        config.check_supported()?;
+        let store = SqliteStore::open_for_operator(&config.store.path).map_err(failed)?;
+        Self::with(config, Arc::new(store)).await
+    }
+
+    /// To look only: a server on the same store is not disturbed.
+    pub async fn keep_off(context: &Context) -> Result<Self, Failure> {
+        let config = context.config()?;
+        config.check_supported()?;
+        let store = SqliteStore::open_read_only(&config.store.path).map_err(failed)?;
+        Self::with(config, Arc::new(store)).await
+    }
+
+    async fn with(config: Config, store: Arc<dyn Store>) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (which, sandbox) = (config.identity_center.clone(), config.sandbox.clone());
+        let access = serve::identity_center(which, sandbox, &clock).await;
+        let access = Arc::new(access.map_err(failed)?);
+        let announce = match config.webhook {
+            Some(_) => Announce::ToWebhook,
+            None => Announce::ToNobody,
+        };
+        let service = Service::new(store, clock, config.policy.clone(), announce);
+        let service = Arc::new(service);
+        Ok(Self {
+            worker: Worker::new(service.clone(), access.clone()),
+            service,
+            access,
+            config,
+        })
+    }
+
+    /// Whose AWS credentials these are, and that they are any.
+    pub async fn credentials(&self) -> Result<Text, Failure> {
+        let IdentityCenter::Aws { options, .. } = &self.config.identity_center else {
+            return Ok(Text::clip("the simulated Identity Center"));
+        };
+        let center = serve::real::IdentityCenter::connect(options.clone()).await;
+        let caller = center.caller().await.map_err(|error| {
+            let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";
+            Failure::Failed(format!("AWS does not know who calls: {error}; {next}"))
+        })?;
+        Ok(Text::clip(&caller.arn))
+    }
+
+    pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {
+        let mut all = Vec::new();
+        let mut after: Option<Cursor> = None;
+        loop {
+            let page = self
+                .service
+                .store()
+                .list(filter, after.as_ref(), PAGE)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(all);
+            };
+            after = Some(Cursor {
+                created_at: last.created_at,
+                id: last.id,
+            });
+            all.extend(page);
+        }
+    }
+}

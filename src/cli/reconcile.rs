@@ -1,0 +1,265 @@
+//! What is recorded, beside what Identity Center has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::hands::Hands;
+use super::output::table;
+use super::serve::failed;
+use super::{Context, Failure};
+use crate::access::{Assignee, Place};
+use crate::domain::{
+    AccountId, Command, HoldingKey, Lane, Presence, Request, RequestId, State, Status, UserId,
+};
+use crate::store::Filter;
+
+const PAGE: usize = 200;
+
+/// What does not agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Finding {
+    /// Recorded as live, and AWS does not have it.
+    Missing { request: RequestId },
+    /// Over, and AWS still has it.
+    Left { request: RequestId },
+    /// Taken away just now.
+    Removed { request: RequestId },
+    /// Not of jit's making.
+    Foreign { place: Place, who: Assignee },
+}
+
+pub(super) async fn reconcile(context: &Context, fix: bool) -> Result<(), Failure> {
+    let hands = match fix {
+        true => Hands::take(context).await?,
+        false => Hands::keep_off(context).await?,
+    };
+    hands.credentials().await?;
+    let live = live(&hands).await?;
+    let places = places(&hands, &live).await?;
+    let bar = progress(places.len());
+    let mut findings = Vec::new();
+    for place in &places {
+        bar.set_message(format!("{} {}", place.account_id, place.permission_set));
+        findings.extend(compare(&hands, place, &live).await?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if fix {
+        for finding in &mut findings {
+            if let Finding::Left { request } = *finding {
+                remove(context, &hands, request).await?;
+                *finding = Finding::Removed { request };
+            }
+        }
+    }
+    tell(context, places.len(), &findings)
+}
+
+/// Every request that AWS should have something of, by what that is.
+type Live = BTreeMap<HoldingKey, Request>;
+
+async fn live(hands: &Hands) -> Result<Live, Failure> {
+    let filter = Filter {
+        status: Some(Status::Granted),
+        ..Filter::default()
+    };
+    let granted = hands.every(&filter).await.map_err(failed)?;
+    let keyed = granted
+        .into_iter()
+        .filter_map(|request| Some((request.holding_key()?, request)));
+    Ok(keyed.collect())
+}
+
+/// Every bound account and every one where something is live, with every known set.
+async fn places(hands: &Hands, live: &Live) -> Result<Vec<Place>, Failure> {
+    let mut accounts: BTreeSet<AccountId> = live.keys().map(|key| key.account_id.clone()).collect();
+    let mut after: Option<AccountId> = None;
+    loop {
+        let page = hands.service.store().bound(after.as_ref(), PAGE).await;
+        let page = page.map_err(failed)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.account_id.clone());
+        accounts.extend(page.into_iter().map(|binding| binding.account_id));
+    }
+    let sets = hands.config.permission_sets.keys();
+    let everywhere = accounts.iter().flat_map(|account| {
+        sets.clone().map(|set| Place {
+            account_id: account.clone(),
+            permission_set: set.clone(),
+        })
+    });
+    Ok(everywhere.collect())
+}
+
+async fn compare(hands: &Hands, place: &Place, live: &Live) -> Result<Vec<Finding>, Failure> {
+    let there = hands.access.assignees(Lane::Other, place).await;
+    let there = there.map_err(failed)?;
+    let mut findings = Vec::new();
+    for who in there.iter() {
+        findings.extend(match who {
+            Assignee::User(user) => unheld(hands, place, user).await?,
+            Assignee::Group(_) => Some(foreign(place, who)),
+        });
+    }
+    let here = live.iter().filter(|(key, _)| Place::of(key) == *place);
+    for (key, request) in here {
+        let shown = there.contains(&Assignee::User(key.user.clone()));
+        if !shown && is_missing(hands, key, request.id).await? {
+            let request = request.id;
+            findings.push(Finding::Missing { request });
+        }
+    }
+    Ok(findings)
+}
+
+fn foreign(place: &Place, who: &Assignee) -> Finding {
+    Finding::Foreign {
+        place: place.clone(),
+        who: who.clone(),
+    }
+}
+
+/// Of an assignment that AWS has: nothing if somebody holds it, else whose it was.
+async fn unheld(hands: &Hands, place: &Place, user: &UserId) -> Result<Option<Finding>, Failure> {
+    let key = HoldingKey {
+        account_id: place.account_id.clone(),
+        permission_set: place.permission_set.clone(),
+        user: user.clone(),
+    };
+    let held = hands.service.holding(key.clone()).await.map_err(failed)?;
+    if !held.holders.is_empty() {
+        return Ok(None);
+    }
+    let who = Assignee::User(user.clone());
+    if held.revision == 0 {
+        return Ok(Some(foreign(place, &who)));
+    }
+    // What ended while we were looking was there when AWS answered.
+    let again = hands.access.look(Lane::Other, &key).await.map_err(failed)?;
+    let held = hands.service.holding(key.clone()).await.map_err(failed)?;
+    if again == Presence::Absent || !held.holders.is_empty() {
+        return Ok(None);
+    }
+    let filter = Filter {
+        account_id: Some(key.account_id.clone()),
+        ..Filter::default()
+    };
+    let all = hands.every(&filter).await.map_err(failed)?;
+    let last = all
+        .iter()
+        .find(|request| request.holding_key().as_ref() == Some(&key));
+    Ok(Some(match last {
+        Some(request) => Finding::Left {
+            request: request.id,
+        },
+        None => foreign(place, &who),
+    }))
+}
+
+/// Not if it was only just given, or is being taken away.
+async fn is_missing(hands: &Hands, key: &HoldingKey, id: RequestId) -> Result<bool, Failure> {
+    let now = hands.service.request(id).await.map_err(failed)?;
+    if now.state != State::Granted {
+        return Ok(false);
+    }
+    let again = hands.access.look(Lane::Other, key).await.map_err(failed)?;
+    Ok(again == Presence::Absent)
+}
+
+async fn remove(context: &Context, hands: &Hands, id: RequestId) -> Result<(), Failure> {
+    let by = context.acting.person_if_said()?;
+    let found = Command::FoundStanding { by };
+    hands.service.handle(id, found).await.map_err(failed)?;
+    let never = CancellationToken::new();
+    let told = |_: &Request| {};
+    let end = hands.worker.see_through(id, &never, told).await;
+    end.map(drop).map_err(failed)
+}
+
+fn progress(places: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(places as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
+    // A wrong template would be found by the first test that runs this.
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+}
+
+impl Finding {
+    fn row(&self) -> Vec<String> {
+        let of = |word: &str, request: &RequestId, next: String| {
+            vec![word.to_owned(), request.to_string(), next]
+        };
+        match self {
+            Self::Missing { request } => {
+                let next = format!("live here, gone in AWS; end it: jit revoke {request}");
+                of("missing", request, next)
+            }
+            Self::Left { request } => {
+                let next = "over here, still in AWS; remove it: jit reconcile --fix".to_owned();
+                of("left", request, next)
+            }
+            Self::Removed { request } => {
+                let next = format!("removed; see: jit audit show {request}");
+                of("removed", request, next)
+            }
+            Self::Foreign { place, who } => {
+                let whose = match who {
+                    Assignee::User(user) => format!("user {user}"),
+                    Assignee::Group(group) => format!("group {group}"),
+                };
+                let where_ = format!("{}/{}", place.account_id, place.permission_set);
+                vec![
+                    "foreign".into(),
+                    where_,
+                    format!("{whose}; not jit's, left alone"),
+                ]
+            }
+        }
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Missing { request } => json!({"finding": "missing", "request_id": request}),
+            Self::Left { request } => json!({"finding": "left", "request_id": request}),
+            Self::Removed { request } => json!({"finding": "removed", "request_id": request}),
+            Self::Foreign { place, who } => {
+                let (kind, id) = match who {
+                    Assignee::User(user) => ("user", user.as_str()),
+                    Assignee::Group(group) => ("group", group.as_str()),
+                };
+                json!({
+                    "finding": "foreign",
+                    "account_id": place.account_id,
+                    "permission_set": place.permission_set,
+                    kind: id,
+                })
+            }
+        }
+    }
+
+    /// Whether somebody has to do something about it.
+    fn is_wrong(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Left { .. })
+    }
+}
+
+fn tell(context: &Context, places: usize, findings: &[Finding]) -> Result<(), Failure> {
+    let wrong = findings.iter().filter(|one| one.is_wrong()).count();
+    let values: Vec<Value> = findings.iter().map(Finding::value).collect();
+    let value = json!({"compared": places, "findings": values, "ok": wrong == 0});
+    let text = || {
+        let compared = format!("{places} pairs of account and permission set compared");
+        if findings.is_empty() {
+            return format!("{compared}: all as recorded");
+        }
+        let rows: Vec<Vec<String>> = findings.iter().map(Finding::row).collect();
+        format!("{}\n{compared}", table(&["FINDING", "WHAT", "WHY"], &rows))
+    };
+    context.output.say(text, &value)?;
+    match wrong {
+        0 => Ok(()),
+        wrong => Err(Failure::Failed(format!("{wrong} not as recorded"))),
+    }
+}

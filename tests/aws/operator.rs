@@ -1,0 +1,339 @@
+//! What an operator does by hand, with AWS and no server: break the glass, compare, check.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
+use crate::common::{self, ACCOUNT, Caller, Jit, Setup};
+
+async fn aws() -> Aws {
+    Aws::open().await.with_latency(Duration::from_millis(20))
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+
+    fn tells(self, words: &[&str]) -> Self {
+        for word in words {
+            let said = self.out.contains(word) || self.err.contains(word);
+            assert!(said, "no {word:?} in {self:?}");
+        }
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|why| panic!("{why}: {self:?}"))
+    }
+}
+
+async fn run(folder: &Path, aws: &Aws, words: &[&str]) -> Ran {
+    let mut command = common::binary();
+    command
+        .args(words)
+        .envs(aws.environment())
+        .env("JIT_CONFIG", folder.join("jit.toml"))
+        .stdin(std::process::Stdio::null());
+    let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = ran.await.unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+const AS: [&str; 4] = ["--reason", "incident 7", "--as", "sec@example.com"];
+
+async fn break_glass(folder: &Path, aws: &Aws, what: &[&str]) -> Ran {
+    let words: Vec<&str> = ["break-glass", "revoke"]
+        .iter()
+        .chain(what)
+        .chain(&AS)
+        .copied()
+        .collect();
+    run(folder, aws, &words).await
+}
+
+async fn audit(folder: &Path, aws: &Aws, id: &str) -> Vec<Value> {
+    let shown = run(folder, aws, &["audit", "show", id, "-o", "json"])
+        .await
+        .exits(0);
+    shown.json().as_array().unwrap().clone()
+}
+
+async fn granted_to(caller: &Caller, aws: &Aws, name: &str) -> String {
+    aws.add_user(name, name);
+    let email = format!("{name}@example.com");
+    let asked = json!({"requester_mm_user_id": name, "requester_email": email});
+    let id = caller.request_with(asked).await;
+    caller.approve(&id).await.is(200);
+    caller.until(&id, "GRANTED").await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn glass_is_broken_with_no_server() {
+    let aws = aws().await;
+    // Nobody but the admins may revoke: whoever has AWS's own permission may all the same.
+    let setup = Setup::with_aws(&aws, "[policy]\nadmins = [\"root@example.com\"]");
+    let jit = setup.start();
+    let caller = jit.caller();
+    let admin = json!({"channel_id": common::CHANNEL, "account_id": ACCOUNT, "actor_mm_user_id": "root", "actor_email": "root@example.com"});
+    caller.post("/config/bind", &admin).await.is(200);
+    let mut approvers = admin.clone();
+    approvers["approver_ids"] = json!(["bob"]);
+    caller.post("/config/approvers", &approvers).await.is(200);
+    let id = caller.granted().await;
+    let folder = jit.kill();
+    // AWS is as it is, also today.
+    aws.once("DeleteAccountAssignment", Fault::Throttling);
+    break_glass(folder.path(), &aws, &[&id])
+        .await
+        .exits(0)
+        .tells(&[&id, "REVOKED", "assumed-role/Ops/dana", "sec@example.com"]);
+    assert!(aws.assignments().is_empty());
+    let events = audit(folder.path(), &aws, &id).await;
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|event| event["event_type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds[4..], ["REVOKE_REQUESTED", "REVOKED"]);
+    let asked = &events[4];
+    assert_eq!(asked["actor_email"], "sec@example.com");
+    assert_eq!(asked["details"]["reason"], "incident 7");
+    let arn = "arn:aws:sts::111111111111:assumed-role/Ops/dana";
+    assert_eq!(asked["details"]["break_glass"], arn);
+    // Once more: it is over, and AWS agrees.
+    break_glass(folder.path(), &aws, &[&id])
+        .await
+        .exits(0)
+        .tells(&["REVOKED"]);
+    run(folder.path(), &aws, &["audit", "verify"])
+        .await
+        .exits(0);
+    let jit = Jit::start_with(folder, &aws.environment());
+    assert_eq!(jit.caller().show(&id).await["status"], "REVOKED");
+}
+
+/// Everything of somebody's, or in one account; a list is never taken away unasked.
+#[tokio::test(flavor = "multi_thread")]
+async fn glass_is_broken_for_all_that_is_live() {
+    let aws = aws().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let alice = caller.granted().await;
+    let readonly = caller
+        .request_with(json!({"permission_set": "readonly"}))
+        .await;
+    caller.approve(&readonly).await.is(200);
+    caller.until(&readonly, "GRANTED").await;
+    let dave = granted_to(&caller, &aws, "dave").await;
+    // Beside the server: it is running, and stays so.
+    let folder = jit.folder.clone();
+    let alices = ["--user", "alice@example.com"];
+    break_glass(folder.path(), &aws, &alices)
+        .await
+        .exits(2)
+        .tells(&[&alice, &readonly, "--yes"]);
+    assert_eq!(aws.assignments().len(), 3);
+    let yes = ["--user", "alice@example.com", "--yes"];
+    let ran = break_glass(folder.path(), &aws, &yes).await.exits(0);
+    let ran = ran.tells(&[&alice, &readonly, "REVOKED"]);
+    assert!(!ran.out.contains(&dave), "{ran:?}");
+    let left: Vec<_> = aws.assignments().into_iter().collect();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].principal, aws.user_id("dave@example.com"));
+    let account = ["--account", ACCOUNT, "--yes"];
+    break_glass(folder.path(), &aws, &account)
+        .await
+        .exits(0)
+        .tells(&[&dave]);
+    assert!(aws.assignments().is_empty());
+    let nothing = break_glass(folder.path(), &aws, &account).await.exits(0);
+    nothing.tells(&["nothing is live there"]);
+    for id in [&alice, &readonly, &dave] {
+        assert_eq!(
+            caller.show(id).await["status"],
+            "REVOKED",
+            "the server sees it"
+        );
+    }
+}
+
+/// The store says REVOKED and AWS does not: AWS is right, and it is put right.
+#[tokio::test(flavor = "multi_thread")]
+async fn glass_is_broken_where_the_record_is_wrong() {
+    let aws = aws().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    caller.revoke(&id).await.is(200);
+    aws.assign(ACCOUNT, ADMIN, "alice@example.com");
+    break_glass(jit.folder.path(), &aws, &[&id])
+        .await
+        .exits(0)
+        .tells(&["REVOKED"]);
+    assert!(aws.assignments().is_empty());
+    let kinds = caller.kinds(&id).await;
+    assert_eq!(kinds[6..], ["STRAY_ACCESS_FOUND", "STRAY_ACCESS_REMOVED"]);
+    let waiting = caller.request().await;
+    break_glass(jit.folder.path(), &aws, &[&waiting])
+        .await
+        .exits(1)
+        .tells(&["deny or cancel"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_is_compared_with_what_is() {
+    let aws = aws().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let folder = jit.folder.clone();
+    let clean = run(folder.path(), &aws, &["reconcile"]).await.exits(0);
+    clean.tells(&["2 pairs", "all as recorded"]);
+    let kept = caller.granted().await;
+    let missing = granted_to(&caller, &aws, "dave").await;
+    aws.unassign(ACCOUNT, ADMIN, "dave@example.com");
+    let left = granted_to(&caller, &aws, "erin").await;
+    caller.revoke(&left).await.is(200);
+    aws.assign(ACCOUNT, ADMIN, "erin@example.com");
+    aws.assign(ACCOUNT, READONLY, "bob@example.com");
+    aws.assign_group(ACCOUNT, ADMIN, "g-operators");
+    let before = aws.assignments();
+    let found = run(folder.path(), &aws, &["reconcile", "-o", "json"])
+        .await
+        .exits(1);
+    let findings = found.json()["findings"].as_array().unwrap().clone();
+    let of = |kind: &str| -> Vec<&Value> {
+        findings
+            .iter()
+            .filter(|one| one["finding"] == kind)
+            .collect()
+    };
+    assert_eq!(of("missing")[0]["request_id"], json!(missing));
+    assert_eq!(of("left")[0]["request_id"], json!(left));
+    assert_eq!(of("foreign").len(), 2);
+    assert!(!found.out.contains(&kept), "{found:?}");
+    assert_eq!(aws.assignments(), before, "to compare touches nothing");
+    let fixed = ["reconcile", "--fix", "--as", "ops@example.com"];
+    let fixed = run(folder.path(), &aws, &fixed).await.exits(1);
+    let fixed = fixed.tells(&[
+        "removed",
+        &left,
+        "foreign",
+        "g-operators",
+        "missing",
+        &missing,
+    ]);
+    assert!(fixed.err.contains("1 not as recorded"), "{fixed:?}");
+    let mut expected = before;
+    let erin = aws.user_id("erin@example.com");
+    expected.retain(|one| one.principal != erin);
+    assert_eq!(
+        aws.assignments(),
+        expected,
+        "only what jit left behind has gone"
+    );
+    let events = caller.audit(&left).await;
+    let found = events
+        .iter()
+        .find(|event| event["event_type"] == "STRAY_ACCESS_FOUND");
+    assert_eq!(found.unwrap()["actor_email"], "ops@example.com");
+    assert!(
+        caller
+            .kinds(&left)
+            .await
+            .ends_with(&["STRAY_ACCESS_REMOVED".into()])
+    );
+    // What AWS does not have ends as a revoke does.
+    caller.revoke(&missing).await.is(200);
+    run(folder.path(), &aws, &["reconcile"]).await.exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_is_named_before_it_hurts() {
+    let aws = aws().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = Setup::with_aws(&aws, "").write(folder.path());
+    let good = std::fs::read_to_string(&file).unwrap();
+    let check = async |text: String| {
+        std::fs::write(&file, text).unwrap();
+        run(folder.path(), &aws, &["config", "check"]).await
+    };
+    check(good.clone()).await.exits(0).tells(&[
+        "assumed-role/Ops/dana",
+        "eu-central-1",
+        "jit could start",
+    ]);
+    let other_instance = "arn:aws:sso:::instance/ssoins-2222222222222222";
+    for (from, to, names) in [
+        (
+            crate::common::aws::INSTANCE,
+            other_instance,
+            ["identity_center.instance_arn", "ssoins-1111111111111111"],
+        ),
+        (
+            "d-1111111111",
+            "d-2222222222",
+            ["identity_center.identity_store_id", "d-1111111111"],
+        ),
+        (
+            "ps-2222222222222222",
+            "ps-3333333333333333",
+            ["permission_sets.readonly", "no such permission set"],
+        ),
+        ("mode", "moed", ["moed", ""]),
+    ] {
+        let text = match from {
+            "mode" => good.replace("calls_per_second", "moed = 1\ncalls_per_second"),
+            from => good.replace(from, to),
+        };
+        let ran = check(text).await.exits(1).tells(&names);
+        assert!(!ran.out.contains("jit could start"), "{ran:?}");
+    }
+    for action in [
+        "ListAccountAssignments",
+        "DeleteAccountAssignment",
+        "ListInstances",
+        "GetUserId",
+        "DescribePermissionSet",
+    ] {
+        aws.once(action, Fault::Denied);
+        check(good.clone()).await.exits(1).tells(&["AccessDenied"]);
+    }
+    std::fs::write(&file, &good).unwrap();
+    let nobody = common::binary()
+        .args(["config", "check"])
+        .env("JIT_CONFIG", &file)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("HOME", folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(nobody.stderr).unwrap();
+    assert!(
+        told.contains("AWS credentials") && told.contains("AWS_REGION"),
+        "{told}"
+    );
+    let offline = common::binary()
+        .args(["config", "check", "--offline"])
+        .env("JIT_CONFIG", &file)
+        .output()
+        .unwrap();
+    assert!(offline.status.success(), "{offline:?}");
+    let changed = ["Create", "Put", "Provision"];
+    let actions = aws.actions();
+    assert!(
+        !actions
+            .iter()
+            .any(|one| changed.iter().any(|word| one.starts_with(word)))
+    );
+}

@@ -1,0 +1,150 @@
+//! Credentials that outlive the access they were fetched with.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::common::aws::{ADMIN, Aws};
+use crate::common::{ACCOUNT, Caller, Setup};
+
+const OTHERS: &str = "{ \"Version\":\"2012-10-17\", \"Statement\": [ {\"Sid\":\"NoBilling\",\
+    \"Effect\":\"Deny\",\"Action\":\"aws-portal:*\",\"Resource\":\"*\"} ] }";
+const ON: &str = "[revocation]\nend_sessions = \"permission-set\"";
+
+async fn aws() -> Aws {
+    Aws::open().await.with_latency(Duration::from_millis(20))
+}
+
+async fn heard(caller: &Caller, id: &str, kind: &str) -> Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let events = caller.audit(id).await;
+        if let Some(event) = events.iter().find(|event| event["event_type"] == kind) {
+            return event.clone();
+        }
+        assert!(
+            begun.elapsed() < crate::common::PATIENCE,
+            "no {kind}: {events:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn older_credentials_are_denied_where_the_role_lives_on() {
+    let aws = aws().await;
+    aws.set_policy(ADMIN, OTHERS);
+    // Somebody else has the same set there, so AWS keeps the role.
+    aws.assign(ACCOUNT, ADMIN, "bob@example.com");
+    let (jit, caller) = Setup::with_aws(&aws, ON).bound().await;
+    let id = caller.granted().await;
+    let revoked = caller.revoke(&id).await.is(200);
+    assert_eq!(revoked["status"], "REVOKED", "that waits for no policy");
+    let denied = heard(&caller, &id, "SESSIONS_DENIED").await;
+    let policy = aws.policy(ADMIN).unwrap();
+    assert!(
+        policy.starts_with(OTHERS.split(" ] }").next().unwrap()),
+        "{policy}"
+    );
+    let read: Value = serde_json::from_str(&policy).unwrap();
+    let ours = &read["Statement"][1];
+    assert_eq!(ours["Effect"], "Deny");
+    let user = aws.user_id("alice@example.com");
+    assert_eq!(
+        ours["Condition"]["StringEquals"]["identitystore:userId"],
+        json!(user)
+    );
+    let before = ours["Condition"]["DateLessThan"]["aws:TokenIssueTime"]
+        .as_str()
+        .unwrap();
+    assert_eq!(before.len(), "2026-01-01T00:00:00Z".len(), "{before}");
+    assert_eq!(aws.provisioned(), [(ADMIN.to_owned(), ACCOUNT.to_owned())]);
+    // For as long as a session of this set can last: an hour.
+    let until = denied["details"]["until"].as_str().unwrap();
+    assert_eq!(until[14..16], before[14..16], "{until} {before}");
+    // An hour later it is taken out again.
+    let folder = jit.kill();
+    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
+    let doc: String = db
+        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
+        .unwrap();
+    let mut record: Value = serde_json::from_str(&doc).unwrap();
+    record["due_at"] = record["created_at"].clone();
+    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1";
+    assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
+    drop(db);
+    let jit = crate::common::Jit::start_with(folder, &aws.environment());
+    heard(&jit.caller(), &id, "SESSION_DENY_LIFTED").await;
+    assert_eq!(
+        aws.policy(ADMIN).as_deref(),
+        Some(OTHERS),
+        "as if we had never been there"
+    );
+    let verified = crate::common::binary()
+        .args(["audit", "verify", "--config"])
+        .arg(jit.folder.path().join("jit.toml"))
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+/// With the last assignment AWS takes the role away, and every credential with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
+    let aws = aws().await;
+    let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
+    let id = caller.granted().await;
+    caller.revoke(&id).await.is(200);
+    heard(&caller, &id, "SESSIONS_ENDED").await;
+    assert_eq!(aws.policy(ADMIN), None);
+}
+
+/// Many at once, in one policy: none is lost, and all are gone in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_ends_share_one_policy() {
+    let aws = aws().await;
+    aws.set_policy(ADMIN, OTHERS);
+    aws.assign(ACCOUNT, ADMIN, "bob@example.com");
+    let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
+    let mut ids = Vec::new();
+    for number in 0..4 {
+        let name = format!("user{number}");
+        aws.add_user(&name, &name);
+        let email = format!("{name}@example.com");
+        let asked = json!({"requester_mm_user_id": name, "requester_email": email});
+        let id = caller.request_with(asked).await;
+        caller.approve(&id).await.is(200);
+        ids.push(id);
+    }
+    for id in &ids {
+        caller.until(id, "GRANTED").await;
+    }
+    let revokes = ids.iter().map(|id| caller.revoke(id));
+    for revoke in revokes {
+        let answer = revoke.await;
+        assert!([200, 202].contains(&answer.status), "{answer:?}");
+    }
+    for id in &ids {
+        heard(&caller, id, "SESSIONS_DENIED").await;
+    }
+    let policy = aws.policy(ADMIN).unwrap();
+    for id in &ids {
+        assert!(
+            policy.contains(&id.replace('-', "")),
+            "{id} is not in {policy}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_off_unless_it_is_asked_for() {
+    let aws = aws().await;
+    aws.assign(ACCOUNT, ADMIN, "bob@example.com");
+    let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    caller.revoke(&id).await.is(200);
+    let touched = ["InlinePolicy", "Provision", "DescribePermissionSet"];
+    let actions = aws.actions();
+    let touches = |action: &String| touched.iter().any(|word| action.contains(word));
+    assert!(!actions.iter().any(touches), "{actions:?}");
+}
