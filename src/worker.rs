@@ -26,9 +26,17 @@ use crate::store::StoreError;
 
 const LEASE: Millis = Millis::seconds(30);
 const RENEW_EVERY: Millis = Millis::seconds(10);
-/// How many actions are under way at once, and how many of those places only removals get.
-const PLACES: usize = 64;
-const KEPT_FOR_REMOVALS: usize = 24;
+/// How many are worked on at once. What AWS lets through is not decided here: removals wait
+/// for it side by side, so that the same look can serve many, and a revoke never waits for
+/// a place.
+fn places(lane: Lane) -> usize {
+    match lane {
+        Lane::Revoke => 2048,
+        Lane::Remove => 1024,
+        Lane::Other => 40,
+    }
+}
+
 /// How long work that has begun may go on once the process is asked to stop.
 const GRACE: Millis = Millis::seconds(5);
 const AFTER_A_FAULT: Millis = Millis::seconds(1);
@@ -133,12 +141,9 @@ impl Worker {
     ) -> Result<Timestamp, StoreError> {
         let now = self.service.clock().now();
         for lane in Lane::ALL {
-            let places = match lane {
-                Lane::Revoke | Lane::Remove => PLACES,
-                Lane::Other => PLACES - KEPT_FOR_REMOVALS,
-            };
+            let places = places(lane);
             // Those that wait for their lease are due as well, so ask for that many more.
-            for id in self.service.store().due(lane, now, PLACES * 2).await? {
+            for id in self.service.store().due(lane, now, places * 2).await? {
                 if self.sit_down(id, places) {
                     let (worker, give_up) = (self.clone(), give_up.clone());
                     tasks.spawn(async move {

@@ -131,6 +131,11 @@ impl Sandbox {
         inner.state.assignments()
     }
 
+    /// A permission set's inline policy, as somebody in the AWS console would see it.
+    pub fn policy(&self, set: &PermissionSet) -> Result<Option<String>, SandboxError> {
+        Ok(self.inner().state.policy(set)?)
+    }
+
     /// Assigns without jit, as somebody in the AWS console would.
     pub fn assign(&self, key: &HoldingKey) -> Result<(), SandboxError> {
         Ok(self.inner().state.assign(key)?)

@@ -18,6 +18,8 @@ impl Hand<'_> {
     pub(super) async fn end_sessions(&self, key: &HoldingKey, before: Timestamp) -> Done {
         let place = Place::of(key);
         if self.access.assignees(self.lane, &place).await?.is_empty() {
+            // Whoever tried before may have placed it, and not have lived to say so.
+            self.take_out(key).await?;
             return Ok(Outcome::SessionsGone);
         }
         let set = &key.permission_set;
@@ -41,14 +43,18 @@ impl Hand<'_> {
 
     pub(super) async fn lift_deny(&self, key: &HoldingKey) -> Done {
         let place = Place::of(key);
-        let request: RequestId = self.id;
-        self.change_policy(&key.permission_set, |policy| deny::without(policy, request))
-            .await?;
+        self.take_out(key).await?;
         // Where nobody has the set any more, there is nothing to bring it to.
         if !self.access.assignees(self.lane, &place).await?.is_empty() {
             self.bring_into(&place).await?;
         }
         Ok(Outcome::DenyLifted)
+    }
+
+    async fn take_out(&self, key: &HoldingKey) -> Done<()> {
+        let request: RequestId = self.id;
+        let without = |policy: Option<&str>| deny::without(policy, request);
+        self.change_policy(&key.permission_set, without).await
     }
 
     async fn bring_into(&self, place: &Place) -> Done<()> {

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jit::access::deny::{Deny, holds};
 use jit::access::sandbox::Sandbox;
 use jit::domain::audit::verify_against;
 use jit::domain::{
-    AuditKey, Doubt, EventKind, HoldingKey, Notice, Request, RequestId, State, Status, Timestamp,
+    AuditKey, Doubt, EventKind, HoldingKey, Millis, Notice, Request, RequestId, Sessions, State,
+    Status, Timestamp,
 };
 
 use crate::memory::MemoryStore;
@@ -50,6 +52,7 @@ impl Checker {
         }
         for request in requests.values() {
             said_is_true(store, &standing, foreign, request)?;
+            denied_is_true(sandbox, request, now)?;
             if self.seen.insert(request.id, request.revision) != Some(request.revision) {
                 history_is_whole(store, request)?;
             }
@@ -122,6 +125,27 @@ fn said_is_true(
     }
 }
 
+/// A deny that is said to stand stands, whoever else has changed the policy since.
+fn denied_is_true(sandbox: &Sandbox, request: &Request, now: Timestamp) -> Result<(), String> {
+    let (Some(Sessions::Denied { until }), Some(user)) = (request.sessions, &request.user) else {
+        return Ok(());
+    };
+    let deny = Deny {
+        request: request.id,
+        user: user.clone(),
+        before: until + Millis(-Millis::hours(1).0),
+    };
+    let policy = sandbox.policy(&request.permission_set);
+    let policy = policy.map_err(|error| error.to_string())?;
+    if now >= until || holds(policy.as_deref(), &deny) {
+        return Ok(());
+    }
+    Err(format!(
+        "the sessions of {} are not denied: {policy:?}",
+        request.id
+    ))
+}
+
 fn joined_at(store: &MemoryStore, id: RequestId) -> Option<Timestamp> {
     let history = store.history(&AuditKey::Request(id));
     let joined = history
@@ -176,6 +200,12 @@ pub fn at_rest(
                 "P1: {} never ends: {:?}",
                 request.id, request.state
             ));
+        }
+    }
+    for set in ["admin", "readonly"] {
+        let policy = sandbox.policy(&set.parse().unwrap());
+        if let Some(left) = policy.map_err(|error| error.to_string())? {
+            return Err(format!("a deny outlives its use: {left}"));
         }
     }
     let standing = sandbox.assignments().map_err(|error| error.to_string())?;

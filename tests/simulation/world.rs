@@ -8,8 +8,8 @@ use jit::access::sandbox::{Rates, Sandbox, SandboxOptions};
 use jit::access::{Limits, Paced};
 use jit::clock::Clock;
 use jit::domain::{
-    Admin, Ask, BindTerms, Command, Draft, HoldingKey, Millis, Minutes, Notice, RequestId, Status,
-    Text, Timestamp,
+    Admin, Ask, BindTerms, Command, Draft, EndSessions, HoldingKey, Millis, Minutes, Notice,
+    Policy, RequestId, Status, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
@@ -128,7 +128,14 @@ impl World {
         let service = Service::new(
             Arc::new(flaky),
             Arc::new(clock.clone()),
-            policy(),
+            Policy {
+                // Every fifth world ends sessions as well.
+                end_sessions: match seed % 5 {
+                    2 => EndSessions::PermissionSet,
+                    _ => EndSessions::Off,
+                },
+                ..policy()
+            },
             Announce::ToWebhook,
         );
         let heard = Arc::default();

@@ -325,7 +325,7 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
         // Nobody's credentials last longer: what was to be denied is over by itself.
         _ if is_over_by_itself(&step) => {
             let said = details([("error", Some(failing.why.to_string()))]);
-            return sessions_over(step, EventKind::SessionsNotEnded, said);
+            return not_ended(step, said);
         }
         // A removal is never given up. It is recorded that it fails, ever more rarely.
         _ if failing.attempts.is_power_of_two() => {
@@ -417,6 +417,15 @@ fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refu
         }
         (Doubt::Outside, _) => step.end(end, EventKind::Error, None, source),
     }
+}
+
+/// Some try may have placed the deny all the same: it is taken out like any other.
+fn not_ended(mut step: Step<'_>, said: Details) -> Result<Decision, Refusal> {
+    step.request.sessions = Some(Sessions::Denied { until: step.now });
+    step.request.due_at = Some(step.now);
+    step.request.lease = None;
+    step.record(EventKind::SessionsNotEnded, None, said);
+    step.done(None)
 }
 
 fn is_ending(step: &Step<'_>) -> bool {

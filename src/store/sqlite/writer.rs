@@ -258,7 +258,9 @@ mod tests {
     /// Queues jobs behind one that holds the writer until all of them wait.
     async fn together(writer: &Writer, jobs: Vec<(i64, bool)>) -> Vec<Result<(), StoreError>> {
         let (open, gate) = std_mpsc::channel::<()>();
+        let (begin, begun) = std_mpsc::channel::<()>();
         let held = writer.write(move |_| {
+            begin.send(()).unwrap();
             gate.recv().unwrap();
             Ok(())
         });
@@ -279,6 +281,10 @@ mod tests {
             let waker = std::task::Waker::noop();
             let mut context = std::task::Context::from_waker(waker);
             first.push(future.as_mut().poll(&mut context).is_ready());
+            if first.len() == 1 {
+                // What comes from here on is not taken along with the one that holds.
+                begun.recv().unwrap();
+            }
         }
         assert!(first.iter().all(|ready| !ready));
         open.send(()).unwrap();
