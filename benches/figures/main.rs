@@ -2,10 +2,13 @@
 //! one run. A number that is missed is said to be missed, and ends the run with 1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../tests/common/aws.rs"]
+mod aws;
 #[path = "../../tests/common/cast.rs"]
 mod cast;
 mod load;
 mod process;
+mod quota;
 mod raw;
 mod stock;
 
@@ -81,6 +84,9 @@ async fn all(report: &mut Report, only: Option<&str>) {
     }
     if wanted("grants") {
         many_grants(report).await;
+    }
+    if wanted("quota") {
+        quota::many_ends(report).await;
     }
 }
 

@@ -11,6 +11,8 @@ use jit::clock::{Clock, SystemClock};
 use jit::signature::{self, Message, Scheme, Secret};
 use serde_json::{Value, json};
 
+use crate::aws::{ADMIN, Aws, INSTANCE, STORE};
+
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT: &str = "111122223333";
 
@@ -31,6 +33,23 @@ impl Process {
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
         command.arg("serve").arg("--config").arg(config);
+        Self::start(command)
+    }
+
+    /// With the real client, talking to this end of the wire.
+    pub fn jit_at(folder: &Path, aws: &Aws, calls_per_second: u32) -> Self {
+        let config = folder.join("jit.toml");
+        let store = folder.join("jit.db");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {store:?}\n\
+             [identity_center]\ninstance_arn = \"{INSTANCE}\"\nidentity_store_id = \"{STORE}\"\n\
+             calls_per_second = {calls_per_second}\n[permission_sets]\nadmin = \"{ADMIN}\"\n\
+             [keys.plugin]\nsecret = \"{SECRET}\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
+        command.arg("serve").arg("--config").arg(config);
+        command.envs(aws.environment());
         Self::start(command)
     }
 

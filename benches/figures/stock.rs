@@ -5,14 +5,23 @@ use std::time::Duration;
 
 use jit::clock::{Clock, SystemClock};
 use jit::domain::{
-    AuditKey, Decision, Draft, EventKind, Holding, HoldingKey, Millis, Minutes, Period, Person,
-    RequestId, State, Text, Timestamp, open,
+    AccountId, AuditKey, Decision, Draft, EventKind, Holding, HoldingKey, Millis, Minutes, Period,
+    Person, RequestId, State, Text, Timestamp, open,
 };
 use jit::store::sqlite::SqliteStore;
 use jit::store::{Commit, Store};
 
+use crate::aws::{ADMIN, Aws};
 use crate::cast::{binding, policy};
 use crate::process::ACCOUNT;
+
+/// A live grant to write: of whom, where, and until when.
+struct Grant {
+    number: usize,
+    user: String,
+    account: AccountId,
+    until: Timestamp,
+}
 
 fn opened(number: usize, now: Timestamp) -> Decision {
     let email = format!("user{number}@example.com").parse().unwrap();
@@ -50,35 +59,100 @@ pub async fn of_grants(folder: &Path, count: usize, soon: usize) -> Vec<(Request
     while number < count {
         let mut commit = Commit::default();
         for _ in 0..100 {
-            let mut decision = opened(number, now);
             let until = if number < soon {
                 now + Millis::seconds(14) + Millis(i64::try_from(number).unwrap() * 50)
             } else {
                 now + Millis::hours(90)
             };
-            let request = &mut decision.request;
-            let user = format!("user-{number}").parse().unwrap();
-            request.state = State::Granted;
-            request.granted = Some(Period { from: now, until });
-            request.due_at = Some(until);
-            request.user = Some(user);
+            let grant = Grant {
+                number,
+                user: format!("user-{number}"),
+                account: ACCOUNT.parse().unwrap(),
+                until,
+            };
+            let id = put(&mut commit, grant, now);
             if number < soon {
-                ending.push((request.id, until));
+                ending.push((id, until));
             }
-            let key: HoldingKey = request.holding_key().unwrap();
-            let holders = [request.id].into();
-            commit.holdings.push(Holding {
-                holders,
-                revision: 1,
-                ..Holding::unheld(key)
-            });
-            commit.requests.push(decision.request);
-            commit.events.extend(decision.events);
             number += 1;
         }
         store.commit(commit).await.unwrap();
     }
     ending
+}
+
+fn put(commit: &mut Commit, grant: Grant, now: Timestamp) -> RequestId {
+    let mut decision = opened(grant.number, now);
+    let request = &mut decision.request;
+    let (id, until) = (request.id, grant.until);
+    request.account_id = grant.account;
+    request.state = State::Granted;
+    request.granted = Some(Period { from: now, until });
+    request.due_at = Some(until);
+    request.user = Some(grant.user.parse().unwrap());
+    let key: HoldingKey = request.holding_key().unwrap();
+    let holders = [request.id].into();
+    commit.holdings.push(Holding {
+        holders,
+        revision: 1,
+        ..Holding::unheld(key)
+    });
+    commit.requests.push(decision.request);
+    commit.events.extend(decision.events);
+    id
+}
+
+/// Grants that all end at once, spread over accounts, and one that does not; AWS has all
+/// of them. The last is the one that stays.
+pub async fn ending_together(
+    folder: &Path,
+    aws: &Aws,
+    count: usize,
+    accounts: usize,
+    until: Timestamp,
+) -> Vec<RequestId> {
+    let store = SqliteStore::open(&folder.join("jit.db")).unwrap();
+    let now = SystemClock.now();
+    let mut commit = Commit::default();
+    let mut ids = Vec::new();
+    for number in 0..=count {
+        let name = format!("user{number}");
+        let account = format!("{:012}", number % accounts + 1);
+        aws.add_user(&name, &name);
+        let email = format!("{name}@example.com");
+        aws.assign(&account, ADMIN, &email);
+        let grant = Grant {
+            number,
+            user: aws.user_id(&email),
+            account: account.parse().unwrap(),
+            until: match number == count {
+                true => now + Millis::hours(4),
+                false => until,
+            },
+        };
+        ids.push(put(&mut commit, grant, now));
+    }
+    store.commit(commit).await.unwrap();
+    ids
+}
+
+/// When each history came to its end.
+pub async fn ended(folder: &Path, ids: &[RequestId]) -> Vec<Timestamp> {
+    let store = SqliteStore::open_read_only(&folder.join("jit.db")).unwrap();
+    let mut ended = Vec::new();
+    for id in ids {
+        ended.push(loop {
+            let history = store.audit(&AuditKey::Request(*id)).await.unwrap();
+            let over = history
+                .iter()
+                .find(|event| [EventKind::Expired, EventKind::Revoked].contains(&event.event_type));
+            if let Some(event) = over {
+                break event.event_time;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        });
+    }
+    ended
 }
 
 /// By how much the worst of the expiries was begun late, in milliseconds.

@@ -191,12 +191,16 @@ impl Paced {
     pub async fn wait_for(&self, lane: Lane, operation: &Operation) -> Result<Ended, AccessError> {
         let (begun, accepted) = (self.clock.now(), self.under_way.moment());
         let flight = Flight::begin(&self.in_flight[operation.kind as usize]);
+        let together = || lane != Lane::Revoke && self.quota.is_kept() && flight.is_one_of_many();
         loop {
             let now = self.clock.now();
-            self.clock
-                .wait_until(now + between_polls(now - begun))
-                .await;
-            if lane != Lane::Revoke && self.quota.is_kept() && flight.is_one_of_many() {
+            let pause = between_polls(now - begun);
+            let pause = match together() {
+                true => pause.max(MANY_ARE_ASKED_EVERY),
+                false => pause,
+            };
+            self.clock.wait_until(now + pause).await;
+            if together() {
                 match self.is_under_way(lane, operation, accepted).await {
                     Ok(true) => continue,
                     // How it ended, the look that follows every removal shows.

@@ -183,7 +183,7 @@ async fn a_user_is_found_only_if_there_is_exactly_one(center: &impl Center) {
 async fn what_is_under_way_is_listed_until_it_is_over(center: &impl Center) {
     let access = center.access();
     let mut making = Vec::new();
-    for account in 1..=3 {
+    for account in 1..=7 {
         let key = key(access, account, "admin").await;
         making.push(access.create(&key).await.unwrap());
     }
@@ -198,7 +198,15 @@ async fn what_is_under_way_is_listed_until_it_is_over(center: &impl Center) {
 }
 
 async fn under_way(access: &dyn Access, kind: OperationKind) -> Vec<String> {
-    access.under_way(kind, None).await.unwrap().items
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let page = access.under_way(kind, after.as_deref()).await.unwrap();
+        all.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
 }
 
 async fn an_operation_that_never_was_is_not_a_success(center: &impl Center) {

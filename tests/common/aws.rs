@@ -25,7 +25,8 @@ pub const STORE: &str = "d-1111111111";
 pub const ADMIN: &str = "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
 pub const READONLY: &str =
     "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-2222222222222222";
-/// How many of a list come at once: few, so that nobody forgets to ask for the rest.
+/// How many of a list come at once, unless it is said: few, so that nobody forgets to ask
+/// for the rest.
 const PAGE: usize = 3;
 const MOST_CREATES: usize = 10;
 /// Longer than a policy may be.
@@ -101,6 +102,7 @@ struct Inner {
     tokens: f64,
     filled: Instant,
     one_at_a_time_in_an_account: bool,
+    page: usize,
 }
 
 #[derive(Clone)]
@@ -154,6 +156,7 @@ impl Aws {
             tokens: 0.0,
             filled: now,
             one_at_a_time_in_an_account: false,
+            page: PAGE,
         };
         let aws = Self {
             url,
@@ -222,6 +225,11 @@ impl Aws {
 
     pub fn one_at_a_time_in_an_account(&self) {
         self.inner().one_at_a_time_in_an_account = true;
+    }
+
+    /// Lists in pages as long as AWS's own.
+    pub fn in_long_pages(&self) {
+        self.inner().page = 100;
     }
 
     /// The call of this number is the last that is heard until `go_on`.
@@ -557,7 +565,7 @@ impl Inner {
                 })
             })
             .collect();
-        Ok(page(input, "AccountAssignments", all))
+        Ok(self.paged(input, "AccountAssignments", all))
     }
 
     fn begin(&mut self, kind: &'static str, input: &Value, fault: Option<&Fault>) -> Answer {
@@ -639,7 +647,20 @@ impl Inner {
             "CREATE" => "AccountAssignmentsCreationStatus",
             _ => "AccountAssignmentsDeletionStatus",
         };
-        Ok(page(input, name, all))
+        Ok(self.paged(input, name, all))
+    }
+
+    /// AWS may always give fewer than asked for.
+    fn paged(&self, input: &Value, name: &str, all: Vec<Value>) -> Value {
+        let token = input["NextToken"].as_str();
+        let from = token.map_or(0, |token| token.parse().unwrap());
+        let rest = all.len() > from + self.page;
+        let items: Vec<Value> = all.into_iter().skip(from).take(self.page).collect();
+        let mut page = json!({ name: items });
+        if rest {
+            page["NextToken"] = json!((from + self.page).to_string());
+        }
+        page
     }
 
     fn settle(&mut self) {
@@ -681,28 +702,6 @@ fn status(id: &str, operation: &Operation) -> Value {
         status["FailureReason"] = json!(why);
     }
     status
-}
-
-fn page(input: &Value, name: &str, all: Vec<Value>) -> Value {
-    let from = input["NextToken"]
-        .as_str()
-        .map_or(0, |token| token.parse().unwrap());
-    let most = input["MaxResults"]
-        .as_u64()
-        .map_or(PAGE, |most| most as usize);
-    // Lists of assignments come in small pages; AWS may always give fewer than asked for.
-    let most = if name == "AccountAssignments" {
-        PAGE
-    } else {
-        most
-    };
-    let rest = all.len() > from + most;
-    let items: Vec<Value> = all.into_iter().skip(from).take(most).collect();
-    let mut page = json!({ name: items });
-    if rest {
-        page["NextToken"] = json!((from + most).to_string());
-    }
-    page
 }
 
 fn uuid(dice: &mut StdRng) -> String {

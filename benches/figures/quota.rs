@@ -1,0 +1,83 @@
+//! What AWS's limits cost: a thousand grants that end in the same second.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jit::clock::{Clock, SystemClock};
+use jit::domain::{Millis, Timestamp};
+use serde_json::json;
+
+use crate::aws::Aws;
+use crate::process::Process;
+use crate::{Report, stock};
+
+const GRANTS: usize = 1000;
+const ACCOUNTS: usize = 60;
+const CALLS_PER_SECOND: u32 = 20;
+
+/// AWS takes a second for each, does one at a time in an account, and throttles whoever
+/// asks more than so often.
+pub async fn many_ends(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let aws = Aws::open().await.with_latency(Duration::from_secs(1));
+    aws.one_at_a_time_in_an_account();
+    aws.in_long_pages();
+    let until = SystemClock.now() + Millis::seconds(8);
+    let ids = stock::ending_together(folder.path(), &aws, GRANTS, ACCOUNTS, until).await;
+    aws.limit(f64::from(CALLS_PER_SECOND));
+    let jit = Process::jit_at(folder.path(), &aws, CALLS_PER_SECOND);
+    jit.first_answer().await;
+    assert!(SystemClock.now() < until, "the stock took too long to make");
+    let (last, ending) = ids.split_last().unwrap();
+
+    // In the middle of it, and in an account that is busy.
+    SystemClock.wait_until(until + Millis::seconds(20)).await;
+    let actor = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
+    let asked = Instant::now();
+    let revoked = jit
+        .caller()
+        .post(&format!("/requests/{last}/revoke"), &actor)
+        .await;
+    let answered = asked.elapsed();
+    assert_eq!(revoked["status"], "REVOKED", "{revoked}");
+    let user = revoked["identity_store_user_id"].as_str().unwrap();
+    let heard = aws.heard();
+    let ours = heard
+        .iter()
+        .find(|one| one.action == "DeleteAccountAssignment" && one.user == user);
+    let begun = ours.unwrap().at - asked;
+
+    let ended = stock::ended(folder.path(), ending).await;
+    let end = ended.into_iter().max().unwrap_or(Timestamp::default());
+    assert!(aws.assignments().is_empty());
+    let heard = aws.heard();
+    let calls = heard.len() as f64 / (GRANTS + 1) as f64;
+    let mut by_action = BTreeMap::new();
+    for one in &heard {
+        *by_action.entry(one.action.as_str()).or_insert(0) += 1;
+    }
+    report.tell("calls by action", &format!("{by_action:?}"));
+    let refused = heard.iter().filter(|one| one.refused).count();
+    let took = (end - until).0 as f64 / 1000.0;
+    // Not fewer than one call for each can be made, and so many a second.
+    let bound = GRANTS as f64 / f64::from(CALLS_PER_SECOND);
+    let ratio = took / bound;
+    report.hold(
+        "1,000 ends at once, 20 calls/s, until all are gone",
+        &format!("{took:.1} s, {ratio:.2} x the limit"),
+        ratio <= 1.25,
+        "1.25 x one call for each",
+    );
+    report.hold(
+        "calls to AWS for each removal",
+        &format!("{calls:.2}, {refused} refused"),
+        calls <= 2.2,
+        "at most 2.2",
+    );
+    report.hold(
+        "a revoke in the middle of it",
+        &format!("begun {begun:.0?}, gone {answered:.1?}"),
+        begun < Duration::from_secs(1),
+        "begun within 1 s",
+    );
+}
