@@ -131,7 +131,7 @@ impl Paced {
         let page = |after: Option<String>| -> Call<'_, Page<Assignee>> {
             Box::pin(async move { self.access.assigned(place, after.as_deref()).await })
         };
-        let ask = self.every_page(turn, &self.looks, page);
+        let ask = self.every_page(turn, &self.looks, place, asked, page);
         let newer = |answer: &Answer<Assignees>| answer.sent > asked;
         self.looks.ask(place, newer, ask).await
     }
@@ -306,7 +306,7 @@ impl Paced {
         let page = |after: Option<String>| -> Call<'_, Page<String>> {
             Box::pin(async move { self.access.under_way(kind, after.as_deref()).await })
         };
-        let ask = self.every_page(turn, &self.under_way, page);
+        let ask = self.every_page(turn, &self.under_way, &kind, accepted, page);
         let recent = |answer: &Answer<BTreeSet<String>>| {
             let age = self.clock.now() - answer.sent_at;
             answer.sent > accepted && age < MANY_ARE_ASKED_EVERY
@@ -319,6 +319,8 @@ impl Paced {
         &'c self,
         turn: Turn,
         together: &'c Together<K, BTreeSet<T>>,
+        key: &'c K,
+        since: Moment,
         page: impl Fn(Option<String>) -> Call<'c, Page<T>> + Sync,
     ) -> Result<Answer<BTreeSet<T>>, AccessError>
     where
@@ -329,10 +331,19 @@ impl Paced {
         // When the question was sent that the first page answers.
         let mut first = None;
         loop {
+            let alone = turn.lane == Lane::Revoke || first.is_some();
             let call = || -> Call<'c, (Page<T>, Moment, Timestamp)> {
-                let (sent, sent_at) = (together.moment(), self.clock.now());
                 let answer = page(after.clone());
-                Box::pin(async move { Ok((answer.await?, sent, sent_at)) })
+                Box::pin(async move {
+                    // Its answer would end this before it is our turn to ask. Who revokes
+                    // does not count on others.
+                    if !alone {
+                        together.let_answer_come(key, since).await;
+                    }
+                    let question = together.send(key);
+                    let sent_at = self.clock.now();
+                    Ok((answer.await?, question.sent, sent_at))
+                })
             };
             let (found, sent, sent_at) = self.patiently(turn, call).await?;
             let (sent, sent_at) = *first.get_or_insert((sent, sent_at));

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::domain::Timestamp;
 
 pub struct Together<K, T> {
-    answers: Mutex<HashMap<K, watch::Sender<Option<Answer<T>>>>>,
+    topics: Mutex<HashMap<K, Topic<T>>>,
     moments: AtomicU64,
 }
 
@@ -21,7 +21,14 @@ pub struct Together<K, T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
-#[derive(Debug)]
+type Topic<T> = watch::Sender<Known<T>>;
+
+struct Known<T> {
+    last: Option<Answer<T>>,
+    /// The last question that was sent and has no answer yet.
+    on_its_way: Option<Moment>,
+}
+
 pub struct Answer<T> {
     /// When its question was sent.
     pub sent: Moment,
@@ -41,7 +48,7 @@ impl<T> Clone for Answer<T> {
 impl<K, T> Default for Together<K, T> {
     fn default() -> Self {
         Self {
-            answers: Mutex::default(),
+            topics: Mutex::default(),
             moments: AtomicU64::new(0),
         }
     }
@@ -60,30 +67,70 @@ impl<K: Eq + Hash + Clone, T> Together<K, T> {
         will_do: impl Fn(&Answer<T>) -> bool,
         ask: impl Future<Output = Result<Answer<T>, E>>,
     ) -> Result<Arc<T>, E> {
-        let mut heard = self.channel(key).subscribe();
+        let topic = self.topic(key);
+        let mut heard = topic.subscribe();
         let from_another = async {
-            let answered = heard.wait_for(|answer| answer.as_ref().is_some_and(&will_do));
-            answered.await.ok().and_then(|answer| answer.clone())
+            let known = heard.wait_for(|known| known.last.as_ref().is_some_and(&will_do));
+            known.await.ok().and_then(|known| known.last.clone())
         };
         let answer = tokio::select! {
             biased;
             Some(answer) = from_another => answer,
             answer = ask => {
                 let answer = answer?;
-                self.channel(key).send_replace(Some(answer.clone()));
+                topic.send_modify(|known| known.last = Some(answer.clone()));
                 answer
             }
         };
         Ok(answer.value)
     }
 
-    fn channel(&self, key: &K) -> watch::Sender<Option<Answer<T>>> {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Waits while a question is on its way that was sent after `since`: if its answer
+    /// comes, nobody needs to ask again.
+    pub async fn let_answer_come(&self, key: &K, since: Moment) {
+        let mut heard = self.topic(key).subscribe();
+        let none = heard.wait_for(|known| known.on_its_way.is_none_or(|sent| sent < since));
+        // A topic lives as long as somebody listens to it.
+        none.await.map(drop).ok();
+    }
+
+    /// A question is sent now; on its way until what comes back is dropped.
+    pub fn send(&self, key: &K) -> OnItsWay<T> {
+        let (topic, sent) = (self.topic(key), self.moment());
+        topic.send_modify(|known| known.on_its_way = Some(sent));
+        OnItsWay { topic, sent }
+    }
+
+    fn topic(&self, key: &K) -> Topic<T> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         // What nobody waits for any more is old news.
-        if answers.len() > 1000 {
-            answers.retain(|_, answer| answer.receiver_count() > 0);
+        if topics.len() > 1000 {
+            topics.retain(|_, topic| topic.receiver_count() > 0);
         }
-        let channel = answers.entry(key.clone());
-        channel.or_insert_with(|| watch::Sender::new(None)).clone()
+        let fresh = || {
+            watch::Sender::new(Known {
+                last: None,
+                on_its_way: None,
+            })
+        };
+        topics.entry(key.clone()).or_insert_with(fresh).clone()
+    }
+}
+
+pub struct OnItsWay<T> {
+    topic: Topic<T>,
+    pub sent: Moment,
+}
+
+impl<T> Drop for OnItsWay<T> {
+    fn drop(&mut self) {
+        let sent = Some(self.sent);
+        self.topic.send_if_modified(|known| {
+            let last = known.on_its_way == sent;
+            if last {
+                known.on_its_way = None;
+            }
+            last
+        });
     }
 }

@@ -7,4 +7,5 @@ mod aws;
 mod conformance;
 mod hands;
 mod identity_center;
+mod paced;
 mod sandbox;
