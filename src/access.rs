@@ -27,6 +27,8 @@ pub const CALL_PATIENCE: Millis = Millis::seconds(10);
 
 #[async_trait]
 pub trait Access: Send + Sync + 'static {
+    /// What AWS calls the set of this name; a name can be given to another set.
+    fn means(&self, set: &PermissionSet) -> Result<String, AccessError>;
     /// The user whose attribute this is; none, if nobody has it.
     async fn find_user(
         &self,

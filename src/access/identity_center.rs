@@ -112,6 +112,10 @@ async fn counted<T>(action: &'static str, call: impl Future<Output = Answer<T>>)
 
 #[async_trait]
 impl Access for IdentityCenter {
+    fn means(&self, set: &PermissionSet) -> Answer<String> {
+        self.arn(set).map(str::to_owned)
+    }
+
     async fn find_user(&self, email: &Email, by: UserAttribute) -> Answer<Option<UserId>> {
         counted("GetUserId", self.get_user_id(email, by)).await
     }

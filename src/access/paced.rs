@@ -69,6 +69,10 @@ impl Paced {
         }
     }
 
+    pub fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
+        self.access.means(set)
+    }
+
     /// The one user with this address, known a little while or looked up.
     pub async fn find_user(&self, lane: Lane, email: &Email) -> Result<UserId, AccessError> {
         let now = self.clock.now();

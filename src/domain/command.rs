@@ -82,11 +82,13 @@ pub enum Work {
 /// What came of the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The user, and whether the assignment stood when its holding was at `revision`.
+    /// The user, and whether the assignment stood when its holding was at `revision`; and
+    /// what AWS calls the permission set.
     Prepared {
         user: UserId,
         presence: Presence,
         revision: u64,
+        means: String,
     },
     /// No such user, or several: asking again will not help.
     NoUser {

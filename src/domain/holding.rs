@@ -27,6 +27,10 @@ pub struct Holding {
     pub creating: BTreeSet<RequestId>,
     /// A removal is under way: nobody may join until it is proven gone.
     pub removing: bool,
+    /// What the permission set's name stood for when this was asked for. A name can be
+    /// given to another set later, and "AWS shows none" would then be about that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub means: Option<String>,
     /// Grows with every change and is never reset, so that a look at AWS can be
     /// tied to what was held when it was made.
     pub revision: u64,
@@ -40,6 +44,7 @@ impl Holding {
             holders: BTreeSet::new(),
             creating: BTreeSet::new(),
             removing: false,
+            means: None,
             revision: 0,
         }
     }
@@ -62,6 +67,10 @@ impl Holding {
     /// Another holder's create may still land.
     pub fn awaits_another(&self, id: RequestId) -> bool {
         self.creating.iter().any(|other| *other != id)
+    }
+
+    pub(super) fn meaning(&self, means: String) -> Self {
+        self.changed(|next| next.means = Some(means))
     }
 
     pub(super) fn joined(&self, id: RequestId) -> Self {

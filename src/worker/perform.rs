@@ -29,14 +29,7 @@ pub(super) async fn perform(
         id: request.id,
         lane: request.lane(),
     };
-    let done = match work {
-        Work::Prepare => hand.prepare(request).await,
-        Work::Create(key) => hand.create(key).await,
-        Work::Remove(key) => hand.remove(key).await,
-        Work::Look(key) => hand.look(key).await,
-        Work::EndSessions(key, before) => hand.end_sessions(key, *before).await,
-        Work::LiftDeny(key) => hand.lift_deny(key).await,
-    };
+    let done = hand.carry_out(work, request).await;
     done.unwrap_or_else(|trouble| trouble)
 }
 
@@ -52,6 +45,42 @@ pub(super) struct Hand<'a> {
 pub(super) type Done<T = Outcome> = Result<T, Outcome>;
 
 impl Hand<'_> {
+    async fn carry_out(&self, work: &Work, request: &Request) -> Done {
+        match work {
+            Work::Prepare => {}
+            Work::Create(key)
+            | Work::Remove(key)
+            | Work::Look(key)
+            | Work::EndSessions(key, _)
+            | Work::LiftDeny(key) => self.check_meaning(key).await?,
+        }
+        match work {
+            Work::Prepare => self.prepare(request).await,
+            Work::Create(key) => self.create(key).await,
+            Work::Remove(key) => self.remove(key).await,
+            Work::Look(key) => self.look(key).await,
+            Work::EndSessions(key, before) => self.end_sessions(key, *before).await,
+            Work::LiftDeny(key) => self.lift_deny(key).await,
+        }
+    }
+
+    /// P6: what AWS shows of another set of the same name proves nothing about this one.
+    async fn check_meaning(&self, key: &HoldingKey) -> Done<()> {
+        let held = self.service.holding(key.clone()).await;
+        let held = held.map_err(|error| unreadable(&error.into()))?;
+        let (now, set) = (self.access.means(&key.permission_set)?, &key.permission_set);
+        match held.means {
+            Some(then) if then != now => {
+                let why = Text::clip(&format!(
+                    "{set} stood for {then} when this access was given, and stands for {now} now: \
+                     put permission_sets.{set} back in jit.toml until it has ended"
+                ));
+                Err(Outcome::Failed(Trouble::Denied { why }))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn prepare(&self, request: &Request) -> Done {
         let email = request.requester_email();
         let user = self.access.find_user(self.lane, email).await?;
@@ -64,10 +93,12 @@ impl Hand<'_> {
         let held = self.service.holding(key.clone()).await;
         let revision = held.map_err(|error| unreadable(&error.into()))?.revision;
         let presence = self.access.look(self.lane, &key).await?;
+        let means = self.access.means(&key.permission_set)?;
         Ok(Outcome::Prepared {
             user,
             presence,
             revision,
+            means,
         })
     }
 

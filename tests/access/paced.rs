@@ -79,6 +79,10 @@ impl Listening {
 
 #[async_trait]
 impl Access for Listening {
+    fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
+        Ok(set.to_string())
+    }
+
     async fn find_user(&self, _: &Email, _: UserAttribute) -> Result<Option<UserId>, AccessError> {
         self.hear("find".into()).await?;
         Ok(Some("u-1".parse().unwrap()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
-use crate::common::{ACCOUNT, Setup};
+use crate::common::{ACCOUNT, Jit, Setup};
 
 async fn aws() -> Aws {
     Aws::open().await.with_latency(Duration::from_millis(20))
@@ -107,6 +107,80 @@ async fn what_stands_already_is_left_alone() {
         !aws.actions()
             .contains(&"CreateAccountAssignment".to_owned())
     );
+}
+
+/// Whoever is revoked before it was their turn is not given it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_its_turn_can_be_called_off() {
+    // Ten creates are under way for longer than this test takes.
+    let aws = Aws::open().await.with_latency(Duration::from_secs(120));
+    let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(11).await;
+    let mut ids = Vec::new();
+    for number in 0..11 {
+        let account = format!("{:012}", number + 1);
+        let id = caller.request_with(json!({"account_id": account})).await;
+        caller.approve(&id).await.is(200);
+        ids.push(id);
+        if number < 10 {
+            aws.hears_of(&account, "CreateAccountAssignment").await;
+        }
+    }
+    let last = ids.pop().unwrap();
+    aws.hears_of("000000000011", "ListAccountAssignments").await;
+    caller.revoke(&last).await.is(200);
+    let heard = aws.heard();
+    let mut creates = heard
+        .iter()
+        .filter(|one| one.action == "CreateAccountAssignment");
+    assert!(creates.all(|one| one.account != "000000000011"));
+    drop(jit);
+}
+
+/// P6: the same name for another set says nothing about the access that was given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_changed_its_name_is_not_taken_for_another() {
+    let aws = aws().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    let folder = jit.kill();
+    let file = folder.path().join("jit.toml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let swapped = config
+        .replace("ps-1111", "ps-0000")
+        .replace("ps-2222222222222222", "ps-1111111111111111")
+        .replace("ps-0000111111111111", "ps-2222222222222222");
+    std::fs::write(&file, swapped).unwrap();
+    let jit = Jit::start_with(folder, &aws.environment());
+    let caller = jit.caller();
+    let answered = caller.revoke(&id).await;
+    assert_eq!(answered.status, 202, "{answered:?}");
+    let told = caller.show(&id).await;
+    assert_eq!(told["status"], "GRANTED", "AWS has it still");
+    let why = told["error_details"].as_str().unwrap();
+    assert!(why.contains("put permission_sets.admin back"), "{why}");
+    assert_eq!(aws.assignments().len(), 1);
+    let folder = jit.kill();
+    std::fs::write(&file, config).unwrap();
+    let jit = Jit::start_with(folder, &aws.environment());
+    // A minute is the longest that such a thing waits for its next try.
+    let hurry = [
+        "break-glass",
+        "revoke",
+        &id,
+        "--reason",
+        "x",
+        "--as",
+        "sec@example.com",
+    ];
+    let hurried = crate::common::binary()
+        .args(hurry)
+        .envs(aws.environment())
+        .env("JIT_CONFIG", file)
+        .output()
+        .unwrap();
+    assert!(hurried.status.success(), "{hurried:?}");
+    assert_eq!(jit.caller().show(&id).await["status"], "REVOKED");
+    assert!(aws.assignments().is_empty());
 }
 
 /// A name for a set that AWS does not know is an end that says so, not an endless try.

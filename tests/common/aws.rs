@@ -250,6 +250,25 @@ impl Aws {
         self.inner().heard.clone()
     }
 
+    /// Waits until this action was called for this account.
+    pub async fn hears_of(&self, account: &str, action: &str) {
+        let begun = Instant::now();
+        loop {
+            let heard = self.heard();
+            if heard
+                .iter()
+                .any(|one| one.action == action && one.account == account)
+            {
+                return;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "no {action}: {heard:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub fn actions(&self) -> Vec<String> {
         self.heard().into_iter().map(|one| one.action).collect()
     }

@@ -128,6 +128,20 @@ secret = "{SECRET}"
         (jit, caller)
     }
 
+    /// Started, with so many accounts bound, the first of them 000000000001.
+    pub async fn start_with_accounts(&self, count: usize) -> (Jit, Caller) {
+        let jit = self.start();
+        let caller = jit.caller();
+        for number in 1..=count {
+            let account = format!("{number:012}");
+            let terms = json!({"channel_id": CHANNEL, "account_id": account});
+            caller.post("/config/bind", &terms).await.is(200);
+        }
+        let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob", "carol"]});
+        caller.post("/config/approvers", &approvers).await.is(200);
+        (jit, caller)
+    }
+
     pub fn start(&self) -> Jit {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         self.write(folder.path());

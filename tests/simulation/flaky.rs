@@ -196,6 +196,9 @@ macro_rules! slowly {
 
 #[async_trait]
 impl Access for SlowAccess {
+    fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
+        self.access.means(set)
+    }
     async fn find_user(
         &self,
         email: &Email,

@@ -105,6 +105,7 @@ fn what_time_and_aws_bring() {
         user,
         presence: Presence::Absent,
         revision: 0,
+        means: "arn".into(),
     };
     let passing = Trouble::Passing {
         why: Text::clip("slow"),
@@ -307,6 +308,7 @@ fn a_foreign_assignment_is_left_alone() {
         user,
         presence: Presence::Present,
         revision: 0,
+        means: "arn".into(),
     };
     let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
     assert_eq!(
@@ -323,6 +325,7 @@ fn a_stale_look_proves_nothing() {
         user,
         presence: Presence::Absent,
         revision: 4,
+        means: "arn".into(),
     };
     let decision = decide(record("Approved"), &policy(), finished(outcome), later()).unwrap();
     assert_eq!(decision.work, Some(crate::domain::Work::Prepare));

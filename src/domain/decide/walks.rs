@@ -256,6 +256,7 @@ impl World {
                     Presence::Absent
                 },
                 revision: hand.revision,
+                means: "arn".into(),
             }),
         };
         let finished = Command::Finished {

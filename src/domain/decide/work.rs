@@ -99,8 +99,9 @@ pub(super) fn finished(
                 user,
                 presence,
                 revision,
+                means,
             },
-        ) => prepared(step, user, presence, revision),
+        ) => prepared(step, user, presence, revision, means),
         (State::Approved, Outcome::NoUser { why }) => step.end_in_error(why, None),
         (State::Assigning, Outcome::Created) => granted(step),
         (State::Removing { .. }, Outcome::Created) => {
@@ -191,6 +192,7 @@ fn prepared(
     user: UserId,
     presence: Presence,
     revision: u64,
+    means: String,
 ) -> Result<Decision, Refusal> {
     let Some(held) = step.held.clone() else {
         return step.done(Some(Work::Prepare));
@@ -203,6 +205,13 @@ fn prepared(
         let why = Text::clip("the same access of this user is being taken away just now");
         return failed(step, &Trouble::Passing { why });
     }
+    let other = held.means.as_ref().filter(|then| **then != means);
+    if let (Some(then), false) = (other, held.holders.is_empty()) {
+        let why = Text::clip(&format!(
+            "the same access stands under another meaning: {then}"
+        ));
+        return failed(step, &Trouble::Denied { why });
+    }
     step.request.user = Some(user);
     if presence == Presence::Present && held.holders.is_empty() {
         let why = not_ours(&step);
@@ -210,7 +219,7 @@ fn prepared(
     }
     // From here on AWS may hold the access, so the duty to remove it is written first.
     let id = step.request.id;
-    step.held = Some(held.joined(id));
+    step.held = Some(held.joined(id).meaning(means));
     step.request.due_at = Some(step.now);
     step.become_(State::Assigning);
     let user = step.request.user.as_ref().map(ToString::to_string);
