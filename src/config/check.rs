@@ -188,7 +188,9 @@ fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Ch
                        arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
             return wrong(format!("permission_sets.{name}"), why);
         }
-        if let Some((other, _)) = arns.iter().find(|(_, known)| **known == arn) {
+        // Two names would be two assignments here, and one at AWS.
+        let same = arns.iter().find(|(_, known)| **known == arn);
+        if let (Some((other, _)), Mode::Aws) = (same, mode) {
             let why = format!("is the same set as permission_sets.{other}: keep one of the names");
             return wrong(format!("permission_sets.{name}"), why);
         }

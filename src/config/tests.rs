@@ -125,6 +125,22 @@ fn what_is_wrong_is_named_in_one_line() {
             "[permission_sets]\nadmin = \"AdministratorAccess\"",
             "permission_sets.admin",
         ),
+        (
+            "[permission_sets]\nadmin = { max_request_hours = 2 }",
+            "permission_sets.admin",
+        ),
+        (
+            "[permission_sets]\nadmin = { arn = \"arn:aws:sso:::permissionSet/a/b\", hours = 2 }",
+            "hours",
+        ),
+        (
+            "[permission_sets]\nadmin = { arn = \"arn:aws:sso:::permissionSet/a/b\", max_request_hours = 0 }",
+            "permission_sets.admin.max_request_hours",
+        ),
+        (
+            "[revocation]\nend_sessions = \"now\"",
+            "revocation.end_sessions",
+        ),
         ("[sandbox]\nfail_rate = 1.5", "sandbox.fail_rate"),
         ("[sandbox]\nstanding = [\"1/2/3\"]", "sandbox.standing"),
         (
@@ -175,6 +191,9 @@ fn the_real_identity_center_is_named_as_a_whole() {
         let error = refused(&section(&more), &[]);
         assert!(error.starts_with(names), "{names}: {error}");
     }
+    let twice =
+        section(&format!("{arn}\n{id}")) + "\nb = \"arn:aws:sso:::permissionSet/ssoins-1/ps-1\"";
+    assert!(refused(&twice, &[]).starts_with("permission_sets.b"));
     let config = from(&section(&format!("{arn}\n{id}")), &[]).unwrap();
     let IdentityCenter::Aws {
         options,

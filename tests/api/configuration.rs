@@ -214,3 +214,43 @@ async fn every_change_of_configuration_is_audited() {
         assert_eq!(event["details"]["key_id"], "plugin");
     }
 }
+
+/// T7: a set's own maximum holds for it alone; where two rules differ, the stricter holds.
+#[tokio::test]
+async fn a_set_can_have_a_maximum_of_its_own() {
+    let short = "[permission_sets.short]\nmax_request_hours = 1\n\
+                 arn = \"arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-3333333333333333\"\n\
+                 [policy]\ndefault_permission_set = \"admin\"\nextension = \"granted\"";
+    let (_jit, caller) = Setup::with(short).bound().await;
+    let wanted = |set: &str, minutes: u32| {
+        let asked = json!({"permission_set": set, "requested_duration_minutes": minutes});
+        crate::common::wanted(&asked)
+    };
+    let refused = caller.post("/requests", &wanted("short", 61)).await.is(400);
+    let told = refused["message"].as_str().unwrap();
+    assert!(told.contains("short") && told.contains("60"), "{told}");
+    caller.post("/requests", &wanted("admin", 61)).await.is(201);
+    let created = caller.post("/requests", &wanted("short", 60)).await.is(201);
+    let id = created["request_id"].as_str().unwrap();
+    caller.approve(id).await.is(200);
+    caller.until(id, "GRANTED").await;
+    // Nor is it had by asking for more time.
+    let more = json!({"actor_mm_user_id": "alice", "actor_email": "alice@example.com", "additional_minutes": 30});
+    caller
+        .post(&format!("/requests/{id}/extend"), &more)
+        .await
+        .is(409);
+    bind(
+        &caller,
+        json!({"max_request_hours": 2, "permission_sets": ["short", "admin"]}),
+    )
+    .await;
+    caller
+        .post("/requests", &wanted("admin", 121))
+        .await
+        .is(400);
+    caller
+        .post("/requests", &wanted("readonly", 30))
+        .await
+        .is(403);
+}

@@ -119,9 +119,9 @@ async fn many_ends_share_one_policy() {
     for id in &ids {
         caller.until(id, "GRANTED").await;
     }
-    let revokes = ids.iter().map(|id| caller.revoke(id));
-    for revoke in revokes {
-        let answer = revoke.await;
+    let revoke = |number: usize| caller.revoke(&ids[number]);
+    let answers = tokio::join!(revoke(0), revoke(1), revoke(2), revoke(3));
+    for answer in [answers.0, answers.1, answers.2, answers.3] {
         assert!([200, 202].contains(&answer.status), "{answer:?}");
     }
     for id in &ids {
@@ -134,6 +134,26 @@ async fn many_ends_share_one_policy() {
             "{id} is not in {policy}"
         );
     }
+}
+
+/// It was placed, and nobody lived to say so; and meanwhile the role has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deny_that_nobody_heard_of_is_taken_out_all_the_same() {
+    let aws = aws().await;
+    aws.set_policy(ADMIN, OTHERS);
+    aws.assign(ACCOUNT, ADMIN, "bob@example.com");
+    let (jit, caller) = Setup::with_aws(&aws, ON).bound().await;
+    let id = caller.granted().await;
+    aws.stop_at_action("ProvisionPermissionSet");
+    caller.revoke(&id).await.is(200);
+    aws.reached().await;
+    assert_ne!(aws.policy(ADMIN).as_deref(), Some(OTHERS));
+    let folder = jit.kill();
+    aws.go_on();
+    aws.unassign(ACCOUNT, ADMIN, "bob@example.com");
+    let jit = crate::common::Jit::start_with(folder, &aws.environment());
+    heard(&jit.caller(), &id, "SESSIONS_ENDED").await;
+    assert_eq!(aws.policy(ADMIN).as_deref(), Some(OTHERS));
 }
 
 #[tokio::test(flavor = "multi_thread")]

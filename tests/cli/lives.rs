@@ -34,6 +34,37 @@ async fn a_life_from_request_to_revoke() {
     assert!(again.out.is_empty(), "{again:?}");
 }
 
+/// Who only calls knows where, and with which key: how jit is served is not theirs to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_needs_no_more_than_the_clients_part() {
+    let shell = Shell::open();
+    shell.bind();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = |more: &[(&str, &str)]| {
+        let mut command = crate::common::binary();
+        command.args(["list", "--channel", CHANNEL]);
+        command.current_dir(elsewhere.path());
+        for (name, value) in more {
+            command.env(name, value);
+        }
+        command.output().unwrap()
+    };
+    let url = shell.jit.url.as_str();
+    let listed = run(&[
+        ("JIT_CLIENT__URL", url),
+        ("JIT_CLIENT__KEY_ID", "plugin"),
+        ("JIT_CLIENT__SECRET", crate::common::SECRET),
+    ]);
+    assert!(listed.status.success(), "{listed:?}");
+    let section = format!(
+        "[client]\nurl = \"{url}\"\nkey_id = \"plugin\"\nsecret = \"{}\"\n",
+        crate::common::SECRET
+    );
+    std::fs::write(elsewhere.path().join("jit.toml"), section).unwrap();
+    let listed = run(&[]);
+    assert!(listed.status.success(), "{listed:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_other_ends() {
     let shell = Shell::open();

@@ -98,6 +98,7 @@ struct Inner {
     rates: Rates,
     dice: StdRng,
     stop_at: Option<(usize, Moment)>,
+    stop_at_action: Option<&'static str>,
     calls_per_second: Option<f64>,
     tokens: f64,
     filled: Instant,
@@ -152,6 +153,7 @@ impl Aws {
             rates: Rates::default(),
             dice: StdRng::seed_from_u64(0),
             stop_at: None,
+            stop_at_action: None,
             calls_per_second: None,
             tokens: 0.0,
             filled: now,
@@ -237,8 +239,14 @@ impl Aws {
         self.inner().stop_at = Some((number, moment));
     }
 
+    /// The first call of this action is the last that is heard until `go_on`.
+    pub fn stop_at_action(&self, action: &'static str) {
+        self.inner().stop_at_action = Some(action);
+    }
+
     pub fn go_on(&self) {
         self.inner().stop_at = None;
+        self.inner().stop_at_action = None;
     }
 
     /// Until the call that it stops at has come.
@@ -450,6 +458,9 @@ impl Inner {
             refused: false,
         });
         let number = self.heard.len();
+        if self.stop_at_action == Some(action) {
+            self.stop_at = Some((number, Moment::Before));
+        }
         let stop = self.stop_at.filter(|(at, _)| number >= *at);
         let planned = self.planned.iter().position(|(name, _)| name == action);
         if let Some(at) = planned {
