@@ -299,6 +299,7 @@ fn describe_request(value: &Value) -> String {
         ("revoked", word("revoked_at")),
         ("revoked by", word("revoked_by")),
         ("revoke reason", word("revoke_reason")),
+        ("old sessions denied until", word("sessions_denied_until")),
         ("trouble", word("error_details")),
         ("notices given up", word("undelivered_notices")),
         ("note", word("message")),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::domain::{
     AccountId, Binding, ChannelId, Email, MmUserId, PermissionSet, Policy, Request, RequestId,
-    State, Status, Text, Timestamp, UserId,
+    Sessions, State, Status, Text, Timestamp, UserId,
 };
 
 #[derive(Serialize)]
@@ -57,6 +57,9 @@ pub struct RequestObject<'a> {
     pub revoked_by: Option<&'a Email>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoke_reason: Option<&'a Text>,
+    /// Credentials fetched before the end are denied until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions_denied_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undelivered_notices: Option<u32>,
     pub version: u64,
@@ -106,6 +109,10 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
             deny_reason: ends.deny_reason,
             revoked_by: ends.revoked_by,
             revoke_reason: ends.revoke_reason,
+            sessions_denied_until: match request.sessions {
+                Some(Sessions::Denied { until }) => Some(until),
+                _ => None,
+            },
             undelivered_notices: (request.parked_notices > 0).then_some(request.parked_notices),
             version: request.chain.version,
             message: None,

@@ -10,9 +10,14 @@ use super::perform::{Done, Hand};
 use crate::access::deny::{self, Deny, DenyError};
 use crate::access::{AccessError, AccessErrorKind, CALL_PATIENCE, Call, Ended, Place};
 use crate::domain::{
-    HoldingKey, Lease, LeaseToken, Outcome, PermissionSet, RequestId, Text, Timestamp, Trouble,
+    HoldingKey, Lease, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text, Timestamp,
+    Trouble,
 };
 use crate::store::{StoreError, Taken};
+
+/// How long others are waited for.
+const PATIENCE: Millis = Millis::seconds(8);
+const PAUSE: Millis = Millis(200);
 
 impl Hand<'_> {
     pub(super) async fn end_sessions(&self, key: &HoldingKey, before: Timestamp) -> Done {
@@ -75,23 +80,36 @@ impl Hand<'_> {
         change: impl FnOnce(Option<&str>) -> Result<Option<String>, DenyError>,
     ) -> Done<()> {
         let name = format!("inline-policy/{set}");
-        let clock = self.service.clock();
-        let lease = Lease {
-            token: LeaseToken(clock.draw()),
-            until: clock.now() + LEASE,
-        };
+        let lease = self.be_alone_with(&name).await?;
         let store = self.service.store();
-        let taken = store.take_lease(&name, lease, clock.now()).await;
-        if taken.map_err(|error| unavailable(&error))? == Taken::ByAnother {
-            let why = format!("somebody else is changing the inline policy of {set} just now");
-            return Err(passing(&why));
-        }
         let changed = self.change_alone(set, lease, change).await;
         // If it cannot be given back, it ends by itself.
         if let Err(error) = store.give_lease(&name, lease.token).await {
             tracing::warn!(%error, %name, "lease not given back");
         }
         changed
+    }
+
+    /// Others are soon done with it, or this is for later.
+    async fn be_alone_with(&self, name: &str) -> Done<Lease> {
+        let (clock, store) = (self.service.clock(), self.service.store());
+        let token = LeaseToken(clock.draw());
+        let patience = clock.now() + PATIENCE;
+        loop {
+            let now = clock.now();
+            let until = now + LEASE;
+            let lease = Lease { token, until };
+            let taken = store.take_lease(name, lease, now).await;
+            if taken.map_err(|error| unavailable(&error))? == Taken::Yes {
+                return Ok(lease);
+            }
+            if now >= patience {
+                return Err(passing(&format!(
+                    "{name} is being changed by somebody else"
+                )));
+            }
+            clock.wait_until(now + PAUSE).await;
+        }
     }
 
     async fn change_alone(

@@ -7,14 +7,13 @@ use serde_json::json;
 use crate::common::aws::{Aws, Fault, Rates};
 use crate::common::{Caller, Jit, Setup};
 
-const ACTIONS: [&str; 7] = [
+const ACTIONS: [&str; 6] = [
     "GetUserId",
     "ListAccountAssignments",
     "CreateAccountAssignment",
     "DescribeAccountAssignmentCreationStatus",
     "DeleteAccountAssignment",
     "DescribeAccountAssignmentDeletionStatus",
-    "ListAccountAssignments",
 ];
 
 async fn aws() -> Aws {
@@ -33,7 +32,6 @@ async fn survives(fault: Fault) {
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     for action in ACTIONS {
         aws.once(action, fault.clone());
-        // The second time around, the first look is passed without it.
         lives(&caller).await;
         assert!(aws.assignments().is_empty(), "{fault:?} at {action}");
     }
@@ -52,6 +50,26 @@ async fn refusals_are_survived_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_is_survived_everywhere() {
     tokio::join!(survives(Fault::Lost), survives(Fault::AnswerLost));
+}
+
+/// A call that never comes back is given up, and the lease outlives the wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn hangs_are_survived_everywhere() {
+    let hangs_at = async |action: &str| {
+        let aws = aws().await;
+        let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
+        aws.once(action, Fault::Hang);
+        lives(&caller).await;
+        assert!(aws.assignments().is_empty(), "{action}");
+    };
+    tokio::join!(
+        hangs_at(ACTIONS[0]),
+        hangs_at(ACTIONS[1]),
+        hangs_at(ACTIONS[2]),
+        hangs_at(ACTIONS[3]),
+        hangs_at(ACTIONS[4]),
+        hangs_at(ACTIONS[5]),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

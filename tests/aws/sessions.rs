@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::aws::{ADMIN, Aws};
-use crate::common::{ACCOUNT, Caller, Setup};
+use crate::common::{ACCOUNT, Setup};
 
 const OTHERS: &str = "{ \"Version\":\"2012-10-17\", \"Statement\": [ {\"Sid\":\"NoBilling\",\
     \"Effect\":\"Deny\",\"Action\":\"aws-portal:*\",\"Resource\":\"*\"} ] }";
@@ -13,21 +13,6 @@ const ON: &str = "[revocation]\nend_sessions = \"permission-set\"";
 
 async fn aws() -> Aws {
     Aws::open().await.with_latency(Duration::from_millis(20))
-}
-
-async fn heard(caller: &Caller, id: &str, kind: &str) -> Value {
-    let begun = std::time::Instant::now();
-    loop {
-        let events = caller.audit(id).await;
-        if let Some(event) = events.iter().find(|event| event["event_type"] == kind) {
-            return event.clone();
-        }
-        assert!(
-            begun.elapsed() < crate::common::PATIENCE,
-            "no {kind}: {events:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +25,7 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
     let id = caller.granted().await;
     let revoked = caller.revoke(&id).await.is(200);
     assert_eq!(revoked["status"], "REVOKED", "that waits for no policy");
-    let denied = heard(&caller, &id, "SESSIONS_DENIED").await;
+    let denied = caller.until_told(&id, "SESSIONS_DENIED").await;
     let policy = aws.policy(ADMIN).unwrap();
     assert!(
         policy.starts_with(OTHERS.split(" ] }").next().unwrap()),
@@ -59,6 +44,8 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
         .unwrap();
     assert_eq!(before.len(), "2026-01-01T00:00:00Z".len(), "{before}");
     assert_eq!(aws.provisioned(), [(ADMIN.to_owned(), ACCOUNT.to_owned())]);
+    let shown = caller.show(&id).await;
+    assert_eq!(shown["sessions_denied_until"], denied["details"]["until"]);
     // For as long as a session of this set can last: an hour.
     let until = denied["details"]["until"].as_str().unwrap();
     assert_eq!(until[14..16], before[14..16], "{until} {before}");
@@ -74,7 +61,7 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
     assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
     drop(db);
     let jit = crate::common::Jit::start_with(folder, &aws.environment());
-    heard(&jit.caller(), &id, "SESSION_DENY_LIFTED").await;
+    jit.caller().until_told(&id, "SESSION_DENY_LIFTED").await;
     assert_eq!(
         aws.policy(ADMIN).as_deref(),
         Some(OTHERS),
@@ -95,7 +82,7 @@ async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
     let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
-    heard(&caller, &id, "SESSIONS_ENDED").await;
+    caller.until_told(&id, "SESSIONS_ENDED").await;
     assert_eq!(aws.policy(ADMIN), None);
 }
 
@@ -125,7 +112,7 @@ async fn many_ends_share_one_policy() {
         assert!([200, 202].contains(&answer.status), "{answer:?}");
     }
     for id in &ids {
-        heard(&caller, id, "SESSIONS_DENIED").await;
+        caller.until_told(id, "SESSIONS_DENIED").await;
     }
     let policy = aws.policy(ADMIN).unwrap();
     for id in &ids {
@@ -152,7 +139,7 @@ async fn a_deny_that_nobody_heard_of_is_taken_out_all_the_same() {
     aws.go_on();
     aws.unassign(ACCOUNT, ADMIN, "bob@example.com");
     let jit = crate::common::Jit::start_with(folder, &aws.environment());
-    heard(&jit.caller(), &id, "SESSIONS_ENDED").await;
+    jit.caller().until_told(&id, "SESSIONS_ENDED").await;
     assert_eq!(aws.policy(ADMIN).as_deref(), Some(OTHERS));
 }
 

@@ -503,6 +503,19 @@ impl Caller {
         }
     }
 
+    /// Asks again until its history says so.
+    pub async fn until_told(&self, id: &str, kind: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let events = self.audit(id).await;
+            if let Some(event) = events.iter().find(|event| event["event_type"] == kind) {
+                return event.clone();
+            }
+            assert!(begun.elapsed() < PATIENCE, "no {kind}: {events:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn granted(&self) -> String {
         let id = self.request().await;
         self.approve(&id).await.is(200);

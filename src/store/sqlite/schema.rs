@@ -204,6 +204,7 @@ fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
             Err(why) => tracing::error!(%why, "a lease could not be cleared"),
         }
     }
+    all.execute("DELETE FROM jit_leases", [])?;
     writes::release_notices(&all)?;
     Ok(all.commit()?)
 }
