@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jit::domain::{AuditKey, Lane};
 use jit::store::sqlite::{OpenError, SqliteStore};
-use jit::store::{Freshness, Store, StoreError};
+use jit::store::{Freshness, Store, StoreError, Taken};
 use rusqlite::Connection;
 
 use crate::build::{at, creating, id, lease, next, opened};
@@ -35,8 +35,12 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
         });
         store.commit(leased).await.unwrap();
         store.spend_nonce("n", at(0), at(960)).await.unwrap();
+        let set = store.take_lease("set", lease(7, at(3600)), at(0)).await;
+        assert_eq!(set, Ok(Taken::Yes));
     }
     let store = SqliteStore::open(&path).unwrap();
+    let set = store.take_lease("set", lease(8, at(3600)), at(1)).await;
+    assert_eq!(set, Ok(Taken::Yes));
     // Whoever held it is dead: its work is nobody's, and due.
     assert_eq!(store.due(Lane::Other, at(5), 10).await.unwrap(), [id(1)]);
     let request = store.request(id(1)).await.unwrap().unwrap();
@@ -143,6 +147,43 @@ async fn a_file_that_may_only_be_read_is_unavailable() {
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
     store.commit(creating(&opened(1, at(0)))).await.unwrap();
+}
+
+/// An operator's command works beside a server, on the same file: both see what either
+/// writes, and neither's leases are taken away. Signatures are the server's alone to spend.
+#[tokio::test]
+async fn an_operator_works_beside_a_server() {
+    let (_folder, path) = file();
+    let none = SqliteStore::open_for_operator(&path);
+    assert!(none.is_err(), "there is nothing to operate on");
+    let server = SqliteStore::open(&path).unwrap();
+    let opened = opened(1, at(0));
+    server.commit(creating(&opened)).await.unwrap();
+    let leased = next(&opened.request, |request| {
+        request.due_at = Some(at(5));
+        request.lease = Some(lease(7, at(3600)));
+    });
+    server.commit(leased.clone()).await.unwrap();
+    let operator = SqliteStore::open_for_operator(&path).unwrap();
+    let seen = operator.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(seen.lease, Some(lease(7, at(3600))));
+    let later = next(&seen, |request| request.due_at = Some(at(9)));
+    operator.commit(later.clone()).await.unwrap();
+    assert_eq!(
+        server.commit(later.clone()).await,
+        Err(StoreError::Conflict)
+    );
+    let seen = server.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(seen, later.requests[0]);
+    let spent = operator.spend_nonce("n", at(0), at(960)).await;
+    assert!(
+        matches!(spent, Err(StoreError::Unavailable(_))),
+        "{spent:?}"
+    );
+    drop((server, operator));
+    let alone = SqliteStore::open_for_operator(&path).unwrap();
+    let freed = alone.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(freed.lease, None, "nobody else is there");
 }
 
 #[tokio::test]
