@@ -27,7 +27,7 @@ use super::{
     OperationKind, Page, Place, Progress, Provisioning, UserAttribute, progress_of_failure,
 };
 use crate::domain::{Email, HoldingKey, Millis, PermissionSet, UserId};
-pub use inspect::{Caller, Finding, Verdict};
+pub use inspect::{Finding, Verdict};
 use meaning::{is_absent, refused, unexpected};
 
 /// The most that AWS lists at once.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::serve::failed;
 use super::{Context, Failure};
-use crate::access::Paced;
+use crate::access::{AccessErrorKind, Paced};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityCenter};
 use crate::domain::{Request, Text};
@@ -15,6 +15,8 @@ use crate::store::{Cursor, Filter, Store, StoreError};
 use crate::worker::Worker;
 
 const PAGE: usize = 200;
+/// How long STS may take to say who calls.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 pub(super) struct Hands {
     pub service: Arc<Service>,
@@ -58,17 +60,23 @@ impl Hands {
         })
     }
 
-    /// Whose AWS credentials these are, and that they are any.
+    /// Whose AWS credentials these are. That nobody tells is no reason to leave access
+    /// where it is; that there are none is.
     pub async fn credentials(&self) -> Result<Text, Failure> {
         let IdentityCenter::Aws { options, .. } = &self.config.identity_center else {
             return Ok(Text::clip("the simulated Identity Center"));
         };
         let center = serve::real::IdentityCenter::connect(options.clone()).await;
-        let caller = center.caller().await.map_err(|error| {
-            let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";
-            Failure::Failed(format!("AWS does not know who calls: {error}; {next}"))
-        })?;
-        Ok(Text::clip(&caller.arn))
+        let caller = tokio::time::timeout(PATIENCE, center.caller()).await;
+        match caller {
+            Ok(Ok(arn)) => Ok(Text::clip(&arn)),
+            Ok(Err(error)) if error.kind == AccessErrorKind::Denied => {
+                let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";
+                let why = format!("AWS does not know who calls: {error}; {next}");
+                Err(Failure::Failed(why))
+            }
+            _ => Ok(Text::clip("somebody whom STS did not name")),
+        }
     }
 
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {

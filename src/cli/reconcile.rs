@@ -36,7 +36,6 @@ pub(super) async fn reconcile(context: &Context, fix: bool) -> Result<(), Failur
         true => Hands::take(context).await?,
         false => Hands::keep_off(context).await?,
     };
-    hands.credentials().await?;
     let live = live(&hands).await?;
     let places = places(&hands, &live).await?;
     let bar = progress(places.len());

@@ -1,9 +1,5 @@
 //! Everything that goes wrong at AWS, once at every place, and all of it by chance.
 
-use std::time::Duration;
-
-use serde_json::json;
-
 use crate::common::aws::{Aws, Fault, Rates};
 use crate::common::{Caller, Jit, Setup};
 
@@ -16,10 +12,6 @@ const ACTIONS: [&str; 6] = [
     "DescribeAccountAssignmentDeletionStatus",
 ];
 
-async fn aws() -> Aws {
-    Aws::open().await.with_latency(Duration::from_millis(20))
-}
-
 async fn lives(caller: &Caller) {
     let id = caller.granted().await;
     let revoked = caller.revoke(&id).await;
@@ -28,7 +20,7 @@ async fn lives(caller: &Caller) {
 }
 
 async fn survives(fault: Fault) {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     for action in ACTIONS {
         aws.once(action, fault.clone());
@@ -56,7 +48,7 @@ async fn silence_is_survived_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hangs_are_survived_everywhere() {
     let hangs_at = async |action: &str| {
-        let aws = aws().await;
+        let aws = Aws::quick().await;
         let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
         aws.once(action, Fault::Hang);
         lives(&caller).await;
@@ -74,7 +66,7 @@ async fn hangs_are_survived_everywhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_and_lies_are_survived() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     for fault in [Fault::Fails("Internal failure"), Fault::Lies] {
         for action in ["CreateAccountAssignment", "DeleteAccountAssignment"] {
@@ -88,7 +80,7 @@ async fn failures_and_lies_are_survived() {
 /// P1, P6: with everything going wrong at once, all that is given is taken away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_day_at_aws_ends_well() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let faults = [
         Fault::Conflict,
@@ -104,13 +96,7 @@ async fn a_bad_day_at_aws_ends_well() {
     });
     let mut ids = Vec::new();
     for number in 0..12 {
-        let name = format!("user{number}");
-        aws.add_user(&name, &name);
-        let email = format!("{name}@example.com");
-        let asked = json!({"requester_mm_user_id": name, "requester_email": email});
-        let id = caller.request_with(asked).await;
-        caller.approve(&id).await.is(200);
-        ids.push(id);
+        ids.push(caller.approved_for(&aws, &format!("user{number}")).await);
     }
     for id in &ids {
         caller.until(id, "GRANTED").await;
@@ -127,7 +113,7 @@ async fn a_bad_day_at_aws_ends_well() {
 /// That jit may not is loud everywhere, and is tried again, slowly.
 #[tokio::test(flavor = "multi_thread")]
 async fn access_denied_is_loud() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     aws.once("DeleteAccountAssignment", Fault::Denied);

@@ -7,14 +7,10 @@ use serde_json::json;
 use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
 use crate::common::{ACCOUNT, Jit, Setup};
 
-async fn aws() -> Aws {
-    Aws::open().await.with_latency(Duration::from_millis(20))
-}
-
 /// The standing check, the create, the removal, and a last look: P6.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_asks_no_more_than_it_must() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     let there: Vec<_> = aws.assignments().into_iter().collect();
@@ -51,7 +47,7 @@ async fn a_life_asks_no_more_than_it_must() {
 /// Who somebody is may be remembered for a minute; a removal asks nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_never_asks_who_somebody_is() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     let readonly = json!({"permission_set": "readonly"});
@@ -75,7 +71,7 @@ async fn a_revoke_never_asks_who_somebody_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_and_several_are_refused_by_name() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     for (who, why) in [("stranger", "has no user"), ("twin", "has several users")] {
         let email = format!("{who}@example.com");
@@ -92,7 +88,7 @@ async fn nobody_and_several_are_refused_by_name() {
 /// P4: what somebody assigned in AWS is theirs, also to take away.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_already_is_left_alone() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     aws.assign(ACCOUNT, ADMIN, "alice@example.com");
     // The same person elsewhere, and another person here, are no hindrance.
     aws.assign(ACCOUNT, READONLY, "bob@example.com");
@@ -139,7 +135,7 @@ async fn what_waits_for_its_turn_can_be_called_off() {
 /// P6: the same name for another set says nothing about the access that was given.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_that_changed_its_name_is_not_taken_for_another() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     let folder = jit.kill();
@@ -186,7 +182,7 @@ async fn a_set_that_changed_its_name_is_not_taken_for_another() {
 /// A name for a set that AWS does not know is an end that says so, not an endless try.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_aws_refuses_is_given_up_and_rolled_back() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let why = "Received a 403 status error: Account is suspended";
     for _ in 0..3 {

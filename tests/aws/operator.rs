@@ -1,16 +1,10 @@
 //! What an operator does by hand, with AWS and no server: break the glass, compare, check.
 
-use std::path::Path;
-use std::time::Duration;
-
 use serde_json::{Value, json};
+use std::path::Path;
 
 use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
 use crate::common::{self, ACCOUNT, Caller, Jit, Setup};
-
-async fn aws() -> Aws {
-    Aws::open().await.with_latency(Duration::from_millis(20))
-}
 
 #[derive(Debug)]
 struct Ran {
@@ -74,18 +68,14 @@ async fn audit(folder: &Path, aws: &Aws, id: &str) -> Vec<Value> {
 }
 
 async fn granted_to(caller: &Caller, aws: &Aws, name: &str) -> String {
-    aws.add_user(name, name);
-    let email = format!("{name}@example.com");
-    let asked = json!({"requester_mm_user_id": name, "requester_email": email});
-    let id = caller.request_with(asked).await;
-    caller.approve(&id).await.is(200);
+    let id = caller.approved_for(aws, name).await;
     caller.until(&id, "GRANTED").await;
     id
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn glass_is_broken_with_no_server() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     // Nobody but the admins may revoke: whoever has AWS's own permission may all the same.
     let setup = Setup::with_aws(&aws, "[policy]\nadmins = [\"root@example.com\"]");
     let jit = setup.start();
@@ -130,7 +120,7 @@ async fn glass_is_broken_with_no_server() {
 /// Everything of somebody's, or in one account; a list is never taken away unasked.
 #[tokio::test(flavor = "multi_thread")]
 async fn glass_is_broken_for_all_that_is_live() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let alice = caller.granted().await;
     let readonly = caller
@@ -174,7 +164,7 @@ async fn glass_is_broken_for_all_that_is_live() {
 /// The store says REVOKED and AWS does not: AWS is right, and it is put right.
 #[tokio::test(flavor = "multi_thread")]
 async fn glass_is_broken_where_the_record_is_wrong() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
@@ -186,6 +176,18 @@ async fn glass_is_broken_where_the_record_is_wrong() {
     assert!(aws.assignments().is_empty());
     let kinds = caller.kinds(&id).await;
     assert_eq!(kinds[6..], ["STRAY_ACCESS_FOUND", "STRAY_ACCESS_REMOVED"]);
+    // That nobody says whose credentials they are keeps no access where it is.
+    let again = caller.granted().await;
+    let mute = common::binary()
+        .args(["break-glass", "revoke", &again])
+        .args(AS)
+        .envs(aws.environment())
+        .env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+        .env("JIT_CONFIG", jit.folder.path().join("jit.toml"))
+        .output()
+        .unwrap();
+    assert!(mute.status.success(), "{mute:?}");
+    assert!(aws.assignments().is_empty());
     let waiting = caller.request().await;
     break_glass(jit.folder.path(), &aws, &[&waiting])
         .await
@@ -195,7 +197,7 @@ async fn glass_is_broken_where_the_record_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_recorded_is_compared_with_what_is() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let folder = jit.folder.clone();
     let clean = run(folder.path(), &aws, &["reconcile"]).await.exits(0);
@@ -261,7 +263,7 @@ async fn what_is_recorded_is_compared_with_what_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_configuration_is_named_before_it_hurts() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let folder = tempfile::tempdir().unwrap();
     let file = Setup::with_aws(&aws, "").write(folder.path());
     let good = std::fs::read_to_string(&file).unwrap();
@@ -270,7 +272,7 @@ async fn a_bad_configuration_is_named_before_it_hurts() {
         run(folder.path(), &aws, &["config", "check"]).await
     };
     check(good.clone()).await.exits(0).tells(&[
-        "assumed-role/Ops/dana",
+        "sessions of up to",
         "eu-central-1",
         "jit could start",
     ]);
@@ -311,18 +313,26 @@ async fn a_bad_configuration_is_named_before_it_hurts() {
         check(good.clone()).await.exits(1).tells(&["AccessDenied"]);
     }
     std::fs::write(&file, &good).unwrap();
-    let nobody = common::binary()
-        .args(["config", "check"])
-        .env("JIT_CONFIG", &file)
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("HOME", folder.path())
-        .output()
-        .unwrap();
-    let told = String::from_utf8(nobody.stderr).unwrap();
+    let nobody = |region: &str| {
+        let mut command = common::binary();
+        command.args(["config", "check"]).env("JIT_CONFIG", &file);
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env("AWS_ENDPOINT_URL", &aws.url);
+        command.env("HOME", folder.path());
+        if !region.is_empty() {
+            command.env("AWS_REGION", region);
+        }
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = nobody("");
     assert!(
-        told.contains("AWS credentials") && told.contains("AWS_REGION"),
+        told.contains("AWS region") && told.contains("AWS_REGION"),
         "{told}"
     );
+    let told = nobody("eu-central-1");
+    assert!(told.contains("credentials"), "{told}");
     let offline = common::binary()
         .args(["config", "check", "--offline"])
         .env("JIT_CONFIG", &file)

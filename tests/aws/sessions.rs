@@ -1,7 +1,5 @@
 //! Credentials that outlive the access they were fetched with.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::common::aws::{ADMIN, Aws};
@@ -11,13 +9,9 @@ const OTHERS: &str = "{ \"Version\":\"2012-10-17\", \"Statement\": [ {\"Sid\":\"
     \"Effect\":\"Deny\",\"Action\":\"aws-portal:*\",\"Resource\":\"*\"} ] }";
 const ON: &str = "[revocation]\nend_sessions = \"permission-set\"";
 
-async fn aws() -> Aws {
-    Aws::open().await.with_latency(Duration::from_millis(20))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn older_credentials_are_denied_where_the_role_lives_on() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
     // Somebody else has the same set there, so AWS keeps the role.
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
@@ -78,7 +72,7 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
 /// With the last assignment AWS takes the role away, and every credential with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
@@ -89,19 +83,13 @@ async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
 /// Many at once, in one policy: none is lost, and all are gone in the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_ends_share_one_policy() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
     let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
     let mut ids = Vec::new();
     for number in 0..4 {
-        let name = format!("user{number}");
-        aws.add_user(&name, &name);
-        let email = format!("{name}@example.com");
-        let asked = json!({"requester_mm_user_id": name, "requester_email": email});
-        let id = caller.request_with(asked).await;
-        caller.approve(&id).await.is(200);
-        ids.push(id);
+        ids.push(caller.approved_for(&aws, &format!("user{number}")).await);
     }
     for id in &ids {
         caller.until(id, "GRANTED").await;
@@ -126,7 +114,7 @@ async fn many_ends_share_one_policy() {
 /// It was placed, and nobody lived to say so; and meanwhile the role has gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deny_that_nobody_heard_of_is_taken_out_all_the_same() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
     let (jit, caller) = Setup::with_aws(&aws, ON).bound().await;
@@ -145,7 +133,7 @@ async fn a_deny_that_nobody_heard_of_is_taken_out_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_off_unless_it_is_asked_for() {
-    let aws = aws().await;
+    let aws = Aws::quick().await;
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;

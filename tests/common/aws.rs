@@ -175,6 +175,11 @@ impl Aws {
         aws
     }
 
+    /// One that takes hardly any time.
+    pub async fn quick() -> Self {
+        Self::open().await.with_latency(Duration::from_millis(20))
+    }
+
     pub fn with_latency(self, latency: Duration) -> Self {
         self.inner().latency = latency;
         self

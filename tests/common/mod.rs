@@ -503,6 +503,16 @@ impl Caller {
         }
     }
 
+    /// Somebody whom AWS has not known before asks, and is approved.
+    pub async fn approved_for(&self, aws: &aws::Aws, name: &str) -> String {
+        aws.add_user(name, name);
+        let email = format!("{name}@example.com");
+        let asked = json!({"requester_mm_user_id": name, "requester_email": email});
+        let id = self.request_with(asked).await;
+        self.approve(&id).await.is(200);
+        id
+    }
+
     /// Asks again until its history says so.
     pub async fn until_told(&self, id: &str, kind: &str) -> Value {
         let begun = Instant::now();

@@ -9,13 +9,6 @@ use crate::domain::{AccountId, EndSessions, HoldingKey, PermissionSet};
 use super::meaning::refused;
 use super::{Answer, IdentityCenter};
 
-/// Who AWS takes jit for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    pub arn: String,
-    pub account: Option<AccountId>,
-}
-
 /// What one key of the configuration came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -33,52 +26,50 @@ pub enum Verdict {
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 impl IdentityCenter {
-    pub async fn caller(&self) -> Answer<Caller> {
+    /// Whom AWS takes jit for: an ARN.
+    pub async fn caller(&self) -> Answer<String> {
         let identity = self.own.get_caller_identity().send().await;
         let identity = identity.map_err(|error| refused(&error))?;
-        Ok(Caller {
-            arn: identity.arn.unwrap_or_default(),
-            account: identity.account.and_then(|account| account.parse().ok()),
-        })
+        Ok(identity.arn.unwrap_or_default())
     }
 
     pub async fn inspect(&self, end_sessions: EndSessions) -> Vec<Finding> {
-        let mut found = Vec::new();
-        let caller = match self.caller().await {
-            Ok(caller) => caller,
-            Err(error) => {
-                let region = self.region.as_deref().unwrap_or("none: set AWS_REGION");
-                let why = format!("AWS does not know who calls ({error}); region: {region}");
-                return vec![bad("AWS credentials", why)];
-            }
-        };
-        found.push(good("AWS credentials", caller.arn.clone()));
-        let instance = self.inspect_instance().await;
-        let wrong_instance = matches!(instance.verdict, Verdict::Bad { .. });
-        found.push(instance);
-        if wrong_instance {
+        let (instance, account) = self.inspect_instance().await;
+        let mut found = vec![instance];
+        if matches!(found[0].verdict, Verdict::Bad { .. }) {
             // Everything else would only be refused for the same reason.
             return found;
         }
         found.push(self.inspect_people().await);
+        let account = account.unwrap_or_else(nobodys_account);
         for set in self.options.permission_sets.keys() {
-            found.push(self.inspect_set(set, end_sessions).await);
+            found.push(self.inspect_set(set, &account, end_sessions).await);
         }
-        if let (Some(account), Some(set)) =
-            (caller.account, self.options.permission_sets.keys().next())
-        {
+        if let Some(set) = self.options.permission_sets.keys().next() {
             found.push(self.inspect_assignments(account, set).await);
         }
         found
     }
 
-    async fn inspect_instance(&self) -> Finding {
+    /// The instance, and the account that it belongs to.
+    async fn inspect_instance(&self) -> (Finding, Option<AccountId>) {
         let key = "identity_center.instance_arn";
         let (arn, store) = (&self.options.instance_arn, &self.options.identity_store_id);
-        let region = self.region.as_deref().unwrap_or("?");
+        let region = match self.region.as_deref() {
+            Some(region) => region,
+            None => return (bad("AWS region", "is not set: AWS_REGION=…"), None),
+        };
         let listed = match self.assignments.list_instances().send().await {
             Ok(listed) => listed,
-            Err(error) => return bad(key, refused(&error).to_string()),
+            Err(error) => {
+                let error = refused(&error);
+                let finding = match error.kind {
+                    AccessErrorKind::Denied => bad("AWS permissions", error.to_string()),
+                    // Not needed to serve: what is, is tried next.
+                    _ => good(key, format!("{arn}; not listed in {region} ({error})")),
+                };
+                return (finding, None);
+            }
         };
         let all = listed.instances();
         let Some(ours) = all.iter().find(|one| one.instance_arn() == Some(arn)) else {
@@ -87,15 +78,18 @@ impl IdentityCenter {
                 [] => "has none: is this the right region and account?".to_owned(),
                 known => format!("has {}", known.join(", ")),
             };
-            return bad(key, format!("{arn} is not in {region}, which {known}"));
+            let why = format!("{arn} is not in {region}, which {known}");
+            return (bad(key, why), None);
         };
-        match ours.identity_store_id() {
+        let account = ours.owner_account_id().and_then(|id| id.parse().ok());
+        let finding = match ours.identity_store_id() {
             Some(real) if real != store => bad(
                 "identity_center.identity_store_id",
                 format!("{store} is not the store of this instance, which is {real}"),
             ),
             _ => good(key, format!("{arn} in {region}")),
-        }
+        };
+        (finding, account)
     }
 
     async fn inspect_people(&self) -> Finding {
@@ -109,25 +103,38 @@ impl IdentityCenter {
         }
     }
 
-    async fn inspect_set(&self, set: &PermissionSet, end_sessions: EndSessions) -> Finding {
+    async fn inspect_set(
+        &self,
+        set: &PermissionSet,
+        account: &AccountId,
+        end_sessions: EndSessions,
+    ) -> Finding {
         let key = format!("permission_sets.{set}");
-        let lasting = match self.session_duration(set).await {
-            Ok(lasting) => lasting,
-            Err(error) if is_unknown(&error) => {
-                let why = format!("Identity Center has no such permission set ({error})");
-                return bad(key, why);
+        let told = match self.session_duration(set).await {
+            Ok(lasting) => format!("sessions of up to {lasting}"),
+            Err(error) if is_unknown(&error) => return no_such_set(&key, &error),
+            Err(error) if error.kind == AccessErrorKind::Denied => {
+                return bad(key, error.to_string());
             }
-            Err(error) => return bad(key, error.to_string()),
+            Err(_) => {
+                let place = Place {
+                    account_id: account.clone(),
+                    permission_set: set.clone(),
+                };
+                match self.assigned(&place, None).await {
+                    Err(error) if is_unknown(&error) => return no_such_set(&key, &error),
+                    Err(error) => return bad(key, error.to_string()),
+                    Ok(_) => "can be listed".to_owned(),
+                }
+            }
         };
         if end_sessions == EndSessions::PermissionSet
             && let Err(error) = self.inline_policy(set).await
         {
-            return bad(
-                key,
-                format!("revocation.end_sessions needs its inline policy: {error}"),
-            );
+            let why = format!("revocation.end_sessions needs its inline policy: {error}");
+            return bad(key, why);
         }
-        good(key, format!("sessions of up to {lasting}"))
+        good(key, told)
     }
 
     /// An assignment of nobody's can be asked about, and even removed, without any effect.
@@ -166,6 +173,18 @@ impl IdentityCenter {
             format!("{why}; infra/iam-policy.json has what jit needs"),
         )
     }
+}
+
+fn no_such_set(key: &str, error: &AccessError) -> Finding {
+    let why = format!("Identity Center has no such permission set ({error})");
+    bad(key, why)
+}
+
+/// An account that nobody has.
+fn nobodys_account() -> AccountId {
+    "000000000000"
+        .parse()
+        .unwrap_or_else(|_| unreachable!("twelve digits"))
 }
 
 fn is_unknown(error: &AccessError) -> bool {
