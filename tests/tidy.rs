@@ -109,7 +109,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("M3", "the plugin's own cards: come with the slash command"),
     ("E13", "no pickers yet: they come with the slash command"),
     ("E14", "no groups"),
-    ("E15", "IAM policies: come with infra"),
     ("E16", "nothing is kept in the chat"),
     ("T8", "no identity pool: every call is signed"),
     ("T9", "no chat token is handed out"),

@@ -327,7 +327,8 @@ pub(crate) enum BreakGlassCommand {
         after_help = "Example:\n  jit break-glass revoke ID --reason 'incident 7' --as sec@example.com\n  \
                       jit break-glass revoke --user alice@example.com --reason 'laptop stolen' --as sec@example.com\n\n\
                       Needs the store and AWS, and no server. It is recorded before AWS is asked, and\n\
-                      done when AWS shows that it is gone."
+                      done when AWS shows that it is gone. Without --as, your AWS credentials say who\n\
+                      you are."
     )]
     Revoke(BreakGlass),
 }

@@ -24,9 +24,9 @@ pub(super) async fn revoke(context: &Context, asked: &BreakGlass) -> Result<(), 
         .reason
         .parse()
         .map_err(|why| Failure::Usage(format!("--reason {why}")))?;
-    let by = context.acting.person()?;
     let hands = Hands::take(context).await?;
     let credentials = hands.credentials().await?;
+    let by = hands.operator(context, &credentials)?;
     let meant = meant(&hands, asked).await?;
     if meant.is_empty() {
         let nothing = || "nothing is live there".into();

@@ -7,7 +7,7 @@ use super::{Context, Failure};
 use crate::access::{AccessErrorKind, Paced};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityCenter};
-use crate::domain::{Request, Text};
+use crate::domain::{Person, Request, Text};
 use crate::serve;
 use crate::service::{Announce, Service};
 use crate::store::sqlite::SqliteStore;
@@ -79,6 +79,18 @@ impl Hands {
         }
     }
 
+    /// Who does it: as said, or else as the credentials say.
+    pub fn operator(&self, context: &Context, credentials: &Text) -> Result<Person, Failure> {
+        if let Some(person) = context.acting.person_if_said()? {
+            return Ok(person);
+        }
+        let derived = person_of(credentials.as_str());
+        derived.ok_or_else(|| {
+            let why = format!("{credentials:?} names nobody: say who acts with --as EMAIL");
+            Failure::Usage(why)
+        })
+    }
+
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {
         let mut all = Vec::new();
         let mut after: Option<Cursor> = None;
@@ -97,5 +109,57 @@ impl Hands {
             });
             all.extend(page);
         }
+    }
+}
+
+/// A session of Identity Center's is named by the person's address; any other name is
+/// somebody in that account.
+fn person_of(arn: &str) -> Option<Person> {
+    let account = arn.split(':').nth(4)?;
+    let name = arn.rsplit(['/', ':']).next()?;
+    let email = match name.contains('@') {
+        true => name.parse(),
+        false => format!("{name}@{account}.aws").parse(),
+    };
+    let id: String = name
+        .split('@')
+        .next()?
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(64)
+        .collect();
+    Some(Person {
+        id: id.parse().ok()?,
+        email: email.ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::person_of;
+
+    #[test]
+    fn credentials_say_who_acts() {
+        for (arn, id, email) in [
+            (
+                "arn:aws:sts::111111111111:assumed-role/AWSReservedSSO_Sec_0f/dana.d@example.com",
+                "dana-d",
+                "dana.d@example.com",
+            ),
+            (
+                "arn:aws:iam::111111111111:user/ops/dana",
+                "dana",
+                "dana@111111111111.aws",
+            ),
+            (
+                "arn:aws:iam::111111111111:root",
+                "root",
+                "root@111111111111.aws",
+            ),
+        ] {
+            let person = person_of(arn).unwrap();
+            assert_eq!((person.id.as_str(), person.email.as_str()), (id, email));
+        }
+        assert_eq!(person_of("the simulated Identity Center"), None);
     }
 }

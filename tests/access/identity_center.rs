@@ -227,7 +227,7 @@ async fn a_call_that_hangs_is_given_up() {
     assert_eq!(given_up.kind, AccessErrorKind::NoAnswer);
 }
 
-/// What jit calls is what its policy allows, no more and no less.
+/// E15: what jit calls is what its policy allows, no more and no less.
 #[tokio::test]
 async fn the_iam_policy_allows_exactly_what_is_called() {
     let real = open().await;

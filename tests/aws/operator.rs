@@ -105,11 +105,13 @@ async fn glass_is_broken_with_no_server() {
     assert_eq!(asked["details"]["reason"], "incident 7");
     let arn = "arn:aws:sts::111111111111:assumed-role/Ops/dana";
     assert_eq!(asked["details"]["break_glass"], arn);
-    // Once more: it is over, and AWS agrees.
-    break_glass(folder.path(), &aws, &[&id])
+    // Once more: it is over, and AWS agrees. Whoever does not say who they are is who AWS
+    // says they are.
+    let nameless = ["break-glass", "revoke", &id, "--reason", "once more"];
+    run(folder.path(), &aws, &nameless)
         .await
         .exits(0)
-        .tells(&["REVOKED"]);
+        .tells(&["REVOKED", "dana@111111111111.aws"]);
     run(folder.path(), &aws, &["audit", "verify"])
         .await
         .exits(0);

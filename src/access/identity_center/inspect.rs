@@ -61,6 +61,10 @@ impl IdentityCenter {
         };
         let listed = match self.assignments.list_instances().send().await {
             Ok(listed) => listed,
+            Err(error) if error.as_service_error().is_none() => {
+                let error = refused(&error);
+                return (bad("AWS", format!("{error}; region: {region}")), None);
+            }
             Err(error) => {
                 let error = refused(&error);
                 let finding = match error.kind {
