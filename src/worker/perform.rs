@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Tenure;
 use crate::access::{
-    AccessError, AccessErrorKind, CALL_PATIENCE, Call, Deletion, Ended, Operation, Paced, Progress,
+    AccessError, AccessErrorKind, CALL_PATIENCE, Call, Deletion, Ended, Paced, Progress,
 };
 use crate::domain::{
     HoldingKey, Lane, Outcome, Presence, Request, RequestId, State, Text, Trouble, Work,
@@ -148,20 +148,28 @@ impl Hand<'_> {
         let room = self.access.room_to_remove(self.lane, &key.account_id).await;
         let may = || -> Call<'_, ()> { Box::pin(async { self.still_held() }) };
         let deletion = self.access.delete(self.lane, key, &may).await?;
-        let ended = match &deletion {
-            Deletion::NothingThere => Ended::Well,
-            Deletion::Started(operation) => self.access.wait_for(self.lane, operation).await?,
+        let Deletion::Started(operation) = deletion else {
+            drop(room);
+            return Ok(match self.look(key).await? {
+                Outcome::StillThere => Outcome::Failed(haunted()),
+                outcome => outcome,
+            });
         };
+        let mut ended = self.access.wait_for(self.lane, &operation).await?;
         drop(room);
-        if let Ended::Badly { why } = ended {
-            return Ok(Outcome::Failed(refused(&why)));
-        }
-        match (self.look(key).await?, deletion) {
-            (Outcome::StillThere, Deletion::Started(operation)) => {
-                Ok(Outcome::Failed(self.why_still_there(&operation).await?))
+        loop {
+            if let Ended::Badly { why } = ended {
+                return Ok(Outcome::Failed(refused(&why)));
             }
-            (Outcome::StillThere, Deletion::NothingThere) => Ok(Outcome::Failed(haunted())),
-            (outcome, _) => Ok(outcome),
+            if self.look(key).await? == Outcome::Gone {
+                return Ok(Outcome::Gone);
+            }
+            ended = match self.access.poll(self.lane, &operation).await? {
+                Progress::Failed { why } => Ended::Badly { why },
+                Progress::Succeeded => return Ok(Outcome::Failed(haunted())),
+                // It was not listed any more, or not yet, and is not over.
+                Progress::InProgress => self.access.wait_for(self.lane, &operation).await?,
+            };
         }
     }
 
@@ -169,13 +177,6 @@ impl Hand<'_> {
         Ok(match self.access.look(self.lane, key).await? {
             Presence::Absent => Outcome::Gone,
             Presence::Present => Outcome::StillThere,
-        })
-    }
-
-    async fn why_still_there(&self, operation: &Operation) -> Done<Trouble> {
-        Ok(match self.access.poll(self.lane, operation).await? {
-            Progress::Failed { why } => refused(&why),
-            Progress::InProgress | Progress::Succeeded => haunted(),
         })
     }
 
