@@ -32,17 +32,7 @@ async fn what_fell_due_while_it_was_down_is_done_on_start() {
     let (jit, caller) = Setup::default().bound().await;
     let id = caller.granted().await;
     let folder = jit.kill();
-    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
-    // As if the hour had passed: the duty and the end lie in the past.
-    let doc: String = db
-        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
-        .unwrap();
-    let mut record: serde_json::Value = serde_json::from_str(&doc).unwrap();
-    record["granted"]["until"] = record["granted"]["from"].clone();
-    record["due_at"] = record["granted"]["from"].clone();
-    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1, written_end_at = 1";
-    db.execute(sql, [record.to_string()]).unwrap();
-    drop(db);
+    crate::common::let_grants_end(folder.path());
     let jit = Jit::start_in(folder);
     jit.caller().until(&id, "EXPIRED").await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
-use crate::common::{ACCOUNT, Jit, Setup};
+use crate::common::{ACCOUNT, Jit, Setup, let_grants_end};
 
 /// The standing check, the create, the removal, and a last look: P6.
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +130,49 @@ async fn what_waits_for_its_turn_can_be_called_off() {
         .filter(|one| one.action == "CreateAccountAssignment");
     assert!(creates.all(|one| one.account != "000000000011"));
     drop(jit);
+}
+
+/// Ends that come together are asked about together; one of them fails, and says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_together_is_asked_about_together() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(8).await;
+    let mut ids = Vec::new();
+    for number in 1..=8 {
+        let account = format!("{number:012}");
+        let id = caller.request_with(json!({"account_id": account})).await;
+        caller.approve(&id).await.is(200);
+        ids.push(id);
+    }
+    for id in &ids {
+        caller.until(id, "GRANTED").await;
+    }
+    let folder = jit.kill();
+    let_grants_end(folder.path());
+    let before = aws.heard().len();
+    let aws = aws.with_latency(Duration::from_secs(2));
+    aws.once("DeleteAccountAssignment", Fault::Fails("Internal failure"));
+    let jit = Jit::start_with(folder, &aws.environment());
+    let caller = jit.caller();
+    let mut failed = Vec::new();
+    for id in &ids {
+        caller.until(id, "EXPIRED").await;
+        let events = caller.audit(id).await;
+        let failing = events
+            .into_iter()
+            .filter(|one| one["event_type"] == "REMOVAL_FAILING");
+        failed.extend(failing.map(|event| event["details"]["error"].clone()));
+    }
+    assert_eq!(failed, ["Internal failure"]);
+    assert!(aws.assignments().is_empty());
+    let actions = aws.actions().split_off(before);
+    let asked = |word: &str| actions.iter().filter(|one| one.contains(word)).count();
+    assert!(
+        asked("ListAccountAssignmentDeletionStatus") >= 1,
+        "{actions:?}"
+    );
+    let alone = asked("DescribeAccountAssignmentDeletionStatus");
+    assert!(alone < 24, "eight that take two seconds: {actions:?}");
 }
 
 /// P6: the same name for another set says nothing about the access that was given.

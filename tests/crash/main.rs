@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Caller, Channel, Heard, Jit, Setup, nonce, wanted};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Each life is killed this often, so that a restart is killed as well.
 const KILLS: u32 = 3;
@@ -92,19 +92,6 @@ async fn end_by_revoke(caller: Caller, id: String) {
     caller.until(&id, "REVOKED").await;
 }
 
-/// As if the hour had passed.
-fn let_it_end(folder: &Path) {
-    let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
-    let doc: String = db
-        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
-        .unwrap();
-    let mut record: Value = serde_json::from_str(&doc).unwrap();
-    record["granted"]["until"] = record["granted"]["from"].clone();
-    record["due_at"] = record["granted"]["from"].clone();
-    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1, written_end_at = 1";
-    assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
-}
-
 fn assignments(folder: &Path) -> i64 {
     let db = rusqlite::Connection::open(folder.join("jit.db.sandbox")).unwrap();
     let count = "SELECT count(*) FROM assignments";
@@ -181,7 +168,7 @@ async fn a_grant_that_expires_survives_kill_9_anywhere() {
         let mut phoenix = Phoenix::rise(&channel);
         phoenix.caller().bind().await;
         let id = life_until_granted(phoenix.caller(), nonce()).await;
-        phoenix.burn_and(let_it_end);
+        phoenix.burn_and(common::let_grants_end);
         let expired = |caller: Caller| {
             let id = id.clone();
             async move { drop(caller.until(&id, "EXPIRED").await) }
