@@ -17,8 +17,9 @@ use jit::access::{
 };
 use jit::clock::Clock;
 use jit::domain::{
-    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EventKind, HoldingKey,
-    Millis, Minutes, PermissionSet, RequestId, Status, Text, Timestamp, UserId,
+    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EndSessions, EventKind,
+    HoldingKey, Millis, Minutes, PermissionSet, Policy, RequestId, Sessions, Status, Text,
+    Timestamp, UserId,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
@@ -71,6 +72,8 @@ struct Told {
     ghosts: Mutex<Vec<HoldingKey>>,
     creates: AtomicU32,
     policy: Mutex<Option<String>>,
+    /// How long it takes to read the policy.
+    slow_policy: AtomicI64,
 }
 
 #[async_trait]
@@ -117,6 +120,8 @@ impl Access for Told {
     }
 
     async fn inline_policy(&self, _: &PermissionSet) -> Result<Option<String>, AccessError> {
+        let slow = self.slow_policy.swap(0, Ordering::SeqCst);
+        self.hands.pass(Millis(slow));
         Ok(self.policy.lock().unwrap().clone())
     }
 
@@ -165,6 +170,10 @@ struct Scene {
 
 impl Scene {
     async fn open() -> Self {
+        Self::with(policy()).await
+    }
+
+    async fn with(policy: Policy) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
         let hands = Hands::default();
@@ -175,7 +184,7 @@ impl Scene {
         let store: Arc<dyn Store> = Arc::new(store);
         let clock: Arc<dyn Clock> = Arc::new(hands.clone());
         let paced = Paced::new(aws.clone(), Limits::None, clock.clone());
-        let service = Arc::new(Service::new(store, clock, policy(), Announce::ToNobody));
+        let service = Arc::new(Service::new(store, clock, policy, Announce::ToNobody));
         let worker = Worker::new(service.clone(), Arc::new(paced));
         Self {
             _folder: folder,
@@ -295,6 +304,40 @@ async fn a_grant_ends_on_time_and_not_before() {
     scene.hands.pass(Millis(1));
     assert_eq!(scene.step().await, Stepped::Worked(id));
     assert_eq!(scene.status(id).await, Status::Expired);
+}
+
+/// A policy that took too long to read may be another's by now: it is not put back.
+#[tokio::test]
+async fn a_policy_is_put_back_only_while_nobody_else_may_have_it() {
+    let scene = Scene::with(Policy {
+        end_sessions: EndSessions::PermissionSet,
+        ..policy()
+    })
+    .await;
+    let id = scene.approved().await;
+    scene.step().await;
+    let request = scene.service.request(id).await.unwrap();
+    let bobs = HoldingKey {
+        user: "bob".parse().unwrap(),
+        ..request.holding_key().unwrap()
+    };
+    scene.aws.present.lock().unwrap().insert(bobs);
+    scene.ask(id, Ask::Revoke { reason: None }).await;
+    scene.step().await;
+    scene.aws.slow_policy.store(25_000, Ordering::SeqCst);
+    scene.step().await;
+    assert_eq!(*scene.aws.policy.lock().unwrap(), None);
+    scene.hands.pass(Millis::minutes(1));
+    scene.step().await;
+    assert!(
+        scene.aws.policy.lock().unwrap().is_some(),
+        "the next try was alone in time"
+    );
+    let sessions = scene.service.request(id).await.unwrap().sessions;
+    assert!(
+        matches!(sessions, Some(Sessions::Denied { .. })),
+        "{sessions:?}"
+    );
 }
 
 /// Whatever has waited longer: what somebody revokes goes first, then what expires, and

@@ -235,6 +235,7 @@ async fn the_iam_policy_allows_exactly_what_is_called() {
     let key = key(center, 1, "admin").await;
     let place = Place::of(&key);
     center.inspect(EndSessions::PermissionSet).await;
+    center.caller().await.unwrap();
     let making = center.create(&key).await.unwrap();
     real.let_time_pass();
     center.poll(&making).await.unwrap();

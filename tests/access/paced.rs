@@ -405,6 +405,16 @@ async fn many_are_asked_about_together_and_one_alone() {
     let (lists, polls) = (scene.heard_of("list").len(), scene.heard_of("poll").len());
     assert!(lists <= 6 && polls <= 8, "{:?}", scene.heard());
 
+    // Who revokes asks alone, and hears it at once.
+    let busy = Scene::open(20);
+    let removals = all((1..=6).map(|number| busy.remove(Lane::Remove, key(number, "u-1"))));
+    let revoke = busy.remove(Lane::Revoke, key(7, "u-1"));
+    let (_, ended) = tokio::join!(removals, revoke);
+    assert_eq!(ended, Ended::Well);
+    let begun = busy.heard_of(&format!("delete {}", account(7)))[0];
+    let asked = busy.heard_of("poll")[0] - begun;
+    assert!(asked < Duration::from_millis(400), "{asked:?}");
+
     let alone = Scene::open(20);
     assert_eq!(alone.remove(Lane::Remove, key(1, "u-1")).await, Ended::Well);
     assert_eq!(alone.heard_of("list").len(), 0);

@@ -75,6 +75,10 @@ async fn failures_and_lies_are_survived() {
             assert!(aws.assignments().is_empty(), "{fault:?} at {action}");
         }
     }
+    // P6: what AWS says is one thing, what it shows is another.
+    aws.once("DeleteAccountAssignment", Fault::Pretends);
+    lives(&caller).await;
+    assert!(aws.assignments().is_empty(), "REVOKED was said");
 }
 
 /// P1, P6: with everything going wrong at once, all that is given is taken away.

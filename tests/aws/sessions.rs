@@ -1,5 +1,7 @@
 //! Credentials that outlive the access they were fetched with.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::common::aws::{ADMIN, Aws};
@@ -80,16 +82,24 @@ async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
     assert_eq!(aws.policy(ADMIN), None);
 }
 
-/// Many at once, in one policy: none is lost, and all are gone in the end.
+/// Many at once in one policy, each in an account of its own: none is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_ends_share_one_policy() {
     let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
-    aws.assign(ACCOUNT, ADMIN, "bob@example.com");
-    let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
+    // Long enough for everybody to read the same, if nobody saw to it that they do not.
+    aws.slow(
+        "GetInlinePolicyForPermissionSet",
+        Duration::from_millis(100),
+    );
+    let (_jit, caller) = Setup::with_aws(&aws, ON).start_with_accounts(4).await;
     let mut ids = Vec::new();
-    for number in 0..4 {
-        ids.push(caller.approved_for(&aws, &format!("user{number}")).await);
+    for number in 1..=4 {
+        let account = format!("{number:012}");
+        aws.assign(&account, ADMIN, "bob@example.com");
+        let id = caller.request_with(json!({"account_id": account})).await;
+        caller.approve(&id).await.is(200);
+        ids.push(id);
     }
     for id in &ids {
         caller.until(id, "GRANTED").await;
@@ -104,10 +114,8 @@ async fn many_ends_share_one_policy() {
     }
     let policy = aws.policy(ADMIN).unwrap();
     for id in &ids {
-        assert!(
-            policy.contains(&id.replace('-', "")),
-            "{id} is not in {policy}"
-        );
+        let ours = id.replace('-', "");
+        assert!(policy.contains(&ours), "{id} is not in {policy}");
     }
 }
 
@@ -138,6 +146,10 @@ async fn it_is_off_unless_it_is_asked_for() {
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
+    // Whatever was due after that end has been done by the next one.
+    let next = caller.granted().await;
+    caller.revoke(&next).await.is(200);
+    assert_eq!(caller.kinds(&id).await.last().unwrap(), "REVOKED");
     let touched = ["InlinePolicy", "Provision", "DescribePermissionSet"];
     let actions = aws.actions();
     let touches = |action: &String| touched.iter().any(|word| action.contains(word));

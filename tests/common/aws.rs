@@ -50,6 +50,8 @@ pub enum Fault {
     Fails(&'static str),
     /// Accepted, done, and said to be FAILED.
     Lies,
+    /// Accepted, not done, and said to have SUCCEEDED.
+    Pretends,
 }
 
 /// How often each fault comes by chance.
@@ -104,6 +106,7 @@ struct Inner {
     filled: Instant,
     one_at_a_time_in_an_account: bool,
     page: usize,
+    slow: Option<(&'static str, Duration)>,
 }
 
 #[derive(Clone)]
@@ -159,6 +162,7 @@ impl Aws {
             filled: now,
             one_at_a_time_in_an_account: false,
             page: PAGE,
+            slow: None,
         };
         let aws = Self {
             url,
@@ -237,6 +241,11 @@ impl Aws {
     /// Lists in pages as long as AWS's own.
     pub fn in_long_pages(&self) {
         self.inner().page = 100;
+    }
+
+    /// Calls of this action are answered after so long.
+    pub fn slow(&self, action: &'static str, pause: Duration) {
+        self.inner().slow = Some((action, pause));
     }
 
     /// The call of this number is the last that is heard until `go_on`.
@@ -388,6 +397,10 @@ impl Aws {
             return Err(Hangup);
         }
         let answer = self.inner().carry_out(&action, &input, fault.as_ref());
+        let slow = self.inner().slow.filter(|(slow, _)| *slow == action);
+        if let Some((_, pause)) = slow {
+            tokio::time::sleep(pause).await;
+        }
         if stop == Some(Moment::After) {
             return self.never(stop).await;
         }
@@ -643,7 +656,11 @@ impl Inner {
             kind,
             about,
             ready: self.now() + self.latency,
-            effect: failure.is_none() || fault == Some(&Fault::Lies),
+            effect: match fault {
+                Some(Fault::Lies) => true,
+                Some(Fault::Pretends) => false,
+                _ => failure.is_none(),
+            },
             failure,
             over: false,
         };

@@ -55,9 +55,8 @@ impl IdentityCenter {
     async fn inspect_instance(&self) -> (Finding, Option<AccountId>) {
         let key = "identity_center.instance_arn";
         let (arn, store) = (&self.options.instance_arn, &self.options.identity_store_id);
-        let region = match self.region.as_deref() {
-            Some(region) => region,
-            None => return (bad("AWS region", "is not set: AWS_REGION=…"), None),
+        let Some(region) = self.region.as_deref() else {
+            return (bad("AWS region", "is not set: AWS_REGION=…"), None);
         };
         let listed = match self.assignments.list_instances().send().await {
             Ok(listed) => listed,

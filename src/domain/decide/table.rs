@@ -357,6 +357,17 @@ fn a_removal_is_never_given_up() {
     );
 }
 
+/// Whatever else becomes of the request meanwhile.
+#[test]
+fn a_deny_stands_for_as_long_as_it_was_said() {
+    let until = later() + Millis::hours(1);
+    let mut doubted = record("Doubted");
+    doubted.request.sessions = Some(Sessions::Denied { until });
+    let settled = decide(doubted, &policy(), finished(Outcome::Gone), later()).unwrap();
+    assert!(settled.request.state.is_settled());
+    assert_eq!(settled.request.due_at, Some(until));
+}
+
 #[test]
 fn what_a_request_must_have() {
     let refused = |change: fn(&mut Draft)| {
