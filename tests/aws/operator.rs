@@ -314,6 +314,13 @@ async fn a_bad_configuration_is_named_before_it_hurts() {
         aws.once(action, Fault::Denied);
         check(good.clone()).await.exits(1).tells(&["AccessDenied"]);
     }
+    // Ending sessions needs more, which is said, and tried.
+    let ending = good.clone() + "\n[revocation]\nend_sessions = \"permission-set\"\n";
+    let told = check(ending.clone()).await.exits(0);
+    told.tells(&["EndSessions", "infra/iam-policy.json"]);
+    aws.once("GetInlinePolicyForPermissionSet", Fault::Denied);
+    let refused = check(ending).await.exits(1);
+    refused.tells(&["revocation.end_sessions", "AccessDenied"]);
     std::fs::write(&file, &good).unwrap();
     let nobody = |region: &str| {
         let mut command = common::binary();
