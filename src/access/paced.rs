@@ -2,13 +2,15 @@
 //! only asked to be tried again is tried again for a little while, and what many want
 //! to know is asked once.
 
+mod policies;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::quota::{Limits, Quota, Room, Step, Turn};
+use super::quota::{Limits, Quota, Room, Turn};
 use super::together::{Answer, Moment, Together};
 use super::{
     Access, AccessError, AccessErrorKind, Assignee, Assignees, Deletion, Operation, OperationKind,
@@ -93,10 +95,7 @@ impl Paced {
 
     /// A name that is one person's user name and another's address is nobody's.
     pub async fn look_up_user(&self, lane: Lane, email: &Email) -> Result<UserId, AccessError> {
-        let turn = Turn {
-            lane,
-            step: Step::Look,
-        };
+        let turn = Turn::look(lane);
         let ask = |by| self.patiently(turn, move || self.access.find_user(email, by));
         let by_name = ask(UserAttribute::UserName).await?;
         let by_email = ask(UserAttribute::Email).await?;
@@ -127,10 +126,7 @@ impl Paced {
         lane: Lane,
         place: &Place,
     ) -> Result<Arc<Assignees>, AccessError> {
-        let turn = Turn {
-            lane,
-            step: Step::Look,
-        };
+        let turn = Turn::look(lane);
         let asked = self.looks.moment();
         let page = |after: Option<String>| -> Call<'_, Page<Assignee>> {
             Box::pin(async move { self.access.assigned(place, after.as_deref()).await })
@@ -157,17 +153,8 @@ impl Paced {
         key: &'c HoldingKey,
         check: &'c Check<'c>,
     ) -> Result<Operation, AccessError> {
-        let turn = Turn {
-            lane,
-            step: Step::Change,
-        };
-        let call = || -> Call<'c, Operation> {
-            Box::pin(async move {
-                check().await?;
-                self.access.create(key).await
-            })
-        };
-        self.patiently(turn, call).await
+        let call = || checked(check, self.access.create(key));
+        self.patiently(Turn::change(lane), call).await
     }
 
     /// Starts to remove an assignment, unless `check` says no once it is its turn.
@@ -177,17 +164,8 @@ impl Paced {
         key: &'c HoldingKey,
         check: &'c Check<'c>,
     ) -> Result<Deletion, AccessError> {
-        let turn = Turn {
-            lane,
-            step: Step::Change,
-        };
-        let call = || -> Call<'c, Deletion> {
-            Box::pin(async move {
-                check().await?;
-                self.access.delete(key).await
-            })
-        };
-        self.patiently(turn, call).await
+        let call = || checked(check, self.access.delete(key));
+        self.patiently(Turn::change(lane), call).await
     }
 
     /// Until the operation is over. While many are under way, nobody but who revokes asks
@@ -226,74 +204,8 @@ impl Paced {
     }
 
     pub async fn poll(&self, lane: Lane, operation: &Operation) -> Result<Progress, AccessError> {
-        let turn = Turn {
-            lane,
-            step: Step::Poll,
-        };
-        self.patiently(turn, || self.access.poll(operation)).await
-    }
-
-    pub async fn session_duration(
-        &self,
-        lane: Lane,
-        set: &PermissionSet,
-    ) -> Result<Millis, AccessError> {
-        let step = Step::Look;
-        let turn = Turn { lane, step };
-        self.patiently(turn, || self.access.session_duration(set))
-            .await
-    }
-
-    pub async fn inline_policy(
-        &self,
-        lane: Lane,
-        set: &PermissionSet,
-    ) -> Result<Option<String>, AccessError> {
-        let step = Step::Look;
-        let turn = Turn { lane, step };
-        self.patiently(turn, || self.access.inline_policy(set))
-            .await
-    }
-
-    /// Changes a set's policy, unless `check` says no once it is its turn.
-    pub async fn set_inline_policy<'c>(
-        &'c self,
-        lane: Lane,
-        set: &'c PermissionSet,
-        policy: Option<&'c str>,
-        check: &'c Check<'c>,
-    ) -> Result<(), AccessError> {
-        let step = Step::Change;
-        let call = || -> Call<'c, ()> {
-            Box::pin(async move {
-                check().await?;
-                self.access.set_inline_policy(set, policy).await
-            })
-        };
-        self.patiently(Turn { lane, step }, call).await
-    }
-
-    /// Brings a changed set into an account, and waits until it is there.
-    pub async fn provision(&self, lane: Lane, place: &Place) -> Result<Ended, AccessError> {
-        let [change, poll] = [Step::Change, Step::Poll].map(|step| Turn { lane, step });
-        let room = self.room_to_remove(lane, &place.account_id).await;
-        let begun = self.clock.now();
-        let under_way = self
-            .patiently(change, || self.access.provision(place))
-            .await?;
-        loop {
-            let now = self.clock.now();
-            let again = now + between_polls(now - begun);
-            self.clock.wait_until(again).await;
-            let asked = self.patiently(poll, || self.access.provisioned(&under_way));
-            let ended = match asked.await? {
-                Progress::InProgress => continue,
-                Progress::Succeeded => Ended::Well,
-                Progress::Failed { why } => Ended::Badly { why },
-            };
-            drop(room);
-            return Ok(ended);
-        }
+        let ask = || self.access.poll(operation);
+        self.patiently(Turn::poll(lane), ask).await
     }
 
     async fn is_under_way(
@@ -303,10 +215,7 @@ impl Paced {
         accepted: Moment,
     ) -> Result<bool, AccessError> {
         let kind = operation.kind;
-        let turn = Turn {
-            lane,
-            step: Step::Poll,
-        };
+        let turn = Turn::poll(lane);
         let page = |after: Option<String>| -> Call<'_, Page<String>> {
             Box::pin(async move { self.access.under_way(kind, after.as_deref()).await })
         };
@@ -396,6 +305,14 @@ impl Paced {
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Email, (UserId, Timestamp)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The call, if the check still says yes.
+fn checked<'c, T: 'c>(check: &'c Check<'c>, call: Call<'c, T>) -> Call<'c, T> {
+    Box::pin(async move {
+        check().await?;
+        call.await
+    })
 }
 
 /// One of the operations that are under way now.

@@ -32,14 +32,31 @@ pub enum Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn {
     pub lane: Lane,
-    pub step: Step,
+    step: Step,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+enum Step {
     Poll,
     Change,
     Look,
+}
+
+impl Turn {
+    pub fn poll(lane: Lane) -> Self {
+        let step = Step::Poll;
+        Self { lane, step }
+    }
+
+    pub fn change(lane: Lane) -> Self {
+        let step = Step::Change;
+        Self { lane, step }
+    }
+
+    pub fn look(lane: Lane) -> Self {
+        let step = Step::Look;
+        Self { lane, step }
+    }
 }
 
 pub struct Quota(Option<Kept>);

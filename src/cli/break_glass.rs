@@ -113,7 +113,16 @@ impl Glass<'_> {
         } else {
             self.hands.service.handle(id, broken).await.map(drop)
         };
-        said.map_err(|error| Failure::Failed(format!("{id}: {error}")))
+        match said {
+            // Somebody else was first, and it has come to its end.
+            Err(ServiceError::Refused(_)) if self.is_over(id).await? => Ok(()),
+            said => said.map_err(|error| Failure::Failed(format!("{id}: {error}"))),
+        }
+    }
+
+    async fn is_over(&self, id: RequestId) -> Result<bool, Failure> {
+        let now = self.hands.service.request(id).await.map_err(failed)?;
+        Ok(now.state.is_settled())
     }
 
     /// It is over; if AWS shows otherwise, that is put right.

@@ -1,0 +1,57 @@
+//! A permission set's own policy, at the same pace.
+
+use super::{Check, Ended, Paced, between_polls, checked};
+use crate::access::quota::Turn;
+use crate::access::{AccessError, Place, Progress};
+use crate::domain::{Lane, Millis, PermissionSet};
+
+impl Paced {
+    pub async fn session_duration(
+        &self,
+        lane: Lane,
+        set: &PermissionSet,
+    ) -> Result<Millis, AccessError> {
+        let ask = || self.access.session_duration(set);
+        self.patiently(Turn::look(lane), ask).await
+    }
+
+    pub async fn inline_policy(
+        &self,
+        lane: Lane,
+        set: &PermissionSet,
+    ) -> Result<Option<String>, AccessError> {
+        let ask = || self.access.inline_policy(set);
+        self.patiently(Turn::look(lane), ask).await
+    }
+
+    /// Changes a set's policy, unless `check` says no once it is its turn.
+    pub async fn set_inline_policy<'c>(
+        &'c self,
+        lane: Lane,
+        set: &'c PermissionSet,
+        policy: Option<&'c str>,
+        check: &'c Check<'c>,
+    ) -> Result<(), AccessError> {
+        let call = || checked(check, self.access.set_inline_policy(set, policy));
+        self.patiently(Turn::change(lane), call).await
+    }
+
+    /// Brings a changed set into an account, and waits until it is there.
+    pub async fn provision(&self, lane: Lane, place: &Place) -> Result<Ended, AccessError> {
+        let _room = self.room_to_remove(lane, &place.account_id).await;
+        let begun = self.clock.now();
+        let call = || self.access.provision(place);
+        let under_way = self.patiently(Turn::change(lane), call).await?;
+        loop {
+            let now = self.clock.now();
+            let again = now + between_polls(now - begun);
+            self.clock.wait_until(again).await;
+            let ask = || self.access.provisioned(&under_way);
+            match self.patiently(Turn::poll(lane), ask).await? {
+                Progress::InProgress => {}
+                Progress::Succeeded => return Ok(Ended::Well),
+                Progress::Failed { why } => return Ok(Ended::Badly { why }),
+            }
+        }
+    }
+}
