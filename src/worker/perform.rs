@@ -107,16 +107,10 @@ impl Hand<'_> {
     async fn create(&self, key: &HoldingKey) -> Done {
         let sent = AtomicBool::new(false);
         let created = self.carried_through(key, &sent);
-        let called_off = async {
-            self.service.until_revoked(self.id).await;
-            if sent.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-        };
         let done = tokio::select! {
             biased;
             done = created => done,
-            () = called_off => Ok(Outcome::Interrupted),
+            () = self.hurried(&sent) => Ok(Outcome::Interrupted),
         };
         match done {
             Err(_) if !sent.load(Ordering::SeqCst) => Ok(Outcome::Interrupted),
@@ -143,10 +137,36 @@ impl Hand<'_> {
         }
     }
 
-    /// Gone is what AWS shows afterwards, not what it was asked to do.
+    /// Gone is what AWS shows afterwards, not what it was asked to do. What waits for its
+    /// turn when somebody asks for it is taken up anew, ahead of the others.
     async fn remove(&self, key: &HoldingKey) -> Done {
+        let sent = AtomicBool::new(false);
+        tokio::select! {
+            biased;
+            done = self.removed(key, &sent) => done,
+            () = self.hurried(&sent) => Ok(Outcome::Interrupted),
+        }
+    }
+
+    /// Returns if somebody revokes it before AWS was asked for anything.
+    async fn hurried(&self, sent: &AtomicBool) {
+        if self.lane != Lane::Revoke {
+            self.service.until_revoked(self.id).await;
+        }
+        if self.lane == Lane::Revoke || sent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn removed(&self, key: &HoldingKey, sent: &AtomicBool) -> Done {
         let room = self.access.room_to_remove(self.lane, &key.account_id).await;
-        let may = || -> Call<'_, ()> { Box::pin(async { self.still_held() }) };
+        let may = || -> Call<'_, ()> {
+            Box::pin(async {
+                self.still_held()?;
+                sent.store(true, Ordering::SeqCst);
+                Ok(())
+            })
+        };
         let deletion = self.access.delete(self.lane, key, &may).await?;
         let Deletion::Started(operation) = deletion else {
             drop(room);
@@ -173,8 +193,15 @@ impl Hand<'_> {
         }
     }
 
+    /// Ahead of the others from the moment that somebody revokes it.
     async fn look(&self, key: &HoldingKey) -> Done {
-        Ok(match self.access.look(self.lane, key).await? {
+        let nothing_sent = AtomicBool::new(false);
+        let seen = tokio::select! {
+            biased;
+            seen = self.access.look(self.lane, key) => seen,
+            () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
+        };
+        Ok(match seen? {
             Presence::Absent => Outcome::Gone,
             Presence::Present => Outcome::StillThere,
         })

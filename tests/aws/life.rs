@@ -175,6 +175,49 @@ async fn what_ends_together_is_asked_about_together() {
     assert!(alone < 24, "eight that take two seconds: {actions:?}");
 }
 
+/// An end that came by itself waits its turn among many; somebody who asks does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ending_already_can_be_hurried() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(12).await;
+    let mut ids = Vec::new();
+    for number in 1..=12 {
+        let account = format!("{number:012}");
+        let id = caller.request_with(json!({"account_id": account})).await;
+        caller.approve(&id).await.is(200);
+        ids.push(id);
+    }
+    for id in &ids {
+        caller.until(id, "GRANTED").await;
+    }
+    let folder = jit.kill();
+    let_grants_end(folder.path());
+    let before = aws.heard().len();
+    let mut slowly = aws.environment();
+    slowly.push(("JIT_IDENTITY_CENTER__CALLS_PER_SECOND", "1".into()));
+    let jit = Jit::start_with(folder, &slowly);
+    let caller = jit.caller();
+    let last = ids.last().unwrap();
+    caller.until_told(last, "EXPIRY_STARTED").await;
+    let revoked = caller.revoke(last).await;
+    assert!([200, 202].contains(&revoked.status), "{revoked:?}");
+    caller.until(last, "REVOKED").await;
+    let deletes: Vec<String> = aws
+        .heard()
+        .split_off(before)
+        .into_iter()
+        .filter(|one| one.action == "DeleteAccountAssignment")
+        .map(|one| one.account)
+        .collect();
+    let at = deletes.iter().position(|account| account == "000000000012");
+    assert!(at.unwrap() <= 3, "{deletes:?}");
+    let kinds = caller.kinds(last).await;
+    assert_eq!(
+        kinds[4..],
+        ["EXPIRY_STARTED", "REVOKE_REQUESTED", "REVOKED"]
+    );
+}
+
 /// P6: the same name for another set says nothing about the access that was given.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_that_changed_its_name_is_not_taken_for_another() {

@@ -108,7 +108,7 @@ pub(super) fn broken_glass(
     ]);
     match step.request.state {
         State::Removing {
-            ending: Ending::Failed { .. },
+            ending: Ending::Failed { .. } | Ending::Expired,
         } => take_away(step, by, reason, Ok(()), said),
         // Under way, and perhaps waiting for its next try: these hands are free now.
         State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
@@ -149,10 +149,11 @@ fn take_away(
             step.record(EventKind::RevokeRequested, Some(by), said);
             step.done(None)
         }
+        // An end that came by itself waits its turn; one that somebody asks for does not.
         State::Assigning
         | State::Granted
         | State::Removing {
-            ending: Ending::Failed { .. },
+            ending: Ending::Failed { .. } | Ending::Expired,
         } => {
             may?;
             step.end_others(Some(by), reason.as_ref());

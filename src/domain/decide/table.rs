@@ -23,7 +23,7 @@ Approved     409      409     409       Revoked  409       409       Revoked  40
 Assigning    409      409     409       Revoking 409       409       Revoking Revoking
 Granted      409      409     409       Revoking Extending 409       Revoking Revoking
 Extending    Granted  Granted 409       Revoking 409       409       Revoking Revoking
-Expiring     409      409     409       409      409       409       =        409
+Expiring     409      409     409       Revoking 409       409       Revoking 409
 Revoking     409      409     409       409      409       409       =        409
 RollingBack  409      409     409       Revoking 409       409       Revoking 409
 Checking     409      409     409       409      409       409       =        409
