@@ -19,7 +19,7 @@ use reqwest::Url;
 
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::SandboxOptions;
-use crate::domain::{PermissionSet, Policy, Timestamp};
+use crate::domain::{Policy, Timestamp};
 use crate::signature::Secret;
 
 #[derive(Clone, Debug)]
@@ -30,8 +30,6 @@ pub struct Config {
     pub keys: BTreeMap<String, Key>,
     pub log: Log,
     pub policy: Policy,
-    /// Name and ARN of what can be asked for.
-    pub permission_sets: BTreeMap<PermissionSet, String>,
     /// What this was read from: a change there is a change of configuration.
     pub files: Vec<PathBuf>,
     pub webhook: Option<Webhook>,

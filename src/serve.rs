@@ -66,13 +66,10 @@ pub async fn start(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path)?);
     let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
+    let announce = Announce::to(config.webhook.as_ref());
     let receiver = match config.webhook {
         Some(webhook) => Some(Arc::new(WebhookReceiver::new(webhook, clock.clone())?)),
         None => None,
-    };
-    let announce = match receiver {
-        Some(_) => Announce::ToWebhook,
-        None => Announce::ToNobody,
     };
     let service = Arc::new(Service::new(store, clock, config.policy, announce));
     let keyring = Arc::new(Keyring::new(config.keys));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, broadcast};
 
 use crate::clock::Clock;
+use crate::config::Webhook;
 use crate::domain::{
     self, Also, Command, Decision, Draft, Ending, Holding, HoldingKey, Millis, Outcome, Policy,
     Record, Refusal, Request, RequestId, State, Timestamp, Work,
@@ -41,6 +42,15 @@ pub struct Service {
 pub enum Announce {
     ToWebhook,
     ToNobody,
+}
+
+impl Announce {
+    pub fn to(webhook: Option<&Webhook>) -> Self {
+        match webhook {
+            Some(_) => Self::ToWebhook,
+            None => Self::ToNobody,
+        }
+    }
 }
 
 /// A key that makes a repeated call the same call.
@@ -205,11 +215,7 @@ impl Service {
             Command::Finished {
                 outcome: Outcome::Prepared { user, .. },
                 ..
-            } => Some(HoldingKey {
-                account_id: request.account_id.clone(),
-                permission_set: request.permission_set.clone(),
-                user: user.clone(),
-            }),
+            } => Some(request.holding_key_of(user.clone())),
             _ => request.holding_key(),
         };
         let holding = match key {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::domain::{Email, HoldingKey, Millis, PermissionSet, UserId};
 pub use inspect::{Finding, Verdict};
-use meaning::{is_absent, refused, unexpected};
+use meaning::{is_absent, unexpected};
 
 /// The most that AWS lists at once.
 const PAGE: i32 = 100;
@@ -208,7 +208,7 @@ impl IdentityCenter {
                 }
                 _ => Ok(None),
             },
-            Err(error) => Err(refused(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -222,8 +222,7 @@ impl IdentityCenter {
             .max_results(PAGE)
             .set_next_token(after.map(str::to_owned))
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         let mut items = Vec::new();
         for one in listed.account_assignments() {
             let id = one.principal_id();
@@ -249,8 +248,7 @@ impl IdentityCenter {
             .principal_type(PrincipalType::User)
             .principal_id(key.user.as_str())
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         begun(
             OperationKind::Create,
             created.account_assignment_creation_status,
@@ -276,7 +274,7 @@ impl IdentityCenter {
             )
             .map(Deletion::Started),
             Err(error) if is_absent(&error) => Ok(Deletion::NothingThere),
-            Err(error) => Err(refused(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -289,8 +287,7 @@ impl IdentityCenter {
                     .instance_arn(instance)
                     .account_assignment_creation_request_id(id)
                     .send()
-                    .await
-                    .map_err(|error| refused(&error))?
+                    .await?
                     .account_assignment_creation_status
             }
             OperationKind::Delete => {
@@ -299,8 +296,7 @@ impl IdentityCenter {
                     .instance_arn(instance)
                     .account_assignment_deletion_request_id(id)
                     .send()
-                    .await
-                    .map_err(|error| refused(&error))?
+                    .await?
                     .account_assignment_deletion_status
             }
         };
@@ -318,8 +314,7 @@ impl IdentityCenter {
             .instance_arn(&self.options.instance_arn)
             .permission_set_arn(self.arn(set)?)
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         let duration = described
             .permission_set
             .and_then(|set| set.session_duration);
@@ -335,8 +330,7 @@ impl IdentityCenter {
             .instance_arn(&self.options.instance_arn)
             .permission_set_arn(self.arn(set)?)
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         Ok(found.inline_policy.filter(|policy| !policy.is_empty()))
     }
 
@@ -347,8 +341,7 @@ impl IdentityCenter {
             .permission_set_arn(self.arn(set)?)
             .inline_policy(policy)
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         Ok(())
     }
 
@@ -358,8 +351,7 @@ impl IdentityCenter {
             .instance_arn(&self.options.instance_arn)
             .permission_set_arn(self.arn(set)?)
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         Ok(())
     }
 
@@ -372,8 +364,7 @@ impl IdentityCenter {
             .target_type(ProvisionTargetType::AwsAccount)
             .target_id(place.account_id.as_str())
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         let status = begun.permission_set_provisioning_status;
         let id = status.and_then(|status| status.request_id);
         id.map(Provisioning)
@@ -387,8 +378,7 @@ impl IdentityCenter {
             .instance_arn(&self.options.instance_arn)
             .provision_permission_set_request_id(&provisioning.0)
             .send()
-            .await
-            .map_err(|error| refused(&error))?;
+            .await?;
         let status = described.permission_set_provisioning_status;
         let status = status.ok_or_else(|| unexpected("a status without content"))?;
         progress(status.status(), status.failure_reason())
@@ -413,8 +403,7 @@ impl IdentityCenter {
                     .max_results(PAGE)
                     .set_next_token(after)
                     .send()
-                    .await
-                    .map_err(|error| refused(&error))?;
+                    .await?;
                 let statuses = listed.account_assignments_creation_status;
                 (statuses, listed.next_token)
             }
@@ -427,8 +416,7 @@ impl IdentityCenter {
                     .max_results(PAGE)
                     .set_next_token(after)
                     .send()
-                    .await
-                    .map_err(|error| refused(&error))?;
+                    .await?;
                 let statuses = listed.account_assignments_deletion_status;
                 (statuses, listed.next_token)
             }

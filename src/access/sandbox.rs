@@ -158,10 +158,10 @@ impl Sandbox {
             return Err(lost("the call was lost on its way"));
         }
         if inner.strikes(seed, inner.rates.throttle) {
-            return Err(AccessError {
-                kind: AccessErrorKind::Throttled,
-                why: "Rate exceeded".into(),
-            });
+            return Err(AccessError::new(
+                AccessErrorKind::Throttled,
+                "Rate exceeded",
+            ));
         }
         Ok(now)
     }
@@ -176,10 +176,10 @@ impl Sandbox {
         let now = self.arrive(inner)?;
         let busy = inner.state.in_progress(key).map_err(out_of_order)?;
         if busy || inner.strikes(self.options.seed, inner.rates.conflict) {
-            return Err(AccessError {
-                kind: AccessErrorKind::Conflict,
-                why: format!("another operation on {key} is in progress"),
-            });
+            return Err(AccessError::new(
+                AccessErrorKind::Conflict,
+                format!("another operation on {key} is in progress"),
+            ));
         }
         Ok((now, inner.presence(key)?))
     }
@@ -258,10 +258,10 @@ impl Access for Sandbox {
         let (now, _) = self.arrive_to_change(inner, key)?;
         let outstanding = inner.state.outstanding_creates().map_err(out_of_order)?;
         if outstanding >= MOST_OUTSTANDING_CREATES {
-            return Err(AccessError {
-                kind: AccessErrorKind::Throttled,
-                why: "too many creates are outstanding".into(),
-            });
+            return Err(AccessError::new(
+                AccessErrorKind::Throttled,
+                "too many creates are outstanding",
+            ));
         }
         self.begin(inner, OperationKind::Create, key, now, Fate::Succeeds)
     }
@@ -285,10 +285,10 @@ impl Access for Sandbox {
         let inner = &mut *self.inner();
         self.arrive(inner)?;
         match inner.state.outcome(operation).map_err(out_of_order)? {
-            None => Err(AccessError {
-                kind: AccessErrorKind::Invalid,
-                why: format!("there is no operation {}", operation.id),
-            }),
+            None => Err(AccessError::new(
+                AccessErrorKind::Invalid,
+                format!("there is no operation {}", operation.id),
+            )),
             Some(state::Outcome::InProgress) => Ok(Progress::InProgress),
             Some(state::Outcome::Succeeded) => Ok(Progress::Succeeded),
             Some(state::Outcome::Failed(why)) => Ok(progress_of_failure(operation.kind, why)),
@@ -393,15 +393,12 @@ fn numbered_user_id(email: &Email, number: usize) -> UserId {
 }
 
 fn lost(why: &str) -> AccessError {
-    AccessError {
-        kind: AccessErrorKind::NoAnswer,
-        why: why.into(),
-    }
+    AccessError::new(AccessErrorKind::NoAnswer, why)
 }
 
 fn out_of_order(why: impl std::fmt::Display) -> AccessError {
-    AccessError {
-        kind: AccessErrorKind::NoAnswer,
-        why: format!("the simulated Identity Center is out of order: {why}"),
-    }
+    AccessError::new(
+        AccessErrorKind::NoAnswer,
+        format!("the simulated Identity Center is out of order: {why}"),
+    )
 }

@@ -10,10 +10,10 @@ use tokio_util::task::TaskTracker;
 
 use super::arguments::BreakGlass;
 use super::hands::Hands;
-use super::output::table;
+use super::requests::page;
 use super::serve::failed;
 use super::{Context, Failure};
-use crate::domain::{Command, Lane, Person, Presence, Request, RequestId, State, Status, Text};
+use crate::domain::{Command, Lane, Person, Request, RequestId, State, Status, Text};
 use crate::http::wire::RequestObject;
 use crate::service::ServiceError;
 use crate::store::Filter;
@@ -133,9 +133,7 @@ impl Glass<'_> {
         let Some(key) = request.holding_key() else {
             return Ok(Ok(()));
         };
-        let looked = self.hands.access.look(Lane::Revoke, &key).await;
-        let held = self.hands.service.holding(key).await.map_err(failed)?;
-        if looked.map_err(failed)? == Presence::Absent || !held.holders.is_empty() {
+        if !self.hands.stands_unheld(Lane::Revoke, &key).await? {
             return Ok(Ok(()));
         }
         let by = Some(self.by.clone());
@@ -184,21 +182,8 @@ fn confirm(count: usize) -> Result<(), Failure> {
 }
 
 fn listed(requests: &[Request]) -> String {
-    let rows: Vec<Vec<String>> = requests
-        .iter()
-        .map(|request| {
-            vec![
-                request.id.to_string(),
-                request.status().to_string(),
-                request.account_id.to_string(),
-                request.permission_set.to_string(),
-                request.requester.email.to_string(),
-                format!("ends {}", request.end_time()),
-            ]
-        })
-        .collect();
-    let head = ["REQUEST", "STATUS", "ACCOUNT", "SET", "REQUESTER", "WHEN"];
-    table(&head, &rows)
+    let items: Vec<RequestObject> = requests.iter().map(RequestObject::from).collect();
+    page(&json!({"items": items}))
 }
 
 /// What came of each; done is only what AWS shows to be gone.

@@ -14,6 +14,7 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
     let config = context.config()?;
     config.check_supported()?;
     let sets: Vec<&str> = config
+        .policy
         .permission_sets
         .keys()
         .map(PermissionSet::as_str)

@@ -7,7 +7,7 @@ use super::{Context, Failure};
 use crate::access::{AccessErrorKind, Paced};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityCenter};
-use crate::domain::{Person, Request, Text};
+use crate::domain::{HoldingKey, Lane, Person, Presence, Request, Text};
 use crate::serve;
 use crate::service::{Announce, Service};
 use crate::store::sqlite::SqliteStore;
@@ -46,10 +46,7 @@ impl Hands {
         let (which, sandbox) = (config.identity_center.clone(), config.sandbox.clone());
         let access = serve::identity_center(which, sandbox, &clock).await;
         let access = Arc::new(access.map_err(failed)?);
-        let announce = match config.webhook {
-            Some(_) => Announce::ToWebhook,
-            None => Announce::ToNobody,
-        };
+        let announce = Announce::to(config.webhook.as_ref());
         let service = Service::new(store, clock, config.policy.clone(), announce);
         let service = Arc::new(service);
         Ok(Self {
@@ -89,6 +86,13 @@ impl Hands {
             let why = format!("{credentials:?} names nobody: say who acts with --as EMAIL");
             Failure::Usage(why)
         })
+    }
+
+    /// Whether AWS has it and nobody here holds it.
+    pub async fn stands_unheld(&self, lane: Lane, key: &HoldingKey) -> Result<bool, Failure> {
+        let seen = self.access.look(lane, key).await.map_err(failed)?;
+        let held = self.service.holding(key.clone()).await.map_err(failed)?;
+        Ok(seen == Presence::Present && held.holders.is_empty())
     }
 
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {

@@ -83,7 +83,7 @@ async fn places(hands: &Hands, live: &Live) -> Result<Vec<Place>, Failure> {
         after = Some(last.account_id.clone());
         accounts.extend(page.into_iter().map(|binding| binding.account_id));
     }
-    let sets = hands.config.permission_sets.keys();
+    let sets = hands.config.policy.permission_sets.keys();
     let everywhere = accounts.iter().flat_map(|account| {
         sets.clone().map(|set| Place {
             account_id: account.clone(),
@@ -137,9 +137,7 @@ async fn unheld(hands: &Hands, place: &Place, user: &UserId) -> Result<Option<Fi
         return Ok(Some(foreign(place, &who)));
     }
     // What ended while we were looking was there when AWS answered.
-    let again = hands.access.look(Lane::Other, &key).await.map_err(failed)?;
-    let held = hands.service.holding(key.clone()).await.map_err(failed)?;
-    if again == Presence::Absent || !held.holders.is_empty() {
+    if !hands.stands_unheld(Lane::Other, &key).await? {
         return Ok(None);
     }
     let filter = Filter {

@@ -195,7 +195,7 @@ async fn list(context: &Context, caller: &Caller, list: &List) -> Result<(), Fai
 /// So much of a reason fits beside the rest; `jit status` shows all of it.
 const WHY_SHOWN: usize = 60;
 
-fn page(value: &Value) -> String {
+pub(super) fn page(value: &Value) -> String {
     let items = value["items"]
         .as_array()
         .map(Vec::as_slice)

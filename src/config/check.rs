@@ -64,7 +64,6 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
             level: level(&file.log.level)?,
         },
         policy,
-        permission_sets,
         files,
         webhook,
     })

@@ -245,11 +245,16 @@ impl Request {
 
     /// What this request holds in AWS or would hold, once its user is known.
     pub fn holding_key(&self) -> Option<HoldingKey> {
-        Some(HoldingKey {
+        self.user.clone().map(|user| self.holding_key_of(user))
+    }
+
+    /// The same, of a user that the record does not name yet.
+    pub fn holding_key_of(&self, user: UserId) -> HoldingKey {
+        HoldingKey {
             account_id: self.account_id.clone(),
             permission_set: self.permission_set.clone(),
-            user: self.user.clone()?,
-        })
+            user,
+        }
     }
 
     pub fn requester_email(&self) -> &Email {

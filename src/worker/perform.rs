@@ -84,11 +84,7 @@ impl Hand<'_> {
     async fn prepare(&self, request: &Request) -> Done {
         let email = request.requester_email();
         let user = self.access.find_user(self.lane, email).await?;
-        let key = HoldingKey {
-            account_id: request.account_id.clone(),
-            permission_set: request.permission_set.clone(),
-            user: user.clone(),
-        };
+        let key = request.holding_key_of(user.clone());
         // Read before the look: if anybody joins or leaves meanwhile, the look is stale.
         let held = self.service.holding(key.clone()).await;
         let revision = held.map_err(|error| unreadable(&error.into()))?.revision;
@@ -132,7 +128,7 @@ impl Hand<'_> {
         let ended = self.access.wait_for(self.lane, &operation).await?;
         drop(room);
         match ended {
-            Ended::Badly { why } => Ok(Outcome::Failed(refused(&why))),
+            Ended::Badly { why } => Ok(refused(&why)),
             Ended::Well | Ended::Somehow => Ok(Outcome::Created),
         }
     }
@@ -171,7 +167,7 @@ impl Hand<'_> {
         let Deletion::Started(operation) = deletion else {
             drop(room);
             return Ok(match self.look(key).await? {
-                Outcome::StillThere => Outcome::Failed(haunted()),
+                Outcome::StillThere => haunted(),
                 outcome => outcome,
             });
         };
@@ -179,14 +175,14 @@ impl Hand<'_> {
         drop(room);
         loop {
             if let Ended::Badly { why } = ended {
-                return Ok(Outcome::Failed(refused(&why)));
+                return Ok(refused(&why));
             }
             if self.look(key).await? == Outcome::Gone {
                 return Ok(Outcome::Gone);
             }
             ended = match self.access.poll(self.lane, &operation).await? {
                 Progress::Failed { why } => Ended::Badly { why },
-                Progress::Succeeded => return Ok(Outcome::Failed(haunted())),
+                Progress::Succeeded => return Ok(haunted()),
                 // It was not listed any more, or not yet, and is not over.
                 Progress::InProgress => self.access.wait_for(self.lane, &operation).await?,
             };
@@ -243,19 +239,21 @@ impl From<AccessError> for Outcome {
     }
 }
 
-fn refused(why: &str) -> Trouble {
+pub(super) fn refused(why: &str) -> Outcome {
     let why = Text::clip(why);
-    Trouble::Refused { why }
+    Outcome::Failed(Trouble::Refused { why })
 }
 
-fn haunted() -> Trouble {
-    let why = Text::clip("AWS still shows the assignment after removing it");
-    Trouble::Passing { why }
+pub(super) fn passing(why: &str) -> Outcome {
+    let why = Text::clip(why);
+    Outcome::Failed(Trouble::Passing { why })
+}
+
+fn haunted() -> Outcome {
+    passing("AWS still shows the assignment after removing it")
 }
 
 /// jit's own store failed while AWS was about to be asked: nothing has happened.
 fn unreadable(error: &ServiceError) -> Outcome {
-    Outcome::Failed(Trouble::Passing {
-        why: Text::clip(&error.to_string()),
-    })
+    passing(&error.to_string())
 }

@@ -6,7 +6,7 @@
 //! that would not arrive while it lasts.
 
 use super::LEASE;
-use super::perform::{Done, Hand};
+use super::perform::{Done, Hand, passing, refused};
 use crate::access::deny::{self, Deny, DenyError};
 use crate::access::{AccessError, AccessErrorKind, CALL_PATIENCE, Call, Ended, Place};
 use crate::domain::{
@@ -64,11 +64,9 @@ impl Hand<'_> {
 
     async fn bring_into(&self, place: &Place) -> Done<()> {
         match self.access.provision(self.lane, place).await? {
-            Ended::Badly { why } => Err(Outcome::Failed(Trouble::Refused {
-                why: Text::clip(&format!(
-                    "the permission set could not be provisioned: {why}"
-                )),
-            })),
+            Ended::Badly { why } => Err(refused(&format!(
+                "the permission set could not be provisioned: {why}"
+            ))),
             Ended::Well | Ended::Somehow => Ok(()),
         }
     }
@@ -140,11 +138,6 @@ impl Hand<'_> {
             .set_inline_policy(self.lane, set, after.as_deref(), &alone);
         Ok(put.await?)
     }
-}
-
-fn passing(why: &str) -> Outcome {
-    let why = Text::clip(why);
-    Outcome::Failed(Trouble::Passing { why })
 }
 
 fn unavailable(error: &StoreError) -> Outcome {

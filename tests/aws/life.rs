@@ -137,16 +137,7 @@ async fn what_waits_for_its_turn_can_be_called_off() {
 async fn what_ends_together_is_asked_about_together() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(8).await;
-    let mut ids = Vec::new();
-    for number in 1..=8 {
-        let account = format!("{number:012}");
-        let id = caller.request_with(json!({"account_id": account})).await;
-        caller.approve(&id).await.is(200);
-        ids.push(id);
-    }
-    for id in &ids {
-        caller.until(id, "GRANTED").await;
-    }
+    let ids = caller.granted_in_accounts(8).await;
     let folder = jit.kill();
     let_grants_end(folder.path());
     let before = aws.heard().len();
@@ -180,16 +171,7 @@ async fn what_ends_together_is_asked_about_together() {
 async fn what_is_ending_already_can_be_hurried() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(12).await;
-    let mut ids = Vec::new();
-    for number in 1..=12 {
-        let account = format!("{number:012}");
-        let id = caller.request_with(json!({"account_id": account})).await;
-        caller.approve(&id).await.is(200);
-        ids.push(id);
-    }
-    for id in &ids {
-        caller.until(id, "GRANTED").await;
-    }
+    let ids = caller.granted_in_accounts(12).await;
     let folder = jit.kill();
     let_grants_end(folder.path());
     let before = aws.heard().len();

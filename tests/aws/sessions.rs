@@ -93,17 +93,10 @@ async fn many_ends_share_one_policy() {
         Duration::from_millis(100),
     );
     let (_jit, caller) = Setup::with_aws(&aws, ON).start_with_accounts(4).await;
-    let mut ids = Vec::new();
     for number in 1..=4 {
-        let account = format!("{number:012}");
-        aws.assign(&account, ADMIN, "bob@example.com");
-        let id = caller.request_with(json!({"account_id": account})).await;
-        caller.approve(&id).await.is(200);
-        ids.push(id);
+        aws.assign(&format!("{number:012}"), ADMIN, "bob@example.com");
     }
-    for id in &ids {
-        caller.until(id, "GRANTED").await;
-    }
+    let ids = caller.granted_in_accounts(4).await;
     let revoke = |number: usize| caller.revoke(&ids[number]);
     let answers = tokio::join!(revoke(0), revoke(1), revoke(2), revoke(3));
     for answer in [answers.0, answers.1, answers.2, answers.3] {

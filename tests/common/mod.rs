@@ -503,6 +503,21 @@ impl Caller {
         }
     }
 
+    /// Alice is given access in each of the first so many accounts.
+    pub async fn granted_in_accounts(&self, count: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        for number in 1..=count {
+            let account = format!("{number:012}");
+            let id = self.request_with(json!({"account_id": account})).await;
+            self.approve(&id).await.is(200);
+            ids.push(id);
+        }
+        for id in &ids {
+            self.until(id, "GRANTED").await;
+        }
+        ids
+    }
+
     /// Somebody whom AWS has not known before asks, and is approved.
     pub async fn approved_for(&self, aws: &aws::Aws, name: &str) -> String {
         aws.add_user(name, name);

@@ -6,7 +6,6 @@ use crate::access::{
 };
 use crate::domain::{AccountId, EndSessions, HoldingKey, PermissionSet};
 
-use super::meaning::refused;
 use super::{Answer, IdentityCenter};
 
 /// What one key of the configuration came to.
@@ -28,8 +27,7 @@ const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 impl IdentityCenter {
     /// Whom AWS takes jit for: an ARN.
     pub async fn caller(&self) -> Answer<String> {
-        let identity = self.own.get_caller_identity().send().await;
-        let identity = identity.map_err(|error| refused(&error))?;
+        let identity = self.own.get_caller_identity().send().await?;
         Ok(identity.arn.unwrap_or_default())
     }
 
@@ -61,11 +59,11 @@ impl IdentityCenter {
         let listed = match self.assignments.list_instances().send().await {
             Ok(listed) => listed,
             Err(error) if error.as_service_error().is_none() => {
-                let error = refused(&error);
+                let error = AccessError::from(error);
                 return (bad("AWS", format!("{error}; region: {region}")), None);
             }
             Err(error) => {
-                let error = refused(&error);
+                let error = AccessError::from(error);
                 let finding = match error.kind {
                     AccessErrorKind::Denied => bad("AWS permissions", error.to_string()),
                     // Not needed to serve: what is, is tried next.

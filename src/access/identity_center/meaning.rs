@@ -14,7 +14,16 @@ pub(super) fn is_absent<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> b
 }
 
 /// What a refusal means for whoever wants to try again.
-pub(super) fn refused<E>(error: &SdkError<E>) -> AccessError
+impl<E> From<SdkError<E>> for AccessError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    fn from(error: SdkError<E>) -> Self {
+        refused(&error)
+    }
+}
+
+fn refused<E>(error: &SdkError<E>) -> AccessError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

@@ -128,10 +128,15 @@ pub(super) fn finished(
         }
         (_, Outcome::SessionsGone) if is_ending(&step) => {
             let why = Some("the role is gone: nobody else has this set in this account".to_owned());
-            sessions_over(step, EventKind::SessionsEnded, details([("how", why)]))
+            follow_up(
+                step,
+                None,
+                EventKind::SessionsEnded,
+                details([("how", why)]),
+            )
         }
         (_, Outcome::DenyLifted) if is_denied(&step) => {
-            sessions_over(step, EventKind::SessionDenyLifted, details([]))
+            follow_up(step, None, EventKind::SessionDenyLifted, details([]))
         }
         // An answer to a question that this state does not ask: ask the right one.
         _ => {
@@ -277,15 +282,27 @@ fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
     }
 }
 
-fn sessions_denied(
+/// What is left to do about older credentials, from here on.
+fn follow_up(
     mut step: Step<'_>,
+    sessions: Option<Sessions>,
+    kind: EventKind,
+    said: Details,
+) -> Result<Decision, Refusal> {
+    let now = step.now;
+    step.request.sessions = sessions;
+    step.request.trouble = None;
+    step.request.lease = None;
+    step.request.due_at = sessions.map(|sessions| sessions.due_at(now));
+    step.record(kind, None, said);
+    step.done(None)
+}
+
+fn sessions_denied(
+    step: Step<'_>,
     until: Timestamp,
     dropped: &[RequestId],
 ) -> Result<Decision, Refusal> {
-    step.request.sessions = Some(Sessions::Denied { until });
-    step.request.trouble = None;
-    step.request.lease = None;
-    step.request.due_at = Some(until);
     let dropped: Vec<String> = dropped.iter().map(ToString::to_string).collect();
     let said = details([
         ("until", Some(until.to_string())),
@@ -294,17 +311,8 @@ fn sessions_denied(
             Some(dropped.join(",")).filter(|ids| !ids.is_empty()),
         ),
     ]);
-    step.record(EventKind::SessionsDenied, None, said);
-    step.done(None)
-}
-
-fn sessions_over(mut step: Step<'_>, kind: EventKind, said: Details) -> Result<Decision, Refusal> {
-    step.request.sessions = None;
-    step.request.trouble = None;
-    step.request.lease = None;
-    step.request.due_at = None;
-    step.record(kind, None, said);
-    step.done(None)
+    let denied = Some(Sessions::Denied { until });
+    follow_up(step, denied, EventKind::SessionsDenied, said)
 }
 
 /// Gone now, but another holder's create may still land: the end would be said too early.
@@ -331,10 +339,12 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
         State::Approved if hopeless => return step.end_in_error(failing.why, None),
         State::Assigning if hopeless => return roll_back(step, failing.why),
         State::Approved | State::Assigning => {}
-        // Nobody's credentials last longer: what was to be denied is over by itself.
+        // Nobody's credentials last longer: what was to be denied is over by itself. Some
+        // try may have placed the deny all the same: it is taken out like any other.
         _ if is_over_by_itself(&step) => {
             let said = details([("error", Some(failing.why.to_string()))]);
-            return not_ended(step, said);
+            let lift = Some(Sessions::Denied { until: step.now });
+            return follow_up(step, lift, EventKind::SessionsNotEnded, said);
         }
         // A removal is never given up. It is recorded that it fails, ever more rarely.
         _ if failing.attempts.is_power_of_two() => {
@@ -426,15 +436,6 @@ fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refu
         }
         (Doubt::Outside, _) => step.end(end, EventKind::Error, None, source),
     }
-}
-
-/// Some try may have placed the deny all the same: it is taken out like any other.
-fn not_ended(mut step: Step<'_>, said: Details) -> Result<Decision, Refusal> {
-    step.request.sessions = Some(Sessions::Denied { until: step.now });
-    step.request.due_at = Some(step.now);
-    step.request.lease = None;
-    step.record(EventKind::SessionsNotEnded, None, said);
-    step.done(None)
 }
 
 fn is_ending(step: &Step<'_>) -> bool {
