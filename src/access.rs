@@ -27,6 +27,8 @@ pub const CALL_PATIENCE: Millis = Millis::seconds(10);
 
 #[async_trait]
 pub trait Access: Send + Sync + 'static {
+    /// Whom AWS takes jit for.
+    async fn caller(&self) -> Result<String, AccessError>;
     /// What AWS calls the set of this name; a name can be given to another set.
     fn means(&self, set: &PermissionSet) -> Result<String, AccessError>;
     /// The user whose attribute this is; none, if nobody has it.

@@ -78,6 +78,10 @@ struct Told {
 
 #[async_trait]
 impl Access for Told {
+    async fn caller(&self) -> Result<String, AccessError> {
+        Ok("told".into())
+    }
+
     fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
         Ok(set.to_string())
     }

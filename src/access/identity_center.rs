@@ -112,6 +112,10 @@ async fn counted<T>(action: &'static str, call: impl Future<Output = Answer<T>>)
 
 #[async_trait]
 impl Access for IdentityCenter {
+    async fn caller(&self) -> Answer<String> {
+        counted("GetCallerIdentity", self.get_caller_identity()).await
+    }
+
     fn means(&self, set: &PermissionSet) -> Answer<String> {
         self.arn(set).map(str::to_owned)
     }
@@ -180,6 +184,12 @@ impl Access for IdentityCenter {
 }
 
 impl IdentityCenter {
+    /// An ARN.
+    async fn get_caller_identity(&self) -> Answer<String> {
+        let identity = self.own.get_caller_identity().send().await?;
+        Ok(identity.arn.unwrap_or_default())
+    }
+
     async fn get_user_id(&self, email: &Email, by: UserAttribute) -> Answer<Option<UserId>> {
         let path = match by {
             UserAttribute::UserName => "userName",

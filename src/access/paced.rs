@@ -71,6 +71,11 @@ impl Paced {
         }
     }
 
+    /// No call to Identity Center, and none that waits for a turn.
+    pub async fn caller(&self) -> Result<String, AccessError> {
+        self.access.caller().await
+    }
+
     pub fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
         self.access.means(set)
     }

@@ -218,6 +218,10 @@ impl Sandbox {
 
 #[async_trait]
 impl Access for Sandbox {
+    async fn caller(&self) -> Result<String, AccessError> {
+        Ok("the simulated Identity Center".into())
+    }
+
     fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
         Ok(set.to_string())
     }

@@ -6,7 +6,7 @@ use super::serve::failed;
 use super::{Context, Failure};
 use crate::access::{AccessErrorKind, Paced};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, IdentityCenter};
+use crate::config::Config;
 use crate::domain::{HoldingKey, Lane, Person, Presence, Request, Text};
 use crate::serve;
 use crate::service::{Announce, Service};
@@ -60,12 +60,7 @@ impl Hands {
     /// Whose AWS credentials these are. That nobody tells is no reason to leave access
     /// where it is; that there are none is.
     pub async fn credentials(&self) -> Result<Text, Failure> {
-        let IdentityCenter::Aws { options, .. } = &self.config.identity_center else {
-            return Ok(Text::clip("the simulated Identity Center"));
-        };
-        let center = serve::real::IdentityCenter::connect(options.clone()).await;
-        let caller = tokio::time::timeout(PATIENCE, center.caller()).await;
-        match caller {
+        match tokio::time::timeout(PATIENCE, self.access.caller()).await {
             Ok(Ok(arn)) => Ok(Text::clip(&arn)),
             Ok(Err(error)) if error.kind == AccessErrorKind::Denied => {
                 let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";

@@ -196,6 +196,9 @@ macro_rules! slowly {
 
 #[async_trait]
 impl Access for SlowAccess {
+    async fn caller(&self) -> Result<String, AccessError> {
+        slowly!(self.caller())
+    }
     fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
         self.access.means(set)
     }

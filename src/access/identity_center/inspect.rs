@@ -6,7 +6,7 @@ use crate::access::{
 };
 use crate::domain::{AccountId, EndSessions, HoldingKey, PermissionSet};
 
-use super::{Answer, IdentityCenter};
+use super::IdentityCenter;
 
 /// What one key of the configuration came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +25,6 @@ pub enum Verdict {
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 impl IdentityCenter {
-    /// Whom AWS takes jit for: an ARN.
-    pub async fn caller(&self) -> Answer<String> {
-        let identity = self.own.get_caller_identity().send().await?;
-        Ok(identity.arn.unwrap_or_default())
-    }
-
     pub async fn inspect(&self, end_sessions: EndSessions) -> Vec<Finding> {
         let (instance, account) = self.inspect_instance().await;
         let mut found = vec![instance];
