@@ -23,7 +23,7 @@ const MOST_TRIES: u32 = 100;
 
 /// Replicas, and people with a database client, change things without ringing a bell, so
 /// workers look by themselves this often; the bell is only for what cannot wait for that.
-pub(crate) const WORKERS_LOOK_EVERY: Millis = Millis::seconds(5);
+pub const WORKERS_LOOK_EVERY: Millis = Millis::seconds(5);
 
 pub struct Service {
     store: Arc<dyn Store>,
@@ -141,7 +141,7 @@ impl Service {
             };
             match self.write(commit, vec![decision]).await {
                 Ok(mut written) => return written.pop().ok_or(ServiceError::Unknown(draft.id)),
-                Err(StoreError::Conflict) => {}
+                Err(StoreError::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -167,8 +167,9 @@ impl Service {
 
     /// Says one thing to one request.
     pub async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, ServiceError> {
+        let mut found = None;
         for _ in 0..MOST_TRIES {
-            let record = self.load(id, &command).await?;
+            let record = self.load(id, &command, found).await?;
             let guard = Guard {
                 account_id: record.request.account_id.clone(),
                 revision: record
@@ -202,15 +203,26 @@ impl Service {
                     telemetry::note_revoke(&before, &request);
                     return Ok(Handled { request, work });
                 }
-                Err(StoreError::Conflict) => {}
+                // Who won is decided upon next, and need not be asked for.
+                Err(StoreError::Conflict(winner)) => {
+                    found = winner.filter(|winner| winner.id == id).map(|found| *found);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Err(lost_every_race())
     }
 
-    async fn load(&self, id: RequestId, command: &Command) -> Result<Record, ServiceError> {
-        let request = self.request(id).await?;
+    async fn load(
+        &self,
+        id: RequestId,
+        command: &Command,
+        found: Option<Request>,
+    ) -> Result<Record, ServiceError> {
+        let request = match found {
+            Some(request) => request,
+            None => self.request(id).await?,
+        };
         let key = match command {
             Command::Finished {
                 outcome: Outcome::Prepared { user, .. },
@@ -218,14 +230,19 @@ impl Service {
             } => Some(request.holding_key_of(user.clone())),
             _ => request.holding_key(),
         };
-        let holding = match key {
-            Some(key) => Some(self.holding(key).await?),
-            None => None,
+        let holding = async {
+            match key {
+                Some(key) => self.holding(key).await.map(Some),
+                None => Ok(None),
+            }
         };
-        let binding = match command {
-            Command::Asked { .. } => self.store.binding(&request.account_id).await?,
-            _ => None,
+        let binding = async {
+            match command {
+                Command::Asked { .. } => self.store.binding(&request.account_id).await,
+                _ => Ok(None),
+            }
         };
+        let (holding, binding) = tokio::try_join!(holding, binding)?;
         Ok(Record {
             request,
             binding,
@@ -245,7 +262,7 @@ impl Service {
         for id in also.requests {
             let (by, reason) = (also.by.clone(), also.reason.clone());
             let command = Command::EndedAlong { with, by, reason };
-            let record = self.load(id, &command).await?;
+            let record = self.load(id, &command, None).await?;
             match domain::decide(record, &self.policy, command, now) {
                 Ok(decision) => decisions.push(decision),
                 Err(refusal) => tracing::debug!(request = %id, %refusal, "not ended along"),

@@ -65,9 +65,7 @@ pub trait Store: Send + Sync + 'static {
         lane: Lane,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<RequestId>, StoreError>;
-    /// When the next request can be claimed, past or future.
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    ) -> Result<Due<RequestId>, StoreError>;
 
     /// Takes up to `limit` notices that are due: of each request only the oldest that is
     /// not delivered, so that what happened first is told first.
@@ -77,7 +75,7 @@ pub trait Store: Send + Sync + 'static {
         lease: LeaseToken,
         lease_until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<ClaimedNotice>, StoreError>;
+    ) -> Result<Due<ClaimedNotice>, StoreError>;
     /// Ends the claim. A claim that was lost meanwhile changes nothing.
     async fn settle_notice(
         &self,
@@ -85,8 +83,6 @@ pub trait Store: Send + Sync + 'static {
         lease: LeaseToken,
         settled: Settled,
     ) -> Result<(), StoreError>;
-    /// When the next notice can be claimed, past or future.
-    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Newest first.
     async fn list(
@@ -145,6 +141,14 @@ pub struct Answered {
     pub fingerprint: String,
     pub request_id: RequestId,
     pub at: Timestamp,
+}
+
+/// What can be taken now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due<T> {
+    pub ready: Vec<T>,
+    /// When the first that is not among it can be taken, past or future.
+    pub next: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,8 +240,10 @@ pub struct Gauges {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
+    /// With the request as it stands there now, if that was in the way: whoever lost need
+    /// not ask who won.
     #[error("somebody else changed it first")]
-    Conflict,
+    Conflict(Option<Box<Request>>),
     /// Nothing was written. Full disk, read-only file, no connection.
     #[error("the store cannot be used just now: {0}")]
     Unavailable(String),

@@ -90,7 +90,8 @@ impl Worker {
     pub async fn step(&self, stop: &CancellationToken) -> Result<Stepped, ServiceError> {
         let now = self.service.clock().now();
         for lane in Lane::ALL {
-            if let Some(&id) = self.service.store().due(lane, now, 1).await?.first() {
+            let due = self.service.store().due(lane, now, 1).await?;
+            if let Some(&id) = due.ready.first() {
                 self.work_on(id, stop).await?;
                 return Ok(Stepped::Worked(id));
             }
@@ -140,10 +141,15 @@ impl Worker {
         give_up: &CancellationToken,
     ) -> Result<Timestamp, StoreError> {
         let now = self.service.clock().now();
+        let mut again = now + WORKERS_LOOK_EVERY;
         for lane in Lane::ALL {
             let places = places(lane);
             // Those that wait for their lease are due as well, so ask for that many more.
-            for id in self.service.store().due(lane, now, places * 2).await? {
+            let due = self.service.store().due(lane, now, places * 2).await?;
+            // What is due already is at work, or waits for a place: a bell will tell.
+            let next = due.next.filter(|next| *next > now);
+            again = next.map_or(again, |next| next.min(again));
+            for id in due.ready {
                 if self.sit_down(id, places) {
                     let (worker, give_up) = (self.clone(), give_up.clone());
                     tasks.spawn(async move {
@@ -156,12 +162,7 @@ impl Worker {
                 }
             }
         }
-        // What is due already is at work, or waits for a place: a bell will tell.
-        let next = self.service.store().next_due().await?;
-        let again = now + WORKERS_LOOK_EVERY;
-        Ok(next
-            .filter(|next| *next > now)
-            .map_or(again, |next| next.min(again)))
+        Ok(again)
     }
 
     fn sit_down(&self, id: RequestId, places: usize) -> bool {

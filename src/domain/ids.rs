@@ -149,6 +149,9 @@ fn plain_word(text: &str, rule: &'static str) -> Result<String, Invalid> {
 pub struct RequestId(Uuid);
 
 impl RequestId {
+    /// No request's.
+    pub const NIL: Self = Self(Uuid::nil());
+
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }

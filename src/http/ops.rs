@@ -13,6 +13,7 @@ use super::reply::{Problem, json};
 use super::signed::Unsigned;
 use super::{App, ROUTES, Route};
 use crate::code::Code;
+use crate::domain::RequestId;
 use crate::telemetry;
 
 pub(super) async fn healthz() -> Response {
@@ -23,7 +24,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Prob
     if app.stop.is_cancelled() {
         return Err(Problem::new(Code::Unavailable, "jit is stopping"));
     }
-    app.service.store().next_due().await?;
+    // Of no request: that the store answers at all is what is asked.
+    app.service.store().request(RequestId::NIL).await?;
     Ok(json(200, &object!({"status": "ready"})))
 }
 

@@ -44,7 +44,7 @@ impl Service {
             };
             match self.store.commit(commit).await {
                 Ok(()) => {}
-                Err(StoreError::Conflict) => continue,
+                Err(StoreError::Conflict(_)) => continue,
                 Err(error) => return Err(error.into()),
             }
             return match unbound {

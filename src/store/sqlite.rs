@@ -27,7 +27,7 @@ use async_trait::async_trait;
 pub use schema::OpenError;
 
 use super::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
     NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
@@ -228,12 +228,8 @@ impl Store for SqliteStore {
         lane: Lane,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<RequestId>, StoreError> {
+    ) -> Result<Due<RequestId>, StoreError> {
         self.readers.look(|db| queries::due(db, lane, now, limit))
-    }
-
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.readers.look(queries::next_due)
     }
 
     async fn claim_notices(
@@ -242,10 +238,12 @@ impl Store for SqliteStore {
         lease: LeaseToken,
         lease_until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<ClaimedNotice>, StoreError> {
+    ) -> Result<Due<ClaimedNotice>, StoreError> {
         // Most of the time nothing is due, and finding that out costs no write.
-        if self.next_notice().await?.is_none_or(|next| next > now) {
-            return Ok(Vec::new());
+        let next = self.readers.look(queries::next_notice)?;
+        if next.is_none_or(|next| next > now) {
+            let ready = Vec::new();
+            return Ok(Due { ready, next });
         }
         self.write(move |db| queries::claim_notices(db, now, lease, lease_until, limit))
             .await
@@ -259,10 +257,6 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.write(move |db| writes::settle_notice(db, place, lease, settled))
             .await
-    }
-
-    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.readers.look(queries::next_notice)
     }
 
     async fn list(

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
-use crate::service::{Service, ServiceError};
-use crate::store::{ClaimedNotice, NoticePlace, Settled};
+use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
+use crate::store::{ClaimedNotice, Due, NoticePlace, Settled};
 
 /// Longer than any delivery may take, so that a claim is only lost by dying.
 const LEASE: Millis = Millis::seconds(60);
@@ -53,18 +53,12 @@ impl Postman {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "cannot see what is to be delivered");
-                    Some(self.service.clock().now() + AFTER_A_FAULT)
-                }
-            };
-            let again = async {
-                match next {
-                    Some(next) => self.service.clock().wait_until(next).await,
-                    None => std::future::pending().await,
+                    self.service.clock().now() + AFTER_A_FAULT
                 }
             };
             tokio::select! {
                 () = rung => {}
-                () = again => {}
+                () = self.service.clock().wait_until(next) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -75,20 +69,26 @@ impl Postman {
     /// One round: claims what is due and carries each to its end.
     pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
         let (lease, claimed) = self.claim(AT_ONCE).await?;
-        for one in &claimed {
+        for one in &claimed.ready {
             self.deliver(one, lease, stop).await?;
         }
-        Ok(claimed.len())
+        Ok(claimed.ready.len())
     }
 
     async fn send_due(
         &self,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<Option<Timestamp>, ServiceError> {
+    ) -> Result<Timestamp, ServiceError> {
+        let now = self.service.clock().now();
+        let again = now + WORKERS_LOOK_EVERY;
         let free = AT_ONCE.saturating_sub(tasks.len());
+        if free == 0 {
+            // The first that comes back rings.
+            return Ok(again);
+        }
         let (lease, claimed) = self.claim(free).await?;
-        for one in claimed {
+        for one in claimed.ready {
             let (postman, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
                 let id = one.notice.request_id;
@@ -99,26 +99,17 @@ impl Postman {
                 postman.service.notice_bell.notify_one();
             });
         }
-        let next = self.service.store().next_notice().await?;
-        let now = self.service.clock().now();
-        // With every hand full, the first that comes back rings.
-        let full = tasks.len() >= AT_ONCE;
-        Ok(next.filter(|_| !full).map(|next| next.max(now)))
+        // What is due already and was not claimed waits for a place.
+        let next = claimed.next.filter(|next| *next > now);
+        Ok(next.map_or(again, |next| next.min(again)))
     }
 
-    async fn claim(&self, limit: usize) -> Result<(LeaseToken, Vec<ClaimedNotice>), ServiceError> {
+    async fn claim(&self, limit: usize) -> Result<(LeaseToken, Due<ClaimedNotice>), ServiceError> {
         let clock = self.service.clock();
         let lease = LeaseToken(clock.draw());
         let now = clock.now();
-        let claimed = match limit {
-            0 => Vec::new(),
-            _ => {
-                self.service
-                    .store()
-                    .claim_notices(now, lease, now + LEASE, limit)
-                    .await?
-            }
-        };
+        let store = self.service.store();
+        let claimed = store.claim_notices(now, lease, now + LEASE, limit).await?;
         Ok((lease, claimed))
     }
 

@@ -15,7 +15,7 @@ use jit::domain::{
     Lease, LeaseToken, Millis, Notice, PermissionSet, Request, RequestId, Timestamp, UserId,
 };
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
     NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::postman::{NotReceived, Receiver};
@@ -118,11 +118,8 @@ impl Store for FlakyStore {
         lane: Lane,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<RequestId>, StoreError> {
+    ) -> Result<Due<RequestId>, StoreError> {
         through!(self.due(lane, now, limit))
-    }
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        through!(self.next_due())
     }
     async fn claim_notices(
         &self,
@@ -130,7 +127,7 @@ impl Store for FlakyStore {
         lease: LeaseToken,
         lease_until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<ClaimedNotice>, StoreError> {
+    ) -> Result<Due<ClaimedNotice>, StoreError> {
         through!(self.claim_notices(now, lease, lease_until, limit))
     }
     async fn settle_notice(
@@ -140,9 +137,6 @@ impl Store for FlakyStore {
         settled: Settled,
     ) -> Result<(), StoreError> {
         through!(self.settle_notice(place, lease, settled))
-    }
-    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError> {
-        through!(self.next_notice())
     }
     async fn list(
         &self,

@@ -12,7 +12,6 @@ use jit::domain::{
     Policy, RequestId, Status, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
-use jit::store::Store;
 use jit::worker::Stepped;
 use jit::worker::Worker;
 use jit::worker::postman::Postman;
@@ -232,9 +231,7 @@ impl World {
                     loop {
                         let until = match worker.step(&never).await {
                             Ok(Stepped::Worked(_)) => clock.now() + Millis(1),
-                            Ok(Stepped::Idle) => {
-                                sleep(&clock, store.next_due().await.unwrap(), &nap)
-                            }
+                            Ok(Stepped::Idle) => sleep(&clock, store.next_due(), &nap),
                             Err(_) => clock.now() + Millis::seconds(1),
                         };
                         clock.wait_until(until).await;
@@ -249,7 +246,7 @@ impl World {
                 let never = CancellationToken::new();
                 loop {
                     let until = match postman.step(&never).await {
-                        Ok(0) => sleep(&clock, store.next_notice().await.unwrap(), &nap),
+                        Ok(0) => sleep(&clock, store.next_notice(), &nap),
                         Ok(_) => clock.now() + Millis(1),
                         Err(_) => clock.now() + Millis::seconds(1),
                     };

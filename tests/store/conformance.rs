@@ -8,8 +8,8 @@ use jit::domain::{
     RequestId, State, Status, Timestamp, decide,
 };
 use jit::store::{
-    Answered, AuditFilter, Commit, Cursor, Filter, Freshness, Guard, NoticePlace, Settled, Store,
-    StoreError, Taken,
+    Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, NoticePlace, Settled,
+    Store, StoreError, Taken,
 };
 
 use crate::build::{
@@ -78,6 +78,24 @@ async fn change(store: &dyn Store, request: &Request, to: impl FnOnce(&mut Reque
     let commit = next(request, to);
     store.commit(commit.clone()).await.unwrap();
     commit.requests[0].clone()
+}
+
+/// Whether somebody else was first, and so nothing of it was written.
+async fn lost(store: &dyn Store, commit: Commit) -> bool {
+    match store.commit(commit).await {
+        Ok(()) => false,
+        Err(StoreError::Conflict(_)) => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn due(store: &dyn Store, lane: Lane, now: Timestamp, limit: usize) -> Vec<RequestId> {
+    store.due(lane, now, limit).await.unwrap().ready
+}
+
+/// When the first can be claimed.
+async fn next_due(store: &dyn Store, lane: Lane) -> Option<Timestamp> {
+    store.due(lane, Timestamp::default(), 0).await.unwrap().next
 }
 
 async fn ids(store: &dyn Store, filter: &Filter) -> Vec<RequestId> {
@@ -163,7 +181,7 @@ pub async fn a_commit_is_all_or_nothing(subject: impl Subject) {
         ..creating(&good)
     };
     for commit in [stale_request, stale_holding, stale_event, stale_notice] {
-        assert_eq!(store.commit(commit).await, Err(StoreError::Conflict));
+        assert!(lost(store, commit).await);
         assert_eq!(store.request(id(2)).await.unwrap(), None);
         let key = AuditKey::Request(id(2));
         assert!(store.audit(&key).await.unwrap().is_empty());
@@ -175,14 +193,13 @@ pub async fn a_record_only_follows_on_the_one_before(subject: impl Subject) {
     let store = subject.store();
     let first = create(store, 1, at(0)).await;
     let skipped = next(&first, |request| request.revision += 1);
-    assert_eq!(store.commit(skipped).await, Err(StoreError::Conflict));
+    assert!(lost(store, skipped).await);
     let second = change(store, &first, |_| {}).await;
     let again = next(&first, |_| {});
-    assert_eq!(store.commit(again).await, Err(StoreError::Conflict));
-    assert_eq!(
-        store.commit(creating(&opened(1, at(0)))).await,
-        Err(StoreError::Conflict)
-    );
+    // Whoever lost need not ask who won.
+    let winner = Err(StoreError::Conflict(Some(Box::new(second.clone()))));
+    assert_eq!(store.commit(again).await, winner);
+    assert!(lost(store, creating(&opened(1, at(0)))).await);
     assert_eq!(store.request(id(1)).await.unwrap(), Some(second));
     let unknown = Commit {
         requests: vec![opened(2, at(0)).request],
@@ -190,10 +207,7 @@ pub async fn a_record_only_follows_on_the_one_before(subject: impl Subject) {
     };
     let mut second_of_none = unknown.clone();
     second_of_none.requests[0].revision = 2;
-    assert_eq!(
-        store.commit(second_of_none).await,
-        Err(StoreError::Conflict)
-    );
+    assert!(lost(store, second_of_none).await);
 }
 
 // P3, G18, E10
@@ -210,7 +224,7 @@ pub async fn of_many_writers_each_revision_has_one(subject: impl Subject) {
                 let commit = next(&seen, |request| request.parked_notices += 1);
                 match subject.store().commit(commit).await {
                     Ok(()) => done += 1,
-                    Err(StoreError::Conflict) => tokio::task::yield_now().await,
+                    Err(StoreError::Conflict(_)) => tokio::task::yield_now().await,
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -236,9 +250,9 @@ pub async fn a_changed_binding_stops_what_was_decided_under_the_old_one(subject:
         .commit(writing(&bound("town", "111122223333")))
         .await
         .unwrap();
-    assert_eq!(store.commit(guarded(2, 0)).await, Err(StoreError::Conflict));
+    assert!(lost(store, guarded(2, 0)).await);
     store.commit(guarded(2, 1)).await.unwrap();
-    assert_eq!(store.commit(guarded(3, 2)).await, Err(StoreError::Conflict));
+    assert!(lost(store, guarded(3, 2)).await);
 }
 
 pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subject) {
@@ -257,7 +271,7 @@ pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subje
         unbound: Some(binding),
         ..Commit::default()
     };
-    assert_eq!(store.commit(unbind(old)).await, Err(StoreError::Conflict));
+    assert!(lost(store, unbind(old)).await);
     assert_eq!(
         store.binding(&new.account_id).await.unwrap(),
         Some(new.clone())
@@ -314,10 +328,7 @@ pub async fn a_key_is_answered_once_for_a_day(subject: impl Subject) {
         ..creating(&opened(number, at(seconds)))
     };
     store.commit(answering(1, 0)).await.unwrap();
-    assert_eq!(
-        store.commit(answering(2, 10)).await,
-        Err(StoreError::Conflict)
-    );
+    assert!(lost(store, answering(2, 10)).await);
     assert_eq!(store.request(id(2)).await.unwrap(), None);
     assert_eq!(
         store.answered("k", at(10)).await.unwrap(),
@@ -353,14 +364,22 @@ pub async fn what_is_due_comes_by_lane_and_the_longest_due_first(subject: impl S
     })
     .await;
 
-    let due = async |lane, now, limit| store.due(lane, now, limit).await.unwrap();
-    assert!(due(Lane::Other, at(9), 10).await.is_empty());
-    assert_eq!(due(Lane::Other, at(10), 10).await, [id(2)]);
-    assert_eq!(due(Lane::Other, at(99), 10).await, [id(2), id(3), id(1)]);
-    assert_eq!(due(Lane::Other, at(99), 2).await, [id(2), id(3)]);
-    assert_eq!(due(Lane::Remove, at(99), 10).await, [id(5)]);
-    assert!(due(Lane::Revoke, at(99), 10).await.is_empty());
-    assert_eq!(store.next_due().await.unwrap(), Some(at(10)));
+    assert!(due(store, Lane::Other, at(9), 10).await.is_empty());
+    assert_eq!(due(store, Lane::Other, at(10), 10).await, [id(2)]);
+    let all = [id(2), id(3), id(1)];
+    assert_eq!(due(store, Lane::Other, at(99), 10).await, all);
+    assert_eq!(due(store, Lane::Remove, at(99), 10).await, [id(5)]);
+    assert!(due(store, Lane::Revoke, at(99), 10).await.is_empty());
+
+    let first = |ready: &[RequestId], next| Due {
+        ready: ready.to_vec(),
+        next,
+    };
+    let look = async |now, limit| store.due(Lane::Other, now, limit).await.unwrap();
+    assert_eq!(look(at(99), 2).await, first(&all[..2], Some(at(30))));
+    assert_eq!(look(at(10), 2).await, first(&all[..1], Some(at(20))));
+    assert_eq!(look(at(9), 2).await, first(&[], Some(at(10))));
+    assert_eq!(look(at(99), 3).await, first(&all, None));
 }
 
 pub async fn who_holds_a_lease_is_left_alone(subject: impl Subject) {
@@ -371,14 +390,14 @@ pub async fn who_holds_a_lease_is_left_alone(subject: impl Subject) {
         request.lease = Some(lease(7, at(30)));
     })
     .await;
-    assert!(store.due(Lane::Other, at(29), 10).await.unwrap().is_empty());
-    assert_eq!(store.due(Lane::Other, at(30), 10).await.unwrap(), [id(1)]);
-    assert_eq!(store.next_due().await.unwrap(), Some(at(30)));
+    assert!(due(store, Lane::Other, at(29), 10).await.is_empty());
+    assert_eq!(due(store, Lane::Other, at(30), 10).await, [id(1)]);
+    assert_eq!(next_due(store, Lane::Other).await, Some(at(30)));
     change(store, &leased, |request| {
         (request.lease, request.due_at) = (None, None);
     })
     .await;
-    assert_eq!(store.next_due().await.unwrap(), None);
+    assert_eq!(next_due(store, Lane::Other).await, None);
 }
 
 async fn with_notices(store: &dyn Store, number: u128, seqs: &[u64]) {
@@ -403,9 +422,17 @@ async fn claim(store: &dyn Store, now: i64, holder: u128) -> Vec<NoticePlace> {
         seq: notice.seq,
     };
     claimed
+        .ready
         .iter()
         .map(|claimed| place(&claimed.notice))
         .collect()
+}
+
+/// When the first can be claimed.
+async fn next_notice(store: &dyn Store) -> Option<Timestamp> {
+    let none = Timestamp::default();
+    let claimed = store.claim_notices(none, token(0), none, 1).await;
+    claimed.unwrap().next
 }
 
 fn place(number: u128, seq: u64) -> NoticePlace {
@@ -419,7 +446,7 @@ pub async fn notices_go_out_in_order_one_at_a_time(subject: impl Subject) {
     let store = subject.store();
     with_notices(store, 1, &[2, 3]).await;
     with_notices(store, 2, &[2]).await;
-    assert_eq!(store.next_notice().await.unwrap(), Some(at(0)));
+    assert_eq!(next_notice(store).await, Some(at(0)));
     assert_eq!(claim(store, 1, 7).await, [place(1, 2), place(2, 2)]);
     // Claimed, and the second of the first request waits for its first.
     assert!(claim(store, 1, 8).await.is_empty());
@@ -447,9 +474,9 @@ pub async fn notices_go_out_in_order_one_at_a_time(subject: impl Subject) {
         .claim_notices(at(60), token(9), at(90), 10)
         .await
         .unwrap();
-    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed.ready.len(), 1);
     assert_eq!(
-        (claimed[0].notice.clone(), claimed[0].attempts),
+        (claimed.ready[0].notice.clone(), claimed.ready[0].attempts),
         (notice(2, 2, at(0)), 1)
     );
 }
@@ -472,7 +499,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
         .settle_notice(place(1, 2), token(8), Settled::Delivered)
         .await
         .unwrap();
-    assert_eq!(store.next_notice().await.unwrap(), None);
+    assert_eq!(next_notice(store).await, None);
 }
 
 pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
@@ -483,7 +510,7 @@ pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
         ..Commit::default()
     };
     store.commit(park.clone()).await.unwrap();
-    assert_eq!(store.commit(park).await, Err(StoreError::Conflict));
+    assert!(lost(store, park).await);
     assert_eq!(claim(store, 1, 7).await, [place(1, 3)]);
     assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
 }
@@ -774,17 +801,11 @@ pub async fn a_word_from_outside_is_heard(subject: impl Subject) {
         };
     })
     .await;
-    assert!(
-        store
-            .due(Lane::Remove, at(60), 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(due(store, Lane::Remove, at(60), 10).await.is_empty());
     subject.write_status(id(1), "REVOKED", Some(at(40))).await;
 
-    assert_eq!(store.due(Lane::Remove, at(60), 10).await.unwrap(), [id(1)]);
-    assert!(store.next_due().await.unwrap().unwrap() <= at(60));
+    assert_eq!(due(store, Lane::Remove, at(60), 10).await, [id(1)]);
+    assert!(next_due(store, Lane::Remove).await.unwrap() <= at(60));
     let heard = store.request(id(1)).await.unwrap().unwrap();
     assert_eq!(heard.status(), Status::Revoked);
     let State::Unsettled {
@@ -816,7 +837,7 @@ pub async fn a_word_from_outside_wins_over_a_write_that_had_not_heard_it(subject
     .await;
     subject.write_status(id(1), "REVOKED", Some(at(40))).await;
     let unheard = next(&seen, |request| request.due_at = Some(at(7200)));
-    assert_eq!(store.commit(unheard).await, Err(StoreError::Conflict));
+    assert!(lost(store, unheard).await);
     assert_eq!(
         store.request(id(1)).await.unwrap().unwrap().status(),
         Status::Revoked

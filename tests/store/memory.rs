@@ -10,7 +10,7 @@ use jit::domain::{
     LeaseToken, Millis, Notice, Request, RequestId, State, Status, Timestamp,
 };
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Filter, Freshness, Gauges, Head,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
     NoticePlace, Settled, Store, StoreError, Taken,
 };
 
@@ -70,6 +70,21 @@ impl MemoryStore {
         self.tables().history(key)
     }
 
+    /// When the next request can be claimed, past or future.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let tables = self.tables();
+        tables
+            .requests
+            .values()
+            .filter_map(Request::claimable_at)
+            .min()
+    }
+
+    /// When the next notice can be claimed, past or future.
+    pub fn next_notice(&self) -> Option<Timestamp> {
+        self.tables().next_notice()
+    }
+
     /// What an operator's own update of the status does.
     pub fn write_status(&self, id: RequestId, said: Status, at: Option<Timestamp>) {
         let mut tables = self.tables();
@@ -99,7 +114,8 @@ impl Tables {
         }
         for request in commit.requests {
             let before = self.requests.get(&request.id);
-            in_order(before.map_or(0, |before| before.revision), request.revision)?;
+            in_order(before.map_or(0, |before| before.revision), request.revision)
+                .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
             self.requests.insert(request.id, request);
         }
         for holding in commit.holdings {
@@ -115,7 +131,7 @@ impl Tables {
         if let Some(unbound) = commit.unbound {
             match self.bindings.remove(&unbound.account_id) {
                 Some(before) => in_order(before.revision, unbound.revision + 1)?,
-                None => return Err(StoreError::Conflict),
+                None => return Err(StoreError::Conflict(None)),
             }
         }
         for binding in commit.bindings {
@@ -126,7 +142,7 @@ impl Tables {
         for event in commit.events {
             let history = self.events.entry(event.request_id.clone()).or_default();
             if Arc::make_mut(history).insert(event.seq, event).is_some() {
-                return Err(StoreError::Conflict);
+                return Err(StoreError::Conflict(None));
             }
         }
         for notice in commit.notices {
@@ -143,23 +159,31 @@ impl Tables {
                 parked: false,
             };
             if self.notices.insert(place, letter).is_some() {
-                return Err(StoreError::Conflict);
+                return Err(StoreError::Conflict(None));
             }
         }
         if let Some(place) = commit.parked {
             match self.notices.get_mut(&place) {
                 Some(letter) if !letter.parked => (letter.parked, letter.lease) = (true, None),
-                _ => return Err(StoreError::Conflict),
+                _ => return Err(StoreError::Conflict(None)),
             }
         }
         if let Some(answered) = commit.answered {
             let earlier = self.answers.get(&answered.key);
             if earlier.is_some_and(|earlier| answered.at - earlier.at <= Millis::DAY) {
-                return Err(StoreError::Conflict);
+                return Err(StoreError::Conflict(None));
             }
             self.answers.insert(answered.key.clone(), answered);
         }
         Ok(())
+    }
+
+    fn next_notice(&self) -> Option<Timestamp> {
+        let first = self.first_in_line();
+        first
+            .iter()
+            .map(|place| self.notices[place].claimable_at())
+            .min()
     }
 
     /// Of each request the oldest notice that is on its way.
@@ -178,7 +202,7 @@ fn in_order(stored: u64, written: u64) -> Result<(), StoreError> {
     if stored + 1 == written {
         Ok(())
     } else {
-        Err(StoreError::Conflict)
+        Err(StoreError::Conflict(None))
     }
 }
 
@@ -282,27 +306,19 @@ impl Store for MemoryStore {
         lane: Lane,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<RequestId>, StoreError> {
+    ) -> Result<Due<RequestId>, StoreError> {
         let tables = self.tables();
         let mut due: Vec<(Timestamp, RequestId)> = tables
             .requests
             .values()
             .filter(|request| request.lane() == lane)
             .filter_map(|request| Some((request.claimable_at()?, request.id)))
-            .filter(|(at, _)| *at <= now)
             .collect();
         due.sort();
-        due.truncate(limit);
-        Ok(due.into_iter().map(|(_, id)| id).collect())
-    }
-
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self
-            .tables()
-            .requests
-            .values()
-            .filter_map(Request::claimable_at)
-            .min())
+        let ready = due.iter().take(limit).take_while(|(at, _)| *at <= now);
+        let ready: Vec<RequestId> = ready.map(|(_, id)| *id).collect();
+        let next = due.get(ready.len()).map(|(at, _)| *at);
+        Ok(Due { ready, next })
     }
 
     async fn claim_notices(
@@ -311,7 +327,7 @@ impl Store for MemoryStore {
         lease: LeaseToken,
         lease_until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<ClaimedNotice>, StoreError> {
+    ) -> Result<Due<ClaimedNotice>, StoreError> {
         let mut tables = self.tables();
         let mut due: Vec<(Timestamp, NoticePlace)> = tables
             .first_in_line()
@@ -329,7 +345,9 @@ impl Store for MemoryStore {
                 attempts: letter.attempts,
             })
         };
-        Ok(due.into_iter().filter_map(claim).collect())
+        let ready = due.into_iter().filter_map(claim).collect();
+        let next = tables.next_notice();
+        Ok(Due { ready, next })
     }
 
     async fn settle_notice(
@@ -355,15 +373,6 @@ impl Store for MemoryStore {
             Settled::Released => {}
         }
         Ok(())
-    }
-
-    async fn next_notice(&self) -> Result<Option<Timestamp>, StoreError> {
-        let tables = self.tables();
-        let first = tables.first_in_line();
-        Ok(first
-            .iter()
-            .map(|place| tables.notices[place].claimable_at())
-            .min())
     }
 
     async fn list(

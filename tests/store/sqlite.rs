@@ -42,7 +42,10 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
     let set = store.take_lease("set", lease(8, at(3600)), at(1)).await;
     assert_eq!(set, Ok(Taken::Yes));
     // Whoever held it is dead: its work is nobody's, and due.
-    assert_eq!(store.due(Lane::Other, at(5), 10).await.unwrap(), [id(1)]);
+    assert_eq!(
+        store.due(Lane::Other, at(5), 10).await.unwrap().ready,
+        [id(1)]
+    );
     let request = store.request(id(1)).await.unwrap().unwrap();
     assert_eq!((request.lease, request.revision), (None, 3));
     assert_eq!(
@@ -169,10 +172,10 @@ async fn an_operator_works_beside_a_server() {
     assert_eq!(seen.lease, Some(lease(7, at(3600))));
     let later = next(&seen, |request| request.due_at = Some(at(9)));
     operator.commit(later.clone()).await.unwrap();
-    assert_eq!(
-        server.commit(later.clone()).await,
-        Err(StoreError::Conflict)
-    );
+    let winner = Err(StoreError::Conflict(Some(Box::new(
+        later.requests[0].clone(),
+    ))));
+    assert_eq!(server.commit(later.clone()).await, winner);
     let seen = server.request(id(1)).await.unwrap().unwrap();
     assert_eq!(seen, later.requests[0]);
     let spent = operator.spend_nonce("n", at(0), at(960)).await;

@@ -13,7 +13,7 @@ impl From<Error> for StoreError {
                 (
                     ErrorCode::ConstraintViolation,
                     ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE,
-                ) => Self::Conflict,
+                ) => Self::Conflict(None),
                 (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => {
                     Self::Corrupt(error.to_string())
                 }

@@ -11,7 +11,8 @@ use crate::domain::{
     Millis, Notice, Request, RequestId, Status, Timestamp,
 };
 use crate::store::{
-    Answered, AuditFilter, ClaimedNotice, Cursor, Filter, Gauges, Head, NoticePlace, StoreError,
+    Answered, AuditFilter, ClaimedNotice, Cursor, Due, Filter, Gauges, Head, NoticePlace,
+    StoreError,
 };
 
 pub(super) const REQUEST: &str = concat!(
@@ -99,36 +100,30 @@ pub(super) fn answered(
 pub(super) const DUE: &str = "SELECT request_id FROM jit_requests INDEXED BY jit_requests_due
      WHERE lane = ?1 AND claimable_at <= ?2 ORDER BY claimable_at, request_id LIMIT ?3";
 
+pub(super) const NEXT_DUE: &str = "SELECT claimable_at
+     FROM jit_requests INDEXED BY jit_requests_due
+     WHERE lane = ?1 AND claimable_at IS NOT NULL
+     ORDER BY claimable_at, request_id LIMIT 1 OFFSET ?2";
+
 pub(super) fn due(
     db: &Connection,
     lane: Lane,
     now: Timestamp,
     most: usize,
-) -> Result<Vec<RequestId>, StoreError> {
+) -> Result<Due<RequestId>, StoreError> {
     let mut statement = db.prepare_cached(DUE)?;
     let mut rows = statement.query(params![lane.number(), now.millis(), limit(most)])?;
-    let mut found = Vec::new();
+    let mut ready = Vec::new();
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
-        found.push(id.parse().map_err(|why| unknown("a request_id", &why))?);
+        ready.push(id.parse().map_err(|why| unknown("a request_id", &why))?);
     }
-    Ok(found)
-}
-
-pub(super) const NEXT_DUE: &str = "SELECT claimable_at
-     FROM jit_requests INDEXED BY jit_requests_due
-     WHERE lane = ?1 AND claimable_at IS NOT NULL ORDER BY claimable_at LIMIT 1";
-
-pub(super) fn next_due(db: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    let mut statement = db.prepare_cached(NEXT_DUE)?;
-    let mut next: Option<i64> = None;
-    for lane in Lane::ALL {
-        let first: Option<i64> = statement
-            .query_row([lane.number()], |row| row.get(0))
-            .optional()?;
-        next = next.into_iter().chain(first).min();
-    }
-    Ok(next.map(Timestamp::from_millis))
+    let next: Option<i64> = db
+        .prepare_cached(NEXT_DUE)?
+        .query_row(params![lane.number(), limit(ready.len())], |row| row.get(0))
+        .optional()?;
+    let next = next.map(Timestamp::from_millis);
+    Ok(Due { ready, next })
 }
 
 pub(super) const DUE_NOTICES: &str = "SELECT doc, attempts, request_id || '.' || seq
@@ -141,14 +136,14 @@ pub(super) fn claim_notices(
     lease: LeaseToken,
     until: Timestamp,
     most: usize,
-) -> Result<Vec<ClaimedNotice>, StoreError> {
+) -> Result<Due<ClaimedNotice>, StoreError> {
     let found: Vec<(String, u32, String)> = db
         .prepare_cached(DUE_NOTICES)?
         .query_map(params![now.millis(), limit(most)], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<Result<_, _>>()?;
-    let mut claimed = Vec::new();
+    let mut ready = Vec::new();
     for (doc, attempts, name) in found {
         let notice: Notice = from_doc(&format!("notice {name}"), &doc)?;
         let place = NoticePlace {
@@ -156,9 +151,10 @@ pub(super) fn claim_notices(
             seq: notice.seq,
         };
         writes::lease_notice(db, place, lease, until)?;
-        claimed.push(ClaimedNotice { notice, attempts });
+        ready.push(ClaimedNotice { notice, attempts });
     }
-    Ok(claimed)
+    let next = next_notice(db)?;
+    Ok(Due { ready, next })
 }
 
 pub(super) const NEXT_NOTICE: &str = "SELECT claimable_at

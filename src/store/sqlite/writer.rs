@@ -318,7 +318,7 @@ mod tests {
     async fn one_that_is_refused_takes_nothing_with_it() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
         let answers = together(&writer, vec![(1, false), (1, false), (2, false)]).await;
-        assert_eq!(answers, [Ok(()), Err(StoreError::Conflict), Ok(())]);
+        assert_eq!(answers, [Ok(()), Err(StoreError::Conflict(None)), Ok(())]);
         assert_eq!(rows(&writer).await, 2);
     }
 
@@ -338,7 +338,7 @@ mod tests {
             writer.write(twice(1)),
             writer.write(twice(2)),
         );
-        assert_eq!(answers, (Ok(()), Err(StoreError::Conflict), Ok(())));
+        assert_eq!(answers, (Ok(()), Err(StoreError::Conflict(None)), Ok(())));
         assert_eq!(rows(&writer).await, 1 + 2 + 2);
     }
 

@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
+use super::queries;
 use super::rows::{Written, end_at, int, limit, revoked_at};
 use crate::domain::{
     AuditKey, Binding, Channel, Event, Holding, Lease, LeaseToken, Millis, Notice, Request,
@@ -81,14 +82,17 @@ pub(super) fn commit(db: &Connection, commit: &Prepared) -> Result<(), StoreErro
 /// A write that found its place touched one row; any other did not follow on what is stored.
 fn in_place(changed: usize) -> Result<(), StoreError> {
     match changed {
-        0 => Err(StoreError::Conflict),
+        0 => Err(StoreError::Conflict(None)),
         _ => Ok(()),
     }
 }
 
 /// What a record of this revision must follow on; the first follows on nothing.
 fn before(revision: u64) -> Result<i64, StoreError> {
-    revision.checked_sub(1).map(int).ok_or(StoreError::Conflict)
+    revision
+        .checked_sub(1)
+        .map(int)
+        .ok_or(StoreError::Conflict(None))
 }
 
 fn check_guard(db: &Connection, guard: &Guard) -> Result<(), StoreError> {
@@ -99,7 +103,7 @@ fn check_guard(db: &Connection, guard: &Guard) -> Result<(), StoreError> {
     if stored.unwrap_or(0) == int(guard.revision) {
         return Ok(());
     }
-    Err(StoreError::Conflict)
+    Err(StoreError::Conflict(None))
 }
 
 pub(super) const INSERT_REQUEST: &str = "INSERT INTO jit_requests
@@ -128,21 +132,37 @@ pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result
     let lane = request.lane().number();
     let failing = request.is_failing_removal().then_some(1);
     if before(request.revision)? == 0 {
-        db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
+        let inserted = db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
             ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
             ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
             ":failing": failing,
             ":account": request.account_id.as_str(), ":channel": request.channel_id.as_str(),
             ":email": request.requester_email().as_str(),
             ":created": request.created_at.to_string(),
-        })?;
-        return Ok(());
+        });
+        return first(db, request.id, inserted);
     }
-    in_place(db.prepare_cached(UPDATE_REQUEST)?.execute(named_params! {
+    let updated = db.prepare_cached(UPDATE_REQUEST)?.execute(named_params! {
         ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
         ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
         ":failing": failing,
-    })?)
+    });
+    first(db, request.id, updated)
+}
+
+/// Whoever was not the first with a request is told what stands there instead.
+fn first(
+    db: &Connection,
+    id: RequestId,
+    written: rusqlite::Result<usize>,
+) -> Result<(), StoreError> {
+    match written.map_err(StoreError::from).and_then(in_place) {
+        Err(StoreError::Conflict(_)) => {
+            let winner = queries::request(db, id)?;
+            Err(StoreError::Conflict(winner.map(Box::new)))
+        }
+        written => written,
+    }
 }
 
 /// Taken from nobody, from its own holder, or from one whose time is over.

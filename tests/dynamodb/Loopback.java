@@ -1,0 +1,25 @@
+import java.io.InputStream;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import org.eclipse.jetty.server.Server;
+import org.eclipse.jetty.server.ServerConnector;
+import org.eclipse.jetty.server.handler.ContextHandler;
+import software.amazon.dynamodb.services.local.server.LocalDynamoDBRequestHandler;
+import software.amazon.dynamodb.services.local.server.LocalDynamoDBServerHandler;
+
+/**
+ * Amazon's DynamoDB Local, in memory, where nobody else can reach it: its own main class
+ * listens on every interface. Prints the port it was given, and ends with its parent.
+ */
+public class Loopback {
+    public static void main(String[] arguments) throws Exception {
+        var requests = new LocalDynamoDBRequestHandler(0, true, null, true, false);
+        var server = new Server(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
+        server.setHandler(new ContextHandler(new LocalDynamoDBServerHandler(requests, null), "/"));
+        server.start();
+        System.out.println(((ServerConnector) server.getConnectors()[0]).getLocalPort());
+        InputStream parent = System.in;
+        while (parent.read() >= 0) {}
+        Runtime.getRuntime().halt(0);
+    }
+}
