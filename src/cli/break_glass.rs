@@ -13,8 +13,9 @@ use super::hands::Hands;
 use super::requests::page;
 use super::serve::failed;
 use super::{Context, Failure};
-use crate::domain::{Command, Lane, Person, Request, RequestId, State, Status, Text};
-use crate::http::wire::RequestObject;
+use crate::domain::{
+    Command, Lane, Person, Request, RequestId, RequestObject, State, Status, Text,
+};
 use crate::service::ServiceError;
 use crate::store::Filter;
 use crate::worker::Worker;

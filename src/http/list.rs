@@ -12,9 +12,8 @@ use serde::Serialize;
 use super::App;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToRead};
-use super::wire::RequestObject;
 use crate::code::Code;
-use crate::domain::{RequestId, Timestamp};
+use crate::domain::{RequestId, RequestObject, Timestamp};
 use crate::signature::{self, Secret};
 use crate::store::{Cursor, Filter};
 

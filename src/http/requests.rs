@@ -9,11 +9,10 @@ use serde::{Deserialize, Deserializer};
 use super::App;
 use super::reply::{Problem, json};
 use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke};
-use super::wire::RequestObject;
 use crate::code::Code;
 use crate::domain::{
     AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Millis, Minutes, MmUserId,
-    PermissionSet, Person, RequestId, Text, Timestamp,
+    PermissionSet, Person, RequestId, RequestObject, Text, Timestamp,
 };
 use crate::service::{Idempotency, Revoked};
 use crate::signature;

@@ -6,13 +6,18 @@ mod build;
 mod cast;
 #[macro_use]
 mod conformance;
+#[path = "../common/dynamo.rs"]
+mod dynamo;
 mod memory;
 mod sqlite;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use conformance::Subject;
 use jit::domain::{RequestId, Status, Timestamp};
 use jit::store::Store;
+use jit::store::dynamodb::DynamoStore;
 use jit::store::sqlite::SqliteStore;
 use memory::MemoryStore;
 
@@ -56,5 +61,38 @@ impl Subject for InOneFile {
     }
 }
 
+struct InDynamo {
+    store: DynamoStore,
+    names: BTreeMap<String, String>,
+}
+
+#[async_trait]
+impl Subject for InDynamo {
+    async fn fresh() -> Self {
+        let (store, names) = dynamo::fresh_store().await;
+        Self { store, names }
+    }
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+    /// As the runbook does it.
+    async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
+        let text = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
+        let at = at.map_or_else(String::new, |at| at.to_string());
+        dynamo::client(dynamo::url())
+            .update_item()
+            .table_name(&self.names["requests"])
+            .key("request_id", text(id.to_string()))
+            .update_expression("SET #s = :s, revoked_at = :t")
+            .expression_attribute_names("#s", "status")
+            .expression_attribute_values(":s", text(said.to_owned()))
+            .expression_attribute_values(":t", text(at))
+            .send()
+            .await
+            .unwrap();
+    }
+}
+
 conformance!(in_memory, InMemory);
 conformance!(in_one_file, InOneFile);
+conformance!(in_dynamodb, InDynamo);

@@ -1,0 +1,181 @@
+//! A request as the outside knows it, field by field what CONTRACT and the plugin know:
+//! what goes out as JSON, and what the operator's own tools find in the store.
+
+use serde::Serialize;
+
+use super::{
+    AccountId, ChannelId, Email, Ending, MmUserId, PermissionSet, Request, RequestId, Sessions,
+    State, Status, Text, Timestamp, UserId,
+};
+
+#[derive(Serialize)]
+pub struct RequestObject<'a> {
+    pub request_id: RequestId,
+    pub account_id: &'a AccountId,
+    pub channel_id: &'a ChannelId,
+    pub requester_mm_user_id: &'a MmUserId,
+    pub requester_email: &'a Email,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jira: Option<&'a Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a Text>,
+    pub requested_duration_minutes: u32,
+    pub permission_set: &'a PermissionSet,
+    pub status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assignment_status: Option<&'a str>,
+    pub created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant_time: Option<Timestamp>,
+    pub end_time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approver_mm_user_id: Option<&'a MmUserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approver_email: Option<&'a Email>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extension_minutes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_store_user_id: Option<&'a UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_details: Option<&'a Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny_reason: Option<&'a Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<&'a Email>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoke_reason: Option<&'a Text>,
+    /// Credentials fetched before the end are denied until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions_denied_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undelivered_notices: Option<u32>,
+    pub version: u64,
+    /// What a person should know besides; never part of the record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<&'a str>,
+}
+
+impl<'a> From<&'a Request> for RequestObject<'a> {
+    fn from(request: &'a Request) -> Self {
+        let ends = Ends::of(&request.state);
+        let approver = request.approvals.last().map(|approval| &approval.by);
+        // Of interest only while more than one is waited for.
+        let waiting = request.state == State::Pending && !request.approvals.is_empty();
+        Self {
+            request_id: request.id,
+            account_id: &request.account_id,
+            channel_id: &request.channel_id,
+            requester_mm_user_id: &request.requester.id,
+            requester_email: &request.requester.email,
+            jira: request.jira.as_ref(),
+            reason: request.reason.as_ref(),
+            requested_duration_minutes: request.duration.get(),
+            permission_set: &request.permission_set,
+            status: request.status(),
+            assignment_status: request.state.assignment_status(request.granted),
+            created_at: request.created_at,
+            start_at: request.start_at,
+            approved_at: request.approved_at,
+            denied_at: ends.denied_at,
+            grant_time: request.granted.map(|period| period.from),
+            end_time: request.end_time(),
+            revoked_at: ends.revoked_at,
+            expired_at: ends.expired_at,
+            cancelled_at: ends.cancelled_at,
+            approver_mm_user_id: approver.map(|person| &person.id),
+            approver_email: approver.map(|person| &person.email),
+            approvals: waiting.then_some(request.approvals.len()),
+            extension_minutes: request
+                .extension
+                .as_ref()
+                .map(|extension| extension.minutes.get()),
+            identity_store_user_id: request.user.as_ref(),
+            error_details: ends
+                .error
+                .or(request.trouble.as_ref().map(|failing| &failing.why)),
+            deny_reason: ends.deny_reason,
+            revoked_by: ends.revoked_by,
+            revoke_reason: ends.revoke_reason,
+            sessions_denied_until: match request.sessions {
+                Some(Sessions::Denied { until }) => Some(until),
+                _ => None,
+            },
+            undelivered_notices: (request.parked_notices > 0).then_some(request.parked_notices),
+            version: request.chain.version,
+            message: None,
+        }
+    }
+}
+
+/// The times and words of an end, each where the reader looks for it.
+#[derive(Default)]
+struct Ends<'a> {
+    denied_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    expired_at: Option<Timestamp>,
+    cancelled_at: Option<Timestamp>,
+    error: Option<&'a Text>,
+    deny_reason: Option<&'a Text>,
+    revoked_by: Option<&'a Email>,
+    revoke_reason: Option<&'a Text>,
+}
+
+impl<'a> Ends<'a> {
+    fn of(state: &'a State) -> Self {
+        let none = Self::default();
+        match state {
+            State::Denied { reason, at, .. } => Self {
+                denied_at: Some(*at),
+                deny_reason: reason.as_ref(),
+                ..none
+            },
+            State::Revoked { by, reason, at } => Self {
+                revoked_at: Some(*at),
+                revoked_by: by.as_ref().map(|person| &person.email),
+                revoke_reason: reason.as_ref(),
+                ..none
+            },
+            State::Removing {
+                ending: Ending::Revoked { by, reason, .. },
+            } => Self {
+                revoked_by: by.as_ref().map(|person| &person.email),
+                revoke_reason: reason.as_ref(),
+                ..none
+            },
+            State::Removing {
+                ending: Ending::Failed { why },
+            } => Self {
+                error: Some(why),
+                ..none
+            },
+            State::Expired { at } => Self {
+                expired_at: Some(*at),
+                ..none
+            },
+            State::Cancelled { at, .. } => Self {
+                cancelled_at: Some(*at),
+                ..none
+            },
+            State::Error(error) | State::Checking { error, .. } => Self {
+                error: Some(&error.why),
+                ..none
+            },
+            State::Unsettled { end, .. } => Self::of(end),
+            _ => none,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The store for more than one machine, on DynamoDB: any number of replicas, here and in
+//! Lambda, share it, and conditions decide between them.
+//!
+//! What is kept where is in `tables` and `items`; one step is one transaction (`commit`);
+//! what is to be done is found by sparse indexes (`due`, `outbox`), lists and histories
+//! along others (`lists`). How DynamoDB is called, and what its refusals mean, is in
+//! `calls`. No scan is made anywhere.
+
+mod calls;
+mod commit;
+mod due;
+mod items;
+mod lists;
+mod outbox;
+pub mod setup;
+mod tables;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::Client;
+
+pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table, TableNames};
+
+use super::{
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
+    NoticePlace, Settled, Store, StoreError, Taken,
+};
+use crate::clock::Clock;
+use crate::domain::{
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
+    LeaseToken, Millis, Request, RequestId, Timestamp,
+};
+use calls::{Condition, Written};
+use items::{Item, millis, s};
+
+/// No attempt takes longer, and with all its attempts no call.
+const ATTEMPT: Duration = Duration::from_secs(3);
+const CALL: Duration = Duration::from_secs(9);
+const ATTEMPTS: u32 = 4;
+
+#[derive(Clone)]
+pub struct DynamoStore {
+    client: Client,
+    names: TableNames,
+    clock: Arc<dyn Clock>,
+}
+
+impl DynamoStore {
+    /// With the region, credentials and endpoint of the environment that jit runs in.
+    pub async fn connect(names: TableNames, clock: Arc<dyn Clock>) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(ATTEMPT / 3)
+            .operation_attempt_timeout(ATTEMPT)
+            .operation_timeout(CALL)
+            .build();
+        // Safe for writes as well: each has a condition or a token that knows a repeat.
+        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .timeout_config(timeouts)
+            .retry_config(retries)
+            .load()
+            .await;
+        Self::new(Client::new(&config), names, clock)
+    }
+
+    pub fn new(client: Client, names: TableNames, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            client,
+            names,
+            clock,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for DynamoStore {
+    async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        self.find_request(id).await
+    }
+
+    async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
+        let key = Item::from([("holding_key".into(), s(key))]);
+        let item = self.get(Table::Assignments, key).await?;
+        item.map(|item| items::from_doc(&item, "holding_key"))
+            .transpose()
+    }
+
+    async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {
+        let key = Item::from([("binding_key".into(), s(items::account_key(account)))]);
+        let item = self.get(Table::Bindings, key).await?;
+        item.map(|item| items::from_doc(&item, "binding_key"))
+            .transpose()
+    }
+
+    async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
+        let item = self.find_channel(id).await?;
+        let item = item.filter(|item| item.contains_key("doc"));
+        item.map(|item| items::from_doc(&item, "binding_key"))
+            .transpose()
+    }
+
+    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+        self.bindings_of(channel).await
+    }
+
+    async fn bound(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<Binding>, StoreError> {
+        self.all_bindings(after, limit).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        self.write(commit).await
+    }
+
+    async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
+        let key = Item::from([("answer_key".into(), s(key))]);
+        let item = self.get(Table::Answers, key).await?;
+        let answered = item.map(|item| items::read_answered(&item)).transpose()?;
+        Ok(answered.filter(|answered| now - answered.at <= Millis::DAY))
+    }
+
+    async fn spend_nonce(
+        &self,
+        nonce: &str,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Freshness, StoreError> {
+        let spent_by = s(self.clock.draw());
+        let mut item = Item::from([
+            ("nonce".into(), s(nonce)),
+            ("keep_until".into(), millis(keep_until)),
+            ("spent_by".into(), spent_by.clone()),
+        ]);
+        items::forget_after(&mut item, keep_until);
+        let condition = Condition::that("attribute_not_exists(nonce) OR keep_until < :now")
+            .with(":now", millis(now));
+        Ok(match self.put(Table::Nonces, item, &condition).await? {
+            Written::Yes => Freshness::Fresh,
+            // The answer to this very write was lost.
+            Written::No(Some(found)) if found.get("spent_by") == Some(&spent_by) => {
+                Freshness::Fresh
+            }
+            Written::No(_) => Freshness::Spent,
+        })
+    }
+
+    async fn take_lease(
+        &self,
+        name: &str,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
+        let mut item = Item::from([
+            ("lease_name".into(), s(name)),
+            ("lease_token".into(), s(lease.token.0)),
+            ("lease_until".into(), millis(lease.until)),
+        ]);
+        items::forget_after(&mut item, lease.until);
+        let condition = Condition::that(
+            "attribute_not_exists(lease_name) OR lease_token = :token OR lease_until <= :now",
+        )
+        .with(":token", s(lease.token.0))
+        .with(":now", millis(now));
+        Ok(match self.put(Table::Leases, item, &condition).await? {
+            Written::Yes => Taken::Yes,
+            Written::No(_) => Taken::ByAnother,
+        })
+    }
+
+    async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {
+        let key = Item::from([("lease_name".into(), s(name))]);
+        let held = Condition::that("lease_token = :token").with(":token", s(token.0));
+        self.delete(Table::Leases, key, &held).await.map(drop)
+    }
+
+    async fn due(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Due<RequestId>, StoreError> {
+        self.due_requests(lane, now, limit).await
+    }
+
+    async fn claim_notices(
+        &self,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+        limit: usize,
+    ) -> Result<Due<ClaimedNotice>, StoreError> {
+        self.claim(now, lease, lease_until, limit).await
+    }
+
+    async fn settle_notice(
+        &self,
+        place: NoticePlace,
+        lease: LeaseToken,
+        settled: Settled,
+    ) -> Result<(), StoreError> {
+        self.settle(place, lease, settled).await
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Request>, StoreError> {
+        self.requests(filter, after, limit).await
+    }
+
+    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+        self.history(key).await
+    }
+
+    async fn export(
+        &self,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.events(filter, after, limit).await
+    }
+
+    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+        self.chains(after, limit).await
+    }
+
+    async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
+        self.count(now).await
+    }
+
+    /// DynamoDB forgets by itself what says when it may be forgotten.
+    async fn tidy(&self, _now: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,448 @@
+//! One call to DynamoDB, counted, and what its refusals mean.
+//!
+//! Reads are strongly consistent wherever a decision depends on them; an index cannot be,
+//! so what it finds is read again. A write that may have been carried out although its
+//! answer was lost is told apart from one that somebody else made.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{
+    CancellationReason, ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue,
+    ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
+use metrics::counter;
+
+use super::DynamoStore;
+use super::items::Item;
+use super::tables::Table;
+use crate::domain::Millis;
+use crate::store::StoreError;
+
+/// How often a write that met another transaction, or a full partition, is sent again.
+const MOST_SENDS: u32 = 8;
+const FIRST_PAUSE: Millis = Millis(25);
+/// What DynamoDB takes in one BatchGetItem.
+const BATCH: usize = 100;
+
+/// What a conditional write came to.
+#[derive(Debug)]
+pub(super) enum Written {
+    Yes,
+    /// The condition did not hold; what stands there, if anything does.
+    No(Option<Item>),
+}
+
+/// What an update came to: the item as it is now, or what stood in the way.
+pub(super) enum Updated {
+    To(Item),
+    Not(Option<Item>),
+}
+
+/// What a transaction came to.
+pub(super) enum Transacted {
+    Yes,
+    /// At least one condition did not hold: what was found, by the place of the action.
+    No(Vec<Option<Item>>),
+}
+
+impl DynamoStore {
+    pub(super) async fn get(&self, table: Table, key: Item) -> Result<Option<Item>, StoreError> {
+        let call = self
+            .client
+            .get_item()
+            .table_name(self.names.of(table))
+            .set_key(Some(key))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = counted("GetItem", call.send().await)?;
+        note_read(answer.consumed_capacity());
+        Ok(answer.item)
+    }
+
+    /// Those that are there, in any order.
+    pub(super) async fn get_all(
+        &self,
+        table: Table,
+        keys: Vec<Item>,
+    ) -> Result<Vec<Item>, StoreError> {
+        let name = self.names.of(table);
+        let mut found = Vec::with_capacity(keys.len());
+        for batch in keys.chunks(BATCH) {
+            let mut left = batch.to_vec();
+            let mut sends = 0;
+            while !left.is_empty() {
+                let wanted = KeysAndAttributes::builder()
+                    .set_keys(Some(left))
+                    .consistent_read(true)
+                    .build()?;
+                let call = self
+                    .client
+                    .batch_get_item()
+                    .request_items(name, wanted)
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total);
+                let answer = counted("BatchGetItem", call.send().await)?;
+                note_read(answer.consumed_capacity());
+                let mut items = answer.responses.unwrap_or_default();
+                found.extend(items.remove(name).unwrap_or_default());
+                let mut unread = answer.unprocessed_keys.unwrap_or_default();
+                left = unread.remove(name).map_or_else(Vec::new, |keys| keys.keys);
+                if !left.is_empty() {
+                    sends += 1;
+                    self.pause(sends, || "it does not keep up with reads".into())
+                        .await?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn ask(&self, table: Table) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(self.names.of(table))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    pub(super) async fn query(&self, call: QueryFluentBuilder) -> Result<QueryOutput, StoreError> {
+        let answer = counted("Query", call.send().await)?;
+        note_read(answer.consumed_capacity());
+        Ok(answer)
+    }
+
+    pub(super) async fn put(
+        &self,
+        table: Table,
+        item: Item,
+        condition: &Condition,
+    ) -> Result<Written, StoreError> {
+        let mut sends = 0;
+        loop {
+            let call = self
+                .client
+                .put_item()
+                .table_name(self.names.of(table))
+                .set_item(Some(item.clone()))
+                .condition_expression(&condition.text)
+                .set_expression_attribute_names(condition.names())
+                .set_expression_attribute_values(condition.values())
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                )
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let error = match call.send().await {
+                Ok(answer) => {
+                    count("PutItem", "ok");
+                    note_write(answer.consumed_capacity());
+                    return Ok(Written::Yes);
+                }
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(found)) => {
+                    count("PutItem", "refused");
+                    return Ok(Written::No(found.item.clone()));
+                }
+                Some(PutItemError::TransactionConflictException(_)) => {
+                    count("PutItem", "conflict");
+                    sends += 1;
+                    self.pause(sends, || refusal(&error)).await?;
+                }
+                _ => return counted("PutItem", Err(error)),
+            }
+        }
+    }
+
+    pub(super) async fn update(
+        &self,
+        table: Table,
+        key: Item,
+        change: &Change,
+    ) -> Result<Updated, StoreError> {
+        let mut sends = 0;
+        loop {
+            let call: UpdateItemFluentBuilder = self
+                .client
+                .update_item()
+                .table_name(self.names.of(table))
+                .set_key(Some(key.clone()))
+                .update_expression(&change.text)
+                .condition_expression(&change.condition.text)
+                .set_expression_attribute_names(change.condition.names())
+                .set_expression_attribute_values(change.condition.values())
+                .return_values(ReturnValue::AllNew)
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                )
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let error = match call.send().await {
+                Ok(answer) => {
+                    count("UpdateItem", "ok");
+                    note_write(answer.consumed_capacity());
+                    return Ok(Updated::To(answer.attributes.unwrap_or_default()));
+                }
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(found)) => {
+                    count("UpdateItem", "refused");
+                    return Ok(Updated::Not(found.item.clone()));
+                }
+                Some(UpdateItemError::TransactionConflictException(_)) => {
+                    count("UpdateItem", "conflict");
+                    sends += 1;
+                    self.pause(sends, || refusal(&error)).await?;
+                }
+                _ => return counted("UpdateItem", Err(error)),
+            }
+        }
+    }
+
+    pub(super) async fn delete(
+        &self,
+        table: Table,
+        key: Item,
+        condition: &Condition,
+    ) -> Result<Written, StoreError> {
+        let mut sends = 0;
+        loop {
+            let call = self
+                .client
+                .delete_item()
+                .table_name(self.names.of(table))
+                .set_key(Some(key.clone()))
+                .condition_expression(&condition.text)
+                .set_expression_attribute_names(condition.names())
+                .set_expression_attribute_values(condition.values())
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                )
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let error = match call.send().await {
+                Ok(answer) => {
+                    count("DeleteItem", "ok");
+                    note_write(answer.consumed_capacity());
+                    return Ok(Written::Yes);
+                }
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(found)) => {
+                    count("DeleteItem", "refused");
+                    return Ok(Written::No(found.item.clone()));
+                }
+                Some(DeleteItemError::TransactionConflictException(_)) => {
+                    count("DeleteItem", "conflict");
+                    sends += 1;
+                    self.pause(sends, || refusal(&error)).await?;
+                }
+                _ => return counted("DeleteItem", Err(error)),
+            }
+        }
+    }
+
+    /// All of it or nothing, and once: DynamoDB knows the token again if the answer was
+    /// lost. What stood in its way for a moment only is sent again, under its conditions.
+    pub(super) async fn transact(
+        &self,
+        actions: &[TransactWriteItem],
+    ) -> Result<Transacted, StoreError> {
+        let token = self.clock.draw().to_string();
+        let mut sends = 0;
+        loop {
+            let call = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(actions.to_vec()))
+                .client_request_token(&token)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            let error = match call.send().await {
+                Ok(answer) => {
+                    count("TransactWriteItems", "ok");
+                    answer
+                        .consumed_capacity()
+                        .iter()
+                        .for_each(|used| note_write(Some(used)));
+                    return Ok(Transacted::Yes);
+                }
+                Err(error) => error,
+            };
+            let passing = match error.as_service_error() {
+                Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
+                    let reasons = canceled.cancellation_reasons();
+                    if reasons
+                        .iter()
+                        .any(|reason| is(reason, "ConditionalCheckFailed"))
+                    {
+                        count("TransactWriteItems", "refused");
+                        let found = reasons.iter().map(|reason| reason.item.clone());
+                        return Ok(Transacted::No(found.collect()));
+                    }
+                    reasons.iter().any(is_passing)
+                }
+                Some(TransactWriteItemsError::TransactionInProgressException(_)) => true,
+                _ => false,
+            };
+            if !passing {
+                return counted("TransactWriteItems", Err(error));
+            }
+            count("TransactWriteItems", "conflict");
+            sends += 1;
+            self.pause(sends, || refusal(&error)).await?;
+        }
+    }
+
+    /// Waits a little, longer each time and never as long as the others who met there; or
+    /// has waited long enough.
+    async fn pause(&self, sends: u32, why: impl FnOnce() -> String) -> Result<(), StoreError> {
+        if sends >= MOST_SENDS {
+            return Err(StoreError::Unavailable(why()));
+        }
+        let whole = FIRST_PAUSE.0 << sends;
+        let chance = i64::from(self.clock.draw().as_fields().0) % whole;
+        let until = self.clock.now() + Millis(whole / 2 + chance / 2);
+        self.clock.wait_until(until).await;
+        Ok(())
+    }
+}
+
+/// Under which condition something is written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Condition {
+    pub text: String,
+    names: HashMap<String, String>,
+    values: Item,
+}
+
+/// What an update does, and under which condition.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub text: String,
+    pub condition: Condition,
+}
+
+impl Condition {
+    pub fn that(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+
+    pub fn and(mut self, text: &str) -> Self {
+        self.text = format!("{} AND {text}", self.text);
+        self
+    }
+
+    /// What a word that DynamoDB keeps for itself is called in the text.
+    pub fn naming(mut self, short: &str, name: &str) -> Self {
+        self.names.insert(short.into(), name.into());
+        self
+    }
+
+    pub fn with(mut self, name: &str, value: aws_sdk_dynamodb::types::AttributeValue) -> Self {
+        self.values.insert(name.into(), value);
+        self
+    }
+
+    pub fn names(&self) -> Option<HashMap<String, String>> {
+        Some(self.names.clone()).filter(|names| !names.is_empty())
+    }
+
+    pub fn values(&self) -> Option<Item> {
+        Some(self.values.clone()).filter(|values| !values.is_empty())
+    }
+}
+
+fn is(reason: &CancellationReason, code: &str) -> bool {
+    reason.code() == Some(code)
+}
+
+/// Nothing is wrong with the write; it came at a bad moment.
+fn is_passing(reason: &CancellationReason) -> bool {
+    [
+        "TransactionConflict",
+        "ThrottlingError",
+        "ProvisionedThroughputExceeded",
+    ]
+    .iter()
+    .any(|code| is(reason, code))
+}
+
+pub(super) fn counted<T, E>(
+    operation: &'static str,
+    answer: Result<T, SdkError<E>>,
+) -> Result<T, StoreError>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match answer {
+        Ok(answer) => {
+            count(operation, "ok");
+            Ok(answer)
+        }
+        Err(error) => {
+            count(operation, "failed");
+            Err(StoreError::Unavailable(refusal(&error)))
+        }
+    }
+}
+
+fn count(operation: &'static str, outcome: &'static str) {
+    counter!("jit_store_calls_total", "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+fn note_read<'c>(used: impl IntoIterator<Item = &'c ConsumedCapacity>) {
+    note("read", used);
+}
+
+fn note_write<'c>(used: impl IntoIterator<Item = &'c ConsumedCapacity>) {
+    note("write", used);
+}
+
+/// In tenths, because a read may cost half a unit and a counter counts whole ones.
+fn note<'c>(kind: &'static str, used: impl IntoIterator<Item = &'c ConsumedCapacity>) {
+    let units: f64 = used
+        .into_iter()
+        .filter_map(ConsumedCapacity::capacity_units)
+        .sum();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a call costs a few units, never less than none"
+    )]
+    counter!("jit_store_tenth_units_total", "kind" => kind).increment((units * 10.0) as u64);
+}
+
+/// What went wrong, and what to do where that is known.
+pub(super) fn refusal<E>(error: &SdkError<E>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let Some(answered) = error.as_service_error() else {
+        return format!("DynamoDB: {}", DisplayErrorContext(error));
+    };
+    let code = answered.code().unwrap_or("an error without a name");
+    let said = answered.message().unwrap_or_default();
+    let next = match code {
+        "ResourceNotFoundException" => {
+            "; `jit tables check` says which table or index is missing, `jit tables create` makes it"
+        }
+        "AccessDeniedException" => "; the role needs what infra/iam-policy.json allows",
+        _ => "",
+    };
+    format!("DynamoDB: {code}: {said}{next}")
+}
+
+impl From<BuildError> for StoreError {
+    fn from(why: BuildError) -> Self {
+        Self::Unavailable(format!("a call to DynamoDB lacks something: {why}"))
+    }
+}

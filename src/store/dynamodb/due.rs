@@ -1,0 +1,239 @@
+//! What is to be done, found at a price that follows what is to be done.
+//!
+//! An idle look asks each partition of an index for its first few: that is all it costs,
+//! however much is stored.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::try_join_all;
+
+use super::DynamoStore;
+use super::items::{self, Item, due_lane, n, number_if_any, parsed, s, time};
+use super::tables::{BY_DUE, BY_STATUS, BY_WATCH, SHARDS, Table};
+use crate::domain::{Lane, RequestId, Status, Timestamp};
+use crate::store::{Due, Gauges, StoreError};
+
+/// An idle look reads no more of a partition than this.
+const A_FEW: usize = 8;
+const A_PAGE: usize = 256;
+
+/// What an index says of an item that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub at: Timestamp,
+    pub id: RequestId,
+}
+
+/// A partition of an index, by its key.
+pub(super) type Partition = (&'static str, AttributeValue);
+
+/// A person's word stands between jit's own in the index; what jit may write there itself
+/// is left out.
+const WORDS_OF_OTHERS: [(&str, &str); 2] = [("APPROVED ", "GRANTE"), ("PENDING ", "~")];
+
+impl DynamoStore {
+    pub(super) async fn due_requests(
+        &self,
+        lane: Lane,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Due<RequestId>, StoreError> {
+        let partitions = (0..SHARDS).map(|shard| ("due_lane", s(due_lane(lane, shard))));
+        let due = self.due_in(Table::Requests, partitions, now, limit);
+        let due = match lane {
+            // What was changed from outside is due at once, with the removals.
+            Lane::Remove => {
+                let (mut due, words) = tokio::try_join!(due, self.words_of_others(limit))?;
+                due.ready.retain(|entry| !words.contains(&entry.id));
+                let first = words.into_iter().map(|id| Entry {
+                    at: Timestamp::default(),
+                    id,
+                });
+                due.ready.splice(..0, first);
+                cut(due, limit)
+            }
+            Lane::Revoke | Lane::Other => due.await?,
+        };
+        Ok(Due {
+            ready: due.ready.into_iter().map(|entry| entry.id).collect(),
+            next: due.next,
+        })
+    }
+
+    /// Of each partition those that are due, and when the next one is.
+    pub(super) async fn due_in(
+        &self,
+        table: Table,
+        partitions: impl Iterator<Item = Partition>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Due<Entry>, StoreError> {
+        let asked = partitions.map(|partition| self.due_here(table, partition, now, limit));
+        let mut all = Due {
+            ready: Vec::new(),
+            next: None,
+        };
+        for here in try_join_all(asked).await? {
+            all.ready.extend(here.ready);
+            all.next = all.next.into_iter().chain(here.next).min();
+        }
+        all.ready.sort_unstable();
+        Ok(cut(all, limit))
+    }
+
+    async fn due_here(
+        &self,
+        table: Table,
+        (name, value): Partition,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Due<Entry>, StoreError> {
+        let mut ready = Vec::new();
+        let (mut from, mut page) = (None, A_FEW);
+        loop {
+            let call = self
+                .ask(table)
+                .index_name(BY_DUE)
+                .key_condition_expression("#partition = :here")
+                .expression_attribute_names("#partition", name)
+                .expression_attribute_values(":here", value.clone())
+                .limit(i32::try_from(page).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(from);
+            let answer = self.query(call).await?;
+            for item in answer.items() {
+                let at = time(item, "claimable_at")?;
+                if at > now || ready.len() == limit {
+                    let next = Some(at);
+                    return Ok(Due { ready, next });
+                }
+                let id = parsed(item, "request_id")?;
+                ready.push(Entry { at, id });
+            }
+            (from, page) = (answer.last_evaluated_key, A_PAGE);
+            if from.is_none() {
+                return Ok(Due { ready, next: None });
+            }
+        }
+    }
+
+    /// Requests whose status is not jit's, and that jit has not heard of yet.
+    async fn words_of_others(&self, limit: usize) -> Result<Vec<RequestId>, StoreError> {
+        let asked = (0..SHARDS).flat_map(|shard| {
+            WORDS_OF_OTHERS.map(|between| self.words_here(shard, between, limit))
+        });
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+
+    async fn words_here(
+        &self,
+        shard: u8,
+        (after, before): (&str, &str),
+        limit: usize,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        let call = self
+            .ask(Table::Requests)
+            .index_name(BY_WATCH)
+            .key_condition_expression("watch_shard = :here AND #status BETWEEN :after AND :before")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":here", n(shard))
+            .expression_attribute_values(":after", s(after))
+            .expression_attribute_values(":before", s(before))
+            .limit(i32::try_from(limit.max(1)).unwrap_or(i32::MAX));
+        let answer = self.query(call).await?;
+        answer
+            .items()
+            .iter()
+            .map(|item| parsed(item, "request_id"))
+            .collect()
+    }
+
+    /// Requests that somebody gave this status from outside.
+    pub(super) async fn said_by_others(
+        &self,
+        status: Status,
+    ) -> Result<Vec<RequestId>, StoreError> {
+        let word = status.as_str();
+        let asked = (0..SHARDS).map(|shard| self.words_here(shard, (word, word), A_PAGE));
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+
+    pub(super) async fn count(&self, now: Timestamp) -> Result<Gauges, StoreError> {
+        let lanes = Lane::ALL.into_iter();
+        let due = lanes
+            .flat_map(|lane| (0..SHARDS).map(move |shard| ("due_lane", s(due_lane(lane, shard)))));
+        let granted = (0..SHARDS).map(|shard| {
+            let partition = items::status_shard(Status::Granted, shard);
+            ("status_shard", s(partition))
+        });
+        let (due, granted, words, (pending, oldest, parked)) = tokio::try_join!(
+            self.entries(Table::Requests, BY_DUE, due),
+            self.entries(Table::Requests, BY_STATUS, granted),
+            self.words_of_others(A_PAGE),
+            self.waiting(),
+        )?;
+        let is_over = |item: &&Item, name: &str| {
+            number_if_any(item, name).is_some_and(|at| at <= now.millis())
+        };
+        let many = |count: usize| count as u64;
+        Ok(Gauges {
+            backlog: many(
+                due.iter()
+                    .filter(|item| is_over(item, "claimable_at"))
+                    .count(),
+            ) + many(words.len()),
+            live_grants: many(granted.len()),
+            overdue_grants: many(due.iter().filter(|item| is_over(item, "end_at")).count()),
+            failing_removals: many(
+                due.iter()
+                    .filter(|item| item.contains_key("failing"))
+                    .count(),
+            ),
+            undelivered_notices: pending,
+            oldest_undelivered: oldest,
+            parked_notices: parked,
+        })
+    }
+
+    /// Everything that an index has in these partitions.
+    pub(super) async fn entries(
+        &self,
+        table: Table,
+        index: &str,
+        partitions: impl Iterator<Item = Partition>,
+    ) -> Result<Vec<Item>, StoreError> {
+        let asked = partitions.map(|partition| self.entries_here(table, index, partition));
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+
+    async fn entries_here(
+        &self,
+        table: Table,
+        index: &str,
+        (name, value): Partition,
+    ) -> Result<Vec<Item>, StoreError> {
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let call = self
+                .ask(table)
+                .index_name(index)
+                .key_condition_expression("#partition = :here")
+                .expression_attribute_names("#partition", name)
+                .expression_attribute_values(":here", value.clone())
+                .set_exclusive_start_key(from);
+            let answer = self.query(call).await?;
+            all.extend(answer.items.unwrap_or_default());
+            from = answer.last_evaluated_key;
+            if from.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// What is too much for now is next.
+fn cut(mut due: Due<Entry>, limit: usize) -> Due<Entry> {
+    if let Some(left) = due.ready.get(limit) {
+        due.next = due.next.into_iter().chain([left.at]).min();
+    }
+    due.ready.truncate(limit);
+    due
+}

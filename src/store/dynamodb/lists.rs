@@ -1,0 +1,493 @@
+//! Lists and histories: along an index in its order, and what it finds is read again from
+//! the table, so that a list never shows what a look at the record would not.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use futures_util::future::try_join_all;
+
+use super::DynamoStore;
+use super::due::Partition;
+use super::items::{self, Item, n, parsed, s, text};
+use super::tables::{
+    BY_ACCOUNT, BY_CHANNEL, BY_KIND, BY_REQUESTER, BY_STATUS, BY_TIME, SHARDS, Table,
+};
+use crate::domain::{
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Request, RequestId, Status,
+};
+use crate::store::{AuditFilter, Cursor, Filter, Head, StoreError};
+
+const LISTED: &str = "created_at_request_id";
+/// Before every time and every key, and after all of them. No key may be empty.
+const START: &str = " ";
+const END: &str = "~";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    OldestFirst,
+    NewestFirst,
+}
+
+/// A span of an index, over one or more of its partitions.
+struct Span {
+    table: Table,
+    index: &'static str,
+    sort: &'static str,
+    order: Order,
+    /// With both ends: whoever is already past one leaves it out of what is found.
+    from: String,
+    to: String,
+    /// What must hold besides, of what the index shows.
+    only: Vec<(&'static str, String)>,
+}
+
+/// One partition of it, as far as it was read.
+struct Stream {
+    partition: Partition,
+    read: VecDeque<Item>,
+    from: Option<Item>,
+    is_over: bool,
+}
+
+impl Stream {
+    fn new(partition: Partition) -> Self {
+        Self {
+            partition,
+            read: VecDeque::new(),
+            from: None,
+            is_over: false,
+        }
+    }
+}
+
+/// The partitions of a span, read side by side and put in one order.
+struct Walk {
+    span: Span,
+    streams: Vec<Stream>,
+}
+
+impl Walk {
+    fn new(span: Span, partitions: Vec<Partition>) -> Self {
+        let streams = partitions.into_iter().map(Stream::new).collect();
+        Self { span, streams }
+    }
+
+    /// The next ones, at least one unless there are none; seldom more than `about`.
+    async fn next(&mut self, store: &DynamoStore, about: usize) -> Result<Vec<Item>, StoreError> {
+        let page = about / self.streams.len().max(1) + 8;
+        let span = &self.span;
+        let reads = self
+            .streams
+            .iter_mut()
+            .map(|stream| stream.fill(store, span, page));
+        try_join_all(reads).await?;
+        let mut found = Vec::new();
+        while found.len() < about {
+            let more = |stream: &&mut Stream| !stream.read.is_empty() || !stream.is_over;
+            let waiting = self.streams.iter_mut().filter(more);
+            let key = |item: &Item| text(item, span.sort).map(str::to_owned).unwrap_or_default();
+            let heads = waiting.map(|stream| (stream.read.front().map(key), stream));
+            let first = match span.order {
+                Order::OldestFirst => heads.min_by(|one, other| one.0.cmp(&other.0)),
+                // One that has to be read on stands before all.
+                Order::NewestFirst => heads.max_by_key(|(key, _)| (key.is_none(), key.clone())),
+            };
+            match first.and_then(|(_, stream)| stream.read.pop_front()) {
+                Some(item) => found.push(item),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Stream {
+    /// Reads on until there is something, or nothing is left.
+    async fn fill(
+        &mut self,
+        store: &DynamoStore,
+        span: &Span,
+        page: usize,
+    ) -> Result<(), StoreError> {
+        while self.read.is_empty() && !self.is_over {
+            let (name, value) = &self.partition;
+            let mut call = store
+                .ask(span.table)
+                .index_name(span.index)
+                .key_condition_expression("#partition = :here AND #sort BETWEEN :from AND :to")
+                .expression_attribute_names("#partition", *name)
+                .expression_attribute_names("#sort", span.sort)
+                .expression_attribute_values(":here", value.clone())
+                .expression_attribute_values(":from", s(&span.from))
+                .expression_attribute_values(":to", s(&span.to))
+                .scan_index_forward(span.order == Order::OldestFirst)
+                .limit(i32::try_from(page).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(self.from.take());
+            let mut conditions = Vec::new();
+            for (place, (name, value)) in span.only.iter().enumerate() {
+                conditions.push(format!("#only{place} = :only{place}"));
+                call = call
+                    .expression_attribute_names(format!("#only{place}"), *name)
+                    .expression_attribute_values(format!(":only{place}"), s(value));
+            }
+            if !conditions.is_empty() {
+                call = call.filter_expression(conditions.join(" AND "));
+            }
+            let answer = store.query(call).await?;
+            self.read.extend(answer.items.unwrap_or_default());
+            self.from = answer.last_evaluated_key;
+            self.is_over = self.from.is_none();
+        }
+        Ok(())
+    }
+}
+
+impl DynamoStore {
+    pub(super) async fn requests(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Request>, StoreError> {
+        if let Some(id) = filter.request_id {
+            let found = self.find_request(id).await?;
+            let fits = |request: &Request| is_wanted(request, filter, after);
+            return Ok(found.filter(fits).into_iter().take(limit).collect());
+        }
+        let (index, partitions, only) = narrowest(filter);
+        let span = Span {
+            table: Table::Requests,
+            index,
+            sort: LISTED,
+            order: Order::NewestFirst,
+            from: filter
+                .from
+                .map_or_else(|| START.into(), |at| at.to_string()),
+            to: end_of(filter, after),
+            only,
+        };
+        let mut walk = Walk::new(span, partitions);
+        let mut found = self.said(filter, after).await?;
+        let mut seen: HashSet<RequestId> = found.iter().map(|request| request.id).collect();
+        let said = found.len();
+        while found.len() < limit + said {
+            let items = walk.next(self, limit + said - found.len()).await?;
+            if items.is_empty() {
+                break;
+            }
+            let ids = items.iter().map(|item| parsed(item, "request_id"));
+            let ids: Vec<RequestId> = ids.collect::<Result<_, _>>()?;
+            for request in self.all_of(&ids).await? {
+                if is_wanted(&request, filter, after) && seen.insert(request.id) {
+                    found.push(request);
+                }
+            }
+        }
+        found.sort_by_cached_key(|request| std::cmp::Reverse((request.created_at, request.id)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Those that have the status by somebody's word from outside, which no index of
+    /// jit's own words finds.
+    async fn said(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+    ) -> Result<Vec<Request>, StoreError> {
+        let Some(status) = filter.status.filter(|status| !items::is_watched(*status)) else {
+            return Ok(Vec::new());
+        };
+        let ids = self.said_by_others(status).await?;
+        let mut said = self.all_of(&ids).await?;
+        said.retain(|request| is_wanted(request, filter, after));
+        Ok(said)
+    }
+
+    pub(super) async fn find_request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        let item = self.get(Table::Requests, items::request_key(id)).await?;
+        item.map(|item| items::read_request(&item)).transpose()
+    }
+
+    /// In the order asked for.
+    async fn all_of(&self, ids: &[RequestId]) -> Result<Vec<Request>, StoreError> {
+        let keys = ids.iter().map(|id| items::request_key(*id)).collect();
+        let mut found = HashMap::new();
+        for item in self.get_all(Table::Requests, keys).await? {
+            let request = items::read_request(&item)?;
+            found.insert(request.id, request);
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+
+    pub(super) async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+        let (mut events, mut from) = (Vec::new(), None);
+        loop {
+            let call = self
+                .ask(Table::Audit)
+                .key_condition_expression("request_id = :here")
+                .expression_attribute_values(":here", s(key))
+                .consistent_read(true)
+                .set_exclusive_start_key(from);
+            let answer = self.query(call).await?;
+            for item in answer.items.unwrap_or_default() {
+                events.push(items::read_event(item)?);
+            }
+            from = answer.last_evaluated_key;
+            if from.is_none() {
+                return Ok(events);
+            }
+        }
+    }
+
+    pub(super) async fn events(
+        &self,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let from = filter
+            .from
+            .map_or_else(|| START.into(), |at| at.to_string());
+        let from = from.as_str().max(after.unwrap_or_default()).to_owned();
+        let account = filter.account_id.as_ref().map(ToString::to_string);
+        let channel = filter.channel_id.as_ref().map(ToString::to_string);
+        let only = [("account_id", account), ("channel_id", channel)];
+        let span = Span {
+            table: Table::Audit,
+            index: BY_TIME,
+            sort: "event_time_event_id",
+            order: Order::OldestFirst,
+            from,
+            to: filter
+                .before
+                .map_or_else(|| END.into(), |at| at.to_string()),
+            only: only
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect(),
+        };
+        let mut walk = Walk::new(span, every_shard());
+        let mut found = Vec::new();
+        while found.is_empty() {
+            let items = walk.next(self, limit).await?;
+            if items.is_empty() {
+                break;
+            }
+            for item in items {
+                let event = items::read_event(item)?;
+                // The span begins with the one that was seen last.
+                if after.is_none_or(|after| event.sort_key().as_str() > after) {
+                    found.push(event);
+                }
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Requests as they were made, then channels.
+    pub(super) async fn chains(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        let mut heads = match after {
+            None => self.request_chains(None, limit).await?,
+            Some(AuditKey::Request(id)) => {
+                let last = self.find_request(*id).await?;
+                let last = last.as_ref().map(items::listed);
+                self.request_chains(last, limit).await?
+            }
+            Some(AuditKey::Config(_)) => Vec::new(),
+        };
+        if heads.len() < limit {
+            let after = match after {
+                Some(AuditKey::Config(channel)) => items::channel_key(channel),
+                _ => START.into(),
+            };
+            let channels = self.kind("channel", &after, limit - heads.len()).await?;
+            for item in &channels {
+                let channel: Channel = items::from_doc(item, "binding_key")?;
+                heads.push(Head {
+                    key: AuditKey::Config(channel.id),
+                    chain: channel.chain,
+                    status: None,
+                });
+            }
+        }
+        Ok(heads)
+    }
+
+    async fn request_chains(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<Head>, StoreError> {
+        let after = after.unwrap_or_else(|| START.into());
+        let span = Span {
+            table: Table::Requests,
+            index: BY_TIME,
+            sort: LISTED,
+            order: Order::OldestFirst,
+            from: after.clone(),
+            to: END.into(),
+            only: Vec::new(),
+        };
+        let mut walk = Walk::new(span, every_shard());
+        let mut heads = Vec::new();
+        while heads.len() < limit {
+            let items = walk.next(self, limit - heads.len()).await?;
+            if items.is_empty() {
+                break;
+            }
+            let beyond = |item: &&Item| text(item, LISTED).is_ok_and(|key| key > after.as_str());
+            let ids = items
+                .iter()
+                .filter(beyond)
+                .map(|item| parsed(item, "request_id"));
+            let ids: Vec<RequestId> = ids.collect::<Result<_, _>>()?;
+            heads.extend(self.all_of(&ids).await?.into_iter().map(|request| Head {
+                key: AuditKey::Request(request.id),
+                status: Some(request.status()),
+                chain: request.chain,
+            }));
+        }
+        Ok(heads)
+    }
+
+    pub(super) async fn find_channel(&self, id: &ChannelId) -> Result<Option<Item>, StoreError> {
+        let key = Item::from([("binding_key".into(), s(items::channel_key(id)))]);
+        self.get(Table::Bindings, key).await
+    }
+
+    /// By what the channel's own item says: an index would know only a little later.
+    pub(super) async fn bindings_of(
+        &self,
+        channel: &ChannelId,
+    ) -> Result<Vec<Binding>, StoreError> {
+        let item = self.find_channel(channel).await?.unwrap_or_default();
+        let accounts = item.get("accounts").and_then(|set| set.as_ss().ok());
+        let keys = accounts
+            .into_iter()
+            .flatten()
+            .map(|account| Item::from([("binding_key".into(), s(format!("account#{account}")))]));
+        let found = self.get_all(Table::Bindings, keys.collect()).await?;
+        let mut bindings = read_bindings(&found)?;
+        bindings.retain(|binding| binding.channel_id == *channel);
+        Ok(bindings)
+    }
+
+    pub(super) async fn all_bindings(
+        &self,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Vec<Binding>, StoreError> {
+        let after = after.map_or_else(|| START.into(), items::account_key);
+        read_bindings(&self.kind("account", &after, limit).await?)
+    }
+
+    /// The next of a kind in the table of bindings, in the order of their keys.
+    async fn kind(&self, kind: &str, after: &str, limit: usize) -> Result<Vec<Item>, StoreError> {
+        let call = self
+            .ask(Table::Bindings)
+            .index_name(BY_KIND)
+            .key_condition_expression("kind = :kind AND binding_key > :after")
+            .expression_attribute_values(":kind", s(kind))
+            .expression_attribute_values(":after", s(after))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        let answer = self.query(call).await?;
+        let keys = answer.items().iter().map(|item| {
+            let key = item.get("binding_key").cloned();
+            Item::from_iter(key.map(|key| ("binding_key".to_owned(), key)))
+        });
+        let mut found = self.get_all(Table::Bindings, keys.collect()).await?;
+        found.sort_by_cached_key(|item| text(item, "binding_key").map(str::to_owned).ok());
+        Ok(found)
+    }
+}
+
+fn read_bindings(found: &[Item]) -> Result<Vec<Binding>, StoreError> {
+    let read = found
+        .iter()
+        .map(|item| items::from_doc(item, "binding_key"));
+    let mut bindings: Vec<Binding> = read.collect::<Result<_, _>>()?;
+    bindings.sort_by(|one, other| one.account_id.cmp(&other.account_id));
+    Ok(bindings)
+}
+
+fn every_shard() -> Vec<Partition> {
+    (0..SHARDS).map(|shard| ("shard", n(shard))).collect()
+}
+
+type Way = (&'static str, Vec<Partition>, Vec<(&'static str, String)>);
+
+/// The narrowest index for what is given. Of a status that passes there are few at any
+/// time, and of one that ends early not many; what is left is looked at record by record.
+fn narrowest(filter: &Filter) -> Way {
+    let passes = filter.status.is_some_and(items::is_watched);
+    let is_usual_end = filter.status == Some(Status::Expired);
+    let one = |name, value: &dyn std::fmt::Display| vec![(name, s(value))];
+    match (filter.status, &filter.requester_email) {
+        (Some(status), _) if passes => by_status(status, filter),
+        (_, Some(email)) => (BY_REQUESTER, one("requester_email", email), Vec::new()),
+        (Some(status), None) if !is_usual_end => by_status(status, filter),
+        (status, None) => match (&filter.account_id, &filter.channel_id, status) {
+            (Some(account), _, _) => (BY_ACCOUNT, one("account_id", account), Vec::new()),
+            (None, Some(channel), _) => (BY_CHANNEL, one("channel_id", channel), Vec::new()),
+            (None, None, Some(status)) => by_status(status, filter),
+            (None, None, None) => (BY_TIME, every_shard(), Vec::new()),
+        },
+    }
+}
+
+fn by_status(status: Status, filter: &Filter) -> Way {
+    let partition = |shard| ("status_shard", s(items::status_shard(status, shard)));
+    let only = [
+        (
+            "account_id",
+            filter.account_id.as_ref().map(ToString::to_string),
+        ),
+        (
+            "channel_id",
+            filter.channel_id.as_ref().map(ToString::to_string),
+        ),
+        (
+            "requester_email",
+            filter.requester_email.as_ref().map(ToString::to_string),
+        ),
+    ];
+    let only = only
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    (
+        BY_STATUS,
+        (0..SHARDS).map(partition).collect(),
+        only.collect(),
+    )
+}
+
+/// "Before a time" and "after a cursor" are the same with and without an id: the
+/// stricter of the two is the end of what is read.
+fn end_of(filter: &Filter, after: Option<&Cursor>) -> String {
+    let before = filter.before.map(|at| at.to_string());
+    let after = after.map(items::place);
+    match (before, after) {
+        (Some(before), Some(after)) => before.min(after),
+        (before, after) => before.or(after).unwrap_or_else(|| END.into()),
+    }
+}
+
+fn is_wanted(request: &Request, filter: &Filter, after: Option<&Cursor>) -> bool {
+    fn is<T: PartialEq>(wanted: Option<&T>, found: &T) -> bool {
+        wanted.is_none_or(|wanted| wanted == found)
+    }
+    is(filter.channel_id.as_ref(), &request.channel_id)
+        && is(filter.account_id.as_ref(), &request.account_id)
+        && is(filter.requester_email.as_ref(), request.requester_email())
+        && is(filter.status.as_ref(), &request.status())
+        && filter.from.is_none_or(|from| request.created_at >= from)
+        && filter
+            .before
+            .is_none_or(|before| request.created_at < before)
+        && after.is_none_or(|last| (request.created_at, request.id) < (last.created_at, last.id))
+}

@@ -1,0 +1,249 @@
+//! What the channel is still to be told: one item for each request, its notices in order.
+//!
+//! So the order is kept by construction, only the first can be claimed, and what waits
+//! behind it costs nothing. `by_due` holds only items that have something to tell.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::DynamoStore;
+use super::calls::{Change, Condition, Updated, Written};
+use super::due::Entry;
+use super::items::{self, Item, millis, n, number_if_any, s, text};
+use super::tables::{BY_DUE, BY_PARKED, SHARDS, Table, shard_of};
+use crate::domain::{LeaseToken, Notice, Timestamp};
+use crate::store::{ClaimedNotice, Due, NoticePlace, Settled, StoreError};
+
+/// Adds to what a request has to tell; the first that is added can be claimed at once.
+pub(super) fn adding(notices: &[&Notice]) -> Result<Change, StoreError> {
+    let listed = notices.iter().map(|notice| element(notice));
+    let listed = listed.collect::<Result<Vec<_>, _>>()?;
+    let since = notices.iter().map(|notice| notice.created_at).min();
+    let since = since.unwrap_or_default();
+    let shard = notices.first().map_or(0, |notice| shard(notice));
+    let text = "SET notices = list_append(if_not_exists(notices, :none), :new), \
+                pending = if_not_exists(pending, :zero) + :many, \
+                attempts = if_not_exists(attempts, :zero), \
+                oldest_at = if_not_exists(oldest_at, :since), \
+                next_at = if_not_exists(next_at, :since), \
+                claimable_at = if_not_exists(claimable_at, :since), \
+                due_shard = :shard";
+    let condition = Condition::default()
+        .with(":none", AttributeValue::L(Vec::new()))
+        .with(":many", n(listed.len()))
+        .with(":new", AttributeValue::L(listed))
+        .with(":zero", n(0))
+        .with(":since", millis(since))
+        .with(":shard", n(shard));
+    Ok(Change {
+        text: text.into(),
+        condition,
+    })
+}
+
+fn shard(notice: &Notice) -> u8 {
+    shard_of(&notice.request_id.to_string())
+}
+
+fn element(notice: &Notice) -> Result<AttributeValue, StoreError> {
+    Ok(AttributeValue::M(Item::from([
+        ("seq".into(), n(notice.seq)),
+        ("created_at".into(), millis(notice.created_at)),
+        ("doc".into(), items::doc(notice)?),
+    ])))
+}
+
+/// What is first in line, as it is stored.
+struct First {
+    notice: Notice,
+    attempts: u32,
+}
+
+impl First {
+    fn of(item: &Item) -> Result<Option<Self>, StoreError> {
+        let name = text(item, "request_id")?;
+        let notices = item.get("notices").and_then(|list| list.as_l().ok());
+        let Some(first) = notices.and_then(|list| list.first()?.as_m().ok()) else {
+            return Ok(None);
+        };
+        let doc = text(first, "doc")?;
+        let attempts = number_if_any(item, "attempts").unwrap_or(0);
+        Ok(Some(Self {
+            notice: serde_json::from_str(doc).map_err(|why| items::unreadable(name, why))?,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        }))
+    }
+}
+
+/// Lets the next in line pass: as often tried as it is, from when it was written.
+const NEXT_IN_LINE: &str = "REMOVE notices[0], lease_token, lease_until \
+     SET pending = pending - :one, attempts = :zero, oldest_at = notices[1].created_at, \
+         next_at = notices[1].created_at, claimable_at = notices[1].created_at";
+
+const NOTHING_TO_TELL: &str = "REMOVE notices, pending, attempts, oldest_at, next_at, \
+     claimable_at, due_shard, lease_token, lease_until";
+
+impl DynamoStore {
+    pub(super) async fn claim(
+        &self,
+        now: Timestamp,
+        lease: LeaseToken,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Due<ClaimedNotice>, StoreError> {
+        let due = self.due_notices(now, limit).await?;
+        let mut ready = Vec::with_capacity(due.ready.len());
+        let mut next = due.next;
+        let claims = due
+            .ready
+            .iter()
+            .map(|entry| self.claim_one(entry, lease, until));
+        let claimed = futures_util::future::try_join_all(claims).await?;
+        for claimed in claimed.into_iter().flatten() {
+            next = next.into_iter().chain([until]).min();
+            ready.push(claimed);
+        }
+        Ok(Due { ready, next })
+    }
+
+    async fn due_notices(&self, now: Timestamp, limit: usize) -> Result<Due<Entry>, StoreError> {
+        let partitions = (0..SHARDS).map(|shard| ("due_shard", n(shard)));
+        self.due_in(Table::Outbox, partitions, now, limit).await
+    }
+
+    /// Nobody else has it if it is still claimable since when it was found to be.
+    async fn claim_one(
+        &self,
+        entry: &Entry,
+        lease: LeaseToken,
+        until: Timestamp,
+    ) -> Result<Option<ClaimedNotice>, StoreError> {
+        let condition = Condition::that("claimable_at = :seen")
+            .with(":seen", millis(entry.at))
+            .with(":token", s(lease.0))
+            .with(":until", millis(until));
+        let text = "SET lease_token = :token, lease_until = :until, claimable_at = :until";
+        let claim = Change {
+            text: text.into(),
+            condition,
+        };
+        let key = items::request_key(entry.id);
+        let item = match self.update(Table::Outbox, key, &claim).await? {
+            Updated::To(item) => item,
+            // The answer to this very claim was lost.
+            Updated::Not(Some(item)) if is_leased(&item, lease) => item,
+            Updated::Not(_) => return Ok(None),
+        };
+        let first = First::of(&item)?;
+        Ok(first.map(|First { notice, attempts }| ClaimedNotice { notice, attempts }))
+    }
+
+    pub(super) async fn settle(
+        &self,
+        place: NoticePlace,
+        lease: LeaseToken,
+        settled: Settled,
+    ) -> Result<(), StoreError> {
+        let held = Condition::that("lease_token = :token AND notices[0].seq = :seq")
+            .with(":token", s(lease.0))
+            .with(":seq", n(place.seq));
+        let key = items::request_key(place.request_id);
+        let (text, condition) = match settled {
+            Settled::Delivered => return self.delivered(&key, &held).await,
+            Settled::TryAgain { at } => (
+                "REMOVE lease_token, lease_until \
+                 SET attempts = attempts + :one, next_at = :at, claimable_at = :at",
+                held.with(":one", n(1)).with(":at", millis(at)),
+            ),
+            Settled::Released => (
+                "REMOVE lease_token, lease_until SET claimable_at = next_at",
+                held,
+            ),
+        };
+        let change = Change {
+            text: text.into(),
+            condition,
+        };
+        // Whoever lost the claim changes nothing: somebody else answers for it now.
+        self.update(Table::Outbox, key, &change).await.map(drop)
+    }
+
+    async fn delivered(&self, key: &Item, held: &Condition) -> Result<(), StoreError> {
+        let alone = held
+            .clone()
+            .and("pending = :one AND attribute_not_exists(parked)")
+            .with(":one", n(1));
+        let found = match self.delete(Table::Outbox, key.clone(), &alone).await? {
+            Written::Yes | Written::No(None) => return Ok(()),
+            Written::No(Some(found)) => found,
+        };
+        let change = passing(&found, held.clone());
+        self.update(Table::Outbox, key.clone(), &change)
+            .await
+            .map(drop)
+    }
+
+    /// A notice that is given up: out of the way of the next, and kept to be shown.
+    pub(super) async fn parking(&self, place: NoticePlace) -> Result<Change, StoreError> {
+        let key = items::request_key(place.request_id);
+        let found = self.get(Table::Outbox, key).await?.unwrap_or_default();
+        let first = Condition::that("notices[0].seq = :seq").with(":seq", n(place.seq));
+        let mut change = passing(&found, first);
+        let parked = " parked = if_not_exists(parked, :zero) + :one, parked_shard = :shard, \
+             parked_notices = list_append(if_not_exists(parked_notices, :none), :these)";
+        let joint = if change.text.contains(" SET ") {
+            ","
+        } else {
+            " SET"
+        };
+        change.text.push_str(joint);
+        change.text.push_str(parked);
+        let these = found.get("notices").and_then(|list| list.as_l().ok());
+        let these = these.and_then(|list| list.first().cloned());
+        change.condition = change
+            .condition
+            .with(":zero", n(0))
+            .with(":one", n(1))
+            .with(":none", AttributeValue::L(Vec::new()))
+            .with(":these", AttributeValue::L(these.into_iter().collect()))
+            .with(":shard", n(shard_of(&place.request_id.to_string())));
+        Ok(change)
+    }
+
+    /// How many wait, since when the oldest does, and how many were given up.
+    pub(super) async fn waiting(&self) -> Result<(u64, Option<Timestamp>, u64), StoreError> {
+        let due = (0..SHARDS).map(|shard| ("due_shard", n(shard)));
+        let parked = (0..SHARDS).map(|shard| ("parked_shard", n(shard)));
+        let (due, parked) = tokio::try_join!(
+            self.entries(Table::Outbox, BY_DUE, due),
+            self.entries(Table::Outbox, BY_PARKED, parked),
+        )?;
+        let sum = |items: &[Item], name: &str| items.iter().map(|i| items::count(i, name)).sum();
+        let oldest = due
+            .iter()
+            .filter_map(|item| number_if_any(item, "oldest_at"));
+        let oldest = oldest.min().map(Timestamp::from_millis);
+        Ok((sum(&due, "pending"), oldest, sum(&parked, "parked")))
+    }
+}
+
+fn is_leased(item: &Item, lease: LeaseToken) -> bool {
+    text(item, "lease_token").is_ok_and(|token| token == lease.0.to_string())
+}
+
+/// The first is done with; with one that came meanwhile the condition no longer holds.
+fn passing(found: &Item, condition: Condition) -> Change {
+    let pending = items::count(found, "pending");
+    let condition = condition
+        .and("pending = :pending")
+        .with(":pending", n(pending));
+    match pending {
+        0 | 1 => Change {
+            text: NOTHING_TO_TELL.into(),
+            condition,
+        },
+        _ => Change {
+            text: NEXT_IN_LINE.into(),
+            condition: condition.with(":one", n(1)).with(":zero", n(0)),
+        },
+    }
+}

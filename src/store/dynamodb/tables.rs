@@ -1,0 +1,281 @@
+//! The tables, as data: what `jit tables create` makes, `jit tables check` looks for, and
+//! infra/ declares.
+//!
+//! An index is there for one question. Those that say what is to be done hold only what
+//! is to be done; and where many write at once, a shard is part of the key, so that no
+//! partition gets hot.
+
+use std::collections::BTreeMap;
+
+/// Over so many partitions an index spreads what would otherwise come together in one.
+/// Stored with every record: it cannot be changed for tables that are in use.
+pub(super) const SHARDS: u8 = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    Requests,
+    Audit,
+    /// Who shares which assignment.
+    Assignments,
+    /// Accounts and channels.
+    Bindings,
+    /// What the channel is still to be told, an item for each request.
+    Outbox,
+    Nonces,
+    /// What was answered to an `Idempotency-Key`.
+    Answers,
+    /// Who alone may change a thing outside that has no revision of its own.
+    Leases,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub key: Key,
+    pub indexes: &'static [Index],
+    /// Where DynamoDB finds when to forget an item. Nothing depends on that it does.
+    pub forgets_by: Option<&'static str>,
+    /// What cannot be made again is kept for restoring, and not deleted by mistake.
+    pub keeping: Keeping,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    ForGood,
+    ForNow,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Index {
+    pub name: &'static str,
+    pub key: Key,
+    pub shows: Shows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub hash: Attribute,
+    pub range: Option<Attribute>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    pub name: &'static str,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Number,
+}
+
+/// What an index holds besides the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    Keys,
+    Also(&'static [&'static str]),
+    Everything,
+}
+
+const fn text(name: &'static str) -> Attribute {
+    let kind = Kind::Text;
+    Attribute { name, kind }
+}
+
+const fn number(name: &'static str) -> Attribute {
+    let kind = Kind::Number;
+    Attribute { name, kind }
+}
+
+const fn key(hash: Attribute) -> Key {
+    Key { hash, range: None }
+}
+
+const fn keys(hash: Attribute, range: Attribute) -> Key {
+    let range = Some(range);
+    Key { hash, range }
+}
+
+const fn index(name: &'static str, key: Key, shows: Shows) -> Index {
+    Index { name, key, shows }
+}
+
+pub(super) const BY_CHANNEL: &str = "by_channel";
+pub(super) const BY_ACCOUNT: &str = "by_account";
+pub(super) const BY_REQUESTER: &str = "by_requester";
+pub(super) const BY_STATUS: &str = "by_status";
+pub(super) const BY_TIME: &str = "by_time";
+pub(super) const BY_DUE: &str = "by_due";
+pub(super) const BY_WATCH: &str = "by_watch";
+pub(super) const BY_KIND: &str = "by_kind";
+pub(super) const BY_PARKED: &str = "by_parked";
+
+const LISTED: Attribute = text("created_at_request_id");
+
+/// The keys of these never change, so a change of the record does not touch them.
+const REQUESTS: &[Index] = &[
+    index(BY_CHANNEL, keys(text("channel_id"), LISTED), Shows::Keys),
+    index(BY_ACCOUNT, keys(text("account_id"), LISTED), Shows::Keys),
+    index(
+        BY_REQUESTER,
+        keys(text("requester_email"), LISTED),
+        Shows::Keys,
+    ),
+    index(BY_TIME, keys(number("shard"), LISTED), Shows::Keys),
+    // G19: a status and a shard.
+    index(
+        BY_STATUS,
+        keys(text("status_shard"), LISTED),
+        Shows::Also(&["account_id", "channel_id", "requester_email"]),
+    ),
+    // Only what is due one day: a lane and a shard.
+    index(
+        BY_DUE,
+        keys(text("due_lane"), number("claimable_at")),
+        Shows::Also(&["end_at", "failing"]),
+    ),
+    // Only what is not over, by a word that somebody may change from outside.
+    index(
+        BY_WATCH,
+        keys(number("watch_shard"), text("status")),
+        Shows::Keys,
+    ),
+];
+
+const AUDIT: &[Index] = &[index(
+    BY_TIME,
+    keys(number("shard"), text("event_time_event_id")),
+    Shows::Everything,
+)];
+
+/// Few, and seldom changed.
+const BINDINGS: &[Index] = &[index(
+    BY_KIND,
+    keys(text("kind"), text("binding_key")),
+    Shows::Keys,
+)];
+
+const OUTBOX: &[Index] = &[
+    index(
+        BY_DUE,
+        keys(number("due_shard"), number("claimable_at")),
+        Shows::Also(&["pending", "oldest_at"]),
+    ),
+    index(
+        BY_PARKED,
+        keys(number("parked_shard"), text("request_id")),
+        Shows::Also(&["parked"]),
+    ),
+];
+
+const EXPIRES_AT: Option<&str> = Some("expires_at");
+
+impl Table {
+    pub const ALL: [Self; 8] = [
+        Self::Requests,
+        Self::Audit,
+        Self::Assignments,
+        Self::Bindings,
+        Self::Outbox,
+        Self::Nonces,
+        Self::Answers,
+        Self::Leases,
+    ];
+
+    /// Its key under `[store.tables]`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Audit => "audit",
+            Self::Assignments => "assignments",
+            Self::Bindings => "bindings",
+            Self::Outbox => "outbox",
+            Self::Nonces => "nonces",
+            Self::Answers => "answers",
+            Self::Leases => "leases",
+        }
+    }
+
+    pub fn definition(self) -> Definition {
+        let (key, indexes, forgets_by, keeping) = match self {
+            Self::Requests => (key(text("request_id")), REQUESTS, None, Keeping::ForGood),
+            Self::Audit => {
+                let key = keys(text("request_id"), text("event_time_event_id"));
+                (key, AUDIT, None, Keeping::ForGood)
+            }
+            Self::Assignments => (
+                key(text("holding_key")),
+                [].as_slice(),
+                None,
+                Keeping::ForGood,
+            ),
+            Self::Bindings => (key(text("binding_key")), BINDINGS, None, Keeping::ForGood),
+            Self::Outbox => (key(text("request_id")), OUTBOX, None, Keeping::ForGood),
+            // G20a: its own hash key, so nonces lie as far apart as they were drawn.
+            Self::Nonces => (
+                key(text("nonce")),
+                [].as_slice(),
+                EXPIRES_AT,
+                Keeping::ForNow,
+            ),
+            Self::Answers => (
+                key(text("answer_key")),
+                [].as_slice(),
+                EXPIRES_AT,
+                Keeping::ForNow,
+            ),
+            Self::Leases => (
+                key(text("lease_name")),
+                [].as_slice(),
+                EXPIRES_AT,
+                Keeping::ForNow,
+            ),
+        };
+        Definition {
+            key,
+            indexes,
+            forgets_by,
+            keeping,
+        }
+    }
+}
+
+impl Key {
+    pub fn attributes(self) -> impl Iterator<Item = Attribute> {
+        std::iter::once(self.hash).chain(self.range)
+    }
+}
+
+/// What each table is called where this jit runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableNames(BTreeMap<Table, String>);
+
+impl Default for TableNames {
+    fn default() -> Self {
+        Self::named(&BTreeMap::new())
+    }
+}
+
+impl TableNames {
+    /// As given, or `jit_` and what it is for.
+    pub fn named(given: &BTreeMap<String, String>) -> Self {
+        let name = |table: Table| {
+            let usual = || format!("jit_{}", table.as_str());
+            let name = given.get(table.as_str()).cloned().unwrap_or_else(usual);
+            (table, name)
+        };
+        Self(Table::ALL.into_iter().map(name).collect())
+    }
+
+    pub fn of(&self, table: Table) -> &str {
+        self.0.get(&table).map_or(table.as_str(), String::as_str)
+    }
+}
+
+/// The same for the same text, for ever: FNV-1a.
+pub(super) fn shard_of(text: &str) -> u8 {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    u8::try_from(hash % u64::from(SHARDS)).unwrap_or(0)
+}
