@@ -15,6 +15,7 @@ mod requests;
 mod sandbox;
 mod serve;
 mod sign;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +24,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::config::{Client, Config, ConfigError, Variables};
-use arguments::{Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand};
+use arguments::{
+    Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand, TablesCommand,
+};
 use output::Output;
 
 /// Why a command did not do what it was asked to.
@@ -135,6 +138,8 @@ async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::Reconcile { fix } => reconcile::reconcile(context, fix).await,
         Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
+        Command::Tables(TablesCommand::Create) => tables::create(context).await,
+        Command::Tables(TablesCommand::Check) => tables::check(context).await,
         Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
         Command::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
         Command::Audit(AuditCommand::Verify { id }) => audit::verify(context, id.as_deref()).await,

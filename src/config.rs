@@ -8,9 +8,10 @@ mod environment;
 mod file;
 mod secret;
 
-pub use file::{LogFormat, Scope, StoreKind};
+pub use file::{LogFormat, Scope};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::SandboxOptions;
 use crate::domain::{Policy, Timestamp};
 use crate::signature::Secret;
+use crate::store::dynamodb::{Table, TableNames};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,10 +43,11 @@ pub struct Server {
     pub listen: SocketAddr,
 }
 
+/// Where everything is kept.
 #[derive(Clone, Debug)]
-pub struct Store {
-    pub kind: StoreKind,
-    pub path: PathBuf,
+pub enum Store {
+    Sqlite { path: PathBuf },
+    Dynamodb { tables: TableNames },
 }
 
 #[derive(Clone, Debug)]
@@ -157,14 +160,14 @@ pub fn load(
     check::checked(file, read_file)
 }
 
-impl Config {
-    /// What can be written down already, and is not served by this version.
-    pub fn check_supported(&self) -> Result<(), ConfigError> {
-        if self.store.kind == StoreKind::Dynamodb {
-            let why = "\"dynamodb\" is not available in this version; use \"sqlite\"";
-            return Err(ConfigError::new("store.kind", why));
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { path } => path.display().fmt(f),
+            Self::Dynamodb { tables } => {
+                write!(f, "DynamoDB, {} and others", tables.of(Table::Requests))
+            }
         }
-        Ok(())
     }
 }
 

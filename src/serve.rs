@@ -15,14 +15,15 @@ pub(crate) use crate::access::identity_center as real;
 use crate::access::sandbox::{Sandbox, SandboxError, SandboxOptions};
 use crate::access::{Limits, Paced};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, IdentityCenter};
+use crate::config::{self, Config, ConfigError, IdentityCenter};
 use crate::domain::Millis;
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::signed::Keyring;
 use crate::http::{App, router};
 use crate::service::{Announce, Service};
-use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
+use crate::store::dynamodb::DynamoStore;
+use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::store::{Store, StoreError};
 use crate::worker::Worker;
 use crate::worker::postman::Postman;
 use crate::worker::webhook::WebhookReceiver;
@@ -45,7 +46,7 @@ pub enum StartError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("{0}")]
-    Store(#[from] crate::store::sqlite::OpenError),
+    Store(#[from] OpenStoreError),
     #[error("the simulated Identity Center cannot keep its state: {0}")]
     Sandbox(#[from] SandboxError),
     #[error("server.listen: cannot listen on {address}: {why}; choose another address")]
@@ -62,9 +63,8 @@ pub async fn start(
     reload: Reload,
     metrics: PrometheusHandle,
 ) -> Result<Running, StartError> {
-    config.check_supported()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path)?);
+    let store = store(&config.store, Purpose::Serve, &clock).await?;
     let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
     let announce = Announce::to(config.webhook.as_ref());
     let receiver = match config.webhook {
@@ -102,6 +102,44 @@ pub async fn start(
         address,
         stop,
         tasks,
+    })
+}
+
+/// What a process opens the store for. In one file they differ; in DynamoDB conditions
+/// decide between all who come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Serve,
+    /// Beside whoever serves.
+    Operate,
+    /// To change nothing.
+    Look,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    #[error("{0}")]
+    File(#[from] OpenError),
+    #[error("{0}")]
+    Tables(#[from] StoreError),
+}
+
+pub async fn store(
+    which: &config::Store,
+    purpose: Purpose,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Store>, OpenStoreError> {
+    Ok(match which {
+        config::Store::Sqlite { path } => Arc::new(match purpose {
+            Purpose::Serve => SqliteStore::open(path)?,
+            Purpose::Operate => SqliteStore::open_for_operator(path)?,
+            Purpose::Look => SqliteStore::open_read_only(path)?,
+        }),
+        config::Store::Dynamodb { tables } => {
+            let store = DynamoStore::connect(tables.clone(), clock.clone()).await;
+            store.knock().await?;
+            Arc::new(store)
+        }
     })
 }
 

@@ -182,6 +182,9 @@ pub(crate) enum Command {
         #[arg(long)]
         fix: bool,
     },
+    /// The tables in DynamoDB
+    #[command(subcommand)]
+    Tables(TablesCommand),
     /// Print the headers of a signed call
     #[command(
         after_help = "Example:\n  jit sign GET /requests/ID | curl -H @- http://127.0.0.1:8080/requests/ID\n  \
@@ -318,6 +321,19 @@ pub(crate) struct Export {
     pub account: Option<crate::domain::AccountId>,
     #[arg(long)]
     pub channel: Option<crate::domain::ChannelId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TablesCommand {
+    /// Make the tables that are not there yet, and wait until they can be used
+    #[command(
+        after_help = "Example:\n  jit tables create\n  AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:8000 jit tables create\n\n\
+                      What is there already is left as it is; jit tables check says if it will do."
+    )]
+    Create,
+    /// Say what about the tables is not as it must be
+    #[command(after_help = "Example:\n  jit tables check\n  jit tables check -o json")]
+    Check,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,7 @@
 //! What happened: one history over HTTP, all of them from the store itself.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::arguments::Export;
@@ -7,10 +9,11 @@ use super::client::Caller;
 use super::output::{one_line, print, table};
 use super::serve::failed;
 use super::{Context, Failure};
+use crate::clock::{Clock, SystemClock};
 use crate::domain::audit::verify_against;
 use crate::domain::{AuditKey, Event, Timestamp};
+use crate::serve::{self, Purpose};
 use crate::signature::percent_encoded;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{AuditFilter, Head, Store};
 
 const PAGE: usize = 500;
@@ -22,7 +25,11 @@ pub(super) async fn show(context: &Context, id: &str) -> Result<(), Failure> {
         let path = format!("/requests/{}/audit", percent_encoded(id));
         Caller::new(context)?.get(&path).await?.value
     } else {
-        let events = store(context)?.audit(&key(id)?).await.map_err(failed)?;
+        let events = store(context)
+            .await?
+            .audit(&key(id)?)
+            .await
+            .map_err(failed)?;
         if events.is_empty() {
             return Err(Failure::Failed(format!("there is no history of {id}")));
         }
@@ -65,7 +72,7 @@ pub(super) async fn export(context: &Context, export: &Export) -> Result<(), Fai
         from: moment(&export.from, Timestamp::parse_first)?,
         before: moment(&export.to, Timestamp::parse_after)?,
     };
-    let store = store(context)?;
+    let store = store(context).await?;
     let mut last: Option<String> = None;
     loop {
         let events = store
@@ -88,29 +95,34 @@ fn no_moment(text: &str) -> Failure {
 }
 
 pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Failure> {
-    let store = store(context)?;
-    let only = id.map(key).transpose()?;
+    let store = store(context).await?;
+    let store = store.as_ref();
+    let mut only = match id {
+        Some(id) => {
+            let head = head_of(store, &key(id)?).await?;
+            let unknown = || Failure::Failed(format!("there is no history of {id}"));
+            Some(vec![head.ok_or_else(unknown)?])
+        }
+        None => None,
+    };
     let (mut histories, mut events) = (0_u64, 0_u64);
     let mut broken: Vec<Value> = Vec::new();
     let mut after: Option<AuditKey> = None;
     loop {
-        let heads = store.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+        let heads = match (&mut only, &after) {
+            (Some(only), _) => std::mem::take(only),
+            (None, after) => store.heads(after.as_ref(), PAGE).await.map_err(failed)?,
+        };
         let Some(last) = heads.last() else { break };
         after = Some(last.key.clone());
         for head in heads {
-            if only.as_ref().is_some_and(|only| *only != head.key) {
-                continue;
-            }
             histories += 1;
             let key = head.key.clone();
-            match check(&store, head).await? {
+            match check(store, head).await? {
                 Ok(count) => events += count,
                 Err(why) => broken.push(json!({"request_id": key, "why": why})),
             }
         }
-    }
-    if let (Some(id), 0) = (id, histories) {
-        return Err(Failure::Failed(format!("there is no history of {id}")));
     }
     let value = json!({"histories": histories, "events": events, "broken": broken});
     let text = || match broken.is_empty() {
@@ -135,7 +147,7 @@ pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Fa
 }
 
 /// How many events a history has, or what is wrong with it.
-async fn check(store: &SqliteStore, mut head: Head) -> Result<Result<u64, String>, Failure> {
+async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>, Failure> {
     let mut looks = 0;
     loop {
         let events: Vec<Event> = store.audit(&head.key).await.map_err(failed)?;
@@ -146,27 +158,29 @@ async fn check(store: &SqliteStore, mut head: Head) -> Result<Result<u64, String
         if looks == LOOKS {
             return Ok(Err(tampered.to_string()));
         }
-        head = again(store, head).await?;
+        head = head_of(store, &head.key).await?.unwrap_or(head);
     }
 }
 
-async fn again(store: &SqliteStore, head: Head) -> Result<Head, Failure> {
-    Ok(match &head.key {
-        AuditKey::Request(id) => match store.request(*id).await.map_err(failed)? {
-            Some(request) => Head {
+/// Where a history must end, as the record says.
+async fn head_of(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, Failure> {
+    Ok(match key {
+        AuditKey::Request(id) => {
+            let request = store.request(*id).await.map_err(failed)?;
+            request.map(|request| Head {
+                key: key.clone(),
                 status: Some(request.status()),
                 chain: request.chain,
-                ..head
-            },
-            None => head,
-        },
-        AuditKey::Config(id) => match store.channel(id).await.map_err(failed)? {
-            Some(channel) => Head {
+            })
+        }
+        AuditKey::Config(id) => {
+            let channel = store.channel(id).await.map_err(failed)?;
+            channel.map(|channel| Head {
+                key: key.clone(),
+                status: None,
                 chain: channel.chain,
-                ..head
-            },
-            None => head,
-        },
+            })
+        }
     })
 }
 
@@ -175,7 +189,10 @@ fn key(id: &str) -> Result<AuditKey, Failure> {
         .map_err(|_| Failure::Usage(format!("{id:?} is neither a request id nor config#CHANNEL")))
 }
 
-fn store(context: &Context) -> Result<SqliteStore, Failure> {
+async fn store(context: &Context) -> Result<Arc<dyn Store>, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = context.config()?;
-    SqliteStore::open_read_only(&config.store.path).map_err(failed)
+    serve::store(&config.store, Purpose::Look, &clock)
+        .await
+        .map_err(failed)
 }

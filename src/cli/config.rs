@@ -12,7 +12,6 @@ use crate::serve::real::{self, Verdict};
 
 pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
     let config = context.config()?;
-    config.check_supported()?;
     let sets: Vec<&str> = config
         .policy
         .permission_sets
@@ -23,7 +22,7 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
     let mut value = json!({
         "ok": true,
         "listen": config.server.listen,
-        "store": config.store.path,
+        "store": config.store.to_string(),
         "permission_sets": sets,
         "keys": config.keys.keys().collect::<Vec<_>>(),
         "webhook": webhook,
@@ -39,7 +38,7 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
     };
     let mut told = vec![
         ("listens on", config.server.listen.to_string()),
-        ("store", config.store.path.display().to_string()),
+        ("store", config.store.to_string()),
         ("permission sets", sets.join(", ")),
         ("keys", keys),
         (

@@ -8,10 +8,9 @@ use crate::access::{AccessErrorKind, Paced};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::domain::{HoldingKey, Lane, Person, Presence, Request, Text};
-use crate::serve;
+use crate::serve::{self, Purpose};
 use crate::service::{Announce, Service};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Cursor, Filter, Store, StoreError};
+use crate::store::{Cursor, Filter, StoreError};
 use crate::worker::Worker;
 
 const PAGE: usize = 200;
@@ -27,22 +26,18 @@ pub(super) struct Hands {
 
 impl Hands {
     pub async fn take(context: &Context) -> Result<Self, Failure> {
-        let config = context.config()?;
-        config.check_supported()?;
-        let store = SqliteStore::open_for_operator(&config.store.path).map_err(failed)?;
-        Self::with(config, Arc::new(store)).await
+        Self::with(context.config()?, Purpose::Operate).await
     }
 
     /// To look only: a server on the same store is not disturbed.
     pub async fn keep_off(context: &Context) -> Result<Self, Failure> {
-        let config = context.config()?;
-        config.check_supported()?;
-        let store = SqliteStore::open_read_only(&config.store.path).map_err(failed)?;
-        Self::with(config, Arc::new(store)).await
+        Self::with(context.config()?, Purpose::Look).await
     }
 
-    async fn with(config: Config, store: Arc<dyn Store>) -> Result<Self, Failure> {
+    async fn with(config: Config, purpose: Purpose) -> Result<Self, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = serve::store(&config.store, purpose, &clock).await;
+        let store = store.map_err(failed)?;
         let (which, sandbox) = (config.identity_center.clone(), config.sandbox.clone());
         let access = serve::identity_center(which, sandbox, &clock).await;
         let access = Arc::new(access.map_err(failed)?);

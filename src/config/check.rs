@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, Mode, PolicySection, SandboxSection,
-    SetSection, WebhookSection,
+    SetSection, StoreKind, WebhookSection,
 };
 use super::secret::Sources;
 use super::{
@@ -17,6 +17,7 @@ use super::{
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
 use crate::domain::{EndSessions, Millis, PermissionSet, Policy, SetRule};
+use crate::store::dynamodb::{Table, TableNames};
 
 /// How long access may be asked for, in hours: at most a year.
 const HOURS: std::ops::RangeInclusive<u32> = 1..=8784;
@@ -38,7 +39,7 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
         );
         return wrong("server.listen", why);
     }
-    check_tables(&file.store.tables)?;
+    let tables = tables(&file.store.tables)?;
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
@@ -53,9 +54,11 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
         server: Server {
             listen: file.server.listen,
         },
-        store: Store {
-            kind: file.store.kind,
-            path: file.store.path,
+        store: match file.store.kind {
+            StoreKind::Sqlite => Store::Sqlite {
+                path: file.store.path,
+            },
+            StoreKind::Dynamodb => Store::Dynamodb { tables },
         },
         identity_center,
         keys,
@@ -111,15 +114,31 @@ fn keys(
     Ok(keys)
 }
 
-fn check_tables(tables: &BTreeMap<String, String>) -> Checked<()> {
+fn tables(given: &BTreeMap<String, String>) -> Checked<TableNames> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    for (table, name) in tables {
+    let known = Table::ALL.map(Table::as_str);
+    for (table, name) in given {
+        if !known.contains(&table.as_str()) {
+            let why = format!("is no table of jit's: those are {}", known.join(", "));
+            return wrong(format!("store.tables.{table}"), why);
+        }
         if !(3..=255).contains(&name.len()) || !name.bytes().all(plain) {
             let why = "is no DynamoDB table name: 3 to 255 letters, digits, _ . -";
             return wrong(format!("store.tables.{table}"), why);
         }
     }
-    Ok(())
+    let names = TableNames::named(given);
+    for table in Table::ALL {
+        let mut others = Table::ALL.into_iter().filter(|other| *other < table);
+        if let Some(other) = others.find(|other| names.of(*other) == names.of(table)) {
+            let why = format!(
+                "is the table of {} as well: give each its own",
+                other.as_str()
+            );
+            return wrong(format!("store.tables.{}", table.as_str()), why);
+        }
+    }
+    Ok(names)
 }
 
 fn identity_center(

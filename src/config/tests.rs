@@ -1,8 +1,9 @@
 use std::io;
 use std::path::Path;
 
-use super::{Config, ConfigError, IdentityCenter, Scope, Variables, load};
+use super::{Config, ConfigError, IdentityCenter, Scope, Store, Variables, load};
 use crate::domain::Millis;
+use crate::store::dynamodb::Table;
 
 const WHOLE: &str = include_str!("../../jit.example.toml");
 
@@ -30,7 +31,6 @@ fn the_example_file_is_taken_as_it_is() {
     assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
     assert_eq!(config.webhook.as_ref().unwrap().signed_path, "/webhook");
     assert_eq!(config.keys["plugin"].scopes.len(), Scope::ALL.len());
-    assert_eq!(config.check_supported(), Ok(()));
 }
 
 #[test]
@@ -207,10 +207,30 @@ fn the_real_identity_center_is_named_as_a_whole() {
 }
 
 #[test]
-fn what_this_version_lacks_is_said() {
-    let text = "[identity_center]\nmode = \"sandbox\"\n[store]\nkind = \"dynamodb\"";
-    let error = from(text, &[]).unwrap().check_supported().unwrap_err();
-    assert_eq!(error.key, "store.kind");
+fn each_table_has_a_name_of_its_own() {
+    let with = |tables: &str| {
+        format!(
+            "[identity_center]\nmode = \"sandbox\"\n[store]\nkind = \"dynamodb\"\n\
+             [store.tables]\n{tables}"
+        )
+    };
+    let config = from(&with("audit = \"sec.audit\""), &[]).unwrap();
+    let Store::Dynamodb { tables } = config.store else {
+        panic!("{:?}", config.store);
+    };
+    let named = [Table::Requests, Table::Audit].map(|table| tables.of(table));
+    assert_eq!(named, ["jit_requests", "sec.audit"]);
+
+    let error = refused(&with("audits = \"x_y\""), &[]);
+    assert!(
+        error.starts_with("store.tables.audits: is no table"),
+        "{error}"
+    );
+    let error = refused(&with("audit = \"jit_requests\""), &[]);
+    assert!(
+        error.starts_with("store.tables.audit: is the table of requests"),
+        "{error}"
+    );
 }
 
 #[test]

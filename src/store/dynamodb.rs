@@ -23,6 +23,7 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
+use futures_util::future::try_join_all;
 
 pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table, TableNames};
 
@@ -74,6 +75,28 @@ impl DynamoStore {
             names,
             clock,
         }
+    }
+}
+
+impl DynamoStore {
+    pub fn names(&self) -> &TableNames {
+        &self.names
+    }
+}
+
+/// No item has it.
+const NOBODY: &str = "nobody";
+
+impl DynamoStore {
+    /// Whether every table is there and may be read: a missing one is found at the start,
+    /// and not by the first revoke.
+    pub async fn knock(&self) -> Result<(), StoreError> {
+        let knock = |table: Table| {
+            let attributes = table.definition().key.attributes();
+            let key = attributes.map(|attribute| (attribute.name.to_owned(), s(NOBODY)));
+            self.get(table, key.collect())
+        };
+        try_join_all(Table::ALL.map(knock)).await.map(drop)
     }
 }
 

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use jit::clock::SystemClock;
+use jit::clock::{Clock, SystemClock};
 use jit::store::dynamodb::{DynamoStore, Table, TableNames};
 
 pub const REGION: &str = "eu-central-1";
@@ -18,8 +18,8 @@ pub const KEY_ID: &str = "jittests";
 
 struct Engine {
     url: String,
-    /// It ends when this is closed: with this process.
-    _stdin: ChildStdin,
+    /// It ends when its standard input is closed: with this process.
+    _child: Child,
 }
 
 /// Where it listens; started by whoever asks first.
@@ -41,14 +41,13 @@ fn start() -> Engine {
         .stderr(Stdio::null())
         .spawn()
         .expect("java does not start: install a JDK, 17 or newer");
-    let stdin = child.stdin.take().unwrap();
     let mut port = String::new();
     let mut said = BufReader::new(child.stdout.take().unwrap());
     said.read_line(&mut port).unwrap();
     assert!(!port.is_empty(), "DynamoDB Local ended: {:?}", child.wait());
     Engine {
         url: format!("http://127.0.0.1:{}", port.trim()),
-        _stdin: stdin,
+        _child: child,
     }
 }
 
@@ -69,26 +68,73 @@ pub fn client(url: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// Names that no other test uses, as they stand under `[store.tables]`.
-pub fn fresh_names() -> BTreeMap<String, String> {
-    let prefix = uuid::Uuid::new_v4().simple().to_string();
-    let name = |table: Table| {
-        let name = format!("t{prefix}_{}", table.as_str());
-        (table.as_str().to_owned(), name)
-    };
-    Table::ALL.into_iter().map(name).collect()
+/// Tables of a test's own, and where they are.
+#[derive(Clone)]
+pub struct Tables {
+    pub url: String,
+    /// As they stand under `[store.tables]`.
+    pub names: BTreeMap<String, String>,
 }
 
-pub fn store_at(url: &str, names: &BTreeMap<String, String>) -> DynamoStore {
-    DynamoStore::new(client(url), TableNames::named(names), Arc::new(SystemClock))
-}
-
-/// A store with tables of its own.
-pub async fn fresh_store() -> (DynamoStore, BTreeMap<String, String>) {
-    let names = fresh_names();
-    let store = store_at(url(), &names);
-    for table in Table::ALL {
-        store.create_table(table).await.unwrap();
+impl Tables {
+    /// Names that no other test uses, and nothing behind them yet.
+    pub fn named() -> Self {
+        let prefix = SystemClock.draw().simple().to_string();
+        let name = |table: Table| {
+            let name = format!("t{prefix}_{}", table.as_str());
+            (table.as_str().to_owned(), name)
+        };
+        Self {
+            url: url().to_owned(),
+            names: Table::ALL.into_iter().map(name).collect(),
+        }
     }
-    (store, names)
+
+    pub async fn fresh() -> Self {
+        let tables = Self::named();
+        let store = tables.store();
+        for table in Table::ALL {
+            store.create_table(table).await.unwrap();
+        }
+        tables
+    }
+
+    /// The same, by another way.
+    pub fn through(&self, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            names: self.names.clone(),
+        }
+    }
+
+    pub fn name(&self, table: Table) -> &str {
+        &self.names[table.as_str()]
+    }
+
+    pub fn client(&self) -> Client {
+        client(&self.url)
+    }
+
+    pub fn store(&self) -> DynamoStore {
+        let names = TableNames::named(&self.names);
+        DynamoStore::new(self.client(), names, Arc::new(SystemClock))
+    }
+
+    pub fn config(&self) -> String {
+        let mut text = "kind = \"dynamodb\"\n[store.tables]\n".to_owned();
+        for (table, name) in &self.names {
+            text.push_str(&format!("{table} = \"{name}\"\n"));
+        }
+        text
+    }
+
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.url.clone()),
+            ("AWS_REGION", REGION.into()),
+            ("AWS_ACCESS_KEY_ID", KEY_ID.into()),
+            ("AWS_SECRET_ACCESS_KEY", "secret".into()),
+            ("AWS_EC2_METADATA_DISABLED", "true".into()),
+        ]
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod cast;
+pub mod dynamo;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub struct Setup {
     pub webhook: Option<String>,
     /// The real client, talking to this end of the wire.
     pub aws: Option<aws::Aws>,
+    /// Instead of a file.
+    pub dynamo: Option<dynamo::Tables>,
 }
 
 impl Default for Setup {
@@ -53,6 +56,7 @@ impl Default for Setup {
             more: String::new(),
             webhook: None,
             aws: None,
+            dynamo: None,
         }
     }
 }
@@ -69,6 +73,7 @@ impl Setup {
 listen = "127.0.0.1:0"
 [store]
 path = "{store}"
+{tables}
 {identity_center}
 [sandbox]
 latency_ms = {latency}
@@ -82,6 +87,10 @@ secret = "{SECRET}"
 {more}
 "#,
             store = store.display(),
+            tables = self
+                .dynamo
+                .as_ref()
+                .map_or_else(String::new, dynamo::Tables::config),
             identity_center = self.identity_center(),
             latency = self.latency_ms,
             sandbox = self.sandbox,
@@ -145,8 +154,13 @@ secret = "{SECRET}"
     pub fn start(&self) -> Jit {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         self.write(folder.path());
-        let environment = self.aws.as_ref().map(aws::Aws::environment);
-        Jit::start_with(folder, &environment.unwrap_or_default())
+        Jit::start_with(folder, &self.environment())
+    }
+
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let aws = self.aws.iter().flat_map(aws::Aws::environment);
+        aws.chain(self.dynamo.iter().flat_map(dynamo::Tables::environment))
+            .collect()
     }
 }
 

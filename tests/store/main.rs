@@ -11,13 +11,12 @@ mod dynamo;
 mod memory;
 mod sqlite;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use conformance::Subject;
+use dynamo::Tables;
 use jit::domain::{RequestId, Status, Timestamp};
 use jit::store::Store;
-use jit::store::dynamodb::DynamoStore;
+use jit::store::dynamodb::{DynamoStore, Table};
 use jit::store::sqlite::SqliteStore;
 use memory::MemoryStore;
 
@@ -63,14 +62,15 @@ impl Subject for InOneFile {
 
 struct InDynamo {
     store: DynamoStore,
-    names: BTreeMap<String, String>,
+    tables: Tables,
 }
 
 #[async_trait]
 impl Subject for InDynamo {
     async fn fresh() -> Self {
-        let (store, names) = dynamo::fresh_store().await;
-        Self { store, names }
+        let tables = Tables::fresh().await;
+        let store = tables.store();
+        Self { store, tables }
     }
     fn store(&self) -> &dyn Store {
         &self.store
@@ -79,9 +79,10 @@ impl Subject for InDynamo {
     async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
         let text = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
         let at = at.map_or_else(String::new, |at| at.to_string());
-        dynamo::client(dynamo::url())
+        self.tables
+            .client()
             .update_item()
-            .table_name(&self.names["requests"])
+            .table_name(self.tables.name(Table::Requests))
             .key("request_id", text(id.to_string()))
             .update_expression("SET #s = :s, revoked_at = :t")
             .expression_attribute_names("#s", "status")

@@ -1,0 +1,75 @@
+//! The tables in DynamoDB: made, and looked over.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::output::table;
+use super::serve::failed;
+use super::{Context, Failure};
+use crate::clock::SystemClock;
+use crate::config::Store;
+use crate::store::dynamodb::setup::{Made, Wrong};
+use crate::store::dynamodb::{DynamoStore, Table};
+
+pub(super) async fn create(context: &Context) -> Result<(), Failure> {
+    let store = store(context).await?;
+    let mut rows = Vec::new();
+    for table in Table::ALL {
+        let made = match store.create_table(table).await.map_err(failed)? {
+            Made::Now => "made",
+            Made::Before => "was there",
+        };
+        rows.push((store.names().of(table), made));
+    }
+    let value: Vec<Value> = rows
+        .iter()
+        .map(|(name, made)| json!({"table": name, "made": *made == "made"}))
+        .collect();
+    let row = |(name, made): &(&str, &str)| vec![(*name).to_owned(), (*made).to_owned()];
+    let lines = || table(&["TABLE", ""], &rows.iter().map(row).collect::<Vec<_>>());
+    context.output.say(lines, &json!({ "tables": value }))
+}
+
+pub(super) async fn check(context: &Context) -> Result<(), Failure> {
+    let store = store(context).await?;
+    let mut all: Vec<Wrong> = Vec::new();
+    for table in Table::ALL {
+        all.extend(store.check_table(table).await.map_err(failed)?);
+    }
+    let wrong: Vec<Value> = all
+        .iter()
+        .map(|wrong| json!({"table": wrong.table, "what": wrong.what}))
+        .collect();
+    let value = json!({"ok": all.is_empty(), "wrong": wrong});
+    let lines = || match all.is_empty() {
+        true => format!("{} tables are as they must be", Table::ALL.len()),
+        false => {
+            let lines = all
+                .iter()
+                .map(|wrong| format!("{} {}", wrong.table, wrong.what));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+    };
+    context.output.say(lines, &value)?;
+    match all.len() {
+        0 => Ok(()),
+        1 => Err(Failure::Failed("1 thing is not as it must be".into())),
+        many => Err(Failure::Failed(format!(
+            "{many} things are not as they must be"
+        ))),
+    }
+}
+
+async fn store(context: &Context) -> Result<DynamoStore, Failure> {
+    match context.config()?.store {
+        Store::Dynamodb { tables } => Ok(DynamoStore::connect(tables, Arc::new(SystemClock)).await),
+        Store::Sqlite { path } => {
+            let path = path.display();
+            let why = format!(
+                "everything is kept in {path}, which needs no tables: set store.kind = \"dynamodb\" first"
+            );
+            Err(Failure::Usage(why))
+        }
+    }
+}

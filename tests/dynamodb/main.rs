@@ -1,0 +1,8 @@
+//! The real binary on Amazon's own DynamoDB Local: lives, replicas, faults, and what an
+//! operator does by hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod life;
+mod tables;

@@ -1,0 +1,137 @@
+//! `jit tables`: made once, looked over at any time.
+
+use std::path::PathBuf;
+
+use jit::store::dynamodb::Table;
+use serde_json::Value;
+
+use crate::common::dynamo::Tables;
+use crate::common::{Setup, binary};
+
+/// One command, and what it said.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+struct Shell {
+    setup: Setup,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Shell {
+    fn with(tables: Tables) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup {
+            dynamo: Some(tables),
+            ..Setup::default()
+        };
+        let file = setup.write(folder.path());
+        Self {
+            setup,
+            file,
+            _folder: folder,
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        let output = binary()
+            .envs(self.setup.environment())
+            .env("JIT_CONFIG", &self.file)
+            .args(arguments)
+            .output()
+            .unwrap();
+        Said {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_made_once_and_found_good() {
+    let tables = Tables::named();
+    let shell = Shell::with(tables.clone());
+    let missing = shell.run(&["tables", "check"]);
+    assert_eq!(missing.code, 1);
+    let name = tables.name(Table::Audit);
+    let line = format!("{name} is not there: `jit tables create` makes it");
+    assert!(missing.out.contains(&line), "{}", missing.out);
+    let refused = shell.run(&["serve"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("jit tables create"), "{}", refused.err);
+
+    let made = shell.run(&["tables", "create", "-o", "json"]);
+    let made: Value = serde_json::from_str(&made.out).unwrap();
+    let made = made["tables"].as_array().unwrap();
+    assert_eq!(made.len(), Table::ALL.len());
+    assert!(made.iter().all(|table| table["made"] == true), "{made:?}");
+    let again = shell.run(&["tables", "create"]);
+    assert_eq!(
+        (again.code, again.out.matches("was there").count()),
+        (0, Table::ALL.len())
+    );
+    let good = shell.run(&["tables", "check"]);
+    assert_eq!(
+        (good.code, good.out.trim()),
+        (0, "8 tables are as they must be"),
+        "{}",
+        good.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_table_is_named() {
+    let tables = Tables::fresh().await;
+    let client = tables.client();
+    let name = tables.name(Table::Requests);
+    client
+        .update_table()
+        .table_name(name)
+        .deletion_protection_enabled(false)
+        .send()
+        .await
+        .unwrap();
+    let shell = Shell::with(tables.clone());
+    let found = shell.run(&["tables", "check"]);
+    assert_eq!(found.code, 1);
+    let line = format!("{name} can be deleted by mistake: turn on deletion protection");
+    assert!(found.out.contains(&line), "{}", found.out);
+
+    client.delete_table().table_name(name).send().await.unwrap();
+    let nonces = tables.name(Table::Nonces);
+    let other = tables.names.clone();
+    let mut swapped = other.clone();
+    swapped.insert("requests".into(), nonces.to_owned());
+    swapped.insert("nonces".into(), name.to_owned());
+    let shell = Shell::with(Tables {
+        names: swapped,
+        ..tables.clone()
+    });
+    let found = shell.run(&["tables", "check", "-o", "json"]);
+    let found: Value = serde_json::from_str(&found.out).unwrap();
+    let what = found["wrong"].to_string();
+    assert!(
+        what.contains("has the key nonce (S) instead of request_id (S)"),
+        "{what}"
+    );
+    assert!(what.contains("lacks the index by_due"), "{what}");
+    assert!(what.contains("is not there"), "{what}");
+}
+
+#[test]
+fn a_file_has_no_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Setup::default().write(folder.path());
+    let said = binary()
+        .env("JIT_CONFIG", file)
+        .args(["tables", "check"])
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert!(err.contains("store.kind"), "{err}");
+}
