@@ -10,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::AttributeValue;
 use jit::clock::{Clock, SystemClock};
 use jit::store::dynamodb::{DynamoStore, Table, TableNames};
+use serde_json::Value;
 
 pub const REGION: &str = "eu-central-1";
 pub const KEY_ID: &str = "jittests";
@@ -118,6 +120,22 @@ impl Tables {
     pub fn store(&self) -> DynamoStore {
         let names = TableNames::named(&self.names);
         DynamoStore::new(self.client(), names, Arc::new(SystemClock))
+    }
+
+    /// As if its hour had passed: its duty and its end lie in the past.
+    pub async fn let_it_end(&self, id: &str) {
+        let (client, table) = (self.client(), self.name(Table::Requests));
+        let key = AttributeValue::S(id.to_owned());
+        let found = client.get_item().table_name(table).key("request_id", key);
+        let mut item = found.send().await.unwrap().item.unwrap();
+        let mut record: Value = serde_json::from_str(item["doc"].as_s().unwrap()).unwrap();
+        record["granted"]["until"] = record["granted"]["from"].clone();
+        record["due_at"] = record["granted"]["from"].clone();
+        item.insert("doc".into(), AttributeValue::S(record.to_string()));
+        item.insert("claimable_at".into(), AttributeValue::N("1".into()));
+        item.insert("end_at".into(), AttributeValue::N("1".into()));
+        let put = client.put_item().table_name(table).set_item(Some(item));
+        put.send().await.unwrap();
     }
 
     pub fn config(&self) -> String {

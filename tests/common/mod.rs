@@ -46,6 +46,8 @@ pub struct Setup {
     pub aws: Option<aws::Aws>,
     /// Instead of a file.
     pub dynamo: Option<dynamo::Tables>,
+    /// What its environment says besides.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Default for Setup {
@@ -57,6 +59,7 @@ impl Default for Setup {
             webhook: None,
             aws: None,
             dynamo: None,
+            variables: Vec::new(),
         }
     }
 }
@@ -160,6 +163,7 @@ secret = "{SECRET}"
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let aws = self.aws.iter().flat_map(aws::Aws::environment);
         aws.chain(self.dynamo.iter().flat_map(dynamo::Tables::environment))
+            .chain(self.variables.iter().cloned())
             .collect()
     }
 }

@@ -1,0 +1,325 @@
+//! Many processes on one set of tables, some of them killed in the middle: P1 to P7 hold,
+//! and each thing happens once.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use jit::domain::audit::verify_against;
+use jit::domain::{AuditKey, EventKind, Request, State, Status};
+use jit::store::dynamodb::DynamoStore;
+use jit::store::{Filter, Store};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::common::aws::Aws;
+use crate::common::dynamo::Tables;
+use crate::common::{Caller, Channel, Heard, Jit, PATIENCE, Reply, Setup, wanted};
+
+/// Shared by some: fewer people and accounts than lives.
+const PEOPLE: usize = 40;
+const ACCOUNTS: usize = 8;
+const AT_ONCE: usize = 24;
+
+/// Replicas, of which some are killed and come back.
+struct Fleet {
+    setup: Setup,
+    ships: Mutex<Vec<Jit>>,
+    turn: Mutex<usize>,
+}
+
+impl Fleet {
+    async fn sail(setup: Setup, size: usize) -> Self {
+        let (first, _) = setup.start_with_accounts(ACCOUNTS).await;
+        let mut ships = vec![first];
+        ships.resize_with(size, || setup.start());
+        Self {
+            setup,
+            ships: Mutex::new(ships),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// The next replica in turn.
+    fn caller(&self) -> Caller {
+        let ships = self.ships.lock().unwrap();
+        let mut turn = self.turn.lock().unwrap();
+        *turn += 1;
+        ships[*turn % ships.len()].caller()
+    }
+
+    /// kill -9 of every second one; each comes back as somebody new.
+    fn sink_half(&self) {
+        let mut ships = self.ships.lock().unwrap();
+        let half = ships.len() / 2;
+        let sunk: Vec<Jit> = ships.drain(..half).collect();
+        for jit in sunk {
+            let folder = jit.kill();
+            ships.push(Jit::start_with(folder, &self.setup.environment()));
+        }
+    }
+
+    /// Says it until somebody answers it, as people do.
+    async fn say<F>(&self, expected: &[u16], call: impl Fn(Caller) -> F) -> Reply
+    where
+        F: Future<Output = reqwest::Result<Reply>>,
+    {
+        let begun = Instant::now();
+        loop {
+            let said = call(self.caller()).await;
+            match &said {
+                Ok(reply) if expected.contains(&reply.status) => return said.unwrap(),
+                // It was killed, or had no time.
+                Ok(reply) if reply.status == 503 => {}
+                Err(_) => {}
+                Ok(reply) => panic!("{reply:?}"),
+            }
+            assert!(begun.elapsed() < PATIENCE, "{said:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn opened_and_approved(&self, number: usize) -> String {
+        let who = format!("user{}", number % PEOPLE);
+        let account = format!("{:012}", number % ACCOUNTS + 1);
+        let body = wanted(&json!({
+            "account_id": account,
+            "requester_mm_user_id": who,
+            "requester_email": format!("{who}@example.com"),
+        }))
+        .to_string();
+        let opened = self
+            .say(&[201], |caller| {
+                let body = body.clone();
+                async move {
+                    let signing = caller.signing();
+                    let mac = signing.v1("POST", "/requests", body.as_bytes());
+                    let mut headers = signing.headers(mac);
+                    headers.push(("Idempotency-Key", format!("life {number}")));
+                    caller
+                        .try_send("POST", "/requests", headers, body.into_bytes())
+                        .await
+                }
+            })
+            .await
+            .json();
+        let id = opened["request_id"].as_str().unwrap().to_owned();
+        let by = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
+        self.tell(&id, "approve", &by, &[200, 409]).await;
+        id
+    }
+
+    async fn tell(&self, id: &str, what: &str, by: &serde_json::Value, expected: &[u16]) -> Reply {
+        let (path, body) = (format!("/requests/{id}/{what}"), by.to_string());
+        let call = |caller: Caller| {
+            let (path, body) = (path.clone(), body.clone());
+            async move { caller.try_call("POST", &path, &body).await }
+        };
+        self.say(expected, call).await
+    }
+
+    /// Two ask at once; whoever is told 200 must find it gone.
+    async fn revoked(&self, id: &str, aws: &Aws) {
+        let by = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
+        let expected = [200, 202, 409];
+        let both = tokio::join!(
+            self.tell(id, "revoke", &by, &expected),
+            self.tell(id, "revoke", &by, &expected)
+        );
+        for reply in [both.0, both.1] {
+            if reply.status == 200 {
+                let said = reply.json();
+                assert_eq!(said["status"], "REVOKED");
+                let account = said["account_id"].as_str().unwrap();
+                let user = said["identity_store_user_id"].as_str().unwrap();
+                let there = aws.assignments();
+                let stands = |one: &&crate::common::aws::Assignment| {
+                    one.account == account && one.principal == user
+                };
+                assert!(!there.iter().any(|one| stands(&one)), "P6: {said}");
+            }
+        }
+    }
+}
+
+async fn each<T, F>(fleet: &Arc<Fleet>, all: Vec<T>, act: impl Fn(Arc<Fleet>, T) -> F)
+where
+    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for one in all {
+        let (act, room) = (act(fleet.clone(), one), room.clone());
+        tasks.spawn(async move {
+            let _place = room.acquire().await.unwrap();
+            act.await;
+        });
+    }
+    tasks.join_all().await;
+}
+
+async fn none_is(store: &DynamoStore, statuses: &[Status]) {
+    let begun = Instant::now();
+    for status in statuses {
+        let filter = Filter {
+            status: Some(*status),
+            ..Filter::default()
+        };
+        loop {
+            let left = store.list(&filter, None, 3).await.unwrap();
+            if left.is_empty() {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE * 3, "still {status}: {left:#?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn every(store: &DynamoStore) -> Vec<Request> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let heads = store.heads(after.as_ref(), 100).await.unwrap();
+        let Some(last) = heads.last() else {
+            return all;
+        };
+        after = Some(last.key.clone());
+        for head in heads {
+            if let AuditKey::Request(id) = head.key {
+                all.push(store.request(id).await.unwrap().unwrap());
+            }
+        }
+    }
+}
+
+/// Half are revoked, and the time of the other half comes.
+async fn lives(size: usize, count: usize) {
+    let (aws, tables, channel) = (
+        Aws::quick().await,
+        Tables::fresh().await,
+        Channel::open().await,
+    );
+    aws.in_long_pages();
+    for number in 0..PEOPLE {
+        let name = format!("user{number}");
+        aws.add_user(&name, &name);
+    }
+    let setup = Setup {
+        aws: Some(aws.clone()),
+        dynamo: Some(tables.clone()),
+        webhook: Some(channel.url.clone()),
+        ..Setup::default()
+    };
+    let fleet = Arc::new(Fleet::sail(setup, size).await);
+    let store = tables.store();
+
+    let ids = Arc::new(Mutex::new(BTreeMap::new()));
+    let begin = |fleet: Arc<Fleet>, number: usize| {
+        let ids = ids.clone();
+        async move {
+            if number == count / 2 {
+                fleet.sink_half();
+            }
+            let id = fleet.opened_and_approved(number).await;
+            ids.lock().unwrap().insert(number, id);
+        }
+    };
+    each(&fleet, (0..count).collect(), begin).await;
+    none_is(&store, &[Status::Pending, Status::Approved]).await;
+    let ids: Vec<String> = ids.lock().unwrap().values().cloned().collect();
+    assert_eq!(ids.len(), count, "each key gave one request");
+
+    let (revoked, expired) = ids.split_at(count / 2);
+    for id in expired {
+        tables.let_it_end(id).await;
+    }
+    let numbered: Vec<(usize, String)> = revoked.iter().cloned().enumerate().collect();
+    let end = |fleet: Arc<Fleet>, (number, id): (usize, String)| {
+        let aws = aws.clone();
+        async move {
+            if number == count / 6 {
+                fleet.sink_half();
+            }
+            fleet.revoked(&id, &aws).await;
+        }
+    };
+    each(&fleet, numbered, end).await;
+    none_is(&store, &[Status::Granted, Status::Approved, Status::Error]).await;
+
+    // P1
+    assert!(aws.assignments().is_empty(), "{:?}", aws.assignments());
+    let all = every(&store).await;
+    assert_eq!(all.len(), count);
+    for request in &all {
+        ended_well(&store, request).await;
+    }
+    let ended = |heard: &[Heard]| {
+        let ends = heard
+            .iter()
+            .map(Heard::json)
+            .filter(|body| body["status"] != "GRANTED");
+        let ends: std::collections::BTreeSet<_> =
+            ends.map(|body| body["request_id"].to_string()).collect();
+        ends.len() == count
+    };
+    told_in_order(&channel.hears_when(ended).await);
+}
+
+// P2, P3, P4, P7: each event once, in a chain that ends where the record says.
+async fn ended_well(store: &DynamoStore, request: &Request) {
+    let events = store.audit(&AuditKey::Request(request.id)).await.unwrap();
+    verify_against(&events, &request.chain, Some(request.status())).unwrap();
+    let kinds: Vec<EventKind> = events.iter().map(|event| event.event_type).collect();
+    let once = |kind: EventKind| kinds.iter().filter(|one| **one == kind).count() == 1;
+    let begun = [
+        EventKind::Requested,
+        EventKind::Approved,
+        EventKind::Assigning,
+        EventKind::Granted,
+    ];
+    assert!(begun.iter().all(|kind| once(*kind)), "{kinds:?}");
+    assert!(
+        once(EventKind::Revoked) != once(EventKind::Expired),
+        "{kinds:?}"
+    );
+    assert!(
+        matches!(request.state, State::Revoked { .. } | State::Expired { .. }),
+        "{request:?}"
+    );
+    assert_eq!((request.due_at, request.lease), (None, None));
+    let holding = store
+        .holding(&request.holding_key().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        holding.holders.is_empty() && !holding.removing,
+        "{holding:?}"
+    );
+}
+
+/// At least once, and for each request the grant before the end.
+fn told_in_order(heard: &[Heard]) {
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    for body in heard.iter().map(Heard::json) {
+        let (id, status) = (body["request_id"].to_string(), body["status"].to_string());
+        if status == "\"GRANTED\"" {
+            assert!(last.get(&id).is_none_or(|before| *before == status), "{id}");
+        }
+        last.insert(id, status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_end_every_life_once() {
+    lives(2, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_replicas_end_every_life_once() {
+    lives(8, 500).await;
+}
