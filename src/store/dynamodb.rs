@@ -23,6 +23,8 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Builder;
+use aws_sdk_dynamodb::config::retry::{RetryPartition, TokenBucket};
 use futures_util::future::try_join_all;
 
 pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table, TableNames};
@@ -42,7 +44,9 @@ use items::{Item, millis, s};
 /// No attempt takes longer, and with all its attempts no call.
 const ATTEMPT: Duration = Duration::from_secs(3);
 const CALL: Duration = Duration::from_secs(9);
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct DynamoStore {
@@ -54,22 +58,28 @@ pub struct DynamoStore {
 impl DynamoStore {
     /// With the region, credentials and endpoint of the environment that jit runs in.
     pub async fn connect(names: TableNames, clock: Arc<dyn Clock>) -> Self {
+        let environment = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
+        Self::new(Builder::from(&environment), names, clock)
+    }
+
+    pub fn new(config: Builder, names: TableNames, clock: Arc<dyn Clock>) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(ATTEMPT / 3)
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(CALL)
             .build();
         // Safe for writes as well: each has a condition or a token that knows a repeat.
-        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
-        let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(FIRST_PAUSE)
+            .with_max_backoff(LONGEST_PAUSE);
+        // No bucket that all calls share: what fails elsewhere takes no attempt from a revoke.
+        let own = RetryPartition::custom("jit").token_bucket(TokenBucket::unlimited());
+        let config = config
             .timeout_config(timeouts)
             .retry_config(retries)
-            .load()
-            .await;
-        Self::new(Client::new(&config), names, clock)
-    }
-
-    pub fn new(client: Client, names: TableNames, clock: Arc<dyn Clock>) -> Self {
+            .retry_partition(own.build());
+        let client = Client::from_conf(config.build());
         Self {
             client,
             names,

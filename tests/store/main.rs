@@ -6,14 +6,16 @@ mod build;
 mod cast;
 #[macro_use]
 mod conformance;
-#[path = "../common/dynamo.rs"]
+#[path = "../common/dynamo/mod.rs"]
 mod dynamo;
 mod memory;
 mod sqlite;
 
 use async_trait::async_trait;
+use aws_sdk_dynamodb::types::AttributeValue;
 use conformance::Subject;
 use dynamo::Tables;
+use dynamo::proxy::{Mood, Proxy};
 use jit::domain::{RequestId, Status, Timestamp};
 use jit::store::Store;
 use jit::store::dynamodb::{DynamoStore, Table};
@@ -65,24 +67,21 @@ struct InDynamo {
     tables: Tables,
 }
 
-#[async_trait]
-impl Subject for InDynamo {
-    async fn fresh() -> Self {
+impl InDynamo {
+    /// With something between that goes wrong.
+    async fn through(mood: Mood) -> Self {
         let tables = Tables::fresh().await;
-        let store = tables.store();
+        let proxy = Proxy::open(&tables.url, mood).await;
+        let store = tables.through(&proxy.url).store();
         Self { store, tables }
     }
-    fn store(&self) -> &dyn Store {
-        &self.store
-    }
+
     /// As the runbook does it.
-    async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
-        let text = |text: String| aws_sdk_dynamodb::types::AttributeValue::S(text);
+    async fn update(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
+        let text = |text: String| AttributeValue::S(text);
         let at = at.map_or_else(String::new, |at| at.to_string());
-        self.tables
-            .client()
-            .update_item()
-            .table_name(self.tables.name(Table::Requests))
+        let call = self.tables.client().update_item();
+        call.table_name(self.tables.name(Table::Requests))
             .key("request_id", text(id.to_string()))
             .update_expression("SET #s = :s, revoked_at = :t")
             .expression_attribute_names("#s", "status")
@@ -94,6 +93,32 @@ impl Subject for InDynamo {
     }
 }
 
+/// The same store, whatever lies between.
+macro_rules! in_dynamodb {
+    ($name:ident: $fresh:expr) => {
+        struct $name(InDynamo);
+
+        #[async_trait]
+        impl Subject for $name {
+            async fn fresh() -> Self {
+                Self($fresh.await)
+            }
+            fn store(&self) -> &dyn Store {
+                &self.0.store
+            }
+            async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
+                self.0.update(id, said, at).await;
+            }
+        }
+    };
+}
+
+in_dynamodb!(Well: InDynamo::through(Mood::Well));
+in_dynamodb!(Forgetful: InDynamo::through(Mood::Forgetful));
+in_dynamodb!(Busy: InDynamo::through(Mood::Busy));
+
 conformance!(in_memory, InMemory);
 conformance!(in_one_file, InOneFile);
-conformance!(in_dynamodb, InDynamo);
+conformance!(in_dynamodb, Well);
+conformance!(in_dynamodb_whose_answers_get_lost, Forgetful);
+conformance!(in_dynamodb_that_is_busy, Busy);

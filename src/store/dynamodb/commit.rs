@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoStore;
-use super::calls::{Change, Condition, Transacted, Written};
+use super::calls::{Change, Condition, Transacted};
 use super::items::{self, Item, n, s};
 use super::outbox;
 use super::tables::Table;
@@ -21,9 +21,6 @@ const MOST: usize = 100;
 
 impl DynamoStore {
     pub(super) async fn write(&self, commit: Commit) -> Result<(), StoreError> {
-        if let Some(request) = alone(&commit) {
-            return self.write_request(request).await;
-        }
         let mut plan = Plan {
             store: self,
             actions: Vec::new(),
@@ -52,32 +49,6 @@ impl DynamoStore {
             }
         }
     }
-
-    /// A claim, a renewal: nothing else changes, so nothing else need be paid for. There is
-    /// no token here: each write has a mark of its own, and a lost answer is known by it.
-    async fn write_request(&self, request: &Request) -> Result<(), StoreError> {
-        let mut item = items::request(request)?;
-        let mark = s(self.clock.draw());
-        item.insert("written_by".into(), mark.clone());
-        let condition = follows(request)?;
-        match self.put(Table::Requests, item, &condition).await? {
-            Written::Yes => Ok(()),
-            Written::No(Some(found)) if found.get("written_by") == Some(&mark) => Ok(()),
-            Written::No(found) => conflict(found),
-        }
-    }
-}
-
-/// The one request of a commit that writes nothing else.
-fn alone(commit: &Commit) -> Option<&Request> {
-    let [request] = commit.requests.as_slice() else {
-        return None;
-    };
-    let only = Commit {
-        requests: vec![request.clone()],
-        ..Commit::default()
-    };
-    (*commit == only).then_some(request)
 }
 
 fn conflict(found: Option<Item>) -> Result<(), StoreError> {

@@ -2,6 +2,8 @@
 //! its own for each test.
 #![allow(dead_code)] // each target uses its part
 
+pub mod proxy;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jit::clock::{Clock, SystemClock};
 use jit::store::dynamodb::{DynamoStore, Table, TableNames};
@@ -60,14 +62,12 @@ fn jars(home: &Path) -> PathBuf {
     found.unwrap().path()
 }
 
-pub fn client(url: &str) -> Client {
-    let config = aws_sdk_dynamodb::Config::builder()
+fn config(url: &str) -> Builder {
+    Builder::new()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .endpoint_url(url)
         .region(Region::new(REGION))
         .credentials_provider(Credentials::new(KEY_ID, "secret", None, None, "tests"))
-        .build();
-    Client::from_conf(config)
 }
 
 /// Tables of a test's own, and where they are.
@@ -114,12 +114,12 @@ impl Tables {
     }
 
     pub fn client(&self) -> Client {
-        client(&self.url)
+        Client::from_conf(config(&self.url).build())
     }
 
     pub fn store(&self) -> DynamoStore {
         let names = TableNames::named(&self.names);
-        DynamoStore::new(self.client(), names, Arc::new(SystemClock))
+        DynamoStore::new(config(&self.url), names, Arc::new(SystemClock))
     }
 
     /// As if its hour had passed: its duty and its end lie in the past.

@@ -1,0 +1,231 @@
+//! What lies between jit and DynamoDB, and goes wrong: DynamoDB Local itself never does.
+#![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes, to_bytes};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+/// What goes wrong with one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// More than the partition takes; nothing done.
+    Full,
+    /// Something else is being written there; nothing done.
+    Conflict,
+    /// HTTP 500, and nothing done.
+    Broken,
+    /// The connection is closed, and nothing done.
+    Lost,
+    /// The connection is closed once it is done.
+    AnswerLost,
+}
+
+const ALL: [Fault; 5] = [
+    Fault::Full,
+    Fault::Conflict,
+    Fault::Broken,
+    Fault::Lost,
+    Fault::AnswerLost,
+];
+
+#[derive(Clone, Debug)]
+pub enum Mood {
+    Well,
+    /// Of every call the first answer is lost.
+    Forgetful,
+    /// Every call is refused at first, for one reason after the other.
+    Busy,
+    /// So many in a hundred go wrong, for any reason.
+    Stormy {
+        seed: u64,
+        percent: u32,
+    },
+    /// Nothing gets through.
+    Gone,
+}
+
+#[derive(Clone)]
+pub struct Proxy {
+    pub url: String,
+    upstream: String,
+    client: reqwest::Client,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    mood: Mood,
+    dice: StdRng,
+    /// Calls that went wrong once.
+    met: HashSet<Bytes>,
+    turn: usize,
+    /// How often each action was called.
+    calls: BTreeMap<String, u64>,
+}
+
+impl Proxy {
+    pub async fn open(upstream: &str, mood: Mood) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let inner = Inner {
+            mood: Mood::Well,
+            dice: StdRng::seed_from_u64(0),
+            met: HashSet::new(),
+            turn: 0,
+            calls: BTreeMap::new(),
+        };
+        let proxy = Self {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            upstream: upstream.to_owned(),
+            client: reqwest::Client::new(),
+            inner: Arc::new(Mutex::new(inner)),
+        };
+        proxy.set(mood);
+        tokio::spawn(proxy.clone().serve(listener));
+        proxy
+    }
+
+    pub fn set(&self, mood: Mood) {
+        let mut inner = self.inner.lock().unwrap();
+        if let Mood::Stormy { seed, .. } = mood {
+            inner.dice = StdRng::seed_from_u64(seed);
+        }
+        inner.mood = mood;
+    }
+
+    /// How often each action was called since this was last asked.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut self.inner.lock().unwrap().calls)
+    }
+
+    async fn serve(self, listener: TcpListener) {
+        loop {
+            let Ok((socket, _)) = listener.accept().await else {
+                continue;
+            };
+            let proxy = self.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request| proxy.pass(request));
+                let connection = http1::Builder::new();
+                // Closed by either end: that is what it is for.
+                connection
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await
+                    .ok();
+            });
+        }
+    }
+
+    async fn pass(&self, request: Request<Incoming>) -> Result<Response<Body>, Hangup> {
+        let (parts, body) = request.into_parts();
+        let target = parts.headers["x-amz-target"].to_str().unwrap().to_owned();
+        let action = target.split('.').nth(1).unwrap();
+        let body = to_bytes(Body::new(body), 1 << 24).await;
+        let body = body.map_err(|_| Hangup)?;
+        let fault = self.inner.lock().unwrap().arrive(action, &body);
+        match fault {
+            Some(Fault::Lost) => return Err(Hangup),
+            Some(Fault::AnswerLost) | None => {}
+            Some(fault) => return Ok(refusal(fault, action, &body)),
+        }
+        let mut call = self.client.post(&self.upstream).body(body);
+        for name in [
+            "x-amz-target",
+            "content-type",
+            "x-amz-date",
+            "authorization",
+        ] {
+            if let Some(value) = parts.headers.get(name) {
+                call = call.header(name, value);
+            }
+        }
+        let answer = call.send().await.map_err(|_| Hangup)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|_| Hangup)?;
+        if fault == Some(Fault::AnswerLost) {
+            return Err(Hangup);
+        }
+        let answer = Response::builder()
+            .status(status)
+            .header("content-type", "application/x-amz-json-1.0")
+            .body(Body::from(body));
+        Ok(answer.unwrap())
+    }
+}
+
+impl Inner {
+    fn arrive(&mut self, action: &str, body: &Bytes) -> Option<Fault> {
+        *self.calls.entry(action.to_owned()).or_default() += 1;
+        match &self.mood {
+            Mood::Well => None,
+            Mood::Gone => Some(Fault::Lost),
+            Mood::Forgetful => self.met.insert(body.clone()).then_some(Fault::AnswerLost),
+            Mood::Busy => {
+                let first = self.met.insert(body.clone());
+                self.turn += 1;
+                first.then(|| [Fault::Full, Fault::Conflict, Fault::Broken][self.turn % 3])
+            }
+            Mood::Stormy { percent, .. } => {
+                let strikes = self.dice.random_range(0..100) < *percent;
+                strikes.then(|| ALL[self.dice.random_range(0..ALL.len())])
+            }
+        }
+    }
+}
+
+fn refusal(fault: Fault, action: &str, body: &[u8]) -> Response<Body> {
+    let items = || {
+        let body: Value = serde_json::from_slice(body).unwrap();
+        body["TransactItems"].as_array().unwrap().len()
+    };
+    let writes = ["PutItem", "UpdateItem", "DeleteItem"].contains(&action);
+    let (status, kind, reason) = match fault {
+        Fault::Conflict if action == "TransactWriteItems" => (
+            400,
+            "TransactionCanceledException",
+            Some("TransactionConflict"),
+        ),
+        Fault::Conflict if writes => (400, "TransactionConflictException", None),
+        Fault::Full if action == "TransactWriteItems" => {
+            let reason = Some("ProvisionedThroughputExceeded");
+            (400, "TransactionCanceledException", reason)
+        }
+        Fault::Full => (400, "ProvisionedThroughputExceededException", None),
+        _ => (500, "InternalServerError", None),
+    };
+    let mut answer = json!({
+        "__type": format!("com.amazonaws.dynamodb.v20120810#{kind}"),
+        "Message": "planned by a test",
+        "message": "planned by a test",
+    });
+    if let Some(reason) = reason {
+        let mut reasons = vec![json!({"Code": "None"}); items()];
+        reasons[0] = json!({"Code": reason, "Message": "planned by a test"});
+        answer["CancellationReasons"] = Value::Array(reasons);
+    }
+    let response = Response::builder()
+        .status(status)
+        .header("content-type", "application/x-amz-json-1.0")
+        .body(Body::from(answer.to_string()));
+    response.unwrap()
+}
+
+/// The connection is closed without an answer.
+#[derive(Debug)]
+struct Hangup;
+
+impl std::fmt::Display for Hangup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("hung up")
+    }
+}
+
+impl std::error::Error for Hangup {}
