@@ -28,7 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::code::Code;
 use crate::config::Scope;
 use crate::domain::{Command, RequestId};
-use crate::service::{Handled, Service, ServiceError};
+use crate::service::{Handled, Service, ServiceError, Ticket};
 use reply::Problem;
 use signed::Keyring;
 
@@ -113,9 +113,14 @@ impl App {
 
     /// Says one thing to one request, to the end: a caller who hangs up in the middle
     /// must not leave a commit whose work nobody was told of.
-    async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, Problem> {
+    async fn handle(
+        &self,
+        id: RequestId,
+        command: Command,
+        ticket: Arc<Ticket>,
+    ) -> Result<Handled, Problem> {
         let service = self.service.clone();
-        self.uncut(async move { service.handle(id, command).await })
+        self.uncut(async move { service.handle_once(id, command, Some(&ticket)).await })
             .await
     }
 

@@ -2,8 +2,11 @@
 //! load → `decide` → commit, and again from the start if somebody else was first.
 
 mod configure;
+pub(crate) mod desk;
+mod ticket;
 
 pub use configure::Configure;
+pub use ticket::Ticket;
 
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use crate::domain::{
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
+use desk::{Desk, Seat};
 
 /// Losing this often in a row is no contention any more, it is a fault.
 const MOST_TRIES: u32 = 100;
@@ -33,6 +37,7 @@ pub struct Service {
     /// Rung when a commit left something due soon.
     pub(crate) work_bell: Notify,
     pub(crate) notice_bell: Notify,
+    pub(crate) desk: Desk,
     /// Ids of requests that came to an end, or are being revoked.
     news: broadcast::Sender<RequestId>,
 }
@@ -65,6 +70,8 @@ pub struct Idempotency {
 pub struct Handled {
     pub request: Request,
     pub work: Option<Work>,
+    /// Who holds its assignment.
+    pub held: Option<Holding>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +102,7 @@ impl Service {
             announce,
             work_bell,
             notice_bell,
+            desk: Desk::default(),
             news,
         }
     }
@@ -116,6 +124,7 @@ impl Service {
         &self,
         draft: Draft,
         idempotency: Option<Idempotency>,
+        ticket: Option<&Ticket>,
     ) -> Result<Request, ServiceError> {
         for _ in 0..MOST_TRIES {
             let now = self.clock.now();
@@ -137,9 +146,10 @@ impl Service {
             let commit = Commit {
                 guard: Some(guard),
                 answered,
+                nonce: ticket.and_then(Ticket::nonce),
                 ..Commit::default()
             };
-            match self.write(commit, vec![decision]).await {
+            match self.write(commit, vec![decision], ticket).await {
                 Ok(mut written) => return written.pop().ok_or(ServiceError::Unknown(draft.id)),
                 Err(StoreError::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -167,6 +177,16 @@ impl Service {
 
     /// Says one thing to one request.
     pub async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, ServiceError> {
+        self.handle_once(id, command, None).await
+    }
+
+    /// The same for a signed call, which counts once.
+    pub async fn handle_once(
+        &self,
+        id: RequestId,
+        command: Command,
+        ticket: Option<&Ticket>,
+    ) -> Result<Handled, ServiceError> {
         let mut found = None;
         for _ in 0..MOST_TRIES {
             let record = self.load(id, &command, found).await?;
@@ -178,8 +198,13 @@ impl Service {
                     .map_or(0, |binding| binding.revision),
             };
             let now = self.clock.now();
-            let before = record.request.state.clone();
-            let mut decision = domain::decide(record, &self.policy, command.clone(), now)?;
+            let (before, held) = (record.request.state.clone(), record.holding.clone());
+            let decision = domain::decide(record, &self.policy, command.clone(), now)?;
+            let (mut decision, seat) = match command {
+                Command::Asked { .. } => self.begin(decision, held.as_ref(), now),
+                _ => (decision, None),
+            };
+            let held = decision.holding.clone().or(held);
             let (work, also) = (decision.work.take(), decision.also.take());
             let mut decisions = vec![decision];
             if let Some(also) = also {
@@ -195,13 +220,22 @@ impl Service {
                     }),
                     _ => None,
                 },
+                nonce: ticket.and_then(Ticket::nonce),
                 ..Commit::default()
             };
-            match self.write(commit, decisions).await {
+            match self.write(commit, decisions, ticket).await {
                 Ok(mut written) => {
                     let request = written.swap_remove(0);
                     telemetry::note_revoke(&before, &request);
-                    return Ok(Handled { request, work });
+                    let handled = Handled {
+                        request,
+                        work,
+                        held,
+                    };
+                    if let Some(seat) = seat {
+                        seat.begin(handled.clone());
+                    }
+                    return Ok(handled);
                 }
                 // Who won is decided upon next, and need not be asked for.
                 Err(StoreError::Conflict(winner)) => {
@@ -211,6 +245,26 @@ impl Service {
             }
         }
         Err(lost_every_race())
+    }
+
+    /// What a person asked for and is due at once is begun in the same write, if this
+    /// process has a hand free for it.
+    fn begin(
+        &self,
+        decision: Decision,
+        held: Option<&Holding>,
+        now: Timestamp,
+    ) -> (Decision, Option<Seat<'_>>) {
+        let claim = || {
+            let lease = self.desk.lease(self.clock(), now)?;
+            let claimed = decision.claimed(held.cloned(), &self.policy, lease, now)?;
+            let seat = self.desk.seat(&claimed.request, lease)?;
+            Some((claimed, seat))
+        };
+        match claim() {
+            Some((claimed, seat)) => (claimed, Some(seat)),
+            None => (decision, None),
+        }
     }
 
     async fn load(
@@ -276,6 +330,7 @@ impl Service {
         &self,
         mut commit: Commit,
         decisions: Vec<Decision>,
+        ticket: Option<&Ticket>,
     ) -> Result<Vec<Request>, StoreError> {
         for decision in decisions {
             commit.requests.push(decision.request);
@@ -287,12 +342,16 @@ impl Service {
         }
         let written = commit.requests.clone();
         let tells = !commit.notices.is_empty();
-        self.store.commit(commit).await?;
+        let done = self.store.commit(commit).await;
+        if let Some(ticket) = ticket {
+            ticket.note(&done);
+        }
+        done?;
         if tells {
             self.notice_bell.notify_one();
         }
         let heard_anyway = self.clock.now() + WORKERS_LOOK_EVERY;
-        let soon = |request: &Request| request.due_at.is_some_and(|due| due < heard_anyway);
+        let soon = |request: &Request| request.claimable_at().is_some_and(|at| at < heard_anyway);
         if written.iter().any(soon) {
             self.work_bell.notify_one();
         }

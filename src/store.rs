@@ -40,14 +40,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// What was answered to this key before, if it is not older than a day.
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError>;
-    /// Spends a nonce until `keep_until`. One conditional write; times are compared, so
-    /// a forgotten nonce never waits for a clean-up.
-    async fn spend_nonce(
-        &self,
-        nonce: &str,
-        now: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Freshness, StoreError>;
+    /// Spends a nonce by itself. One conditional write; times are compared, so a
+    /// forgotten nonce never waits for a clean-up.
+    async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError>;
 
     /// Takes a lease by name, if nobody else has it now: for what may be changed by one
     /// at a time and is not in the store.
@@ -126,6 +121,16 @@ pub struct Commit {
     pub parked: Option<NoticePlace>,
     /// Remembers the answer to an `Idempotency-Key`; a second one is a `Conflict`.
     pub answered: Option<Answered>,
+    /// Of the call that asked for it: spent in the same write, and not by a `Conflict`.
+    pub nonce: Option<Nonce>,
+}
+
+/// What makes a signed call count once, for all keys together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nonce {
+    pub text: String,
+    pub at: Timestamp,
+    pub keep_until: Timestamp,
 }
 
 /// The binding that a decision was made under: `revision` 0 says that there was none.
@@ -245,6 +250,9 @@ pub enum StoreError {
     /// not ask who won.
     #[error("somebody else changed it first")]
     Conflict(Option<Box<Request>>),
+    /// The nonce was spent before, and nothing has changed.
+    #[error("the call was taken before")]
+    Replayed,
     /// Nothing was written. Full disk, read-only file, no connection.
     #[error("the store cannot be used just now: {0}")]
     Unavailable(String),

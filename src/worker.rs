@@ -9,9 +9,9 @@ pub mod postman;
 mod sessions;
 pub mod webhook;
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -21,22 +21,11 @@ use crate::access::Paced;
 use crate::domain::{
     Command, Lane, Lease, LeaseToken, Millis, Outcome, Request, RequestId, Timestamp, Trouble,
 };
+use crate::service::desk::{Begun, LEASE, Place, places};
 use crate::service::{Handled, Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 
-const LEASE: Millis = Millis::seconds(30);
 const RENEW_EVERY: Millis = Millis::seconds(10);
-/// How many are worked on at once. What AWS lets through is not decided here: removals wait
-/// for it side by side, so that the same look can serve many, and a revoke never waits for
-/// a place.
-fn places(lane: Lane) -> usize {
-    match lane {
-        Lane::Revoke => 2048,
-        Lane::Remove => 1024,
-        Lane::Other => 40,
-    }
-}
-
 /// How long work that has begun may go on once the process is asked to stop.
 const GRACE: Millis = Millis::seconds(5);
 const AFTER_A_FAULT: Millis = Millis::seconds(1);
@@ -45,8 +34,9 @@ const AFTER_A_FAULT: Millis = Millis::seconds(1);
 pub struct Worker {
     service: Arc<Service>,
     access: Arc<Paced>,
-    at_work: Arc<Mutex<HashSet<RequestId>>>,
-    /// Rung whenever a piece of work got its lease, or ended.
+    /// Whether something that is due waits for a place.
+    crowded: Arc<AtomicBool>,
+    /// Rung when a place is free that something waits for.
     moved: Arc<Notify>,
 }
 
@@ -76,18 +66,29 @@ impl Tenure {
 
 impl Worker {
     pub fn new(service: Arc<Service>, access: Arc<Paced>) -> Self {
-        let at_work = Arc::default();
         Self {
             service,
             access,
-            at_work,
+            crowded: Arc::default(),
             moved: Arc::default(),
         }
+    }
+
+    /// From now on this process begins by itself what it is asked for: somebody steps, or
+    /// runs, until it ends.
+    pub fn sit_at_the_desk(&self) {
+        self.service.desk.open();
     }
 
     /// Takes the most urgent record that is due and works on it until it needs nothing
     /// more just now.
     pub async fn step(&self, stop: &CancellationToken) -> Result<Stepped, ServiceError> {
+        if let Some(begun) = self.service.desk.take() {
+            let id = begun.handled.request.id;
+            let done = self.go_on_with(begun, stop).await;
+            self.service.desk.stand_up(id);
+            return done.map(|()| Stepped::Worked(id));
+        }
         let now = self.service.clock().now();
         for lane in Lane::ALL {
             let due = self.service.store().due(lane, now, 1).await?;
@@ -104,13 +105,18 @@ impl Worker {
         let tasks = TaskTracker::new();
         // What has begun may go on a little longer than the loop that began it.
         let give_up = CancellationToken::new();
+        self.sit_at_the_desk();
         while !stop.is_cancelled() {
             let woken = self.moved.notified();
             let rung = self.service.work_bell.notified();
             tokio::pin!(woken, rung);
             woken.as_mut().enable();
             rung.as_mut().enable();
-            let next = match self.begin_due(&tasks, &give_up).await {
+            let looked = tokio::select! {
+                looked = self.begin_due(&tasks, &give_up) => looked,
+                never = self.serve_the_desk(&tasks, &give_up) => match never {},
+            };
+            let next = match looked {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::error!(%error, "cannot see what is due");
@@ -120,10 +126,13 @@ impl Worker {
             tokio::select! {
                 () = woken => {}
                 () = rung => {}
+                never = self.serve_the_desk(&tasks, &give_up) => match never {},
                 () = self.service.clock().wait_until(next) => {}
                 () = stop.cancelled() => {}
             }
         }
+        self.service.desk.close();
+        self.clear_the_desk(&tasks, &give_up);
         tasks.close();
         let patience = self.service.clock().now() + GRACE;
         tokio::select! {
@@ -142,6 +151,7 @@ impl Worker {
     ) -> Result<Timestamp, StoreError> {
         let now = self.service.clock().now();
         let mut again = now + WORKERS_LOOK_EVERY;
+        let mut crowded = false;
         for lane in Lane::ALL {
             let places = places(lane);
             // Those that wait for their lease are due as well, so ask for that many more.
@@ -150,32 +160,53 @@ impl Worker {
             let next = due.next.filter(|next| *next > now);
             again = next.map_or(again, |next| next.min(again));
             for id in due.ready {
-                if self.sit_down(id, places) {
-                    let (worker, give_up) = (self.clone(), give_up.clone());
-                    tasks.spawn(async move {
-                        if let Err(error) = worker.work_on(id, &give_up).await {
-                            tracing::warn!(request = %id, %error, "left for later");
-                            worker.service.clock().wait_until(now + AFTER_A_FAULT).await;
-                        }
-                        worker.stand_up(id);
-                    });
+                match self.service.desk.sit_down(id, lane) {
+                    Place::Taken => {
+                        let (worker, give_up) = (self.clone(), give_up.clone());
+                        tasks.spawn(async move {
+                            let done = worker.work_on(id, &give_up).await;
+                            worker.get_up(id, done).await;
+                        });
+                    }
+                    Place::Had => {}
+                    Place::None => crowded = true,
                 }
             }
         }
+        self.crowded.store(crowded, Ordering::SeqCst);
         Ok(again)
     }
 
-    fn sit_down(&self, id: RequestId, places: usize) -> bool {
-        let mut at_work = self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        at_work.len() < places && at_work.insert(id)
+    /// Takes up whatever is put on the desk, also while a look takes long.
+    async fn serve_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) -> Infallible {
+        loop {
+            let rung = self.service.desk.bell.notified();
+            self.clear_the_desk(tasks, give_up);
+            rung.await;
+        }
     }
 
-    fn stand_up(&self, id: RequestId) {
-        self.at_work
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
-        self.moved.notify_one();
+    fn clear_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) {
+        while let Some(begun) = self.service.desk.take() {
+            let (worker, give_up) = (self.clone(), give_up.clone());
+            tasks.spawn(async move {
+                let id = begun.handled.request.id;
+                let done = worker.go_on_with(begun, &give_up).await;
+                worker.get_up(id, done).await;
+            });
+        }
+    }
+
+    async fn get_up(&self, id: RequestId, done: Result<(), ServiceError>) {
+        if let Err(error) = done {
+            tracing::warn!(request = %id, %error, "left for later");
+            let clock = self.service.clock();
+            clock.wait_until(clock.now() + AFTER_A_FAULT).await;
+        }
+        self.service.desk.stand_up(id);
+        if self.crowded.load(Ordering::SeqCst) {
+            self.moved.notify_one();
+        }
     }
 
     /// Works on this one request, and on nothing else, until it is over. Whoever else is at
@@ -203,24 +234,33 @@ impl Worker {
     /// Claims, acts, reports; and goes on under the same lease for as long as the core
     /// has a next action.
     async fn work_on(&self, id: RequestId, stop: &CancellationToken) -> Result<(), ServiceError> {
-        let token = LeaseToken(self.service.clock().draw());
-        let lease = self.lease(token);
-        let tenure = Tenure::new(lease);
-        let claimed = self.service.handle(id, Command::Due { lease }).await;
-        let mut now = match claimed {
-            Ok(handled) => Some(handled),
+        let lease = self.lease(LeaseToken(self.service.clock().draw()));
+        match self.service.handle(id, Command::Due { lease }).await {
+            Ok(handled) => self.go_on_with(Begun { handled, lease }, stop).await,
             // Somebody else has it, or it is not due after all.
-            Err(ServiceError::Refused(_)) => None,
-            Err(error) => return Err(error),
-        };
+            Err(ServiceError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn go_on_with(
+        &self,
+        Begun { handled, lease }: Begun,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
+        let (id, token) = (handled.request.id, lease.token);
+        let tenure = Tenure::new(lease);
+        let mut now = Some(handled);
         while let Some(Handled {
             request,
             work: Some(action),
+            held,
         }) = now
         {
+            let held = held.as_ref();
             let outcome = tokio::select! {
                 biased;
-                outcome = perform::perform(&self.service, &self.access, &action, &request, &tenure) => outcome,
+                outcome = perform::perform(&self.service, &self.access, &action, &request, held, &tenure) => outcome,
                 outcome = self.keep_lease(id, token, &tenure) => outcome,
                 () = stop.cancelled() => Outcome::Interrupted,
             };

@@ -96,7 +96,6 @@ fn results_are_not_thrown_away() {
 /// Faults of parts that jit does not have, or not yet.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("G14", "alarms on CloudWatch's log filters: come with infra"),
-    ("G19", "a DynamoDB index on status: comes with that store"),
     ("G20", "Lambda's events: come with Lambda"),
     (
         "M1",

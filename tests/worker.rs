@@ -231,7 +231,7 @@ impl Scene {
             permission_set: None,
             start_at: None,
         };
-        self.service.open(draft, None).await.unwrap();
+        self.service.open(draft, None, None).await.unwrap();
         self.ask(id, Ask::Approve).await;
         id
     }

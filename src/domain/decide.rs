@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod cast;
+mod claimed;
 mod open;
 mod person;
 mod refusal;

@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::signed::{Unsigned, refused};
 use crate::code::Code;
 use crate::service::ServiceError;
 use crate::store::StoreError;
@@ -43,6 +44,9 @@ impl From<ServiceError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if error == StoreError::Replayed {
+            return refused(Unsigned::Replayed, "");
+        }
         // The operator reads why in the log; a caller can do nothing about it.
         tracing::error!(%error, "the store failed");
         let message = "jit cannot reach its store just now; nothing was changed, try again";

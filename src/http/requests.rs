@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::App;
 use super::reply::{Problem, json};
-use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke};
+use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke, Untaken};
+use crate::clock::Clock;
 use crate::code::Code;
 use crate::domain::{
     AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Millis, Minutes, MmUserId,
-    PermissionSet, Person, RequestId, RequestObject, Text, Timestamp,
+    PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
 };
 use crate::service::{Idempotency, Revoked};
 use crate::signature;
@@ -61,6 +63,15 @@ struct Act {
     reason: Option<Text>,
 }
 
+impl Act {
+    fn by(&self) -> Person {
+        Person {
+            id: self.actor_mm_user_id.clone(),
+            email: self.actor_email.clone(),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Extend {
     actor_mm_user_id: MmUserId,
@@ -84,12 +95,22 @@ where
 
 pub(super) async fn create(
     State(app): State<Arc<App>>,
-    call: Signed<ToRequest>,
+    call: Untaken<ToRequest>,
 ) -> Result<Response, Problem> {
-    let idempotency = idempotency(&call)?;
-    let body: Create = call.json()?;
-    let draft = Draft {
-        id: RequestId::from_uuid(app.service.clock().draw_in_order()),
+    call.once(&app, async |call, ticket| {
+        let idempotency = idempotency(&call)?;
+        let draft = draft(call.json()?, app.service.clock());
+        let service = app.service.clone();
+        let opened = async move { service.open(draft, idempotency, Some(&ticket)).await };
+        let request = app.uncut(opened).await?;
+        Ok(json(201, &RequestObject::from(&request)))
+    })
+    .await
+}
+
+fn draft(body: Create, clock: &dyn Clock) -> Draft {
+    Draft {
+        id: RequestId::from_uuid(clock.draw_in_order()),
         account_id: body.account_id,
         channel_id: body.channel_id,
         requester: Person {
@@ -101,12 +122,7 @@ pub(super) async fn create(
         duration: body.requested_duration_minutes,
         permission_set: body.permission_set,
         start_at: body.start_at,
-    };
-    let service = app.service.clone();
-    let request = app
-        .uncut(async move { service.open(draft, idempotency).await })
-        .await?;
-    Ok(json(201, &RequestObject::from(&request)))
+    }
 }
 
 fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Problem> {
@@ -125,95 +141,92 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
 
 pub(super) async fn approve(
     State(app): State<Arc<App>>,
-    call: Signed<ToApprove>,
+    call: Untaken<ToApprove>,
 ) -> Result<Response, Problem> {
-    let body: Approve = call.json()?;
-    let by = Person {
-        id: body.approver_mm_user_id,
-        email: body.approver_email,
-    };
-    ask(&app, &call, by, Ask::Approve).await
+    asked(&app, call, |body: Approve| {
+        let by = Person {
+            id: body.approver_mm_user_id,
+            email: body.approver_email,
+        };
+        (by, Ask::Approve)
+    })
+    .await
 }
 
 pub(super) async fn deny(
     State(app): State<Arc<App>>,
-    call: Signed<ToApprove>,
+    call: Untaken<ToApprove>,
 ) -> Result<Response, Problem> {
-    let body: Deny = call.json()?;
-    let by = Person {
-        id: body.denier_mm_user_id,
-        email: body.denier_email,
-    };
-    ask(
-        &app,
-        &call,
-        by,
-        Ask::Deny {
-            reason: body.reason,
-        },
-    )
+    asked(&app, call, |body: Deny| {
+        let by = Person {
+            id: body.denier_mm_user_id,
+            email: body.denier_email,
+        };
+        let reason = body.reason;
+        (by, Ask::Deny { reason })
+    })
     .await
 }
 
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
-    call: Signed<ToRequest>,
+    call: Untaken<ToRequest>,
 ) -> Result<Response, Problem> {
-    let body: Act = call.json()?;
-    let by = Person {
-        id: body.actor_mm_user_id,
-        email: body.actor_email,
-    };
-    ask(&app, &call, by, Ask::Cancel).await
+    asked(&app, call, |body: Act| (body.by(), Ask::Cancel)).await
 }
 
 pub(super) async fn extend(
     State(app): State<Arc<App>>,
-    call: Signed<ToRequest>,
+    call: Untaken<ToRequest>,
 ) -> Result<Response, Problem> {
-    let body: Extend = call.json()?;
-    let by = Person {
-        id: body.actor_mm_user_id,
-        email: body.actor_email,
-    };
-    ask(
-        &app,
-        &call,
-        by,
-        Ask::Extend {
-            minutes: body.additional_minutes,
-        },
-    )
+    asked(&app, call, |body: Extend| {
+        let by = Person {
+            id: body.actor_mm_user_id,
+            email: body.actor_email,
+        };
+        let minutes = body.additional_minutes;
+        (by, Ask::Extend { minutes })
+    })
     .await
 }
 
-async fn ask<N>(app: &App, call: &Signed<N>, by: Person, ask: Ask) -> Result<Response, Problem> {
-    let handled = app
-        .handle(call.request_id()?, Command::Asked { by, ask })
-        .await?;
-    Ok(json(200, &RequestObject::from(&handled.request)))
+async fn asked<N, B: DeserializeOwned>(
+    app: &App,
+    call: Untaken<N>,
+    understood: impl FnOnce(B) -> (Person, Ask),
+) -> Result<Response, Problem> {
+    call.once(app, async |call, ticket| {
+        let (by, ask) = understood(call.json()?);
+        let id = call.request_id()?;
+        let handled = app.handle(id, Command::Asked { by, ask }, ticket).await?;
+        Ok(json(200, &RequestObject::from(&handled.request)))
+    })
+    .await
 }
 
 /// 200 means gone. Until AWS shows that, the answer waits, and then says that it goes on.
 pub(super) async fn revoke(
     State(app): State<Arc<App>>,
-    call: Signed<ToRevoke>,
+    call: Untaken<ToRevoke>,
 ) -> Result<Response, Problem> {
-    let id = call.request_id()?;
-    let body: Act = call.json()?;
-    let by = Person {
-        id: body.actor_mm_user_id,
-        email: body.actor_email,
-    };
-    let ask = Ask::Revoke {
-        reason: body.reason,
-    };
-    let deadline = app.service.clock().now() + REVOKE_PATIENCE;
-    let begun = app.handle(id, Command::Asked { by, ask }).await?.request;
-    let followed = tokio::select! {
-        followed = app.service.follow(id, deadline) => followed?,
-        () = app.stop.cancelled() => begun,
-    };
+    call.once(&app, async |call, ticket| {
+        let id = call.request_id()?;
+        let body: Act = call.json()?;
+        let by = body.by();
+        let reason = body.reason;
+        let ask = Ask::Revoke { reason };
+        let deadline = app.service.clock().now() + REVOKE_PATIENCE;
+        let begun = app.handle(id, Command::Asked { by, ask }, ticket).await?;
+        let followed = tokio::select! {
+            followed = app.service.follow(id, deadline) => followed?,
+            () = app.stop.cancelled() => begun.request,
+        };
+        said_of(followed)
+    })
+    .await
+}
+
+fn said_of(followed: Request) -> Result<Response, Problem> {
     match Revoked::of(followed) {
         Revoked::Gone(request) => Ok(json(200, &RequestObject::from(&request))),
         Revoked::Going(request) => {

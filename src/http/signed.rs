@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Method, header};
+use axum::response::Response;
 use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 
@@ -20,8 +21,9 @@ use super::reply::Problem;
 use crate::code::Code;
 use crate::config::{Key, Scope};
 use crate::domain::{Millis, RequestId};
+use crate::service::Ticket;
 use crate::signature::{self, Message, Scheme};
-use crate::store::{Freshness, StoreError};
+use crate::store::Nonce;
 
 pub const MOST_BYTES: usize = 64 * 1024;
 const MOST_DRAINED: usize = 8 * 1024 * 1024;
@@ -62,6 +64,14 @@ pub struct Signed<N> {
     needs: PhantomData<N>,
 }
 
+/// A verified call that has not been taken yet: what it asks for is written together with
+/// the nonce that it spends.
+#[derive(Debug)]
+pub struct Untaken<N> {
+    call: Signed<N>,
+    ticket: Arc<Ticket>,
+}
+
 /// Why a signature was refused. For the log and the metrics alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsigned {
@@ -98,12 +108,33 @@ impl Unsigned {
     }
 }
 
-enum Refused {
-    Unsigned(Unsigned),
-    Store(StoreError),
+impl<N: Needs> FromRequest<Arc<App>> for Signed<N> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let untaken = Untaken::from_request(request, app).await?;
+        app.service.use_up(&untaken.ticket).await?;
+        Ok(untaken.call)
+    }
 }
 
-impl<N: Needs> FromRequest<Arc<App>> for Signed<N> {
+impl<N> Untaken<N> {
+    /// Takes the call: whatever comes of it, it is not taken again.
+    pub async fn once<F>(
+        self,
+        app: &App,
+        act: impl FnOnce(Signed<N>, Arc<Ticket>) -> F,
+    ) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Response, Problem>>,
+    {
+        let done = act(self.call, self.ticket.clone()).await;
+        app.service.use_up(&self.ticket).await?;
+        done
+    }
+}
+
+impl<N: Needs> FromRequest<Arc<App>> for Untaken<N> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
@@ -116,32 +147,32 @@ impl<N: Needs> FromRequest<Arc<App>> for Signed<N> {
             query,
             body: &body,
         };
-        let (key_id, key) = match check(app, &parts.headers, &call).await {
-            Ok(key) => key,
-            Err(Refused::Store(error)) => return Err(error.into()),
-            Err(Refused::Unsigned(why)) => {
-                super::ops::count_unsigned(why);
-                let (reason, path) = (why.as_str(), parts.uri.path());
-                tracing::warn!(reason, path, "a call was not accepted as signed");
-                return Err(Problem::new(
-                    Code::Unsigned,
-                    "the call is not signed as it must be",
-                ));
-            }
-        };
+        let checked = check(app, &parts.headers, &call).map_err(|why| refused(why, call.path));
+        let (key_id, key, nonce) = checked?;
+        let ticket = Arc::new(Ticket::new(nonce));
         if !key.scopes.contains(&N::SCOPE) {
+            app.service.use_up(&ticket).await?;
             let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
             return Err(Problem::new(Code::NotAllowed, message));
         }
-        Ok(Self {
+        let call = Signed {
             key_id,
             path: parts.uri.path().to_owned(),
             query: query.to_owned(),
             headers: parts.headers,
             body,
             needs: PhantomData,
-        })
+        };
+        Ok(Self { call, ticket })
     }
+}
+
+/// What is wrong is for the log and the figures; the caller is told that something is.
+pub(super) fn refused(why: Unsigned, path: &str) -> Problem {
+    super::ops::count_unsigned(why);
+    let reason = why.as_str();
+    tracing::warn!(reason, path, "a call was not accepted as signed");
+    Problem::new(Code::Unsigned, "the call is not signed as it must be")
 }
 
 struct Call<'a> {
@@ -188,23 +219,22 @@ async fn collect(mut body: Body, announced: usize) -> Result<Option<Bytes>, axum
     Ok(fits.then(|| whole.freeze()))
 }
 
-async fn check(
+fn check(
     app: &App,
     headers: &HeaderMap,
     call: &Call<'_>,
-) -> Result<(String, Arc<Key>), Refused> {
-    let no = |why| Err(Refused::Unsigned(why));
+) -> Result<(String, Arc<Key>, Nonce), Unsigned> {
     let (Some(key_id), Some(timestamp), Some(nonce), Some(mac)) = (
         only(headers, "x-jit-keyid"),
         only(headers, "x-jit-timestamp"),
         only(headers, "x-jit-nonce").filter(|nonce| (1..=128).contains(&nonce.len())),
         only(headers, "x-jit-signature"),
     ) else {
-        return no(Unsigned::Header);
+        return Err(Unsigned::Header);
     };
     // The key that is named, and no other.
     let Some(key) = app.keyring.key(key_id) else {
-        return no(Unsigned::UnknownKey);
+        return Err(Unsigned::UnknownKey);
     };
     let message = Message {
         key_id,
@@ -216,28 +246,24 @@ async fn check(
         body: call.body,
     };
     let Ok(scheme) = signature::verify(&key.secret, &message, mac) else {
-        return no(Unsigned::Signature);
+        return Err(Unsigned::Signature);
     };
     if key.require_v2 && scheme != Scheme::V2 {
-        return no(Unsigned::SchemeNotAllowed);
+        return Err(Unsigned::SchemeNotAllowed);
     }
     let now = app.service.clock().now();
     if key.expires.is_some_and(|end| end <= now) {
-        return no(Unsigned::KeyExpired);
+        return Err(Unsigned::KeyExpired);
     }
     if !signature::is_fresh(timestamp, now) {
-        return no(Unsigned::Stale);
+        return Err(Unsigned::Stale);
     }
-    match app
-        .service
-        .store()
-        .spend_nonce(nonce, now, now + NONCE_KEPT)
-        .await
-    {
-        Ok(Freshness::Fresh) => Ok((key_id.to_owned(), key)),
-        Ok(Freshness::Spent) => no(Unsigned::Replayed),
-        Err(error) => Err(Refused::Store(error)),
-    }
+    let nonce = Nonce {
+        text: nonce.to_owned(),
+        at: now,
+        keep_until: now + NONCE_KEPT,
+    };
+    Ok((key_id.to_owned(), key, nonce))
 }
 
 /// A header that is there exactly once, in plain text.

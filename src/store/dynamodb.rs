@@ -31,7 +31,7 @@ pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table,
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError, Taken,
+    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -160,21 +160,10 @@ impl Store for DynamoStore {
         Ok(answered.filter(|answered| now - answered.at <= Millis::DAY))
     }
 
-    async fn spend_nonce(
-        &self,
-        nonce: &str,
-        now: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Freshness, StoreError> {
+    async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
         let spent_by = s(self.clock.draw());
-        let mut item = Item::from([
-            ("nonce".into(), s(nonce)),
-            ("keep_until".into(), millis(keep_until)),
-            ("spent_by".into(), spent_by.clone()),
-        ]);
-        items::forget_after(&mut item, keep_until);
-        let condition = Condition::that("attribute_not_exists(nonce) OR keep_until < :now")
-            .with(":now", millis(now));
+        let (mut item, condition) = (items::nonce(nonce), commit::is_fresh(nonce));
+        item.insert("spent_by".into(), spent_by.clone());
         Ok(match self.put(Table::Nonces, item, &condition).await? {
             Written::Yes => Freshness::Fresh,
             // The answer to this very write was lost.

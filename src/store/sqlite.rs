@@ -28,7 +28,7 @@ pub use schema::OpenError;
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError, Taken,
+    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
@@ -185,22 +185,29 @@ impl Store for SqliteStore {
         self.readers.look(|db| queries::bound(db, after, limit))
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+    async fn commit(&self, mut commit: Commit) -> Result<(), StoreError> {
+        let nonce = commit.nonce.take();
         let commit = Prepared::new(commit)?;
-        self.write(move |db| writes::commit(db, &commit)).await
+        // Spent in memory first: whoever comes with it meanwhile is refused, and it is on
+        // the disk before the commit is.
+        if let Some(nonce) = &nonce
+            && self.alone()?.nonces.spend(nonce)? == Freshness::Spent
+        {
+            return Err(StoreError::Replayed);
+        }
+        let written = self.write(move |db| writes::commit(db, &commit)).await;
+        if let (Some(nonce), Err(StoreError::Conflict(_))) = (&nonce, &written) {
+            self.alone()?.nonces.give_back(nonce);
+        }
+        written
     }
 
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
         self.readers.look(|db| queries::answered(db, key, now))
     }
 
-    async fn spend_nonce(
-        &self,
-        nonce: &str,
-        now: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Freshness, StoreError> {
-        self.alone()?.nonces.spend(nonce, now, keep_until)
+    async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
+        self.alone()?.nonces.spend(nonce)
     }
 
     async fn take_lease(

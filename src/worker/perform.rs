@@ -11,7 +11,7 @@ use crate::access::{
     AccessError, AccessErrorKind, CALL_PATIENCE, Call, Deletion, Ended, Paced, Progress,
 };
 use crate::domain::{
-    HoldingKey, Lane, Outcome, Presence, Request, RequestId, State, Text, Trouble, Work,
+    Holding, HoldingKey, Lane, Outcome, Presence, Request, RequestId, State, Text, Trouble, Work,
 };
 use crate::service::{Service, ServiceError};
 
@@ -20,11 +20,13 @@ pub(super) async fn perform(
     access: &Paced,
     work: &Work,
     request: &Request,
+    held: Option<&Holding>,
     tenure: &Tenure,
 ) -> Outcome {
     let hand = Hand {
         service,
         access,
+        held,
         tenure,
         id: request.id,
         lane: request.lane(),
@@ -36,6 +38,8 @@ pub(super) async fn perform(
 pub(super) struct Hand<'a> {
     pub service: &'a Service,
     pub access: &'a Paced,
+    /// Who held the assignment when the work was handed out.
+    held: Option<&'a Holding>,
     tenure: &'a Tenure,
     pub id: RequestId,
     pub lane: Lane,
@@ -52,7 +56,7 @@ impl Hand<'_> {
             | Work::Remove(key)
             | Work::Look(key)
             | Work::EndSessions(key, _)
-            | Work::LiftDeny(key) => self.check_meaning(key).await?,
+            | Work::LiftDeny(key) => self.check_meaning(key)?,
         }
         match work {
             Work::Prepare => self.prepare(request).await,
@@ -65,12 +69,10 @@ impl Hand<'_> {
     }
 
     /// P6: what AWS shows of another set of the same name proves nothing about this one.
-    async fn check_meaning(&self, key: &HoldingKey) -> Done<()> {
-        let held = self.service.holding(key.clone()).await;
-        let held = held.map_err(|error| unreadable(&error.into()))?;
+    fn check_meaning(&self, key: &HoldingKey) -> Done<()> {
         let (now, set) = (self.access.means(&key.permission_set)?, &key.permission_set);
-        match held.means {
-            Some(then) if then != now => {
+        match self.held.and_then(|held| held.means.as_ref()) {
+            Some(then) if *then != now => {
                 let why = Text::clip(&format!(
                     "{set} stood for {then} when this access was given, and stands for {now} now: \
                      put permission_sets.{set} back in jit.toml until it has ended"

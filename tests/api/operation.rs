@@ -132,8 +132,8 @@ fn what_cannot_start_says_why_in_one_line() {
             "keys.b",
         ),
         (
-            "[store]\nkind = \"dynamodb\"\n[identity_center]\nmode = \"sandbox\"",
-            "store.kind",
+            "[store.tables]\nrequest = \"jit\"\n[identity_center]\nmode = \"sandbox\"",
+            "store.tables.request",
         ),
         (
             "[store]\npath = \"/nowhere/at/all/jit.db\"\n[identity_center]\nmode = \"sandbox\"",

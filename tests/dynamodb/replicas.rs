@@ -161,7 +161,7 @@ where
     tasks.join_all().await;
 }
 
-async fn none_is(store: &DynamoStore, statuses: &[Status]) {
+pub async fn none_is(store: &DynamoStore, statuses: &[Status]) {
     let begun = Instant::now();
     for status in statuses {
         let filter = Filter {

@@ -16,7 +16,7 @@ use jit::domain::{
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError, Taken,
+    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::postman::{NotReceived, Receiver};
 
@@ -105,13 +105,8 @@ impl Store for FlakyStore {
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
         through!(self.answered(key, now))
     }
-    async fn spend_nonce(
-        &self,
-        nonce: &str,
-        now: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Freshness, StoreError> {
-        through!(self.spend_nonce(nonce, now, keep_until))
+    async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
+        through!(self.spend_nonce(nonce))
     }
     async fn due(
         &self,

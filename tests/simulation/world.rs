@@ -222,6 +222,7 @@ impl World {
         let paced = Arc::new(Paced::new(Arc::new(access), self.limits, clock));
         for hand in 0..HANDS {
             let worker = Worker::new(self.service.clone(), paced.clone());
+            worker.sit_at_the_desk();
             let (clock, store, nap) = (self.clock.clone(), self.store.clone(), self.nap.clone());
             self.tasks.spawn(
                 format!("worker {replica}.{hand}"),
@@ -386,7 +387,7 @@ impl World {
         self.caller(
             format!("{who} requests {set} in {account} as {id}"),
             async move {
-                service.open(draft, None).await.ok();
+                service.open(draft, None, None).await.ok();
             },
         );
     }

@@ -5,7 +5,7 @@ use jit::domain::{
     LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId, State, Status,
     Text, Timestamp, open,
 };
-use jit::store::Commit;
+use jit::store::{Commit, Nonce};
 use uuid::Uuid;
 
 use crate::cast::policy;
@@ -127,6 +127,14 @@ pub fn held(revision: u64, by: &[RequestId]) -> Holding {
         holders: by.iter().copied().collect(),
         revision,
         ..Holding::unheld(key())
+    }
+}
+
+pub fn nonce(text: &str, now: i64, until: i64) -> Nonce {
+    Nonce {
+        text: text.into(),
+        at: at(now),
+        keep_until: at(until),
     }
 }
 

@@ -13,8 +13,8 @@ use jit::store::{
 };
 
 use crate::build::{
-    at, binding, bound, creating, granted, held, id, key, lease, next, notice, opened, token,
-    writing,
+    at, binding, bound, creating, granted, held, id, key, lease, next, nonce, notice, opened,
+    token, writing,
 };
 use crate::cast::policy;
 
@@ -39,6 +39,7 @@ macro_rules! conformance {
                 a_changed_binding_stops_what_was_decided_under_the_old_one
                 an_unbinding_that_came_too_late_changes_nothing
                 a_nonce_is_fresh_once
+                a_nonce_is_spent_with_what_it_was_signed_for
                 of_many_at_once_one_spends_the_nonce
                 a_key_is_answered_once_for_a_day
                 what_is_due_comes_by_lane_and_the_longest_due_first
@@ -283,13 +284,37 @@ pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subje
 // P5, G1: no key is part of it, so no key can spend it again.
 pub async fn a_nonce_is_fresh_once(subject: impl Subject) {
     let store = subject.store();
-    let spend = async |nonce, now| store.spend_nonce(nonce, now, at(960)).await.unwrap();
-    assert_eq!(spend("a", at(0)).await, Freshness::Fresh);
-    assert_eq!(spend("a", at(1)).await, Freshness::Spent);
-    assert_eq!(spend("b", at(1)).await, Freshness::Fresh);
+    let spend = async |text, now| store.spend_nonce(&nonce(text, now, 960)).await.unwrap();
+    assert_eq!(spend("a", 0).await, Freshness::Fresh);
+    assert_eq!(spend("a", 1).await, Freshness::Spent);
+    assert_eq!(spend("b", 1).await, Freshness::Fresh);
     // P8: remembered until then, and not until something has cleaned it up.
-    assert_eq!(spend("a", at(960)).await, Freshness::Spent);
-    assert_eq!(spend("a", at(961)).await, Freshness::Fresh);
+    assert_eq!(spend("a", 960).await, Freshness::Spent);
+    assert_eq!(spend("a", 961).await, Freshness::Fresh);
+}
+
+/// With what the call asks for or not at all; and if somebody else was first, it can still
+/// be spent by what is decided then.
+pub async fn a_nonce_is_spent_with_what_it_was_signed_for(subject: impl Subject) {
+    let store = subject.store();
+    let with = |commit: Commit, text, now| Commit {
+        nonce: Some(nonce(text, now, 960)),
+        ..commit
+    };
+    let first = opened(1, at(0));
+    store.commit(with(creating(&first), "a", 0)).await.unwrap();
+    let again = with(creating(&opened(2, at(1))), "a", 1);
+    assert_eq!(store.commit(again).await, Err(StoreError::Replayed));
+    assert_eq!(store.request(id(2)).await.unwrap(), None);
+    let alone = store.spend_nonce(&nonce("a", 1, 960)).await.unwrap();
+    assert_eq!(alone, Freshness::Spent);
+
+    let late = with(creating(&first), "b", 1);
+    assert!(lost(store, late).await);
+    let then = with(next(&first.request, |_| {}), "b", 2);
+    store.commit(then).await.unwrap();
+    let both = with(creating(&opened(3, at(3))), "b", 3);
+    assert_eq!(store.commit(both).await, Err(StoreError::Replayed));
 }
 
 pub async fn of_many_at_once_one_spends_the_nonce(subject: impl Subject) {
@@ -300,7 +325,7 @@ pub async fn of_many_at_once_one_spends_the_nonce(subject: impl Subject) {
         callers.spawn(async move {
             subject
                 .store()
-                .spend_nonce("n", at(0), at(960))
+                .spend_nonce(&nonce("n", 0, 960))
                 .await
                 .unwrap()
         });
@@ -779,12 +804,12 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
 
 pub async fn tidying_takes_only_what_is_over(subject: impl Subject) {
     let store = subject.store();
-    store.spend_nonce("old", at(0), at(10)).await.unwrap();
-    store.spend_nonce("new", at(0), at(100)).await.unwrap();
+    store.spend_nonce(&nonce("old", 0, 10)).await.unwrap();
+    store.spend_nonce(&nonce("new", 0, 100)).await.unwrap();
     create(store, 1, at(0)).await;
     store.tidy(at(50)).await.unwrap();
     assert_eq!(
-        store.spend_nonce("new", at(50), at(100)).await.unwrap(),
+        store.spend_nonce(&nonce("new", 50, 100)).await.unwrap(),
         Freshness::Spent
     );
     assert!(store.request(id(1)).await.unwrap().is_some());

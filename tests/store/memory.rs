@@ -11,7 +11,7 @@ use jit::domain::{
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    NoticePlace, Settled, Store, StoreError, Taken,
+    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -104,7 +104,21 @@ impl Tables {
             .unwrap_or_default()
     }
 
+    fn spend(&mut self, nonce: &Nonce) -> Freshness {
+        let spent = self.nonces.get(&nonce.text);
+        if spent.is_some_and(|until| *until >= nonce.at) {
+            return Freshness::Spent;
+        }
+        self.nonces.insert(nonce.text.clone(), nonce.keep_until);
+        Freshness::Fresh
+    }
+
     fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        if let Some(nonce) = &commit.nonce
+            && self.spend(nonce) == Freshness::Spent
+        {
+            return Err(StoreError::Replayed);
+        }
         if let Some(guard) = commit.guard {
             let stored = self.bindings.get(&guard.account_id);
             in_order(
@@ -287,18 +301,8 @@ impl Store for MemoryStore {
         Ok(earlier.filter(|earlier| now - earlier.at <= Millis::DAY))
     }
 
-    async fn spend_nonce(
-        &self,
-        nonce: &str,
-        now: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Freshness, StoreError> {
-        let mut tables = self.tables();
-        if tables.nonces.get(nonce).is_some_and(|until| *until >= now) {
-            return Ok(Freshness::Spent);
-        }
-        tables.nonces.insert(nonce.to_owned(), keep_until);
-        Ok(Freshness::Fresh)
+    async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
+        Ok(self.tables().spend(nonce))
     }
 
     async fn due(

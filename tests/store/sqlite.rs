@@ -7,7 +7,7 @@ use jit::store::sqlite::{OpenError, SqliteStore};
 use jit::store::{Freshness, Store, StoreError, Taken};
 use rusqlite::Connection;
 
-use crate::build::{at, creating, id, lease, next, opened};
+use crate::build::{at, creating, id, lease, next, nonce, opened};
 
 fn file() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
             request.lease = Some(lease(7, at(3600)));
         });
         store.commit(leased).await.unwrap();
-        store.spend_nonce("n", at(0), at(960)).await.unwrap();
+        store.spend_nonce(&nonce("n", 0, 960)).await.unwrap();
         let set = store.take_lease("set", lease(7, at(3600)), at(0)).await;
         assert_eq!(set, Ok(Taken::Yes));
     }
@@ -53,7 +53,7 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
         decision.events
     );
     assert_eq!(
-        store.spend_nonce("n", at(1), at(960)).await.unwrap(),
+        store.spend_nonce(&nonce("n", 1, 960)).await.unwrap(),
         Freshness::Spent
     );
 }
@@ -178,7 +178,7 @@ async fn an_operator_works_beside_a_server() {
     assert_eq!(server.commit(later.clone()).await, winner);
     let seen = server.request(id(1)).await.unwrap().unwrap();
     assert_eq!(seen, later.requests[0]);
-    let spent = operator.spend_nonce("n", at(0), at(960)).await;
+    let spent = operator.spend_nonce(&nonce("n", 0, 960)).await;
     assert!(
         matches!(spent, Err(StoreError::Unavailable(_))),
         "{spent:?}"

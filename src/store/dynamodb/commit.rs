@@ -14,7 +14,7 @@ use super::items::{self, Item, n, s};
 use super::outbox;
 use super::tables::Table;
 use crate::domain::{Binding, Channel, Millis, Notice, Request, RequestId};
-use crate::store::{Answered, Commit, Guard, StoreError};
+use crate::store::{Answered, Commit, Guard, Nonce, StoreError};
 
 /// What DynamoDB takes in one transaction.
 const MOST: usize = 100;
@@ -34,6 +34,9 @@ impl DynamoStore {
                 &parking,
             )?;
         }
+        if let Some(nonce) = &commit.nonce {
+            plan.put(Table::Nonces, items::nonce(nonce), &is_fresh(nonce))?;
+        }
         let actions = plan.actions;
         if actions.len() > MOST {
             let many = actions.len();
@@ -42,13 +45,22 @@ impl DynamoStore {
         }
         match self.transact(&actions).await? {
             Transacted::Yes => Ok(()),
-            // Requests come first in every plan.
+            // In every plan requests come first, and the nonce last.
             Transacted::No(found) => {
+                if commit.nonce.is_some() && matches!(found.last(), Some(Some(_))) {
+                    return Err(StoreError::Replayed);
+                }
                 let mut found = found.into_iter().take(commit.requests.len()).flatten();
                 conflict(found.next())
             }
         }
     }
+}
+
+/// G20a, P8: times are compared; that DynamoDB forgets is for room alone.
+pub(super) fn is_fresh(nonce: &Nonce) -> Condition {
+    Condition::that("attribute_not_exists(nonce) OR keep_until < :now")
+        .with(":now", items::millis(nonce.at))
 }
 
 fn conflict(found: Option<Item>) -> Result<(), StoreError> {

@@ -15,7 +15,7 @@ use crate::domain::{
     AccountId, Binding, Channel, ChannelId, Event, Holding, Lane, Request, RequestId,
     RequestObject, State, Status, Timestamp,
 };
-use crate::store::{Answered, Cursor, StoreError};
+use crate::store::{Answered, Cursor, Nonce, StoreError};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
@@ -218,6 +218,15 @@ fn record<T: Serialize>(
         ("revision".into(), n(revision)),
         ("doc".into(), doc(record)?),
     ]))
+}
+
+pub(super) fn nonce(nonce: &Nonce) -> Item {
+    let mut item = Item::from([
+        ("nonce".into(), s(&nonce.text)),
+        ("keep_until".into(), millis(nonce.keep_until)),
+    ]);
+    forget_after(&mut item, nonce.keep_until);
+    item
 }
 
 pub(super) fn answered(answered: &Answered) -> Item {

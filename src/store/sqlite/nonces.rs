@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 
 use crate::domain::Timestamp;
-use crate::store::{Freshness, StoreError};
+use crate::store::{Freshness, Nonce, StoreError};
 
 pub(super) struct Nonces {
     spent: Mutex<Spent>,
@@ -74,14 +74,9 @@ impl Nonces {
         Ok(Self { spent })
     }
 
-    pub fn spend(
-        &self,
-        nonce: &str,
-        now: Timestamp,
-        keep_until: Timestamp,
-    ) -> Result<Freshness, StoreError> {
-        let (short, until) = (shortened(nonce), keep_until.millis());
-        let claimed = self.spent().claim(short, now.millis(), until);
+    pub fn spend(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
+        let (short, until) = (shortened(&nonce.text), nonce.keep_until.millis());
+        let claimed = self.spent().claim(short, nonce.at.millis(), until);
         let Some(place) = claimed.map_err(|why| failed(&why))? else {
             return Ok(Freshness::Spent);
         };
@@ -90,6 +85,11 @@ impl Nonces {
             return Err(failed(&why));
         }
         Ok(Freshness::Fresh)
+    }
+
+    /// It was spent for nothing. After a restart it counts as spent all the same.
+    pub fn give_back(&self, nonce: &Nonce) {
+        self.spent().keep_until.remove(&shortened(&nonce.text));
     }
 
     /// Returns once everything that was spent so far is on the disk.
@@ -263,7 +263,12 @@ mod tests {
     }
 
     fn spend(nonces: &Nonces, nonce: &str, now: i64) -> Freshness {
-        nonces.spend(nonce, at(now), at(now + 1000)).unwrap()
+        let nonce = Nonce {
+            text: nonce.into(),
+            at: at(now),
+            keep_until: at(now + 1000),
+        };
+        nonces.spend(&nonce).unwrap()
     }
 
     #[test]
