@@ -6,6 +6,7 @@
 mod arguments;
 mod audit;
 mod break_glass;
+mod cleanup;
 mod client;
 mod config;
 mod hands;
@@ -136,6 +137,7 @@ async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
         Command::BreakGlass(BreakGlassCommand::Revoke(asked)) => {
             break_glass::revoke(context, &asked).await
         }
+        Command::Cleanup(asked) => cleanup::cleanup(context, &asked).await,
         Command::Reconcile { fix } => reconcile::reconcile(context, fix).await,
         Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
         Command::Tables(TablesCommand::Create) => tables::create(context).await,

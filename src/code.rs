@@ -90,6 +90,7 @@ impl Code {
             | Refusal::ExtensionWaiting { .. }
             | Refusal::ExtendedTooFar { .. }
             | Refusal::BoundElsewhere { .. }
+            | Refusal::NotGone { .. }
             | Refusal::NotDue { .. }
             | Refusal::Leased => Self::WrongState,
         }

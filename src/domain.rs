@@ -18,7 +18,7 @@ pub mod timestamp;
 
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
 pub use binding::{Admin, BindTerms, Binding, Change, Channel, Rebinding};
-pub use command::{Ask, Command, Outcome, Presence, Trouble, Work};
+pub use command::{Ask, Command, Outcome, Presence, Proof, Trouble, Work};
 pub use decide::{Also, Decision, Record, Refusal, decide, open};
 pub use holding::{Holding, HoldingKey};
 pub use ids::{

@@ -171,6 +171,14 @@ pub(crate) enum Command {
     /// Without a server: straight to AWS, with your own credentials
     #[command(subcommand)]
     BreakGlass(BreakGlassCommand),
+    /// After access was removed by hand: make the record follow
+    #[command(
+        after_help = "Example:\n  jit cleanup ID --reason 'incident 7, removed in the console' --as sec@example.com\n  \
+                      jit cleanup ID --reason 'incident 7' --unverified\n\n\
+                      Needs the store and AWS, and no server. AWS is asked first whether the assignment\n\
+                      is gone; the record is changed only if it is."
+    )]
+    Cleanup(Cleanup),
     /// Compare what is recorded with what Identity Center has
     #[command(
         after_help = "Example:\n  jit reconcile\n  jit reconcile --fix --as ops@example.com\n\n\
@@ -365,6 +373,17 @@ pub(crate) struct BreakGlass {
     /// Do not ask before taking away a list
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cleanup {
+    pub id: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// Do not ask AWS first; the audit says so, and the next worker asks
+    #[arg(long)]
+    pub unverified: bool,
 }
 
 #[derive(Debug, Subcommand)]

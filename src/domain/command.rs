@@ -19,6 +19,12 @@ pub enum Command {
         /// Whose permission that is.
         credentials: Text,
     },
+    /// An operator removed the assignment by hand, and says so.
+    CleanedUp {
+        by: Person,
+        reason: Text,
+        proof: Proof,
+    },
     /// AWS shows the assignment of a request that is over.
     FoundStanding {
         by: Option<Person>,
@@ -51,6 +57,15 @@ pub enum Command {
         seq: u64,
         why: Text,
     },
+}
+
+/// What somebody's word that access is gone rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// AWS was asked, and shows none.
+    SeenGone,
+    /// AWS was not asked: it will be.
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod cast;
 mod claimed;
+mod cleanup;
 mod open;
 mod person;
 mod refusal;
@@ -73,6 +74,7 @@ pub fn decide(
             reason,
             credentials,
         } => person::broken_glass(step, &by, reason, &credentials),
+        Command::CleanedUp { by, reason, proof } => cleanup::cleaned_up(step, &by, reason, proof),
         Command::FoundStanding { by } => work::found_standing(step, by.as_ref()),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::EndedAlong { with, by, reason } => {

@@ -105,6 +105,7 @@ struct Inner {
     tokens: f64,
     filled: Instant,
     one_at_a_time_in_an_account: bool,
+    most_creates: usize,
     page: usize,
     slow: Option<(&'static str, Duration)>,
 }
@@ -161,6 +162,7 @@ impl Aws {
             tokens: 0.0,
             filled: now,
             one_at_a_time_in_an_account: false,
+            most_creates: MOST_CREATES,
             page: PAGE,
             slow: None,
         };
@@ -236,6 +238,11 @@ impl Aws {
 
     pub fn one_at_a_time_in_an_account(&self) {
         self.inner().one_at_a_time_in_an_account = true;
+    }
+
+    /// For one who is not there to be limited by AWS.
+    pub fn allow_creates(&self, most: usize) {
+        self.inner().most_creates = most;
     }
 
     /// Lists in pages as long as AWS's own.
@@ -636,7 +643,7 @@ impl Inner {
             .operations
             .values()
             .filter(|one| !one.over && one.kind == "CREATE");
-        if kind == "CREATE" && creates.count() >= MOST_CREATES {
+        if kind == "CREATE" && creates.count() >= self.most_creates {
             return throttled();
         }
         let there = self.assignments.contains(&about);

@@ -124,6 +124,14 @@ secret = "{SECRET}"
         }
     }
 
+    /// In these tables instead of a file.
+    pub fn in_dynamo(tables: &dynamo::Tables) -> Self {
+        Self {
+            dynamo: Some(tables.clone()),
+            ..Self::default()
+        }
+    }
+
     /// With more lines of configuration.
     pub fn with(more: &str) -> Self {
         Self {

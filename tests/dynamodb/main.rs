@@ -7,4 +7,6 @@ mod common;
 mod cost;
 mod life;
 mod replicas;
+mod runbook;
+mod shell;
 mod tables;

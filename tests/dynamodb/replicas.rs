@@ -204,6 +204,7 @@ async fn lives(size: usize, count: usize) {
         Channel::open().await,
     );
     aws.in_long_pages();
+    aws.allow_creates(count);
     for number in 0..PEOPLE {
         let name = format!("user{number}");
         aws.add_user(&name, &name);

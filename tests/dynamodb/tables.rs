@@ -1,60 +1,16 @@
 //! `jit tables`: made once, looked over at any time.
 
-use std::path::PathBuf;
-
 use jit::store::dynamodb::Table;
 use serde_json::Value;
 
 use crate::common::dynamo::Tables;
 use crate::common::{Setup, binary};
-
-/// One command, and what it said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-struct Shell {
-    setup: Setup,
-    file: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Shell {
-    fn with(tables: Tables) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let setup = Setup {
-            dynamo: Some(tables),
-            ..Setup::default()
-        };
-        let file = setup.write(folder.path());
-        Self {
-            setup,
-            file,
-            _folder: folder,
-        }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Said {
-        let output = binary()
-            .envs(self.setup.environment())
-            .env("JIT_CONFIG", &self.file)
-            .args(arguments)
-            .output()
-            .unwrap();
-        Said {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
+use crate::shell::Shell;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_made_once_and_found_good() {
     let tables = Tables::named();
-    let shell = Shell::with(tables.clone());
+    let shell = Shell::with(Setup::in_dynamo(&tables));
     let missing = shell.run(&["tables", "check"]);
     assert_eq!(missing.code, 1);
     let name = tables.name(Table::Audit);
@@ -95,7 +51,7 @@ async fn what_is_wrong_with_a_table_is_named() {
         .send()
         .await
         .unwrap();
-    let shell = Shell::with(tables.clone());
+    let shell = Shell::with(Setup::in_dynamo(&tables));
     let found = shell.run(&["tables", "check"]);
     assert_eq!(found.code, 1);
     let line = format!("{name} can be deleted by mistake: turn on deletion protection");
@@ -103,14 +59,10 @@ async fn what_is_wrong_with_a_table_is_named() {
 
     client.delete_table().table_name(name).send().await.unwrap();
     let nonces = tables.name(Table::Nonces);
-    let other = tables.names.clone();
-    let mut swapped = other.clone();
-    swapped.insert("requests".into(), nonces.to_owned());
-    swapped.insert("nonces".into(), name.to_owned());
-    let shell = Shell::with(Tables {
-        names: swapped,
-        ..tables.clone()
-    });
+    let mut swapped = tables.clone();
+    swapped.names.insert("requests".into(), nonces.to_owned());
+    swapped.names.insert("nonces".into(), name.to_owned());
+    let shell = Shell::with(Setup::in_dynamo(&swapped));
     let found = shell.run(&["tables", "check", "-o", "json"]);
     let found: Value = serde_json::from_str(&found.out).unwrap();
     let what = found["wrong"].to_string();

@@ -63,6 +63,8 @@ pub enum Refusal {
         done: &'static str,
         hint: &'static str,
     },
+    #[error("it cannot be said to be gone: {why}")]
+    NotGone { why: &'static str },
     #[error("this request is {status}, and its removal is already under way{trouble}")]
     BeingRemoved { status: Status, trouble: String },
     #[error(

@@ -10,32 +10,32 @@ use super::cast::{
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, Presence, Request,
-    Sessions, State, Text, Timestamp, Trouble,
+    Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, Presence, Proof,
+    Request, Sessions, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
 /// People speak.
 const PEOPLE: &str = "
-             approve  deny    cancel    revoke   extend    unbound   glass    along
-Pending      Approved Denied  Cancelled 409      409       Cancelled 409      409
-Approved     409      409     409       Revoked  409       409       Revoked  409
-Assigning    409      409     409       Revoking 409       409       Revoking Revoking
-Granted      409      409     409       Revoking Extending 409       Revoking Revoking
-Extending    Granted  Granted 409       Revoking 409       409       Revoking Revoking
-Expiring     409      409     409       Revoking 409       409       Revoking 409
-Revoking     409      409     409       409      409       409       =        409
-RollingBack  409      409     409       Revoking 409       409       Revoking 409
-Checking     409      409     409       409      409       409       =        409
-Doubted      409      409     409       409      409       409       =        409
-Denied       409      409     409       409      409       409       409      409
-Cancelled    409      409     409       409      409       409       409      409
-Expired      409      409     409       409      409       409       409      409
-Revoked      409      409     409       409      409       409       409      409
-ToDeny       409      409     409       409      409       409       409      409
-DenyStands   409      409     409       409      409       409       409      409
-Error        409      409     409       Checking 409       409       Checking 409
-NeverHeld    409      409     409       Revoked  409       409       Revoked  409
+             approve  deny    cancel    revoke   extend    unbound   glass    along    cleaned unproven
+Pending      Approved Denied  Cancelled 409      409       Cancelled 409      409      409     409
+Approved     409      409     409       Revoked  409       409       Revoked  409      409     409
+Assigning    409      409     409       Revoking 409       409       Revoking Revoking 409     409
+Granted      409      409     409       Revoking Extending 409       Revoking Revoking Revoked Doubted
+Extending    Granted  Granted 409       Revoking 409       409       Revoking Revoking Revoked Doubted
+Expiring     409      409     409       Revoking 409       409       Revoking 409      Revoked Doubted
+Revoking     409      409     409       409      409       409       =        409      Revoked Doubted
+RollingBack  409      409     409       Revoking 409       409       Revoking 409      Revoked Doubted
+Checking     409      409     409       409      409       409       =        409      409     409
+Doubted      409      409     409       409      409       409       =        409      Revoked 409
+Denied       409      409     409       409      409       409       409      409      409     409
+Cancelled    409      409     409       409      409       409       409      409      409     409
+Expired      409      409     409       409      409       409       409      409      409     409
+Revoked      409      409     409       409      409       409       409      409      409     409
+ToDeny       409      409     409       409      409       409       409      409      409     409
+DenyStands   409      409     409       409      409       409       409      409      409     409
+Error        409      409     409       Checking 409       409       Checking 409      409     409
+NeverHeld    409      409     409       Revoked  409       409       Revoked  409      409     409
 ";
 
 /// Time passes, and AWS answers whoever holds the lease.
@@ -94,8 +94,18 @@ fn what_people_ask_for() {
                 reason: None,
             },
         ),
+        ("cleaned", cleaned(Proof::SeenGone)),
+        ("unproven", cleaned(Proof::None)),
     ];
     compare(PEOPLE, &asks);
+}
+
+fn cleaned(proof: Proof) -> Command {
+    Command::CleanedUp {
+        by: bob(),
+        reason: Text::clip("by hand"),
+        proof,
+    }
 }
 
 #[test]

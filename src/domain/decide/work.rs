@@ -410,7 +410,7 @@ fn settle_doubt(
     step.lease(lease, Work::Remove(key))
 }
 
-fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
+pub(super) fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
     if step.holds() && step.awaits_another() {
         return look_again(step);
     }

@@ -92,8 +92,22 @@ impl Tables {
         }
     }
 
+    /// Named as they are unless somebody says otherwise: for one test in a program.
+    pub fn usually_named() -> Self {
+        let names =
+            Table::ALL.map(|table| (table.as_str().to_owned(), format!("jit_{}", table.as_str())));
+        Self {
+            url: url().to_owned(),
+            names: names.into_iter().collect(),
+        }
+    }
+
     pub async fn fresh() -> Self {
-        let tables = Self::named();
+        Self::named().made().await
+    }
+
+    pub async fn made(self) -> Self {
+        let tables = self;
         let store = tables.store();
         for table in Table::ALL {
             store.create_table(table).await.unwrap();

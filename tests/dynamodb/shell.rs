@@ -1,0 +1,58 @@
+//! Commands, as an operator types them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::common::{Setup, binary};
+
+/// One command, and what it said.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+pub struct Shell {
+    setup: Setup,
+    file: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Shell {
+    pub fn with(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = setup.write(folder.path());
+        Self {
+            setup,
+            file,
+            _folder: folder,
+        }
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        self.say(binary().args(arguments))
+    }
+
+    /// Any command line; `aws` is Amazon's own.
+    pub fn line(&self, line: &str) -> Said {
+        let bin = concat!(env!("CARGO_MANIFEST_DIR"), "/target/moto/bin");
+        let line = line.replacen("aws ", &format!("{bin}/aws --output json "), 1);
+        // The one region that only Amazon's command line reads.
+        let mut shell = Command::new("sh");
+        shell.env("AWS_DEFAULT_REGION", crate::common::dynamo::REGION);
+        self.say(shell.args(["-c", &line]))
+    }
+
+    fn say(&self, command: &mut Command) -> Said {
+        let output = command
+            .envs(self.setup.environment())
+            .env("JIT_CONFIG", &self.file)
+            .output()
+            .unwrap();
+        Said {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
