@@ -4,6 +4,7 @@
 mod configure;
 pub(crate) mod desk;
 mod ticket;
+pub(crate) mod tray;
 
 pub use configure::Configure;
 pub use ticket::Ticket;
@@ -21,6 +22,7 @@ use crate::domain::{
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
 use desk::{Desk, Seat};
+use tray::Tray;
 
 /// Losing this often in a row is no contention any more, it is a fault.
 const MOST_TRIES: u32 = 100;
@@ -36,7 +38,7 @@ pub struct Service {
     announce: Announce,
     /// Rung when a commit left something due soon.
     pub(crate) work_bell: Notify,
-    pub(crate) notice_bell: Notify,
+    pub(crate) tray: Tray,
     pub(crate) desk: Desk,
     /// Ids of requests that came to an end, or are being revoked.
     news: broadcast::Sender<RequestId>,
@@ -94,14 +96,13 @@ impl Service {
         announce: Announce,
     ) -> Self {
         let (news, _) = broadcast::channel(256);
-        let (work_bell, notice_bell) = (Notify::new(), Notify::new());
         Self {
             store,
             clock,
             policy,
             announce,
-            work_bell,
-            notice_bell,
+            work_bell: Notify::new(),
+            tray: Tray::default(),
             desk: Desk::default(),
             news,
         }
@@ -341,15 +342,13 @@ impl Service {
             }
         }
         let written = commit.requests.clone();
-        let tells = !commit.notices.is_empty();
+        let tells: Vec<RequestId> = commit.notices.iter().map(|one| one.request_id).collect();
         let done = self.store.commit(commit).await;
         if let Some(ticket) = ticket {
             ticket.note(&done);
         }
         done?;
-        if tells {
-            self.notice_bell.notify_one();
-        }
+        self.tray.put(tells.into_iter());
         let heard_anyway = self.clock.now() + WORKERS_LOOK_EVERY;
         let soon = |request: &Request| request.claimable_at().is_some_and(|at| at < heard_anyway);
         if written.iter().any(soon) {

@@ -72,13 +72,21 @@ pub trait Store: Send + Sync + 'static {
         lease_until: Timestamp,
         limit: usize,
     ) -> Result<Due<ClaimedNotice>, StoreError>;
+    /// The same for one request, by whoever knows that it has something to tell.
+    async fn claim_notice(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+    ) -> Result<Option<ClaimedNotice>, StoreError>;
     /// Ends the claim. A claim that was lost meanwhile changes nothing.
     async fn settle_notice(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
-    ) -> Result<(), StoreError>;
+    ) -> Result<Left, StoreError>;
 
     /// Newest first.
     async fn list(
@@ -191,6 +199,13 @@ pub enum Settled {
     },
     /// Not tried at all: to be taken by the next who asks.
     Released,
+}
+
+/// Whether a request has another notice that can be claimed, now that one is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    More,
 }
 
 /// What a list is narrowed to; everything given must hold.

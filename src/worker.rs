@@ -9,9 +9,10 @@ pub mod postman;
 mod sessions;
 pub mod webhook;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -34,9 +35,9 @@ const AFTER_A_FAULT: Millis = Millis::seconds(1);
 pub struct Worker {
     service: Arc<Service>,
     access: Arc<Paced>,
-    /// Whether something that is due waits for a place.
-    crowded: Arc<AtomicBool>,
-    /// Rung when a place is free that something waits for.
+    /// What the last look found due and had no place for.
+    waiting: Arc<Mutex<VecDeque<(RequestId, Lane)>>>,
+    /// Rung when none of those waits any more: there may be others.
     moved: Arc<Notify>,
 }
 
@@ -45,6 +46,12 @@ pub struct Worker {
 pub enum Stepped {
     Worked(RequestId),
     Idle,
+}
+
+/// What somebody who sits down begins with.
+enum First {
+    Due(RequestId),
+    Begun(Box<Begun>),
 }
 
 /// How long a lease is known to be held.
@@ -69,7 +76,7 @@ impl Worker {
         Self {
             service,
             access,
-            crowded: Arc::default(),
+            waiting: Arc::default(),
             moved: Arc::default(),
         }
     }
@@ -133,6 +140,7 @@ impl Worker {
         }
         self.service.desk.close();
         self.clear_the_desk(&tasks, &give_up);
+        self.waiting().clear();
         tasks.close();
         let patience = self.service.clock().now() + GRACE;
         tokio::select! {
@@ -151,30 +159,42 @@ impl Worker {
     ) -> Result<Timestamp, StoreError> {
         let now = self.service.clock().now();
         let mut again = now + WORKERS_LOOK_EVERY;
-        let mut crowded = false;
-        for lane in Lane::ALL {
-            let places = places(lane);
-            // Those that wait for their lease are due as well, so ask for that many more.
-            let due = self.service.store().due(lane, now, places * 2).await?;
-            // What is due already is at work, or waits for a place: a bell will tell.
+        // Those that wait for their lease are due as well, so ask for that many more.
+        let look = |lane| self.service.store().due(lane, now, places(lane) * 2);
+        let [revoke, remove, other] = Lane::ALL.map(look);
+        let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
+        self.waiting().clear();
+        for (lane, due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
+            // What is due already is at work, or waits for a place.
             let next = due.next.filter(|next| *next > now);
             again = next.map_or(again, |next| next.min(again));
             for id in due.ready {
                 match self.service.desk.sit_down(id, lane) {
-                    Place::Taken => {
-                        let (worker, give_up) = (self.clone(), give_up.clone());
-                        tasks.spawn(async move {
-                            let done = worker.work_on(id, &give_up).await;
-                            worker.get_up(id, done).await;
-                        });
-                    }
+                    Place::Taken => self.start(tasks, give_up, First::Due(id)),
                     Place::Had => {}
-                    Place::None => crowded = true,
+                    Place::None => self.waiting().push_back((id, lane)),
                 }
             }
         }
-        self.crowded.store(crowded, Ordering::SeqCst);
         Ok(again)
+    }
+
+    /// Works on one thing, and then on whatever waits for the place.
+    fn start(&self, tasks: &TaskTracker, give_up: &CancellationToken, first: First) {
+        let (worker, give_up) = (self.clone(), give_up.clone());
+        tasks.spawn(async move {
+            let (mut id, mut done) = match first {
+                First::Due(id) => (id, worker.work_on(id, &give_up).await),
+                First::Begun(begun) => {
+                    let id = begun.handled.request.id;
+                    (id, worker.go_on_with(*begun, &give_up).await)
+                }
+            };
+            while let Some(next) = worker.get_up(id, done).await {
+                id = next;
+                done = worker.work_on(id, &give_up).await;
+            }
+        });
     }
 
     /// Takes up whatever is put on the desk, also while a look takes long.
@@ -188,25 +208,32 @@ impl Worker {
 
     fn clear_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) {
         while let Some(begun) = self.service.desk.take() {
-            let (worker, give_up) = (self.clone(), give_up.clone());
-            tasks.spawn(async move {
-                let id = begun.handled.request.id;
-                let done = worker.go_on_with(begun, &give_up).await;
-                worker.get_up(id, done).await;
-            });
+            self.start(tasks, give_up, First::Begun(Box::new(begun)));
         }
     }
 
-    async fn get_up(&self, id: RequestId, done: Result<(), ServiceError>) {
+    /// Gives the place to the next who waits for one.
+    async fn get_up(&self, id: RequestId, done: Result<(), ServiceError>) -> Option<RequestId> {
         if let Err(error) = done {
             tracing::warn!(request = %id, %error, "left for later");
             let clock = self.service.clock();
             clock.wait_until(clock.now() + AFTER_A_FAULT).await;
         }
         self.service.desk.stand_up(id);
-        if self.crowded.load(Ordering::SeqCst) {
-            self.moved.notify_one();
+        let mut waiting = self.waiting();
+        while let Some((next, lane)) = waiting.pop_front() {
+            if waiting.is_empty() {
+                self.moved.notify_one();
+            }
+            if self.service.desk.sit_down(next, lane) == Place::Taken {
+                return Some(next);
+            }
         }
+        None
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(RequestId, Lane)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on this one request, and on nothing else, until it is over. Whoever else is at

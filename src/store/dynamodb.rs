@@ -31,7 +31,7 @@ pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table,
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -222,12 +222,22 @@ impl Store for DynamoStore {
         self.claim(now, lease, lease_until, limit).await
     }
 
+    async fn claim_notice(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+    ) -> Result<Option<ClaimedNotice>, StoreError> {
+        self.claim_of(id, now, lease, lease_until).await
+    }
+
     async fn settle_notice(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Left, StoreError> {
         self.settle(place, lease, settled).await
     }
 

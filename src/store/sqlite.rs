@@ -28,7 +28,7 @@ pub use schema::OpenError;
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
@@ -256,12 +256,23 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn claim_notice(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+    ) -> Result<Option<ClaimedNotice>, StoreError> {
+        self.write(move |db| queries::claim_notice(db, id, now, lease, lease_until))
+            .await
+    }
+
     async fn settle_notice(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Left, StoreError> {
         self.write(move |db| writes::settle_notice(db, place, lease, settled))
             .await
     }

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
-use crate::store::{ClaimedNotice, Due, NoticePlace, Settled};
+use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
 
 /// Longer than any delivery may take, so that a claim is only lost by dying.
 const LEASE: Millis = Millis::seconds(60);
@@ -42,23 +42,35 @@ impl Postman {
         Self { service, receiver }
     }
 
+    /// From now on this process carries by itself what it writes: somebody steps, or runs,
+    /// until it ends.
+    pub fn stand_by_the_tray(&self) {
+        self.service.tray.open();
+    }
+
     /// Delivers until `stop`; what is on its way then is let go, to be taken again.
     pub async fn run(&self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
+        let (tasks, clock) = (TaskTracker::new(), self.service.clock());
+        self.stand_by_the_tray();
+        let mut look_at = clock.now();
         while !stop.is_cancelled() {
-            let rung = self.service.notice_bell.notified();
-            tokio::pin!(rung);
-            rung.as_mut().enable();
-            let next = match self.send_due(&tasks, &stop).await {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::error!(%error, "cannot see what is to be delivered");
-                    self.service.clock().now() + AFTER_A_FAULT
-                }
-            };
+            let rung = self.service.tray.bell.notified();
+            self.clear_the_tray(&tasks, &stop);
+            if let Some(at) = self.service.tray.take_again_at() {
+                look_at = look_at.min(at);
+            }
+            if clock.now() >= look_at {
+                look_at = match self.send_due(&tasks, &stop).await {
+                    Ok(next) => next,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot see what is to be delivered");
+                        clock.now() + AFTER_A_FAULT
+                    }
+                };
+            }
             tokio::select! {
                 () = rung => {}
-                () = self.service.clock().wait_until(next) => {}
+                () = clock.wait_until(look_at) => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -66,8 +78,12 @@ impl Postman {
         tasks.wait().await;
     }
 
-    /// One round: claims what is due and carries each to its end.
+    /// One round: what was just written, and else what is due; each carried to its end.
     pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
+        if let Some(id) = self.service.tray.take() {
+            self.carry_all_of(id, stop).await?;
+            return Ok(1);
+        }
         let (lease, claimed) = self.claim(AT_ONCE).await?;
         for one in &claimed.ready {
             self.deliver(one, lease, stop).await?;
@@ -75,6 +91,20 @@ impl Postman {
         Ok(claimed.ready.len())
     }
 
+    fn clear_the_tray(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        while tasks.len() < AT_ONCE
+            && let Some(id) = self.service.tray.take()
+        {
+            let (postman, stop) = (self.clone(), stop.clone());
+            self.start(
+                tasks,
+                id,
+                async move { postman.carry_all_of(id, &stop).await },
+            );
+        }
+    }
+
+    /// What was found by looking; returns when to look again.
     async fn send_due(
         &self,
         tasks: &TaskTracker,
@@ -84,24 +114,58 @@ impl Postman {
         let again = now + WORKERS_LOOK_EVERY;
         let free = AT_ONCE.saturating_sub(tasks.len());
         if free == 0 {
-            // The first that comes back rings.
-            return Ok(again);
+            return Ok(now + AFTER_A_FAULT);
         }
         let (lease, claimed) = self.claim(free).await?;
         for one in claimed.ready {
             let (postman, stop) = (self.clone(), stop.clone());
-            tasks.spawn(async move {
-                let id = one.notice.request_id;
-                if let Err(error) = postman.deliver(&one, lease, &stop).await {
-                    tracing::error!(request = %id, %error, "a delivery could not be settled");
+            let id = one.notice.request_id;
+            self.start(tasks, id, async move {
+                match postman.deliver(&one, lease, &stop).await? {
+                    Left::More => postman.carry_all_of(id, &stop).await,
+                    Left::Nothing => Ok(()),
                 }
-                // Its request's next notice is deliverable now.
-                postman.service.notice_bell.notify_one();
             });
         }
-        // What is due already and was not claimed waits for a place.
         let next = claimed.next.filter(|next| *next > now);
-        Ok(next.map_or(again, |next| next.min(again)))
+        Ok(match (claimed.next, next) {
+            // More is due than there were hands for.
+            (Some(_), None) => now + AFTER_A_FAULT,
+            (_, next) => next.map_or(again, |next| next.min(again)),
+        })
+    }
+
+    fn start(
+        &self,
+        tasks: &TaskTracker,
+        id: RequestId,
+        carried: impl Future<Output = Result<(), ServiceError>> + Send + 'static,
+    ) {
+        let service = self.service.clone();
+        tasks.spawn(async move {
+            if let Err(error) = carried.await {
+                tracing::error!(request = %id, %error, "a delivery could not be settled");
+            }
+            service.tray.bell.notify_one();
+        });
+    }
+
+    /// One request's notices, one after the other, for as long as they are taken.
+    async fn carry_all_of(
+        &self,
+        id: RequestId,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
+        loop {
+            let (clock, store) = (self.service.clock(), self.service.store());
+            let (lease, now) = (LeaseToken(clock.draw()), clock.now());
+            let Some(one) = store.claim_notice(id, now, lease, now + LEASE).await? else {
+                return Ok(());
+            };
+            if self.deliver(&one, lease, stop).await? == Left::Nothing {
+                return Ok(());
+            }
+        }
     }
 
     async fn claim(&self, limit: usize) -> Result<(LeaseToken, Due<ClaimedNotice>), ServiceError> {
@@ -118,7 +182,7 @@ impl Postman {
         claimed: &ClaimedNotice,
         lease: LeaseToken,
         stop: &CancellationToken,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<Left, ServiceError> {
         let notice = &claimed.notice;
         let place = NoticePlace {
             request_id: notice.request_id,
@@ -134,19 +198,18 @@ impl Postman {
             Some(Ok(())) => Settled::Delivered,
             None => Settled::Released,
             Some(Err(why)) if now - notice.created_at >= GIVE_UP_AFTER => {
-                return self.park(place, &why).await;
+                self.park(place, &why).await?;
+                return Ok(Left::More);
             }
             Some(Err(why)) => {
                 let at = now + pause(notice.request_id, claimed.attempts);
                 tracing::warn!(request = %notice.request_id, %why, again = %at, "notice not received");
+                self.service.tray.try_again(at);
                 Settled::TryAgain { at }
             }
         };
-        self.service
-            .store()
-            .settle_notice(place, lease, settled)
-            .await?;
-        Ok(())
+        let settled = self.service.store().settle_notice(place, lease, settled);
+        Ok(settled.await?)
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {

@@ -16,7 +16,7 @@ use jit::domain::{
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::postman::{NotReceived, Receiver};
 
@@ -125,12 +125,21 @@ impl Store for FlakyStore {
     ) -> Result<Due<ClaimedNotice>, StoreError> {
         through!(self.claim_notices(now, lease, lease_until, limit))
     }
+    async fn claim_notice(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+    ) -> Result<Option<ClaimedNotice>, StoreError> {
+        through!(self.claim_notice(id, now, lease, lease_until))
+    }
     async fn settle_notice(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Left, StoreError> {
         through!(self.settle_notice(place, lease, settled))
     }
     async fn list(

@@ -241,6 +241,7 @@ impl World {
             );
         }
         let postman = Postman::new(self.service.clone(), Arc::new(self.receiver.clone()));
+        postman.stand_by_the_tray();
         let (clock, store, nap) = (self.clock.clone(), self.store.clone(), self.nap.clone());
         self.tasks
             .spawn(format!("postman {replica}"), Some(replica), async move {

@@ -8,8 +8,8 @@ use jit::domain::{
     RequestId, State, Status, Timestamp, decide,
 };
 use jit::store::{
-    Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, NoticePlace, Settled,
-    Store, StoreError, Taken,
+    Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, Left, NoticePlace,
+    Settled, Store, StoreError, Taken,
 };
 
 use crate::build::{
@@ -45,6 +45,7 @@ macro_rules! conformance {
                 what_is_due_comes_by_lane_and_the_longest_due_first
                 who_holds_a_lease_is_left_alone
                 notices_go_out_in_order_one_at_a_time
+                a_request_that_is_known_to_have_news_is_asked_by_name
                 a_lost_claim_settles_nothing
                 a_parked_notice_lets_the_next_one_pass
                 lists_answer_to_every_filter_together
@@ -504,6 +505,34 @@ pub async fn notices_go_out_in_order_one_at_a_time(subject: impl Subject) {
         (claimed.ready[0].notice.clone(), claimed.ready[0].attempts),
         (notice(2, 2, at(0)), 1)
     );
+}
+
+pub async fn a_request_that_is_known_to_have_news_is_asked_by_name(subject: impl Subject) {
+    let store = subject.store();
+    with_notices(store, 1, &[2, 3]).await;
+    with_notices(store, 2, &[2]).await;
+    let claim = async |number, now, holder| {
+        let (lease, until) = (token(holder), at(now + 30));
+        let claimed = store.claim_notice(id(number), at(now), lease, until).await;
+        claimed.unwrap().map(|claimed| claimed.notice.seq)
+    };
+    let settle = async |seq, holder, settled| {
+        let settled = store.settle_notice(place(1, seq), token(holder), settled);
+        settled.await.unwrap()
+    };
+    assert_eq!(claim(9, 1, 7).await, None);
+    assert_eq!(claim(1, 1, 7).await, Some(2));
+    assert_eq!(claim(1, 1, 8).await, None, "somebody has it");
+    assert_eq!(settle(2, 8, Settled::Delivered).await, Left::Nothing);
+    assert_eq!(settle(2, 7, Settled::Delivered).await, Left::More);
+    assert_eq!(claim(1, 2, 8).await, Some(3));
+    let again = Settled::TryAgain { at: at(9) };
+    assert_eq!(settle(3, 8, again).await, Left::Nothing);
+    assert_eq!(claim(1, 8, 8).await, None, "not yet");
+    assert_eq!(claim(1, 9, 8).await, Some(3));
+    assert_eq!(settle(3, 8, Settled::Delivered).await, Left::Nothing);
+    assert_eq!(claim(1, 99, 8).await, None);
+    assert_eq!(claim(2, 99, 8).await, Some(2), "untouched by the other's");
 }
 
 pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {

@@ -11,7 +11,7 @@ use jit::domain::{
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -354,29 +354,56 @@ impl Store for MemoryStore {
         Ok(Due { ready, next })
     }
 
+    async fn claim_notice(
+        &self,
+        id: RequestId,
+        now: Timestamp,
+        lease: LeaseToken,
+        lease_until: Timestamp,
+    ) -> Result<Option<ClaimedNotice>, StoreError> {
+        let mut tables = self.tables();
+        let first = tables.first_in_line();
+        let place = first.into_iter().find(|place| place.request_id == id);
+        let letter = place.and_then(|place| tables.notices.get_mut(&place));
+        let letter = letter.filter(|letter| letter.claimable_at() <= now);
+        Ok(letter.map(|letter| {
+            letter.lease = Some((lease, lease_until));
+            ClaimedNotice {
+                notice: letter.notice.clone(),
+                attempts: letter.attempts,
+            }
+        }))
+    }
+
     async fn settle_notice(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Left, StoreError> {
         let mut tables = self.tables();
         let Some(letter) = tables.notices.get_mut(&place) else {
-            return Ok(());
+            return Ok(Left::Nothing);
         };
         if letter.lease.is_none_or(|(holder, _)| holder != lease) {
-            return Ok(());
+            return Ok(Left::Nothing);
         }
         letter.lease = None;
         match settled {
-            Settled::Delivered => drop(tables.notices.remove(&place)),
+            Settled::Delivered => {
+                tables.notices.remove(&place);
+                let mut first = tables.first_in_line().into_iter();
+                if first.any(|other| other.request_id == place.request_id) {
+                    return Ok(Left::More);
+                }
+            }
             Settled::TryAgain { at } => {
                 letter.attempts += 1;
                 letter.next_at = at;
             }
             Settled::Released => {}
         }
-        Ok(())
+        Ok(Left::Nothing)
     }
 
     async fn list(

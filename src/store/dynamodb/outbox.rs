@@ -10,8 +10,8 @@ use super::calls::{Change, Condition, Updated, Written};
 use super::due::Entry;
 use super::items::{self, Item, millis, n, number_if_any, s, text};
 use super::tables::{BY_DUE, BY_PARKED, SHARDS, Table, shard_of};
-use crate::domain::{LeaseToken, Notice, Timestamp};
-use crate::store::{ClaimedNotice, Due, NoticePlace, Settled, StoreError};
+use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
+use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
 /// Adds to what a request has to tell; the first that is added can be claimed at once.
 pub(super) fn adding(notices: &[&Notice]) -> Result<Change, StoreError> {
@@ -96,7 +96,7 @@ impl DynamoStore {
         let claims = due
             .ready
             .iter()
-            .map(|entry| self.claim_one(entry, lease, until));
+            .map(|entry| self.claim_of(entry.id, now, lease, until));
         let claimed = futures_util::future::try_join_all(claims).await?;
         for claimed in claimed.into_iter().flatten() {
             next = next.into_iter().chain([until]).min();
@@ -110,15 +110,16 @@ impl DynamoStore {
         self.due_in(Table::Outbox, partitions, now, limit).await
     }
 
-    /// Nobody else has it if it is still claimable since when it was found to be.
-    async fn claim_one(
+    /// Nobody else has it if it can still be claimed.
+    pub(super) async fn claim_of(
         &self,
-        entry: &Entry,
+        id: RequestId,
+        now: Timestamp,
         lease: LeaseToken,
         until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
-        let condition = Condition::that("claimable_at = :seen")
-            .with(":seen", millis(entry.at))
+        let condition = Condition::that("claimable_at <= :now")
+            .with(":now", millis(now))
             .with(":token", s(lease.0))
             .with(":until", millis(until));
         let text = "SET lease_token = :token, lease_until = :until, claimable_at = :until";
@@ -126,7 +127,7 @@ impl DynamoStore {
             text: text.into(),
             condition,
         };
-        let key = items::request_key(entry.id);
+        let key = items::request_key(id);
         let item = match self.update(Table::Outbox, key, &claim).await? {
             Updated::To(item) => item,
             // The answer to this very claim was lost.
@@ -142,7 +143,7 @@ impl DynamoStore {
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Left, StoreError> {
         let held = Condition::that("lease_token = :token AND notices[0].seq = :seq")
             .with(":token", s(lease.0))
             .with(":seq", n(place.seq));
@@ -164,22 +165,30 @@ impl DynamoStore {
             condition,
         };
         // Whoever lost the claim changes nothing: somebody else answers for it now.
-        self.update(Table::Outbox, key, &change).await.map(drop)
+        self.update(Table::Outbox, key, &change).await?;
+        Ok(Left::Nothing)
     }
 
-    async fn delivered(&self, key: &Item, held: &Condition) -> Result<(), StoreError> {
+    async fn delivered(&self, key: &Item, held: &Condition) -> Result<Left, StoreError> {
         let alone = held
             .clone()
             .and("pending = :one AND attribute_not_exists(parked)")
             .with(":one", n(1));
         let found = match self.delete(Table::Outbox, key.clone(), &alone).await? {
-            Written::Yes | Written::No(None) => return Ok(()),
+            Written::Yes | Written::No(None) => return Ok(Left::Nothing),
             Written::No(Some(found)) => found,
         };
         let change = passing(&found, held.clone());
-        self.update(Table::Outbox, key.clone(), &change)
-            .await
-            .map(drop)
+        // If it was lost, or its own answer was, the item says what is left all the same.
+        let item = match self.update(Table::Outbox, key.clone(), &change).await? {
+            Updated::To(item) => item,
+            Updated::Not(item) => item.unwrap_or_default(),
+        };
+        let is_free = !item.contains_key("lease_token");
+        Ok(match items::count(&item, "pending") {
+            1.. if is_free => Left::More,
+            _ => Left::Nothing,
+        })
     }
 
     /// A notice that is given up: out of the way of the next, and kept to be shown.

@@ -35,6 +35,7 @@ fn fixed() -> Vec<(String, String)> {
         ("due", queries::DUE),
         ("next_due", queries::NEXT_DUE),
         ("claim_notices", queries::DUE_NOTICES),
+        ("claim_notice", queries::FIRST_IN_LINE),
         ("next_notice", queries::NEXT_NOTICE),
         ("lease_notice", writes::LEASE_NOTICE),
         ("audit", queries::AUDIT),

@@ -137,13 +137,43 @@ pub(super) fn claim_notices(
     until: Timestamp,
     most: usize,
 ) -> Result<Due<ClaimedNotice>, StoreError> {
+    let ready = claim_found(
+        db,
+        DUE_NOTICES,
+        params![now.millis(), limit(most)],
+        lease,
+        until,
+    )?;
+    let next = next_notice(db)?;
+    Ok(Due { ready, next })
+}
+
+pub(super) const FIRST_IN_LINE: &str = "SELECT doc, attempts, request_id || '.' || seq
+     FROM jit_notices WHERE request_id = ?1 AND claimable_at <= ?2 ORDER BY seq LIMIT 1";
+
+pub(super) fn claim_notice(
+    db: &Connection,
+    id: RequestId,
+    now: Timestamp,
+    lease: LeaseToken,
+    until: Timestamp,
+) -> Result<Option<ClaimedNotice>, StoreError> {
+    let first = params![id.to_string(), now.millis()];
+    Ok(claim_found(db, FIRST_IN_LINE, first, lease, until)?.pop())
+}
+
+fn claim_found(
+    db: &Connection,
+    sql: &str,
+    given: impl rusqlite::Params,
+    lease: LeaseToken,
+    until: Timestamp,
+) -> Result<Vec<ClaimedNotice>, StoreError> {
     let found: Vec<(String, u32, String)> = db
-        .prepare_cached(DUE_NOTICES)?
-        .query_map(params![now.millis(), limit(most)], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?
+        .prepare_cached(sql)?
+        .query_map(given, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<_, _>>()?;
-    let mut ready = Vec::new();
+    let mut claimed = Vec::new();
     for (doc, attempts, name) in found {
         let notice: Notice = from_doc(&format!("notice {name}"), &doc)?;
         let place = NoticePlace {
@@ -151,10 +181,9 @@ pub(super) fn claim_notices(
             seq: notice.seq,
         };
         writes::lease_notice(db, place, lease, until)?;
-        ready.push(ClaimedNotice { notice, attempts });
+        claimed.push(ClaimedNotice { notice, attempts });
     }
-    let next = next_notice(db)?;
-    Ok(Due { ready, next })
+    Ok(claimed)
 }
 
 pub(super) const NEXT_NOTICE: &str = "SELECT claimable_at

@@ -9,7 +9,7 @@ use crate::domain::{
     AuditKey, Binding, Channel, Event, Holding, Lease, LeaseToken, Millis, Notice, Request,
     RequestId, Timestamp,
 };
-use crate::store::{Answered, Commit, Guard, NoticePlace, Settled, StoreError};
+use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError};
 
 /// Of what is over, so much is forgotten at a time: a clean-up holds nobody up.
 const TIDIED_AT_ONCE: usize = 1000;
@@ -292,7 +292,8 @@ fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreErro
         notice.created_at.millis(),
         notice.doc
     ])?;
-    put_first_in_line(db, notice.request_id)
+    put_first_in_line(db, notice.request_id)?;
+    Ok(())
 }
 
 fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
@@ -304,20 +305,21 @@ fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
         )?
         .execute(params![place.request_id.to_string(), int(place.seq)])?,
     )?;
-    put_first_in_line(db, place.request_id)
+    put_first_in_line(db, place.request_id)?;
+    Ok(())
 }
 
 /// Of a request's pending notices only the oldest can be claimed.
-fn put_first_in_line(db: &Connection, id: RequestId) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "UPDATE jit_notices SET claimable_at = CASE
+fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "UPDATE jit_notices SET claimable_at = CASE
              WHEN seq = (SELECT min(seq) FROM jit_notices
                          WHERE request_id = ?1 AND state = 'pending')
              THEN max(next_at, ifnull(lease_until, next_at)) END
          WHERE request_id = ?1 AND state = 'pending'",
-    )?
-    .execute([id.to_string()])?;
-    Ok(())
+        )?
+        .execute([id.to_string()])?)
 }
 
 fn remember_answer(db: &Connection, answered: &Answered) -> Result<(), StoreError> {
@@ -364,7 +366,7 @@ pub(super) fn settle_notice(
     place: NoticePlace,
     lease: LeaseToken,
     settled: Settled,
-) -> Result<(), StoreError> {
+) -> Result<Left, StoreError> {
     let (sql, at) = match settled {
         Settled::Delivered => (
             "DELETE FROM jit_notices
@@ -383,13 +385,17 @@ pub(super) fn settle_notice(
             None,
         ),
     };
-    db.prepare_cached(sql)?.execute(params![
+    let done = db.prepare_cached(sql)?.execute(params![
         place.request_id.to_string(),
         int(place.seq),
         lease.0.to_string(),
         at
     ])?;
-    put_first_in_line(db, place.request_id)
+    let others = put_first_in_line(db, place.request_id)?;
+    Ok(match (settled, done, others) {
+        (Settled::Delivered, 1, 1..) => Left::More,
+        _ => Left::Nothing,
+    })
 }
 
 /// Nobody is left who could settle a claim.

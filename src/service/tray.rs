@@ -1,0 +1,55 @@
+//! Between the door and the postman of the same process: whose notices were just written,
+//! so that nobody has to look for them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::{RequestId, Timestamp};
+
+#[derive(Debug, Default)]
+pub(crate) struct Tray {
+    /// Whether somebody here carries until the process ends.
+    staffed: AtomicBool,
+    ids: Mutex<VecDeque<RequestId>>,
+    /// When one that was not taken is to be tried again.
+    again_at: Mutex<Option<Timestamp>>,
+    /// Rung when something was put in, or a hand is free again.
+    pub bell: Notify,
+}
+
+impl Tray {
+    pub fn open(&self) {
+        self.staffed.store(true, Ordering::SeqCst);
+    }
+
+    pub fn put(&self, ids: impl Iterator<Item = RequestId>) {
+        if self.staffed.load(Ordering::SeqCst) {
+            self.ids().extend(ids);
+            self.bell.notify_one();
+        }
+    }
+
+    pub fn take(&self) -> Option<RequestId> {
+        self.ids().pop_front()
+    }
+
+    pub fn try_again(&self, at: Timestamp) {
+        let mut again_at = locked(&self.again_at);
+        *again_at = again_at.iter().copied().chain([at]).min();
+    }
+
+    pub fn take_again_at(&self) -> Option<Timestamp> {
+        locked(&self.again_at).take()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, VecDeque<RequestId>> {
+        locked(&self.ids)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
