@@ -16,6 +16,7 @@ mod requests;
 mod sandbox;
 mod serve;
 mod sign;
+mod store;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,8 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Client, Config, ConfigError, Variables};
 use arguments::{
-    Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand, TablesCommand,
+    Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand, StoreCommand,
+    TablesCommand,
 };
 use output::Output;
 
@@ -140,6 +142,7 @@ async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Cleanup(asked) => cleanup::cleanup(context, &asked).await,
         Command::Reconcile { fix } => reconcile::reconcile(context, fix).await,
         Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
+        Command::Store(StoreCommand::Copy(copy)) => store::copy(context, &copy).await,
         Command::Tables(TablesCommand::Create) => tables::create(context).await,
         Command::Tables(TablesCommand::Check) => tables::check(context).await,
         Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,

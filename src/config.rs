@@ -8,7 +8,7 @@ mod environment;
 mod file;
 mod secret;
 
-pub use file::{LogFormat, Scope};
+pub use file::{LogFormat, Scope, StoreKind};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,11 +43,12 @@ pub struct Server {
     pub listen: SocketAddr,
 }
 
-/// Where everything is kept.
+/// Where everything is kept; and where it would be otherwise, for who copies it there.
 #[derive(Clone, Debug)]
-pub enum Store {
-    Sqlite { path: PathBuf },
-    Dynamodb { tables: TableNames },
+pub struct Store {
+    pub kind: StoreKind,
+    pub path: PathBuf,
+    pub tables: TableNames,
 }
 
 #[derive(Clone, Debug)]
@@ -162,10 +163,14 @@ pub fn load(
 
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite { path } => path.display().fmt(f),
-            Self::Dynamodb { tables } => {
-                write!(f, "DynamoDB, {} and others", tables.of(Table::Requests))
+        match self.kind {
+            StoreKind::Sqlite => self.path.display().fmt(f),
+            StoreKind::Dynamodb => {
+                write!(
+                    f,
+                    "DynamoDB, {} and others",
+                    self.tables.of(Table::Requests)
+                )
             }
         }
     }

@@ -27,7 +27,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::code::Code;
 use crate::config::Scope;
-use crate::domain::{Command, RequestId};
+use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use reply::Problem;
 use signed::Keyring;
@@ -43,6 +43,8 @@ pub struct App {
     pub stop: CancellationToken,
     /// What must run to its end even if the caller hangs up.
     pub tasks: TaskTracker,
+    /// What was signed before then may have been taken where this store was copied from.
+    pub signed_after: Option<Timestamp>,
     places: Semaphore,
     tally: ops::Tally,
 }
@@ -106,6 +108,7 @@ impl App {
             metrics,
             stop,
             tasks,
+            signed_after: None,
             places,
             tally: ops::Tally::default(),
         }

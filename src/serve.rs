@@ -15,13 +15,15 @@ pub(crate) use crate::access::identity_center as real;
 use crate::access::sandbox::{Sandbox, SandboxError, SandboxOptions};
 use crate::access::{Limits, Paced};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, ConfigError, IdentityCenter};
-use crate::domain::Millis;
+use crate::config::{self, Config, ConfigError, IdentityCenter, StoreKind};
+use crate::domain::{Millis, Timestamp};
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::signed::Keyring;
 use crate::http::{App, router};
 use crate::service::{Announce, Service};
+use crate::signature;
 use crate::store::dynamodb::DynamoStore;
+use crate::store::portable::Portable;
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::worker::Worker;
@@ -65,6 +67,7 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store(&config.store, Purpose::Serve, &clock).await?;
+    let signed_after = signed_after(store.as_ref()).await?;
     let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
     let announce = Announce::to(config.webhook.as_ref());
     let receiver = match config.webhook {
@@ -95,7 +98,9 @@ pub async fn start(
         keyring.clone(),
         stop.clone(),
     ));
-    let app = Arc::new(App::new(service, keyring, metrics, stop.clone()));
+    let mut app = App::new(service, keyring, metrics, stop.clone());
+    app.signed_after = signed_after;
+    let app = Arc::new(app);
     tasks.spawn(answer(listener, app, stop.clone()));
     tasks.close();
     Ok(Running {
@@ -103,6 +108,17 @@ pub async fn start(
         stop,
         tasks,
     })
+}
+
+/// A copy does not have what was spent in the original: what could have been signed for
+/// that one is not taken here.
+async fn signed_after(store: &dyn Store) -> Result<Option<Timestamp>, OpenStoreError> {
+    let copied_at = store.copied_at().await?;
+    let after = copied_at.map(|at| at + signature::WINDOW);
+    if let Some(after) = after.filter(|after| *after > SystemClock.now()) {
+        tracing::warn!(%after, "this store was copied just now: signed calls are taken only after");
+    }
+    Ok(after)
 }
 
 /// What a process opens the store for. In one file they differ; in DynamoDB conditions
@@ -129,18 +145,32 @@ pub async fn store(
     purpose: Purpose,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Store>, OpenStoreError> {
-    Ok(match which {
-        config::Store::Sqlite { path } => Arc::new(match purpose {
+    let path = &which.path;
+    Ok(match which.kind {
+        StoreKind::Sqlite => Arc::new(match purpose {
             Purpose::Serve => SqliteStore::open(path)?,
             Purpose::Operate => SqliteStore::open_for_operator(path)?,
             Purpose::Look => SqliteStore::open_read_only(path)?,
         }),
-        config::Store::Dynamodb { tables } => {
-            let store = DynamoStore::connect(tables.clone(), clock.clone()).await;
-            store.knock().await?;
-            Arc::new(store)
-        }
+        StoreKind::Dynamodb => Arc::new(dynamo(which, clock).await?),
     })
+}
+
+/// As something that can be copied, or copied into; nobody may be serving a file that is.
+pub async fn portable(
+    which: &config::Store,
+    clock: &Arc<dyn Clock>,
+) -> Result<Box<dyn Portable>, OpenStoreError> {
+    Ok(match which.kind {
+        StoreKind::Sqlite => Box::new(SqliteStore::open(&which.path)?),
+        StoreKind::Dynamodb => Box::new(dynamo(which, clock).await?),
+    })
+}
+
+async fn dynamo(which: &config::Store, clock: &Arc<dyn Clock>) -> Result<DynamoStore, StoreError> {
+    let store = DynamoStore::connect(which.tables.clone(), clock.clone()).await;
+    store.knock().await?;
+    Ok(store)
 }
 
 /// The real one, or the simulated, at the pace that it allows.

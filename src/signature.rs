@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use crate::domain::Timestamp;
+use crate::domain::{Millis, Timestamp};
 
 /// How far a caller's clock may be from ours, either way.
 const WINDOW_SECONDS: i64 = 300;
@@ -74,6 +74,9 @@ pub fn verify(secret: &Secret, message: &Message<'_>, mac: &str) -> Result<Schem
         .map(|()| scheme)
         .map_err(|_| Mismatch)
 }
+
+/// How far a caller's clock may be from ours, either way.
+pub const WINDOW: Millis = Millis::seconds(WINDOW_SECONDS);
 
 /// Whether a timestamp, as sent, is close enough to now.
 pub fn is_fresh(timestamp: &str, now: Timestamp) -> bool {

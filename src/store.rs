@@ -11,6 +11,7 @@
 //! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
 
 pub mod dynamodb;
+pub mod portable;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -106,6 +107,9 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Event>, StoreError>;
     /// Where each history must end, in the order of their keys' text.
     async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError>;
+
+    /// When this was last copied into from another store.
+    async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError>;
 
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError>;
     /// Forgets spent nonces, delivered notices and old answers whose time is over.
@@ -271,6 +275,9 @@ pub enum StoreError {
     /// Nothing was written. Full disk, read-only file, no connection.
     #[error("the store cannot be used just now: {0}")]
     Unavailable(String),
+    /// What was to be copied is here already, and went another way.
+    #[error("{0} is in both, and each has a history of its own")]
+    Diverged(String),
     /// What is stored cannot be understood.
     #[error("the store holds something that jit did not write: {0}")]
     Corrupt(String),

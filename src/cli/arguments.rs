@@ -193,6 +193,9 @@ pub(crate) enum Command {
     /// The tables in DynamoDB
     #[command(subcommand)]
     Tables(TablesCommand),
+    /// The store
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Print the headers of a signed call
     #[command(
         after_help = "Example:\n  jit sign GET /requests/ID | curl -H @- http://127.0.0.1:8080/requests/ID\n  \
@@ -329,6 +332,49 @@ pub(crate) struct Export {
     pub account: Option<crate::domain::AccountId>,
     #[arg(long)]
     pub channel: Option<crate::domain::ChannelId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Copy everything from one store into another, so that an installation can grow
+    #[command(
+        after_help = "Example:\n  jit store copy --from sqlite --to dynamodb\n  \
+                      jit store copy --from sqlite:/backup/jit.db --to sqlite:/var/lib/jit/jit.db\n\n\
+                      sqlite is store.path and dynamodb store.tables of jit.toml, whichever of them is\n\
+                      served. Stop whoever serves the first; what was interrupted is gone on with.\n\
+                      Afterwards every history is read again in both and compared. The copy takes\n\
+                      signed calls five minutes later: what was signed before may have been taken."
+    )]
+    Copy(StoreCopy),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreCopy {
+    /// sqlite, sqlite:PATH or dynamodb
+    #[arg(long, value_name = "STORE")]
+    pub from: Place,
+    /// sqlite, sqlite:PATH or dynamodb
+    #[arg(long, value_name = "STORE")]
+    pub to: Place,
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Sqlite(Option<PathBuf>),
+    Dynamodb,
+}
+
+impl std::str::FromStr for Place {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            None if text == "sqlite" => Ok(Self::Sqlite(None)),
+            None if text == "dynamodb" => Ok(Self::Dynamodb),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(Some(path.into()))),
+            _ => Err("expected sqlite, sqlite:PATH or dynamodb"),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -27,6 +28,14 @@ impl Output {
             Self::Json => eprintln!("{}", json!({"message": message, "code": code})),
         }
     }
+}
+
+/// How far something is that takes long; on a terminal only.
+pub(crate) fn progress(length: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
+    // A wrong template would be found by the first test that runs this.
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
 /// A line on stdout. Whoever reads it may be gone, which is theirs to decide.

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::hands::Hands;
-use super::output::table;
+use super::output::{progress, table};
 use super::serve::failed;
 use super::{Context, Failure};
 use crate::access::{Assignee, Place};
@@ -174,13 +173,6 @@ async fn remove(context: &Context, hands: &Hands, id: RequestId) -> Result<(), F
     let told = |_: &Request| {};
     let end = hands.worker.see_through(id, &never, told).await;
     end.map(drop).map_err(failed)
-}
-
-fn progress(places: usize) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(places as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
-    // A wrong template would be found by the first test that runs this.
-    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
 impl Finding {

@@ -8,7 +8,7 @@ use super::output::table;
 use super::serve::failed;
 use super::{Context, Failure};
 use crate::clock::SystemClock;
-use crate::config::Store;
+use crate::config::StoreKind;
 use crate::store::dynamodb::setup::{Made, Wrong};
 use crate::store::dynamodb::{DynamoStore, Table};
 
@@ -62,10 +62,11 @@ pub(super) async fn check(context: &Context) -> Result<(), Failure> {
 }
 
 async fn store(context: &Context) -> Result<DynamoStore, Failure> {
-    match context.config()?.store {
-        Store::Dynamodb { tables } => Ok(DynamoStore::connect(tables, Arc::new(SystemClock)).await),
-        Store::Sqlite { path } => {
-            let path = path.display();
+    let store = context.config()?.store;
+    match store.kind {
+        StoreKind::Dynamodb => Ok(DynamoStore::connect(store.tables, Arc::new(SystemClock)).await),
+        StoreKind::Sqlite => {
+            let path = store.path.display();
             let why = format!(
                 "everything is kept in {path}, which needs no tables: set store.kind = \"dynamodb\" first"
             );

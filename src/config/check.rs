@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, Mode, PolicySection, SandboxSection,
-    SetSection, StoreKind, WebhookSection,
+    SetSection, WebhookSection,
 };
 use super::secret::Sources;
 use super::{
@@ -54,11 +54,10 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
         server: Server {
             listen: file.server.listen,
         },
-        store: match file.store.kind {
-            StoreKind::Sqlite => Store::Sqlite {
-                path: file.store.path,
-            },
-            StoreKind::Dynamodb => Store::Dynamodb { tables },
+        store: Store {
+            kind: file.store.kind,
+            path: file.store.path,
+            tables,
         },
         identity_center,
         keys,

@@ -41,7 +41,7 @@ pub(super) struct StoreSection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum StoreKind {
+pub enum StoreKind {
     Sqlite,
     Dynamodb,
 }

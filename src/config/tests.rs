@@ -1,7 +1,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Config, ConfigError, IdentityCenter, Scope, Store, Variables, load};
+use super::{Config, ConfigError, IdentityCenter, Scope, StoreKind, Variables, load};
 use crate::domain::Millis;
 use crate::store::dynamodb::Table;
 
@@ -215,10 +215,8 @@ fn each_table_has_a_name_of_its_own() {
         )
     };
     let config = from(&with("audit = \"sec.audit\""), &[]).unwrap();
-    let Store::Dynamodb { tables } = config.store else {
-        panic!("{:?}", config.store);
-    };
-    let named = [Table::Requests, Table::Audit].map(|table| tables.of(table));
+    assert_eq!(config.store.kind, StoreKind::Dynamodb);
+    let named = [Table::Requests, Table::Audit].map(|table| config.store.tables.of(table));
     assert_eq!(named, ["jit_requests", "sec.audit"]);
 
     let error = refused(&with("audits = \"x_y\""), &[]);

@@ -255,7 +255,7 @@ fn check(
     if key.expires.is_some_and(|end| end <= now) {
         return Err(Unsigned::KeyExpired);
     }
-    if !signature::is_fresh(timestamp, now) {
+    if !signature::is_fresh(timestamp, now) || is_of_the_original(app, timestamp) {
         return Err(Unsigned::Stale);
     }
     let nonce = Nonce {
@@ -264,6 +264,13 @@ fn check(
         keep_until: now + NONCE_KEPT,
     };
     Ok((key_id.to_owned(), key, nonce))
+}
+
+/// It may have been taken where this store was copied from.
+fn is_of_the_original(app: &App, timestamp: &str) -> bool {
+    let seconds: Option<i64> = timestamp.parse().ok();
+    app.signed_after
+        .is_some_and(|after| seconds.is_none_or(|seconds| seconds <= after.seconds()))
 }
 
 /// A header that is there exactly once, in plain text.

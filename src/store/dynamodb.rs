@@ -12,6 +12,7 @@ mod due;
 mod items;
 mod lists;
 mod outbox;
+mod portable;
 pub mod setup;
 mod tables;
 
@@ -29,6 +30,7 @@ use futures_util::future::try_join_all;
 
 pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table, TableNames};
 
+use super::portable::COPIED;
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
     Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
@@ -265,6 +267,13 @@ impl Store for DynamoStore {
 
     async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
         self.chains(after, limit).await
+    }
+
+    async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let key = Item::from([("lease_name".into(), s(COPIED))]);
+        let item = self.get(Table::Leases, key).await?;
+        item.map(|item| items::time(&item, "lease_until"))
+            .transpose()
     }
 
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {

@@ -11,6 +11,7 @@ mod fault;
 mod nonces;
 #[cfg(test)]
 mod plans;
+mod portable;
 mod queries;
 mod reader;
 mod rows;
@@ -310,6 +311,10 @@ impl Store for SqliteStore {
         self.readers
             .scan(move |db| queries::heads(db, after.as_ref(), limit))
             .await
+    }
+
+    async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.readers.look(portable::copied_at)
     }
 
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {

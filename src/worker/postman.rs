@@ -14,7 +14,7 @@ use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
 
 /// Longer than any delivery may take, so that a claim is only lost by dying.
-const LEASE: Millis = Millis::seconds(60);
+const LEASE: Millis = Millis::seconds(30);
 const AT_ONCE: usize = 32;
 const FIRST_PAUSE: Millis = Millis::seconds(1);
 const LONGEST_PAUSE: Millis = Millis::minutes(5);

@@ -4,8 +4,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod copy;
 mod cost;
 mod life;
+mod outage;
 mod replicas;
 mod runbook;
 mod shell;

@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 use jit::domain::audit::verify_against;
 use jit::domain::{AuditKey, EventKind, Request, State, Status};
 use jit::store::dynamodb::DynamoStore;
-use jit::store::{Filter, Store};
+use jit::store::{Filter, Store, StoreError};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::common::aws::Aws;
 use crate::common::dynamo::Tables;
+use crate::common::dynamo::proxy::{Mood, Proxy};
 use crate::common::{Caller, Channel, Heard, Jit, PATIENCE, Reply, Setup, wanted};
 
 /// Shared by some: fewer people and accounts than lives.
 const PEOPLE: usize = 40;
 const ACCOUNTS: usize = 8;
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 16;
 
 /// Replicas, of which some are killed and come back.
 struct Fleet {
@@ -52,13 +53,18 @@ impl Fleet {
 
     /// kill -9 of every second one; each comes back as somebody new.
     fn sink_half(&self) {
-        let mut ships = self.ships.lock().unwrap();
-        let half = ships.len() / 2;
-        let sunk: Vec<Jit> = ships.drain(..half).collect();
-        for jit in sunk {
-            let folder = jit.kill();
-            ships.push(Jit::start_with(folder, &self.setup.environment()));
-        }
+        let sunk: Vec<Jit> = {
+            let mut ships = self.ships.lock().unwrap();
+            let half = ships.len() / 2;
+            ships.drain(..half).collect()
+        };
+        // The others, and what lies between them and DynamoDB, go on meanwhile.
+        tokio::task::block_in_place(|| {
+            for jit in sunk {
+                let new = Jit::start_with(jit.kill(), &self.setup.environment());
+                self.ships.lock().unwrap().push(new);
+            }
+        });
     }
 
     /// Says it until somebody answers it, as people do.
@@ -161,6 +167,20 @@ where
     tasks.join_all().await;
 }
 
+/// One DynamoDB Local serves all of this, and may be out of breath.
+async fn seen<T, F>(look: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let begun = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
 pub async fn none_is(store: &DynamoStore, statuses: &[Status]) {
     let begun = Instant::now();
     for status in statuses {
@@ -169,7 +189,7 @@ pub async fn none_is(store: &DynamoStore, statuses: &[Status]) {
             ..Filter::default()
         };
         loop {
-            let left = store.list(&filter, None, 3).await.unwrap();
+            let left = seen(|| store.list(&filter, None, 3)).await;
             if left.is_empty() {
                 break;
             }
@@ -183,26 +203,37 @@ async fn every(store: &DynamoStore) -> Vec<Request> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
-        let heads = store.heads(after.as_ref(), 100).await.unwrap();
+        let heads = seen(|| store.heads(after.as_ref(), 100)).await;
         let Some(last) = heads.last() else {
             return all;
         };
         after = Some(last.key.clone());
         for head in heads {
             if let AuditKey::Request(id) = head.key {
-                all.push(store.request(id).await.unwrap().unwrap());
+                all.push(seen(|| store.request(id)).await.unwrap());
             }
         }
     }
 }
 
+/// What they have to get through.
+#[derive(Clone, Copy)]
+enum Trial {
+    /// Half of them are killed, twice.
+    Kills,
+    /// So many calls to DynamoDB in a hundred go wrong.
+    Storm { percent: u32 },
+}
+
 /// Half are revoked, and the time of the other half comes.
-async fn lives(size: usize, count: usize) {
+async fn lives(size: usize, count: usize, trial: Trial) {
     let (aws, tables, channel) = (
         Aws::quick().await,
         Tables::fresh().await,
         Channel::open().await,
     );
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let kills = matches!(trial, Trial::Kills);
     aws.in_long_pages();
     aws.allow_creates(count);
     for number in 0..PEOPLE {
@@ -211,18 +242,21 @@ async fn lives(size: usize, count: usize) {
     }
     let setup = Setup {
         aws: Some(aws.clone()),
-        dynamo: Some(tables.clone()),
+        dynamo: Some(tables.through(&proxy.url)),
         webhook: Some(channel.url.clone()),
         ..Setup::default()
     };
     let fleet = Arc::new(Fleet::sail(setup, size).await);
+    if let Trial::Storm { percent } = trial {
+        proxy.set(Mood::Stormy { seed: 7, percent });
+    }
     let store = tables.store();
 
     let ids = Arc::new(Mutex::new(BTreeMap::new()));
     let begin = |fleet: Arc<Fleet>, number: usize| {
         let ids = ids.clone();
         async move {
-            if number == count / 2 {
+            if kills && number == count / 2 {
                 fleet.sink_half();
             }
             let id = fleet.opened_and_approved(number).await;
@@ -242,7 +276,7 @@ async fn lives(size: usize, count: usize) {
     let end = |fleet: Arc<Fleet>, (number, id): (usize, String)| {
         let aws = aws.clone();
         async move {
-            if number == count / 6 {
+            if kills && number == count / 6 {
                 fleet.sink_half();
             }
             fleet.revoked(&id, &aws).await;
@@ -272,7 +306,8 @@ async fn lives(size: usize, count: usize) {
 
 // P2, P3, P4, P7: each event once, in a chain that ends where the record says.
 async fn ended_well(store: &DynamoStore, request: &Request) {
-    let events = store.audit(&AuditKey::Request(request.id)).await.unwrap();
+    let key = AuditKey::Request(request.id);
+    let events = seen(|| store.audit(&key)).await;
     verify_against(&events, &request.chain, Some(request.status())).unwrap();
     let kinds: Vec<EventKind> = events.iter().map(|event| event.event_type).collect();
     let once = |kind: EventKind| kinds.iter().filter(|one| **one == kind).count() == 1;
@@ -292,11 +327,8 @@ async fn ended_well(store: &DynamoStore, request: &Request) {
         "{request:?}"
     );
     assert_eq!((request.due_at, request.lease), (None, None));
-    let holding = store
-        .holding(&request.holding_key().unwrap())
-        .await
-        .unwrap()
-        .unwrap();
+    let key = request.holding_key().unwrap();
+    let holding = seen(|| store.holding(&key)).await.unwrap();
     assert!(
         holding.holders.is_empty() && !holding.removing,
         "{holding:?}"
@@ -317,10 +349,16 @@ fn told_in_order(heard: &[Heard]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_end_every_life_once() {
-    lives(2, 500).await;
+    lives(2, 500, Trial::Kills).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_replicas_end_every_life_once() {
-    lives(8, 500).await;
+    lives(8, 500, Trial::Kills).await;
+}
+
+// Throttled, contended, failing, cut off before and after: nothing is lost, nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dynamodb_that_fails_loses_nothing() {
+    lives(2, 100, Trial::Storm { percent: 20 }).await;
 }

@@ -164,6 +164,9 @@ impl Store for FlakyStore {
     async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
         through!(self.heads(after, limit))
     }
+    async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        through!(self.copied_at())
+    }
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
         through!(self.gauges(now))
     }

@@ -507,6 +507,10 @@ impl Store for MemoryStore {
         Ok(heads)
     }
 
+    async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
         let tables = self.tables();
         let count = |wanted: &dyn Fn(&Request) -> bool| {

@@ -130,7 +130,7 @@ impl DynamoStore {
                 .put_item()
                 .table_name(self.names.of(table))
                 .set_item(Some(item.clone()))
-                .condition_expression(&condition.text)
+                .set_condition_expression(condition.text())
                 .set_expression_attribute_names(condition.names())
                 .set_expression_attribute_values(condition.values())
                 .return_values_on_condition_check_failure(
@@ -350,6 +350,10 @@ impl Condition {
     pub fn with(mut self, name: &str, value: aws_sdk_dynamodb::types::AttributeValue) -> Self {
         self.values.insert(name.into(), value);
         self
+    }
+
+    pub fn text(&self) -> Option<String> {
+        Some(self.text.clone()).filter(|text| !text.is_empty())
     }
 
     pub fn names(&self) -> Option<HashMap<String, String>> {

@@ -136,7 +136,7 @@ impl Plan<'_> {
         if let Some(binding) = &commit.unbound {
             let key = items::account_key(&binding.account_id);
             let condition = Condition::that("revision = :now").with(":now", n(binding.revision));
-            self.delete(Table::Bindings, binding_key(&key), &condition)?;
+            self.delete(Table::Bindings, items::binding_key(&key), &condition)?;
         }
         let (more, fewer) = (bound(commit), commit.unbound.as_ref());
         let channel_id = commit.channel.as_ref().map(|channel| &channel.id);
@@ -145,7 +145,7 @@ impl Plan<'_> {
             return Ok(());
         };
         let change = channel_change(commit.channel.as_ref(), &more, fewer)?;
-        let key = binding_key(&items::channel_key(id));
+        let key = items::binding_key(&items::channel_key(id));
         self.update(Table::Bindings, key, &change)
     }
 
@@ -163,7 +163,7 @@ impl Plan<'_> {
             0 => Condition::that("attribute_not_exists(binding_key)"),
             revision => Condition::that("revision = :now").with(":now", n(revision)),
         };
-        let key = binding_key(&items::account_key(&guard.account_id));
+        let key = items::binding_key(&items::account_key(&guard.account_id));
         let check = ConditionCheck::builder()
             .table_name(self.store.names.of(Table::Bindings))
             .set_key(Some(key))
@@ -215,10 +215,6 @@ impl Plan<'_> {
         self.actions.push(action);
         Ok(())
     }
-}
-
-fn binding_key(key: &str) -> Item {
-    Item::from([("binding_key".into(), s(key))])
 }
 
 /// Those that a channel has from now on.

@@ -201,6 +201,10 @@ pub(super) fn binding(binding: &Binding) -> Result<Item, StoreError> {
     Ok(item)
 }
 
+pub(super) fn binding_key(key: &str) -> Item {
+    Item::from([("binding_key".into(), s(key))])
+}
+
 /// The attributes of a channel that a commit sets; which accounts it has is beside them.
 pub(super) fn channel(channel: &Channel) -> Result<Item, StoreError> {
     let key = channel_key(&channel.id);

@@ -11,6 +11,7 @@ use super::due::Entry;
 use super::items::{self, Item, millis, n, number_if_any, s, text};
 use super::tables::{BY_DUE, BY_PARKED, SHARDS, Table, shard_of};
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
+use crate::store::portable::Letter;
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
 /// Adds to what a request has to tell; the first that is added can be claimed at once.
@@ -50,6 +51,58 @@ fn element(notice: &Notice) -> Result<AttributeValue, StoreError> {
         ("created_at".into(), millis(notice.created_at)),
         ("doc".into(), items::doc(notice)?),
     ])))
+}
+
+/// A request's letters as one item.
+pub(super) fn whole(id: RequestId, letters: &[Letter]) -> Result<Item, StoreError> {
+    let listed = |parked| {
+        let some = letters.iter().filter(|letter| letter.parked == parked);
+        let all = some
+            .map(|letter| element(&letter.notice))
+            .collect::<Result<Vec<_>, _>>();
+        all.map(AttributeValue::L)
+    };
+    let mut item = items::request_key(id);
+    let shard = n(shard_of(&id.to_string()));
+    let parked = letters.iter().filter(|letter| letter.parked).count();
+    if parked > 0 {
+        item.insert("parked".into(), n(parked));
+        item.insert("parked_shard".into(), shard.clone());
+        item.insert("parked_notices".into(), listed(true)?);
+    }
+    if let Some(first) = letters.iter().find(|letter| !letter.parked) {
+        item.insert("notices".into(), listed(false)?);
+        item.insert("pending".into(), n(letters.len() - parked));
+        item.insert("attempts".into(), n(first.attempts));
+        item.insert("oldest_at".into(), millis(first.notice.created_at));
+        item.insert("next_at".into(), millis(first.next_at));
+        item.insert("claimable_at".into(), millis(first.next_at));
+        item.insert("due_shard".into(), shard);
+    }
+    Ok(item)
+}
+
+/// And back: only the first can have been tried.
+pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
+    let mut letters = Vec::new();
+    for (list, parked) in [("parked_notices", true), ("notices", false)] {
+        let listed = item.get(list).and_then(|list| list.as_l().ok());
+        for (place, element) in listed.into_iter().flatten().enumerate() {
+            let element = element.as_m().cloned().unwrap_or_default();
+            let notice: Notice = items::from_doc(&element, "doc")?;
+            let is_first = place == 0 && !parked;
+            let next_at = number_if_any(item, "next_at").filter(|_| is_first);
+            let attempts = number_if_any(item, "attempts").filter(|_| is_first);
+            letters.push(Letter {
+                attempts: attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+                next_at: next_at.map_or(notice.created_at, Timestamp::from_millis),
+                notice,
+                parked,
+            });
+        }
+    }
+    letters.sort_by_key(|letter| letter.notice.seq);
+    Ok(letters)
 }
 
 /// What is first in line, as it is stored.

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{rows, writes};
 use crate::store::StoreError;
+use crate::store::portable::COPIED;
 
 /// In order; a file that was brought to number *n* has `user_version` *n*. One that has
 /// been released is never changed, another is added.
@@ -204,7 +205,7 @@ fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
             Err(why) => tracing::error!(%why, "a lease could not be cleared"),
         }
     }
-    all.execute("DELETE FROM jit_leases", [])?;
+    all.execute("DELETE FROM jit_leases WHERE name <> ?1", [COPIED])?;
     writes::release_notices(&all)?;
     Ok(all.commit()?)
 }

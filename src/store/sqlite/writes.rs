@@ -259,7 +259,7 @@ fn unbind(db: &Connection, binding: &Binding) -> Result<(), StoreError> {
     )
 }
 
-fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), StoreError> {
+pub(super) fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_audit (request_id, event_time_event_id, seq, event_time, event_type,
                                 account_id, channel_id, doc)
@@ -281,7 +281,7 @@ fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
+pub(super) fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_notices (request_id, seq, state, created_at, attempts, next_at, doc)
          VALUES (?1, ?2, 'pending', ?3, 0, ?3, ?4)",
@@ -310,7 +310,7 @@ fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
 }
 
 /// Of a request's pending notices only the oldest can be claimed.
-fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize, StoreError> {
+pub(super) fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
             "UPDATE jit_notices SET claimable_at = CASE

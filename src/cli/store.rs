@@ -1,0 +1,215 @@
+//! From one store into another: everything, compared afterwards.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::arguments::{Place, StoreCopy};
+use super::output::progress;
+use super::serve::failed;
+use super::{Context, Failure};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Store as Which, StoreKind};
+use crate::domain::AuditKey;
+use crate::domain::audit::verify_against;
+use crate::serve;
+use crate::signature::WINDOW;
+use crate::store::portable::{Copied, Portable, Took};
+use crate::store::{Head, StoreError};
+
+const PAGE: usize = 200;
+/// So many histories are under way at once.
+const AT_ONCE: usize = 16;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    requests: u64,
+    channels: u64,
+    events: u64,
+    letters: u64,
+    /// Of the histories, those that were there already.
+    before: u64,
+}
+
+pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Failure> {
+    let config = context.config()?;
+    let (from, to) = (
+        place(&config.store, &asked.from),
+        place(&config.store, &asked.to),
+    );
+    if from.to_string() == to.to_string() {
+        return Err(Failure::Usage("--from and --to are the same store".into()));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    if from.kind == StoreKind::Sqlite && !from.path.exists() {
+        let path = from.path.display();
+        return Err(Failure::Failed(format!("there is no {path} to copy from")));
+    }
+    let source = serve::portable(&from, &clock).await.map_err(failed)?;
+    let target = serve::portable(&to, &clock).await.map_err(failed)?;
+    let (source, target) = (source.as_ref(), target.as_ref());
+    eprintln!("jit: copies {from} into {to}");
+    let bar = progress(0);
+    let told = walk(source, &bar, "copied", |head| take(source, target, head)).await;
+    // Also if it was interrupted: what is there so far must not be taken for the original.
+    target.note_copied(clock.now()).await.map_err(failed)?;
+    let told = told?;
+    let same = walk(source, &bar, "compared", |head| {
+        compare(source, target, head)
+    })
+    .await?;
+    bar.finish_and_clear();
+    let extra = extra(target, &told).await?;
+    if extra > 0 {
+        eprintln!("jit: {extra} histories are in {to} alone, and were left as they are");
+    }
+    let from_when = clock.now() + WINDOW;
+    let value = json!({
+        "requests": told.requests, "channels": told.channels, "events": same.events,
+        "notices": told.letters, "were_there": told.before, "only_in_target": extra,
+        "takes_calls_signed_after": from_when,
+    });
+    let text = || {
+        format!(
+            "{} requests, {} channels, {} events and {} notices are in both and the same\n\
+             signed calls are taken there from {from_when} on; what falls due is done at once",
+            told.requests, told.channels, same.events, told.letters
+        )
+    };
+    context.output.say(text, &value)
+}
+
+fn place(configured: &Which, asked: &Place) -> Which {
+    let mut which = configured.clone();
+    match asked {
+        Place::Sqlite(path) => {
+            which.kind = StoreKind::Sqlite;
+            which.path = path.clone().unwrap_or(which.path);
+        }
+        Place::Dynamodb => which.kind = StoreKind::Dynamodb,
+    }
+    which
+}
+
+/// Every history of the source, several at a time.
+async fn walk<F>(
+    source: &dyn Portable,
+    bar: &ProgressBar,
+    word: &'static str,
+    act: impl Fn(Head) -> F,
+) -> Result<Tally, Failure>
+where
+    F: Future<Output = Result<Tally, Failure>>,
+{
+    let mut all = Tally::default();
+    let mut after: Option<AuditKey> = None;
+    bar.set_message(word);
+    loop {
+        let heads = source.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+        let Some(last) = heads.last() else {
+            return Ok(all);
+        };
+        after = Some(last.key.clone());
+        bar.inc_length(heads.len() as u64);
+        let acts = stream::iter(heads.into_iter().map(&act)).buffer_unordered(AT_ONCE);
+        let done: Vec<Tally> = acts.inspect_ok(|_| bar.inc(1)).try_collect().await?;
+        for one in done {
+            all.requests += one.requests;
+            all.channels += one.channels;
+            all.events += one.events;
+            all.letters += one.letters;
+            all.before += one.before;
+        }
+    }
+}
+
+async fn take(source: &dyn Portable, target: &dyn Portable, head: Head) -> Result<Tally, Failure> {
+    let name = head.key.to_string();
+    let copied = whole(source, head.key).await.map_err(failed)?;
+    let Some(copied) = copied else {
+        return Err(Failure::Failed(format!(
+            "{name} went while it was being copied"
+        )));
+    };
+    let took = target.take_over(&copied).await.map_err(failed)?;
+    let mut tally = Tally {
+        events: copied.events().len() as u64,
+        before: u64::from(took == Took::Before),
+        ..Tally::default()
+    };
+    match &copied {
+        Copied::Request { letters, .. } => {
+            (tally.requests, tally.letters) = (1, letters.len() as u64);
+        }
+        Copied::Channel { .. } => tally.channels = 1,
+    }
+    Ok(tally)
+}
+
+async fn whole(source: &dyn Portable, key: AuditKey) -> Result<Option<Copied>, StoreError> {
+    let events = source.audit(&key).await?;
+    Ok(match key {
+        AuditKey::Request(id) => {
+            let Some(request) = source.request(id).await? else {
+                return Ok(None);
+            };
+            let holding = match request.holding_key() {
+                Some(key) => source.holding(&key).await?,
+                None => None,
+            };
+            Some(Copied::Request {
+                holding,
+                letters: source.letters(id).await?,
+                request: Box::new(request),
+                events,
+            })
+        }
+        AuditKey::Config(id) => {
+            let bindings = source.bindings(&id).await?;
+            let channel = source.channel(&id).await?;
+            channel.map(|channel| Copied::Channel {
+                channel,
+                bindings,
+                events,
+            })
+        }
+    })
+}
+
+/// The same in both, and whole: record, chain, and what is still to be told.
+async fn compare(
+    source: &dyn Portable,
+    target: &dyn Portable,
+    head: Head,
+) -> Result<Tally, Failure> {
+    let (name, chain, status) = (head.key.to_string(), head.chain, head.status);
+    let here = whole(source, head.key.clone()).await.map_err(failed)?;
+    let there = whole(target, head.key).await.map_err(failed)?;
+    if here != there {
+        let why = "is not the same in both: stop whoever serves either, and run it again";
+        return Err(Failure::Failed(format!("{name} {why}")));
+    }
+    let events = there.as_ref().map(Copied::events).unwrap_or_default();
+    verify_against(events, &chain, status)
+        .map_err(|why| Failure::Failed(format!("{name} was tampered with: {why}")))?;
+    Ok(Tally {
+        events: events.len() as u64,
+        ..Tally::default()
+    })
+}
+
+/// What the target has that the source has not.
+async fn extra(target: &dyn Portable, told: &Tally) -> Result<u64, Failure> {
+    let mut all = 0_u64;
+    let mut after: Option<AuditKey> = None;
+    loop {
+        let heads = target.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+        let Some(last) = heads.last() else {
+            return Ok(all.saturating_sub(told.requests + told.channels));
+        };
+        after = Some(last.key.clone());
+        all += heads.len() as u64;
+    }
+}

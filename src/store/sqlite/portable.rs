@@ -1,0 +1,173 @@
+//! Out of the file and into it, history by history.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{Written, int};
+use super::{SqliteStore, queries, writes};
+use crate::domain::{AuditKey, Event, Holding, Request, RequestId, Timestamp};
+use crate::store::StoreError;
+use crate::store::portable::{COPIED, Copied, Letter, Portable, Took, is_behind};
+
+#[async_trait]
+impl Portable for SqliteStore {
+    async fn letters(&self, id: RequestId) -> Result<Vec<Letter>, StoreError> {
+        self.readers.look(|db| letters(db, id))
+    }
+
+    async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError> {
+        let copied = copied.clone();
+        self.write(move |db| match &copied {
+            Copied::Request {
+                request,
+                holding,
+                letters,
+                events,
+            } => take_request(db, request, holding.as_ref(), letters, events),
+            Copied::Channel { .. } => take_channel(db, &copied),
+        })
+        .await
+    }
+
+    async fn note_copied(&self, at: Timestamp) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO jit_leases (name, token, until) VALUES (?1, '', ?2)";
+        self.write(move |db| {
+            db.execute(sql, params![COPIED, at.millis()])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+pub(super) fn copied_at(db: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let at: Option<i64> = db
+        .prepare_cached("SELECT until FROM jit_leases WHERE name = ?1")?
+        .query_row([COPIED], |row| row.get(0))
+        .optional()?;
+    Ok(at.map(Timestamp::from_millis))
+}
+
+fn letters(db: &Connection, id: RequestId) -> Result<Vec<Letter>, StoreError> {
+    let sql = "SELECT doc, attempts, next_at, state = 'parked', request_id || '.' || seq
+         FROM jit_notices WHERE request_id = ?1 ORDER BY seq";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([id.to_string()])?;
+    let mut letters = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (doc, name): (String, String) = (row.get(0)?, row.get(4)?);
+        letters.push(Letter {
+            notice: super::rows::from_doc(&format!("notice {name}"), &doc)?,
+            attempts: row.get(1)?,
+            next_at: Timestamp::from_millis(row.get(2)?),
+            parked: row.get(3)?,
+        });
+    }
+    Ok(letters)
+}
+
+fn take_request(
+    db: &Connection,
+    request: &Request,
+    holding: Option<&Holding>,
+    letters: &[Letter],
+    events: &[Event],
+) -> Result<Took, StoreError> {
+    let key = AuditKey::Request(request.id);
+    let here = queries::request(db, request.id)?;
+    if let Some(here) = &here {
+        if here == request {
+            return Ok(Took::Before);
+        }
+        if !is_behind(&queries::audit(db, &key)?, events) || here.revision >= request.revision {
+            return Err(StoreError::Diverged(key.to_string()));
+        }
+        let id = request.id.to_string();
+        db.execute("DELETE FROM jit_requests WHERE request_id = ?1", [&id])?;
+        db.execute("DELETE FROM jit_notices WHERE request_id = ?1", [&id])?;
+    }
+    // A record of any revision is put where none is; afterwards it goes on from there.
+    let first = Written::new(Request {
+        revision: 1,
+        ..request.clone()
+    })?;
+    writes::put_request(db, &first)?;
+    let whole = Written::new(request.clone())?;
+    let sql = "UPDATE jit_requests SET revision = ?2, doc = ?3 WHERE request_id = ?1";
+    let id = request.id.to_string();
+    db.execute(sql, params![id, int(request.revision), whole.doc])?;
+    put_events(db, &key, events)?;
+    for letter in letters {
+        put_letter(db, letter)?;
+    }
+    if let Some(holding) = holding {
+        let whole = Written::new(holding.clone())?;
+        let sql =
+            "INSERT OR REPLACE INTO jit_holdings (holding_key, revision, doc) VALUES (?1, ?2, ?3)";
+        let key = holding.key.to_string();
+        db.execute(sql, params![key, int(holding.revision), whole.doc])?;
+    }
+    Ok(Took::Now)
+}
+
+fn take_channel(db: &Connection, copied: &Copied) -> Result<Took, StoreError> {
+    let Copied::Channel {
+        channel,
+        bindings,
+        events,
+    } = copied
+    else {
+        return Ok(Took::Before);
+    };
+    let key = AuditKey::Config(channel.id.clone());
+    let here = queries::channel(db, &channel.id)?;
+    if here.as_ref() == Some(channel) && queries::bindings(db, &channel.id)? == *bindings {
+        return Ok(Took::Before);
+    }
+    if here.is_some() && !is_behind(&queries::audit(db, &key)?, events) {
+        return Err(StoreError::Diverged(key.to_string()));
+    }
+    let whole = Written::new(channel.clone())?;
+    let sql = "INSERT OR REPLACE INTO jit_channels (request_id, revision, doc) VALUES (?1, ?2, ?3)";
+    let name = key.to_string();
+    db.execute(sql, params![name, int(channel.revision), whole.doc])?;
+    let sql = "DELETE FROM jit_bindings WHERE channel_id = ?1";
+    db.execute(sql, [channel.id.as_str()])?;
+    let sql =
+        "INSERT INTO jit_bindings (account_id, channel_id, revision, doc) VALUES (?1, ?2, ?3, ?4)";
+    for binding in bindings {
+        let whole = Written::new(binding.clone())?;
+        let (account, channel) = (binding.account_id.as_str(), channel.id.as_str());
+        db.execute(
+            sql,
+            params![account, channel, int(binding.revision), whole.doc],
+        )?;
+    }
+    put_events(db, &key, events)?;
+    Ok(Took::Now)
+}
+
+fn put_events(db: &Connection, key: &AuditKey, events: &[Event]) -> Result<(), StoreError> {
+    let name = key.to_string();
+    db.execute("DELETE FROM jit_audit WHERE request_id = ?1", [name])?;
+    for event in Written::all(events.to_vec())? {
+        writes::add_event(db, &event)?;
+    }
+    Ok(())
+}
+
+fn put_letter(db: &Connection, letter: &Letter) -> Result<(), StoreError> {
+    let whole = Written::new(letter.notice.clone())?;
+    writes::add_notice(db, &whole)?;
+    let sql = "UPDATE jit_notices SET attempts = ?3, next_at = ?4, state = ?5,
+         claimable_at = CASE WHEN ?5 = 'pending' THEN claimable_at END
+         WHERE request_id = ?1 AND seq = ?2";
+    let (id, seq) = (letter.notice.request_id, int(letter.notice.seq));
+    let state = if letter.parked { "parked" } else { "pending" };
+    let next_at = letter.next_at.millis();
+    db.execute(
+        sql,
+        params![id.to_string(), seq, letter.attempts, next_at, state],
+    )?;
+    writes::put_first_in_line(db, id)?;
+    Ok(())
+}

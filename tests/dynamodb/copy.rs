@@ -1,0 +1,174 @@
+//! A small installation grows, and can go back: `jit store copy`.
+
+use serde_json::Value;
+
+use crate::common::aws::Aws;
+use crate::common::dynamo::Tables;
+use crate::common::dynamo::proxy::{Mood, Proxy};
+use crate::common::{Answer, Channel, Jit, Setup};
+use crate::shell::{Said, Shell};
+
+fn json(said: &Said) -> Value {
+    assert_eq!(said.code, 0, "{}", said.err);
+    serde_json::from_str(&said.out).unwrap()
+}
+
+// P1, P5, P7: all of it, once, and no call counts twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_moves_to_dynamodb_and_back() {
+    let (aws, channel) = (Aws::quick().await, Channel::open().await);
+    let setup = Setup {
+        aws: Some(aws.clone()),
+        webhook: Some(channel.url.clone()),
+        ..Setup::default()
+    };
+    let (jit, caller) = setup.bound().await;
+    let revoked = caller.granted().await;
+    caller.revoke(&revoked).await.is(200);
+    channel.hears(2).await;
+    // From here on nobody is told: that is still to be done by whoever has the copy.
+    channel.answers(Answer::Fails);
+    let granted = caller.granted().await;
+    let pending = caller.request().await;
+    let denied = caller.request().await;
+    caller.deny(&denied).await.is(200);
+    let all = [&revoked, &granted, &pending, &denied];
+    let mut histories = Vec::new();
+    for id in all {
+        histories.push((caller.show(id).await, caller.audit(id).await));
+    }
+    let folder = jit.kill();
+
+    let tables = Tables::fresh().await;
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let grown = Setup {
+        dynamo: Some(tables.through(&proxy.url)),
+        ..Setup {
+            aws: setup.aws.clone(),
+            webhook: setup.webhook.clone(),
+            ..Setup::default()
+        }
+    };
+    let shell = Shell::with(Setup {
+        aws: grown.aws.clone(),
+        dynamo: grown.dynamo.clone(),
+        ..Setup::default()
+    });
+    let from = format!("sqlite:{}", folder.path().join("jit.db").display());
+    let copy = [
+        "store", "copy", "--from", &from, "--to", "dynamodb", "-o", "json",
+    ];
+    proxy.set(Mood::Gone);
+    let cut_off = shell.run(&copy);
+    assert_eq!(cut_off.code, 1, "{}", cut_off.out);
+    proxy.set(Mood::Stormy {
+        seed: 5,
+        percent: 20,
+    });
+    let copied = json(&shell.run(&copy));
+    assert_eq!(
+        (&copied["requests"], &copied["channels"]),
+        (&4.into(), &1.into())
+    );
+    assert_eq!(
+        (&copied["notices"], &copied["were_there"]),
+        (&2.into(), &0.into()),
+        "{copied}"
+    );
+    proxy.set(Mood::Well);
+    let again = json(&shell.run(&copy));
+    assert_eq!(again["were_there"], 5, "{again}");
+    let verified = shell.run(&["audit", "verify"]);
+    assert!(
+        verified.out.starts_with("5 histories"),
+        "{} {}",
+        verified.out,
+        verified.err
+    );
+
+    // Whoever serves it takes no call that may have been taken before, and does what is due.
+    channel.answers(Answer::Ok);
+    tables.let_it_end(&granted).await;
+    let jit = Jit::start_with(std::sync::Arc::new(config_of(&grown)), &grown.environment());
+    jit.caller()
+        .get(&format!("/requests/{granted}"))
+        .await
+        .is(401);
+    jit.logs("this store was copied just now");
+    let heard = channel.hears(5).await;
+    let ends = heard
+        .iter()
+        .map(|heard| heard.json()["status"].as_str().unwrap().to_owned());
+    let mut ends: Vec<String> = ends.skip(2).collect();
+    ends.sort();
+    assert_eq!(ends, ["DENIED", "EXPIRED", "GRANTED"]);
+    assert!(aws.assignments().is_empty());
+    tokio::task::block_in_place(|| jit.terminate());
+
+    // And back, with what has happened since.
+    let home = tempfile::tempdir().unwrap();
+    let to = format!("sqlite:{}", home.path().join("jit.db").display());
+    let back = json(&shell.run(&[
+        "store", "copy", "--from", "dynamodb", "--to", &to, "-o", "json",
+    ]));
+    assert_eq!(
+        (&back["requests"], &back["notices"]),
+        (&4.into(), &0.into()),
+        "{back}"
+    );
+    let events: usize = histories.iter().map(|(_, events)| events.len()).sum();
+    let (config, expiry) = (2, 2);
+    assert_eq!(back["events"], events + config + expiry, "{back}");
+    let setup = Setup::default();
+    let file = setup.write(home.path());
+    let shown = crate::common::binary()
+        .args(["audit", "verify", "-o", "json", "--config"])
+        .arg(file)
+        .output()
+        .unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(
+        (&shown["histories"], &shown["broken"]),
+        (&5.into(), &Value::Array(Vec::new()))
+    );
+
+    // The first has been left behind: it is no longer where the other once was.
+    let diverged = shell.run(&["store", "copy", "--from", &from, "--to", &to]);
+    assert_eq!(diverged.code, 1);
+    assert!(diverged.err.contains("is in both"), "{}", diverged.err);
+}
+
+fn config_of(setup: &Setup) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    setup.write(folder.path());
+    folder
+}
+
+#[test]
+fn a_copy_says_from_where_and_to_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Setup::default().write(folder.path());
+    for (arguments, code, said) in [
+        (
+            ["--from", "oracle", "--to", "dynamodb"],
+            2,
+            "expected sqlite, sqlite:PATH or dynamodb",
+        ),
+        (["--from", "sqlite", "--to", "sqlite"], 2, "the same store"),
+        (
+            ["--from", "sqlite:/nowhere/jit.db", "--to", "sqlite"],
+            1,
+            "there is no /nowhere/jit.db",
+        ),
+    ] {
+        let ran = crate::common::binary()
+            .env("JIT_CONFIG", &file)
+            .args(["store", "copy"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let err = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(code), "{err}");
+        assert!(err.contains(said), "{err}");
+    }
+}

@@ -1,0 +1,54 @@
+//! DynamoDB is away for a while: said to callers, and made good afterwards.
+
+use std::time::{Duration, Instant};
+
+use crate::common::aws::Aws;
+use crate::common::dynamo::Tables;
+use crate::common::dynamo::proxy::{Mood, Proxy};
+use crate::common::{PATIENCE, Setup};
+
+// P1, P6: a revoke that cannot be written is not said to be one, and a grant that ends
+// meanwhile is taken away as soon as it can be seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_due_meanwhile_is_done_afterwards() {
+    let (aws, tables) = (Aws::quick().await, Tables::fresh().await);
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let setup = Setup {
+        aws: Some(aws.clone()),
+        dynamo: Some(tables.through(&proxy.url)),
+        ..Setup::default()
+    };
+    let (jit, caller) = setup.bound().await;
+    let id = caller.granted().await;
+    proxy.set(Mood::Gone);
+    let refused = caller.revoke(&id).await.is(503);
+    assert!(
+        refused["message"].as_str().unwrap().contains("try again"),
+        "{refused}"
+    );
+    assert_eq!(
+        caller
+            .send("GET", "/readyz", Vec::new(), Vec::new())
+            .await
+            .status,
+        503
+    );
+    assert_eq!(
+        caller
+            .send("GET", "/healthz", Vec::new(), Vec::new())
+            .await
+            .status,
+        200
+    );
+    jit.logs("DynamoDB");
+    tables.let_it_end(&id).await;
+    assert_eq!(aws.assignments().len(), 1);
+
+    proxy.set(Mood::Well);
+    let begun = Instant::now();
+    while !aws.assignments().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "it still stands");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    caller.until(&id, "EXPIRED").await;
+}
