@@ -47,7 +47,7 @@ fixtures: rust
 	JIT_WRITE_FIXTURES=1 $(CARGO) test --locked --test fixtures has_its_file
 
 ## bench: the figures of the release binary, as ratios in one run
-bench: rust
+bench: rust dynamodb
 	$(CARGO) bench --locked --bench figures
 
 .PHONY: rust

@@ -6,11 +6,14 @@
 mod aws;
 #[path = "../../tests/common/cast.rs"]
 mod cast;
+mod dynamo;
 mod load;
 mod process;
 mod quota;
 mod raw;
 mod stock;
+#[path = "../../tests/common/dynamo/mod.rs"]
+mod tables;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -84,6 +87,9 @@ async fn all(report: &mut Report, only: Option<&str>) {
     }
     if wanted("grants") {
         many_grants(report).await;
+    }
+    if wanted("dynamodb") {
+        dynamo::beside_sqlite(report).await;
     }
     if wanted("quota") {
         quota::many_ends(report).await;

@@ -12,6 +12,7 @@ use jit::signature::{self, Message, Scheme, Secret};
 use serde_json::{Value, json};
 
 use crate::aws::{ADMIN, Aws, INSTANCE, STORE};
+use crate::tables::Tables;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT: &str = "111122223333";
@@ -33,6 +34,23 @@ impl Process {
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
         command.arg("serve").arg("--config").arg(config);
+        Self::start(command)
+    }
+
+    /// In these tables instead of a file.
+    pub fn jit_in(folder: &Path, tables: &Tables) -> Self {
+        let config = folder.join("jit.toml");
+        let store = folder.join("jit.db");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[identity_center]\nmode = \"sandbox\"\n\
+             [sandbox]\nlatency_ms = 0\n[keys.plugin]\nsecret = \"{SECRET}\"\n\
+             [store]\npath = {store:?}\n{}",
+            tables.config()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
+        command.arg("serve").arg("--config").arg(config);
+        command.envs(tables.environment());
         Self::start(command)
     }
 

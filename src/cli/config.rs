@@ -1,14 +1,17 @@
 //! The configuration, and keys for it.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::output::facts;
 use super::{Context, Failure};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{IdentityCenter, Key, Scope};
+use crate::config::{IdentityCenter, Key, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
 use crate::serve::real::{self, Verdict};
+use crate::store::dynamodb::DynamoStore;
 
 pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
     let config = context.config()?;
@@ -59,6 +62,14 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
         _ => Vec::new(),
     };
     let mut wrong = Vec::new();
+    if config.store.kind == StoreKind::Dynamodb && !offline {
+        let tables = config.store.tables.clone();
+        let store = DynamoStore::connect(tables, Arc::new(SystemClock)).await;
+        match store.knock().await {
+            Ok(()) => told.push(("tables", "there, and may be read".into())),
+            Err(error) => wrong.push(format!("store.tables: {error}")),
+        }
+    }
     for finding in &found {
         match &finding.verdict {
             Verdict::Good { what } => told.push((&finding.key, what.clone())),
@@ -66,7 +77,7 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
         }
     }
     value["ok"] = wrong.is_empty().into();
-    if !found.is_empty() {
+    if !found.is_empty() || !wrong.is_empty() {
         value["wrong"] = json!(wrong);
     }
     let end = match wrong.is_empty() {

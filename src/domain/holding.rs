@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountId, PermissionSet, RequestId, UserId};
 
+/// So many requests share one assignment at most: a revoke ends all of them in one write,
+/// and a store takes only so many records at once.
+pub(super) const MOST_HOLDERS: usize = 32;
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HoldingKey {
     pub account_id: AccountId,

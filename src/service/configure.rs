@@ -8,6 +8,8 @@ use crate::domain::{
 use crate::store::{Commit, Cursor, Filter, StoreError};
 
 const PAGE: usize = 100;
+/// So many bindings are changed in one write: a store takes only so many.
+const AT_ONCE: usize = 48;
 
 #[derive(Clone, Debug)]
 pub enum Configure {
@@ -25,15 +27,45 @@ pub enum Configure {
 
 impl Service {
     /// Changes a channel's configuration; returns the bindings that were written, or
-    /// the one that was taken out.
+    /// the one that was taken out. What concerns more accounts than are written at once
+    /// is written in several steps, each recorded.
     pub async fn configure(
         &self,
         channel_id: &ChannelId,
         configure: &Configure,
         admin: &Admin,
     ) -> Result<Vec<Binding>, ServiceError> {
+        let mut done = Vec::new();
+        loop {
+            let step = self.configure_some(channel_id, configure, admin, done.len());
+            let written = step.await?;
+            let is_last = written.len() < AT_ONCE;
+            done.extend(written);
+            if is_last || !self.is_more(channel_id, configure, done.len()).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn is_more(
+        &self,
+        channel_id: &ChannelId,
+        configure: &Configure,
+        done: usize,
+    ) -> Result<bool, ServiceError> {
+        let all = matches!(configure, Configure::SetApprovers { .. });
+        Ok(all && self.store.bindings(channel_id).await?.len() > done)
+    }
+
+    async fn configure_some(
+        &self,
+        channel_id: &ChannelId,
+        configure: &Configure,
+        admin: &Admin,
+        done: usize,
+    ) -> Result<Vec<Binding>, ServiceError> {
         for _ in 0..MOST_TRIES {
-            let rebinding = self.rebinding(channel_id, configure, admin).await?;
+            let rebinding = self.rebinding(channel_id, configure, admin, done).await?;
             let unbound = rebinding.unbound.clone();
             let commit = Commit {
                 channel: Some(rebinding.channel),
@@ -65,6 +97,7 @@ impl Service {
         channel_id: &ChannelId,
         configure: &Configure,
         admin: &Admin,
+        done: usize,
     ) -> Result<Rebinding, ServiceError> {
         let stored = self.store.channel(channel_id).await?;
         let channel = stored.unwrap_or_else(|| Channel::unknown(channel_id.clone()));
@@ -81,8 +114,9 @@ impl Service {
                 change.bind(current, &siblings, account_id.clone(), terms.clone())?
             }
             Configure::SetApprovers { approvers } => {
-                let bindings = self.store.bindings(channel_id).await?;
-                change.set_approvers(bindings, approvers)?
+                let all = self.store.bindings(channel_id).await?.into_iter();
+                let some = all.skip(done).take(AT_ONCE).collect();
+                change.set_approvers(some, approvers)?
             }
             Configure::Unbind { account_id } => {
                 let current = self.store.binding(account_id).await?;

@@ -1,10 +1,15 @@
 //! What things cost: counted between jit and DynamoDB, so nothing is forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::common::Setup;
+use jit::clock::{Clock, SystemClock};
+use jit::domain::{Lane, Status};
+use jit::store::{Filter, Store};
+use serde_json::{Value, json};
+
 use crate::common::dynamo::Tables;
 use crate::common::dynamo::proxy::{Mood, Proxy};
+use crate::common::{ACCOUNT, CHANNEL, Channel, Setup};
 
 const WRITES: [&str; 4] = ["TransactWriteItems", "PutItem", "UpdateItem", "DeleteItem"];
 
@@ -31,4 +36,85 @@ async fn a_life_is_six_writes() {
     caller.revoke(&id).await.is(200);
     let calls = proxy.calls();
     assert_eq!(writes(&calls), 6, "{calls:?}");
+}
+
+/// The role of a replica allows what it calls, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_iam_policy_allows_exactly_what_is_called() {
+    let channel = Channel::open().await;
+    let tables = Tables::fresh().await;
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let setup = Setup {
+        dynamo: Some(tables.through(&proxy.url)),
+        webhook: Some(channel.url.clone()),
+        ..Setup::default()
+    };
+    let (_jit, caller) = setup.bound().await;
+    let id = caller.granted().await;
+    caller.revoke(&id).await.is(200);
+    channel.hears(2).await;
+    caller
+        .get(&format!("/requests?account_id={ACCOUNT}"))
+        .await
+        .is(200);
+    let unbind = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
+    caller.post("/config/unbind", &unbind).await.is(200);
+
+    let policy = include_str!("../../infra/iam-policy.json");
+    let policy: Value = serde_json::from_str(policy).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let actions = statements
+        .iter()
+        .flat_map(|statement| match &statement["Action"] {
+            Value::Array(actions) => actions.clone(),
+            action => vec![action.clone()],
+        });
+    let actions = actions.map(|action| action.as_str().unwrap().to_owned());
+    let allowed: BTreeSet<String> = actions.filter(|one| one.starts_with("dynamodb:")).collect();
+    assert_eq!(proxy.needs(), allowed);
+}
+
+/// A look and a list cost the same, however much is stored that they do not speak of.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_makes_no_look_dearer() {
+    let (tables, few) = (Tables::fresh().await, 40);
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let setup = Setup::in_dynamo(&tables);
+    let (_jit, caller) = setup.bound().await;
+    let store = tables.through(&proxy.url).store();
+    let mut looks = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..few {
+            let id = caller.request().await;
+            caller.deny(&id).await.is(200);
+        }
+        proxy.calls();
+        for lane in Lane::ALL {
+            store.due(lane, SystemClock.now(), 100).await.unwrap();
+        }
+        let sweep: u64 = proxy.calls().values().sum();
+        let pending = Filter {
+            status: Some(Status::Pending),
+            ..Filter::default()
+        };
+        store.list(&pending, None, 20).await.unwrap();
+        let denied = Filter {
+            status: Some(Status::Denied),
+            ..Filter::default()
+        };
+        store.list(&denied, None, 20).await.unwrap();
+        let here = Filter {
+            account_id: Some(ACCOUNT.parse().unwrap()),
+            ..Filter::default()
+        };
+        store.list(&here, None, 20).await.unwrap();
+        looks.push((sweep, proxy.calls()));
+    }
+    assert_eq!(looks[0], looks[1]);
+    assert_eq!(looks[1], looks[2]);
+    assert_eq!(
+        looks[0].0, 40,
+        "three lanes and two spans of words, in eight shards"
+    );
+    assert!(!looks[0].1.contains_key("Scan"));
 }

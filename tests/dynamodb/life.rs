@@ -116,3 +116,28 @@ async fn lists_answer_to_every_filter_page_by_page() {
         assert_eq!(page["items"].as_array().unwrap().len(), many, "{filter}");
     }
 }
+
+/// More accounts than one write takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_approvers_of_many_accounts_are_set() {
+    let (_jit, caller) = setup().await.start_with_accounts(100).await;
+    let accounts = caller
+        .get(&format!("/config/accounts?channel_id={CHANNEL}"))
+        .await
+        .is(200);
+    let accounts = accounts.as_array().unwrap();
+    assert_eq!(accounts.len(), 100);
+    for account in accounts {
+        assert_eq!(
+            account["approver_mm_user_ids"],
+            json!(["bob", "carol"]),
+            "{account}"
+        );
+    }
+    let key = format!("config%23{CHANNEL}");
+    let kinds = caller.kinds(&key).await;
+    assert_eq!(
+        kinds.iter().filter(|kind| *kind == "APPROVERS_SET").count(),
+        3
+    );
+}

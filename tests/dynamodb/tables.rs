@@ -22,11 +22,27 @@ async fn tables_are_made_once_and_found_good() {
     assert_eq!(refused.code, 1);
     assert!(refused.err.contains("jit tables create"), "{}", refused.err);
 
+    let checked = shell.run(&["config", "check"]);
+    assert_eq!(checked.code, 1);
+    assert!(
+        checked.err.contains(
+            "store.tables: the store cannot be used just now: DynamoDB: ResourceNotFoundException"
+        ),
+        "{}",
+        checked.err
+    );
+
     let made = shell.run(&["tables", "create", "-o", "json"]);
     let made: Value = serde_json::from_str(&made.out).unwrap();
     let made = made["tables"].as_array().unwrap();
     assert_eq!(made.len(), Table::ALL.len());
     assert!(made.iter().all(|table| table["made"] == true), "{made:?}");
+    let checked = shell.run(&["config", "check"]);
+    assert!(
+        checked.out.contains("there, and may be read"),
+        "{}",
+        checked.err
+    );
     let again = shell.run(&["tables", "create"]);
     assert_eq!(
         (again.code, again.out.matches("was there").count()),

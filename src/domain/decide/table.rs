@@ -341,6 +341,25 @@ fn a_stale_look_proves_nothing() {
     assert_eq!(decision.work, Some(crate::domain::Work::Prepare));
 }
 
+/// P4: whoever shares it ends in the same write, and a write has an end.
+#[test]
+fn so_many_share_an_assignment_and_no_more() {
+    for (many, ends) in [(31, "Assigning"), (32, "Error")] {
+        let mut record = record("Approved");
+        let mut holding = Holding::unheld(key());
+        holding.holders = (100..100 + many).map(id).collect();
+        record.holding = Some(holding);
+        let outcome = Outcome::Prepared {
+            user: "u-1".parse().unwrap(),
+            presence: Presence::Present,
+            revision: 0,
+            means: "arn".into(),
+        };
+        let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
+        assert_eq!(name(&decision.request), ends, "{many}");
+    }
+}
+
 /// G3, E2, T2: a removal that fails is tried for ever, and never more than a minute apart.
 #[test]
 fn a_removal_is_never_given_up() {

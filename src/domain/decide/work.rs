@@ -2,6 +2,7 @@
 
 use super::step::{Details, Step, details};
 use super::{Decision, Refusal};
+use crate::domain::holding::MOST_HOLDERS;
 use crate::domain::{
     Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis,
     Outcome, Period, Person, Presence, RequestId, Sessions, State, Text, Timestamp, Trouble,
@@ -216,6 +217,12 @@ fn prepared(
             "the same access stands under another meaning: {then}"
         ));
         return failed(step, &Trouble::Denied { why });
+    }
+    if held.holders.len() >= MOST_HOLDERS {
+        let why = Text::clip(&format!(
+            "{MOST_HOLDERS} requests hold the same access already: extend one of them instead"
+        ));
+        return step.end_in_error(why, None);
     }
     step.request.user = Some(user);
     if presence == Presence::Present && held.holders.is_empty() {

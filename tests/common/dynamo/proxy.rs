@@ -1,7 +1,7 @@
 //! What lies between jit and DynamoDB, and goes wrong: DynamoDB Local itself never does.
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -70,6 +70,8 @@ struct Inner {
     turn: usize,
     /// How often each action was called.
     calls: BTreeMap<String, u64>,
+    /// What a caller must be allowed to.
+    needs: BTreeSet<String>,
 }
 
 impl Proxy {
@@ -81,6 +83,7 @@ impl Proxy {
             met: HashSet::new(),
             turn: 0,
             calls: BTreeMap::new(),
+            needs: BTreeSet::new(),
         };
         let proxy = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -104,6 +107,11 @@ impl Proxy {
     /// How often each action was called since this was last asked.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.inner.lock().unwrap().calls)
+    }
+
+    /// Which permissions the calls so far needed, as IAM names them.
+    pub fn needs(&self) -> BTreeSet<String> {
+        self.inner.lock().unwrap().needs.clone()
     }
 
     async fn serve(self, listener: TcpListener) {
@@ -164,6 +172,7 @@ impl Proxy {
 impl Inner {
     fn arrive(&mut self, action: &str, body: &Bytes) -> Option<Fault> {
         *self.calls.entry(action.to_owned()).or_default() += 1;
+        self.needs.extend(needed(action, body));
         match &self.mood {
             Mood::Well => None,
             Mood::Gone => Some(Fault::Lost),
@@ -179,6 +188,19 @@ impl Inner {
             }
         }
     }
+}
+
+/// A transaction needs what each of its parts would need alone.
+fn needed(action: &str, body: &[u8]) -> Vec<String> {
+    if action != "TransactWriteItems" {
+        return vec![format!("dynamodb:{action}")];
+    }
+    let body: Value = serde_json::from_slice(body).unwrap();
+    let items = body["TransactItems"].as_array().unwrap();
+    let kinds = items
+        .iter()
+        .flat_map(|item| item.as_object().unwrap().keys());
+    kinds.map(|kind| format!("dynamodb:{kind}Item")).collect()
 }
 
 fn refusal(fault: Fault, action: &str, body: &[u8]) -> Response<Body> {
