@@ -209,6 +209,12 @@ fn refusal(fault: Fault, action: &str, body: &[u8]) -> Response<Body> {
         body["TransactItems"].as_array().unwrap().len()
     };
     let writes = ["PutItem", "UpdateItem", "DeleteItem"].contains(&action);
+    if fault == Fault::Full && action == "BatchGetItem" {
+        // It answers, and has read nothing yet.
+        let body: Value = serde_json::from_slice(body).unwrap();
+        let answer = json!({"Responses": {}, "UnprocessedKeys": body["RequestItems"]});
+        return answered(200, &answer);
+    }
     let (status, kind, reason) = match fault {
         Fault::Conflict if action == "TransactWriteItems" => (
             400,
@@ -233,6 +239,10 @@ fn refusal(fault: Fault, action: &str, body: &[u8]) -> Response<Body> {
         reasons[0] = json!({"Code": reason, "Message": "planned by a test"});
         answer["CancellationReasons"] = Value::Array(reasons);
     }
+    answered(status, &answer)
+}
+
+fn answered(status: u16, answer: &Value) -> Response<Body> {
     let response = Response::builder()
         .status(status)
         .header("content-type", "application/x-amz-json-1.0")
