@@ -61,6 +61,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_gauge!("jit_parked_notices", "Notices given up after a day");
     describe_gauge!("jit_store_up", "Whether the store answered");
     describe_counter!(
+        "jit_store_calls_total",
+        "Calls to DynamoDB by operation and outcome"
+    );
+    describe_counter!(
+        "jit_store_tenth_units_total",
+        "Tenths of units that DynamoDB charges for, by kind"
+    );
+    describe_counter!(
         "jit_aws_calls_total",
         "Calls to Identity Center by action and outcome"
     );

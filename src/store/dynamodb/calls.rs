@@ -13,10 +13,10 @@ use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure::AllOld;
 use aws_sdk_dynamodb::types::{
     CancellationReason, ConsumedCapacity, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue,
-    ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    TransactWriteItem,
 };
 use metrics::counter;
 
@@ -123,41 +123,24 @@ impl DynamoStore {
         item: Item,
         condition: &Condition,
     ) -> Result<Written, StoreError> {
-        let mut sends = 0;
-        loop {
-            let call = self
-                .client
-                .put_item()
-                .table_name(self.names.of(table))
-                .set_item(Some(item.clone()))
-                .set_condition_expression(condition.text())
-                .set_expression_attribute_names(condition.names())
-                .set_expression_attribute_values(condition.values())
-                .return_values_on_condition_check_failure(
-                    ReturnValuesOnConditionCheckFailure::AllOld,
-                )
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let error = match call.send().await {
-                Ok(answer) => {
-                    count("PutItem", "ok");
-                    note_write(answer.consumed_capacity());
-                    return Ok(Written::Yes);
-                }
-                Err(error) => error,
-            };
-            match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(found)) => {
-                    count("PutItem", "refused");
-                    return Ok(Written::No(found.item.clone()));
-                }
-                Some(PutItemError::TransactionConflictException(_)) => {
-                    count("PutItem", "conflict");
-                    sends += 1;
-                    self.pause(sends, || refusal(&error)).await?;
-                }
-                _ => return counted("PutItem", Err(error)),
+        let call = self
+            .client
+            .put_item()
+            .table_name(self.names.of(table))
+            .set_item(Some(item))
+            .set_condition_expression(condition.text())
+            .set_expression_attribute_names(condition.names())
+            .set_expression_attribute_values(condition.values())
+            .return_values_on_condition_check_failure(AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let done = self.carried_out("PutItem", || call.clone().send()).await?;
+        Ok(match done {
+            Ok(answer) => {
+                note_write(answer.consumed_capacity());
+                Written::Yes
             }
-        }
+            Err(found) => Written::No(found),
+        })
     }
 
     pub(super) async fn update(
@@ -166,43 +149,28 @@ impl DynamoStore {
         key: Item,
         change: &Change,
     ) -> Result<Updated, StoreError> {
-        let mut sends = 0;
-        loop {
-            let call: UpdateItemFluentBuilder = self
-                .client
-                .update_item()
-                .table_name(self.names.of(table))
-                .set_key(Some(key.clone()))
-                .update_expression(&change.text)
-                .condition_expression(&change.condition.text)
-                .set_expression_attribute_names(change.condition.names())
-                .set_expression_attribute_values(change.condition.values())
-                .return_values(ReturnValue::AllNew)
-                .return_values_on_condition_check_failure(
-                    ReturnValuesOnConditionCheckFailure::AllOld,
-                )
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let error = match call.send().await {
-                Ok(answer) => {
-                    count("UpdateItem", "ok");
-                    note_write(answer.consumed_capacity());
-                    return Ok(Updated::To(answer.attributes.unwrap_or_default()));
-                }
-                Err(error) => error,
-            };
-            match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(found)) => {
-                    count("UpdateItem", "refused");
-                    return Ok(Updated::Not(found.item.clone()));
-                }
-                Some(UpdateItemError::TransactionConflictException(_)) => {
-                    count("UpdateItem", "conflict");
-                    sends += 1;
-                    self.pause(sends, || refusal(&error)).await?;
-                }
-                _ => return counted("UpdateItem", Err(error)),
+        let call = self
+            .client
+            .update_item()
+            .table_name(self.names.of(table))
+            .set_key(Some(key))
+            .update_expression(&change.text)
+            .set_condition_expression(change.condition.text())
+            .set_expression_attribute_names(change.condition.names())
+            .set_expression_attribute_values(change.condition.values())
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let done = self
+            .carried_out("UpdateItem", || call.clone().send())
+            .await?;
+        Ok(match done {
+            Ok(answer) => {
+                note_write(answer.consumed_capacity());
+                Updated::To(answer.attributes.unwrap_or_default())
             }
-        }
+            Err(found) => Updated::Not(found),
+        })
     }
 
     pub(super) async fn delete(
@@ -211,39 +179,59 @@ impl DynamoStore {
         key: Item,
         condition: &Condition,
     ) -> Result<Written, StoreError> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(self.names.of(table))
+            .set_key(Some(key))
+            .set_condition_expression(condition.text())
+            .set_expression_attribute_names(condition.names())
+            .set_expression_attribute_values(condition.values())
+            .return_values_on_condition_check_failure(AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let done = self
+            .carried_out("DeleteItem", || call.clone().send())
+            .await?;
+        Ok(match done {
+            Ok(answer) => {
+                note_write(answer.consumed_capacity());
+                Written::Yes
+            }
+            Err(found) => Written::No(found),
+        })
+    }
+
+    /// One write under a condition: its answer, or what stood in its way. What only met
+    /// a transaction is sent again.
+    async fn carried_out<T, E, F>(
+        &self,
+        operation: &'static str,
+        send: impl Fn() -> F,
+    ) -> Result<Result<T, Option<Item>>, StoreError>
+    where
+        F: Future<Output = Result<T, SdkError<E>>>,
+        E: Meets + ProvideErrorMetadata + std::error::Error + 'static,
+    {
         let mut sends = 0;
         loop {
-            let call = self
-                .client
-                .delete_item()
-                .table_name(self.names.of(table))
-                .set_key(Some(key.clone()))
-                .condition_expression(&condition.text)
-                .set_expression_attribute_names(condition.names())
-                .set_expression_attribute_values(condition.values())
-                .return_values_on_condition_check_failure(
-                    ReturnValuesOnConditionCheckFailure::AllOld,
-                )
-                .return_consumed_capacity(ReturnConsumedCapacity::Total);
-            let error = match call.send().await {
+            let error = match send().await {
                 Ok(answer) => {
-                    count("DeleteItem", "ok");
-                    note_write(answer.consumed_capacity());
-                    return Ok(Written::Yes);
+                    count(operation, "ok");
+                    return Ok(Ok(answer));
                 }
                 Err(error) => error,
             };
-            match error.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(found)) => {
-                    count("DeleteItem", "refused");
-                    return Ok(Written::No(found.item.clone()));
+            match error.as_service_error().map(E::met) {
+                Some(Met::Condition(found)) => {
+                    count(operation, "refused");
+                    return Ok(Err(found));
                 }
-                Some(DeleteItemError::TransactionConflictException(_)) => {
-                    count("DeleteItem", "conflict");
+                Some(Met::Transaction) => {
+                    count(operation, "conflict");
                     sends += 1;
                     self.pause(sends, || refusal(&error)).await?;
                 }
-                _ => return counted("DeleteItem", Err(error)),
+                Some(Met::SomethingElse) | None => return counted(operation, Err(error)),
             }
         }
     }
@@ -312,6 +300,32 @@ impl DynamoStore {
         Ok(())
     }
 }
+
+/// What a write that was not carried out has met.
+enum Met {
+    Condition(Option<Item>),
+    Transaction,
+    SomethingElse,
+}
+
+trait Meets {
+    fn met(&self) -> Met;
+}
+
+macro_rules! meets {
+    ($($error:ident),+) => {
+        $(impl Meets for $error {
+            fn met(&self) -> Met {
+                match self {
+                    Self::ConditionalCheckFailedException(found) => Met::Condition(found.item.clone()),
+                    Self::TransactionConflictException(_) => Met::Transaction,
+                    _ => Met::SomethingElse,
+                }
+            }
+        })+
+    };
+}
+meets!(PutItemError, UpdateItemError, DeleteItemError);
 
 /// Under which condition something is written.
 #[derive(Clone, Debug, Default)]
