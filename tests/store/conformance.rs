@@ -566,7 +566,27 @@ pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
     store.commit(park.clone()).await.unwrap();
     assert!(lost(store, park).await);
     assert_eq!(claim(store, 1, 7).await, [place(1, 3)]);
-    assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
+    let gauges = async || store.gauges(at(1)).await.unwrap();
+    assert_eq!(gauges().await.parked_notices, 1);
+    // What was given up stays to be seen, whatever becomes of the others.
+    let settled = store.settle_notice(place(1, 3), token(7), Settled::Delivered);
+    assert_eq!(settled.await.unwrap(), Left::Nothing);
+    let left = gauges().await;
+    assert_eq!((left.parked_notices, left.undelivered_notices), (1, 0));
+    assert_eq!(next_notice(store).await, None);
+    with_more_notices(store, 1, 4).await;
+    assert_eq!(claim(store, 2, 7).await, [place(1, 4)]);
+    assert_eq!(gauges().await.parked_notices, 1);
+}
+
+/// Something else to tell of a request that is there.
+async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
+    let notices = vec![notice(number, seq, at(1))];
+    let more = Commit {
+        notices,
+        ..Commit::default()
+    };
+    store.commit(more).await.unwrap();
 }
 
 // G17
