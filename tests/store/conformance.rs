@@ -666,6 +666,12 @@ pub async fn pages_meet_without_gap_or_overlap(subject: impl Subject) {
         pages.extend(page.iter().map(|request| request.id));
     }
     assert_eq!(pages, whole);
+    let backwards = Filter {
+        from: Some(at(9)),
+        before: Some(at(3)),
+        ..Filter::default()
+    };
+    assert!(ids(store, &backwards).await.is_empty());
 }
 
 pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject) {
@@ -739,6 +745,12 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
         ..all
     };
     assert!(export(&elsewhere).await.is_empty());
+    let backwards = AuditFilter {
+        from: Some(at(20)),
+        before: Some(at(5)),
+        ..AuditFilter::default()
+    };
+    assert!(export(&backwards).await.is_empty());
 }
 
 // P7

@@ -67,7 +67,9 @@ struct Walk {
 
 impl Walk {
     fn new(span: Span, partitions: Vec<Partition>) -> Self {
-        let streams = partitions.into_iter().map(Stream::new).collect();
+        // A span that ends before it begins is empty, and DynamoDB would call it a mistake.
+        let partitions = partitions.into_iter().filter(|_| span.from <= span.to);
+        let streams = partitions.map(Stream::new).collect();
         Self { span, streams }
     }
 

@@ -150,7 +150,18 @@ impl DynamoStore {
             .update_continuous_backups()
             .table_name(self.names.of(table))
             .point_in_time_recovery_specification(on);
-        counted("UpdateContinuousBackups", call.send().await).map(drop)
+        let until = self.clock.now() + PATIENCE;
+        loop {
+            let answer = call.clone().send().await;
+            let now = self.clock.now();
+            match answer {
+                // A table that was only just made is not ready for it yet.
+                Err(error) if is_too_early(&error) && now < until => {
+                    self.clock.wait_until(now + LOOK_AGAIN).await;
+                }
+                answer => return counted("UpdateContinuousBackups", answer).map(drop),
+            }
+        }
     }
 
     async fn is_kept(&self, table: Table) -> Result<bool, StoreError> {
@@ -201,6 +212,10 @@ impl DynamoStore {
         });
         Ok(on.and_then(|ttl| ttl.attribute_name))
     }
+}
+
+fn is_too_early(error: &impl ProvideErrorMetadata) -> bool {
+    error.code() == Some("ContinuousBackupsUnavailableException")
 }
 
 fn is_unknown_there(error: &impl ProvideErrorMetadata) -> bool {
