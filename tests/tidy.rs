@@ -61,6 +61,16 @@ fn the_domain_imports_nothing_of_the_world() {
     }
 }
 
+/// What grows with what is stored has no place in a look for work, nor in a list.
+#[test]
+fn nothing_scans_a_table() {
+    for file in sources().filter(|file| room_of(file) == "store") {
+        let text = fs::read_to_string(&file).unwrap();
+        let scans = code_lines(&text).any(|line| line.contains(".scan()"));
+        assert!(!scans, "{} scans", file.display());
+    }
+}
+
 #[test]
 fn no_file_needs_a_table_of_contents() {
     for file in files(Path::new("src")) {

@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod cast;
 pub mod dynamo;
+pub mod moto;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

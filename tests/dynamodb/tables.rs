@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_dynamodb::types::{PointInTimeRecoverySpecification, TimeToLiveSpecification};
 use jit::store::dynamodb::{Index, Keeping, Key, Kind, Shows, Table};
 use serde_json::{Value, json};
 
 use crate::common::dynamo::Tables;
+use crate::common::moto::Moto;
 use crate::common::{Setup, binary};
 use crate::shell::Shell;
 
@@ -202,4 +204,45 @@ fn the_template_declares_the_same_tables() {
         assert_eq!(resource["UpdateReplacePolicy"], policy, "{name}");
     }
     assert!(found.is_empty(), "no table of jit's: {:?}", found.keys());
+}
+
+/// What DynamoDB Local has not: recovery, and an imitation of it that remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_and_forgetting_are_turned_on_and_missed() {
+    let moto = Moto::start();
+    let tables = Tables::named().through(&moto.url);
+    let shell = Shell::with(Setup::in_dynamo(&tables));
+    let made = shell.run(&["tables", "create"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let good = shell.run(&["tables", "check"]);
+    assert_eq!(good.code, 0, "{} {}", good.out, good.err);
+
+    let client = tables.client();
+    let off = PointInTimeRecoverySpecification::builder()
+        .point_in_time_recovery_enabled(false)
+        .build()
+        .unwrap();
+    let audit = tables.name(Table::Audit);
+    let call = client.update_continuous_backups().table_name(audit);
+    let call = call.point_in_time_recovery_specification(off);
+    call.send().await.unwrap();
+    let nonces = tables.name(Table::Nonces);
+    let off = TimeToLiveSpecification::builder()
+        .enabled(false)
+        .attribute_name("expires_at")
+        .build()
+        .unwrap();
+    let call = client.update_time_to_live().table_name(nonces);
+    call.time_to_live_specification(off).send().await.unwrap();
+    let found = shell.run(&["tables", "check"]);
+    assert_eq!(found.code, 1);
+    for line in [
+        format!("{audit} cannot be restored: turn on point-in-time recovery"),
+        format!("{nonces} grows for ever: turn on TTL by expires_at"),
+    ] {
+        assert!(found.out.contains(&line), "{}", found.out);
+    }
+    // Made again, it is put right.
+    assert_eq!(shell.run(&["tables", "create"]).code, 0);
+    assert_eq!(shell.run(&["tables", "check"]).code, 0);
 }
