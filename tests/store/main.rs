@@ -8,6 +8,7 @@ mod cast;
 mod conformance;
 #[path = "../common/dynamo/mod.rs"]
 mod dynamo;
+mod dynamodb;
 mod memory;
 mod sqlite;
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
@@ -445,7 +445,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let Some(answered) = error.as_service_error() else {
-        return format!("DynamoDB: {}", DisplayErrorContext(error));
+        return format!("DynamoDB does not answer: {}", causes(error));
     };
     let code = answered.code().unwrap_or("an error without a name");
     let said = answered.message().unwrap_or_default();
@@ -457,6 +457,14 @@ where
         _ => "",
     };
     format!("DynamoDB: {code}: {said}{next}")
+}
+
+/// Each cause once, from the call down to the wire.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut said: Vec<String> = chain.map(ToString::to_string).collect();
+    said.dedup();
+    said.join(": ")
 }
 
 impl From<BuildError> for StoreError {

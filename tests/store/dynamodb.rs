@@ -1,0 +1,87 @@
+//! What only a store of many partitions can get wrong.
+
+use jit::domain::{RequestId, Status};
+use jit::store::dynamodb::Table;
+use jit::store::{Cursor, Filter, Store};
+
+use crate::build::{at, creating, id, opened};
+use crate::dynamo::Tables;
+
+/// FNV-1a. Where a request lies may never change: it would not be found again.
+fn shard(id: RequestId) -> u64 {
+    let hash = id
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3_u64)
+        });
+    hash % 8
+}
+
+/// All the newest lie in one partition: its next ones come before those of any other.
+#[tokio::test]
+async fn one_partition_may_have_all_the_newest() {
+    let tables = Tables::fresh().await;
+    let store = tables.store();
+    let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
+    for number in 1_u128.. {
+        let id = id(number);
+        match shard(id) {
+            3 if here.len() < 40 => here.push((number, id)),
+            3 => {}
+            _ if elsewhere.len() < 20 => elsewhere.push((number, id)),
+            _ if here.len() == 40 => break,
+            _ => {}
+        }
+    }
+    let mut seconds = 0;
+    for (number, _) in elsewhere.iter().chain(&here) {
+        seconds += 1;
+        let decision = opened(*number, at(seconds));
+        store.commit(creating(&decision)).await.unwrap();
+    }
+    let newest: Vec<RequestId> = here.iter().rev().map(|(_, id)| *id).collect();
+    for filter in [
+        Filter {
+            status: Some(Status::Pending),
+            ..Filter::default()
+        },
+        Filter {
+            from: Some(at(0)),
+            ..Filter::default()
+        },
+    ] {
+        let page = store.list(&filter, None, 30).await.unwrap();
+        let found: Vec<RequestId> = page.iter().map(|request| request.id).collect();
+        assert_eq!(found, newest[..30]);
+        let last = page.last().unwrap();
+        let after = Cursor {
+            created_at: last.created_at,
+            id: last.id,
+        };
+        let rest = store.list(&filter, Some(&after), 100).await.unwrap();
+        assert_eq!(rest.len(), 30);
+        assert_eq!(
+            rest[..10]
+                .iter()
+                .map(|request| request.id)
+                .collect::<Vec<_>>(),
+            newest[30..]
+        );
+    }
+    // Oldest first as well, for whoever reads all of it.
+    let heads = store.heads(None, 100).await.unwrap();
+    let oldest = elsewhere.iter().chain(&here).map(|(_, id)| id.to_string());
+    let keys: Vec<String> = heads.iter().map(|head| head.key.to_string()).collect();
+    assert_eq!(keys, oldest.collect::<Vec<_>>());
+
+    let key = aws_sdk_dynamodb::types::AttributeValue::S(newest[0].to_string());
+    let name = tables.name(Table::Requests);
+    let item = tables
+        .client()
+        .get_item()
+        .table_name(name)
+        .key("request_id", key);
+    let item = item.send().await.unwrap().item.unwrap();
+    assert_eq!(item["shard"].as_n().unwrap(), "3");
+}
