@@ -20,6 +20,9 @@ async fn what_came_due_meanwhile_is_done_afterwards() {
     };
     let (jit, caller) = setup.bound().await;
     let id = caller.granted().await;
+    proxy.set(Mood::ReadOnly);
+    caller.revoke(&id).await.is(503);
+    assert_eq!(caller.show(&id).await["status"], "GRANTED");
     proxy.set(Mood::Gone);
     let refused = caller.revoke(&id).await.is(503);
     assert!(

@@ -10,6 +10,7 @@ mod conformance;
 mod dynamo;
 mod dynamodb;
 mod memory;
+mod portable;
 mod sqlite;
 
 use async_trait::async_trait;

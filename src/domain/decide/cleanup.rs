@@ -71,3 +71,53 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
     step.record(EventKind::CleanedUp, Some(by), said);
     step.done(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cast::{bob, id, later, policy, record};
+    use super::super::{Record, decide};
+    use super::*;
+    use crate::domain::{Command, Status};
+
+    fn cleaned(record: Record, proof: Proof) -> Result<Decision, Refusal> {
+        let command = Command::CleanedUp {
+            by: bob(),
+            reason: Text::clip("by hand"),
+            proof,
+        };
+        decide(record, &policy(), command, later())
+    }
+
+    // P4
+    #[test]
+    fn what_is_gone_is_gone_for_all_who_shared_it() {
+        let mut shared = record("Granted");
+        shared.holding.as_mut().unwrap().holders.insert(id(2));
+        let decision = cleaned(shared, Proof::SeenGone).unwrap();
+        assert_eq!(decision.also.unwrap().requests, [id(2)]);
+        let left = decision.holding.unwrap();
+        assert!(left.removing && !left.holders.contains(&decision.request.id));
+    }
+
+    // P6
+    #[test]
+    fn none_proves_nothing_while_another_is_being_made() {
+        let mut shared = record("Granted");
+        let holding = shared.holding.as_mut().unwrap();
+        holding.holders.insert(id(2));
+        holding.creating.insert(id(2));
+        let refused = cleaned(shared, Proof::SeenGone).unwrap_err();
+        assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
+    }
+
+    /// Whoever is at work on it has nothing more to say; the next who comes asks AWS at once.
+    #[test]
+    fn a_word_alone_is_due_at_once_and_nobody_hears_of_it() {
+        let decision = cleaned(record("Revoking"), Proof::None).unwrap();
+        let request = &decision.request;
+        assert_eq!(request.status(), Status::Revoked);
+        assert_eq!((request.lease, request.due_at), (None, Some(later())));
+        assert!(decision.notices.is_empty() && !request.state.is_settled());
+        assert_eq!(decision.events[0].event_type, EventKind::CleanedUp);
+    }
+}

@@ -50,6 +50,8 @@ pub enum Mood {
         seed: u64,
         percent: u32,
     },
+    /// What would change something does not get through.
+    ReadOnly,
     /// Nothing gets through.
     Gone,
 }
@@ -176,6 +178,7 @@ impl Inner {
         match &self.mood {
             Mood::Well => None,
             Mood::Gone => Some(Fault::Lost),
+            Mood::ReadOnly => action.contains("Write").then_some(Fault::Lost),
             Mood::Forgetful => self.met.insert(body.clone()).then_some(Fault::AnswerLost),
             Mood::Busy => {
                 let first = self.met.insert(body.clone());

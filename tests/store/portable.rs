@@ -1,0 +1,155 @@
+//! Out of one store and into any other: whole, once, and never over something else.
+
+use jit::domain::{AuditKey, Holding, Request, Timestamp};
+use jit::store::portable::{Copied, Letter, Portable, Took};
+use jit::store::sqlite::SqliteStore;
+use jit::store::{Settled, StoreError};
+
+use crate::build::{at, bound, granted, held, id, key, lease, next, notice, opened, token};
+use crate::dynamo::Tables;
+
+fn letter(seq: u64, parked: bool) -> Letter {
+    Letter {
+        notice: notice(1, seq, at(1)),
+        attempts: 0,
+        next_at: at(1),
+        parked,
+    }
+}
+
+fn copied(request: Request, events: Vec<jit::domain::Event>, letters: Vec<Letter>) -> Copied {
+    Copied::Request {
+        request: Box::new(request),
+        holding: Some(held(4, &[id(1)])),
+        letters,
+        events,
+    }
+}
+
+async fn is_taken_over_whole(store: &dyn Portable) {
+    let decision = opened(1, at(0));
+    let request = Request {
+        revision: 7,
+        lease: Some(lease(9, at(30))),
+        ..granted(&decision.request, at(3600))
+    };
+    let letters = vec![
+        letter(2, true),
+        Letter {
+            attempts: 3,
+            next_at: at(50),
+            ..letter(3, false)
+        },
+        letter(4, false),
+    ];
+    let whole = copied(request.clone(), decision.events.clone(), letters.clone());
+    assert_eq!(store.take_over(&whole).await, Ok(Took::Now));
+    assert_eq!(store.take_over(&whole).await, Ok(Took::Before));
+    assert_eq!(store.request(id(1)).await.unwrap(), Some(request.clone()));
+    assert_eq!(store.letters(id(1)).await.unwrap(), letters);
+    let holding: Option<Holding> = store.holding(&key()).await.unwrap();
+    assert_eq!(holding, Some(held(4, &[id(1)])));
+    let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
+    assert_eq!(history, decision.events);
+    // It goes on from there like any other.
+    let on = next(&request, |request| request.parked_notices = 1);
+    store.commit(on).await.unwrap();
+    let early = store.claim_notice(id(1), at(49), token(1), at(80)).await;
+    assert_eq!(early, Ok(None));
+    let claimed = store.claim_notice(id(1), at(50), token(1), at(80)).await;
+    let claimed = claimed.unwrap().unwrap();
+    assert_eq!((claimed.notice.seq, claimed.attempts), (3, 3));
+    let place = jit::store::NoticePlace {
+        request_id: id(1),
+        seq: 3,
+    };
+    let settled = store
+        .settle_notice(place, token(1), Settled::Delivered)
+        .await;
+    assert_eq!(settled, Ok(jit::store::Left::More));
+    assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
+}
+
+async fn goes_on_only_from_where_it_was(store: &dyn Portable) {
+    let (one, other) = (opened(1, at(0)), opened(1, at(5)));
+    let behind = copied(one.request.clone(), one.events.clone(), Vec::new());
+    store.take_over(&behind).await.unwrap();
+    // The same request, made at another time: what is here is no part of that history.
+    let else_where = Request {
+        revision: 9,
+        ..other.request
+    };
+    let diverged = copied(else_where, other.events, Vec::new());
+    let error = store.take_over(&diverged).await.unwrap_err();
+    assert_eq!(error, StoreError::Diverged(id(1).to_string()));
+    // Nor does it go back.
+    let further = Request {
+        revision: 3,
+        parked_notices: 1,
+        ..one.request.clone()
+    };
+    let ahead = copied(further.clone(), one.events.clone(), vec![letter(2, false)]);
+    assert_eq!(store.take_over(&ahead).await, Ok(Took::Now));
+    assert_eq!(store.request(id(1)).await.unwrap(), Some(further));
+    assert_eq!(store.letters(id(1)).await.unwrap().len(), 1);
+    assert!(matches!(
+        store.take_over(&behind).await,
+        Err(StoreError::Diverged(_))
+    ));
+}
+
+async fn channels_come_with_their_accounts(store: &dyn Portable) {
+    let town = bound("town", "111122223333");
+    let with = |bindings| Copied::Channel {
+        channel: town.channel.clone(),
+        bindings,
+        events: town.events.clone(),
+    };
+    let whole = with(town.bindings.clone());
+    assert_eq!(store.take_over(&whole).await, Ok(Took::Now));
+    assert_eq!(store.take_over(&whole).await, Ok(Took::Before));
+    assert_eq!(
+        store.bindings(&town.channel.id).await.unwrap(),
+        town.bindings
+    );
+    // One that was unbound meanwhile is gone here as well.
+    assert_eq!(store.take_over(&with(Vec::new())).await, Ok(Took::Now));
+    assert!(store.bindings(&town.channel.id).await.unwrap().is_empty());
+    let account = &town.bindings[0].account_id;
+    assert_eq!(store.binding(account).await.unwrap(), None);
+
+    assert_eq!(store.copied_at().await, Ok(None));
+    store.note_copied(at(7)).await.unwrap();
+    let noted: Option<Timestamp> = store.copied_at().await.unwrap();
+    assert_eq!(noted, Some(at(7)));
+}
+
+fn in_a_file() -> (SqliteStore, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+    (store, folder)
+}
+
+#[tokio::test]
+async fn a_request_is_taken_over_whole() {
+    is_taken_over_whole(&in_a_file().0).await;
+    is_taken_over_whole(&Tables::fresh().await.store()).await;
+}
+
+#[tokio::test]
+async fn a_copy_goes_on_only_from_where_it_was() {
+    goes_on_only_from_where_it_was(&in_a_file().0).await;
+    goes_on_only_from_where_it_was(&Tables::fresh().await.store()).await;
+}
+
+#[tokio::test]
+async fn a_channel_comes_with_its_accounts() {
+    channels_come_with_their_accounts(&in_a_file().0).await;
+    channels_come_with_their_accounts(&Tables::fresh().await.store()).await;
+    // A restart does not forget when it was.
+    let (store, folder) = in_a_file();
+    store.note_copied(at(7)).await.unwrap();
+    drop(store);
+    let again = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+    assert_eq!(jit::store::Store::copied_at(&again).await, Ok(Some(at(7))));
+}
