@@ -1,11 +1,12 @@
 //! What only a store of many partitions can get wrong.
 
-use jit::domain::{RequestId, Status};
+use jit::domain::{Lane, RequestId, Status};
 use jit::store::dynamodb::Table;
 use jit::store::{Cursor, Filter, Store};
 
 use crate::build::{at, creating, id, opened};
 use crate::dynamo::Tables;
+use crate::dynamo::proxy::{Mood, Proxy};
 
 /// FNV-1a. Where a request lies may never change: it would not be found again.
 fn shard(id: RequestId) -> u64 {
@@ -84,4 +85,31 @@ async fn one_partition_may_have_all_the_newest() {
         .key("request_id", key);
     let item = item.send().await.unwrap().item.unwrap();
     assert_eq!(item["shard"].as_n().unwrap(), "3");
+}
+
+/// A backlog in one partition is found whole, and by who wants one of it not read whole.
+#[tokio::test]
+async fn a_backlog_is_read_as_far_as_it_is_wanted() {
+    let tables = Tables::fresh().await;
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let store = tables.through(&proxy.url).store();
+    let numbers = (1_u128..).filter(|number| shard(id(*number)) == 3).take(20);
+    let all: Vec<u128> = numbers.collect();
+    for (number, due) in all.iter().zip(1..) {
+        let mut decision = opened(*number, at(0));
+        decision.request.due_at = Some(at(due));
+        store.commit(creating(&decision)).await.unwrap();
+    }
+    proxy.calls();
+    let one = store.due(Lane::Other, at(99), 1).await.unwrap();
+    assert_eq!((one.ready, one.next), (vec![id(all[0])], Some(at(2))));
+    assert_eq!(proxy.calls()["Query"], 8, "one look into each partition");
+    let whole = store.due(Lane::Other, at(99), 100).await.unwrap();
+    assert_eq!(
+        whole.ready,
+        all.iter().map(|number| id(*number)).collect::<Vec<_>>()
+    );
+    assert_eq!(whole.next, None);
+    let some = store.due(Lane::Other, at(15), 100).await.unwrap();
+    assert_eq!((some.ready.len(), some.next), (15, Some(at(16))));
 }
