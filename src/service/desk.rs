@@ -82,8 +82,15 @@ impl Desk {
 
     pub(super) fn seat(&self, request: &Request, lease: Lease) -> Option<Seat<'_>> {
         let (desk, id) = (self, request.id);
-        let taken = self.sit_down(id, request.lane()) == Place::Taken;
-        taken.then_some(Seat { desk, id, lease })
+        let place = self.sit_down(id, request.lane());
+        // Who still has one has done with it: otherwise the lease would not have been free.
+        let is_there = place != Place::None;
+        is_there.then_some(Seat {
+            desk,
+            id,
+            place,
+            lease,
+        })
     }
 }
 
@@ -100,6 +107,7 @@ pub(crate) enum Place {
 pub(super) struct Seat<'d> {
     desk: &'d Desk,
     id: RequestId,
+    place: Place,
     lease: Lease,
 }
 
@@ -115,7 +123,9 @@ impl Seat<'_> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.desk.stand_up(self.id);
+        if self.place == Place::Taken {
+            self.desk.stand_up(self.id);
+        }
     }
 }
 
