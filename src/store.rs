@@ -275,6 +275,9 @@ pub enum StoreError {
     /// Nothing was written. Full disk, read-only file, no connection.
     #[error("the store cannot be used just now: {0}")]
     Unavailable(String),
+    /// It did not answer: whether it was written is not known.
+    #[error("the store did not answer, and may have done it: {0}")]
+    Unsure(String),
     /// What was to be copied is here already, and went another way.
     #[error("{0} is in both, and each has a history of its own")]
     Diverged(String),

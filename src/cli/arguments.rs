@@ -423,6 +423,7 @@ pub(crate) struct BreakGlass {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cleanup {
+    /// The request
     pub id: String,
     /// Why
     #[arg(long)]

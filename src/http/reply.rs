@@ -49,7 +49,12 @@ impl From<StoreError> for Problem {
         }
         // The operator reads why in the log; a caller can do nothing about it.
         tracing::error!(%error, "the store failed");
-        let message = "jit cannot reach its store just now; nothing was changed, try again";
+        let message = match error {
+            StoreError::Unsure(_) => {
+                "jit's store did not answer: it may have been done; look at it, then try again"
+            }
+            _ => "jit cannot reach its store just now; nothing was changed, try again",
+        };
         Self::new(Code::Unavailable, message)
     }
 }

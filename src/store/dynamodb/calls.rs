@@ -279,7 +279,12 @@ impl DynamoStore {
                 _ => false,
             };
             if !passing {
-                return counted("TransactWriteItems", Err(error));
+                let unsure = !is_refused(&error);
+                let failed = counted("TransactWriteItems", Err(error));
+                return failed.map_err(|why| match why {
+                    StoreError::Unavailable(why) if unsure => StoreError::Unsure(why),
+                    why => why,
+                });
             }
             count("TransactWriteItems", "conflict");
             sends += 1;
@@ -457,6 +462,13 @@ where
         _ => "",
     };
     format!("DynamoDB: {code}: {said}{next}")
+}
+
+/// DynamoDB said no, and so has done nothing; anything else may be a lost yes.
+fn is_refused<E>(error: &SdkError<E>) -> bool {
+    let answered = matches!(error, SdkError::ServiceError(_));
+    let status = error.raw_response().map(|raw| raw.status().as_u16());
+    answered && status.is_some_and(|status| (400..500).contains(&status))
 }
 
 /// Each cause once, from the call down to the wire.
