@@ -14,6 +14,8 @@ mod raw;
 mod stock;
 #[path = "../../tests/common/dynamo/mod.rs"]
 mod tables;
+#[path = "../../tests/common/wire.rs"]
+mod wire;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -9,3 +9,5 @@ mod hands;
 mod identity_center;
 mod paced;
 mod sandbox;
+#[path = "../common/wire.rs"]
+mod wire;

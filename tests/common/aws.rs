@@ -10,15 +10,14 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use super::wire::{self, Hangup};
 
 pub const INSTANCE: &str = "arn:aws:sso:::instance/ssoins-1111111111111111";
 pub const STORE: &str = "d-1111111111";
@@ -369,21 +368,11 @@ impl Aws {
     }
 
     async fn serve(self, listener: TcpListener) {
-        loop {
-            let Ok((socket, _)) = listener.accept().await else {
-                continue;
-            };
+        let answer = move |request| {
             let aws = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(|request| aws.answer(request));
-                let connection = http1::Builder::new();
-                // Closed by either end: that is what it is for.
-                connection
-                    .serve_connection(TokioIo::new(socket), service)
-                    .await
-                    .ok();
-            });
-        }
+            async move { aws.answer(request).await }
+        };
+        wire::serve(listener, answer).await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Hangup> {
@@ -449,18 +438,6 @@ impl Aws {
         Err(Hangup)
     }
 }
-
-/// The connection is closed without an answer.
-#[derive(Debug)]
-struct Hangup;
-
-impl std::fmt::Display for Hangup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("hung up")
-    }
-}
-
-impl std::error::Error for Hangup {}
 
 impl Inner {
     fn now(&self) -> Duration {

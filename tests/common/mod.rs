@@ -5,6 +5,7 @@ pub mod aws;
 pub mod cast;
 pub mod dynamo;
 pub mod moto;
+pub mod wire;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

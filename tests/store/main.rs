@@ -12,6 +12,8 @@ mod dynamodb;
 mod memory;
 mod portable;
 mod sqlite;
+#[path = "../common/wire.rs"]
+mod wire;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes, to_bytes};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+use super::super::wire::{self, Hangup};
 
 /// What goes wrong with one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,21 +116,11 @@ impl Proxy {
     }
 
     async fn serve(self, listener: TcpListener) {
-        loop {
-            let Ok((socket, _)) = listener.accept().await else {
-                continue;
-            };
+        let answer = move |request| {
             let proxy = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(|request| proxy.pass(request));
-                let connection = http1::Builder::new();
-                // Closed by either end: that is what it is for.
-                connection
-                    .serve_connection(TokioIo::new(socket), service)
-                    .await
-                    .ok();
-            });
-        }
+            async move { proxy.pass(request).await }
+        };
+        wire::serve(listener, answer).await;
     }
 
     async fn pass(&self, request: Request<Incoming>) -> Result<Response<Body>, Hangup> {
@@ -252,15 +241,3 @@ fn answered(status: u16, answer: &Value) -> Response<Body> {
         .body(Body::from(answer.to_string()));
     response.unwrap()
 }
-
-/// The connection is closed without an answer.
-#[derive(Debug)]
-struct Hangup;
-
-impl std::fmt::Display for Hangup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("hung up")
-    }
-}
-
-impl std::error::Error for Hangup {}
