@@ -249,6 +249,26 @@ pub struct Head {
     pub status: Option<Status>,
 }
 
+impl From<Request> for Head {
+    fn from(request: Request) -> Self {
+        Self {
+            key: AuditKey::Request(request.id),
+            status: Some(request.status()),
+            chain: request.chain,
+        }
+    }
+}
+
+impl From<Channel> for Head {
+    fn from(channel: Channel) -> Self {
+        Self {
+            key: AuditKey::Config(channel.id),
+            chain: channel.chain,
+            status: None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Requests that could be claimed now.

@@ -165,22 +165,8 @@ async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>,
 /// Where a history must end, as the record says.
 async fn head_of(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, Failure> {
     Ok(match key {
-        AuditKey::Request(id) => {
-            let request = store.request(*id).await.map_err(failed)?;
-            request.map(|request| Head {
-                key: key.clone(),
-                status: Some(request.status()),
-                chain: request.chain,
-            })
-        }
-        AuditKey::Config(id) => {
-            let channel = store.channel(id).await.map_err(failed)?;
-            channel.map(|channel| Head {
-                key: key.clone(),
-                status: None,
-                chain: channel.chain,
-            })
-        }
+        AuditKey::Request(id) => store.request(*id).await.map_err(failed)?.map(Head::from),
+        AuditKey::Config(id) => store.channel(id).await.map_err(failed)?.map(Head::from),
     })
 }
 

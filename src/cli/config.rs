@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{IdentityCenter, Key, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
 use crate::serve::real::{self, Verdict};
-use crate::store::dynamodb::DynamoStore;
+use crate::serve::{self, Purpose};
 
 pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
     let config = context.config()?;
@@ -63,10 +63,9 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
     };
     let mut wrong = Vec::new();
     if config.store.kind == StoreKind::Dynamodb && !offline {
-        let tables = config.store.tables.clone();
-        let store = DynamoStore::connect(tables, Arc::new(SystemClock)).await;
-        match store.knock().await {
-            Ok(()) => told.push(("tables", "there, and may be read".into())),
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        match serve::store(&config.store, Purpose::Look, &clock).await {
+            Ok(_) => told.push(("tables", "there, and may be read".into())),
             Err(error) => wrong.push(format!("store.tables: {error}")),
         }
     }

@@ -54,7 +54,8 @@ pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Fai
     let bar = progress(0);
     let told = walk(source, &bar, "copied", |head| take(source, target, head)).await;
     // Also if it was interrupted: what is there so far must not be taken for the original.
-    target.note_copied(clock.now()).await.map_err(failed)?;
+    let copied_at = clock.now();
+    target.note_copied(copied_at).await.map_err(failed)?;
     let told = told?;
     let same = walk(source, &bar, "compared", |head| {
         compare(source, target, head)
@@ -65,7 +66,7 @@ pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Fai
     if extra > 0 {
         eprintln!("jit: {extra} histories are in {to} alone, and were left as they are");
     }
-    let from_when = clock.now() + WINDOW;
+    let from_when = copied_at + WINDOW;
     let value = json!({
         "requests": told.requests, "channels": told.channels, "events": same.events,
         "notices": told.letters, "were_there": told.before, "only_in_target": extra,

@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
+use super::desk::locked;
 use crate::domain::{RequestId, Timestamp};
 
 #[derive(Debug, Default)]
@@ -48,8 +49,4 @@ impl Tray {
     fn ids(&self) -> MutexGuard<'_, VecDeque<RequestId>> {
         locked(&self.ids)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

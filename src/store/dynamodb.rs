@@ -126,7 +126,7 @@ impl Store for DynamoStore {
     }
 
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {
-        let key = Item::from([("binding_key".into(), s(items::account_key(account)))]);
+        let key = items::binding_key(&items::account_key(account));
         let item = self.get(Table::Bindings, key).await?;
         item.map(|item| items::from_doc(&item, "binding_key"))
             .transpose()

@@ -117,6 +117,23 @@ impl DynamoStore {
         Ok(answer)
     }
 
+    /// To the last page, whatever that costs: of what is known to be short.
+    pub(super) async fn query_all(
+        &self,
+        call: QueryFluentBuilder,
+    ) -> Result<Vec<Item>, StoreError> {
+        let (mut all, mut from) = (Vec::new(), None);
+        loop {
+            let page = call.clone().set_exclusive_start_key(from);
+            let answer = self.query(page).await?;
+            all.extend(answer.items.unwrap_or_default());
+            from = answer.last_evaluated_key;
+            if from.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
     pub(super) async fn put(
         &self,
         table: Table,

@@ -207,7 +207,7 @@ impl Plan<'_> {
             .table_name(self.store.names.of(table))
             .set_key(Some(key))
             .update_expression(&change.text)
-            .set_condition_expression(Some(condition.text.clone()).filter(|text| !text.is_empty()))
+            .set_condition_expression(condition.text())
             .set_expression_attribute_names(condition.names())
             .set_expression_attribute_values(condition.values())
             .build()?;

@@ -26,6 +26,11 @@ pub(super) struct Entry {
 /// A partition of an index, by its key.
 pub(super) type Partition = (&'static str, AttributeValue);
 
+/// Every partition of an index that is spread by a number alone.
+pub(super) fn shards(name: &'static str) -> impl Iterator<Item = Partition> {
+    (0..SHARDS).map(move |shard| (name, n(shard)))
+}
+
 /// A person's word stands between jit's own in the index; what jit may write there itself
 /// is left out.
 const WORDS_OF_OTHERS: [(&str, &str); 2] = [("APPROVED ", "GRANTE"), ("PENDING ", "~")];
@@ -200,32 +205,16 @@ impl DynamoStore {
         index: &str,
         partitions: impl Iterator<Item = Partition>,
     ) -> Result<Vec<Item>, StoreError> {
-        let asked = partitions.map(|partition| self.entries_here(table, index, partition));
-        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
-    }
-
-    async fn entries_here(
-        &self,
-        table: Table,
-        index: &str,
-        (name, value): Partition,
-    ) -> Result<Vec<Item>, StoreError> {
-        let (mut all, mut from) = (Vec::new(), None);
-        loop {
+        let asked = partitions.map(|(name, value)| {
             let call = self
                 .ask(table)
                 .index_name(index)
                 .key_condition_expression("#partition = :here")
                 .expression_attribute_names("#partition", name)
-                .expression_attribute_values(":here", value.clone())
-                .set_exclusive_start_key(from);
-            let answer = self.query(call).await?;
-            all.extend(answer.items.unwrap_or_default());
-            from = answer.last_evaluated_key;
-            if from.is_none() {
-                return Ok(all);
-            }
-        }
+                .expression_attribute_values(":here", value);
+            self.query_all(call)
+        });
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 }
 

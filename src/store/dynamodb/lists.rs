@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use futures_util::future::try_join_all;
 
 use super::DynamoStore;
-use super::due::Partition;
-use super::items::{self, Item, n, parsed, s, text};
+use super::due::{Partition, shards};
+use super::items::{self, Item, parsed, s, text};
 use super::tables::{
     BY_ACCOUNT, BY_CHANNEL, BY_KIND, BY_REQUESTER, BY_STATUS, BY_TIME, SHARDS, Table,
 };
@@ -222,23 +222,13 @@ impl DynamoStore {
     }
 
     pub(super) async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        let (mut events, mut from) = (Vec::new(), None);
-        loop {
-            let call = self
-                .ask(Table::Audit)
-                .key_condition_expression("request_id = :here")
-                .expression_attribute_values(":here", s(key))
-                .consistent_read(true)
-                .set_exclusive_start_key(from);
-            let answer = self.query(call).await?;
-            for item in answer.items.unwrap_or_default() {
-                events.push(items::read_event(item)?);
-            }
-            from = answer.last_evaluated_key;
-            if from.is_none() {
-                return Ok(events);
-            }
-        }
+        let call = self
+            .ask(Table::Audit)
+            .key_condition_expression("request_id = :here")
+            .expression_attribute_values(":here", s(key))
+            .consistent_read(true);
+        let items = self.query_all(call).await?;
+        items.into_iter().map(items::read_event).collect()
     }
 
     pub(super) async fn events(
@@ -253,7 +243,6 @@ impl DynamoStore {
         let from = from.as_str().max(after.unwrap_or_default()).to_owned();
         let account = filter.account_id.as_ref().map(ToString::to_string);
         let channel = filter.channel_id.as_ref().map(ToString::to_string);
-        let only = [("account_id", account), ("channel_id", channel)];
         let span = Span {
             table: Table::Audit,
             index: BY_TIME,
@@ -263,12 +252,9 @@ impl DynamoStore {
             to: filter
                 .before
                 .map_or_else(|| END.into(), |at| at.to_string()),
-            only: only
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, value?)))
-                .collect(),
+            only: given([("account_id", account), ("channel_id", channel)]),
         };
-        let mut walk = Walk::new(span, every_shard());
+        let mut walk = Walk::new(span, shards("shard").collect());
         let mut found = Vec::new();
         while found.is_empty() {
             let items = walk.next(self, limit).await?;
@@ -310,11 +296,7 @@ impl DynamoStore {
             let channels = self.kind("channel", &after, limit - heads.len()).await?;
             for item in &channels {
                 let channel: Channel = items::from_doc(item, "binding_key")?;
-                heads.push(Head {
-                    key: AuditKey::Config(channel.id),
-                    chain: channel.chain,
-                    status: None,
-                });
+                heads.push(channel.into());
             }
         }
         Ok(heads)
@@ -335,7 +317,7 @@ impl DynamoStore {
             to: END.into(),
             only: Vec::new(),
         };
-        let mut walk = Walk::new(span, every_shard());
+        let mut walk = Walk::new(span, shards("shard").collect());
         let mut heads = Vec::new();
         while heads.len() < limit {
             let items = walk.next(self, limit - heads.len()).await?;
@@ -348,17 +330,13 @@ impl DynamoStore {
                 .filter(beyond)
                 .map(|item| parsed(item, "request_id"));
             let ids: Vec<RequestId> = ids.collect::<Result<_, _>>()?;
-            heads.extend(self.all_of(&ids).await?.into_iter().map(|request| Head {
-                key: AuditKey::Request(request.id),
-                status: Some(request.status()),
-                chain: request.chain,
-            }));
+            heads.extend(self.all_of(&ids).await?.into_iter().map(Head::from));
         }
         Ok(heads)
     }
 
     pub(super) async fn find_channel(&self, id: &ChannelId) -> Result<Option<Item>, StoreError> {
-        let key = Item::from([("binding_key".into(), s(items::channel_key(id)))]);
+        let key = items::binding_key(&items::channel_key(id));
         self.get(Table::Bindings, key).await
     }
 
@@ -372,7 +350,7 @@ impl DynamoStore {
         let keys = accounts
             .into_iter()
             .flatten()
-            .map(|account| Item::from([("binding_key".into(), s(format!("account#{account}")))]));
+            .map(|account| items::binding_key(&format!("account#{account}")));
         let found = self.get_all(Table::Bindings, keys.collect()).await?;
         let mut bindings = read_bindings(&found)?;
         bindings.retain(|binding| binding.channel_id == *channel);
@@ -417,10 +395,6 @@ fn read_bindings(found: &[Item]) -> Result<Vec<Binding>, StoreError> {
     Ok(bindings)
 }
 
-fn every_shard() -> Vec<Partition> {
-    (0..SHARDS).map(|shard| ("shard", n(shard))).collect()
-}
-
 type Way = (&'static str, Vec<Partition>, Vec<(&'static str, String)>);
 
 /// The narrowest index for what is given. Of a status that passes there are few at any
@@ -437,14 +411,14 @@ fn narrowest(filter: &Filter) -> Way {
             (Some(account), _, _) => (BY_ACCOUNT, one("account_id", account), Vec::new()),
             (None, Some(channel), _) => (BY_CHANNEL, one("channel_id", channel), Vec::new()),
             (None, None, Some(status)) => by_status(status, filter),
-            (None, None, None) => (BY_TIME, every_shard(), Vec::new()),
+            (None, None, None) => (BY_TIME, shards("shard").collect(), Vec::new()),
         },
     }
 }
 
 fn by_status(status: Status, filter: &Filter) -> Way {
     let partition = |shard| ("status_shard", s(items::status_shard(status, shard)));
-    let only = [
+    let only = given([
         (
             "account_id",
             filter.account_id.as_ref().map(ToString::to_string),
@@ -457,15 +431,18 @@ fn by_status(status: Status, filter: &Filter) -> Way {
             "requester_email",
             filter.requester_email.as_ref().map(ToString::to_string),
         ),
-    ];
-    let only = only
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)));
-    (
-        BY_STATUS,
-        (0..SHARDS).map(partition).collect(),
-        only.collect(),
-    )
+    ]);
+    (BY_STATUS, (0..SHARDS).map(partition).collect(), only)
+}
+
+/// Only what is asked for.
+fn given<const N: usize>(
+    pairs: [(&'static str, Option<String>); N],
+) -> Vec<(&'static str, String)> {
+    let asked = pairs.into_iter();
+    asked
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 /// "Before a time" and "after a cursor" are the same with and without an id: the

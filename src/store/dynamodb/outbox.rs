@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::DynamoStore;
 use super::calls::{Change, Condition, Updated, Written};
-use super::due::Entry;
+use super::due::{Entry, shards};
 use super::items::{self, Item, millis, n, number_if_any, s, text};
-use super::tables::{BY_DUE, BY_PARKED, SHARDS, Table, shard_of};
+use super::tables::{BY_DUE, BY_PARKED, Table, shard_of};
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
 use crate::store::portable::Letter;
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
@@ -53,6 +53,13 @@ fn element(notice: &Notice) -> Result<AttributeValue, StoreError> {
     ])))
 }
 
+fn read_element(item: &Item, element: &AttributeValue) -> Result<Notice, StoreError> {
+    let name = text(item, "request_id")?;
+    let no_map = |_| items::unreadable(name, "a notice that is no map");
+    let doc = text(element.as_m().map_err(no_map)?, "doc")?;
+    serde_json::from_str(doc).map_err(|why| items::unreadable(name, why))
+}
+
 /// A request's letters as one item.
 pub(super) fn whole(id: RequestId, letters: &[Letter]) -> Result<Item, StoreError> {
     let listed = |parked| {
@@ -88,8 +95,7 @@ pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
     for (list, parked) in [("parked_notices", true), ("notices", false)] {
         let listed = item.get(list).and_then(|list| list.as_l().ok());
         for (place, element) in listed.into_iter().flatten().enumerate() {
-            let element = element.as_m().cloned().unwrap_or_default();
-            let notice: Notice = items::from_doc(&element, "doc")?;
+            let notice = read_element(item, element)?;
             let is_first = place == 0 && !parked;
             let next_at = number_if_any(item, "next_at").filter(|_| is_first);
             let attempts = number_if_any(item, "attempts").filter(|_| is_first);
@@ -105,26 +111,13 @@ pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
     Ok(letters)
 }
 
-/// What is first in line, as it is stored.
-struct First {
-    notice: Notice,
-    attempts: u32,
-}
-
-impl First {
-    fn of(item: &Item) -> Result<Option<Self>, StoreError> {
-        let name = text(item, "request_id")?;
-        let notices = item.get("notices").and_then(|list| list.as_l().ok());
-        let Some(first) = notices.and_then(|list| list.first()?.as_m().ok()) else {
-            return Ok(None);
-        };
-        let doc = text(first, "doc")?;
-        let attempts = number_if_any(item, "attempts").unwrap_or(0);
-        Ok(Some(Self {
-            notice: serde_json::from_str(doc).map_err(|why| items::unreadable(name, why))?,
-            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-        }))
-    }
+/// What is first in line.
+fn first(item: &Item) -> Result<Option<ClaimedNotice>, StoreError> {
+    let first = letters(item)?.into_iter().find(|letter| !letter.parked);
+    Ok(first.map(|letter| ClaimedNotice {
+        notice: letter.notice,
+        attempts: letter.attempts,
+    }))
 }
 
 /// Lets the next in line pass: as often tried as it is, from when it was written.
@@ -159,8 +152,8 @@ impl DynamoStore {
     }
 
     async fn due_notices(&self, now: Timestamp, limit: usize) -> Result<Due<Entry>, StoreError> {
-        let partitions = (0..SHARDS).map(|shard| ("due_shard", n(shard)));
-        self.due_in(Table::Outbox, partitions, now, limit).await
+        self.due_in(Table::Outbox, shards("due_shard"), now, limit)
+            .await
     }
 
     /// Nobody else has it if it can still be claimed.
@@ -187,8 +180,7 @@ impl DynamoStore {
             Updated::Not(Some(item)) if is_leased(&item, lease) => item,
             Updated::Not(_) => return Ok(None),
         };
-        let first = First::of(&item)?;
-        Ok(first.map(|First { notice, attempts }| ClaimedNotice { notice, attempts }))
+        first(&item)
     }
 
     pub(super) async fn settle(
@@ -273,11 +265,9 @@ impl DynamoStore {
 
     /// How many wait, since when the oldest does, and how many were given up.
     pub(super) async fn waiting(&self) -> Result<(u64, Option<Timestamp>, u64), StoreError> {
-        let due = (0..SHARDS).map(|shard| ("due_shard", n(shard)));
-        let parked = (0..SHARDS).map(|shard| ("parked_shard", n(shard)));
         let (due, parked) = tokio::try_join!(
-            self.entries(Table::Outbox, BY_DUE, due),
-            self.entries(Table::Outbox, BY_PARKED, parked),
+            self.entries(Table::Outbox, BY_DUE, shards("due_shard")),
+            self.entries(Table::Outbox, BY_PARKED, shards("parked_shard")),
         )?;
         let sum = |items: &[Item], name: &str| items.iter().map(|i| items::count(i, name)).sum();
         let oldest = due

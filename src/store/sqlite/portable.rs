@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{Written, int};
 use super::{SqliteStore, queries, writes};
-use crate::domain::{AuditKey, Event, Holding, Request, RequestId, Timestamp};
+use crate::domain::{AuditKey, Binding, Channel, Event, Holding, Request, RequestId, Timestamp};
 use crate::store::StoreError;
 use crate::store::portable::{COPIED, Copied, Letter, Portable, Took, is_behind};
 
@@ -24,7 +24,11 @@ impl Portable for SqliteStore {
                 letters,
                 events,
             } => take_request(db, request, holding.as_ref(), letters, events),
-            Copied::Channel { .. } => take_channel(db, &copied),
+            Copied::Channel {
+                channel,
+                bindings,
+                events,
+            } => take_channel(db, channel, bindings, events),
         })
         .await
     }
@@ -109,15 +113,12 @@ fn take_request(
     Ok(Took::Now)
 }
 
-fn take_channel(db: &Connection, copied: &Copied) -> Result<Took, StoreError> {
-    let Copied::Channel {
-        channel,
-        bindings,
-        events,
-    } = copied
-    else {
-        return Ok(Took::Before);
-    };
+fn take_channel(
+    db: &Connection,
+    channel: &Channel,
+    bindings: &[Binding],
+    events: &[Event],
+) -> Result<Took, StoreError> {
     let key = AuditKey::Config(channel.id.clone());
     let here = queries::channel(db, &channel.id)?;
     if here.as_ref() == Some(channel) && queries::bindings(db, &channel.id)? == *bindings {

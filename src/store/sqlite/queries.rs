@@ -335,20 +335,11 @@ pub(super) fn heads(
         .query_map(page, RequestRow::from_row)?
         .collect::<Result<Vec<_>, _>>()?;
     let channels: Vec<Channel> = all_docs(db, CHANNEL_HEADS, page)?;
-    let mut heads = Vec::with_capacity(requests.len() + channels.len());
+    let mut heads: Vec<Head> = Vec::with_capacity(requests.len() + channels.len());
     for row in requests {
-        let request = row.read()?;
-        heads.push(Head {
-            key: AuditKey::Request(request.id),
-            status: Some(request.status()),
-            chain: request.chain,
-        });
+        heads.push(row.read()?.into());
     }
-    heads.extend(channels.into_iter().map(|channel| Head {
-        key: AuditKey::Config(channel.id),
-        chain: channel.chain,
-        status: None,
-    }));
+    heads.extend(channels.into_iter().map(Head::from));
     heads.sort_by_cached_key(|head| head.key.to_string());
     heads.truncate(most);
     Ok(heads)
