@@ -1,14 +1,18 @@
 //! What jit.toml and the environment say, checked as a whole before anything starts.
 //!
-//! `load` is pure: text, variables and a way to read files in, a `Config` out. What is
-//! wrong is told in one line that names the key. No secret is in any message or `Debug`.
+//! What depends on nothing but text and variables is checked as a whole; secrets that are
+//! kept elsewhere are fetched before. What is wrong is told in one line that names the key.
+//! No secret is in any message or `Debug`.
 
 mod check;
 mod environment;
 mod file;
+mod manager;
 mod secret;
 
 pub use file::{LogFormat, Scope, StoreKind};
+use manager::Kept;
+use secret::Elsewhere;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,6 +38,8 @@ pub struct Config {
     pub policy: Policy,
     /// What this was read from: a change there is a change of configuration.
     pub files: Vec<PathBuf>,
+    /// Whether any secret is kept in Secrets Manager, where a change shows only by asking.
+    pub kept_elsewhere: bool,
     pub webhook: Option<Webhook>,
     pub sandbox: SandboxOptions,
 }
@@ -113,26 +119,28 @@ impl ConfigError {
 
 /// The environment that jit was started with.
 pub type Variables = BTreeMap<String, String>;
-pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
 /// Reads what the command line or the environment points to, else `./jit.toml`. A file
 /// that nobody asked for need not exist: the environment may say it all.
-pub fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
+pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (path, text) = find(path, variables)?;
-    let mut config = load(&text, variables, &|file| std::fs::read_to_string(file))?;
+    let file = environment::overlay(&text, variables)?;
+    let kept = Kept::fetch(file.secret_ids()).await;
+    let mut config = check::checked(file, Elsewhere::with(&kept))?;
     config.files.push(path);
     Ok(config)
 }
 
 /// The client's part alone: who only calls need not know how jit is served.
-pub fn read_client(
+pub async fn read_client(
     path: Option<&Path>,
     variables: &Variables,
 ) -> Result<Option<Client>, ConfigError> {
     let (_, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
-    let read_file = |file: &Path| std::fs::read_to_string(file);
-    check::client(file.client, &file.server.listen, &read_file)
+    let section = file.client.as_ref();
+    let kept = Kept::fetch(section.and_then(|section| section.secret_id.named())).await;
+    check::client(file.client, &file.server.listen, Elsewhere::with(&kept))
 }
 
 fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {
@@ -150,15 +158,6 @@ fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String),
             Err(ConfigError::new(path.display().to_string(), why))
         }
     }
-}
-
-pub fn load(
-    text: &str,
-    variables: &Variables,
-    read_file: ReadFile<'_>,
-) -> Result<Config, ConfigError> {
-    let file = environment::overlay(text, variables)?;
-    check::checked(file, read_file)
 }
 
 impl fmt::Display for Store {

@@ -49,6 +49,10 @@ pub struct App {
     tally: ops::Tally,
 }
 
+/// Of a call whose caller, or whose machine, does not wait longer than that.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerBy(pub Timestamp);
+
 /// One line of the surface: what is asked, and the scope that it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {

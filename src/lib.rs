@@ -18,6 +18,8 @@ pub mod code;
 
 pub mod http;
 
+pub mod lambda;
+
 pub mod cli;
 
 pub mod serve;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ use crate::worker::webhook::WebhookReceiver;
 
 const TIDY_EVERY: Millis = Millis::minutes(1);
 const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
+/// Of Secrets Manager, which charges for every question.
+pub(crate) const ASK_FOR_KEYS_EVERY: Millis = Millis::minutes(1);
 /// Within the ten seconds that a process has between SIGTERM and SIGKILL.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(8);
 
@@ -58,13 +61,21 @@ pub enum StartError {
 }
 
 /// How the configuration is read again when its files change.
-pub type Reload = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Config, ConfigError>> + Send + Sync>;
 
-pub async fn start(
+/// The rooms of a process, put together and not yet at work.
+pub(crate) struct House {
+    pub app: Arc<App>,
+    pub worker: Worker,
+    /// Nobody carries if nobody is told.
+    pub postman: Option<Postman>,
+}
+
+pub(crate) async fn furnish(
     config: Config,
-    reload: Reload,
     metrics: PrometheusHandle,
-) -> Result<Running, StartError> {
+    stop: CancellationToken,
+) -> Result<House, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store(&config.store, Purpose::Serve, &clock).await?;
     let signed_after = signed_after(store.as_ref()).await?;
@@ -76,31 +87,41 @@ pub async fn start(
     };
     let service = Arc::new(Service::new(store, clock, config.policy, announce));
     let keyring = Arc::new(Keyring::new(config.keys));
-    let listener = bind(config.server.listen).await?;
+    let mut app = App::new(service.clone(), keyring, metrics, stop);
+    app.signed_after = signed_after;
+    Ok(House {
+        app: Arc::new(app),
+        postman: receiver.map(|receiver| Postman::new(service.clone(), receiver)),
+        worker: Worker::new(service, access),
+    })
+}
+
+pub async fn start(
+    config: Config,
+    reload: Reload,
+    metrics: PrometheusHandle,
+) -> Result<Running, StartError> {
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (listen_on, watched) = (config.server.listen, Watched::of(&config));
+    let house = furnish(config, metrics, stop.clone()).await?;
+    let listener = bind(listen_on).await?;
     let address = listener.local_addr().map_err(|why| StartError::Listen {
-        address: config.server.listen,
+        address: listen_on,
         why,
     })?;
 
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (worker, app) = (house.worker, house.app);
     tasks.spawn({
-        let (worker, stop) = (Worker::new(service.clone(), access), stop.clone());
+        let stop = stop.clone();
         async move { worker.run(stop).await }
     });
-    if let Some(receiver) = receiver {
-        let (postman, stop) = (Postman::new(service.clone(), receiver), stop.clone());
+    if let Some(postman) = house.postman {
+        let stop = stop.clone();
         tasks.spawn(async move { postman.run(stop).await });
     }
-    tasks.spawn(tidy_up(service.clone(), stop.clone()));
-    tasks.spawn(watch_keys(
-        config.files,
-        reload,
-        keyring.clone(),
-        stop.clone(),
-    ));
-    let mut app = App::new(service, keyring, metrics, stop.clone());
-    app.signed_after = signed_after;
-    let app = Arc::new(app);
+    tasks.spawn(tidy_up(app.service.clone(), stop.clone()));
+    let keyring = app.keyring.clone();
+    tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));
     tasks.spawn(answer(listener, app, stop.clone()));
     tasks.close();
     Ok(Running {
@@ -234,10 +255,26 @@ async fn tidy_up(service: Arc<Service>, stop: CancellationToken) {
     }
 }
 
-/// Keys are rotated without a restart: a change of the files, or SIGHUP, is enough. A
-/// configuration that cannot be read leaves the keys as they are.
+/// What a change of keys shows in.
+struct Watched {
+    files: Vec<PathBuf>,
+    kept_elsewhere: bool,
+}
+
+impl Watched {
+    fn of(config: &Config) -> Self {
+        Self {
+            files: config.files.clone(),
+            kept_elsewhere: config.kept_elsewhere,
+        }
+    }
+}
+
+/// Keys are rotated without a restart: a change of the files, or SIGHUP, is enough; what
+/// is kept in Secrets Manager is asked for again every minute. A configuration that cannot
+/// be read leaves the keys as they are.
 async fn watch_keys(
-    mut files: Vec<PathBuf>,
+    mut watched: Watched,
     reload: Reload,
     keyring: Arc<Keyring>,
     stop: CancellationToken,
@@ -249,26 +286,37 @@ async fn watch_keys(
         }
     };
     let clock = SystemClock;
-    let mut seen = changed_at(&files);
+    let (mut seen, mut read_at) = (changed_at(&watched.files), clock.now());
     loop {
         let asked = tokio::select! {
             rung = hangup.recv() => rung.is_some(),
             () = clock.wait_until(clock.now() + LOOK_AT_KEYS_EVERY) => false,
             () = stop.cancelled() => return,
         };
-        let now = changed_at(&files);
-        if !asked && now == seen {
+        let now = changed_at(&watched.files);
+        let due = watched.kept_elsewhere && clock.now() >= read_at + ASK_FOR_KEYS_EVERY;
+        if !asked && !due && now == seen {
             continue;
         }
-        seen = now;
-        match reload() {
-            Ok(config) => {
-                tracing::info!(keys = config.keys.len(), "keys read again");
-                keyring.replace(config.keys);
-                files = config.files;
-                seen = changed_at(&files);
-            }
-            Err(error) => tracing::error!(%error, "configuration not read again; the keys stay"),
+        (seen, read_at) = (now, clock.now());
+        if let Some(config) = read_again(&reload, &keyring).await {
+            tracing::debug!("keys read again");
+            watched = Watched::of(&config);
+            seen = changed_at(&watched.files);
+        }
+    }
+}
+
+/// Replaces the keys, if there is a configuration to take them from.
+pub(crate) async fn read_again(reload: &Reload, keyring: &Keyring) -> Option<Config> {
+    match reload().await {
+        Ok(mut config) => {
+            keyring.replace(std::mem::take(&mut config.keys));
+            Some(config)
+        }
+        Err(error) => {
+            tracing::error!(%error, "configuration not read again; the keys stay");
+            None
         }
     }
 }

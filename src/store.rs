@@ -273,6 +273,8 @@ impl From<Channel> for Head {
 pub struct Gauges {
     /// Requests that could be claimed now.
     pub backlog: u64,
+    /// Since when the first of them could.
+    pub oldest_due: Option<Timestamp>,
     pub live_grants: u64,
     /// Grants whose end has come and whose removal nobody has begun.
     pub overdue_grants: u64,

@@ -1,5 +1,9 @@
 //! Logs and figures.
 
+mod cloud_watch;
+
+pub use cloud_watch::CloudWatch;
+
 use std::io::IsTerminal;
 
 use metrics::{describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -45,6 +49,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Requests whose next step could begin now"
     );
     describe_gauge!(
+        "jit_oldest_due_seconds",
+        "For how long the longest due step has waited to be begun"
+    );
+    describe_gauge!(
         "jit_overdue_grants",
         "Grants past their end whose removal has not begun"
     );
@@ -81,15 +89,17 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 
 #[allow(clippy::cast_precision_loss)] // figures for a graph
 pub fn set(gauges: &Gauges, now: Timestamp) {
-    let age = gauges
-        .oldest_undelivered
-        .map_or(0, |oldest| (now - oldest).0.max(0));
+    let age = |oldest: Option<Timestamp>| {
+        let millis = oldest.map_or(0, |oldest| (now - oldest).0.max(0));
+        millis as f64 / 1000.0
+    };
     gauge!("jit_due_backlog").set(gauges.backlog as f64);
     gauge!("jit_overdue_grants").set(gauges.overdue_grants as f64);
     gauge!("jit_failing_removals").set(gauges.failing_removals as f64);
     gauge!("jit_live_grants").set(gauges.live_grants as f64);
     gauge!("jit_undelivered_notices").set(gauges.undelivered_notices as f64);
-    gauge!("jit_oldest_undelivered_notice_seconds").set(age as f64 / 1000.0);
+    gauge!("jit_oldest_undelivered_notice_seconds").set(age(gauges.oldest_undelivered));
+    gauge!("jit_oldest_due_seconds").set(age(gauges.oldest_due));
     gauge!("jit_parked_notices").set(gauges.parked_notices as f64);
 }
 

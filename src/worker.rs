@@ -41,6 +41,32 @@ pub struct Worker {
     moved: Arc<Notify>,
 }
 
+/// How long somebody stays, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// Until it is asked to stop, for everything.
+    Standing,
+    /// Until it is asked to stop, for what this process is asked for itself.
+    AtTheDesk,
+    /// Until nothing is due before then.
+    Until(Timestamp),
+}
+
+impl Shift {
+    fn looks(self) -> bool {
+        self != Self::AtTheDesk
+    }
+
+    fn asked_for_here(self) -> bool {
+        !matches!(self, Self::Until(_))
+    }
+
+    /// Whether what is due next is somebody else's already.
+    fn is_over(self, next: Option<Timestamp>) -> bool {
+        matches!(self, Self::Until(horizon) if next.is_none_or(|next| next > horizon))
+    }
+}
+
 /// What one step found to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
@@ -109,65 +135,109 @@ impl Worker {
 
     /// Works until `stop`; then lets go of what cannot be finished soon.
     pub async fn run(&self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        // What has begun may go on a little longer than the loop that began it.
         let give_up = CancellationToken::new();
-        self.sit_at_the_desk();
+        tokio::select! {
+            () = self.stay(Shift::Standing, &stop, &give_up) => {}
+            never = self.lose_patience(&stop, &give_up) => match never {},
+        }
+    }
+
+    async fn lose_patience(
+        &self,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) -> Infallible {
+        stop.cancelled().await;
+        let clock = self.service.clock();
+        clock.wait_until(clock.now() + GRACE).await;
+        give_up.cancel();
+        std::future::pending().await
+    }
+
+    /// Works a shift to its end, or until `stop`; what has begun by then is finished,
+    /// unless told to give it up. Whoever comes next finds what is left.
+    pub async fn stay(&self, shift: Shift, stop: &CancellationToken, give_up: &CancellationToken) {
+        let tasks = TaskTracker::new();
+        tasks.close();
+        if shift.asked_for_here() {
+            self.sit_at_the_desk();
+        }
         while !stop.is_cancelled() {
             let woken = self.moved.notified();
             let rung = self.service.work_bell.notified();
             tokio::pin!(woken, rung);
             woken.as_mut().enable();
             rung.as_mut().enable();
-            let looked = tokio::select! {
-                looked = self.begin_due(&tasks, &give_up) => looked,
-                never = self.serve_the_desk(&tasks, &give_up) => match never {},
+            let next = tokio::select! {
+                next = self.look(shift, &tasks, give_up) => next,
+                never = self.serve_the_desk(&tasks, give_up) => match never {},
             };
-            let next = match looked {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::error!(%error, "cannot see what is due");
-                    self.service.clock().now() + AFTER_A_FAULT
-                }
-            };
+            if shift.is_over(next) && tasks.is_empty() {
+                break;
+            }
             tokio::select! {
                 () = woken => {}
                 () = rung => {}
-                never = self.serve_the_desk(&tasks, &give_up) => match never {},
-                () = self.service.clock().wait_until(next) => {}
+                never = self.serve_the_desk(&tasks, give_up) => match never {},
+                () = self.look_again(shift, next) => {}
+                () = tasks.wait(), if shift.is_over(next) => {}
                 () = stop.cancelled() => {}
             }
         }
         self.service.desk.close();
-        self.clear_the_desk(&tasks, &give_up);
+        self.clear_the_desk(&tasks, give_up);
         self.waiting().clear();
-        tasks.close();
-        let patience = self.service.clock().now() + GRACE;
-        tokio::select! {
-            () = tasks.wait() => {}
-            () = self.service.clock().wait_until(patience) => give_up.cancel(),
-        }
         tasks.wait().await;
     }
 
-    /// Starts everything that is due, as far as there are places; returns when to look
-    /// again if nothing happens before.
+    /// When something is due that nobody has begun, if this shift looks for any.
+    async fn look(
+        &self,
+        shift: Shift,
+        tasks: &TaskTracker,
+        give_up: &CancellationToken,
+    ) -> Option<Timestamp> {
+        if !shift.looks() {
+            return None;
+        }
+        match self.begin_due(tasks, give_up).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "cannot see what is due");
+                Some(self.service.clock().now() + AFTER_A_FAULT)
+            }
+        }
+    }
+
+    async fn look_again(&self, shift: Shift, next: Option<Timestamp>) {
+        if !shift.looks() {
+            return std::future::pending().await;
+        }
+        let clock = self.service.clock();
+        let again = clock.now() + WORKERS_LOOK_EVERY;
+        clock
+            .wait_until(next.map_or(again, |next| next.min(again)))
+            .await;
+    }
+
+    /// Starts everything that is due, as far as there are places; returns when the next
+    /// will be.
     async fn begin_due(
         &self,
         tasks: &TaskTracker,
         give_up: &CancellationToken,
-    ) -> Result<Timestamp, StoreError> {
+    ) -> Result<Option<Timestamp>, StoreError> {
         let now = self.service.clock().now();
-        let mut again = now + WORKERS_LOOK_EVERY;
         // Those that wait for their lease are due as well, so ask for that many more.
         let look = |lane| self.service.store().due(lane, now, places(lane) * 2);
         let [revoke, remove, other] = Lane::ALL.map(look);
         let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
         self.waiting().clear();
+        let mut first: Option<Timestamp> = None;
         for (lane, due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
             // What is due already is at work, or waits for a place.
             let next = due.next.filter(|next| *next > now);
-            again = next.map_or(again, |next| next.min(again));
+            first = first.into_iter().chain(next).min();
             for id in due.ready {
                 match self.service.desk.sit_down(id, lane) {
                     Place::Taken => self.start(tasks, give_up, First::Due(id)),
@@ -176,7 +246,7 @@ impl Worker {
                 }
             }
         }
-        Ok(again)
+        Ok(first)
     }
 
     /// Works on one thing, and then on whatever waits for the place.

@@ -19,10 +19,32 @@ pub(crate) struct Arguments {
     /// Text for people, JSON for programs
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Call a function of AWS Lambda instead of client.url, with your own AWS credentials
+    #[arg(long, global = true, value_name = "lambda:FUNCTION", env = "JIT_VIA")]
+    pub via: Option<Via>,
     #[command(flatten)]
     pub acting: Acting,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Which way a signed call goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// By its name or its ARN.
+    Lambda(String),
+}
+
+impl std::str::FromStr for Via {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("lambda", function)) if !function.is_empty() => {
+                Ok(Self::Lambda(function.to_owned()))
+            }
+            _ => Err("expected lambda:FUNCTION, as in lambda:jit-api"),
+        }
+    }
 }
 
 /// Who acts.
@@ -89,6 +111,12 @@ pub(crate) enum Command {
     /// Run the HTTP backend and its workers
     #[command(after_help = "Example:\n  jit serve --config /etc/jit/jit.toml")]
     Serve,
+    /// Answer AWS Lambda: calls, schedules and streams
+    #[command(
+        after_help = "Example:\n  AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001 jit lambda\n\n\
+                      Lambda starts it by itself, as bootstrap: make package, and infra/template.yaml."
+    )]
+    Lambda,
     /// Ask for access
     #[command(
         after_help = "Example:\n  jit request --account 123456789012 --channel town-square \\\n      \
@@ -108,6 +136,8 @@ pub(crate) enum Command {
     /// Take access away, now; done when AWS shows that it is gone
     #[command(
         after_help = "Example:\n  jit revoke ID --reason 'incident 7' --wait --as sec@example.com\n\n\
+                      Straight to the function, if nothing else answers:\n  \
+                      jit revoke ID --reason 'incident 7' --via lambda:jit-api --as sec@example.com\n\n\
                       Exits with 0 only if the access is gone. Without --wait, a removal that AWS\n\
                       has not finished after ten seconds goes on, and the exit code is 1."
     )]

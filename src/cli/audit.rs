@@ -21,9 +21,9 @@ const PAGE: usize = 500;
 const LOOKS: u32 = 3;
 
 pub(super) async fn show(context: &Context, id: &str) -> Result<(), Failure> {
-    let events = if context.client_if_any()?.is_some() {
+    let events = if context.client_if_any().await?.is_some() {
         let path = format!("/requests/{}/audit", percent_encoded(id));
-        Caller::new(context)?.get(&path).await?.value
+        Caller::new(context).await?.get(&path).await?.value
     } else {
         let events = store(context)
             .await?
@@ -177,7 +177,7 @@ fn key(id: &str) -> Result<AuditKey, Failure> {
 
 async fn store(context: &Context) -> Result<Arc<dyn Store>, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let config = context.config()?;
+    let config = context.config().await?;
     serve::store(&config.store, Purpose::Look, &clock)
         .await
         .map_err(failed)

@@ -3,6 +3,8 @@
 use reqwest::Method;
 use serde_json::Value;
 
+use super::arguments::Via;
+use super::invoke::Function;
 use super::{Context, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Client;
@@ -13,18 +15,40 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) struct Caller {
     client: Client,
-    http: reqwest::Client,
+    way: Way,
+}
+
+/// How a call gets there.
+enum Way {
+    Http(reqwest::Client),
+    Lambda(Function),
 }
 
 /// What jit answered, if it was no refusal.
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub status: u16,
     pub value: Value,
 }
 
+/// A signed call, as it is sent.
+pub(super) struct Call<'c> {
+    pub method: Method,
+    pub path_and_query: &'c str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
+
 impl Caller {
-    pub fn new(context: &Context) -> Result<Self, Failure> {
-        Self::with(context.client()?)
+    pub async fn new(context: &Context) -> Result<Self, Failure> {
+        let client = context.client().await?;
+        match &context.via {
+            None => Self::with(client),
+            Some(Via::Lambda(name)) => {
+                let way = Way::Lambda(Function::named(name).await);
+                Ok(Self { client, way })
+            }
+        }
     }
 
     pub fn with(client: Client) -> Result<Self, Failure> {
@@ -34,11 +58,12 @@ impl Caller {
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|why| Failure::Failed(format!("no calls can be made: {why}")))?;
-        Ok(Self { client, http })
+        let way = Way::Http(http);
+        Ok(Self { client, way })
     }
 
     pub async fn get(&self, path_and_query: &str) -> Result<Answer, Failure> {
-        self.call(Method::GET, path_and_query, Vec::new(), None)
+        self.call(Method::GET, path_and_query, String::new(), None)
             .await
     }
 
@@ -52,39 +77,47 @@ impl Caller {
         body: &Value,
         idempotency_key: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let body = body.to_string().into_bytes();
-        self.call(Method::POST, path, body, idempotency_key).await
+        self.call(Method::POST, path, body.to_string(), idempotency_key)
+            .await
     }
 
     async fn call(
         &self,
         method: Method,
         path_and_query: &str,
-        body: Vec<u8>,
+        body: String,
         idempotency_key: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let url = format!("{}{path_and_query}", self.client.url);
-        let mut call = self
-            .http
-            .request(method.clone(), &url)
-            .header("Content-Type", "application/json");
-        for (name, value) in headers(&self.client, Scheme::V2, &method, path_and_query, &body) {
-            call = call.header(name, value);
-        }
+        let signed = headers(
+            &self.client,
+            Scheme::V2,
+            &method,
+            path_and_query,
+            body.as_bytes(),
+        );
+        let mut call = Call {
+            method,
+            path_and_query,
+            headers: signed.into(),
+            body,
+        };
+        call.headers
+            .push(("Content-Type", "application/json".into()));
         if let Some(key) = idempotency_key {
-            call = call.header("Idempotency-Key", key);
+            call.headers.push(("Idempotency-Key", key.to_owned()));
         }
-        let reply = call
-            .body(body)
-            .send()
-            .await
-            .map_err(|why| self.no_answer(&why))?;
-        let status = reply.status().as_u16();
-        let text = reply.bytes().await.map_err(|why| self.no_answer(&why))?;
+        let (status, text) = match &self.way {
+            Way::Http(http) => self.over_http(http, call).await?,
+            Way::Lambda(function) => function.invoke(&call).await?,
+        };
+        let there = self.there();
         let value: Value = serde_json::from_slice(&text).map_err(|_| {
-            let url = &self.client.url;
+            let next = match self.way {
+                Way::Http(_) => "is client.url right?",
+                Way::Lambda(_) => "is it jit's?",
+            };
             Failure::Failed(format!(
-                "{url} answered {status}, and not as jit does; is client.url right?"
+                "{there} answered {status}, and not as jit does; {next}"
             ))
         })?;
         if status < 400 {
@@ -93,9 +126,9 @@ impl Caller {
         let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let message = match status {
             401 => format!(
-                "{} does not accept the signature of key {}: check client.key_id, client.secret \
+                "{there} does not accept the signature of key {}: check client.key_id, client.secret \
                  and this machine's clock",
-                self.client.url, self.client.key_id
+                self.client.key_id
             ),
             _ => word("message"),
         };
@@ -103,6 +136,30 @@ impl Caller {
             message,
             code: word("code"),
         })
+    }
+
+    fn there(&self) -> &str {
+        match &self.way {
+            Way::Http(_) => &self.client.url,
+            Way::Lambda(function) => function.name(),
+        }
+    }
+
+    async fn over_http(
+        &self,
+        http: &reqwest::Client,
+        call: Call<'_>,
+    ) -> Result<(u16, Vec<u8>), Failure> {
+        let url = format!("{}{}", self.client.url, call.path_and_query);
+        let mut request = http.request(call.method, &url);
+        for (name, value) in call.headers {
+            request = request.header(name, value);
+        }
+        let reply = request.body(call.body).send().await;
+        let reply = reply.map_err(|why| self.no_answer(&why))?;
+        let status = reply.status().as_u16();
+        let text = reply.bytes().await.map_err(|why| self.no_answer(&why))?;
+        Ok((status, text.into()))
     }
 
     fn no_answer(&self, why: &reqwest::Error) -> Failure {

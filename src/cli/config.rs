@@ -14,7 +14,7 @@ use crate::serve::real::{self, Verdict};
 use crate::serve::{self, Purpose};
 
 pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
-    let config = context.config()?;
+    let config = context.config().await?;
     let sets: Vec<&str> = config
         .policy
         .permission_sets

@@ -26,12 +26,12 @@ pub(super) struct Hands {
 
 impl Hands {
     pub async fn take(context: &Context) -> Result<Self, Failure> {
-        Self::with(context.config()?, Purpose::Operate).await
+        Self::with(context.config().await?, Purpose::Operate).await
     }
 
     /// To look only: a server on the same store is not disturbed.
     pub async fn keep_off(context: &Context) -> Result<Self, Failure> {
-        Self::with(context.config()?, Purpose::Look).await
+        Self::with(context.config().await?, Purpose::Look).await
     }
 
     async fn with(config: Config, purpose: Purpose) -> Result<Self, Failure> {

@@ -11,7 +11,7 @@ use crate::domain::{Millis, Person, Timestamp};
 use crate::signature::percent_encoded;
 
 pub(super) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
-    let caller = Caller::new(context)?;
+    let caller = Caller::new(context).await?;
     let actor = |extra: Value| -> Result<Value, Failure> {
         Ok(acting("actor", &context.acting.person()?, extra))
     };

@@ -34,11 +34,14 @@ pub(super) async fn sandbox(context: &Context, once: bool) -> Result<(), Failure
     let channel = Channel::open().await?;
     let (file, secret) = write_configuration(&folder.0, &channel)?;
     let metrics = telemetry::install().map_err(failed)?;
-    let read = {
+    let reload: serve::Reload = Arc::new({
         let file = file.clone();
-        move || config::read(Some(&file), &Variables::new())
-    };
-    let running = serve::start(read()?, Arc::new(read), metrics)
+        move || {
+            let file = file.clone();
+            Box::pin(async move { config::read(Some(&file), &Variables::new()).await })
+        }
+    });
+    let running = serve::start(reload().await?, reload, metrics)
         .await
         .map_err(failed)?;
     let url = format!("http://{}", running.address);

@@ -11,11 +11,10 @@ use crate::serve;
 use crate::telemetry;
 
 pub(super) async fn serve(context: &Context) -> Result<(), Failure> {
-    let config = context.config()?;
+    let config = context.config().await?;
     telemetry::log(config.log.format, config.log.level);
     let metrics = telemetry::install().map_err(failed)?;
-    let (path, variables) = (context.config_path.clone(), context.variables.clone());
-    let reload: serve::Reload = Arc::new(move || config::read(path.as_deref(), &variables));
+    let reload = reload(context);
     // Before anything is announced: whoever reads the line may stop us at once.
     let stop = stop_asked()?;
     let running = serve::start(config, reload, metrics)
@@ -26,6 +25,15 @@ pub(super) async fn serve(context: &Context) -> Result<(), Failure> {
     tracing::info!("asked to stop");
     running.stop().await;
     Ok(())
+}
+
+/// The same configuration, as it is by then.
+pub(super) fn reload(context: &Context) -> serve::Reload {
+    let (path, variables) = (context.config_path.clone(), context.variables.clone());
+    Arc::new(move || {
+        let (path, variables) = (path.clone(), variables.clone());
+        Box::pin(async move { config::read(path.as_deref(), &variables).await })
+    })
 }
 
 /// Ends when somebody asks the process to: SIGTERM, or Ctrl-C.

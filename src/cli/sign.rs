@@ -10,8 +10,8 @@ use super::client::headers;
 use super::{Context, Failure};
 use crate::signature::Scheme;
 
-pub(super) fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> {
-    let client = context.client()?;
+pub(super) async fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> {
+    let client = context.client().await?;
     let method = sign.method.to_uppercase();
     let method: Method = method
         .parse()

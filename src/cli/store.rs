@@ -34,7 +34,7 @@ struct Tally {
 }
 
 pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Failure> {
-    let config = context.config()?;
+    let config = context.config().await?;
     let (from, to) = (
         place(&config.store, &asked.from),
         place(&config.store, &asked.to),

@@ -10,10 +10,8 @@ use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, Mode, PolicySection, SandboxSection,
     SetSection, WebhookSection,
 };
-use super::secret::Sources;
-use super::{
-    Client, Config, ConfigError, IdentityCenter, Key, Log, ReadFile, Server, Store, Webhook,
-};
+use super::secret::{Elsewhere, Sources};
+use super::{Client, Config, ConfigError, IdentityCenter, Key, Log, Server, Store, Webhook};
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
 use crate::domain::{EndSessions, Millis, PermissionSet, Policy, SetRule};
@@ -28,9 +26,10 @@ fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Checked<T> {
     Err(ConfigError::new(key, why))
 }
 
-pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
+pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
     let mut files = Vec::new();
-    let keys = keys(file.keys, read_file, &mut files)?;
+    let kept_elsewhere = file.secret_ids().next().is_some();
+    let keys = keys(file.keys, elsewhere, &mut files)?;
     if keys.is_empty() && !file.server.listen.ip().is_loopback() {
         let why = format!(
             "{} can be reached from outside, and there are no keys: add a [keys.…] section \
@@ -45,10 +44,10 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
     let policy = policy(file.policy, rules, file.revocation.end_sessions)?;
     let webhook = match file.webhook {
-        Some(section) => Some(webhook(section, read_file, &mut files)?),
+        Some(section) => Some(webhook(section, elsewhere, &mut files)?),
         None => None,
     };
-    client(file.client, &file.server.listen, read_file)?;
+    client(file.client, &file.server.listen, elsewhere)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
         server: Server {
@@ -67,13 +66,14 @@ pub(super) fn checked(file: File, read_file: ReadFile<'_>) -> Checked<Config> {
         },
         policy,
         files,
+        kept_elsewhere,
         webhook,
     })
 }
 
 fn keys(
     sections: BTreeMap<String, KeySection>,
-    read_file: ReadFile<'_>,
+    elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
 ) -> Checked<BTreeMap<String, Key>> {
     let mut keys: BTreeMap<String, Key> = BTreeMap::new();
@@ -91,7 +91,7 @@ fn keys(
             secret_file: section.secret_file,
             secret_id: section.secret_id,
         };
-        let (secret, file) = sources.read(read_file)?;
+        let (secret, file) = sources.read(elsewhere)?;
         files.extend(file);
         if let Some((other, _)) = keys.iter().find(|(_, key)| key.secret.is_same_as(&secret)) {
             let why =
@@ -353,7 +353,7 @@ fn standing(text: &str) -> Option<Standing> {
 
 fn webhook(
     section: WebhookSection,
-    read_file: ReadFile<'_>,
+    elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
 ) -> Checked<Webhook> {
     let url = match Url::parse(&section.url) {
@@ -370,7 +370,7 @@ fn webhook(
         secret_file: section.secret_file,
         secret_id: section.secret_id,
     };
-    let (secret, file) = sources.read(read_file)?;
+    let (secret, file) = sources.read(elsewhere)?;
     files.extend(file);
     let signed_path = match section.signed_path {
         Some(path) if path.starts_with('/') => path,
@@ -404,7 +404,7 @@ pub(super) fn seen_by_plugin(path: &str) -> String {
 pub(super) fn client(
     section: Option<ClientSection>,
     listen: &std::net::SocketAddr,
-    read_file: ReadFile<'_>,
+    elsewhere: Elsewhere<'_>,
 ) -> Checked<Option<Client>> {
     let Some(section) = section else {
         return Ok(None);
@@ -428,7 +428,7 @@ pub(super) fn client(
         secret_file: section.secret_file,
         secret_id: section.secret_id,
     };
-    let (secret, _) = sources.read(read_file)?;
+    let (secret, _) = sources.read(elsewhere)?;
     let url = url.trim_end_matches('/').to_owned();
     Ok(Some(Client {
         url,

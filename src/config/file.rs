@@ -25,6 +25,19 @@ pub(super) struct File {
     pub log: LogSection,
 }
 
+impl File {
+    /// Everything that Secrets Manager has to be asked for before a process can start.
+    pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
+        let keys = self.keys.values().map(|section| &section.secret_id);
+        let others = [
+            self.webhook.as_ref().map(|section| &section.secret_id),
+            self.client.as_ref().map(|section| &section.secret_id),
+        ];
+        keys.chain(others.into_iter().flatten())
+            .filter_map(SecretSource::named)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ServerSection {

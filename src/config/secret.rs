@@ -4,8 +4,25 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use super::{ConfigError, ReadFile};
+use super::ConfigError;
+use super::manager::Kept;
 use crate::signature::Secret;
+
+pub(super) type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<String>;
+
+/// Where secrets come from that are not in the text itself.
+#[derive(Clone, Copy)]
+pub(super) struct Elsewhere<'a> {
+    pub read_file: ReadFile<'a>,
+    pub kept: &'a Kept,
+}
+
+impl<'a> Elsewhere<'a> {
+    pub fn with(kept: &'a Kept) -> Self {
+        let read_file: ReadFile<'_> = &|file| std::fs::read_to_string(file);
+        Self { read_file, kept }
+    }
+}
 
 /// A value that must not show in a `Debug` or an error.
 #[derive(Clone)]
@@ -20,6 +37,12 @@ impl<T> Default for SecretSource<T> {
 impl<T> std::fmt::Debug for SecretSource<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.is_some() { "…" } else { "none" })
+    }
+}
+
+impl SecretSource<String> {
+    pub fn named(&self) -> Option<&str> {
+        self.0.as_deref()
     }
 }
 
@@ -42,18 +65,19 @@ pub(super) struct Sources<'a> {
 
 impl Sources<'_> {
     /// The secret, and the file that it came from.
-    pub fn read(self, read_file: ReadFile<'_>) -> Result<(Secret, Option<PathBuf>), ConfigError> {
+    pub fn read(self, elsewhere: Elsewhere<'_>) -> Result<(Secret, Option<PathBuf>), ConfigError> {
         let section = self.section;
         let key = |name: &str| format!("{section}.{name}");
         let (secret, file) = match (self.secret.0, self.secret_file.0, self.secret_id.0) {
             (Some(secret), None, None) => (secret, None),
             (None, Some(file), None) => {
-                let text = read_secret(&key("secret_file"), &file, read_file)?;
+                let text = read_secret(&key("secret_file"), &file, elsewhere.read_file)?;
                 (text, Some(file))
             }
-            (None, None, Some(_)) => {
-                let why = "Secrets Manager is not read by this version; use secret or secret_file";
-                return Err(ConfigError::new(key("secret_id"), why));
+            (None, None, Some(id)) => {
+                let kept = elsewhere.kept.of(&id);
+                let text = kept.map_err(|why| ConfigError::new(key("secret_id"), why))?;
+                (text.to_owned(), None)
             }
             (None, None, None) => {
                 let why = "has no secret: set secret, secret_file or secret_id; \

@@ -1,7 +1,10 @@
 use std::io;
 use std::path::Path;
 
-use super::{Config, ConfigError, IdentityCenter, Scope, StoreKind, Variables, load};
+use super::{
+    Config, ConfigError, Elsewhere, IdentityCenter, Kept, Scope, StoreKind, Variables, check,
+    environment,
+};
 use crate::domain::Millis;
 use crate::store::dynamodb::Table;
 
@@ -12,10 +15,15 @@ fn from(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         .iter()
         .map(|(name, value)| ((*name).into(), (*value).into()))
         .collect();
-    load(text, &variables, &|path: &Path| match path.to_str() {
+    let read_file = |path: &Path| match path.to_str() {
         Some("plugin.secret") => Ok("from a file, 32 bytes and a line\n".into()),
         _ => Err(io::ErrorKind::NotFound.into()),
-    })
+    };
+    let elsewhere = Elsewhere {
+        read_file: &read_file,
+        kept: &Kept::default(),
+    };
+    check::checked(environment::overlay(text, &variables)?, elsewhere)
 }
 
 fn refused(text: &str, variables: &[(&str, &str)]) -> String {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::App;
 use super::reply::{Problem, json};
 use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke, Untaken};
+use super::{AnswerBy, App};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::domain::{
@@ -207,6 +208,7 @@ async fn asked<N, B: DeserializeOwned>(
 /// 200 means gone. Until AWS shows that, the answer waits, and then says that it goes on.
 pub(super) async fn revoke(
     State(app): State<Arc<App>>,
+    hurry: Option<Extension<AnswerBy>>,
     call: Untaken<ToRevoke>,
 ) -> Result<Response, Problem> {
     call.once(&app, async |call, ticket| {
@@ -215,7 +217,8 @@ pub(super) async fn revoke(
         let by = body.by();
         let reason = body.reason;
         let ask = Ask::Revoke { reason };
-        let deadline = app.service.clock().now() + REVOKE_PATIENCE;
+        let patience = app.service.clock().now() + REVOKE_PATIENCE;
+        let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
         let begun = app.handle(id, Command::Asked { by, ask }, ticket).await?;
         let followed = tokio::select! {
             followed = app.service.follow(id, deadline) => followed?,

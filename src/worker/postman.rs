@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Shift;
 use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
@@ -50,31 +51,40 @@ impl Postman {
 
     /// Delivers until `stop`; what is on its way then is let go, to be taken again.
     pub async fn run(&self, stop: CancellationToken) {
+        self.stay(Shift::Standing, &stop, &stop).await;
+    }
+
+    /// Delivers for a shift, and what is written here until `stop`; what is still to be
+    /// carried then is carried, unless told to give it up.
+    pub async fn stay(&self, shift: Shift, stop: &CancellationToken, give_up: &CancellationToken) {
         let (tasks, clock) = (TaskTracker::new(), self.service.clock());
+        tasks.close();
         self.stand_by_the_tray();
-        let mut look_at = clock.now();
-        while !stop.is_cancelled() {
+        let (mut next, mut look_at) = (None, clock.now());
+        loop {
             let rung = self.service.tray.bell.notified();
-            self.clear_the_tray(&tasks, &stop);
+            self.clear_the_tray(&tasks, give_up);
             if let Some(at) = self.service.tray.take_again_at() {
+                next = next.into_iter().chain([at]).min();
                 look_at = look_at.min(at);
             }
-            if clock.now() >= look_at {
-                look_at = match self.send_due(&tasks, &stop).await {
-                    Ok(next) => next,
-                    Err(error) => {
-                        tracing::error!(%error, "cannot see what is to be delivered");
-                        clock.now() + AFTER_A_FAULT
-                    }
-                };
+            if shift.looks() && clock.now() >= look_at {
+                next = self.send_due(&tasks, give_up).await;
+                let again = clock.now() + WORKERS_LOOK_EVERY;
+                look_at = next.map_or(again, |next| next.min(again));
+            }
+            let is_over = shift.is_over(next) || !matches!(shift, Shift::Until(_));
+            if give_up.is_cancelled() || stop.is_cancelled() && is_over && tasks.is_empty() {
+                break;
             }
             tokio::select! {
                 () = rung => {}
-                () = clock.wait_until(look_at) => {}
-                () = stop.cancelled() => {}
+                () = clock.wait_until(look_at), if shift.looks() => {}
+                () = tasks.wait(), if !tasks.is_empty() => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+                () = give_up.cancelled() => {}
             }
         }
-        tasks.close();
         tasks.wait().await;
     }
 
@@ -104,19 +114,20 @@ impl Postman {
         }
     }
 
-    /// What was found by looking; returns when to look again.
-    async fn send_due(
-        &self,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<Timestamp, ServiceError> {
+    /// What was found by looking; returns when something will be due that was not.
+    async fn send_due(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Option<Timestamp> {
         let now = self.service.clock().now();
-        let again = now + WORKERS_LOOK_EVERY;
         let free = AT_ONCE.saturating_sub(tasks.len());
         if free == 0 {
-            return Ok(now + AFTER_A_FAULT);
+            return Some(now + AFTER_A_FAULT);
         }
-        let (lease, claimed) = self.claim(free).await?;
+        let (lease, claimed) = match self.claim(free).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(%error, "cannot see what is to be delivered");
+                return Some(now + AFTER_A_FAULT);
+            }
+        };
         for one in claimed.ready {
             let (postman, stop) = (self.clone(), stop.clone());
             let id = one.notice.request_id;
@@ -127,11 +138,13 @@ impl Postman {
                 }
             });
         }
-        let next = claimed.next.filter(|next| *next > now);
-        Ok(match (claimed.next, next) {
-            // More is due than there were hands for.
-            (Some(_), None) => now + AFTER_A_FAULT,
-            (_, next) => next.map_or(again, |next| next.min(again)),
+        // More may be due than there were hands for.
+        claimed.next.map(|next| {
+            if next > now {
+                next
+            } else {
+                now + AFTER_A_FAULT
+            }
         })
     }
 

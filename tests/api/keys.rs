@@ -115,7 +115,7 @@ async fn keys_are_rotated_without_a_restart() {
         ..Setup::default()
     };
     both.write(jit.folder.path());
-    hang_up(&jit);
+    jit.hang_up();
     until(&jit, "new", 200).await;
     caller(&jit, "old").get(path).await.is(200);
 
@@ -130,21 +130,13 @@ async fn keys_are_rotated_without_a_restart() {
 
     // What cannot be read changes nothing.
     std::fs::write(jit.folder.path().join("jit.toml"), "[keys.new]\nsecret = 5").unwrap();
-    hang_up(&jit);
+    jit.hang_up();
     jit.logs("keys.new.secret");
     caller(&jit, "new").get(path).await.is(200);
     assert!(
         !jit.log().contains(&secret("new")),
         "a secret is in the log"
     );
-}
-
-fn hang_up(jit: &Jit) {
-    let sent = std::process::Command::new("kill")
-        .args(["-HUP", &jit.pid().to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success());
 }
 
 async fn until(jit: &Jit, id: &str, status: u16) {

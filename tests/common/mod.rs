@@ -4,7 +4,9 @@
 pub mod aws;
 pub mod cast;
 pub mod dynamo;
+pub mod lambda;
 pub mod moto;
+pub mod shell;
 pub mod wire;
 
 use std::io::{BufRead, BufReader};
@@ -249,6 +251,13 @@ impl Jit {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// SIGHUP: read the keys again.
+    pub fn hang_up(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// kill -9, and a new one on the same store.

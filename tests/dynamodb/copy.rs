@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::common::aws::Aws;
 use crate::common::dynamo::Tables;
 use crate::common::dynamo::proxy::{Mood, Proxy};
+use crate::common::shell::{Said, Shell};
 use crate::common::{Answer, Channel, Jit, Setup};
-use crate::shell::{Said, Shell};
 
 fn json(said: &Said) -> Value {
     assert_eq!(said.code, 0, "{}", said.err);

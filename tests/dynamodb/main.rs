@@ -10,5 +10,4 @@ mod life;
 mod outage;
 mod replicas;
 mod runbook;
-mod shell;
 mod tables;

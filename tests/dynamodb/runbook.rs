@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::common::aws::Aws;
 use crate::common::dynamo::Tables;
+use crate::common::shell::{Said, Shell};
 use crate::common::{Caller, Channel, Jit, Setup};
-use crate::shell::{Said, Shell};
 
 /// As CONTRACT has them, but for the id and the time.
 const UPDATE: &str = r##"aws dynamodb update-item --table-name jit_requests --key '{"request_id":{"S":"ID"}}' --update-expression 'SET #s = :s, revoked_at = :t'

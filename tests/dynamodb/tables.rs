@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::common::dynamo::Tables;
 use crate::common::moto::Moto;
+use crate::common::shell::Shell;
 use crate::common::{Setup, binary};
-use crate::shell::Shell;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_made_once_and_found_good() {

@@ -523,6 +523,12 @@ impl Store for MemoryStore {
         let on_their_way = || tables.notices.values().filter(|letter| !letter.parked);
         Ok(Gauges {
             backlog: count(&|request| request.claimable_at().is_some_and(|at| at <= now)),
+            oldest_due: tables
+                .requests
+                .values()
+                .filter_map(Request::claimable_at)
+                .filter(|at| *at <= now)
+                .min(),
             live_grants: count(&|request| request.status() == Status::Granted),
             overdue_grants: count(&|request| overdue(request, now)),
             failing_removals: count(&Request::is_failing_removal),

@@ -179,12 +179,13 @@ impl DynamoStore {
             number_if_any(item, name).is_some_and(|at| at <= now.millis())
         };
         let many = |count: usize| count as u64;
+        let claimable = due
+            .iter()
+            .filter_map(|item| number_if_any(item, "claimable_at"));
+        let waiting: Vec<i64> = claimable.filter(|at| *at <= now.millis()).collect();
         Ok(Gauges {
-            backlog: many(
-                due.iter()
-                    .filter(|item| is_over(item, "claimable_at"))
-                    .count(),
-            ) + many(words.len()),
+            backlog: many(waiting.len() + words.len()),
+            oldest_due: waiting.into_iter().min().map(Timestamp::from_millis),
             live_grants: many(granted.len()),
             overdue_grants: many(due.iter().filter(|item| is_over(item, "end_at")).count()),
             failing_removals: many(

@@ -114,6 +114,9 @@ pub(super) fn request(request: &Request) -> Result<Item, StoreError> {
             item.insert("failing".into(), n(1));
         }
     }
+    if is_at_hand(request) {
+        item.insert("at_hand".into(), s("yes"));
+    }
     if is_watched(status) {
         item.insert("watch_shard".into(), n(shard));
     }
@@ -132,6 +135,13 @@ pub(super) fn read_request(item: &Item) -> Result<Request, StoreError> {
         request.revision += 1;
     }
     Ok(request)
+}
+
+/// Whether whoever hears of this write, by the table's stream, has something to do. A
+/// decision or an end that is waited for comes in its time.
+fn is_at_hand(request: &Request) -> bool {
+    let waits = matches!(request.state, State::Pending | State::Granted);
+    request.due_at.is_some() && request.lease.is_none() && !waits
 }
 
 /// Those that a person can still change to another word than jit's.

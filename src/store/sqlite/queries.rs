@@ -345,7 +345,8 @@ pub(super) fn heads(
     Ok(heads)
 }
 
-pub(super) const BACKLOG: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_due
+pub(super) const BACKLOG: &str = "SELECT count(*), min(claimable_at)
+     FROM jit_requests INDEXED BY jit_requests_due
      WHERE lane IN (0, 1, 2) AND claimable_at <= ?1";
 pub(super) const LIVE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_by_status
      WHERE told_status = 'GRANTED'";
@@ -366,8 +367,12 @@ pub(super) fn gauges(db: &Connection, now: Timestamp) -> Result<Gauges, StoreErr
     let (pending, oldest): (i64, Option<i64>) = db
         .prepare_cached(NOTICES)?
         .query_row(["pending"], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (due, oldest_due): (i64, Option<i64>) = db
+        .prepare_cached(BACKLOG)?
+        .query_row([now], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(Gauges {
-        backlog: counted(BACKLOG, &[&now])?,
+        backlog: count(due),
+        oldest_due: oldest_due.map(Timestamp::from_millis),
         live_grants: counted(LIVE, &[])?,
         overdue_grants: counted(OVERDUE, &[&now])?,
         failing_removals: counted(FAILING, &[])?,

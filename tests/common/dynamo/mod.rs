@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jit::clock::{Clock, SystemClock};
+use jit::domain::Timestamp;
 use jit::store::dynamodb::{DynamoStore, Table, TableNames};
 use serde_json::Value;
 
@@ -136,18 +137,25 @@ impl Tables {
         DynamoStore::new(config(&self.url), names, Arc::new(SystemClock))
     }
 
-    /// As if its hour had passed: its duty and its end lie in the past.
+    /// As if its hour had passed.
     pub async fn let_it_end(&self, id: &str) {
+        self.let_it_end_at(id, SystemClock.now()).await;
+    }
+
+    pub async fn let_it_end_at(&self, id: &str, at: Timestamp) {
         let (client, table) = (self.client(), self.name(Table::Requests));
         let key = AttributeValue::S(id.to_owned());
         let found = client.get_item().table_name(table).key("request_id", key);
         let mut item = found.send().await.unwrap().item.unwrap();
         let mut record: Value = serde_json::from_str(item["doc"].as_s().unwrap()).unwrap();
-        record["granted"]["until"] = record["granted"]["from"].clone();
-        record["due_at"] = record["granted"]["from"].clone();
+        let until = serde_json::to_value(at).unwrap();
+        record["granted"]["until"] = until.clone();
+        record["due_at"] = until;
         item.insert("doc".into(), AttributeValue::S(record.to_string()));
-        item.insert("claimable_at".into(), AttributeValue::N("1".into()));
-        item.insert("end_at".into(), AttributeValue::N("1".into()));
+        let millis = at.millis().to_string();
+        for name in ["claimable_at", "end_at"] {
+            item.insert(name.into(), AttributeValue::N(millis.clone()));
+        }
         let put = client.put_item().table_name(table).set_item(Some(item));
         put.send().await.unwrap();
     }

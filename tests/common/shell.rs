@@ -1,9 +1,10 @@
 //! Commands, as an operator types them.
+#![allow(dead_code)] // each target uses its part
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::common::{Setup, binary};
+use super::{Setup, binary};
 
 /// One command, and what it said.
 pub struct Said {
@@ -39,7 +40,7 @@ impl Shell {
         let line = line.replacen("aws ", &format!("{bin}/aws --output json "), 1);
         // The one region that only Amazon's command line reads.
         let mut shell = Command::new("sh");
-        shell.env("AWS_DEFAULT_REGION", crate::common::dynamo::REGION);
+        shell.env("AWS_DEFAULT_REGION", super::dynamo::REGION);
         self.say(shell.args(["-c", &line]))
     }
 

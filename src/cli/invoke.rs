@@ -1,0 +1,121 @@
+//! Signed calls straight to a function of AWS Lambda, for when no gateway answers, or none
+//! is there: the smallest event that jit understands, by the operator's own credentials.
+
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_lambda::Client;
+use aws_sdk_lambda::error::DisplayErrorContext;
+use aws_sdk_lambda::operation::invoke::InvokeError;
+use aws_sdk_lambda::primitives::Blob;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Failure;
+use super::client::Call;
+
+/// Longer than a function of jit's takes, its start included.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) struct Function {
+    name: String,
+    client: Client,
+}
+
+/// What a function answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    status_code: u16,
+    #[serde(default)]
+    body: String,
+}
+
+impl Function {
+    pub async fn named(name: &str) -> Self {
+        // A call that is sent twice is refused the second time: its nonce is spent.
+        let once = RetryConfig::disabled();
+        let patience = TimeoutConfig::builder()
+            .operation_timeout(PATIENCE)
+            .read_timeout(PATIENCE)
+            .build();
+        let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .retry_config(once)
+            .timeout_config(patience)
+            .load()
+            .await;
+        Self {
+            name: name.to_owned(),
+            client: Client::new(&environment),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub async fn invoke(&self, call: &Call<'_>) -> Result<(u16, Vec<u8>), Failure> {
+        let event = Blob::new(event(call).to_string());
+        let asked = self
+            .client
+            .invoke()
+            .function_name(&self.name)
+            .payload(event);
+        let answer = asked.send().await.map_err(|error| {
+            let next = match error.as_service_error() {
+                Some(InvokeError::ResourceNotFoundException(_)) => {
+                    "there is no such function: check its name, AWS_REGION and AWS_PROFILE"
+                }
+                Some(InvokeError::TooManyRequestsException(_)) => {
+                    "nothing was done: try again in a moment"
+                }
+                _ => "check AWS_REGION, AWS_PROFILE, and that you may lambda:InvokeFunction",
+            };
+            let why = DisplayErrorContext(&error);
+            Failure::Failed(format!("{} cannot be invoked: {why}; {next}", self.name))
+        })?;
+        let payload = answer.payload.map(Blob::into_inner).unwrap_or_default();
+        if answer.function_error.is_some() {
+            let told: Value = serde_json::from_slice(&payload).unwrap_or_default();
+            let why = told["errorMessage"]
+                .as_str()
+                .unwrap_or("it does not say why");
+            let next = "look into its log, and with `jit status` at what was done";
+            return Err(Failure::Failed(format!(
+                "{} failed: {why}; {next}",
+                self.name
+            )));
+        }
+        let told: Told = serde_json::from_slice(&payload).map_err(|_| {
+            Failure::Failed(format!(
+                "{} answered, and not as jit does; is it jit's?",
+                self.name
+            ))
+        })?;
+        Ok((told.status_code, told.body.into_bytes()))
+    }
+}
+
+fn event(call: &Call<'_>) -> Value {
+    let (path, query) = call
+        .path_and_query
+        .split_once('?')
+        .unwrap_or((call.path_and_query, ""));
+    let headers = call.headers.iter();
+    let headers: Map<String, Value> = headers
+        .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
+        .collect();
+    let mut event = json!({
+        "requestContext": {"http": {"method": call.method.as_str(), "path": path}},
+        "headers": headers,
+    });
+    if !query.is_empty() {
+        event["rawQueryString"] = query.into();
+    }
+    if !call.body.is_empty() {
+        event["body"] = call.body.as_str().into();
+    }
+    event
+}

@@ -1,0 +1,43 @@
+//! `jit lambda`: as AWS Lambda starts it, which calls it `bootstrap`.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::serve::{failed, reload, stop_asked};
+use super::{Context, Failure};
+use crate::config::LogFormat;
+use crate::lambda::{self, Place};
+use crate::telemetry;
+
+pub(super) async fn lambda(context: &Context) -> Result<(), Failure> {
+    let Ok(runtime_api) = std::env::var("AWS_LAMBDA_RUNTIME_API") else {
+        let why = "AWS_LAMBDA_RUNTIME_API is not set: this is what AWS Lambda starts. On a machine \
+                   of your own, use jit serve";
+        return Err(Failure::Usage(why.into()));
+    };
+    let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "jit".into());
+    let stop = CancellationToken::new();
+    let asked = stop_asked()?;
+    let reload = reload(context);
+    let config = reload().await;
+    match &config {
+        Ok(config) => telemetry::log(config.log.format, config.log.level),
+        Err(_) => telemetry::log(LogFormat::Text, tracing::Level::INFO),
+    }
+    let metrics = telemetry::install().map_err(failed)?;
+    let place = Place {
+        runtime_api,
+        function,
+    };
+    let ran = lambda::run(place, config, Arc::clone(&reload), metrics, stop.clone());
+    tokio::pin!(ran);
+    tokio::select! {
+        ran = &mut ran => ran.map_err(failed),
+        () = asked => {
+            tracing::info!("asked to stop");
+            stop.cancel();
+            ran.await.map_err(failed)
+        }
+    }
+}

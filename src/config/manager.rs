@@ -1,0 +1,63 @@
+//! Secrets that are kept in AWS Secrets Manager: fetched together, before anything else is
+//! checked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::DisplayErrorContext;
+use futures_util::future::join_all;
+
+/// For one secret, its repeats included. Whoever waits for a start has not much longer.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What each of them is, or why it cannot be told.
+#[derive(Default)]
+pub(super) struct Kept(BTreeMap<String, Result<String, String>>);
+
+impl Kept {
+    pub async fn fetch(ids: impl IntoIterator<Item = &str>) -> Self {
+        let ids: BTreeSet<&str> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return Self::default();
+        }
+        let patience = TimeoutConfig::builder().operation_timeout(PATIENCE);
+        let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .timeout_config(patience.build())
+            .load()
+            .await;
+        let client = Client::new(&environment);
+        let asked = ids.into_iter().map(async |id| {
+            let secret = one(&client, id).await;
+            (id.to_owned(), secret)
+        });
+        Self(join_all(asked).await.into_iter().collect())
+    }
+
+    pub fn of(&self, id: &str) -> Result<&str, &str> {
+        match self.0.get(id) {
+            Some(Ok(secret)) => Ok(secret),
+            Some(Err(why)) => Err(why),
+            None => Err("was not asked for"),
+        }
+    }
+}
+
+async fn one(client: &Client, id: &str) -> Result<String, String> {
+    let asked = client.get_secret_value().secret_id(id).send().await;
+    let found = asked.map_err(|why| {
+        let why = DisplayErrorContext(why);
+        format!("{id} cannot be read from Secrets Manager: {why}")
+    })?;
+    let text = found
+        .secret_string
+        .ok_or_else(|| format!("{id} is binary: keep the secret as a text"))?;
+    // Whole, it would be a secret that nobody else has.
+    if text.trim_start().starts_with('{') {
+        let next = "keep the secret itself as the text, without a name and braces";
+        return Err(format!("{id} holds JSON: {next}"));
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}

@@ -1,0 +1,373 @@
+//! What Lambda hands over: a caller's bytes, or a reason to look for work.
+//!
+//! Who comes from outside always comes with a `requestContext`, which no caller can leave
+//! out: with one, it is a call, whatever else it says it is.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde_json::{Map, Value, json};
+
+use crate::signature::percent_encoded;
+
+/// More than any answer of jit's has.
+const MOST_ANSWERED: usize = 6 * 1024 * 1024;
+
+#[derive(Debug)]
+pub enum Event {
+    Call(Box<Request<Body>>),
+    Work(Occasion),
+}
+
+/// Why somebody should look for work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Another minute has begun: what falls due in it is to be done when it does.
+    Minute,
+    /// Something was written that is due at once.
+    Now,
+}
+
+type Understood<T> = Result<T, String>;
+
+pub fn understand(bytes: &[u8]) -> Understood<Event> {
+    let event: Value =
+        serde_json::from_slice(bytes).map_err(|why| format!("the event is no JSON: {why}"))?;
+    let Value::Object(event) = event else {
+        return Err("the event is no JSON object".into());
+    };
+    match event.get("requestContext") {
+        Some(context) => call(&event, context).map(Box::new).map(Event::Call),
+        None => work(&event).map(Event::Work),
+    }
+}
+
+fn work(event: &Map<String, Value>) -> Understood<Occasion> {
+    let says = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
+    let is_change = |record: &Value| record["eventSource"] == "aws:dynamodb";
+    match event.get("Records") {
+        Some(Value::Array(records)) if !records.is_empty() && records.iter().all(is_change) => {
+            return Ok(Occasion::Now);
+        }
+        _ => {}
+    }
+    let by_schedule = matches!(says("source"), "aws.events" | "aws.scheduler");
+    if by_schedule && says("detail-type") == "Scheduled Event" {
+        return Ok(Occasion::Minute);
+    }
+    if says("jit") == "work" {
+        return Ok(Occasion::Now);
+    }
+    let kinds = "a call has requestContext.http with method and path; work is a Scheduled Event, \
+                 the records of a DynamoDB stream, or {\"jit\": \"work\"}";
+    Err(format!("nothing that jit knows: {kinds}"))
+}
+
+fn call(event: &Map<String, Value>, context: &Value) -> Understood<Request<Body>> {
+    let method = text(&context["http"]["method"], "requestContext.http.method")?;
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| format!("requestContext.http.method: {method:?} is no method"))?;
+    let raw = event.get("rawPath").and_then(Value::as_str);
+    let path = match raw.filter(|path| !path.is_empty()) {
+        Some(path) => path,
+        None => text(&context["http"]["path"], "requestContext.http.path")?,
+    };
+    let (path, asked) = path.split_once('?').unwrap_or((path, ""));
+    let path = without_stage(path, context["stage"].as_str().unwrap_or_default());
+    let query = match event.get("rawQueryString") {
+        Some(Value::String(query)) => query.clone(),
+        _ => match event.get("queryStringParameters") {
+            Some(Value::Object(pairs)) => joined(pairs)?,
+            _ => asked.to_owned(),
+        },
+    };
+    let mut request = Request::new(Body::from(body(event)?));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri(path, &query)?;
+    *request.headers_mut() = headers(event.get("headers"))?;
+    Ok(request)
+}
+
+fn text<'v>(value: &'v Value, name: &str) -> Understood<&'v str> {
+    let missing = || format!("{name}: expected a text");
+    value.as_str().ok_or_else(missing)
+}
+
+/// The caller signed what comes after it.
+fn without_stage<'p>(path: &'p str, stage: &str) -> &'p str {
+    let inside = path
+        .strip_prefix('/')
+        .and_then(|path| path.strip_prefix(stage));
+    match inside {
+        Some("") if !stage.is_empty() => "/",
+        Some(inside) if !stage.is_empty() && inside.starts_with('/') => inside,
+        _ => path,
+    }
+}
+
+fn joined(pairs: &Map<String, Value>) -> Understood<String> {
+    let pair = |(name, value): (&String, &Value)| {
+        let value =
+            plain(value).ok_or_else(|| format!("queryStringParameters.{name}: expected a text"))?;
+        Ok(format!(
+            "{}={}",
+            percent_encoded(name),
+            percent_encoded(&value)
+        ))
+    };
+    let pairs: Understood<Vec<String>> = pairs.iter().map(pair).collect();
+    Ok(pairs?.join("&"))
+}
+
+/// Some gateways decode a path on its way: what cannot stand in one is encoded again.
+fn uri(path: &str, query: &str) -> Understood<Uri> {
+    let encoded = |text: &str, more: &[u8]| {
+        let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/".contains(&b);
+        let byte = |b: u8| match keep(b) || more.contains(&b) {
+            true => char::from(b).to_string(),
+            false => format!("%{b:02X}"),
+        };
+        text.bytes().map(byte).collect::<String>()
+    };
+    if !path.starts_with('/') {
+        return Err(format!(
+            "requestContext.http.path: {path:?} does not begin with a slash"
+        ));
+    }
+    let mut text = encoded(path, b"");
+    if !query.is_empty() {
+        text.push('?');
+        text.push_str(&encoded(query, b"?"));
+    }
+    let why = |why| format!("requestContext.http.path: {why}");
+    text.parse().map_err(why)
+}
+
+fn headers(given: Option<&Value>) -> Understood<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let given = match given {
+        None | Some(Value::Null) => return Ok(headers),
+        Some(Value::Object(given)) => given,
+        Some(_) => return Err("headers: expected an object of texts".into()),
+    };
+    for (name, value) in given {
+        let wrong = || format!("headers.{name}: expected a text that can stand in a header");
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        let value = plain(value).ok_or_else(wrong)?;
+        let value = HeaderValue::from_str(&value).map_err(|_| wrong())?;
+        headers.append(key, value);
+    }
+    Ok(headers)
+}
+
+/// Whoever writes an event by hand may leave out the quotes around a number.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+fn body(event: &Map<String, Value>) -> Understood<Vec<u8>> {
+    let body = match event.get("body") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::String(body)) => body,
+        Some(_) => return Err("body: expected a text, with JSON in it".into()),
+    };
+    match event.get("isBase64Encoded") {
+        None | Some(Value::Null | Value::Bool(false)) => Ok(body.clone().into_bytes()),
+        Some(Value::Bool(true)) => STANDARD
+            .decode(body)
+            .or_else(|_| STANDARD_NO_PAD.decode(body))
+            .map_err(|_| "body: is not the base64 that isBase64Encoded says it is".into()),
+        Some(_) => Err("isBase64Encoded: expected true or false".into()),
+    }
+}
+
+/// The answer as gateways take it.
+pub async fn told(response: Response) -> Value {
+    let (parts, body) = response.into_parts();
+    let mut headers = Map::new();
+    for (name, value) in &parts.headers {
+        if let Ok(value) = value.to_str() {
+            headers.insert(name.as_str().to_owned(), value.into());
+        }
+    }
+    let (status, body) = match axum::body::to_bytes(body, MOST_ANSWERED).await {
+        Ok(body) => (parts.status.as_u16(), body),
+        Err(error) => {
+            tracing::error!(%error, "an answer was lost on its way");
+            (500, axum::body::Bytes::new())
+        }
+    };
+    let (body, is_base64) = match String::from_utf8(body.into()) {
+        Ok(text) => (text, false),
+        Err(bytes) => (STANDARD.encode(bytes.as_bytes()), true),
+    };
+    json!({
+        "statusCode": status,
+        "headers": headers,
+        "body": body,
+        "isBase64Encoded": is_base64,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn called(event: &Value) -> Request<Body> {
+        match understand(event.to_string().as_bytes()) {
+            Ok(Event::Call(request)) => *request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn at(path: &str) -> Value {
+        json!({"requestContext": {"http": {"method": "GET", "path": path}}})
+    }
+
+    #[test]
+    fn that_little_is_enough() {
+        let request = called(&at("/requests/1/revoke"));
+        assert_eq!(
+            (request.method().as_str(), request.uri().path()),
+            ("GET", "/requests/1/revoke")
+        );
+    }
+
+    /// Signed is what comes after the stage, as it stands on the request line.
+    #[test]
+    fn a_stage_is_no_part_of_the_path() {
+        for (stage, path, signed) in [
+            ("prod", "/prod/requests", "/requests"),
+            ("prod", "/prod", "/"),
+            ("prod", "/production/requests", "/production/requests"),
+            ("prod", "/requests", "/requests"),
+            ("$default", "/requests", "/requests"),
+            ("", "/requests", "/requests"),
+            (
+                "prod",
+                "/requests/config#ops/audit",
+                "/requests/config%23ops/audit",
+            ),
+            (
+                "prod",
+                "/requests/config%23ops/audit",
+                "/requests/config%23ops/audit",
+            ),
+        ] {
+            let mut event = at("/other");
+            event["requestContext"]["stage"] = stage.into();
+            event["rawPath"] = path.into();
+            assert_eq!(called(&event).uri().path(), signed, "{stage} {path}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_found_wherever_it_is() {
+        let mut event = at("/requests?limit=1");
+        assert_eq!(called(&event).uri().query(), Some("limit=1"));
+        event["queryStringParameters"] = json!({"status": "A B", "limit": 2});
+        assert_eq!(called(&event).uri().query(), Some("limit=2&status=A%20B"));
+        event["rawQueryString"] = "limit=3".into();
+        assert_eq!(called(&event).uri().query(), Some("limit=3"));
+    }
+
+    /// Whatever else it says: with a requestContext it came from outside.
+    #[test]
+    fn a_call_is_never_work() {
+        let stream = json!([{"eventSource": "aws:dynamodb"}]);
+        let mut event = at("/requests");
+        event["Records"] = stream.clone();
+        event["source"] = "aws.events".into();
+        event["detail-type"] = "Scheduled Event".into();
+        event["jit"] = "work".into();
+        called(&event);
+        for context in [
+            json!(null),
+            json!({}),
+            json!("aws.events"),
+            json!({"http": null}),
+        ] {
+            event["requestContext"] = context;
+            assert!(understand(event.to_string().as_bytes()).is_err(), "{event}");
+        }
+    }
+
+    fn anything() -> impl Strategy<Value = Value> {
+        let words = [
+            "requestContext",
+            "http",
+            "method",
+            "path",
+            "stage",
+            "headers",
+            "body",
+            "isBase64Encoded",
+            "rawPath",
+            "rawQueryString",
+            "queryStringParameters",
+            "Records",
+            "source",
+            "detail-type",
+            "jit",
+            "eventSource",
+        ];
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+            "/[a-z/%#?= ]{0,12}".prop_map(Value::from),
+            prop::sample::select(vec![
+                "GET",
+                "POST",
+                "aws.events",
+                "aws:dynamodb",
+                "Scheduled Event",
+                "AA==",
+                "prod",
+                "$default"
+            ])
+            .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 48, 8, move |inner| {
+            let key = prop_oneof![4 => prop::sample::select(words.to_vec()).prop_map(String::from), 1 => ".{0,8}"];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// An odd event is told what is wrong with it. G20: rubbish in base64 is no panic.
+        #[test]
+        fn nothing_is_a_panic(event in anything(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            for bytes in [event.to_string().into_bytes(), bytes] {
+                if let Err(why) = understand(&bytes) {
+                    prop_assert!(!why.is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn nor_is_any_part_of_a_call(path in anything(), headers in anything(), body in anything(), encoded in any::<bool>()) {
+            let mut event = at("/requests");
+            event["requestContext"]["http"]["path"] = path.clone();
+            event["rawPath"] = path;
+            event["headers"] = headers;
+            event["body"] = body;
+            event["isBase64Encoded"] = encoded.into();
+            understand(event.to_string().as_bytes()).ok();
+        }
+    }
+}
