@@ -106,7 +106,6 @@ fn results_are_not_thrown_away() {
 
 /// Faults of parts that jit does not have, or not yet.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("G14", "alarms on CloudWatch's log filters: come with infra"),
     (
         "M1",
         "the plugin's own verifier; what it must verify is in the fixtures",

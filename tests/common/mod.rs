@@ -249,6 +249,16 @@ impl Jit {
         assert!(!waited.timed_out(), "no {word:?} in the log: {log}");
     }
 
+    /// The same for who has something else to do meanwhile.
+    pub async fn comes_to_log(&self, word: &str) {
+        let begun = Instant::now();
+        while !self.log().contains(word) {
+            let waited = begun.elapsed();
+            assert!(waited < PATIENCE, "no {word:?} in the log: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

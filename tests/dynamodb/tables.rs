@@ -1,10 +1,8 @@
 //! `jit tables`: made once, looked over at any time.
 
-use std::collections::BTreeMap;
-
 use aws_sdk_dynamodb::types::{PointInTimeRecoverySpecification, TimeToLiveSpecification};
-use jit::store::dynamodb::{Index, Keeping, Key, Kind, Shows, Table};
-use serde_json::{Value, json};
+use jit::store::dynamodb::Table;
+use serde_json::Value;
 
 use crate::common::dynamo::Tables;
 use crate::common::moto::Moto;
@@ -106,104 +104,6 @@ fn a_file_has_no_tables() {
     assert_eq!(said.status.code(), Some(2));
     let err = String::from_utf8(said.stderr).unwrap();
     assert!(err.contains("store.kind"), "{err}");
-}
-
-/// The template as JSON; YAML is read by the Python that moto lives in.
-fn template() -> Value {
-    let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
-    let said = std::process::Command::new(home.join("target/moto/bin/python"))
-        .args(["-c", read])
-        .arg(home.join("infra/template.yaml"))
-        .output()
-        .expect("moto's Python is not here: make moto");
-    assert!(said.status.success(), "{said:?}");
-    serde_json::from_slice(&said.stdout).unwrap()
-}
-
-fn schema(key: Key) -> Value {
-    let kinds = ["HASH", "RANGE"].into_iter();
-    key.attributes()
-        .zip(kinds)
-        .map(|(attribute, kind)| json!({"AttributeName": attribute.name, "KeyType": kind}))
-        .collect()
-}
-
-/// As CloudFormation has it.
-fn declared(table: Table) -> Value {
-    let definition = table.definition();
-    let keys = definition.indexes.iter().map(|index| index.key);
-    let kinds: BTreeMap<&str, &str> = std::iter::once(definition.key)
-        .chain(keys)
-        .flat_map(Key::attributes)
-        .map(|attribute| match attribute.kind {
-            Kind::Text => (attribute.name, "S"),
-            Kind::Number => (attribute.name, "N"),
-        })
-        .collect();
-    let index = |index: &Index| {
-        let projection = match index.shows {
-            Shows::Keys => json!({"ProjectionType": "KEYS_ONLY"}),
-            Shows::Everything => json!({"ProjectionType": "ALL"}),
-            Shows::Also(names) => json!({"ProjectionType": "INCLUDE", "NonKeyAttributes": names}),
-        };
-        json!({"IndexName": index.name, "KeySchema": schema(index.key), "Projection": projection})
-    };
-    let mut properties = json!({
-        "TableName": {"Fn::Sub": format!("${{TablePrefix}}{}", table.as_str())},
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": kinds
-            .iter()
-            .map(|(name, kind)| json!({"AttributeName": name, "AttributeType": kind}))
-            .collect::<Value>(),
-        "KeySchema": schema(definition.key),
-    });
-    if !definition.indexes.is_empty() {
-        let indexes = definition.indexes.iter().map(index).collect::<Value>();
-        properties["GlobalSecondaryIndexes"] = indexes;
-    }
-    if definition.keeping == Keeping::ForGood {
-        properties["DeletionProtectionEnabled"] = true.into();
-        let kept = json!({"PointInTimeRecoveryEnabled": true});
-        properties["PointInTimeRecoverySpecification"] = kept;
-    }
-    if let Some(attribute) = definition.forgets_by {
-        let forgets = json!({"AttributeName": attribute, "Enabled": true});
-        properties["TimeToLiveSpecification"] = forgets;
-    }
-    properties
-}
-
-#[test]
-fn the_template_declares_the_same_tables() {
-    let template = template();
-    let mut found: BTreeMap<String, Value> = template["Resources"]
-        .as_object()
-        .unwrap()
-        .values()
-        .filter(|resource| resource["Type"] == "AWS::DynamoDB::Table")
-        .map(|resource| {
-            let name = resource["Properties"]["TableName"]["Fn::Sub"].as_str();
-            (name.unwrap().to_owned(), resource.clone())
-        })
-        .collect();
-    for table in Table::ALL {
-        let name = format!("${{TablePrefix}}{}", table.as_str());
-        let mut resource = found.remove(&name).expect(&name);
-        // In any order; what they are is what counts.
-        let attributes = resource["Properties"]["AttributeDefinitions"]
-            .as_array_mut()
-            .unwrap();
-        attributes.sort_by_key(|one| one["AttributeName"].as_str().unwrap().to_owned());
-        assert_eq!(resource["Properties"], declared(table), "{name}");
-        let policy = match table.definition().keeping {
-            Keeping::ForGood => "Retain",
-            Keeping::ForNow => "Delete",
-        };
-        assert_eq!(resource["DeletionPolicy"], policy, "{name}");
-        assert_eq!(resource["UpdateReplacePolicy"], policy, "{name}");
-    }
-    assert!(found.is_empty(), "no table of jit's: {:?}", found.keys());
 }
 
 /// What DynamoDB Local has not: recovery, and an imitation of it that remembers.

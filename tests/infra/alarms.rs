@@ -1,0 +1,96 @@
+//! Alarms that can ring: each asks for a figure that the program really tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::common::lambda::{Function, minute};
+use crate::common::{Caller, SECRET, Setup};
+use crate::template;
+
+/// Every figure that a process has told, with the names it is told under.
+async fn told() -> BTreeSet<String> {
+    let lambda = Function::deploy(&Setup::default()).await;
+    let stranger = Caller::new(&lambda.caller.url, "nobody", SECRET);
+    stranger.get("/requests/1").await.is(401);
+    lambda.cloud.event(&minute()).await.answer();
+    let mut names = BTreeSet::new();
+    for line in lambda.process.figures() {
+        for declared in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+            assert_eq!(declared["Namespace"], "jit");
+            assert_eq!(declared["Dimensions"], json!([["FunctionName"]]));
+            let metrics = declared["Metrics"].as_array().unwrap().iter();
+            names.extend(metrics.map(|one| one["Name"].as_str().unwrap().to_owned()));
+        }
+    }
+    names
+}
+
+// G14: an alarm on what is never told never rings.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_alarm_asks_for_what_is_told() {
+    let told = told().await;
+    let template = template::written();
+    let known = BTreeMap::from([
+        ("AWS/Lambda", vec!["Errors", "Invocations", "Throttles"]),
+        ("AWS/SQS", vec!["ApproximateNumberOfMessagesVisible"]),
+    ]);
+    let mut asked = BTreeSet::new();
+    for (name, alarm) in template::of_type(&template, "AWS::CloudWatch::Alarm") {
+        let alarm = &alarm["Properties"];
+        let metric = alarm["MetricName"].as_str().unwrap();
+        let dimension = &alarm["Dimensions"][0];
+        match alarm["Namespace"].as_str().unwrap() {
+            "jit" => {
+                assert!(
+                    told.contains(metric),
+                    "{name}: {metric} is not told: {told:?}"
+                );
+                assert_eq!(dimension["Name"], "FunctionName", "{name}");
+                asked.insert(metric.to_owned());
+            }
+            aws => assert!(
+                known[aws].contains(&metric),
+                "{name}: {aws} has no {metric}"
+            ),
+        }
+        assert_eq!(
+            alarm["AlarmActions"],
+            json!([{"Ref": "AlarmTopic"}]),
+            "{name}"
+        );
+        let points = alarm["DatapointsToAlarm"].as_u64().unwrap();
+        assert!(
+            points <= alarm["EvaluationPeriods"].as_u64().unwrap(),
+            "{name}"
+        );
+    }
+    // What matters, by the issue of what may go wrong at night.
+    for metric in [
+        "jit_overdue_grants",
+        "jit_failing_removals",
+        "jit_oldest_undelivered_notice_seconds",
+        "jit_signature_refusals_total",
+        "jit_oldest_due_seconds",
+    ] {
+        assert!(asked.contains(metric), "nobody is told of {metric}");
+    }
+}
+
+/// Gauges are told by the worker, and refusals where the calls are.
+#[test]
+fn each_alarm_looks_at_the_function_that_tells() {
+    let template = template::written();
+    for (name, alarm) in template::of_type(&template, "AWS::CloudWatch::Alarm") {
+        let alarm = &alarm["Properties"];
+        if alarm["Namespace"] != "jit" {
+            continue;
+        }
+        let function = match alarm["MetricName"].as_str().unwrap() {
+            "jit_signature_refusals_total" => "ApiFunction",
+            _ => "WorkerFunction",
+        };
+        let wanted: Value = json!([{"Name": "FunctionName", "Value": {"Ref": function}}]);
+        assert_eq!(alarm["Dimensions"], wanted, "{name}");
+    }
+}

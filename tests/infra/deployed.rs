@@ -1,0 +1,185 @@
+//! Deployed at moto, as far as it goes: what the functions are given fits the program,
+//! and what the program looks for is there.
+
+use serde_json::{Value, json};
+
+use crate::common::dynamo::Tables;
+use crate::common::moto::Moto;
+use crate::common::shell::Shell;
+use crate::common::{Setup, binary};
+use crate::template::{self, tool};
+
+const PARAMETERS: [(&str, &str); 4] = [
+    (
+        "InstanceArn",
+        "arn:aws:sso:::instance/ssoins-1111111111111111",
+    ),
+    ("IdentityStoreId", "d-1111111111"),
+    (
+        "PermissionSetArns",
+        "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111",
+    ),
+    (
+        "WebhookUrl",
+        "https://mattermost.example.com/plugins/com.example.jit/webhook",
+    ),
+];
+
+struct Account {
+    moto: Moto,
+}
+
+impl Account {
+    fn aws(&self, words: &[&str]) -> Value {
+        let said = tool("aws")
+            .args(words)
+            .args(["--output", "json"])
+            .env("AWS_ENDPOINT_URL", &self.moto.url)
+            .env("AWS_ACCESS_KEY_ID", "jittests")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{words:?}: {said:?}");
+        serde_json::from_slice(&said.stdout).unwrap_or_default()
+    }
+}
+
+/// What moto does not know it makes nothing of, and cannot be asked about afterwards.
+fn without_outputs_of_others(mut template: Value) -> Value {
+    let outputs = template["Outputs"].as_object_mut().unwrap();
+    outputs.retain(|_, output| !output.to_string().contains("Fn::GetAtt"));
+    template
+}
+
+fn deploy() -> Account {
+    let account = Account {
+        moto: Moto::start(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("jit.zip");
+    std::fs::write(&package, b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    account.aws(&[
+        "s3api",
+        "create-bucket",
+        "--bucket",
+        "packages",
+        "--create-bucket-configuration",
+        "LocationConstraint=eu-central-1",
+    ]);
+    account.aws(&[
+        "s3api",
+        "put-object",
+        "--bucket",
+        "packages",
+        "--key",
+        "jit.zip",
+        "--body",
+        package.to_str().unwrap(),
+    ]);
+    let body = without_outputs_of_others(template::translated(&template::file()));
+    let file = folder.path().join("template.json");
+    std::fs::write(&file, body.to_string()).unwrap();
+    let given: Vec<Value> = PARAMETERS
+        .iter()
+        .map(|(name, value)| json!({"ParameterKey": name, "ParameterValue": value}))
+        .collect();
+    let (body, given) = (
+        format!("file://{}", file.display()),
+        json!(given).to_string(),
+    );
+    account.aws(&[
+        "cloudformation",
+        "create-stack",
+        "--stack-name",
+        "jit",
+        "--template-body",
+        &body,
+        "--capabilities",
+        "CAPABILITY_IAM",
+        "--parameters",
+        &given,
+    ]);
+    account
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deployed_is_what_jit_needs() {
+    let account = deploy();
+    let stacks = account.aws(&["cloudformation", "describe-stacks", "--stack-name", "jit"]);
+    assert_eq!(stacks["Stacks"][0]["StackStatus"], "CREATE_COMPLETE");
+    let outputs = stacks["Stacks"][0]["Outputs"].to_string();
+    assert!(outputs.contains("lambda:jit-api"), "{outputs}");
+
+    // The tables, as jit itself looks them over.
+    let tables = Tables::usually_named().through(&account.moto.url);
+    let shell = Shell::with(Setup::in_dynamo(&tables));
+    let checked = shell.run(&["tables", "check"]);
+    // moto's CloudFormation makes tables without recovery and without forgetting; nothing
+    // else may be missing. tests/infra/tables.rs reads those two in the template.
+    for line in checked
+        .out
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let is_motos = line.contains("cannot be restored") || line.contains("grows for ever");
+        assert!(is_motos, "{line}");
+    }
+
+    for name in ["jit-api", "jit-worker"] {
+        let function = account.aws(&[
+            "lambda",
+            "get-function-configuration",
+            "--function-name",
+            name,
+        ]);
+        assert_eq!(function["Runtime"], "provided.al2023");
+        starts_with(&function["Environment"]["Variables"]);
+    }
+    let mappings = account.aws(&[
+        "lambda",
+        "list-event-source-mappings",
+        "--function-name",
+        "jit-worker",
+    ]);
+    let stream = mappings["EventSourceMappings"][0]["EventSourceArn"]
+        .as_str()
+        .unwrap();
+    assert!(stream.contains("table/jit_requests/stream/"), "{stream}");
+}
+
+/// With the sets of the package's own configuration, and keys where Secrets Manager would
+/// be asked.
+fn starts_with(variables: &Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = template::home().join("infra/lambda.toml");
+    let mut command = binary();
+    command
+        .arg("config")
+        .arg("check")
+        .arg("--offline")
+        .arg("--config")
+        .arg(config)
+        .current_dir(folder.path());
+    for (name, value) in variables.as_object().unwrap() {
+        if let Some(value) = value.as_str() {
+            command.env(name, value);
+        }
+    }
+    // moto makes no secrets of a template: their names stay unsaid there.
+    let template = template::written();
+    let named = &template["Globals"]["Function"]["Environment"]["Variables"];
+    let mut secrets = 0;
+    for name in named.as_object().unwrap().keys() {
+        if let Some(name) = name.strip_suffix("__SECRET_ID") {
+            secrets += 1;
+            command.env(format!("{name}__SECRET"), format!("{secrets:032}"));
+            command.env_remove(format!("{name}__SECRET_ID"));
+        }
+    }
+    assert_eq!(secrets, 3, "plugin, operator, backend");
+    let said = command.output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    let told = String::from_utf8(said.stdout).unwrap();
+    assert!(told.contains("DynamoDB, jit_requests"), "{told}");
+}

@@ -1,0 +1,13 @@
+//! What is deployed: the template, its roles and alarms, the package, the unit.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod alarms;
+mod deployed;
+mod lint;
+mod roles;
+mod stream;
+mod tables;
+mod template;

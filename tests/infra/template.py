@@ -1,0 +1,48 @@
+"""infra/template.yaml as JSON: as it is written, or as AWS would make it of SAM's words."""
+
+import json
+import logging
+import sys
+
+import yaml
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.transform import transform
+
+
+class Loader(yaml.SafeLoader):
+    """With CloudFormation's short forms."""
+
+
+def long_form(loader, tag, node):
+    name = tag if tag in ("Ref", "Condition") else "Fn::" + tag
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+        if tag == "GetAtt":
+            value = value.split(".", 1)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    return {name: value}
+
+
+Loader.add_multi_constructor("!", long_form)
+
+
+class NoManagedPolicies:
+    def load(self):
+        return {}
+
+
+def main(how, path):
+    logging.disable(logging.CRITICAL)
+    with open(path, encoding="utf-8") as file:
+        template = yaml.load(file, Loader)
+    if how == "translated":
+        # Deployed, it stands in a bucket.
+        template["Globals"]["Function"]["CodeUri"] = {"Bucket": "packages", "Key": "jit.zip"}
+        template = transform(template, {}, NoManagedPolicies(), passthrough_metadata=False)
+    json.dump(template, sys.stdout, indent=1)
+
+
+main(*sys.argv[1:])
