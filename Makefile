@@ -1,6 +1,6 @@
 # Two commands: `make run` shows jit, `make test` proves it.
 
-.PHONY: run test moto dynamodb sim fixtures bench help
+.PHONY: run test moto dynamodb package sim fixtures bench help
 
 CARGO := cargo
 PYTHON := python3
@@ -37,6 +37,13 @@ target/dynamodb/.made: tests/dynamodb/package.json tests/dynamodb/package-lock.j
 	cp tests/dynamodb/package.json tests/dynamodb/package-lock.json target/dynamodb
 	npm ci --prefix target/dynamodb --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+## package: the zip for Lambda in target/lambda, with a configuration: make package CONFIG=jit.toml
+CONFIG ?= infra/lambda.toml
+package: rust
+	@command -v $(PYTHON) >/dev/null && command -v readelf >/dev/null || { echo "packing needs Python 3 and binutils: install them (Debian: python3 binutils)"; exit 1; }
+	$(CARGO) build --locked --profile dist
+	$(PYTHON) infra/package.py target/dist/jit $(CONFIG) target/lambda/jit.zip
 
 ## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
 sim: rust

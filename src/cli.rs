@@ -20,6 +20,7 @@ mod serve;
 mod sign;
 mod store;
 mod tables;
+mod unwritten;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -78,6 +79,11 @@ pub(crate) struct Context {
 impl Context {
     pub async fn config(&self) -> Result<Config, ConfigError> {
         crate::config::read(self.config_path.as_deref(), &self.variables).await
+    }
+
+    /// For commands that need the store and AWS, and nobody's keys.
+    pub fn config_without_secrets(&self) -> Result<Config, ConfigError> {
+        crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)
     }
 
     pub async fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {

@@ -131,6 +131,16 @@ pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, 
     Ok(config)
 }
 
+/// The same without anybody's secrets, for an operator's own hands.
+pub fn read_without_secrets(
+    path: Option<&Path>,
+    variables: &Variables,
+) -> Result<Config, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?.without_secrets();
+    check::checked(file, Elsewhere::with(&Kept::default()))
+}
+
 /// The client's part alone: who only calls need not know how jit is served.
 pub async fn read_client(
     path: Option<&Path>,

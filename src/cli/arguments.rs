@@ -428,7 +428,9 @@ pub(crate) enum BreakGlassCommand {
                       jit break-glass revoke --user alice@example.com --reason 'laptop stolen' --as sec@example.com\n\n\
                       Needs the store and AWS, and no server. It is recorded before AWS is asked, and\n\
                       done when AWS shows that it is gone. Without --as, your AWS credentials say who\n\
-                      you are."
+                      you are.\n\n\
+                      Without the store as well, say what to take away: --user and --account. It is\n\
+                      taken away, and the row that cannot be written is printed, to be kept."
     )]
     Revoke(BreakGlass),
 }
@@ -443,6 +445,9 @@ pub(crate) struct BreakGlass {
     /// Everything that is live in this account
     #[arg(long, value_name = "ID", conflicts_with = "id")]
     pub account: Option<crate::domain::AccountId>,
+    /// Only this permission set
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    pub permission_set: Option<crate::domain::PermissionSet>,
     /// Why
     #[arg(long)]
     pub reason: String,

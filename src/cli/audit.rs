@@ -177,7 +177,7 @@ fn key(id: &str) -> Result<AuditKey, Failure> {
 
 async fn store(context: &Context) -> Result<Arc<dyn Store>, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let config = context.config().await?;
+    let config = context.config_without_secrets()?;
     serve::store(&config.store, Purpose::Look, &clock)
         .await
         .map_err(failed)

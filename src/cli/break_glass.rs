@@ -3,80 +3,179 @@
 //! see to it that the two do not get into each other's way.
 
 use std::io::{BufRead, IsTerminal};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arguments::BreakGlass;
-use super::hands::Hands;
+use super::hands::{self, Hands};
 use super::requests::page;
 use super::serve::failed;
+use super::unwritten::{Keeper, Row};
 use super::{Context, Failure};
 use crate::domain::{
-    Command, Lane, Person, Request, RequestId, RequestObject, State, Status, Text,
+    Command, EventKind, HoldingKey, Lane, PermissionSet, Request, RequestId, RequestObject, State,
+    Status, Text,
 };
+use crate::serve::Purpose;
 use crate::service::ServiceError;
-use crate::store::Filter;
+use crate::store::{Filter, StoreError};
 use crate::worker::Worker;
 
 pub(super) async fn revoke(context: &Context, asked: &BreakGlass) -> Result<(), Failure> {
-    let reason: Text = asked
-        .reason
-        .parse()
-        .map_err(|why| Failure::Usage(format!("--reason {why}")))?;
-    let hands = Hands::take(context).await?;
-    let credentials = hands.credentials().await?;
-    let by = hands.operator(context, &credentials)?;
-    let meant = meant(&hands, asked).await?;
+    let reason = hands::reason(&asked.reason)?;
+    let config = context.config_without_secrets()?;
+    let sets: Vec<PermissionSet> = config.policy.permission_sets.keys().cloned().collect();
+    let access = hands::access(&config).await?;
+    let credentials = hands::credentials(&access).await?;
+    let operator = Operator {
+        keeper: Keeper {
+            by: hands::operator(context, &credentials)?,
+            access: access.clone(),
+            reason,
+        },
+        credentials: credentials.to_string(),
+    };
+    let hands = match Hands::with_access(config, access, Purpose::Operate).await {
+        Ok(hands) => hands,
+        Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
+    };
+    let meant = match meant(&hands, asked).await? {
+        Ok(meant) => meant,
+        Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
+    };
     if meant.is_empty() {
         let nothing = || "nothing is live there".into();
         return context.output.say(nothing, &json!([]));
     }
-    eprintln!(
-        "jit: with the credentials of {credentials}, recorded as {}:",
-        by.email
-    );
-    eprintln!("{}", listed(&meant));
+    operator.announce(&listed(&meant));
     if asked.id.is_none() && !asked.yes {
         confirm(meant.len())?;
     }
     let glass = Glass {
         hands: &hands,
-        by,
-        reason,
-        credentials,
+        operator: Arc::new(operator),
     };
-    let tasks = TaskTracker::new();
-    let mut ends = Vec::new();
-    for request in &meant {
-        let id = request.id;
-        let said = glass.say(request).await;
-        // The next is said while AWS is at work on this one.
-        ends.push((
-            id,
-            said.map(|()| tasks.spawn(until_gone(hands.worker.clone(), id))),
-        ));
+    let ends = glass.take_away(&meant).await;
+    glass.tell(context, ends)
+}
+
+/// How one of them ended.
+enum End {
+    Over(Box<Request>),
+    /// It is gone, and the store could not be told.
+    Unwritten(Row),
+}
+
+/// Why nothing was written before AWS was to be asked.
+enum Unsaid {
+    Unwritten(StoreError),
+    Failed(Failure),
+}
+
+impl From<ServiceError> for Unsaid {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Store(why) => Self::Unwritten(why),
+            error => Self::Failed(failed(error)),
+        }
     }
-    let mut over = Vec::new();
-    for (id, end) in ends {
-        let end = match end {
-            Ok(end) => end.await.map_err(failed).flatten(),
-            Err(failure) => Err(failure),
+}
+
+/// Who breaks it, with what.
+struct Operator {
+    keeper: Keeper,
+    credentials: String,
+}
+
+impl Operator {
+    fn announce(&self, what: &str) {
+        let (credentials, by) = (&self.credentials, &self.keeper.by.email);
+        eprintln!("jit: with the credentials of {credentials}, recorded as {by}:\n{what}");
+    }
+
+    /// Nobody can say what was given: what AWS shows of somebody, somewhere, is taken away.
+    async fn go_by_aws(
+        &self,
+        asked: &BreakGlass,
+        sets: Vec<PermissionSet>,
+        why: &str,
+    ) -> Result<(), Failure> {
+        let (Some(user), Some(account)) = (&asked.user, &asked.account) else {
+            return Err(Failure::Failed(format!(
+                "{why}. What a request stands for is written only there: say it yourself, with \
+                 --user EMAIL and --account ID (and --permission-set NAME), and AWS is asked alone"
+            )));
         };
-        over.push((id, end));
+        eprintln!("jit: {why}; going by what AWS shows");
+        let wanted = asked.permission_set.as_ref();
+        let sets = sets
+            .into_iter()
+            .filter(|set| wanted.is_none_or(|wanted| wanted == set));
+        let standing = self.keeper.standing(user, account, sets).await?;
+        if standing.is_empty() {
+            eprintln!("jit: AWS shows nothing of {user} in {account}, and nothing was done");
+            return Ok(());
+        }
+        let list = standing
+            .iter()
+            .map(|key| format!("{} in {account}", key.permission_set));
+        self.announce(&list.collect::<Vec<_>>().join("\n"));
+        if !asked.yes {
+            confirm(standing.len())?;
+        }
+        let mut rows = Vec::new();
+        for key in standing {
+            self.keeper.take_away(&key).await?;
+            let user = Some(user.to_string());
+            rows.push(self.row(None, key, user));
+        }
+        self.keeper.keep(
+            &rows,
+            &format!("AWS shows that it is gone, and it is not written down: {why}"),
+        )
     }
-    tell(context, &over)
+
+    /// The store does not take it: what its record says is taken away all the same.
+    async fn without_writing(&self, request: &Request, why: &StoreError) -> Result<End, Failure> {
+        let (id, email) = (request.id, request.requester_email());
+        eprintln!("jit: {id}: {why}; going on without writing it down");
+        let key = match request.holding_key() {
+            Some(key) => key,
+            None => request.holding_key_of(self.keeper.user(email).await?),
+        };
+        self.keeper.take_away(&key).await?;
+        Ok(End::Unwritten(self.row(
+            Some(id),
+            key,
+            Some(email.to_string()),
+        )))
+    }
+
+    fn row(&self, id: Option<RequestId>, key: HoldingKey, user: Option<String>) -> Row {
+        Row {
+            kind: EventKind::Revoked,
+            id,
+            key: Some(key),
+            user,
+            details: vec![("break_glass", self.credentials.clone())],
+        }
+    }
 }
 
 /// One by its id, or everything that is live for somebody or somewhere.
-async fn meant(hands: &Hands, asked: &BreakGlass) -> Result<Vec<Request>, Failure> {
+async fn meant(
+    hands: &Hands,
+    asked: &BreakGlass,
+) -> Result<Result<Vec<Request>, StoreError>, Failure> {
     if let Some(id) = &asked.id {
-        let id: RequestId = id
-            .parse()
-            .map_err(|why| Failure::Usage(format!("{id:?} {why}")))?;
-        let request = hands.service.request(id).await.map_err(failed)?;
-        return Ok(vec![request]);
+        let found = hands.service.request(hands::id(id)?).await;
+        return match found {
+            Err(ServiceError::Store(why)) => Ok(Err(why)),
+            found => Ok(Ok(vec![found.map_err(failed)?])),
+        };
     }
     let filter = |status| Filter {
         requester_email: asked.user.clone(),
@@ -86,64 +185,141 @@ async fn meant(hands: &Hands, asked: &BreakGlass) -> Result<Vec<Request>, Failur
     };
     let mut live = Vec::new();
     for status in [Status::Granted, Status::Approved, Status::Error] {
-        live.extend(hands.every(&filter(status)).await.map_err(failed)?);
+        match hands.every(&filter(status)).await {
+            Ok(found) => live.extend(found),
+            Err(why) => return Ok(Err(why)),
+        }
     }
+    let set = asked.permission_set.as_ref();
     // Approved and not yet begun is to come; an error that is over is over.
-    live.retain(|request| !request.state.is_settled());
-    Ok(live)
+    live.retain(|request| {
+        !request.state.is_settled() && set.is_none_or(|set| request.permission_set == *set)
+    });
+    Ok(Ok(live))
 }
 
 struct Glass<'a> {
     hands: &'a Hands,
-    by: Person,
-    reason: Text,
-    credentials: Text,
+    operator: Arc<Operator>,
 }
 
+type Ends = Vec<(RequestId, Result<End, Failure>)>;
+
 impl Glass<'_> {
-    /// Intent before action: what is to be done is written before AWS hears of it.
-    async fn say(&self, request: &Request) -> Result<(), Failure> {
-        let id = request.id;
-        let broken = Command::BrokenGlass {
-            by: self.by.clone(),
-            reason: Some(self.reason.clone()),
-            credentials: self.credentials.clone(),
-        };
-        let said = if request.state.is_settled() && !is_in_doubt(request) {
-            self.say_if_it_stands(request).await?
-        } else {
-            self.hands.service.handle(id, broken).await.map(drop)
-        };
-        match said {
-            // Somebody else was first, and it has come to its end.
-            Err(ServiceError::Refused(_)) if self.is_over(id).await? => Ok(()),
-            said => said.map_err(|error| Failure::Failed(format!("{id}: {error}"))),
+    async fn take_away(&self, meant: &[Request]) -> Ends {
+        let tasks = TaskTracker::new();
+        let mut begun = Vec::new();
+        for request in meant {
+            let said = self.say(request).await;
+            let (operator, worker) = (self.operator.clone(), self.hands.worker.clone());
+            let (id, request) = (request.id, request.clone());
+            // The next is said while AWS is at work on this one.
+            let end = async move {
+                let gone = match said {
+                    Ok(()) => until_gone(worker, request.id).await.map_err(Unsaid::from),
+                    Err(unsaid) => Err(unsaid),
+                };
+                match gone {
+                    Ok(gone) => Ok(End::Over(Box::new(gone))),
+                    Err(Unsaid::Unwritten(why)) => operator.without_writing(&request, &why).await,
+                    Err(Unsaid::Failed(failure)) => Err(failure),
+                }
+            };
+            begun.push((id, tasks.spawn(end)));
         }
+        let mut ends = Vec::new();
+        for (id, end) in begun {
+            ends.push((id, end.await.map_err(failed).flatten()));
+        }
+        ends
     }
 
-    async fn is_over(&self, id: RequestId) -> Result<bool, Failure> {
-        let now = self.hands.service.request(id).await.map_err(failed)?;
-        Ok(now.state.is_settled())
+    /// Intent before action: what is to be done is written before AWS hears of it.
+    async fn say(&self, request: &Request) -> Result<(), Unsaid> {
+        if request.state.is_settled() && !is_in_doubt(request) {
+            return self.say_if_it_stands(request).await;
+        }
+        let keeper = &self.operator.keeper;
+        let broken = Command::BrokenGlass {
+            by: keeper.by.clone(),
+            reason: Some(keeper.reason.clone()),
+            credentials: Text::clip(&self.operator.credentials),
+        };
+        self.say_once(request.id, broken).await
     }
 
     /// It is over; if AWS shows otherwise, that is put right.
-    async fn say_if_it_stands(
-        &self,
-        request: &Request,
-    ) -> Result<Result<(), ServiceError>, Failure> {
+    async fn say_if_it_stands(&self, request: &Request) -> Result<(), Unsaid> {
         let Some(key) = request.holding_key() else {
-            return Ok(Ok(()));
+            return Ok(());
         };
-        if !self.hands.stands_unheld(Lane::Revoke, &key).await? {
-            return Ok(Ok(()));
+        let stands = self.hands.stands_unheld(Lane::Revoke, &key).await;
+        if !stands.map_err(Unsaid::Failed)? {
+            return Ok(());
         }
-        let by = Some(self.by.clone());
-        let found = Command::FoundStanding { by };
-        Ok(self.hands.service.handle(request.id, found).await.map(drop))
+        let by = Some(self.operator.keeper.by.clone());
+        self.say_once(request.id, Command::FoundStanding { by })
+            .await
+    }
+
+    async fn say_once(&self, id: RequestId, command: Command) -> Result<(), Unsaid> {
+        let service = &self.hands.service;
+        match service.handle(id, command).await {
+            // Somebody else was first, and it has come to its end.
+            Err(ServiceError::Refused(_)) if service.request(id).await?.state.is_settled() => {
+                Ok(())
+            }
+            said => Ok(said.map(drop)?),
+        }
+    }
+
+    /// What came of each; done is only what AWS shows to be gone.
+    fn tell(&self, context: &Context, ends: Ends) -> Result<(), Failure> {
+        let (mut lines, mut values, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut left, all) = (0, ends.len());
+        for (id, end) in ends {
+            match end {
+                Ok(End::Over(request)) => {
+                    let object = RequestObject::from(&*request);
+                    let how = match (request.status(), object.error_details) {
+                        (Status::Error, Some(why)) => why.as_str(),
+                        _ => "AWS shows that it is gone",
+                    };
+                    lines.push(format!("{id} {}: {how}", request.status()));
+                    left += usize::from(request.status() == Status::Error);
+                    values.push(json!(object));
+                }
+                Ok(End::Unwritten(row)) => rows.push(row),
+                Err(failure) => {
+                    lines.push(format!("{id}: {failure}"));
+                    values.push(json!({"request_id": id, "message": failure.to_string()}));
+                    left += 1;
+                }
+            }
+        }
+        if !values.is_empty() {
+            context
+                .output
+                .say(|| lines.join("\n"), &Value::Array(values))?;
+        }
+        match (left, rows.is_empty()) {
+            (0, true) => Ok(()),
+            (0, false) => {
+                let gone = "AWS shows that it is gone, and the store could not be told";
+                self.operator.keeper.keep(&rows, gone)
+            }
+            (left, _) => {
+                let failure = format!("{left} of {all} not taken away");
+                match rows.is_empty() {
+                    true => Err(Failure::Failed(failure)),
+                    false => self.operator.keeper.keep(&rows, &failure),
+                }
+            }
+        }
     }
 }
 
-async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, Failure> {
+async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, ServiceError> {
     let mut heard = 0;
     let told = |request: &Request| {
         if let Some(trouble) = &request.trouble
@@ -157,7 +333,7 @@ async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, Failure> {
         }
     };
     let never = CancellationToken::new();
-    worker.see_through(id, &never, told).await.map_err(failed)
+    worker.see_through(id, &never, told).await
 }
 
 /// An end in ERROR may have left something behind: AWS is asked.
@@ -185,39 +361,4 @@ fn confirm(count: usize) -> Result<(), Failure> {
 fn listed(requests: &[Request]) -> String {
     let items: Vec<RequestObject> = requests.iter().map(RequestObject::from).collect();
     page(&json!({"items": items}))
-}
-
-/// What came of each; done is only what AWS shows to be gone.
-fn tell(context: &Context, over: &[(RequestId, Result<Request, Failure>)]) -> Result<(), Failure> {
-    let mut lines = Vec::new();
-    let mut values = Vec::new();
-    let mut left = 0;
-    for (id, end) in over {
-        match end {
-            Ok(request) => {
-                let object = RequestObject::from(request);
-                let how = match (request.status(), object.error_details) {
-                    (Status::Error, Some(why)) => why.as_str(),
-                    _ => "AWS shows that it is gone",
-                };
-                lines.push(format!("{id} {}: {how}", request.status()));
-                left += usize::from(request.status() == Status::Error);
-                values.push(json!(object));
-            }
-            Err(failure) => {
-                lines.push(format!("{failure}"));
-                values.push(json!({"request_id": id, "message": failure.to_string()}));
-                left += 1;
-            }
-        }
-    }
-    let all = Value::Array(values);
-    context.output.say(|| lines.join("\n"), &all)?;
-    match left {
-        0 => Ok(()),
-        left => Err(Failure::Failed(format!(
-            "{left} of {} not taken away",
-            over.len()
-        ))),
-    }
 }

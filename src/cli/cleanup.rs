@@ -3,28 +3,42 @@
 use serde_json::json;
 
 use super::arguments::Cleanup;
-use super::hands::Hands;
+use super::hands::{self, Hands};
 use super::serve::failed;
+use super::unwritten::{Keeper, Row};
 use super::{Context, Failure};
 use crate::domain::{
-    Command, Lane, Person, Presence, Proof, Request, RequestId, RequestObject, Status, Text,
+    Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
 };
+use crate::serve::Purpose;
+use crate::service::ServiceError;
 
 pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Failure> {
-    let reason: Text = asked
-        .reason
-        .parse()
-        .map_err(|why| Failure::Usage(format!("--reason {why}")))?;
-    let id: RequestId = asked
-        .id
-        .parse()
-        .map_err(|why| Failure::Usage(format!("{:?} {why}", asked.id)))?;
-    let hands = Hands::take(context).await?;
-    let request = hands.service.request(id).await.map_err(failed)?;
+    let (reason, id) = (hands::reason(&asked.reason)?, hands::id(&asked.id)?);
+    let config = context.config_without_secrets()?;
+    let access = hands::access(&config).await?;
+    let by = match context.acting.person_if_said()? {
+        Some(person) => person,
+        // As the credentials say; somebody has to answer for it.
+        None => hands::operator(context, &hands::credentials(&access).await?)?,
+    };
+    let keeper = Keeper {
+        access: access.clone(),
+        by: by.clone(),
+        reason: reason.clone(),
+    };
+    let unread = |why: &str| keeper.keep(&[row(id, None, Proof::None)], &unread(id, why));
+    let hands = match Hands::with_access(config, access, Purpose::Operate).await {
+        Ok(hands) => hands,
+        Err(why) => return unread(&why.to_string()),
+    };
+    let request = match hands.service.request(id).await {
+        Err(ServiceError::Store(why)) => return unread(&why.to_string()),
+        found => found.map_err(failed)?,
+    };
     if request.state.is_settled() && request.status() == Status::Revoked {
         return tell(context, &request, "already REVOKED");
     }
-    let by = who(context, &hands).await?;
     let proof = match asked.unverified {
         true => Proof::None,
         false => seen_gone(&hands, &request).await?,
@@ -39,25 +53,43 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
         by.email
     );
     let cleaned = Command::CleanedUp { by, reason, proof };
-    let handled = hands.service.handle(id, cleaned).await;
-    let request = handled
-        .map_err(|error| Failure::Failed(format!("{id}: {error}")))?
-        .request;
-    let done = match proof {
+    match hands.service.handle(id, cleaned).await {
+        Ok(handled) => tell(context, &handled.request, done(proof)),
+        Err(ServiceError::Store(why)) => {
+            let rows = [row(id, Some(&request), proof)];
+            keeper.keep(&rows, &format!("nothing is written down: {why}"))
+        }
+        Err(error) => Err(Failure::Failed(format!("{id}: {error}"))),
+    }
+}
+
+fn done(proof: Proof) -> &'static str {
+    match proof {
         Proof::SeenGone => "REVOKED: AWS shows that it is gone",
         Proof::None => {
             "REVOKED, and not verified: the next worker asks AWS, and removes what it finds; \
              jit cleanup without --unverified asks now"
         }
-    };
-    tell(context, &request, done)
+    }
 }
 
-/// As said, or as the credentials say; somebody has to answer for it.
-async fn who(context: &Context, hands: &Hands) -> Result<Person, Failure> {
-    match context.acting.person_if_said()? {
-        Some(person) => Ok(person),
-        None => hands.operator(context, &hands.credentials().await?),
+fn unread(id: RequestId, why: &str) -> String {
+    format!(
+        "{id} cannot be read, so AWS was not asked about it, and nothing is written down: {why}"
+    )
+}
+
+fn row(id: RequestId, request: Option<&Request>, proof: Proof) -> Row {
+    let verified = match proof {
+        Proof::SeenGone => "yes",
+        Proof::None => "no",
+    };
+    Row {
+        kind: EventKind::CleanedUp,
+        id: Some(id),
+        key: request.and_then(Request::holding_key),
+        user: request.map(|request| request.requester_email().to_string()),
+        details: vec![("verified", verified.into())],
     }
 }
 

@@ -7,8 +7,8 @@ use super::{Context, Failure};
 use crate::access::{AccessErrorKind, Paced};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::domain::{HoldingKey, Lane, Person, Presence, Request, Text};
-use crate::serve::{self, Purpose};
+use crate::domain::{HoldingKey, Lane, Person, Presence, Request, RequestId, Text};
+use crate::serve::{self, OpenStoreError, Purpose};
 use crate::service::{Announce, Service};
 use crate::store::{Cursor, Filter, StoreError};
 use crate::worker::Worker;
@@ -26,21 +26,28 @@ pub(super) struct Hands {
 
 impl Hands {
     pub async fn take(context: &Context) -> Result<Self, Failure> {
-        Self::with(context.config().await?, Purpose::Operate).await
+        Self::with(context.config_without_secrets()?, Purpose::Operate).await
     }
 
     /// To look only: a server on the same store is not disturbed.
     pub async fn keep_off(context: &Context) -> Result<Self, Failure> {
-        Self::with(context.config().await?, Purpose::Look).await
+        Self::with(context.config_without_secrets()?, Purpose::Look).await
     }
 
     async fn with(config: Config, purpose: Purpose) -> Result<Self, Failure> {
+        let access = access(&config).await?;
+        let hands = Self::with_access(config, access, purpose).await;
+        hands.map_err(failed)
+    }
+
+    /// With what AWS can be asked by, whatever the store does.
+    pub async fn with_access(
+        config: Config,
+        access: Arc<Paced>,
+        purpose: Purpose,
+    ) -> Result<Self, OpenStoreError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = serve::store(&config.store, purpose, &clock).await;
-        let store = store.map_err(failed)?;
-        let (which, sandbox) = (config.identity_center.clone(), config.sandbox.clone());
-        let access = serve::identity_center(which, sandbox, &clock).await;
-        let access = Arc::new(access.map_err(failed)?);
+        let store = serve::store(&config.store, purpose, &clock).await?;
         let announce = Announce::to(config.webhook.as_ref());
         let service = Service::new(store, clock, config.policy.clone(), announce);
         let service = Arc::new(service);
@@ -49,32 +56,6 @@ impl Hands {
             service,
             access,
             config,
-        })
-    }
-
-    /// Whose AWS credentials these are. That nobody tells is no reason to leave access
-    /// where it is; that there are none is.
-    pub async fn credentials(&self) -> Result<Text, Failure> {
-        match tokio::time::timeout(PATIENCE, self.access.caller()).await {
-            Ok(Ok(arn)) => Ok(Text::clip(&arn)),
-            Ok(Err(error)) if error.kind == AccessErrorKind::Denied => {
-                let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";
-                let why = format!("AWS does not know who calls: {error}; {next}");
-                Err(Failure::Failed(why))
-            }
-            _ => Ok(Text::clip("somebody whom STS did not name")),
-        }
-    }
-
-    /// Who does it: as said, or else as the credentials say.
-    pub fn operator(&self, context: &Context, credentials: &Text) -> Result<Person, Failure> {
-        if let Some(person) = context.acting.person_if_said()? {
-            return Ok(person);
-        }
-        let derived = person_of(credentials.as_str());
-        derived.ok_or_else(|| {
-            let why = format!("{credentials:?} names nobody: say who acts with --as EMAIL");
-            Failure::Usage(why)
         })
     }
 
@@ -104,6 +85,49 @@ impl Hands {
             all.extend(page);
         }
     }
+}
+
+pub(super) fn reason(text: &str) -> Result<Text, Failure> {
+    let wrong = |why| Failure::Usage(format!("--reason {why}"));
+    text.parse().map_err(wrong)
+}
+
+pub(super) fn id(text: &str) -> Result<RequestId, Failure> {
+    let wrong = |why| Failure::Usage(format!("{text:?} {why}"));
+    text.parse().map_err(wrong)
+}
+
+pub(super) async fn access(config: &Config) -> Result<Arc<Paced>, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (which, sandbox) = (config.identity_center.clone(), config.sandbox.clone());
+    let access = serve::identity_center(which, sandbox, &clock).await;
+    Ok(Arc::new(access.map_err(failed)?))
+}
+
+/// Whose AWS credentials these are. That nobody tells is no reason to leave access where
+/// it is; that there are none is.
+pub(super) async fn credentials(access: &Paced) -> Result<Text, Failure> {
+    match tokio::time::timeout(PATIENCE, access.caller()).await {
+        Ok(Ok(arn)) => Ok(Text::clip(&arn)),
+        Ok(Err(error)) if error.kind == AccessErrorKind::Denied => {
+            let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";
+            let why = format!("AWS does not know who calls: {error}; {next}");
+            Err(Failure::Failed(why))
+        }
+        _ => Ok(Text::clip("somebody whom STS did not name")),
+    }
+}
+
+/// Who does it: as said, or else as the credentials say.
+pub(super) fn operator(context: &Context, credentials: &Text) -> Result<Person, Failure> {
+    if let Some(person) = context.acting.person_if_said()? {
+        return Ok(person);
+    }
+    let derived = person_of(credentials.as_str());
+    derived.ok_or_else(|| {
+        let why = format!("{credentials:?} names nobody: say who acts with --as EMAIL");
+        Failure::Usage(why)
+    })
 }
 
 /// A session of Identity Center's is named by the person's address; any other name is

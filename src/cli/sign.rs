@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use super::arguments::Sign;
 use super::client::headers;
 use super::{Context, Failure};
-use crate::signature::Scheme;
+use crate::clock::{Clock, SystemClock};
+use crate::signature::{self, Scheme};
 
 pub(super) async fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> {
     let client = context.client().await?;
@@ -28,6 +29,12 @@ pub(super) async fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> 
         .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
         .collect();
     let url = format!("{}{}", client.url, sign.path);
+    eprintln!(
+        "jit: signed as {} for {method} {}: good once, until {}",
+        client.key_id,
+        sign.path,
+        SystemClock.now() + signature::WINDOW
+    );
     let text = || match sign.curl {
         false => headers
             .map(|(name, value)| format!("{name}: {value}"))

@@ -34,7 +34,7 @@ struct Tally {
 }
 
 pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Failure> {
-    let config = context.config().await?;
+    let config = context.config_without_secrets()?;
     let (from, to) = (
         place(&config.store, &asked.from),
         place(&config.store, &asked.to),

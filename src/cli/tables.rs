@@ -62,7 +62,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Failure> {
 }
 
 async fn store(context: &Context) -> Result<DynamoStore, Failure> {
-    let store = context.config().await?.store;
+    let store = context.config_without_secrets()?.store;
     match store.kind {
         StoreKind::Dynamodb => Ok(DynamoStore::connect(store.tables, Arc::new(SystemClock)).await),
         StoreKind::Sqlite => {

@@ -26,6 +26,19 @@ pub(super) struct File {
 }
 
 impl File {
+    /// For who neither serves nor calls: an operator may do without the keys of others.
+    pub fn without_secrets(mut self) -> Self {
+        self.keys.clear();
+        self.client = None;
+        self.server = ServerSection::default();
+        if let Some(webhook) = &mut self.webhook {
+            webhook.secret = SecretSource::unread();
+            webhook.secret_file = SecretSource::default();
+            webhook.secret_id = SecretSource::default();
+        }
+        self
+    }
+
     /// Everything that Secrets Manager has to be asked for before a process can start.
     pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
         let keys = self.keys.values().map(|section| &section.secret_id);

@@ -41,6 +41,11 @@ impl<T> std::fmt::Debug for SecretSource<T> {
 }
 
 impl SecretSource<String> {
+    /// In the place of one that nothing is signed with.
+    pub fn unread() -> Self {
+        Self(Some("unread".into()))
+    }
+
     pub fn named(&self) -> Option<&str> {
         self.0.as_deref()
     }

@@ -1,7 +1,7 @@
 //! Commands, as an operator types them.
 #![allow(dead_code)] // each target uses its part
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Setup, binary};
@@ -16,7 +16,7 @@ pub struct Said {
 pub struct Shell {
     setup: Setup,
     file: PathBuf,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Shell {
@@ -26,7 +26,18 @@ impl Shell {
         Self {
             setup,
             file,
-            _folder: folder,
+            _folder: Some(folder),
+        }
+    }
+
+    /// On the store of somebody who served from there.
+    pub fn over(setup: Setup, folder: &Path) -> Self {
+        let file = folder.join("jit.toml");
+        let _folder = None;
+        Self {
+            setup,
+            file,
+            _folder,
         }
     }
 

@@ -6,6 +6,7 @@
 mod common;
 mod copy;
 mod cost;
+mod emergency;
 mod life;
 mod outage;
 mod replicas;

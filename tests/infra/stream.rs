@@ -25,7 +25,7 @@ fn matches(pattern: &Value, event: &Value) -> bool {
             .iter()
             .all(|(name, inner)| matches(inner, &event[name])),
         Value::Array(any) => any.iter().any(|one| match one {
-            Value::Object(rule) => !event.is_null() == rule["exists"].as_bool().unwrap(),
+            Value::Object(rule) => event.is_null() != rule["exists"].as_bool().unwrap(),
             word => word == event,
         }),
         other => panic!("no pattern: {other}"),

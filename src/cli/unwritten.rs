@@ -1,0 +1,149 @@
+//! A store that cannot be used keeps nobody in: access is taken away all the same, and
+//! what ought to stand in the audit is given to whoever did it, to be written later.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::output::print;
+use super::serve::failed;
+use crate::access::{AccessError, AccessErrorKind, Call, Deletion, Ended, Paced};
+use crate::clock::{Clock, SystemClock};
+use crate::domain::{
+    AccountId, Email, EventKind, HoldingKey, Lane, Millis, PermissionSet, Person, Presence,
+    RequestId, Text, UserId,
+};
+
+const AFTER_A_FAULT: Millis = Millis::seconds(2);
+
+/// A row of `jit_audit` that could not be written.
+pub(super) struct Row {
+    pub kind: EventKind,
+    /// Only the store knows which request it was.
+    pub id: Option<RequestId>,
+    pub key: Option<HoldingKey>,
+    /// Whose access it was, if anybody knows.
+    pub user: Option<String>,
+    pub details: Vec<(&'static str, String)>,
+}
+
+/// Who does it and why, and how AWS is asked.
+pub(super) struct Keeper {
+    pub access: Arc<Paced>,
+    pub by: Person,
+    pub reason: Text,
+}
+
+impl Keeper {
+    pub async fn user(&self, email: &Email) -> Result<UserId, Failure> {
+        self.access
+            .find_user(Lane::Revoke, email)
+            .await
+            .map_err(failed)
+    }
+
+    /// Which of these somebody has there now.
+    pub async fn standing(
+        &self,
+        user: &Email,
+        account: &AccountId,
+        sets: impl Iterator<Item = PermissionSet>,
+    ) -> Result<Vec<HoldingKey>, Failure> {
+        let user = self.user(user).await?;
+        let mut standing = Vec::new();
+        for permission_set in sets {
+            let key = HoldingKey {
+                account_id: account.clone(),
+                permission_set,
+                user: user.clone(),
+            };
+            let seen = self.access.look(Lane::Revoke, &key).await;
+            if seen.map_err(failed)? == Presence::Present {
+                standing.push(key);
+            }
+        }
+        Ok(standing)
+    }
+
+    /// Until AWS shows that it is gone, however often it has to be told.
+    pub async fn take_away(&self, key: &HoldingKey) -> Result<(), Failure> {
+        loop {
+            let why = match self.told_to_go(key).await {
+                Ok(Ended::Badly { why }) => why,
+                Ok(Ended::Well | Ended::Somehow) => match self.access.look(Lane::Revoke, key).await
+                {
+                    Ok(Presence::Absent) => return Ok(()),
+                    Ok(Presence::Present) => "AWS still shows it".into(),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) if error.kind == AccessErrorKind::Denied => return Err(failed(error)),
+                Err(error) => error.to_string(),
+            };
+            let (account, set) = (&key.account_id, &key.permission_set);
+            eprintln!("jit: {set} in {account}: {why}; trying again, Ctrl-C stops trying");
+            SystemClock
+                .wait_until(SystemClock.now() + AFTER_A_FAULT)
+                .await;
+        }
+    }
+
+    async fn told_to_go(&self, key: &HoldingKey) -> Result<Ended, AccessError> {
+        let _room = self
+            .access
+            .room_to_remove(Lane::Revoke, &key.account_id)
+            .await;
+        let now = || -> Call<'_, ()> { Box::pin(async { Ok(()) }) };
+        match self.access.delete(Lane::Revoke, key, &now).await? {
+            Deletion::NothingThere => Ok(Ended::Well),
+            Deletion::Started(operation) => self.access.wait_for(Lane::Revoke, &operation).await,
+        }
+    }
+
+    /// Gives out what is to be written later, and says how. That it was not written is a
+    /// failure, whatever became of the access.
+    pub fn keep(&self, rows: &[Row], why: &str) -> Result<(), Failure> {
+        for row in rows {
+            print(&self.json(row).to_string())?;
+        }
+        let id = rows.iter().find_map(|row| row.id);
+        let id = id.map_or_else(|| "ID".to_owned(), |id| id.to_string());
+        let reason = self.reason.as_str().replace('\'', "'\\''");
+        Err(Failure::Failed(format!(
+            "{why}. Keep what stands on stdout; once the store can be used, this writes it: \
+             jit cleanup {id} --reason '{reason}' --as {}",
+            self.by.email
+        )))
+    }
+
+    fn json(&self, row: &Row) -> Value {
+        let mut details = json!({"reason": self.reason});
+        let key = row.key.as_ref();
+        let known = [
+            (
+                "permission_set",
+                key.map(|key| key.permission_set.to_string()),
+            ),
+            (
+                "identity_store_user_id",
+                key.map(|key| key.user.to_string()),
+            ),
+            ("requester_email", row.user.clone()),
+        ];
+        let known = known
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        for (name, value) in known.chain(row.details.iter().cloned()) {
+            details[name] = value.into();
+        }
+        json!({
+            "request_id": row.id,
+            "event_type": row.kind,
+            "event_time": SystemClock.now(),
+            "account_id": key.map(|key| &key.account_id),
+            "actor_email": self.by.email,
+            "actor_mm_user_id": self.by.id,
+            "details": details,
+        })
+    }
+}

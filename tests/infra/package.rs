@@ -1,0 +1,104 @@
+//! The package: what Lambda starts, and what it could not start refused before.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use crate::common::lambda::{Cloud, Process, minute};
+use crate::common::{Caller, SECRET};
+use crate::template::home;
+
+fn pack(binary: &Path, config: &Path, out: &Path) -> Output {
+    let script = home().join("infra/package.py");
+    let mut command = Command::new("python3");
+    command
+        .arg(script)
+        .arg(binary)
+        .arg(config)
+        .arg(out)
+        .output()
+        .unwrap()
+}
+
+fn built() -> PathBuf {
+    env!("CARGO_BIN_EXE_jit").into()
+}
+
+fn refused(said: &Output) -> String {
+    assert!(!said.status.success(), "{said:?}");
+    String::from_utf8(said.stderr.clone()).unwrap()
+}
+
+/// Unpacked as Lambda does it, and started with nothing but what the template says.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_packed_answers() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let package = folder.path().join("jit.zip");
+    let said = pack(&built(), &home().join("infra/lambda.toml"), &package);
+    assert!(said.status.success(), "{said:?}");
+    let told = String::from_utf8(said.stdout).unwrap();
+    assert!(told.contains("needs glibc 2."), "{told}");
+    let task = folder.path().join("task");
+    let unpacked = Command::new("python3")
+        .args(["-m", "zipfile", "-e"])
+        .arg(&package)
+        .arg(&task)
+        .status()
+        .unwrap();
+    assert!(unpacked.success());
+    // Python unpacks without the permission that the package gives; Lambda with it.
+    let listed = Command::new("python3")
+        .args(["-c", "import sys, zipfile; print(oct(zipfile.ZipFile(sys.argv[1]).getinfo('bootstrap').external_attr >> 16))"])
+        .arg(&package)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(listed.stdout).unwrap().trim(), "0o100755");
+    let bootstrap = task.join("bootstrap");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&bootstrap, mode).unwrap();
+
+    let cloud = Cloud::open().await;
+    let mut command = Command::new(&bootstrap);
+    command
+        .current_dir(&task)
+        .env_clear()
+        .env("AWS_LAMBDA_RUNTIME_API", &cloud.runtime_api)
+        .env("JIT_IDENTITY_CENTER__MODE", "sandbox")
+        .env("JIT_STORE__PATH", folder.path().join("jit.db"))
+        .env("JIT_KEYS__PLUGIN__SECRET", SECRET)
+        .env(
+            "JIT_KEYS__OPERATOR__SECRET",
+            "fedcba9876543210fedcba9876543210",
+        );
+    let process = Process::spawn(command, folder.clone());
+    let gateway = cloud.gateway("$default").await;
+    let caller = Caller::new(&gateway, "plugin", SECRET);
+    caller.bind().await;
+    let id = caller.granted().await;
+    assert_eq!(
+        caller.show(&id).await["permission_set"],
+        "readonly",
+        "as the packed configuration says"
+    );
+    cloud.event(&minute()).await.answer();
+    drop(process);
+}
+
+#[test]
+fn what_could_not_start_there_is_not_packed() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("jit.zip");
+    let config = folder.path().join("jit.toml");
+    std::fs::write(&config, "[policy]\nmax_request_hours = 0\n").unwrap();
+    let why = refused(&pack(&built(), &config, &out));
+    assert!(
+        why.contains("jit.toml: jit: p") && why.contains("p"),
+        "{why}"
+    );
+    assert!(!out.exists());
+    std::fs::write(&config, include_str!("../../infra/lambda.toml")).unwrap();
+    let new = folder.path().join("new");
+    std::fs::write(&new, "#!/bin/sh\n").unwrap();
+    let why = refused(&pack(&new, &config, &out));
+    assert!(why.contains("readelf"), "{why}");
+}
