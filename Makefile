@@ -1,6 +1,6 @@
 # Two commands: `make run` shows jit, `make test` proves it.
 
-.PHONY: run test moto dynamodb package sim fixtures bench help
+.PHONY: run test moto dynamodb package package-test sim fixtures bench help
 
 CARGO := cargo
 PYTHON := python3
@@ -44,6 +44,11 @@ package: rust
 	@command -v $(PYTHON) >/dev/null && command -v readelf >/dev/null || { echo "packing needs Python 3 and binutils: install them (Debian: python3 binutils)"; exit 1; }
 	$(CARGO) build --locked --profile dist
 	$(PYTHON) infra/package.py target/dist/jit $(CONFIG) target/lambda/jit.zip
+
+## package-test: the tests under Lambda, with what was packaged instead of what was just built
+package-test: package dynamodb moto
+	rm -rf target/lambda/task && $(PYTHON) -m zipfile -e target/lambda/jit.zip target/lambda/task && chmod 755 target/lambda/task/bootstrap
+	JIT_BOOTSTRAP=$(CURDIR)/target/lambda/task/bootstrap $(CARGO) test --locked --test lambda
 
 ## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
 sim: rust

@@ -165,6 +165,7 @@ async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Reconcile { fix } => reconcile::reconcile(context, fix).await,
         Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
         Command::Store(StoreCommand::Copy(copy)) => store::copy(context, &copy).await,
+        Command::Store(StoreCommand::Backup { file }) => store::back_up(context, &file).await,
         Command::Tables(TablesCommand::Create) => tables::create(context).await,
         Command::Tables(TablesCommand::Check) => tables::check(context).await,
         Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,

@@ -376,6 +376,16 @@ pub(crate) enum StoreCommand {
                       signed calls five minutes later: what was signed before may have been taken."
     )]
     Copy(StoreCopy),
+    /// Copy the SQLite file as it is now into another, while jit serves or not
+    #[command(
+        after_help = "Example:\n  jit store backup /backup/jit-2026-01-31.db\n\n\
+                      Back again: jit store copy --from sqlite:/backup/jit-2026-01-31.db --to sqlite\n\
+                      DynamoDB has point-in-time recovery instead."
+    )]
+    Backup {
+        /// A file that is not there yet
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

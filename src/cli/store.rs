@@ -1,5 +1,6 @@
 //! From one store into another: everything, compared afterwards.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -17,6 +18,7 @@ use crate::domain::audit::verify_against;
 use crate::serve;
 use crate::signature::WINDOW;
 use crate::store::portable::{Copied, Portable, Took};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Head, StoreError};
 
 const PAGE: usize = 200;
@@ -31,6 +33,27 @@ struct Tally {
     letters: u64,
     /// Of the histories, those that were there already.
     before: u64,
+}
+
+pub(super) async fn back_up(context: &Context, file: &Path) -> Result<(), Failure> {
+    let which = context.config_without_secrets()?.store;
+    if which.kind != StoreKind::Sqlite {
+        let why = "store.kind is dynamodb, which keeps 35 days by itself: see runbooks/restore.md";
+        return Err(Failure::Usage(why.into()));
+    }
+    if file.exists() {
+        let why = format!("{} is there already: name another file", file.display());
+        return Err(Failure::Failed(why));
+    }
+    let store = SqliteStore::open_read_only(&which.path).map_err(failed)?;
+    store.back_up_to(file).await.map_err(failed)?;
+    // What cannot be read is no backup.
+    SqliteStore::open_read_only(file).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let text = || format!("{} holds all of {which} ({bytes} bytes)", file.display());
+    context
+        .output
+        .say(text, &json!({"file": file, "bytes": bytes}))
 }
 
 pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Failure> {

@@ -126,6 +126,19 @@ impl SqliteStore {
         Ok(Self { readers, own: None })
     }
 
+    /// Everything as it is now, in another file, whoever writes meanwhile.
+    pub async fn back_up_to(&self, file: &Path) -> Result<(), StoreError> {
+        let file = file.to_owned();
+        let copy = move |db: &rusqlite::Connection| {
+            let name = file.to_string_lossy();
+            db.execute("VACUUM INTO ?1", [&name])?;
+            // It is a backup once it would outlive the loss of power.
+            let synced = std::fs::File::open(&file).and_then(|file| file.sync_all());
+            synced.map_err(|why| StoreError::Unavailable(why.to_string()))
+        };
+        self.readers.scan(copy).await
+    }
+
     /// Runs statements on the connection that writes: a test's way to a disk that is
     /// full or may not be written to.
     #[doc(hidden)]

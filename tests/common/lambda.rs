@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,6 +90,8 @@ impl Cloud {
             .route("/2018-06-01/runtime/invocation/{id}/error", post(failed))
             .route("/2018-06-01/runtime/init/error", post(init_failed))
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
+            .route("/2016-08-19/account-settings", get(account_settings))
+            .route("/2016-08-19/account-settings/", get(account_settings))
             .with_state(inner.clone());
         let address = serve(runtime).await;
         Self {
@@ -299,6 +301,11 @@ async fn invoke(
     response.body(Body::from(value.to_string())).unwrap()
 }
 
+async fn account_settings() -> String {
+    let limit = json!({"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000});
+    json!({"AccountLimit": limit, "AccountUsage": {"FunctionCount": 2}}).to_string()
+}
+
 /// What an HTTP API makes of a call, payload format 2.0.
 pub fn v2_event(
     stage: &str,
@@ -391,6 +398,15 @@ impl Process {
 
     pub fn start_in(cloud: &Cloud, setup: &Setup, folder: Arc<tempfile::TempDir>) -> Self {
         let config = setup.write(folder.path());
+        Self::begin(cloud, setup, folder, &config)
+    }
+
+    /// With a configuration that is somebody else's.
+    pub fn start_on(cloud: &Cloud, setup: &Setup, config: &Path) -> Self {
+        Self::begin(cloud, setup, Arc::new(tempfile::tempdir().unwrap()), config)
+    }
+
+    fn begin(cloud: &Cloud, setup: &Setup, folder: Arc<tempfile::TempDir>, config: &Path) -> Self {
         let mut command = Command::new(bootstrap());
         command
             .arg0("/var/task/bootstrap")
@@ -485,11 +501,9 @@ impl Drop for Process {
 }
 
 /// What was packaged, or what was just built.
-fn bootstrap() -> &'static Path {
-    match option_env!("JIT_BOOTSTRAP") {
-        Some(packaged) => Path::new(packaged),
-        None => Path::new(env!("CARGO_BIN_EXE_jit")),
-    }
+fn bootstrap() -> PathBuf {
+    let packaged = std::env::var_os("JIT_BOOTSTRAP");
+    packaged.map_or_else(|| env!("CARGO_BIN_EXE_jit").into(), PathBuf::from)
 }
 
 /// A function, a gateway, and a caller who goes through it.

@@ -198,11 +198,26 @@ impl Jit {
         folder: Arc<tempfile::TempDir>,
         environment: &[(&'static str, String)],
     ) -> Self {
+        let config = folder.path().join("jit.toml");
+        Self::spawn(folder, &config, environment)
+    }
+
+    /// With a configuration that is somebody else's.
+    pub fn start_on(config: &Path) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::spawn(folder, config, &[])
+    }
+
+    fn spawn(
+        folder: Arc<tempfile::TempDir>,
+        config: &Path,
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let mut child = binary()
             .envs(environment.iter().cloned())
             .arg("serve")
             .arg("--config")
-            .arg(folder.path().join("jit.toml"))
+            .arg(config)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -19,7 +19,8 @@ use jit::store::dynamodb::{DynamoStore, Table, TableNames};
 use serde_json::Value;
 
 pub const REGION: &str = "eu-central-1";
-pub const KEY_ID: &str = "jittests";
+/// DynamoDB Local keeps everybody's tables apart, by the id of their key.
+const KEY_ID: &str = "jittests";
 
 struct Engine {
     url: String,
@@ -63,12 +64,12 @@ fn jars(home: &Path) -> PathBuf {
     found.unwrap().path()
 }
 
-fn config(url: &str) -> Builder {
+fn config(url: &str, key_id: &str) -> Builder {
     Builder::new()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .endpoint_url(url)
         .region(Region::new(REGION))
-        .credentials_provider(Credentials::new(KEY_ID, "secret", None, None, "tests"))
+        .credentials_provider(Credentials::new(key_id, "secret", None, None, "tests"))
 }
 
 /// Tables of a test's own, and where they are.
@@ -77,6 +78,7 @@ pub struct Tables {
     pub url: String,
     /// As they stand under `[store.tables]`.
     pub names: BTreeMap<String, String>,
+    pub key_id: String,
 }
 
 impl Tables {
@@ -90,16 +92,18 @@ impl Tables {
         Self {
             url: url().to_owned(),
             names: Table::ALL.into_iter().map(name).collect(),
+            key_id: KEY_ID.into(),
         }
     }
 
-    /// Named as they are unless somebody says otherwise: for one test in a program.
+    /// Named as they are unless somebody says otherwise, in an account of their own.
     pub fn usually_named() -> Self {
         let names =
             Table::ALL.map(|table| (table.as_str().to_owned(), format!("jit_{}", table.as_str())));
         Self {
             url: url().to_owned(),
             names: names.into_iter().collect(),
+            key_id: format!("jit{}", SystemClock.draw().simple()),
         }
     }
 
@@ -121,6 +125,7 @@ impl Tables {
         Self {
             url: url.to_owned(),
             names: self.names.clone(),
+            key_id: self.key_id.clone(),
         }
     }
 
@@ -129,12 +134,16 @@ impl Tables {
     }
 
     pub fn client(&self) -> Client {
-        Client::from_conf(config(&self.url).build())
+        Client::from_conf(config(&self.url, &self.key_id).build())
     }
 
     pub fn store(&self) -> DynamoStore {
         let names = TableNames::named(&self.names);
-        DynamoStore::new(config(&self.url), names, Arc::new(SystemClock))
+        DynamoStore::new(
+            config(&self.url, &self.key_id),
+            names,
+            Arc::new(SystemClock),
+        )
     }
 
     /// As if its hour had passed.
@@ -172,7 +181,7 @@ impl Tables {
         vec![
             ("AWS_ENDPOINT_URL_DYNAMODB", self.url.clone()),
             ("AWS_REGION", REGION.into()),
-            ("AWS_ACCESS_KEY_ID", KEY_ID.into()),
+            ("AWS_ACCESS_KEY_ID", self.key_id.clone()),
             ("AWS_SECRET_ACCESS_KEY", "secret".into()),
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
         ]

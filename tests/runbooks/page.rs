@@ -1,0 +1,112 @@
+//! A page of runbooks/, as its sections with what is to be typed in each.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use crate::common::Caller;
+use crate::common::shell::Said;
+use crate::stage::Stage;
+
+pub struct Page {
+    sections: Vec<Section>,
+    played: RefCell<BTreeSet<String>>,
+}
+
+struct Section {
+    title: String,
+    blocks: Vec<Block>,
+}
+
+enum Block {
+    Shell(String),
+    Chat(String),
+}
+
+impl Page {
+    pub fn open(name: &str) -> Self {
+        let file = format!("{}/runbooks/{name}.md", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut sections: Vec<Section> = Vec::new();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            if let Some(kind) = line.strip_prefix("```") {
+                let inside: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+                let inside = inside.join("\n");
+                let block = match kind {
+                    "sh" => Block::Shell(inside),
+                    "chat" => Block::Chat(inside),
+                    other => panic!("{name}: what is {other:?}?"),
+                };
+                sections.last_mut().unwrap().blocks.push(block);
+            } else if line.starts_with('#') {
+                let title = line.trim_start_matches('#').trim().to_owned();
+                let blocks = Vec::new();
+                sections.push(Section { title, blocks });
+            }
+        }
+        Self {
+            sections,
+            played: RefCell::default(),
+        }
+    }
+
+    pub fn titles(&self) -> impl Iterator<Item = &str> {
+        self.sections.iter().map(|section| section.title.as_str())
+    }
+
+    /// Types all that a section has for a shell, into one.
+    pub fn play(&self, title: &str, stage: &Stage) -> Said {
+        let shell = self.section(title).blocks.iter().map(|block| match block {
+            Block::Shell(script) => script.as_str(),
+            Block::Chat(_) => panic!("{title} is said in a chat"),
+        });
+        let script = shell.collect::<Vec<_>>().join("\n");
+        let said = stage.run(&script);
+        assert_eq!(
+            said.code, 0,
+            "{title}: {script}\n{}\n{}",
+            said.out, said.err
+        );
+        said
+    }
+
+    /// Says it in the chat: what the plugin makes of it is a signed call.
+    pub async fn say(&self, title: &str, caller: &Caller, id: &str) -> crate::common::Reply {
+        let [Block::Chat(line)] = &self.section(title).blocks[..] else {
+            panic!("{title} is one line in a chat");
+        };
+        let id = line
+            .replace("$ID", id)
+            .strip_prefix("/jit revoke ")
+            .expect(line)
+            .to_owned();
+        caller.revoke(&id).await
+    }
+
+    fn section(&self, title: &str) -> &Section {
+        let mut found = self
+            .sections
+            .iter()
+            .filter(|section| section.title == title);
+        let section = found
+            .next()
+            .unwrap_or_else(|| panic!("no section {title:?}"));
+        assert!(found.next().is_none(), "{title:?} stands twice");
+        self.played.borrow_mut().insert(title.to_owned());
+        section
+    }
+
+    /// Nothing was left out.
+    pub fn ends(self) {
+        let played = self.played.borrow();
+        let with_commands = self
+            .sections
+            .iter()
+            .filter(|section| !section.blocks.is_empty());
+        let left: Vec<&str> = with_commands
+            .map(|section| section.title.as_str())
+            .filter(|title| !played.contains(*title))
+            .collect();
+        assert!(left.is_empty(), "nobody played {left:?}");
+    }
+}
