@@ -59,8 +59,9 @@ fixtures: rust
 	JIT_WRITE_FIXTURES=1 $(CARGO) test --locked --test fixtures has_its_file
 
 ## bench: the figures of the release binary, as ratios in one run
-bench: rust dynamodb
-	$(CARGO) bench --locked --bench figures
+bench: rust dynamodb package
+	cp target/dist/jit target/lambda/bootstrap
+	JIT_BOOTSTRAP=$(CURDIR)/target/lambda/bootstrap $(CARGO) bench --locked --bench figures
 
 .PHONY: rust
 rust:

@@ -7,6 +7,7 @@ mod aws;
 #[path = "../../tests/common/cast.rs"]
 mod cast;
 mod dynamo;
+mod lambda;
 mod load;
 mod process;
 mod quota;
@@ -89,6 +90,9 @@ async fn all(report: &mut Report, only: Option<&str>) {
     }
     if wanted("grants") {
         many_grants(report).await;
+    }
+    if wanted("lambda") {
+        lambda::cold_start(report).await;
     }
     if wanted("dynamodb") {
         dynamo::beside_sqlite(report).await;

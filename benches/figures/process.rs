@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::aws::{ADMIN, Aws, INSTANCE, STORE};
 use crate::tables::Tables;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT: &str = "111122223333";
 
 pub struct Process {
