@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::domain::{Millis, Timestamp};
 use crate::http::reply::Problem;
 use crate::http::{AnswerBy, router};
-use crate::serve::{self, ASK_FOR_KEYS_EVERY, House, Reload, StartError};
+use crate::serve::{self, ASK_FOR_KEYS_EVERY, House, Purpose, Reload, StartError};
 use crate::telemetry::{self, CloudWatch};
 use crate::worker::Shift;
 pub use event::{Event, Occasion, understand};
@@ -102,7 +102,8 @@ impl Lambda {
     ) -> Result<Self, LambdaError> {
         let config = config?;
         let kept_elsewhere = config.kept_elsewhere;
-        let house = serve::furnish(config, metrics.clone(), stop.clone()).await?;
+        let house =
+            serve::furnish(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
         Ok(Self {
             router: router(house.app.clone()),
             house,

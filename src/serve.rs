@@ -73,11 +73,12 @@ pub(crate) struct House {
 
 pub(crate) async fn furnish(
     config: Config,
+    purpose: Purpose,
     metrics: PrometheusHandle,
     stop: CancellationToken,
 ) -> Result<House, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = store(&config.store, Purpose::Serve, &clock).await?;
+    let store = store(&config.store, purpose, &clock).await?;
     let signed_after = signed_after(store.as_ref()).await?;
     let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
     let announce = Announce::to(config.webhook.as_ref());
@@ -103,7 +104,7 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (listen_on, watched) = (config.server.listen, Watched::of(&config));
-    let house = furnish(config, metrics, stop.clone()).await?;
+    let house = furnish(config, Purpose::Serve, metrics, stop.clone()).await?;
     let listener = bind(listen_on).await?;
     let address = listener.local_addr().map_err(|why| StartError::Listen {
         address: listen_on,
@@ -147,6 +148,8 @@ async fn signed_after(store: &dyn Store) -> Result<Option<Timestamp>, OpenStoreE
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Serve,
+    /// To answer whoever called already: what is not there, the first call finds.
+    AnswerAtOnce,
     /// Beside whoever serves.
     Operate,
     /// To change nothing.
@@ -169,10 +172,13 @@ pub async fn store(
     let path = &which.path;
     Ok(match which.kind {
         StoreKind::Sqlite => Arc::new(match purpose {
-            Purpose::Serve => SqliteStore::open(path)?,
+            Purpose::Serve | Purpose::AnswerAtOnce => SqliteStore::open(path)?,
             Purpose::Operate => SqliteStore::open_for_operator(path)?,
             Purpose::Look => SqliteStore::open_read_only(path)?,
         }),
+        StoreKind::Dynamodb if purpose == Purpose::AnswerAtOnce => {
+            Arc::new(DynamoStore::connect(which.tables.clone(), clock.clone()).await)
+        }
         StoreKind::Dynamodb => Arc::new(dynamo(which, clock).await?),
     })
 }
