@@ -94,3 +94,36 @@ fn each_alarm_looks_at_the_function_that_tells() {
         assert_eq!(alarm["Dimensions"], wanted, "{name}");
     }
 }
+
+/// For one machine the same, from /metrics.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_alert_asks_for_what_is_at_metrics() {
+    let (jit, caller) = Setup::default().bound().await;
+    caller.granted().await;
+    let metrics = reqwest::get(format!("{}/metrics", jit.url)).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let read = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let file = template::home().join("infra/prometheus-alerts.yaml");
+    let said = template::tool("python")
+        .args(["-c", read])
+        .arg(file)
+        .output()
+        .unwrap();
+    let alerts: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let pages = include_str!("../../runbooks/alarms.md");
+    let rules = alerts["groups"][0]["rules"].as_array().unwrap();
+    assert!(rules.len() >= 6, "{rules:?}");
+    for rule in rules {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(
+            pages.contains(&format!("## {name}\n")),
+            "{name} has no section"
+        );
+        let asked = rule["expr"].as_str().unwrap();
+        let words = asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for metric in words.filter(|word| word.starts_with("jit_")) {
+            let is_there = |line: &str| line.starts_with(metric);
+            assert!(metrics.lines().any(is_there), "{name}: no {metric}");
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Deployed at moto, as far as it goes: what the functions are given fits the program,
 //! and what the program looks for is there.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::common::dynamo::Tables;
@@ -30,13 +33,20 @@ struct Account {
 }
 
 impl Account {
-    fn aws(&self, words: &[&str]) -> Value {
-        let said = tool("aws")
-            .args(words)
-            .args(["--output", "json"])
+    fn command(&self) -> Command {
+        let mut command = tool("aws");
+        command
             .env("AWS_ENDPOINT_URL", &self.moto.url)
             .env("AWS_ACCESS_KEY_ID", "jittests")
-            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_SECRET_ACCESS_KEY", "secret");
+        command
+    }
+
+    fn aws(&self, words: &[&str]) -> Value {
+        let mut command = self.command();
+        let said = command
+            .args(words)
+            .args(["--output", "json"])
             .output()
             .unwrap();
         assert!(said.status.success(), "{words:?}: {said:?}");
@@ -51,13 +61,38 @@ fn without_outputs_of_others(mut template: Value) -> Value {
     template
 }
 
+/// README's own command, from a folder that looks like this one with a package in it.
+fn packaged(account: &Account, folder: &Path) -> PathBuf {
+    let readme = include_str!("../../README.md");
+    let mut lines = readme.lines();
+    let line = lines.find(|line| line.starts_with("aws cloudformation package"));
+    let words: Vec<String> = line
+        .unwrap()
+        .split_whitespace()
+        .skip(1)
+        .map(|word| word.replace("\"$BUCKET\"", "packages"))
+        .collect();
+    for inside in ["infra", "target/lambda"] {
+        std::fs::create_dir_all(folder.join(inside)).unwrap();
+    }
+    std::fs::copy(template::file(), folder.join("infra/template.yaml")).unwrap();
+    let empty = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    std::fs::write(folder.join("target/lambda/jit.zip"), empty).unwrap();
+    let said = account
+        .command()
+        .args(words)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{said:?}");
+    folder.join("target/lambda/template.yaml")
+}
+
 fn deploy() -> Account {
     let account = Account {
         moto: Moto::start(),
     };
     let folder = tempfile::tempdir().unwrap();
-    let package = folder.path().join("jit.zip");
-    std::fs::write(&package, b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0").unwrap();
     account.aws(&[
         "s3api",
         "create-bucket",
@@ -66,17 +101,8 @@ fn deploy() -> Account {
         "--create-bucket-configuration",
         "LocationConstraint=eu-central-1",
     ]);
-    account.aws(&[
-        "s3api",
-        "put-object",
-        "--bucket",
-        "packages",
-        "--key",
-        "jit.zip",
-        "--body",
-        package.to_str().unwrap(),
-    ]);
-    let body = without_outputs_of_others(template::translated(&template::file()));
+    let packaged = packaged(&account, folder.path());
+    let body = without_outputs_of_others(template::translated(&packaged));
     let file = folder.path().join("template.json");
     std::fs::write(&file, body.to_string()).unwrap();
     let given: Vec<Value> = PARAMETERS

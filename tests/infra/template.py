@@ -40,7 +40,9 @@ def main(how, path):
         template = yaml.load(file, Loader)
     if how == "translated":
         # Deployed, it stands in a bucket.
-        template["Globals"]["Function"]["CodeUri"] = {"Bucket": "packages", "Key": "jit.zip"}
+        function = template["Globals"]["Function"]
+        if function["CodeUri"].startswith(".."):
+            function["CodeUri"] = "s3://packages/jit.zip"
         template = transform(template, {}, NoManagedPolicies(), passthrough_metadata=False)
     json.dump(template, sys.stdout, indent=1)
 
