@@ -15,6 +15,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::IntoResponse;
+use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +89,10 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             next = runtime.next() => next?,
         };
-        lambda.serve(invocation, &mut runtime, &stop).await?;
+        // Whoever asked has given up on it; the next may not have.
+        if let Err(error) = lambda.serve(invocation, &mut runtime, &stop).await {
+            tracing::error!(%error, "an answer was not taken");
+        }
     }
 }
 
@@ -203,13 +207,19 @@ impl Lambda {
         give_up: &CancellationToken,
     ) -> Result<(), RuntimeError> {
         let now = SystemClock.now();
-        let shift = Shift::Until(match occasion {
-            Occasion::Minute => now + A_MINUTE,
-            Occasion::Now => now,
+        let (horizon, named) = match occasion {
+            Occasion::Minute => (now + A_MINUTE, Vec::new()),
+            Occasion::Changed(ids) => (now, ids),
+        };
+        let (shift, worked) = (Shift::Until(horizon), CancellationToken::new());
+        let worker = &self.house.worker;
+        let named = named.into_iter().map(async |id| {
+            if let Err(error) = worker.work_on(id, give_up).await {
+                tracing::warn!(request = %id, %error, "left for the next minute");
+            }
         });
-        let worked = CancellationToken::new();
         let work = async {
-            self.house.worker.stay(shift, give_up, give_up).await;
+            tokio::join!(join_all(named), worker.stay(shift, give_up, give_up));
             worked.cancel();
         };
         let carry = async {

@@ -330,7 +330,11 @@ impl Worker {
 
     /// Claims, acts, reports; and goes on under the same lease for as long as the core
     /// has a next action.
-    async fn work_on(&self, id: RequestId, stop: &CancellationToken) -> Result<(), ServiceError> {
+    pub async fn work_on(
+        &self,
+        id: RequestId,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
         let lease = self.lease(LeaseToken(self.service.clock().draw()));
         match self.service.handle(id, Command::Due { lease }).await {
             Ok(handled) => self.go_on_with(Begun { handled, lease }, stop).await,

@@ -1,5 +1,6 @@
 //! How long somebody waits for a function that sleeps: from the start of the process to
 //! its first answer, on DynamoDB, with the real clients.
+#![allow(clippy::disallowed_methods)] // its tasks end with the bench's runtime
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,6 +3,8 @@
 //! Who comes from outside always comes with a `requestContext`, which no caller can leave
 //! out: with one, it is a call, whatever else it says it is.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use axum::response::Response;
@@ -10,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::{Map, Value, json};
 
+use crate::domain::RequestId;
 use crate::signature::percent_encoded;
 
 /// More than any answer of jit's has.
@@ -22,12 +25,12 @@ pub enum Event {
 }
 
 /// Why somebody should look for work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occasion {
     /// Another minute has begun: what falls due in it is to be done when it does.
     Minute,
-    /// Something was written that is due at once.
-    Now,
+    /// These were written, and may be due at once. An index may know it later than this.
+    Changed(Vec<RequestId>),
 }
 
 type Understood<T> = Result<T, String>;
@@ -49,7 +52,12 @@ fn work(event: &Map<String, Value>) -> Understood<Occasion> {
     let is_change = |record: &Value| record["eventSource"] == "aws:dynamodb";
     match event.get("Records") {
         Some(Value::Array(records)) if !records.is_empty() && records.iter().all(is_change) => {
-            return Ok(Occasion::Now);
+            let id = |record: &Value| {
+                let id = record["dynamodb"]["Keys"]["request_id"]["S"].as_str()?;
+                id.parse().ok()
+            };
+            let ids: BTreeSet<RequestId> = records.iter().filter_map(id).collect();
+            return Ok(Occasion::Changed(ids.into_iter().collect()));
         }
         _ => {}
     }
@@ -58,7 +66,7 @@ fn work(event: &Map<String, Value>) -> Understood<Occasion> {
         return Ok(Occasion::Minute);
     }
     if says("jit") == "work" {
-        return Ok(Occasion::Now);
+        return Ok(Occasion::Changed(Vec::new()));
     }
     let kinds = "a call has requestContext.http with method and path; work is a Scheduled Event, \
                  the records of a DynamoDB stream, or {\"jit\": \"work\"}";

@@ -95,7 +95,25 @@ async fn an_event_may_come_again_or_late_or_to_many() {
     drop(processes);
 }
 
-/// What the stream lets through is what somebody has to do at once, and an operator's word.
+/// An index knows later than the stream: what was changed is named, and not looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_stream_names_is_done_before_any_index_knows() {
+    let tables = Tables::fresh().await;
+    let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
+    lambda.caller.bind().await;
+    let id = lambda.caller.granted().await;
+    tables.let_it_end(&id).await;
+    tables.hide_from_the_due(&id).await;
+    assert_eq!(lambda.cloud.event(&minute()).await, worked());
+    assert_eq!(
+        lambda.caller.show(&id).await["status"],
+        "GRANTED",
+        "nobody can find it"
+    );
+    assert_eq!(lambda.cloud.event(&change(&id)).await, worked());
+    assert_eq!(lambda.caller.show(&id).await["status"], "EXPIRED");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn notices_and_ends_left_by_others_are_done() {
     let channel = Channel::open().await;

@@ -169,6 +169,16 @@ impl Tables {
         put.send().await.unwrap();
     }
 
+    /// As if the index had not heard of it yet.
+    pub async fn hide_from_the_due(&self, id: &str) {
+        let key = AttributeValue::S(id.to_owned());
+        let update = self.client().update_item();
+        let update = update.table_name(self.name(Table::Requests));
+        let update = update.key("request_id", key);
+        let update = update.update_expression("REMOVE due_lane");
+        update.send().await.unwrap();
+    }
+
     pub fn config(&self) -> String {
         let mut text = "kind = \"dynamodb\"\n[store.tables]\n".to_owned();
         for (table, name) in &self.names {
