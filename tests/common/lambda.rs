@@ -229,28 +229,18 @@ fn settle(inner: &Inner, id: &str, outcome: Outcome) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-async fn answered(
-    State(inner): State<Arc<Inner>>,
-    Segments(id): Segments<String>,
-    body: Bytes,
-) -> StatusCode {
-    settle(
-        &inner,
-        &id,
-        Outcome::Answered(serde_json::from_slice(&body).unwrap()),
-    )
+type Said = (State<Arc<Inner>>, Segments<String>, Bytes);
+
+async fn answered(state: State<Arc<Inner>>, id: Segments<String>, body: Bytes) -> StatusCode {
+    told((state, id, body), Outcome::Answered)
 }
 
-async fn failed(
-    State(inner): State<Arc<Inner>>,
-    Segments(id): Segments<String>,
-    body: Bytes,
-) -> StatusCode {
-    settle(
-        &inner,
-        &id,
-        Outcome::Failed(serde_json::from_slice(&body).unwrap()),
-    )
+async fn failed(state: State<Arc<Inner>>, id: Segments<String>, body: Bytes) -> StatusCode {
+    told((state, id, body), Outcome::Failed)
+}
+
+fn told((State(inner), Segments(id), body): Said, how: fn(Value) -> Outcome) -> StatusCode {
+    settle(&inner, &id, how(serde_json::from_slice(&body).unwrap()))
 }
 
 async fn init_failed(State(inner): State<Arc<Inner>>, body: Bytes) -> StatusCode {

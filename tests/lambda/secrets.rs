@@ -67,9 +67,7 @@ async fn a_key_is_fetched_and_rotated_without_a_restart() {
     assert!(is_taken(&gateway, &first).await);
 
     say(&format!("{put} {OTHER}"));
-    // At SIGHUP at once, and by itself within a minute; a sleeping function when it is
-    // called after that minute.
-    served.hang_up();
+    // By itself within a minute; a sleeping function when it is called after that minute.
     for url in [&served.url, &gateway] {
         let begun = Instant::now();
         while !is_taken(url, OTHER).await {

@@ -861,6 +861,8 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
     );
     assert_eq!((gauges.undelivered_notices, gauges.parked_notices), (2, 0));
     assert_eq!(gauges.oldest_undelivered, Some(at(0)));
+    assert_eq!(gauges.oldest_due, Some(at(10)));
+    assert_eq!(store.gauges(at(9)).await.unwrap().oldest_due, None);
 }
 
 pub async fn tidying_takes_only_what_is_over(subject: impl Subject) {
