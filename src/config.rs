@@ -41,6 +41,7 @@ pub struct Config {
     /// Whether any secret is kept in Secrets Manager, where a change shows only by asking.
     pub kept_elsewhere: bool,
     pub webhook: Option<Webhook>,
+    pub mattermost: Option<Mattermost>,
     pub sandbox: SandboxOptions,
 }
 
@@ -91,6 +92,19 @@ pub struct Webhook {
     pub secret: Secret,
     /// The path that the receiver sees, which need not be the url's.
     pub signed_path: String,
+}
+
+/// The server whose people type `/jit`.
+#[derive(Clone, Debug)]
+pub struct Mattermost {
+    pub url: Url,
+    /// Whose command it is: any team's admin can make one that calls jit.
+    pub team_id: String,
+    pub bot_token: Secret,
+    pub command_tokens: Vec<Secret>,
+    /// Besides the system's own: user ids or addresses.
+    pub admins: BTreeSet<String>,
+    pub email_domain: Option<String>,
 }
 
 #[derive(Clone, Debug)]

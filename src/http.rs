@@ -53,20 +53,39 @@ pub struct App {
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerBy(pub Timestamp);
 
-/// One line of the surface: what is asked, and the scope that it takes.
+/// One line of the surface: what is asked, and what it takes to be heard.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
     pub method: &'static str,
     pub path: &'static str,
-    /// None: not signed.
-    pub scope: Option<Scope>,
+    pub takes: Takes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// A signature by a key that has this scope.
+    Signature(Scope),
+    /// The token of Mattermost's command.
+    CommandToken,
+    Nothing,
+}
+
+impl Route {
+    /// The scope that its signature takes, if it takes one.
+    pub fn scope(&self) -> Option<Scope> {
+        match self.takes {
+            Takes::Signature(scope) => Some(scope),
+            Takes::CommandToken | Takes::Nothing => None,
+        }
+    }
 }
 
 const fn signed(method: &'static str, path: &'static str, scope: Scope) -> Route {
+    let takes = Takes::Signature(scope);
     Route {
         method,
         path,
-        scope: Some(scope),
+        takes,
     }
 }
 
@@ -74,11 +93,11 @@ const fn open(path: &'static str) -> Route {
     Route {
         method: "GET",
         path,
-        scope: None,
+        takes: Takes::Nothing,
     }
 }
 
-pub const ROUTES: [Route; 16] = [
+pub const ROUTES: [Route; 17] = [
     signed("POST", "/requests", Scope::Request),
     signed("GET", "/requests", Scope::Read),
     signed("GET", "/requests/{id}", Scope::Read),
@@ -95,6 +114,11 @@ pub const ROUTES: [Route; 16] = [
     open("/healthz"),
     open("/readyz"),
     open("/metrics"),
+    Route {
+        method: "POST",
+        path: "/mattermost/command",
+        takes: Takes::CommandToken,
+    },
 ];
 
 impl App {
@@ -148,7 +172,8 @@ impl App {
     }
 }
 
-pub fn router(app: Arc<App>) -> Router {
+/// With routes that other rooms answer, under the same roof.
+pub fn router(app: Arc<App>, others: Router) -> Router {
     Router::new()
         .route("/requests", get(requests::list).post(requests::create))
         .route("/requests/{id}", get(requests::show))
@@ -165,17 +190,18 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
+        .with_state(app.clone())
+        .merge(others)
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .route_layer(
             ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(app.clone(), seat))
+                .layer(middleware::from_fn_with_state(app, seat))
                 .layer(CatchPanicLayer::custom(|_| {
                     Problem::new(Code::Internal, "jit failed to carry this out; see its log")
                         .into_response()
                 })),
         )
-        .with_state(app)
 }
 
 async fn no_such_route(request: Request) -> Problem {

@@ -24,8 +24,8 @@ use tower::Service;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::domain::{Millis, Timestamp};
+use crate::http::AnswerBy;
 use crate::http::reply::Problem;
-use crate::http::{AnswerBy, router};
 use crate::serve::{self, ASK_FOR_KEYS_EVERY, House, Purpose, Reload, StartError};
 use crate::telemetry::{self, CloudWatch};
 use crate::worker::Shift;
@@ -109,7 +109,7 @@ impl Lambda {
         let house =
             serve::furnish(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
         Ok(Self {
-            router: router(house.app.clone()),
+            router: house.router.clone(),
             house,
             reload,
             kept_elsewhere,

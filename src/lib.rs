@@ -20,6 +20,8 @@ pub mod http;
 
 pub mod lambda;
 
+pub mod mattermost;
+
 pub mod cli;
 
 pub mod serve;

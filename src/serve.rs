@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use axum::Router;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use crate::domain::{Millis, Timestamp};
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::signed::Keyring;
 use crate::http::{App, router};
+use crate::mattermost::{self, Mattermost};
 use crate::service::{Announce, Service};
 use crate::signature;
 use crate::store::dynamodb::DynamoStore;
@@ -56,7 +58,7 @@ pub enum StartError {
     Sandbox(#[from] SandboxError),
     #[error("server.listen: cannot listen on {address}: {why}; choose another address")]
     Listen { address: SocketAddr, why: io::Error },
-    #[error("webhook: {0}")]
+    #[error("no calls can be made: {0}")]
     Webhook(#[from] reqwest::Error),
 }
 
@@ -66,6 +68,7 @@ pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Config, ConfigError>
 /// The rooms of a process, put together and not yet at work.
 pub(crate) struct House {
     pub app: Arc<App>,
+    pub router: Router,
     pub worker: Worker,
     /// Nobody carries if nobody is told.
     pub postman: Option<Postman>,
@@ -87,11 +90,22 @@ pub(crate) async fn furnish(
         None => None,
     };
     let service = Arc::new(Service::new(store, clock, config.policy, announce));
-    let keyring = Arc::new(Keyring::new(config.keys));
+    let tokens = config.mattermost.as_ref();
+    let tokens = tokens.map_or_else(Vec::new, |mattermost| mattermost.command_tokens.clone());
+    let keyring = Arc::new(Keyring::new(config.keys, tokens));
     let mut app = App::new(service.clone(), keyring, metrics, stop);
     app.signed_after = signed_after;
+    let app = Arc::new(app);
+    let others = match config.mattermost {
+        Some(mattermost) => {
+            let mattermost = Mattermost::new(app.clone(), mattermost)?;
+            mattermost::router(Arc::new(mattermost))
+        }
+        None => Router::new(),
+    };
     Ok(House {
-        app: Arc::new(app),
+        router: router(app.clone(), others),
+        app,
         postman: receiver.map(|receiver| Postman::new(service.clone(), receiver)),
         worker: Worker::new(service, access),
     })
@@ -111,7 +125,7 @@ pub async fn start(
         why,
     })?;
 
-    let (worker, app) = (house.worker, house.app);
+    let (worker, app, router) = (house.worker, house.app, house.router);
     tasks.spawn({
         let stop = stop.clone();
         async move { worker.run(stop).await }
@@ -123,7 +137,7 @@ pub async fn start(
     tasks.spawn(tidy_up(app.service.clone(), stop.clone()));
     let keyring = app.keyring.clone();
     tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));
-    tasks.spawn(answer(listener, app, stop.clone()));
+    tasks.spawn(answer(listener, router, app, stop.clone()));
     tasks.close();
     Ok(Running {
         address,
@@ -242,8 +256,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
         .map_err(|why| StartError::Listen { address, why })
 }
 
-async fn answer(listener: TcpListener, app: Arc<App>, stop: CancellationToken) {
-    listen(listener, router(app.clone()), HEAD_PATIENCE, stop).await;
+async fn answer(listener: TcpListener, router: Router, app: Arc<App>, stop: CancellationToken) {
+    listen(listener, router, HEAD_PATIENCE, stop).await;
     app.tasks.close();
     app.tasks.wait().await;
 }
@@ -317,7 +331,9 @@ async fn watch_keys(
 pub(crate) async fn read_again(reload: &Reload, keyring: &Keyring) -> Option<Config> {
     match reload().await {
         Ok(mut config) => {
-            keyring.replace(std::mem::take(&mut config.keys));
+            let tokens = config.mattermost.as_mut();
+            let tokens = tokens.map(|mattermost| std::mem::take(&mut mattermost.command_tokens));
+            keyring.replace(std::mem::take(&mut config.keys), tokens.unwrap_or_default());
             Some(config)
         }
         Err(error) => {

@@ -4,6 +4,7 @@
 //! that neither can be altered on the way.
 
 use std::fmt;
+use subtle::ConstantTimeEq;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -196,6 +197,20 @@ impl Secret {
     /// To compare two secrets of one configuration, not to authenticate anybody.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.text.expose_secret() == other.text.expose_secret()
+    }
+
+    /// In constant time: for a secret that is sent as it is.
+    pub fn is(&self, text: &str) -> bool {
+        self.text
+            .expose_secret()
+            .as_bytes()
+            .ct_eq(text.as_bytes())
+            .into()
+    }
+
+    /// For a header, and for nothing that is written down.
+    pub(crate) fn expose(&self) -> &str {
+        self.text.expose_secret()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -111,7 +111,10 @@ async fn every_mutation_is_audited() {
         .map(|change| change.route)
         .chain(["/requests"]);
     let walked: BTreeSet<&str> = walked.collect();
-    let mutating = ROUTES.iter().filter(|route| route.method != "GET");
+    // What is typed in Mattermost goes through the same door: tests/mattermost/life.rs.
+    let mutating = ROUTES
+        .iter()
+        .filter(|route| route.method != "GET" && route.scope().is_some());
     let mutating: BTreeSet<&str> = mutating.map(|route| route.path).collect();
     assert_eq!(walked, mutating);
 }

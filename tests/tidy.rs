@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up: each may use those before it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "domain",
     "signature",
     "clock",
@@ -18,6 +18,7 @@ const ORDER: [&str; 14] = [
     "service",
     "worker",
     "http",
+    "mattermost",
     "serve",
     "lambda",
     "cli",

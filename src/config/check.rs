@@ -7,14 +7,17 @@ use reqwest::Url;
 use tracing::Level;
 
 use super::file::{
-    ClientSection, File, IdentityCenterSection, KeySection, Mode, PolicySection, SandboxSection,
-    SetSection, WebhookSection,
+    ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
+    SandboxSection, SetSection, WebhookSection,
 };
 use super::secret::{Elsewhere, Sources};
-use super::{Client, Config, ConfigError, IdentityCenter, Key, Log, Server, Store, Webhook};
+use super::{
+    Client, Config, ConfigError, IdentityCenter, Key, Log, Mattermost, Server, Store, Webhook,
+};
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
 use crate::domain::{EndSessions, Millis, PermissionSet, Policy, SetRule};
+use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
 /// How long access may be asked for, in hours: at most a year.
@@ -47,6 +50,10 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
         Some(section) => Some(webhook(section, elsewhere, &mut files)?),
         None => None,
     };
+    let mattermost = match file.mattermost {
+        Some(section) => Some(mattermost(section, elsewhere, &mut files)?),
+        None => None,
+    };
     client(file.client, &file.server.listen, elsewhere)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
@@ -68,6 +75,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
         files,
         kept_elsewhere,
         webhook,
+        mattermost,
     })
 }
 
@@ -87,6 +95,7 @@ fn keys(
         }
         let sources = Sources {
             section: &name,
+            name: "secret",
             secret: section.secret,
             secret_file: section.secret_file,
             secret_id: section.secret_id,
@@ -285,17 +294,7 @@ fn policy(
         max_request_hours: section.max_request_hours,
         extension: section.extension,
         grant_patience: section.grant_patience.0,
-        admins: section
-            .admins
-            .into_iter()
-            .map(|admin| {
-                if admin.contains('@') {
-                    admin.to_lowercase()
-                } else {
-                    admin
-                }
-            })
-            .collect::<BTreeSet<_>>(),
+        admins: named(section.admins),
     })
 }
 
@@ -366,6 +365,7 @@ fn webhook(
     };
     let sources = Sources {
         section: "webhook",
+        name: "secret",
         secret: section.secret,
         secret_file: section.secret_file,
         secret_id: section.secret_id,
@@ -388,6 +388,72 @@ fn webhook(
         secret,
         signed_path,
     })
+}
+
+fn mattermost(
+    section: MattermostSection,
+    elsewhere: Elsewhere<'_>,
+    files: &mut Vec<PathBuf>,
+) -> Checked<Mattermost> {
+    let url = match Url::parse(&section.url) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
+        _ => {
+            let why = "expected an address like https://mattermost.example.com";
+            return wrong("mattermost.url", why);
+        }
+    };
+    let is_id =
+        section.team_id.len() == 26 && section.team_id.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !is_id {
+        let why = "expected the 26 letters and digits of a team's id: commands of other teams are refused";
+        return wrong("mattermost.team_id", why);
+    }
+    let bot = Sources {
+        section: "mattermost",
+        name: "bot_token",
+        secret: section.bot_token,
+        secret_file: section.bot_token_file,
+        secret_id: section.bot_token_id,
+    };
+    let (bot_token, file) = bot.read(elsewhere)?;
+    files.extend(file);
+    let tokens = Sources {
+        section: "mattermost",
+        name: "command_tokens",
+        secret: section.command_tokens.lines(),
+        secret_file: section.command_tokens_file,
+        secret_id: section.command_tokens_id,
+    };
+    let (tokens, file) = tokens.read(elsewhere)?;
+    files.extend(file);
+    let lines = tokens.expose().split_whitespace();
+    let command_tokens: Vec<Secret> = lines.map(|one| Secret::new(one.to_owned())).collect();
+    if command_tokens.is_empty() {
+        return wrong(
+            "mattermost.command_tokens",
+            "is empty: nobody could type /jit",
+        );
+    }
+    let email_domain = section
+        .email_domain
+        .map(|domain| domain.trim_start_matches('@').to_lowercase());
+    Ok(Mattermost {
+        url,
+        team_id: section.team_id,
+        bot_token,
+        command_tokens,
+        admins: named(section.admins),
+        email_domain,
+    })
+}
+
+/// By id, or by address, whose case nobody minds.
+fn named(admins: Vec<String>) -> BTreeSet<String> {
+    let plain = |admin: String| match admin.contains('@') {
+        true => admin.to_lowercase(),
+        false => admin,
+    };
+    admins.into_iter().map(plain).collect()
 }
 
 /// Mattermost takes `/plugins/<plugin id>` off before a plugin sees the path.
@@ -424,6 +490,7 @@ pub(super) fn client(
     };
     let sources = Sources {
         section: "client",
+        name: "secret",
         secret: section.secret,
         secret_file: section.secret_file,
         secret_id: section.secret_id,

@@ -21,6 +21,7 @@ pub(super) struct File {
     pub revocation: RevocationSection,
     pub keys: BTreeMap<String, KeySection>,
     pub webhook: Option<WebhookSection>,
+    pub mattermost: Option<MattermostSection>,
     pub client: Option<ClientSection>,
     pub log: LogSection,
 }
@@ -30,6 +31,7 @@ impl File {
     pub fn without_secrets(mut self) -> Self {
         self.keys.clear();
         self.client = None;
+        self.mattermost = None;
         self.server = ServerSection::default();
         if let Some(webhook) = &mut self.webhook {
             webhook.secret = SecretSource::unread();
@@ -42,9 +44,12 @@ impl File {
     /// Everything that Secrets Manager has to be asked for before a process can start.
     pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
         let keys = self.keys.values().map(|section| &section.secret_id);
+        let mattermost = self.mattermost.as_ref();
         let others = [
             self.webhook.as_ref().map(|section| &section.secret_id),
             self.client.as_ref().map(|section| &section.secret_id),
+            mattermost.map(|section| &section.bot_token_id),
+            mattermost.map(|section| &section.command_tokens_id),
         ];
         keys.chain(others.into_iter().flatten())
             .filter_map(SecretSource::named)
@@ -168,6 +173,29 @@ pub(super) struct WebhookSection {
     #[serde(default)]
     pub secret_id: SecretSource<String>,
     pub signed_path: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MattermostSection {
+    pub url: String,
+    pub team_id: String,
+    #[serde(default)]
+    pub bot_token: SecretSource<String>,
+    #[serde(default)]
+    pub bot_token_file: SecretSource<PathBuf>,
+    #[serde(default)]
+    pub bot_token_id: SecretSource<String>,
+    #[serde(default)]
+    pub command_tokens: SecretSource<Vec<String>>,
+    /// A token a line.
+    #[serde(default)]
+    pub command_tokens_file: SecretSource<PathBuf>,
+    #[serde(default)]
+    pub command_tokens_id: SecretSource<String>,
+    #[serde(default)]
+    pub admins: Vec<String>,
+    pub email_domain: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

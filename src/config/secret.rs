@@ -40,6 +40,13 @@ impl<T> std::fmt::Debug for SecretSource<T> {
     }
 }
 
+impl SecretSource<Vec<String>> {
+    /// A line each, as they stand in a file.
+    pub fn lines(self) -> SecretSource<String> {
+        SecretSource(self.0.map(|all| all.join("\n")))
+    }
+}
+
 impl SecretSource<String> {
     /// In the place of one that nothing is signed with.
     pub fn unread() -> Self {
@@ -63,6 +70,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for SecretSource<T> {
 /// The three ways that a section can name its secret.
 pub(super) struct Sources<'a> {
     pub section: &'a str,
+    /// What it is called there: `secret`, if nothing else.
+    pub name: &'a str,
     pub secret: SecretSource<String>,
     pub secret_file: SecretSource<PathBuf>,
     pub secret_id: SecretSource<String>,
@@ -71,35 +80,45 @@ pub(super) struct Sources<'a> {
 impl Sources<'_> {
     /// The secret, and the file that it came from.
     pub fn read(self, elsewhere: Elsewhere<'_>) -> Result<(Secret, Option<PathBuf>), ConfigError> {
-        let section = self.section;
-        let key = |name: &str| format!("{section}.{name}");
+        let (section, name) = (self.section, self.name);
+        let key = |kind: &str| format!("{section}.{name}{kind}");
         let (secret, file) = match (self.secret.0, self.secret_file.0, self.secret_id.0) {
             (Some(secret), None, None) => (secret, None),
             (None, Some(file), None) => {
-                let text = read_secret(&key("secret_file"), &file, elsewhere.read_file)?;
+                let text = read_secret(&key("_file"), &file, elsewhere.read_file)?;
                 (text, Some(file))
             }
             (None, None, Some(id)) => {
                 let kept = elsewhere.kept.of(&id);
-                let text = kept.map_err(|why| ConfigError::new(key("secret_id"), why))?;
+                let text = kept.map_err(|why| ConfigError::new(key("_id"), why))?;
                 (text.to_owned(), None)
             }
             (None, None, None) => {
-                let why = "has no secret: set secret, secret_file or secret_id; \
-                           `jit keys generate` makes one";
+                let why = format!(
+                    "has no {name}: set {name}, {name}_file or {name}_id{}",
+                    made(name)
+                );
                 return Err(ConfigError::new(section, why));
             }
             _ => {
-                let why = "has more than one secret: keep one of secret, secret_file, secret_id";
+                let why =
+                    format!("has more than one {name}: keep one of {name}, {name}_file, {name}_id");
                 return Err(ConfigError::new(section, why));
             }
         };
         let secret = Secret::new(secret);
         if secret.is_empty() {
-            let why = "is empty; `jit keys generate` makes a secret";
-            return Err(ConfigError::new(key("secret"), why));
+            return Err(ConfigError::new(key(""), format!("is empty{}", made(name))));
         }
         Ok((secret, file))
+    }
+}
+
+/// Only keys are made here.
+fn made(name: &str) -> &'static str {
+    match name {
+        "secret" => "; `jit keys generate` makes one",
+        _ => "",
     }
 }
 

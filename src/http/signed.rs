@@ -22,7 +22,7 @@ use crate::code::Code;
 use crate::config::{Key, Scope};
 use crate::domain::{Millis, RequestId};
 use crate::service::Ticket;
-use crate::signature::{self, Message, Scheme};
+use crate::signature::{self, Message, Scheme, Secret};
 use crate::store::Nonce;
 
 pub const MOST_BYTES: usize = 64 * 1024;
@@ -82,10 +82,13 @@ pub enum Unsigned {
     KeyExpired,
     Stale,
     Replayed,
+    /// Of a slash command: not one of Mattermost's tokens, or another team's.
+    Token,
+    Team,
 }
 
 impl Unsigned {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Header,
         Self::UnknownKey,
         Self::Signature,
@@ -93,6 +96,8 @@ impl Unsigned {
         Self::KeyExpired,
         Self::Stale,
         Self::Replayed,
+        Self::Token,
+        Self::Team,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -104,6 +109,8 @@ impl Unsigned {
             Self::KeyExpired => "key_expired",
             Self::Stale => "stale",
             Self::Replayed => "replayed",
+            Self::Token => "token",
+            Self::Team => "team",
         }
     }
 }
@@ -168,7 +175,7 @@ impl<N: Needs> FromRequest<Arc<App>> for Untaken<N> {
 }
 
 /// What is wrong is for the log and the figures; the caller is told that something is.
-pub(super) fn refused(why: Unsigned, path: &str) -> Problem {
+pub(crate) fn refused(why: Unsigned, path: &str) -> Problem {
     super::ops::count_unsigned(why);
     let reason = why.as_str();
     tracing::warn!(reason, path, "a call was not accepted as signed");
@@ -346,31 +353,52 @@ fn said(error: &serde_json::Error) -> String {
     }
 }
 
-/// The keys as they are now; a rotation replaces them whole.
+/// The keys as they are now, and the tokens of Mattermost's command; a rotation replaces
+/// them whole.
 #[derive(Debug)]
 pub struct Keyring {
-    keys: RwLock<Arc<BTreeMap<String, Arc<Key>>>>,
+    held: RwLock<Arc<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    keys: BTreeMap<String, Arc<Key>>,
+    command_tokens: Vec<Secret>,
 }
 
 impl Keyring {
-    pub fn new(keys: BTreeMap<String, Key>) -> Self {
-        let keyring = Self {
-            keys: RwLock::default(),
-        };
-        keyring.replace(keys);
+    pub fn new(keys: BTreeMap<String, Key>, command_tokens: Vec<Secret>) -> Self {
+        let held = RwLock::default();
+        let keyring = Self { held };
+        keyring.replace(keys, command_tokens);
         keyring
     }
 
-    pub fn replace(&self, keys: BTreeMap<String, Key>) {
+    pub fn replace(&self, keys: BTreeMap<String, Key>, command_tokens: Vec<Secret>) {
         let keys = keys
             .into_iter()
             .map(|(id, key)| (id, Arc::new(key)))
             .collect();
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        let held = Held {
+            keys,
+            command_tokens,
+        };
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
     }
 
     pub fn key(&self, id: &str) -> Option<Arc<Key>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(id).cloned()
+        self.held().keys.get(id).cloned()
+    }
+
+    /// One of them, whichever: while a token is changed there are two.
+    pub fn is_command_token(&self, text: &str) -> bool {
+        let held = self.held();
+        let hits = held.command_tokens.iter().filter(|token| token.is(text));
+        hits.count() > 0
+    }
+
+    fn held(&self) -> Arc<Held> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.clone()
     }
 }

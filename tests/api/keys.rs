@@ -32,7 +32,9 @@ async fn a_key_does_what_its_scopes_say_and_nothing_else() {
     }
     .start();
     for route in jit::http::ROUTES {
-        let Some(needed) = route.scope else { continue };
+        let Some(needed) = route.scope() else {
+            continue;
+        };
         let path = route
             .path
             .replace("{id}", "a1b2c3d4-e5f6-7890-abcd-ef1234567890");

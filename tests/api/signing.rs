@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::common::{CHANNEL, Caller, Jit, SECRET, Setup, Signing, nonce, now, wanted};
+use jit::http::Takes;
 
 const REVOKE: &str = r#"{"actor_mm_user_id":"bob","actor_email":"bob@example.com"}"#;
 
@@ -228,7 +229,9 @@ async fn an_altered_query_is_refused_under_v2() {
 // CONTRACT §2: coverage — every signed route, without a signature.
 #[tokio::test]
 async fn every_route_authenticates() {
-    let jit = Setup::default().start();
+    let mattermost = "[mattermost]\nurl = \"http://127.0.0.1:9\"\nbot_token = \"x\"\n\
+         team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\ncommand_tokens = [\"y\"]";
+    let jit = Setup::with(mattermost).start();
     let caller = jit.caller();
     let mut open = 0;
     for route in jit::http::ROUTES {
@@ -236,9 +239,11 @@ async fn every_route_authenticates() {
             .path
             .replace("{id}", "a1b2c3d4-e5f6-7890-abcd-ef1234567890");
         let body = if route.method == "POST" { "{}" } else { "" };
-        match route.scope {
-            Some(_) => refused(&caller, route.method, &path, vec![], body).await,
-            None => {
+        match route.takes {
+            Takes::Signature(_) | Takes::CommandToken => {
+                refused(&caller, route.method, &path, vec![], body).await;
+            }
+            Takes::Nothing => {
                 open += 1;
                 let reply = caller.send(route.method, &path, vec![], vec![]).await;
                 assert_eq!(reply.status, 200, "{path}: {reply:?}");

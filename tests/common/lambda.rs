@@ -459,6 +459,19 @@ impl Process {
             .collect()
     }
 
+    /// Waits until it has told such figures; returns the first of them.
+    pub async fn tells(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let figures = self.figures();
+            if let Some(line) = figures.iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            assert!(begun.elapsed() < PATIENCE, "never told: {figures:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([name, &pid]).status().unwrap();

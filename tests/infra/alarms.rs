@@ -14,6 +14,8 @@ async fn told() -> BTreeSet<String> {
     let stranger = Caller::new(&lambda.caller.url, "nobody", SECRET);
     stranger.get("/requests/1").await.is(401);
     lambda.cloud.event(&minute()).await.answer();
+    let counted = |line: &serde_json::Value| line["jit_live_grants"].is_number();
+    lambda.process.tells(counted).await;
     let mut names = BTreeSet::new();
     for line in lambda.process.figures() {
         for declared in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {

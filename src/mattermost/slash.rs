@@ -1,0 +1,101 @@
+//! What Mattermost sends for a slash command. The token is all that says that it was
+//! Mattermost; whose words they are, it says by `user_id` alone.
+
+use axum::http::HeaderMap;
+
+use crate::domain::{ChannelId, MmUserId};
+
+/// The fields that jit goes by. What a user can choose for herself is not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slash {
+    pub team_id: String,
+    pub channel_id: ChannelId,
+    /// Two ids joined by `__`: nobody's channel.
+    pub is_direct: bool,
+    pub user_id: MmUserId,
+    pub text: String,
+    /// One for each time that somebody pressed Enter.
+    pub trigger_id: String,
+    /// Who was mentioned, by name and id; the text has only names, which people change.
+    pub mentions: Vec<(String, MmUserId)>,
+}
+
+/// The tokens that a call brings: in the form, in the header, or both.
+pub fn tokens<'c>(headers: &'c HeaderMap, form: &'c Form) -> impl Iterator<Item = &'c str> {
+    let header = headers.get("authorization");
+    let header = header.and_then(|value| value.to_str().ok()?.strip_prefix("Token "));
+    header.into_iter().chain(form.one("token"))
+}
+
+/// A form as it came; a key may stand in it more than once.
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    pub fn read(body: &[u8]) -> Self {
+        let pairs = form_urlencoded::parse(body);
+        Self(pairs.into_owned().collect())
+    }
+
+    fn all<'f>(&'f self, name: &'f str) -> impl Iterator<Item = &'f str> {
+        let named = self.0.iter().filter(move |(key, _)| key == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// A field that is there exactly once.
+    pub fn one<'f>(&'f self, name: &'f str) -> Option<&'f str> {
+        let mut all = self.all(name);
+        let one = all.next()?;
+        all.next().is_none().then_some(one)
+    }
+}
+
+impl Slash {
+    pub fn of(form: &Form) -> Option<Self> {
+        let names = form.all("user_mentions").map(str::to_owned);
+        let ids = form.all("user_mentions_ids");
+        let mentions = names.zip(ids.map(str::parse));
+        Some(Self {
+            team_id: form.one("team_id")?.to_owned(),
+            channel_id: form.one("channel_id")?.parse().ok()?,
+            is_direct: form.one("channel_name")?.contains("__"),
+            user_id: form.one("user_id")?.parse().ok()?,
+            text: form.one("text")?.to_owned(),
+            trigger_id: form.one("trigger_id")?.to_owned(),
+            mentions: mentions
+                .filter_map(|(name, id)| Some((name, id.ok()?)))
+                .collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a real server sent it: names and ids in two lists, in no order of the text.
+    #[test]
+    fn mentions_come_in_pairs() {
+        let capture = include_str!("../../tests/mattermost/captures/01i-slash-mentions.http");
+        let body = capture.lines().find(|line| line.starts_with("channel_id="));
+        let slash = Slash::of(&Form::read(body.unwrap().as_bytes())).unwrap();
+        let mentions: Vec<(&str, &str)> = slash
+            .mentions
+            .iter()
+            .map(|(name, id)| (name.as_str(), id.as_str()))
+            .collect();
+        let wanted = [
+            ("carol", "jbtr8nxdbifq7kfpu64tjz6pzc"),
+            ("jitbot", "bwt4yaznwtde3nucnwky358x5o"),
+            ("bob", "88szrhrf4fnwjmfj5c5h39w31a"),
+        ];
+        assert_eq!(mentions, wanted);
+        assert!(!slash.is_direct);
+    }
+
+    /// What a user could add to a form is no second token.
+    #[test]
+    fn a_field_that_stands_twice_is_none() {
+        let form = Form::read(b"token=a&token=b&text=x");
+        assert_eq!((form.one("token"), form.one("text")), (None, Some("x")));
+    }
+}

@@ -1,0 +1,146 @@
+//! Who somebody is: by the id that Mattermost gives, and what it says of it today.
+
+use std::collections::BTreeSet;
+
+use super::client::User;
+use crate::domain::Person;
+
+pub(super) struct Rules {
+    /// Besides the system's own: user ids or addresses.
+    pub admins: BTreeSet<String>,
+    /// Whoever has another address is nobody: on a server that verifies none, any can be
+    /// anybody's.
+    pub email_domain: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Who {
+    pub person: Person,
+    pub is_admin: bool,
+}
+
+impl Rules {
+    /// Or why somebody may not use jit at all, in jit's own words.
+    pub fn admit(&self, user: &User) -> Result<Who, String> {
+        if user.delete_at != 0 {
+            return Err("your account is deactivated".into());
+        }
+        if user.is_bot {
+            return Err("bots have nothing to ask for here".into());
+        }
+        if user.has_role("system_guest") {
+            return Err("guests have nothing to ask for here".into());
+        }
+        let email = user.email.parse().map_err(|_| {
+            "Mattermost shows jit no e-mail address of yours; an admin can let its bot see it"
+                .to_owned()
+        })?;
+        let id = user
+            .id
+            .parse()
+            .map_err(|why| format!("your user id {why}"))?;
+        let person = Person { id, email };
+        let is_elsewhere =
+            |domain: &String| !person.email.as_str().ends_with(&format!("@{domain}"));
+        if self.email_domain.as_ref().is_some_and(is_elsewhere) {
+            return Err("your e-mail address is not one of this company's".into());
+        }
+        let named = |name: &str| self.admins.contains(name);
+        let is_admin = user.has_role("system_admin")
+            || named(person.id.as_str())
+            || named(person.email.as_str());
+        Ok(Who { person, is_admin })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alice() -> User {
+        User {
+            id: "qqobpx3sjjbfuy915pnc9djxmw".into(),
+            username: "alice".into(),
+            email: "Alice@example.com".into(),
+            roles: "system_user".into(),
+            delete_at: 0,
+            is_bot: false,
+        }
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            admins: ["carol@example.com".to_owned()].into(),
+            email_domain: Some("example.com".into()),
+        }
+    }
+
+    fn changed(change: impl Fn(&mut User)) -> Result<Who, String> {
+        let mut user = alice();
+        change(&mut user);
+        rules().admit(&user)
+    }
+
+    #[test]
+    fn people_are_admitted_and_others_told_why_not() {
+        let who = rules().admit(&alice()).unwrap();
+        assert_eq!(who.person.email.as_str(), "alice@example.com");
+        assert!(!who.is_admin);
+        assert!(
+            changed(|user| user.delete_at = 1)
+                .unwrap_err()
+                .contains("deactivated")
+        );
+        assert!(
+            changed(|user| user.is_bot = true)
+                .unwrap_err()
+                .contains("bots")
+        );
+        assert!(
+            changed(|user| user.roles = "system_guest".into())
+                .unwrap_err()
+                .contains("guests")
+        );
+        assert!(
+            changed(|user| user.email = String::new())
+                .unwrap_err()
+                .contains("no e-mail")
+        );
+        for other in [
+            "alice@evil.example",
+            "alice@notexample.com",
+            "alice@example.com.evil",
+        ] {
+            assert!(
+                changed(|user| user.email = other.into())
+                    .unwrap_err()
+                    .contains("company"),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn admins_are_the_systems_and_those_named() {
+        assert!(
+            changed(|user| user.roles = "system_user system_admin".into())
+                .unwrap()
+                .is_admin
+        );
+        assert!(
+            changed(|user| user.email = "carol@example.com".into())
+                .unwrap()
+                .is_admin
+        );
+        assert!(
+            !changed(|user| user.username = "carol@example.com".into())
+                .unwrap()
+                .is_admin
+        );
+        assert!(
+            !changed(|user| user.roles = "system_user_manager not_system_admin".into())
+                .unwrap()
+                .is_admin
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! What a real server sent, replayed as it came off the wire.
+
+use std::path::Path;
+
+use crate::common::{Reply, Setup};
+use crate::server::{ACCOUNT, ADA, ALICE, Mattermost, TEAM, TOKEN, Team, heard};
+
+struct Wire {
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// Every slash command that a capture has, to the byte.
+fn wires(name: &str) -> Vec<Wire> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mattermost/captures");
+    let text = std::fs::read_to_string(folder.join(format!("{name}.http")))
+        .unwrap()
+        .replace("\r\n", "\n");
+    let parts = text
+        .split("Mattermost -> integration (verbatim bytes)\n")
+        .skip(1);
+    let wire = |part: &str| {
+        let (head, rest) = part.split_once("\n\n").unwrap();
+        let headers: Vec<(String, String)> = head
+            .lines()
+            .skip(1)
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let length = headers.iter().find(|(name, _)| name == "Content-Length");
+        let length: usize = length.map_or(0, |(_, length)| length.parse().unwrap());
+        let body = rest.as_bytes()[..length].to_vec();
+        Wire { headers, body }
+    };
+    parts.map(wire).collect()
+}
+
+async fn replay(team: &Team, wire: Wire) -> Reply {
+    let own = ["Host", "Content-Length", "Accept-Encoding"];
+    let headers = wire
+        .headers
+        .iter()
+        .filter(|(name, _)| !own.contains(&name.as_str()));
+    let headers = headers
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .collect();
+    team.caller
+        .send("POST", "/mattermost/command", headers, wire.body)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_servers_words_are_understood() {
+    let team = Team::bound().await;
+    for (capture, wanted) in [
+        ("01a-slash-request", "**PENDING**"),
+        ("01b-slash-revoke", "no request of this channel"),
+        ("01c-slash-status", "**PENDING**"),
+        ("01d-slash-bare", "/jit approve ID"),
+        ("01e-slash-weird", "no request's id"),
+        ("01f-slash-in-thread", "**PENDING**"),
+        ("01g-slash-in-direct-message", ""),
+    ] {
+        for wire in wires(capture) {
+            let said = heard(&replay(&team, wire).await);
+            assert!(said.contains(wanted), "{capture}: {said}");
+        }
+    }
+    let mine = team
+        .caller
+        .get("/requests?requester_email=alice@example.com")
+        .await
+        .is(200);
+    let request = &mine["items"][0];
+    assert_eq!(request["account_id"], ACCOUNT);
+    assert_eq!(request["permission_set"], "readonly");
+    assert_eq!(request["requested_duration_minutes"], 60);
+    assert_eq!(request["reason"], "\"deploy fix\" JIRA-42");
+    assert_eq!(request["jira"], "JIRA-42");
+    assert_eq!(request["requester_mm_user_id"], ALICE);
+    assert_eq!(mine["items"].as_array().unwrap().len(), 1);
+    // Enter was pressed once.
+    let again = heard(&replay(&team, wires("01a-slash-request").remove(0)).await);
+    assert!(
+        again.contains(&request["request_id"].as_str().unwrap()[..13]),
+        "{again}"
+    );
+}
+
+/// Trap: mentions come in pairs, in no order; names that the server does not know are
+/// nobody, and a bot decides nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn mentions_are_taken_by_id() {
+    let mattermost = Mattermost::open().await;
+    let config = mattermost
+        .config()
+        .replace(TEAM, "b47wxn83opn1jdsx35pwh8ftgw")
+        .replace(TOKEN, "czp5smwt3pyxfg9ig3q5tr3rfy");
+    let jit = Setup::with(&config).start();
+    let team = Team {
+        mattermost,
+        caller: jit.caller(),
+        jit,
+    };
+    let wire = wires("01i-slash-mentions").remove(0);
+    let said = heard(&replay(&team, wire).await);
+    assert!(
+        said.contains("name all who may decide"),
+        "channels decide nothing: {said}"
+    );
+    for wire in wires("01k-slash-tab") {
+        heard(&replay(&team, wire).await);
+    }
+    let team = Team::bound().await;
+    let unknown = team.says(ADA, "approvers @bob @nobody").await;
+    assert!(unknown.contains("nobody in this team"), "{unknown}");
+    team.mattermost
+        .change(crate::server::MALLORY, "is_bot", true.into());
+    let bot = team.says(ADA, "approvers @bob @mallory").await;
+    assert!(bot.contains("bots"), "{bot}");
+}

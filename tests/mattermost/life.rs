@@ -1,0 +1,139 @@
+//! A request's life, typed.
+
+use crate::common::Setup;
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Team, id_in};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_life_is_typed() {
+    let team = Team::bound().await;
+    let asked = team
+        .says(ALICE, &format!("request {ACCOUNT} admin 2h INC-42 db down"))
+        .await;
+    assert!(
+        asked.contains("**PENDING**") && asked.contains("one approver"),
+        "{asked}"
+    );
+    let id = id_in(&asked);
+    assert!(asked.contains(&format!("`/jit approve {id}`")), "{asked}");
+    let own = team.says(ALICE, &format!("approve {id}")).await;
+    assert!(own.contains(":warning:"), "one's own: {own}");
+    let other = team.says(MALLORY, &format!("approve {id}")).await;
+    assert!(other.contains(":warning:"), "no approver: {other}");
+    let approved = team.says(BOB, &format!("approve {id}")).await;
+    assert!(approved.starts_with("Approved."), "{approved}");
+    let full = team
+        .caller
+        .get(&format!("/requests?channel_id={CHANNEL}"))
+        .await
+        .is(200);
+    let full = full["items"][0]["request_id"].as_str().unwrap().to_owned();
+    team.caller.until(&full, "GRANTED").await;
+    let listed = team.says(MALLORY, "list").await;
+    assert!(
+        listed.contains("**GRANTED**") && listed.contains("left"),
+        "{listed}"
+    );
+    let mine = team.says(ALICE, "status").await;
+    assert!(mine.contains(&id), "{mine}");
+    let stranger = team.says(MALLORY, &format!("revoke {id} for fun")).await;
+    assert!(stranger.contains("only who asked"), "{stranger}");
+    let gone = team.says(BOB, &format!("revoke {id} incident 7")).await;
+    assert!(
+        gone.starts_with("Gone:") && gone.contains("**REVOKED**"),
+        "{gone}"
+    );
+    let shown = team.caller.show(&full).await;
+    assert_eq!(
+        (
+            shown["revoked_by"].as_str(),
+            shown["revoke_reason"].as_str()
+        ),
+        (Some("bob@example.com"), Some("incident 7"))
+    );
+    assert_eq!(
+        team.says(ALICE, "list").await,
+        "Nothing is open in this channel."
+    );
+    let events = team.caller.audit(&full).await;
+    assert_eq!(events[0]["actor_mm_user_id"], ALICE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_words_do_what_they_say() {
+    let team = Team::bound().await;
+    let ask =
+        async |more: &str| id_in(&team.says(ALICE, &format!("request {ACCOUNT} {more}")).await);
+    let denied = team
+        .says(
+            BOB,
+            &format!("deny {} use readonly", ask("admin 1h one").await),
+        )
+        .await;
+    assert!(denied.contains("**DENIED**"), "{denied}");
+    let taken = team
+        .says(ALICE, &format!("cancel {}", ask("2h two").await))
+        .await;
+    assert!(taken.contains("**CANCELLED**"), "{taken}");
+    let unbound = team
+        .says(ALICE, "request 999988887777 admin 1h three")
+        .await;
+    assert!(unbound.contains(":warning:"), "{unbound}");
+    let long = team
+        .says(ALICE, &format!("request {ACCOUNT} admin 3d four"))
+        .await;
+    assert!(long.contains(":warning:"), "{long}");
+    let id = ask("admin 1h five").await;
+    team.says(BOB, &format!("approve {id}")).await;
+    let full = team.caller.get("/requests?status=GRANTED").await;
+    assert_eq!(full.status, 200);
+    let begun = std::time::Instant::now();
+    while !team
+        .says(ALICE, &format!("status {id}"))
+        .await
+        .contains("**GRANTED**")
+    {
+        assert!(begun.elapsed() < crate::common::PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let more = team.says(ALICE, &format!("extend {id} 30m")).await;
+    assert!(more.starts_with("More time"), "{more}");
+    let info = team.says(MALLORY, "info").await;
+    assert!(
+        info.contains(ACCOUNT) && info.contains("admin, readonly"),
+        "{info}"
+    );
+    let help = team.says(MALLORY, "help").await;
+    assert!(help.contains("`/jit revoke ID"), "{help}");
+    let typo = team.says(MALLORY, "aprove 01a1").await;
+    assert!(typo.contains("`/jit approve`"), "{typo}");
+}
+
+/// A removal that AWS takes its time for is not called done, and is not waited for longer
+/// than Mattermost waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_removal_goes_on() {
+    let team = Team::with(Setup {
+        latency_ms: 6_000,
+        ..Setup::default()
+    })
+    .await;
+    team.says(ADA, &format!("bind {ACCOUNT}")).await;
+    team.says(ADA, "approvers @bob").await;
+    let id = id_in(
+        &team
+            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
+            .await,
+    );
+    team.says(BOB, &format!("approve {id}")).await;
+    let full = team
+        .caller
+        .get(&format!("/requests?channel_id={CHANNEL}"))
+        .await
+        .is(200);
+    let full = full["items"][0]["request_id"].as_str().unwrap().to_owned();
+    team.caller.until(&full, "GRANTED").await;
+    let going = team.says(ALICE, &format!("revoke {id}")).await;
+    assert!(going.contains("it goes on until AWS has"), "{going}");
+    assert!(!going.contains("REVOKED"), "{going}");
+    team.caller.until(&full, "REVOKED").await;
+}

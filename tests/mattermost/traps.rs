@@ -1,0 +1,285 @@
+//! What a user of Mattermost can do that a design must not believe. The numbers are those
+//! of the facts that were observed on a real server.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use crate::common::Setup;
+use crate::server::{
+    ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, TEAM, TOKEN, Team, form, heard, id_in,
+};
+
+/// 1, 9: the token is what says that Mattermost calls; another team's is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_this_teams_command_is_heard() {
+    let team = Team::bound().await;
+    let typed = |token: &str, of: &str| form(token, of, CHANNEL, "aws-prod", ADA, "list");
+    let other = "w1gu5cusqjgfppy84xsohzij6p";
+    for body in [
+        typed("czp5smwt3pyxfg9ig3q5tr3rfy", TEAM),
+        typed("", TEAM),
+        typed(&TOKEN[..25], TEAM),
+        typed(TOKEN, other),
+        typed(TOKEN, ""),
+        typed(TOKEN, TEAM).replace(&format!("token={TOKEN}&"), ""),
+        typed(TOKEN, TEAM).replace("&text=", "&token=x&text="),
+        "rubbish".to_owned(),
+        String::new(),
+    ] {
+        let reply = team.send(body.clone()).await;
+        assert_eq!(reply.status, 401, "{body}");
+        assert!(
+            !reply.text.contains("token"),
+            "which of them is not told: {}",
+            reply.text
+        );
+    }
+    let metrics = team
+        .caller
+        .send("GET", "/metrics", vec![], vec![])
+        .await
+        .text;
+    assert!(
+        metrics.contains("jit_signature_refusals_total{reason=\"token\"}"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("jit_signature_refusals_total{reason=\"team\"} 2"),
+        "{metrics}"
+    );
+    assert!(!team.jit.log().contains(TOKEN));
+    // A GET would have the token in the address.
+    let get = team
+        .caller
+        .send(
+            "GET",
+            &format!("/mattermost/command?{}", typed(TOKEN, TEAM)),
+            vec![],
+            vec![],
+        )
+        .await;
+    assert_eq!(get.status, 405);
+}
+
+/// The header alone will do: newer servers put something else into one of the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_come_in_the_header_and_there_may_be_two() {
+    let mattermost = Mattermost::open().await;
+    let config = mattermost.config().replace(
+        &format!("[\"{TOKEN}\"]"),
+        &format!("[\"new-token\", \"{TOKEN}\"]"),
+    );
+    let jit = Setup::with(&config).start();
+    let caller = jit.caller();
+    for (header, in_form) in [
+        (TOKEN, "else"),
+        ("new-token", ""),
+        ("else", TOKEN),
+        ("else", "new-token"),
+    ] {
+        let body = form(in_form, TEAM, CHANNEL, "aws-prod", ALICE, "list");
+        let headers = vec![("Authorization", format!("Token {header}"))];
+        heard(
+            &caller
+                .send("POST", "/mattermost/command", headers, body.into_bytes())
+                .await,
+        );
+    }
+}
+
+/// 8: an address is what Mattermost says today, of an id; who is nobody here hears why.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_somebody_is_is_asked_of_mattermost() {
+    let setup = Setup::default();
+    let team = Team::with(Setup {
+        more: String::new(),
+        ..setup
+    })
+    .await;
+    for (name, value, wanted) in [
+        ("delete_at", json!(1), "deactivated"),
+        ("is_bot", json!(true), "bots"),
+        ("roles", json!("system_guest"), "guests"),
+        ("email", json!(""), "no e-mail"),
+    ] {
+        let other = Mattermost::open().await;
+        other.change(MALLORY, name, value);
+        let jit = Setup::with(&other.config()).start();
+        let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", MALLORY, "list");
+        let reply = jit
+            .caller()
+            .send("POST", "/mattermost/command", vec![], body.into_bytes())
+            .await;
+        assert!(heard(&reply).contains(wanted), "{reply:?}");
+    }
+    let stranger = team.says("strangerstrangerstrangerst", "list").await;
+    assert!(stranger.contains("does not know you"), "{stranger}");
+    // Somebody who types much is asked for once in a while.
+    let before = team.mattermost.asked.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        team.says(ALICE, "list").await;
+    }
+    assert_eq!(team.mattermost.asked.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_elsewhere_is_nobodys() {
+    let mattermost = Mattermost::open().await;
+    mattermost.change(MALLORY, "email", "alice@evil.example".into());
+    let config = format!("{}email_domain = \"example.com\"\n", mattermost.config());
+    let jit = Setup::with(&config).start();
+    let typed = |who: &str| form(TOKEN, TEAM, CHANNEL, "aws-prod", who, "list").into_bytes();
+    let said = heard(
+        &jit.caller()
+            .send("POST", "/mattermost/command", vec![], typed(MALLORY))
+            .await,
+    );
+    assert!(said.contains("company"), "{said}");
+    let said = heard(
+        &jit.caller()
+            .send("POST", "/mattermost/command", vec![], typed(ALICE))
+            .await,
+    );
+    assert_eq!(said, "Nothing is open in this channel.");
+}
+
+/// Nobody can ask who it is: then nothing is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mattermost_that_does_not_answer_lets_nobody_in() {
+    let nowhere = "[mattermost]\nurl = \"http://127.0.0.1:9\"\nteam_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n\
+         bot_token = \"x\"\ncommand_tokens = [\"pssxxjqabt8a7e1mgdia9jw9wh\"]\n";
+    let jit = Setup::with(nowhere).start();
+    let body = form(
+        TOKEN,
+        TEAM,
+        CHANNEL,
+        "aws-prod",
+        ADA,
+        &format!("bind {ACCOUNT}"),
+    );
+    let said = heard(
+        &jit.caller()
+            .send("POST", "/mattermost/command", vec![], body.into_bytes())
+            .await,
+    );
+    assert!(said.contains("nothing was done"), "{said}");
+    let accounts = jit
+        .caller()
+        .get(&format!("/config/accounts?channel_id={CHANNEL}"))
+        .await
+        .is(200);
+    assert_eq!(accounts, json!([]));
+}
+
+/// G11: who may have what is the admins' to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_admins_change_who_may_have_what() {
+    let team = Team::with(Setup::default()).await;
+    for text in [format!("bind {ACCOUNT}"), "approvers @mallory".to_owned()] {
+        let said = team.says(MALLORY, &text).await;
+        assert!(said.contains("only admins"), "{said}");
+    }
+    let direct = team
+        .says_in(
+            "ixxre3hujjbcuenn8nib1ym7io",
+            &format!("{ALICE}__{ADA}"),
+            ADA,
+            &format!("bind {ACCOUNT}"),
+        )
+        .await;
+    assert!(direct.contains("nobody's channel"), "{direct}");
+    assert!(
+        team.says(ADA, &format!("bind {ACCOUNT}"))
+            .await
+            .contains(ACCOUNT)
+    );
+}
+
+/// What is not of this channel is not there, unless it is one's own to decide or to have.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_channels_requests_are_not_shown() {
+    let team = Team::bound().await;
+    team.says(ALICE, &format!("request {ACCOUNT} admin 1h secret reason"))
+        .await;
+    let all = team
+        .caller
+        .get(&format!("/requests?channel_id={CHANNEL}"))
+        .await
+        .is(200);
+    let id = all["items"][0]["request_id"].as_str().unwrap().to_owned();
+    let elsewhere = |who: &'static str, text: String| {
+        let team = &team;
+        async move {
+            team.says_in("f3h9orfn33ge7nxnhyaj1kdqqo", "lunch", who, &text)
+                .await
+        }
+    };
+    for text in [
+        format!("status {id}"),
+        format!("status {}", &id[..13]),
+        format!("revoke {id}"),
+    ] {
+        let said = elsewhere(MALLORY, text).await;
+        assert!(said.contains("no request of this channel"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    for who in [ALICE, BOB, ADA] {
+        let said = elsewhere(who, format!("status {id}")).await;
+        assert!(said.contains("**PENDING**"), "{said}");
+    }
+}
+
+/// 4: what people write stays what they wrote: it mentions, links and shows nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_write_is_only_shown() {
+    let team = Team::bound().await;
+    let why =
+        "@all see ![x](https://evil.example/p.png) | a |\n# big `code` <https://evil.example|here>";
+    let said = team
+        .says(ALICE, &format!("request {ACCOUNT} admin 1h {why}"))
+        .await;
+    for active in [
+        "@all",
+        "![",
+        "](",
+        "https://",
+        "\n#",
+        "| a |",
+        " <https",
+        "example|here",
+    ] {
+        assert!(!said.contains(active), "{active:?} in {said}");
+    }
+    let id = id_in(&said);
+    let unknown = team.says(ALICE, "status abcd").await;
+    assert!(unknown.contains("`abcd`"), "{unknown}");
+    let several = team
+        .says(ALICE, &format!("request {ACCOUNT} readonly 1h again"))
+        .await;
+    assert_ne!(id_in(&several), id);
+    let ambiguous = team.says(ALICE, &format!("status {}", &id[..4])).await;
+    assert!(ambiguous.contains("several begin"), "{ambiguous}");
+}
+
+/// A text as long as a megabyte is a no, not an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_words_is_too_much() {
+    let team = Team::bound().await;
+    let flood = form(
+        TOKEN,
+        TEAM,
+        CHANNEL,
+        "aws-prod",
+        ALICE,
+        &"x".repeat(1_000_000),
+    );
+    assert_eq!(team.send(flood).await.status, 413);
+    let long = team
+        .says(
+            ALICE,
+            &format!("request {ACCOUNT} admin 1h {}", "y".repeat(5_000)),
+        )
+        .await;
+    assert!(long.contains("1000 characters"), "{long}");
+}
