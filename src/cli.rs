@@ -12,6 +12,7 @@ mod config;
 mod hands;
 mod invoke;
 mod lambda;
+mod mattermost;
 mod output;
 mod reconcile;
 mod requests;
@@ -31,8 +32,8 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Client, Config, ConfigError, Variables};
 use arguments::{
-    Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand, StoreCommand,
-    TablesCommand,
+    Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand,
+    MattermostCommand, StoreCommand, TablesCommand,
 };
 use output::Output;
 
@@ -166,6 +167,10 @@ async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
         Command::Store(StoreCommand::Copy(copy)) => store::copy(context, &copy).await,
         Command::Store(StoreCommand::Backup { file }) => store::back_up(context, &file).await,
+        Command::Mattermost(MattermostCommand::Setup(asked)) => {
+            mattermost::set_up(context, &asked).await
+        }
+        Command::Mattermost(MattermostCommand::Check) => mattermost::check(context).await,
         Command::Tables(TablesCommand::Create) => tables::create(context).await,
         Command::Tables(TablesCommand::Check) => tables::check(context).await,
         Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,

@@ -5,7 +5,9 @@
 //! whom: names, addresses and texts are the user's own to change.
 
 mod answer;
+pub mod api;
 mod client;
+pub mod setup;
 mod slash;
 mod text;
 mod who;

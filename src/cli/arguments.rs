@@ -241,6 +241,9 @@ pub(crate) enum Command {
     /// Keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// A stock Mattermost, made ready for /jit
+    #[command(subcommand)]
+    Mattermost(MattermostCommand),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  jit completions bash > /etc/bash_completion.d/jit")]
     Completions { shell: clap_complete::Shell },
@@ -490,6 +493,38 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         offline: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MattermostCommand {
+    /// Make the bot and the command, or put them right, and write the configuration
+    #[command(
+        after_help = "Example:\n  jit mattermost setup --url https://mattermost.example.com --team acme \\\n      \
+                      --public-url https://jit.example.com\n\n\
+                      Asks for a system admin's token, or takes it from --token-file or from\n\
+                      JIT_MATTERMOST_ADMIN_TOKEN; it is not kept. What is there already is kept: run it\n\
+                      again whenever something was changed by hand."
+    )]
+    Setup(MattermostSetup),
+    /// Say whether the bot and the command are as they must be
+    #[command(after_help = "Example:\n  jit mattermost check")]
+    Check,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MattermostSetup {
+    /// Where Mattermost is
+    #[arg(long)]
+    pub url: String,
+    /// The team's name, as in its addresses
+    #[arg(long, value_name = "NAME")]
+    pub team: String,
+    /// Where Mattermost reaches jit
+    #[arg(long, value_name = "URL")]
+    pub public_url: String,
+    /// A file with a system admin's token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

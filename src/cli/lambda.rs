@@ -16,6 +16,10 @@ pub(super) async fn lambda(context: &Context) -> Result<(), Failure> {
                    of your own, use jit serve";
         return Err(Failure::Usage(why.into()));
     };
+    let runtime_api = runtime_api
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
     let function = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "jit".into());
     let stop = CancellationToken::new();
     let asked = stop_asked()?;

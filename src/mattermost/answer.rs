@@ -4,7 +4,7 @@ use super::slash::Slash;
 use super::text::{plain, short};
 use super::who::Who;
 use super::words::{Said, VERBS, understand};
-use super::{Mattermost, client::ClientError};
+use super::{Mattermost, api::ApiError};
 
 use crate::domain::{
     Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, MmUserId, PermissionSet, Request,
@@ -151,7 +151,9 @@ impl Mattermost {
         let user = self.client.user(&slash.user_id).await.map_err(|error| {
             tracing::error!(%error, "a user could not be looked up");
             No::Told(match error {
-                ClientError::NoUser => "Mattermost does not know you".into(),
+                ApiError::NotThere(_) | ApiError::Refused(_) => {
+                    "Mattermost does not know you".into()
+                }
                 _ => "jit cannot ask Mattermost who you are just now; nothing was done, try again"
                     .into(),
             })

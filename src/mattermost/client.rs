@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::Url;
 use serde::Deserialize;
 
+use super::api::{Api, ApiError};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, MmUserId, Timestamp};
 use crate::signature::Secret;
@@ -41,42 +42,19 @@ impl User {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    #[error(
-        "Mattermost does not take jit's bot token: check mattermost.bot_token, and that the bot is enabled"
-    )]
-    NotAllowed,
-    #[error("Mattermost has no such user")]
-    NoUser,
-    #[error("Mattermost does not answer: {0}")]
-    NoAnswer(String),
-}
-
 pub struct Client {
-    url: Url,
-    token: Secret,
-    http: reqwest::Client,
+    api: Api,
     known: Mutex<HashMap<String, (User, Timestamp)>>,
 }
 
 impl Client {
     pub fn new(url: Url, token: Secret) -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            // A redirect would carry the token to somebody it was not made for.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self {
-            url,
-            token,
-            http,
-            known: Mutex::default(),
-        })
+        let api = Api::new(url, token, PATIENCE)?;
+        let known = Mutex::default();
+        Ok(Self { api, known })
     }
 
-    pub async fn user(&self, id: &MmUserId) -> Result<User, ClientError> {
+    pub async fn user(&self, id: &MmUserId) -> Result<User, ApiError> {
         let now = SystemClock.now();
         let known = self.known().get(id.as_str()).cloned();
         if let Some((user, at)) = known
@@ -93,11 +71,11 @@ impl Client {
         Ok(user)
     }
 
-    async fn ask_patiently(&self, id: &MmUserId) -> Result<User, ClientError> {
+    async fn ask_patiently(&self, id: &MmUserId) -> Result<User, ApiError> {
         let mut attempt = 1;
         loop {
             match self.ask(id).await {
-                Err(ClientError::NoAnswer(why)) if attempt < ATTEMPTS => {
+                Err(ApiError::NoAnswer(why)) if attempt < ATTEMPTS => {
                     tracing::debug!(%why, "Mattermost is asked again");
                     attempt += 1;
                 }
@@ -106,28 +84,13 @@ impl Client {
         }
     }
 
-    async fn ask(&self, id: &MmUserId) -> Result<User, ClientError> {
-        let url = format!(
-            "{}/api/v4/users/{id}",
-            self.url.as_str().trim_end_matches('/')
-        );
-        let no_answer = |why: reqwest::Error| ClientError::NoAnswer(why.without_url().to_string());
-        let asked = self.http.get(url).bearer_auth(self.token.expose());
-        let answer = asked.send().await.map_err(no_answer)?;
-        match answer.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => return Err(ClientError::NoUser),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Err(ClientError::NotAllowed);
-            }
-            status => return Err(ClientError::NoAnswer(status.to_string())),
-        }
-        let text = answer.bytes().await.map_err(no_answer)?;
-        let user: User = serde_json::from_slice(&text)
-            .map_err(|why| ClientError::NoAnswer(format!("not as Mattermost does: {why}")))?;
+    async fn ask(&self, id: &MmUserId) -> Result<User, ApiError> {
+        let found = self.api.get(&format!("users/{id}")).await?;
+        let user: User = serde_json::from_value(found)
+            .map_err(|why| ApiError::NoAnswer(format!("not as Mattermost does: {why}")))?;
         match user.id == id.as_str() {
             true => Ok(user),
-            false => Err(ClientError::NoAnswer(
+            false => Err(ApiError::NoAnswer(
                 "another user than the one asked for".into(),
             )),
         }

@@ -8,4 +8,5 @@ mod common;
 mod captures;
 mod life;
 mod server;
+mod setup;
 mod traps;

@@ -1,0 +1,131 @@
+//! A stock Mattermost, made ready for `/jit`.
+
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use serde_json::json;
+
+use super::arguments::MattermostSetup;
+use super::serve::failed;
+use super::{Context, Failure};
+use crate::mattermost::api::Api;
+use crate::mattermost::setup::{self, Made};
+use crate::signature::Secret;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const ADMIN_TOKEN: &str = "JIT_MATTERMOST_ADMIN_TOKEN";
+const BOT_FILE: &str = "mattermost-bot-token";
+const COMMAND_FILE: &str = "mattermost-command-token";
+
+pub(super) async fn check(context: &Context) -> Result<(), Failure> {
+    let config = context.config().await?;
+    let Some(mattermost) = config.mattermost else {
+        let why = "there is no [mattermost] section: jit mattermost setup writes one";
+        return Err(Failure::Failed(why.into()));
+    };
+    let bot = Api::new(mattermost.url, mattermost.bot_token, PATIENCE).map_err(failed)?;
+    let told = setup::check(&bot, &mattermost.team_id)
+        .await
+        .map_err(failed)?;
+    context
+        .output
+        .say(|| told.join("\n"), &json!({"ok": true, "found": told}))
+}
+
+pub(super) async fn set_up(context: &Context, asked: &MattermostSetup) -> Result<(), Failure> {
+    let wrong = |what: &str| {
+        Failure::Usage(format!(
+            "{what}: expected an address like https://mattermost.example.com"
+        ))
+    };
+    let url: Url = asked.url.parse().map_err(|_| wrong("--url"))?;
+    let reach: Url = asked
+        .public_url
+        .parse()
+        .map_err(|_| wrong("--public-url"))?;
+    let admin = Api::new(url.clone(), admin_token(asked)?, PATIENCE).map_err(failed)?;
+    let file = context
+        .config_path
+        .clone()
+        .unwrap_or_else(|| "jit.toml".into());
+    let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    let known_bot = known_bot(&url, &folder.join(BOT_FILE)).await;
+    let made = setup::set_up(&admin, &asked.team, reach.as_str(), known_bot.as_deref()).await;
+    let mut made = made.map_err(failed)?;
+    if let Some(token) = &made.bot_token {
+        keep(&folder.join(BOT_FILE), token)?;
+    }
+    keep(&folder.join(COMMAND_FILE), &made.command_token)?;
+    let section = section(&url, &made, &folder);
+    if before.lines().any(|line| line.trim() == "[mattermost]") {
+        let told = format!(
+            "{} has a [mattermost] section, which was left as it is; it should say:\n{section}",
+            file.display()
+        );
+        made.told.push(told);
+    } else {
+        let mut text = before;
+        text.push_str(&format!("\n{section}"));
+        std::fs::write(&file, text).map_err(|why| {
+            Failure::Failed(format!("{} cannot be written: {why}", file.display()))
+        })?;
+        made.told
+            .push(format!("{} has a [mattermost] section", file.display()));
+    }
+    let value = json!({"team_id": made.team_id, "done": made.told});
+    context.output.say(|| made.told.join("\n"), &value)
+}
+
+fn section(url: &Url, made: &Made, folder: &Path) -> String {
+    let named = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| name.into());
+    format!(
+        "[mattermost]\nurl = {:?}\nteam_id = {:?}\nbot_token_file = {:?}\ncommand_tokens_file = {:?}\n",
+        url.as_str().trim_end_matches('/'),
+        made.team_id,
+        named(BOT_FILE),
+        named(COMMAND_FILE),
+    )
+}
+
+/// Whose token is kept there, if it is anybody's.
+async fn known_bot(url: &Url, file: &Path) -> Option<String> {
+    let token = std::fs::read_to_string(file).ok()?;
+    let bot = Api::new(url.clone(), Secret::new(token.trim().to_owned()), PATIENCE).ok()?;
+    let me = bot.get("users/me").await.ok()?;
+    me["id"].as_str().map(str::to_owned)
+}
+
+/// Never an argument: those are seen by everybody on the machine.
+fn admin_token(asked: &MattermostSetup) -> Result<Secret, Failure> {
+    let token = match (&asked.token_file, std::env::var(ADMIN_TOKEN)) {
+        (Some(file), _) => std::fs::read_to_string(file)
+            .map_err(|why| Failure::Failed(format!("{} cannot be read: {why}", file.display())))?,
+        (None, Ok(token)) => token,
+        (None, Err(_)) if std::io::stdin().is_terminal() => {
+            rpassword::prompt_password("token of a system admin: ").map_err(failed)?
+        }
+        (None, Err(_)) => {
+            let why =
+                format!("a system admin's token is needed: --token-file FILE, or {ADMIN_TOKEN}");
+            return Err(Failure::Usage(why));
+        }
+    };
+    Ok(Secret::new(token.trim().to_owned()))
+}
+
+/// For its owner alone.
+fn keep(file: &PathBuf, token: &str) -> Result<(), Failure> {
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file);
+    let written = opened.and_then(|mut file| writeln!(file, "{token}"));
+    written.map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))
+}

@@ -1,0 +1,91 @@
+//! Mattermost's own API, call by call.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode, Url, redirect};
+use serde_json::Value;
+
+use crate::signature::Secret;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    #[error("Mattermost does not take this token: {0}")]
+    NotAllowed(String),
+    #[error("Mattermost has no such thing: {0}")]
+    NotThere(String),
+    #[error("Mattermost refuses: {0}")]
+    Refused(String),
+    #[error("Mattermost does not answer: {0}")]
+    NoAnswer(String),
+}
+
+pub struct Api {
+    url: Url,
+    token: Secret,
+    http: reqwest::Client,
+}
+
+impl Api {
+    pub fn new(url: Url, token: Secret, patience: Duration) -> reqwest::Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(patience)
+            // A redirect would carry the token to somebody it was not made for.
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { url, token, http })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ApiError> {
+        let url = format!("{}/api/v4/{path}", self.url.as_str().trim_end_matches('/'));
+        let no_answer = |why: reqwest::Error| ApiError::NoAnswer(why.without_url().to_string());
+        let mut call = self
+            .http
+            .request(method, url)
+            .bearer_auth(self.token.expose());
+        if let Some(body) = body {
+            call = call
+                .header("Content-Type", "application/json")
+                .body(body.to_string());
+        }
+        let answer = call.send().await.map_err(no_answer)?;
+        let status = answer.status();
+        let text = answer.bytes().await.map_err(no_answer)?;
+        let value: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if status.is_success() {
+            return match value.is_null() {
+                true => Err(ApiError::NoAnswer("not as Mattermost does".into())),
+                false => Ok(value),
+            };
+        }
+        let why = match value["message"].as_str() {
+            Some(message) => message.to_owned(),
+            None => status.to_string(),
+        };
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::NotAllowed(why),
+            StatusCode::NOT_FOUND => ApiError::NotThere(why),
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                ApiError::Refused(why)
+            }
+            status => ApiError::NoAnswer(format!("{status} {why}")),
+        })
+    }
+}

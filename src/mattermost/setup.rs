@@ -1,0 +1,204 @@
+//! What jit needs of a Mattermost, made or put right: a bot and its token, a slash command
+//! and its token. What is there already is kept.
+
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiError};
+use super::words::VERBS;
+
+const NAME: &str = "jit";
+const DESCRIPTION: &str = "Just-in-time AWS access";
+
+/// What came of it, to be written into the configuration.
+pub struct Made {
+    pub team_id: String,
+    /// None: the one there is still works.
+    pub bot_token: Option<String>,
+    pub command_token: String,
+    /// What was done, in words.
+    pub told: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("{what}: {why}")]
+    Api { what: &'static str, why: ApiError },
+    #[error("{0}")]
+    Wrong(String),
+}
+
+fn at(what: &'static str) -> impl FnOnce(ApiError) -> SetupError {
+    move |why| SetupError::Api { what, why }
+}
+
+fn text(value: &Value, name: &str) -> Result<String, SetupError> {
+    let missing = || SetupError::Wrong(format!("Mattermost's answer has no {name}"));
+    value[name].as_str().map(str::to_owned).ok_or_else(missing)
+}
+
+/// `known_bot` is who the configured bot token belongs to, if it works.
+pub async fn set_up(
+    admin: &Api,
+    team: &str,
+    reach: &str,
+    known_bot: Option<&str>,
+) -> Result<Made, SetupError> {
+    let me = admin
+        .get("users/me")
+        .await
+        .map_err(at("the admin's token"))?;
+    let roles = me["roles"].as_str().unwrap_or_default();
+    if !roles.split_whitespace().any(|role| role == "system_admin") {
+        let why = "this token is not a system admin's: one makes bots and commands";
+        return Err(SetupError::Wrong(why.into()));
+    }
+    let team = admin
+        .get(&format!("teams/name/{team}"))
+        .await
+        .map_err(at("--team"))?;
+    let team_id = text(&team, "id")?;
+    let mut told = Vec::new();
+    let bot_id = bot(admin, &mut told).await?;
+    let member = json!({"team_id": team_id, "user_id": bot_id});
+    let joined = admin
+        .post(&format!("teams/{team_id}/members"), &member)
+        .await;
+    joined.map_err(at("the bot cannot join the team"))?;
+    let bot_token = match known_bot == Some(bot_id.as_str()) {
+        true => {
+            told.push("the bot's token works".into());
+            None
+        }
+        false => {
+            let asked = json!({"description": "jit"});
+            let made = admin.post(&format!("users/{bot_id}/tokens"), &asked).await;
+            told.push("a token for the bot was made".into());
+            Some(text(&made.map_err(at("no token for the bot"))?, "token")?)
+        }
+    };
+    let command_token = command(admin, &team_id, reach, &mut told).await?;
+    Ok(Made {
+        team_id,
+        bot_token,
+        command_token,
+        told,
+    })
+}
+
+async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> {
+    let found = match admin.get(&format!("users/username/{NAME}")).await {
+        Err(ApiError::NotThere(_)) => {
+            let wanted =
+                json!({"username": NAME, "display_name": NAME, "description": DESCRIPTION});
+            let made = admin
+                .post("bots", &wanted)
+                .await
+                .map_err(at("the bot cannot be made"))?;
+            told.push(format!("the bot {NAME} was made"));
+            return text(&made, "user_id");
+        }
+        found => found.map_err(at("the bot cannot be looked up"))?,
+    };
+    let id = text(&found, "id")?;
+    if found["is_bot"] != true {
+        let why = format!(
+            "{NAME} is a person's name here: rename them, or make the bot and the command by hand"
+        );
+        return Err(SetupError::Wrong(why));
+    }
+    if found["delete_at"].as_i64().unwrap_or(0) == 0 {
+        told.push(format!("the bot {NAME} was there"));
+        return Ok(id);
+    }
+    let enabled = admin.post(&format!("bots/{id}/enable"), &json!({})).await;
+    enabled.map_err(at("the bot cannot be enabled"))?;
+    told.push(format!("the bot {NAME} was disabled, and is enabled"));
+    Ok(id)
+}
+
+/// The command as it must be, whoever made it.
+async fn command(
+    admin: &Api,
+    team_id: &str,
+    reach: &str,
+    told: &mut Vec<String>,
+) -> Result<String, SetupError> {
+    let verbs: Vec<&str> = VERBS.iter().map(|(verb, _, _)| *verb).collect();
+    let wanted = json!({
+        "team_id": team_id,
+        "trigger": NAME,
+        // POST: a GET would have the token in the address.
+        "method": "P",
+        "url": format!("{}{}", reach.trim_end_matches('/'), super::COMMAND),
+        "username": NAME,
+        "display_name": DESCRIPTION,
+        "description": DESCRIPTION,
+        "auto_complete": true,
+        "auto_complete_desc": DESCRIPTION,
+        "auto_complete_hint": verbs.join(" | "),
+    });
+    let path = format!("commands?team_id={team_id}&custom_only=true");
+    let all = admin
+        .get(&path)
+        .await
+        .map_err(at("the commands cannot be listed"))?;
+    let all = all.as_array().cloned().unwrap_or_default();
+    let found = all
+        .into_iter()
+        .find(|one| one["trigger"] == NAME && one["team_id"] == team_id);
+    let Some(found) = found else {
+        let made = admin.post("commands", &wanted).await;
+        told.push(format!("the command /{NAME} was made"));
+        return text(&made.map_err(at("the command cannot be made"))?, "token");
+    };
+    let is_as_wanted = |(name, value): (&String, &Value)| found[name] == *value;
+    if wanted
+        .as_object()
+        .is_some_and(|wanted| wanted.iter().all(is_as_wanted))
+    {
+        told.push(format!("the command /{NAME} was there"));
+        return text(&found, "token");
+    }
+    let mut changed = found.clone();
+    for (name, value) in wanted.as_object().into_iter().flatten() {
+        changed[name] = value.clone();
+    }
+    let id = text(&found, "id")?;
+    let put = admin.put(&format!("commands/{id}"), &changed).await;
+    told.push(format!("the command /{NAME} was put right"));
+    text(
+        &put.map_err(at("the command cannot be put right"))?,
+        "token",
+    )
+}
+
+/// What is wrong with what is configured, as far as the bot can see it.
+pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> {
+    let mut told = Vec::new();
+    let me = bot
+        .get("users/me")
+        .await
+        .map_err(at("mattermost.bot_token"))?;
+    if me["is_bot"] != true {
+        let why =
+            "mattermost.bot_token: this is a person's token; make a bot: jit mattermost setup";
+        return Err(SetupError::Wrong(why.into()));
+    }
+    told.push("the bot's token works".to_owned());
+    let id = text(&me, "id")?;
+    let member = bot.get(&format!("teams/{team_id}/members/{id}")).await;
+    member.map_err(at("mattermost.team_id: the bot is not in that team"))?;
+    told.push("the bot is in the team".to_owned());
+    let path = format!("teams/{team_id}/commands/autocomplete");
+    let commands = bot
+        .get(&path)
+        .await
+        .map_err(at("the team's commands cannot be listed"))?;
+    let mut commands = commands.as_array().into_iter().flatten();
+    if !commands.any(|one| one["trigger"] == NAME) {
+        let why = format!("nobody can type /{NAME} there: jit mattermost setup makes the command");
+        return Err(SetupError::Wrong(why));
+    }
+    told.push(format!("/{NAME} can be typed"));
+    Ok(told)
+}
