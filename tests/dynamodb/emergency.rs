@@ -194,3 +194,31 @@ async fn a_broken_file_keeps_nobody_in() {
     row(&said);
     assert!(aws.assignments().is_empty());
 }
+
+/// One record that nobody can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_none_is_told_and_kept() {
+    let aws = Aws::quick().await;
+    let setup = || Setup::with_aws(&aws, "");
+    let (jit, caller) = setup().bound().await;
+    let id = caller.granted().await;
+    let folder = jit.kill();
+    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
+    let spoilt = db.execute("UPDATE jit_requests SET doc = 'rubbish'", []);
+    assert_eq!(spoilt, Ok(1));
+    drop(db);
+    let shell = Shell::over(setup(), folder.path());
+    let said = shell.run(&[&["cleanup", id.as_str()][..], &WHO[..]].concat());
+    let kept = row(&said);
+    assert_eq!(kept["request_id"], id);
+    assert!(
+        said.err.contains("cannot be read, so AWS was not asked"),
+        "{}",
+        said.err
+    );
+    let glass = shell.run(&[&["break-glass", "revoke", id.as_str()][..], &WHO[..]].concat());
+    assert!(glass.err.contains("--user EMAIL"), "{}", glass.err);
+    let alice = shell.run(&[&ALICE[..], &["--yes"], &WHO[..]].concat());
+    row(&alice);
+    assert!(aws.assignments().is_empty());
+}

@@ -186,6 +186,12 @@ async fn what_cannot_be_finished_in_time_is_let_go_of() {
         begun.elapsed() < Duration::from_secs(3),
         "Lambda would have ended it"
     );
+    // It asks for the next before it is ended, and long before AWS is done.
+    let going = lambda.caller.show(&id).await;
+    assert_eq!(
+        going["assignment_status"], "DELETING",
+        "it was finished instead"
+    );
     // Free again before the deadline, and the lease is given back: nothing waits for it.
     lambda.cloud.patience(Duration::from_secs(60));
     let begun = Instant::now();
