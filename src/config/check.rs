@@ -350,19 +350,20 @@ fn standing(text: &str) -> Option<Standing> {
     })
 }
 
+fn address(key: &str, text: &str, like: &str) -> Checked<Url> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => wrong(key, format!("expected an address like {like}")),
+    }
+}
+
 fn webhook(
     section: WebhookSection,
     elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
 ) -> Checked<Webhook> {
-    let url = match Url::parse(&section.url) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
-        _ => {
-            let why = "expected an address like \
-                       https://mattermost.example.com/plugins/com.example.jit/webhook";
-            return wrong("webhook.url", why);
-        }
-    };
+    let like = "https://mattermost.example.com/plugins/com.example.jit/webhook";
+    let url = address("webhook.url", &section.url, like)?;
     let sources = Sources {
         section: "webhook",
         name: "secret",
@@ -395,13 +396,8 @@ fn mattermost(
     elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
 ) -> Checked<Mattermost> {
-    let url = match Url::parse(&section.url) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
-        _ => {
-            let why = "expected an address like https://mattermost.example.com";
-            return wrong("mattermost.url", why);
-        }
-    };
+    let like = "https://mattermost.example.com";
+    let url = address("mattermost.url", &section.url, like)?;
     let is_id =
         section.team_id.len() == 26 && section.team_id.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_id {
@@ -476,15 +472,7 @@ pub(super) fn client(
         return Ok(None);
     };
     let url = section.url.unwrap_or_else(|| format!("http://{listen}"));
-    match Url::parse(&url) {
-        Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => {}
-        _ => {
-            return wrong(
-                "client.url",
-                "expected an address like https://jit.example.com",
-            );
-        }
-    }
+    address("client.url", &url, "https://jit.example.com")?;
     let Some(key_id) = section.key_id else {
         return wrong("client.key_id", "is missing: which key signs?");
     };

@@ -5,6 +5,7 @@ pub mod aws;
 pub mod cast;
 pub mod dynamo;
 pub mod lambda;
+pub mod mattermost;
 pub mod moto;
 pub mod shell;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! A request's life, typed.
 
 use crate::common::Setup;
-use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Team, id_in};
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_life_is_typed() {
@@ -21,12 +21,7 @@ async fn a_whole_life_is_typed() {
     assert!(other.contains(":warning:"), "no approver: {other}");
     let approved = team.says(BOB, &format!("approve {id}")).await;
     assert!(approved.starts_with("Approved."), "{approved}");
-    let full = team
-        .caller
-        .get(&format!("/requests?channel_id={CHANNEL}"))
-        .await
-        .is(200);
-    let full = full["items"][0]["request_id"].as_str().unwrap().to_owned();
+    let full = team.newest().await;
     team.caller.until(&full, "GRANTED").await;
     let listed = team.says(MALLORY, "list").await;
     assert!(
@@ -125,12 +120,7 @@ async fn a_slow_removal_goes_on() {
             .await,
     );
     team.says(BOB, &format!("approve {id}")).await;
-    let full = team
-        .caller
-        .get(&format!("/requests?channel_id={CHANNEL}"))
-        .await
-        .is(200);
-    let full = full["items"][0]["request_id"].as_str().unwrap().to_owned();
+    let full = team.newest().await;
     team.caller.until(&full, "GRANTED").await;
     let going = team.says(ALICE, &format!("revoke {id}")).await;
     assert!(going.contains("it goes on until AWS has"), "{going}");

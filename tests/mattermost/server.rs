@@ -139,6 +139,13 @@ impl Team {
         heard(&self.send(body).await)
     }
 
+    /// The whole id of what was asked for last.
+    pub async fn newest(&self) -> String {
+        let path = format!("/requests?channel_id={CHANNEL}");
+        let all = self.caller.get(&path).await.is(200);
+        all["items"][0]["request_id"].as_str().unwrap().to_owned()
+    }
+
     pub async fn send(&self, body: String) -> crate::common::Reply {
         let form = "application/x-www-form-urlencoded";
         let headers = vec![

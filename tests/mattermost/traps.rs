@@ -202,12 +202,7 @@ async fn other_channels_requests_are_not_shown() {
     let team = Team::bound().await;
     team.says(ALICE, &format!("request {ACCOUNT} admin 1h secret reason"))
         .await;
-    let all = team
-        .caller
-        .get(&format!("/requests?channel_id={CHANNEL}"))
-        .await
-        .is(200);
-    let id = all["items"][0]["request_id"].as_str().unwrap().to_owned();
+    let id = team.newest().await;
     let elsewhere = |who: &'static str, text: String| {
         let team = &team;
         async move {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::common::aws::Aws;
 use crate::common::dynamo::Tables;
 use crate::common::lambda::{Cloud, Process};
+use crate::common::mattermost;
 use crate::common::moto::Moto;
 use crate::common::{Caller, Jit, SECRET, Setup};
 use crate::page::Page;
@@ -257,5 +258,51 @@ async fn the_store_is_restored() {
     );
     assert_eq!(charged.code, 0, "{}", charged.err);
     page.play("Point jit at them", &stage);
+    page.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mattermost_is_set_up_and_put_right() {
+    let server = mattermost::Server::open().await;
+    let stage = Stage::with(&Setup::default());
+    for (name, value) in [
+        ("MATTERMOST", server.url.as_str()),
+        ("TEAM", "acme"),
+        ("PUBLIC", "https://jit.example.com"),
+    ] {
+        stage.set(name, value);
+    }
+    std::fs::write(stage.file("admin-token"), mattermost::ADMIN).unwrap();
+    let page = Page::open("mattermost");
+    let made = page.play("Set it up", &stage);
+    assert!(made.out.contains("/jit can be typed"), "{}", made.out);
+    page.play("Is it still as it must be", &stage);
+    // What was written is what jit starts with, and takes the command by.
+    let jit = Jit::start_on(&stage.file("jit.toml"));
+    let caller = jit.caller();
+    let typed = async |token: &str| {
+        let body = format!(
+            "token={token}&team_id={}&channel_id=c&channel_name=n&user_id=u&text=help&trigger_id=t",
+            mattermost::TEAM
+        );
+        let sent = caller.send("POST", "/mattermost/command", vec![], body.into_bytes());
+        sent.await.status
+    };
+    let first = stage.read("mattermost-command-token");
+    assert_eq!(typed(first.trim()).await, 200);
+    server.with(|kept| {
+        kept.command.as_mut().unwrap()["token"] = "regenerated".into();
+        kept.bot_tokens.clear();
+    });
+    page.play("A token has leaked", &stage);
+    let begun = std::time::Instant::now();
+    while typed("regenerated").await != 200 {
+        assert!(
+            begun.elapsed() < crate::common::PATIENCE,
+            "the new token is not taken up"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(typed(first.trim()).await, 401);
     page.ends();
 }
