@@ -23,9 +23,9 @@ pub use decide::{Also, Decision, Record, Refusal, decide, open};
 pub use holding::{Holding, HoldingKey};
 pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
-    RequestId, Text, UserId,
+    PostId, RequestId, Text, UserId,
 };
-pub use notice::Notice;
+pub use notice::{Audience, Notice};
 pub use policy::{EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
     Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Request,

@@ -6,6 +6,7 @@
 
 mod answer;
 pub mod api;
+mod card;
 mod client;
 pub mod setup;
 mod slash;
@@ -28,6 +29,7 @@ use crate::config;
 use crate::http::App;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::signed::{MOST_BYTES, Unsigned, refused};
+pub use card::Cards;
 use client::Client;
 use slash::{Form, Slash};
 

@@ -22,7 +22,7 @@ use crate::domain::{Millis, Timestamp};
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::signed::Keyring;
 use crate::http::{App, router};
-use crate::mattermost::{self, Mattermost};
+use crate::mattermost::{self, Cards, Mattermost};
 use crate::service::{Announce, Service};
 use crate::signature;
 use crate::store::dynamodb::DynamoStore;
@@ -30,7 +30,7 @@ use crate::store::portable::Portable;
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::worker::Worker;
-use crate::worker::postman::Postman;
+use crate::worker::postman::{Postman, Receiver};
 use crate::worker::webhook::WebhookReceiver;
 
 const TIDY_EVERY: Millis = Millis::minutes(1);
@@ -84,12 +84,15 @@ pub(crate) async fn furnish(
     let store = store(&config.store, purpose, &clock).await?;
     let signed_after = signed_after(store.as_ref()).await?;
     let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
-    let announce = Announce::to(config.webhook.as_ref());
-    let receiver = match config.webhook {
-        Some(webhook) => Some(Arc::new(WebhookReceiver::new(webhook, clock.clone())?)),
-        None => None,
-    };
-    let service = Arc::new(Service::new(store, clock, config.policy, announce));
+    let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
+    let service = Arc::new(Service::new(store, clock.clone(), config.policy, announce));
+    let mut receivers: Vec<Arc<dyn Receiver>> = Vec::new();
+    if let Some(webhook) = config.webhook {
+        receivers.push(Arc::new(WebhookReceiver::new(webhook, clock)?));
+    }
+    if let Some(mattermost) = &config.mattermost {
+        receivers.push(Arc::new(Cards::of(mattermost, service.clone())?));
+    }
     let tokens = config.mattermost.as_ref();
     let tokens = tokens.map_or_else(Vec::new, |mattermost| mattermost.command_tokens.clone());
     let keyring = Arc::new(Keyring::new(config.keys, tokens));
@@ -106,7 +109,8 @@ pub(crate) async fn furnish(
     Ok(House {
         router: router(app.clone(), others),
         app,
-        postman: receiver.map(|receiver| Postman::new(service.clone(), receiver)),
+        postman: (!receivers.is_empty())
+            .then(|| Postman::new(service.clone(), Arc::new(receivers))),
         worker: Worker::new(service, access),
     })
 }

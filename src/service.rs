@@ -9,15 +9,16 @@ pub(crate) mod tray;
 pub use configure::Configure;
 pub use ticket::Ticket;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, broadcast};
 
 use crate::clock::Clock;
-use crate::config::Webhook;
+use crate::config::{Mattermost, Webhook};
 use crate::domain::{
-    self, Also, Command, Decision, Draft, Ending, Holding, HoldingKey, Millis, Outcome, Policy,
-    Record, Refusal, Request, RequestId, State, Timestamp, Work,
+    self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey, Millis,
+    Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State, Timestamp, Work,
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
@@ -44,19 +45,84 @@ pub struct Service {
     news: broadcast::Sender<RequestId>,
 }
 
-/// Whether anybody listens: without a webhook, notices would only pile up.
+/// Whether anybody listens: if nobody does, notices would only pile up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
-    ToWebhook,
     ToNobody,
+    ToWebhook,
+    OnCards,
+    ToBoth,
 }
 
 impl Announce {
-    pub fn to(webhook: Option<&Webhook>) -> Self {
-        match webhook {
-            Some(_) => Self::ToWebhook,
-            None => Self::ToNobody,
+    pub fn to(webhook: Option<&Webhook>, mattermost: Option<&Mattermost>) -> Self {
+        match (webhook, mattermost) {
+            (None, None) => Self::ToNobody,
+            (Some(_), None) => Self::ToWebhook,
+            (None, Some(_)) => Self::OnCards,
+            (Some(_), Some(_)) => Self::ToBoth,
         }
+    }
+
+    /// What is told of one decision. A card shows every step, also those that the channel
+    /// is not told of.
+    fn notices(self, decision: &Decision) -> Vec<Notice> {
+        let shows_cards = matches!(self, Self::OnCards | Self::ToBoth);
+        match (self, decision.events.last()) {
+            (Self::ToNobody, _) => Vec::new(),
+            (_, Some(last))
+                if shows_cards && decision.notices.is_empty() && is_shown(last.event_type) =>
+            {
+                let request = &decision.request;
+                vec![Notice {
+                    request_id: request.id,
+                    seq: last.seq,
+                    status: request.status(),
+                    account_id: request.account_id.clone(),
+                    channel_id: request.channel_id.clone(),
+                    actor: last.actor_email.clone().unwrap_or_default(),
+                    details: BTreeMap::new(),
+                    created_at: last.event_time,
+                    audience: Audience::Card,
+                }]
+            }
+            _ => decision.notices.clone(),
+        }
+    }
+}
+
+/// Whether a card looks different once this has happened.
+fn is_shown(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Requested
+        | EventKind::ApprovalRecorded
+        | EventKind::Approved
+        | EventKind::Denied
+        | EventKind::Cancelled
+        | EventKind::Granted
+        | EventKind::ExtensionRequested
+        | EventKind::Extended
+        | EventKind::ExtensionDenied
+        | EventKind::RevokeRequested
+        | EventKind::ExpiryStarted
+        | EventKind::RollbackStarted
+        | EventKind::RemovalFailing
+        | EventKind::CleanedUp
+        | EventKind::Revoked
+        | EventKind::Expired
+        | EventKind::Error => true,
+        EventKind::Assigning
+        | EventKind::StrayAccessFound
+        | EventKind::StrayAccessRemoved
+        | EventKind::SessionsDenied
+        | EventKind::SessionsEnded
+        | EventKind::SessionsNotEnded
+        | EventKind::SessionDenyLifted
+        | EventKind::NoticeParked
+        | EventKind::Bound
+        | EventKind::BindingChanged
+        | EventKind::ApproversSet
+        | EventKind::Unbound => false,
     }
 }
 
@@ -334,12 +400,10 @@ impl Service {
         ticket: Option<&Ticket>,
     ) -> Result<Vec<Request>, StoreError> {
         for decision in decisions {
+            commit.notices.extend(self.announce.notices(&decision));
             commit.requests.push(decision.request);
             commit.events.extend(decision.events);
             commit.holdings.extend(decision.holding);
-            if self.announce == Announce::ToWebhook {
-                commit.notices.extend(decision.notices);
-            }
         }
         let written = commit.requests.clone();
         let tells: Vec<RequestId> = commit.notices.iter().map(|one| one.request_id).collect();

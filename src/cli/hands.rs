@@ -48,7 +48,7 @@ impl Hands {
     ) -> Result<Self, OpenStoreError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = serve::store(&config.store, purpose, &clock).await?;
-        let announce = Announce::to(config.webhook.as_ref());
+        let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
         let service = Service::new(store, clock, config.policy.clone(), announce);
         let service = Arc::new(service);
         Ok(Self {

@@ -31,7 +31,14 @@ impl File {
     pub fn without_secrets(mut self) -> Self {
         self.keys.clear();
         self.client = None;
-        self.mattermost = None;
+        if let Some(mattermost) = &mut self.mattermost {
+            mattermost.bot_token = SecretSource::unread();
+            mattermost.bot_token_file = SecretSource::default();
+            mattermost.bot_token_id = SecretSource::default();
+            mattermost.command_tokens = SecretSource::unread_list();
+            mattermost.command_tokens_file = SecretSource::default();
+            mattermost.command_tokens_id = SecretSource::default();
+        }
         self.server = ServerSection::default();
         if let Some(webhook) = &mut self.webhook {
             webhook.secret = SecretSource::unread();

@@ -41,6 +41,10 @@ impl<T> std::fmt::Debug for SecretSource<T> {
 }
 
 impl SecretSource<Vec<String>> {
+    pub fn unread_list() -> Self {
+        Self(Some(vec!["unread".into()]))
+    }
+
     /// A line each, as they stand in a file.
     pub fn lines(self) -> SecretSource<String> {
         SecretSource(self.0.map(|all| all.join("\n")))

@@ -3,7 +3,9 @@
 //! A person, the clock and the worker each have their own words: a person
 //! cannot express a worker's result.
 
-use super::{HoldingKey, Lease, LeaseToken, Minutes, Person, RequestId, Text, Timestamp, UserId};
+use super::{
+    HoldingKey, Lease, LeaseToken, Minutes, Person, PostId, RequestId, Text, Timestamp, UserId,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -51,6 +53,10 @@ pub enum Command {
     Finished {
         lease: LeaseToken,
         outcome: Outcome,
+    },
+    /// Its card was posted in its channel.
+    CardPosted {
+        post: PostId,
     },
     /// A notice could not be delivered and is no longer tried.
     NoticeParked {

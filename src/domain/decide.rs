@@ -84,5 +84,6 @@ pub fn decide(
         Command::Renew { lease } => work::renew(step, lease),
         Command::Finished { lease, outcome } => work::finished(step, lease, outcome),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
+        Command::CardPosted { post } => step.card_posted(post),
     }
 }

@@ -76,6 +76,12 @@ checked_text!(
 );
 
 checked_text!(
+    /// A post in Mattermost.
+    PostId,
+    |text| plain_word(text, "must be a Mattermost post id: 1 to 64 letters, digits, - or _")
+);
+
+checked_text!(
     /// The configured name of a permission set, never its ARN.
     PermissionSet,
     |text| plain_word(text, "must be a permission set's name: 1 to 64 letters, digits, - or _")

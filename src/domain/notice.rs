@@ -17,6 +17,24 @@ pub struct Notice {
     pub actor: String,
     pub details: BTreeMap<String, String>,
     pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Audience::is_everybody")]
+    pub audience: Audience,
+}
+
+/// Who hears of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    #[default]
+    Everybody,
+    /// The request's card alone: it shows more steps than the channel is told of.
+    Card,
+}
+
+impl Audience {
+    fn is_everybody(&self) -> bool {
+        *self == Self::Everybody
+    }
 }
 
 /// The body of the webhook, field by field what the plugin reads.

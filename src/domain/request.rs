@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccountId, Chain, ChannelId, Email, HoldingKey, Invalid, LeaseToken, Minutes, PermissionSet,
-    Person, RequestId, Text, Timestamp, UserId,
+    Person, PostId, RequestId, Text, Timestamp, UserId,
 };
 
 /// What somebody asks for, checked but not yet allowed.
@@ -50,6 +50,9 @@ pub struct Request {
     pub sessions: Option<Sessions>,
     pub trouble: Option<Failing>,
     pub parked_notices: u32,
+    /// Where the bot posted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<PostId>,
     /// When this needs work next; absent if never.
     pub due_at: Option<Timestamp>,
     pub lease: Option<Lease>,

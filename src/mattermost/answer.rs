@@ -452,7 +452,7 @@ impl Mattermost {
     }
 }
 
-fn short_id(id: RequestId) -> String {
+pub(super) fn short_id(id: RequestId) -> String {
     id.to_string().chars().take(SHORT_ID).collect()
 }
 

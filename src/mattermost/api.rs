@@ -11,6 +11,8 @@ use crate::signature::Secret;
 pub enum ApiError {
     #[error("Mattermost does not take this token: {0}")]
     NotAllowed(String),
+    #[error("Mattermost does not allow it: {0}")]
+    Forbidden(String),
     #[error("Mattermost has no such thing: {0}")]
     NotThere(String),
     #[error("Mattermost refuses: {0}")]
@@ -80,7 +82,8 @@ impl Api {
             None => status.to_string(),
         };
         Err(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ApiError::NotAllowed(why),
+            StatusCode::UNAUTHORIZED => ApiError::NotAllowed(why),
+            StatusCode::FORBIDDEN => ApiError::Forbidden(why),
             StatusCode::NOT_FOUND => ApiError::NotThere(why),
             status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
                 ApiError::Refused(why)

@@ -28,6 +28,17 @@ pub trait Receiver: Send + Sync + 'static {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
 }
 
+/// One after the other; whoever took it already takes a repeat.
+#[async_trait]
+impl Receiver for Vec<Arc<dyn Receiver>> {
+    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
+        for receiver in self {
+            receiver.receive(notice, now).await?;
+        }
+        Ok(())
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotReceived(pub String);

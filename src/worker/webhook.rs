@@ -7,7 +7,7 @@ use reqwest::{Client, redirect};
 use super::postman::{NotReceived, Receiver};
 use crate::clock::Clock;
 use crate::config::Webhook;
-use crate::domain::{Notice, Timestamp};
+use crate::domain::{Audience, Notice, Timestamp};
 use crate::signature::{self, Message, Scheme};
 
 /// Well below the lease on a notice.
@@ -71,6 +71,9 @@ pub fn headers(
 #[async_trait]
 impl Receiver for WebhookReceiver {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
+        if notice.audience == Audience::Card {
+            return Ok(());
+        }
         let body = notice
             .body()
             .map_err(|error| NotReceived(error.to_string()))?;

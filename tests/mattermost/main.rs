@@ -6,6 +6,7 @@
 mod common;
 
 mod captures;
+mod card;
 mod life;
 mod server;
 mod setup;

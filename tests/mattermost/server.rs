@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -31,6 +32,41 @@ pub struct Mattermost {
     pub url: String,
     users: Arc<Mutex<BTreeMap<String, Value>>>,
     pub asked: Arc<AtomicUsize>,
+    posts: Arc<Mutex<Posts>>,
+}
+
+/// What the bot posted, and how it is answered.
+#[derive(Default)]
+struct Posts {
+    all: Vec<Post>,
+    refuses: Option<u16>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Post {
+    pub id: String,
+    pub channel_id: String,
+    /// As it was posted, and as it was changed, whole each time.
+    pub props: Vec<Value>,
+}
+
+impl Post {
+    fn card(&self) -> &Value {
+        &self.props.last().unwrap()["attachments"][0]
+    }
+
+    pub fn title(&self) -> &str {
+        self.card()["title"].as_str().unwrap()
+    }
+
+    /// All that it shows, by what stands above it.
+    pub fn fields(&self) -> BTreeMap<String, String> {
+        let fields = self.card()["fields"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        fields
+            .map(|field| (text(&field["title"]), text(&field["value"])))
+            .collect()
+    }
 }
 
 fn user(id: &str, name: &str, roles: &str) -> Value {
@@ -56,9 +92,12 @@ impl Mattermost {
             url: format!("http://{}", listener.local_addr().unwrap()),
             users: Arc::new(Mutex::new(users.into())),
             asked: Arc::default(),
+            posts: Arc::default(),
         };
         let router = Router::new()
             .route("/api/v4/users/{id}", get(look_up))
+            .route("/api/v4/posts", post(create_post))
+            .route("/api/v4/posts/{id}/patch", put(patch_post))
             .with_state(mattermost.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         mattermost
@@ -66,6 +105,31 @@ impl Mattermost {
 
     pub fn change(&self, id: &str, name: &str, value: Value) {
         self.users.lock().unwrap().get_mut(id).unwrap()[name] = value;
+    }
+
+    pub fn posts(&self) -> Vec<Post> {
+        self.posts.lock().unwrap().all.clone()
+    }
+
+    /// What becomes of posts from now on, instead of being taken.
+    pub fn refuses(&self, status: Option<u16>) {
+        self.posts.lock().unwrap().refuses = status;
+    }
+
+    /// Waits until a card shows it.
+    pub async fn shows(&self, enough: impl Fn(&[Post]) -> bool) -> Vec<Post> {
+        let begun = std::time::Instant::now();
+        loop {
+            let posts = self.posts();
+            if enough(&posts) {
+                return posts;
+            }
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "never shown: {posts:?}"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     pub fn config(&self) -> String {
@@ -97,6 +161,45 @@ async fn look_up(
         Some(user) => (StatusCode::OK, user.to_string()),
         None => error(404, "app.user.missing_account.const"),
     }
+}
+
+async fn create_post(State(mattermost): State<Mattermost>, body: Bytes) -> (StatusCode, String) {
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let mut posts = mattermost.posts.lock().unwrap();
+    if let Some(status) = posts.refuses {
+        return refusal(status);
+    }
+    let id = format!("post{}", posts.all.len());
+    let channel_id = body["channel_id"].as_str().unwrap().to_owned();
+    let answer =
+        json!({"id": id, "channel_id": channel_id, "message": body["message"], "props": {}});
+    let props = vec![body["props"].clone()];
+    posts.all.push(Post {
+        id,
+        channel_id,
+        props,
+    });
+    (StatusCode::CREATED, answer.to_string())
+}
+
+async fn patch_post(
+    State(mattermost): State<Mattermost>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> (StatusCode, String) {
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let mut posts = mattermost.posts.lock().unwrap();
+    if let Some(status) = posts.refuses {
+        return refusal(status);
+    }
+    let post = posts.all.iter_mut().find(|post| post.id == id).unwrap();
+    post.props.push(body["props"].clone());
+    (StatusCode::OK, json!({"id": id}).to_string())
+}
+
+fn refusal(status: u16) -> (StatusCode, String) {
+    let body = json!({"id": "x", "message": "no", "status_code": status});
+    (StatusCode::from_u16(status).unwrap(), body.to_string())
 }
 
 /// A team whose people type, and jit that answers.

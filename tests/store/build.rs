@@ -1,9 +1,9 @@
 //! Records to write.
 
 use jit::domain::{
-    Admin, BindTerms, Binding, Change, Channel, Decision, Draft, Holding, HoldingKey, Lease,
-    LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId, State, Status,
-    Text, Timestamp, open,
+    Admin, Audience, BindTerms, Binding, Change, Channel, Decision, Draft, Holding, HoldingKey,
+    Lease, LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId, State,
+    Status, Text, Timestamp, open,
 };
 use jit::store::{Commit, Nonce};
 use uuid::Uuid;
@@ -148,5 +148,6 @@ pub fn notice(number: u128, seq: u64, created: Timestamp) -> Notice {
         actor: "system".into(),
         details: [("reason".to_owned(), "why: not".to_owned())].into(),
         created_at: created,
+        audience: Audience::Everybody,
     }
 }

@@ -42,6 +42,7 @@ pub fn open(
         sessions: None,
         trouble: None,
         parked_notices: 0,
+        card: None,
         due_at: Some(now + policy.pending_lifetime),
         lease: None,
         chain: Chain::default(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Also, Decision, Record, Refusal};
 use crate::domain::audit::Entry;
 use crate::domain::{
-    AuditKey, Binding, Ended, EventKind, Holding, Lease, Notice, Person, Policy, Request, State,
-    Text, Timestamp, Work,
+    Audience, AuditKey, Binding, Ended, EventKind, Holding, Lease, Notice, Person, Policy, PostId,
+    Request, State, Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
@@ -92,6 +92,7 @@ impl<'a> Step<'a> {
             actor: actor.map_or_else(|| "system".into(), |person| person.email.to_string()),
             details,
             created_at: self.now,
+            audience: Audience::Everybody,
         });
     }
 
@@ -195,6 +196,12 @@ impl<'a> Step<'a> {
             ("why", Some(why.to_string())),
         ]);
         self.record(EventKind::NoticeParked, None, said);
+        self.done(None)
+    }
+
+    /// Where the request's card is; nothing has happened to the request.
+    pub fn card_posted(mut self, post: PostId) -> Result<Decision, Refusal> {
+        self.request.card = Some(post);
         self.done(None)
     }
 

@@ -10,7 +10,7 @@ use super::cast::{
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, Presence, Proof,
+    Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, PostId, Presence, Proof,
     Request, Sessions, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
@@ -415,6 +415,29 @@ fn what_a_request_must_have() {
         status(&open(draft(), None, &policy(), later()).unwrap_err()),
         "403"
     );
+}
+
+/// Where a card was posted says nothing of the request, in whatever state it is by then.
+#[test]
+fn a_card_changes_nothing_but_where_it_is() {
+    let states = PEOPLE.lines().skip(2).filter_map(|l| l.split(' ').next());
+    for state in states {
+        let before = record(state);
+        let post: PostId = "h8juaz5zu3yfjc9ze76ww5dugc".parse().unwrap();
+        let posted = Command::CardPosted { post: post.clone() };
+        let after = decide(before.clone(), &policy(), posted, later()).unwrap();
+        let wanted = Request {
+            card: Some(post),
+            revision: before.request.revision + 1,
+            ..before.request
+        };
+        assert_eq!(after.request, wanted, "{state}");
+        assert!(
+            after.events.is_empty() && after.notices.is_empty(),
+            "{state}"
+        );
+        assert_eq!(after.holding, None, "{state}");
+    }
 }
 
 fn compare(expected: &str, commands: &[(&str, Command)]) {

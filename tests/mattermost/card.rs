@@ -1,0 +1,148 @@
+//! One card for each request, that is what the request is.
+
+use serde_json::Value;
+
+use crate::common::{Channel, Setup};
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Post, Team, id_in};
+
+fn shows(word: &str) -> impl Fn(&[Post]) -> bool + '_ {
+    move |posts| {
+        posts
+            .last()
+            .is_some_and(|post| post.title().starts_with(word))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_goes_through_its_requests_life() {
+    let team = Team::bound().await;
+    let asked = team
+        .says(
+            ALICE,
+            &format!("request {ACCOUNT} admin 2h INC-42 @all see | this"),
+        )
+        .await;
+    let id = id_in(&asked);
+    let posts = team.mattermost.shows(shows("PENDING")).await;
+    assert_eq!(posts[0].channel_id, CHANNEL);
+    let fields = posts[0].fields();
+    assert_eq!(fields["What"], format!("admin in `{ACCOUNT}`"));
+    assert_eq!(fields["How long"], "120 minutes");
+    assert!(
+        !fields["Why"].contains("@all") && !fields["Why"].contains(" | "),
+        "{fields:?}"
+    );
+    assert!(
+        posts[0].props[0]
+            .to_string()
+            .contains(&format!("/jit approve {id}"))
+    );
+    team.says(BOB, &format!("approve {id}")).await;
+    let posts = team.mattermost.shows(shows("GRANTED")).await;
+    assert!(posts[0].fields()["Decided by"].contains("bob"), "{posts:?}");
+    team.says(BOB, &format!("revoke {id} incident 7")).await;
+    let posts = team.mattermost.shows(shows("REVOKED")).await;
+    let fields = posts[0].fields();
+    assert!(fields["Revoked by"].contains("bob"), "{fields:?}");
+    assert_eq!(fields["Why it was revoked"], "incident 7");
+    assert_eq!(posts.len(), 1, "one card, changed in place");
+    // Where it is, is part of the record, and of no history.
+    let kinds = team.caller.kinds(&team.newest().await).await;
+    assert_eq!(
+        kinds,
+        [
+            "REQUESTED",
+            "APPROVED",
+            "ASSIGNING",
+            "GRANTED",
+            "REVOKE_REQUESTED",
+            "REVOKED"
+        ]
+    );
+    let other = team
+        .says(MALLORY, &format!("request {ACCOUNT} readonly 1h mine"))
+        .await;
+    team.says(BOB, &format!("deny {} use less", id_in(&other)))
+        .await;
+    let posts = team.mattermost.shows(shows("DENIED")).await;
+    assert_eq!(
+        (posts.len(), posts[1].fields()["Why not"].as_str()),
+        (2, "use less")
+    );
+}
+
+/// A Mattermost that is down delays nothing, and is told everything once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_waits_and_nothing_waits_for_it() {
+    let team = Team::bound().await;
+    team.mattermost.refuses(Some(500));
+    let id = id_in(
+        &team
+            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
+            .await,
+    );
+    team.says(BOB, &format!("approve {id}")).await;
+    team.caller.until(&team.newest().await, "GRANTED").await;
+    assert!(team.mattermost.posts().is_empty());
+    team.mattermost.refuses(None);
+    let posts = team.mattermost.shows(shows("GRANTED")).await;
+    assert_eq!(posts.len(), 1);
+}
+
+/// Whoever may delete a card may; the request lives on without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_was_deleted_is_not_missed() {
+    let team = Team::bound().await;
+    let id = id_in(
+        &team
+            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
+            .await,
+    );
+    team.mattermost.shows(shows("PENDING")).await;
+    team.mattermost.refuses(Some(403));
+    team.says(BOB, &format!("deny {id}")).await;
+    team.jit.comes_to_log("a card is gone").await;
+    let begun = std::time::Instant::now();
+    loop {
+        let metrics = team
+            .caller
+            .send("GET", "/metrics", vec![], vec![])
+            .await
+            .text;
+        if metrics.contains("jit_undelivered_notices 0") {
+            break;
+        }
+        assert!(begun.elapsed() < crate::common::PATIENCE, "{metrics}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// The webhook tells what it always told, and no step more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_beside_it_hears_what_it_heard_before() {
+    let channel = Channel::open().await;
+    let webhook = Some(channel.url.clone());
+    let team = Team::with(Setup {
+        webhook,
+        ..Setup::default()
+    })
+    .await;
+    team.says(ADA, &format!("bind {ACCOUNT}")).await;
+    team.says(ADA, "approvers @bob").await;
+    let id = id_in(
+        &team
+            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
+            .await,
+    );
+    team.says(BOB, &format!("approve {id}")).await;
+    team.mattermost.shows(shows("GRANTED")).await;
+    team.says(BOB, &format!("revoke {id}")).await;
+    team.mattermost.shows(shows("REVOKED")).await;
+    let heard: Vec<Value> = channel
+        .hears(2)
+        .await
+        .iter()
+        .map(|one| one.json()["status"].clone())
+        .collect();
+    assert_eq!(heard, ["GRANTED", "REVOKED"]);
+}
