@@ -15,7 +15,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::IntoResponse;
-use futures_util::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +22,7 @@ use tower::Service;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
-use crate::domain::{Millis, Timestamp};
+use crate::domain::{Millis, RequestId, Timestamp};
 use crate::http::AnswerBy;
 use crate::http::reply::Problem;
 use crate::serve::{self, ASK_FOR_KEYS_EVERY, House, Purpose, Reload, StartError};
@@ -168,7 +167,7 @@ impl Lambda {
     ) -> Result<(), RuntimeError> {
         self.look_at_keys().await;
         call.extensions_mut().insert(AnswerBy(times.answer_by));
-        let (answered, worked) = (CancellationToken::new(), CancellationToken::new());
+        let answered = CancellationToken::new();
         // Before anybody could put something there.
         self.house.worker.sit_at_the_desk();
         let answer = async {
@@ -180,19 +179,8 @@ impl Lambda {
             answered.cancel();
             told
         };
-        let work = async {
-            self.house
-                .worker
-                .stay(Shift::AtTheDesk, &answered, give_up)
-                .await;
-            worked.cancel();
-        };
-        let carry = async {
-            if let Some(postman) = &self.house.postman {
-                postman.stay(Shift::AtTheDesk, &worked, give_up).await;
-            }
-        };
-        let (told, (), ()) = tokio::join!(answer, work, carry);
+        let staff = self.house.staff(Shift::AtTheDesk, &[], &answered, give_up);
+        let (told, ()) = tokio::join!(answer, staff);
         self.cloud_watch.tell_counts(&self.metrics);
         told
     }
@@ -211,23 +199,8 @@ impl Lambda {
             Occasion::Minute => (now + A_MINUTE, Vec::new()),
             Occasion::Changed(ids) => (now, ids),
         };
-        let (shift, worked) = (Shift::Until(horizon), CancellationToken::new());
-        let worker = &self.house.worker;
-        let named = named.into_iter().map(async |id| {
-            if let Err(error) = worker.work_on(id, give_up).await {
-                tracing::warn!(request = %id, %error, "left for the next minute");
-            }
-        });
-        let work = async {
-            tokio::join!(join_all(named), worker.stay(shift, give_up, give_up));
-            worked.cancel();
-        };
-        let carry = async {
-            if let Some(postman) = &self.house.postman {
-                postman.stay(shift, &worked, give_up).await;
-            }
-        };
-        tokio::join!(work, carry);
+        let shift = Shift::Until(horizon);
+        self.house.staff(shift, &named, give_up, give_up).await;
         let now = SystemClock.now();
         match self.house.app.service.store().gauges(now).await {
             Ok(gauges) => {
@@ -249,6 +222,29 @@ impl Lambda {
             self.keys_read_at = now;
             serve::read_again(&self.reload, &self.house.app.keyring).await;
         }
+    }
+}
+
+impl House {
+    /// Works a shift, and carries what comes of it.
+    async fn staff(
+        &self,
+        shift: Shift,
+        named: &[RequestId],
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) {
+        let worked = CancellationToken::new();
+        let work = async {
+            self.worker.stay(shift, named, stop, give_up).await;
+            worked.cancel();
+        };
+        let carry = async {
+            if let Some(postman) = &self.postman {
+                postman.stay(shift, &worked, give_up).await;
+            }
+        };
+        tokio::join!(work, carry);
     }
 }
 

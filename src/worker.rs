@@ -137,7 +137,7 @@ impl Worker {
     pub async fn run(&self, stop: CancellationToken) {
         let give_up = CancellationToken::new();
         tokio::select! {
-            () = self.stay(Shift::Standing, &stop, &give_up) => {}
+            () = self.stay(Shift::Standing, &[], &stop, &give_up) => {}
             never = self.lose_patience(&stop, &give_up) => match never {},
         }
     }
@@ -155,10 +155,22 @@ impl Worker {
     }
 
     /// Works a shift to its end, or until `stop`; what has begun by then is finished,
-    /// unless told to give it up. Whoever comes next finds what is left.
-    pub async fn stay(&self, shift: Shift, stop: &CancellationToken, give_up: &CancellationToken) {
+    /// unless told to give it up. Whoever comes next finds what is left. What is `named` is
+    /// begun without looking: an index may know of it later.
+    pub async fn stay(
+        &self,
+        shift: Shift,
+        named: &[RequestId],
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) {
         let tasks = TaskTracker::new();
         tasks.close();
+        for &id in named {
+            if self.service.desk.sit_down(id, Lane::Revoke) == Place::Taken {
+                self.start(&tasks, give_up, First::Due(id));
+            }
+        }
         if shift.asked_for_here() {
             self.sit_at_the_desk();
         }
@@ -330,11 +342,7 @@ impl Worker {
 
     /// Claims, acts, reports; and goes on under the same lease for as long as the core
     /// has a next action.
-    pub async fn work_on(
-        &self,
-        id: RequestId,
-        stop: &CancellationToken,
-    ) -> Result<(), ServiceError> {
+    async fn work_on(&self, id: RequestId, stop: &CancellationToken) -> Result<(), ServiceError> {
         let lease = self.lease(LeaseToken(self.service.clock().draw()));
         match self.service.handle(id, Command::Due { lease }).await {
             Ok(handled) => self.go_on_with(Begun { handled, lease }, stop).await,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Channel, Setup};
-use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Post, Team, id_in};
+use crate::server::{ACCOUNT, ALICE, BOB, CHANNEL, MALLORY, Post, Team, id_in};
 
 fn shows(word: &str) -> impl Fn(&[Post]) -> bool + '_ {
     move |posts| {
@@ -76,11 +76,7 @@ async fn a_card_goes_through_its_requests_life() {
 async fn a_card_waits_and_nothing_waits_for_it() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
-    let id = id_in(
-        &team
-            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
-            .await,
-    );
+    let id = team.asked().await;
     team.says(BOB, &format!("approve {id}")).await;
     team.caller.until(&team.newest().await, "GRANTED").await;
     assert!(team.mattermost.posts().is_empty());
@@ -93,11 +89,7 @@ async fn a_card_waits_and_nothing_waits_for_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_that_was_deleted_is_not_missed() {
     let team = Team::bound().await;
-    let id = id_in(
-        &team
-            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
-            .await,
-    );
+    let id = team.asked().await;
     team.mattermost.shows(shows("PENDING")).await;
     team.mattermost.refuses(Some(403));
     team.says(BOB, &format!("deny {id}")).await;
@@ -122,18 +114,12 @@ async fn a_card_that_was_deleted_is_not_missed() {
 async fn a_webhook_beside_it_hears_what_it_heard_before() {
     let channel = Channel::open().await;
     let webhook = Some(channel.url.clone());
-    let team = Team::with(Setup {
+    let team = Team::bound_with(Setup {
         webhook,
         ..Setup::default()
     })
     .await;
-    team.says(ADA, &format!("bind {ACCOUNT}")).await;
-    team.says(ADA, "approvers @bob").await;
-    let id = id_in(
-        &team
-            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
-            .await,
-    );
+    let id = team.asked().await;
     team.says(BOB, &format!("approve {id}")).await;
     team.mattermost.shows(shows("GRANTED")).await;
     team.says(BOB, &format!("revoke {id}")).await;

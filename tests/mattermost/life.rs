@@ -1,7 +1,7 @@
 //! A request's life, typed.
 
 use crate::common::Setup;
-use crate::server::{ACCOUNT, ADA, ALICE, BOB, MALLORY, Team, id_in};
+use crate::server::{ACCOUNT, ALICE, BOB, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_life_is_typed() {
@@ -107,18 +107,12 @@ async fn the_other_words_do_what_they_say() {
 /// than Mattermost waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_removal_goes_on() {
-    let team = Team::with(Setup {
+    let team = Team::bound_with(Setup {
         latency_ms: 6_000,
         ..Setup::default()
     })
     .await;
-    team.says(ADA, &format!("bind {ACCOUNT}")).await;
-    team.says(ADA, "approvers @bob").await;
-    let id = id_in(
-        &team
-            .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
-            .await,
-    );
+    let id = team.asked().await;
     team.says(BOB, &format!("approve {id}")).await;
     let full = team.newest().await;
     team.caller.until(&full, "GRANTED").await;

@@ -224,7 +224,11 @@ impl Team {
 
     /// With an account, and bob to decide.
     pub async fn bound() -> Self {
-        let team = Self::with(Setup::default()).await;
+        Self::bound_with(Setup::default()).await
+    }
+
+    pub async fn bound_with(setup: Setup) -> Self {
+        let team = Self::with(setup).await;
         let bound = team.says(ADA, &format!("bind {ACCOUNT}")).await;
         assert!(bound.contains(ACCOUNT), "{bound}");
         let set = team.says(ADA, "approvers @bob").await;
@@ -240,6 +244,15 @@ impl Team {
     pub async fn says_in(&self, channel: &str, name: &str, who: &str, text: &str) -> String {
         let body = form(TOKEN, TEAM, channel, name, who, text);
         heard(&self.send(body).await)
+    }
+
+    /// Alice asks for an hour; returns what it is called.
+    pub async fn asked(&self) -> String {
+        id_in(
+            &self
+                .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
+                .await,
+        )
     }
 
     /// The whole id of what was asked for last.

@@ -24,18 +24,21 @@ fn ran(command: &mut Command) -> Ran {
     }
 }
 
+/// As an admin types it, but for whose token it is.
+fn typed(server: &Server) -> Command {
+    let mut command = binary();
+    command.args(["mattermost", "setup", "--team", "acme"]);
+    command.args([
+        "--public-url",
+        "https://jit.example.com",
+        "--url",
+        &server.url,
+    ]);
+    command
+}
+
 fn set_up(server: &Server, folder: &Path) -> Ran {
-    ran(binary()
-        .args([
-            "mattermost",
-            "setup",
-            "--team",
-            "acme",
-            "--public-url",
-            "https://jit.example.com",
-            "--url",
-            &server.url,
-        ])
+    ran(typed(server)
         .env("JIT_CONFIG", folder.join("jit.toml"))
         .env("JIT_MATTERMOST_ADMIN_TOKEN", ADMIN))
 }
@@ -161,18 +164,7 @@ async fn what_cannot_be_is_told() {
     });
     let taken = set_up(&server, folder.path());
     assert!(taken.err.contains("a person's name"), "{}", taken.err);
-    let without = ran(binary()
-        .args([
-            "mattermost",
-            "setup",
-            "--team",
-            "acme",
-            "--public-url",
-            "https://j.example.com",
-            "--url",
-            &server.url,
-        ])
-        .stdin(std::process::Stdio::null()));
+    let without = ran(typed(&server).stdin(std::process::Stdio::null()));
     assert_eq!(without.code, 2);
     assert!(without.err.contains("--token-file"), "{}", without.err);
     let none = check(folder.path());
