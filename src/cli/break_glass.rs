@@ -130,7 +130,7 @@ impl Operator {
         for key in standing {
             self.keeper.take_away(&key).await?;
             let user = Some(user.to_string());
-            rows.push(self.row(None, key, user));
+            rows.push(self.row(None, Some(key), user));
         }
         self.keeper.keep(
             &rows,
@@ -138,15 +138,15 @@ impl Operator {
         )
     }
 
-    /// The store does not take it: what its record says is taken away all the same.
+    /// The store does not take it: what its record says is taken away all the same. P4: if
+    /// jit never made anything, what stands there is somebody else's.
     async fn without_writing(&self, request: &Request, why: &StoreError) -> Result<End, Failure> {
         let (id, email) = (request.id, request.requester_email());
         eprintln!("jit: {id}: {why}; going on without writing it down");
-        let key = match request.holding_key() {
-            Some(key) => key,
-            None => request.holding_key_of(self.keeper.user(email).await?),
-        };
-        self.keeper.take_away(&key).await?;
+        let key = request.holding_key();
+        if let Some(key) = &key {
+            self.keeper.take_away(key).await?;
+        }
         Ok(End::Unwritten(self.row(
             Some(id),
             key,
@@ -154,11 +154,11 @@ impl Operator {
         )))
     }
 
-    fn row(&self, id: Option<RequestId>, key: HoldingKey, user: Option<String>) -> Row {
+    fn row(&self, id: Option<RequestId>, key: Option<HoldingKey>, user: Option<String>) -> Row {
         Row {
             kind: EventKind::Revoked,
             id,
-            key: Some(key),
+            key,
             user,
             details: vec![("break_glass", self.credentials.clone())],
         }
@@ -305,7 +305,7 @@ impl Glass<'_> {
         match (left, rows.is_empty()) {
             (0, true) => Ok(()),
             (0, false) => {
-                let gone = "AWS shows that it is gone, and the store could not be told";
+                let gone = "nothing of it is left at AWS, and the store could not be told";
                 self.operator.keeper.keep(&rows, gone)
             }
             (left, _) => {

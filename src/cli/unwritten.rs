@@ -36,7 +36,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub async fn user(&self, email: &Email) -> Result<UserId, Failure> {
+    async fn user(&self, email: &Email) -> Result<UserId, Failure> {
         self.access
             .find_user(Lane::Revoke, email)
             .await

@@ -1,7 +1,7 @@
 //! The store is gone, or takes nothing: nobody is kept in by that, and nobody is told that
 //! it was written down.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::aws::{Aws, Fault};
 use crate::common::dynamo::Tables;
@@ -14,6 +14,8 @@ struct Night {
     aws: Aws,
     proxy: Proxy,
     shell: Shell,
+    /// As whoever serves has it.
+    setup: Setup,
     id: String,
 }
 
@@ -38,6 +40,7 @@ async fn night() -> Night {
     drop(jit);
     Night {
         shell: Shell::with(setup),
+        setup: serving,
         aws,
         proxy,
         id,
@@ -221,4 +224,24 @@ async fn a_record_that_is_none_is_told_and_kept() {
     let alice = shell.run(&[&ALICE[..], &["--yes"], &WHO[..]].concat());
     row(&alice);
     assert!(aws.assignments().is_empty());
+}
+
+/// P4: what jit never made is not taken away in its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_made_is_left_alone() {
+    let night = night().await;
+    night.unassign();
+    night.proxy.set(Mood::Well);
+    assert_eq!(night.say(&["cleanup", &night.id]).await.code, 0);
+    let jit = night.setup.start();
+    let later = json!({"start_at": "2999-01-01T00:00:00Z"});
+    let waits = jit.caller().request_with(later).await;
+    jit.caller().approve(&waits).await.is(200);
+    drop(jit);
+    let admin = crate::common::aws::ADMIN;
+    night.aws.assign(ACCOUNT, admin, "alice@example.com");
+    night.proxy.set(Mood::ReadOnly);
+    let said = night.say(&["break-glass", "revoke", &waits]).await;
+    assert_eq!(row(&said)["request_id"], waits);
+    assert_eq!(night.aws.assignments().len(), 1, "{}", said.err);
 }
