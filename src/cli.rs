@@ -82,6 +82,10 @@ impl Context {
         crate::config::read(self.config_path.as_deref(), &self.variables).await
     }
 
+    pub fn config_offline(&self) -> Result<Config, ConfigError> {
+        crate::config::read_offline(self.config_path.as_deref(), &self.variables)
+    }
+
     /// For commands that need the store and AWS, and nobody's keys.
     pub fn config_without_secrets(&self) -> Result<Config, ConfigError> {
         crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)

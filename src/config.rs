@@ -145,6 +145,14 @@ pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, 
     Ok(config)
 }
 
+/// The same for who only looks it over: whatever Secrets Manager keeps is taken to be there.
+pub fn read_offline(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?;
+    let kept = Kept::unread(file.secret_ids());
+    check::checked(file, Elsewhere::with(&kept))
+}
+
 /// The same without anybody's secrets, for an operator's own hands.
 pub fn read_without_secrets(
     path: Option<&Path>,

@@ -14,7 +14,10 @@ use crate::serve::real::{self, Verdict};
 use crate::serve::{self, Purpose};
 
 pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
-    let config = context.config().await?;
+    let config = match offline {
+        true => context.config_offline()?,
+        false => context.config().await?,
+    };
     let sets: Vec<&str> = config
         .policy
         .permission_sets

@@ -36,6 +36,12 @@ impl Kept {
         Self(join_all(asked).await.into_iter().collect())
     }
 
+    /// Each as something that no other is.
+    pub fn unread<'i>(ids: impl IntoIterator<Item = &'i str>) -> Self {
+        let unread = |id: &str| (id.to_owned(), Ok(format!("unread {id}")));
+        Self(ids.into_iter().map(unread).collect())
+    }
+
     pub fn of(&self, id: &str) -> Result<&str, &str> {
         match self.0.get(id) {
             Some(Ok(secret)) => Ok(secret),

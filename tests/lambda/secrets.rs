@@ -50,6 +50,11 @@ async fn a_key_is_fetched_and_rotated_without_a_restart() {
         missing.err
     );
 
+    // Who does not ask AWS does not ask it for this either.
+    let offline = shell.run(&["config", "check", "--offline"]);
+    assert_eq!(offline.code, 0, "{}", offline.err);
+    assert!(offline.out.contains("kept (read)"), "{}", offline.out);
+
     let create = "aws secretsmanager create-secret --name jit/keys/kept --secret-string";
     say(&format!("{create} '{{\"secret\": \"{SECRET}-kept\"}}'"));
     let braces = shell.run(&["config", "check"]);
