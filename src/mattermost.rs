@@ -24,11 +24,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use serde_json::json;
 
-use crate::code::Code;
 use crate::config;
 use crate::http::App;
 use crate::http::reply::{Problem, json as reply};
-use crate::http::signed::{MOST_BYTES, Unsigned, refused};
+use crate::http::signed::{Unsigned, read, refused};
 pub use card::Cards;
 use client::Client;
 use slash::{Form, Slash};
@@ -69,10 +68,7 @@ async fn command(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let body = axum::body::to_bytes(body, MOST_BYTES).await.map_err(|_| {
-        let message = format!("a body may have at most {MOST_BYTES} bytes");
-        Problem::new(Code::TooLarge, message)
-    })?;
+    let body = read(&headers, body).await?;
     let form = Form::read(&body);
     let keyring = &mattermost.app.keyring;
     if !slash::tokens(&headers, &form).any(|token| keyring.is_command_token(token)) {
