@@ -155,7 +155,8 @@ impl App {
             .await
     }
 
-    async fn uncut<T: Send + 'static>(
+    /// To its end, also if the caller hangs up.
+    pub(crate) async fn uncut<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<T, Problem> {

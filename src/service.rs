@@ -66,7 +66,7 @@ impl Announce {
 
     /// What is told of one decision. A card shows every step, also those that the channel
     /// is not told of.
-    fn notices(self, decision: &Decision) -> Vec<Notice> {
+    fn notices(self, decision: &mut Decision) -> Vec<Notice> {
         let shows_cards = matches!(self, Self::OnCards | Self::ToBoth);
         match (self, decision.events.last()) {
             (Self::ToNobody, _) => Vec::new(),
@@ -86,7 +86,7 @@ impl Announce {
                     audience: Audience::Card,
                 }]
             }
-            _ => decision.notices.clone(),
+            _ => std::mem::take(&mut decision.notices),
         }
     }
 }
@@ -399,8 +399,8 @@ impl Service {
         decisions: Vec<Decision>,
         ticket: Option<&Ticket>,
     ) -> Result<Vec<Request>, StoreError> {
-        for decision in decisions {
-            commit.notices.extend(self.announce.notices(&decision));
+        for mut decision in decisions {
+            commit.notices.extend(self.announce.notices(&mut decision));
             commit.requests.push(decision.request);
             commit.events.extend(decision.events);
             commit.holdings.extend(decision.holding);

@@ -30,18 +30,24 @@ const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 enum No {
     /// In words for a person, ready to be shown.
     Told(String),
-    Service(ServiceError),
+    Problem(Problem),
+}
+
+impl From<Problem> for No {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
 }
 
 impl From<ServiceError> for No {
     fn from(error: ServiceError) -> Self {
-        Self::Service(error)
+        Self::Problem(error.into())
     }
 }
 
 impl From<StoreError> for No {
     fn from(error: StoreError) -> Self {
-        Self::Service(error.into())
+        Self::Problem(error.into())
     }
 }
 
@@ -51,9 +57,7 @@ impl Mattermost {
             Ok(said) => said,
             Err(No::Told(why)) => format!(":warning: {why}"),
             // One place knows what of a failure is for whom.
-            Err(No::Service(error)) => {
-                format!(":warning: {}", plain(&Problem::from(error).message))
-            }
+            Err(No::Problem(problem)) => format!(":warning: {}", plain(&problem.message)),
         }
     }
 
@@ -169,7 +173,7 @@ impl Mattermost {
         };
         let service = self.app.service.clone();
         let opened = async move { service.open(draft, Some(once), None).await };
-        let request = self.uncut(opened).await?;
+        let request = self.app.uncut(opened).await?;
         let approvers = self
             .app
             .service
@@ -238,20 +242,7 @@ impl Mattermost {
         let (service, by) = (self.app.service.clone(), who.person.clone());
         let command = Command::Asked { by, ask };
         let handled = async move { service.handle(id, command).await };
-        Ok(self.uncut(handled).await?.request)
-    }
-
-    /// To its end, also if Mattermost hangs up.
-    async fn uncut<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
-    ) -> Result<T, No> {
-        let done = self.app.tasks.spawn(work).await;
-        let done = done.map_err(|error| {
-            tracing::error!(%error, "a command was not carried out");
-            No::Told("jit failed to carry this out; see its log".into())
-        })?;
-        Ok(done?)
+        Ok(self.app.uncut(handled).await?.request)
     }
 
     async fn decides(&self, who: &Who, request: &Request) -> Result<bool, No> {
@@ -399,7 +390,8 @@ impl Mattermost {
             key_id: "mattermost".into(),
         };
         let (service, channel) = (self.app.service.clone(), slash.channel_id.clone());
-        self.uncut(async move { service.configure(&channel, &configure, &admin).await })
+        self.app
+            .uncut(async move { service.configure(&channel, &configure, &admin).await })
             .await?;
         self.info(slash).await
     }
