@@ -24,7 +24,7 @@ use reqwest::Url;
 
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::SandboxOptions;
-use crate::domain::{Policy, Timestamp};
+use crate::domain::{AccountId, Policy, Timestamp};
 use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub kept_elsewhere: bool,
     pub webhook: Option<Webhook>,
     pub mattermost: Option<Mattermost>,
+    /// What people call them.
+    pub accounts: BTreeMap<AccountId, String>,
     pub sandbox: SandboxOptions,
 }
 
@@ -98,6 +100,8 @@ pub struct Webhook {
 #[derive(Clone, Debug)]
 pub struct Mattermost {
     pub url: Url,
+    /// Where Mattermost reaches jit.
+    pub public_url: Url,
     /// Whose command it is: any team's admin can make one that calls jit.
     pub team_id: String,
     pub bot_token: Secret,

@@ -28,8 +28,8 @@ pub use ids::{
 pub use notice::{Audience, Notice};
 pub use policy::{EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
-    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Request,
-    Sessions, State, Status,
+    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Reminder,
+    Request, Sessions, State, Status,
 };
 pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

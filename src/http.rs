@@ -67,6 +67,8 @@ pub enum Takes {
     Signature(Scope),
     /// The token of Mattermost's command.
     CommandToken,
+    /// A seal that jit made for it; a click, Mattermost's signature as well.
+    Seal,
     Nothing,
 }
 
@@ -75,7 +77,7 @@ impl Route {
     pub fn scope(&self) -> Option<Scope> {
         match self.takes {
             Takes::Signature(scope) => Some(scope),
-            Takes::CommandToken | Takes::Nothing => None,
+            Takes::CommandToken | Takes::Seal | Takes::Nothing => None,
         }
     }
 }
@@ -97,7 +99,15 @@ const fn open(path: &'static str) -> Route {
     }
 }
 
-pub const ROUTES: [Route; 17] = [
+const fn sealed(path: &'static str) -> Route {
+    Route {
+        method: "POST",
+        path,
+        takes: Takes::Seal,
+    }
+}
+
+pub const ROUTES: [Route; 19] = [
     signed("POST", "/requests", Scope::Request),
     signed("GET", "/requests", Scope::Read),
     signed("GET", "/requests/{id}", Scope::Read),
@@ -119,6 +129,8 @@ pub const ROUTES: [Route; 17] = [
         path: "/mattermost/command",
         takes: Takes::CommandToken,
     },
+    sealed("/mattermost/action"),
+    sealed("/mattermost/dialog"),
 ];
 
 impl App {
@@ -156,7 +168,7 @@ impl App {
     }
 
     /// To its end, also if the caller hangs up.
-    pub(crate) async fn uncut<T: Send + 'static>(
+    async fn uncut<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<T, Problem> {

@@ -1,64 +1,170 @@
-//! Mattermost itself, without a plugin: a slash command comes in, and a bot looks up who
-//! typed it. The rules are the engine's; here is only who is who, and what is said back.
+//! Mattermost itself, without a plugin: a slash command, buttons and a dialog come in, and
+//! a bot looks up who it was and keeps a card. The rules are the engine's; here is only who
+//! is who, what is believed, and what is said back.
 //!
-//! Only the command's token says that Mattermost is calling, and only `user_id` says for
-//! whom: names, addresses and texts are the user's own to change.
+//! Only the command brings a secret. A click and a dialog bring a seal of jit's own, and a
+//! click what Mattermost signed of it. Whose they are says `user_id` alone: names, addresses
+//! and texts are the user's own to change.
 
 mod answer;
 pub mod api;
+mod bot;
 mod card;
+mod click;
 mod client;
+mod dialog;
+mod forgery;
+mod history;
+mod names;
+mod seal;
 pub mod setup;
 mod slash;
+mod tell;
 mod text;
+mod trigger;
 mod who;
 mod words;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
+use reqwest::Url;
 use serde_json::json;
+use tokio::sync::oneshot;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config;
+use crate::domain::{Millis, MmUserId};
 use crate::http::App;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::signed::{Unsigned, read, refused};
-pub use card::Cards;
+use api::Api;
+use bot::{Bot, Post};
 use client::Client;
+use forgery::Forgeries;
+pub use names::Names;
+use seal::Seals;
 use slash::{Form, Slash};
+pub use tell::Cards;
+use trigger::ServerKey;
 
 pub const COMMAND: &str = "/mattermost/command";
+pub const ACTION: &str = "/mattermost/action";
+pub const DIALOG: &str = "/mattermost/dialog";
 
-/// What a command comes to.
+/// Of one call to Mattermost that somebody waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Mattermost's users get impatient after three seconds: what takes longer goes on, and is
+/// told in a message of the bot's.
+const ANSWER_WITHIN: Millis = Millis(2_600);
+
+/// What comes in comes here.
 pub struct Mattermost {
     app: Arc<App>,
-    client: Client,
+    people: Client,
+    bot: Bot,
+    server_key: ServerKey,
+    seals: Seals,
+    forgeries: Forgeries,
+    names: Names,
     rules: who::Rules,
     team_id: String,
+    dialog_url: String,
+}
+
+/// What somebody gets to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Nothing,
+    Told(String),
+    /// What is wrong with a dialog, field by field.
+    Wrong(BTreeMap<&'static str, String>),
 }
 
 impl Mattermost {
-    pub fn new(app: Arc<App>, config: config::Mattermost) -> reqwest::Result<Self> {
+    pub fn new(app: Arc<App>, config: config::Mattermost, names: Names) -> reqwest::Result<Self> {
+        let api = Api::new(config.url, config.bot_token.clone(), PATIENCE)?;
         Ok(Self {
             app,
-            client: Client::new(config.url, config.bot_token)?,
+            people: Client::new(api.clone()),
+            bot: Bot::new(api.clone()),
+            server_key: ServerKey::new(api),
+            seals: Seals::of(&config.bot_token),
+            forgeries: Forgeries::default(),
+            names,
             rules: who::Rules {
                 admins: config.admins,
                 email_domain: config.email_domain,
             },
             team_id: config.team_id,
+            dialog_url: at(&config.public_url, DIALOG),
         })
     }
+
+    /// To its end, whoever waits: what is not done in time is told later, to that user.
+    async fn in_time(
+        self: &Arc<Self>,
+        user: MmUserId,
+        work: impl Future<Output = Answer> + Send + 'static,
+    ) -> Answer {
+        let deadline = SystemClock.now() + ANSWER_WITHIN;
+        let (tell, told) = oneshot::channel();
+        let mattermost = self.clone();
+        self.app.tasks.spawn(async move {
+            if let Err(late) = tell.send(work.await) {
+                mattermost.tell_later(&user, late).await;
+            }
+        });
+        tokio::select! {
+            biased;
+            told = told => told.unwrap_or_else(|_| {
+                Answer::Told(":warning: jit failed to carry this out; see its log".into())
+            }),
+            () = SystemClock.wait_until(deadline) => Answer::Told(
+                "This takes longer than usual. It goes on, and what comes of it is sent to you.".into(),
+            ),
+        }
+    }
+
+    async fn tell_later(&self, user: &MmUserId, answer: Answer) {
+        let message = match answer {
+            Answer::Nothing => return,
+            Answer::Told(message) => message,
+            Answer::Wrong(fields) => fields.into_values().collect::<Vec<_>>().join("\n"),
+        };
+        let post = Post {
+            message,
+            props: json!({}),
+            root: None,
+        };
+        let sent = async {
+            let channel = self.bot.direct(user).await?;
+            let once = SystemClock.draw().to_string();
+            self.bot.post(&channel, &post, &once).await
+        };
+        if let Err(why) = sent.await {
+            tracing::error!(%user, %why, "what came of a command could not be told");
+        }
+    }
+}
+
+/// A path of a server's, wherever the server is.
+fn at(server: &Url, path: &str) -> String {
+    format!("{}{path}", server.as_str().trim_end_matches('/'))
 }
 
 pub fn router(mattermost: Arc<Mattermost>) -> Router {
     Router::new()
         .route(COMMAND, post(command))
+        .route(ACTION, post(click::action))
+        .route(DIALOG, post(dialog::dialog))
         .with_state(mattermost)
 }
 
@@ -83,8 +189,16 @@ async fn command(
     if slash.team_id != mattermost.team_id {
         return Err(refused(Unsigned::Team, COMMAND));
     }
-    let said = mattermost.answer(&slash).await;
-    // Never in_channel: such a post is the requester's own, to be changed at will.
-    let told = json!({"response_type": "ephemeral", "text": said, "skip_slack_parsing": true});
-    Ok(reply(200, &told).into_response())
+    let work = {
+        let (mattermost, slash) = (mattermost.clone(), slash.clone());
+        async move { mattermost.answer(&slash).await }
+    };
+    Ok(match mattermost.in_time(slash.user_id, work).await {
+        // Never in_channel: such a post is the requester's own, to be changed at will.
+        Answer::Told(text) => reply(
+            200,
+            &json!({"response_type": "ephemeral", "text": text, "skip_slack_parsing": true}),
+        ),
+        Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
+    })
 }

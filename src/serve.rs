@@ -22,7 +22,7 @@ use crate::domain::{Millis, Timestamp};
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::signed::Keyring;
 use crate::http::{App, router};
-use crate::mattermost::{self, Cards, Mattermost};
+use crate::mattermost::{self, Cards, Mattermost, Names};
 use crate::service::{Announce, Service};
 use crate::signature;
 use crate::store::dynamodb::DynamoStore;
@@ -86,12 +86,14 @@ pub(crate) async fn furnish(
     let access = Arc::new(identity_center(config.identity_center, config.sandbox, &clock).await?);
     let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
     let service = Arc::new(Service::new(store, clock.clone(), config.policy, announce));
+    let names = Names::new(config.accounts);
     let mut receivers: Vec<Arc<dyn Receiver>> = Vec::new();
     if let Some(webhook) = config.webhook {
         receivers.push(Arc::new(WebhookReceiver::new(webhook, clock)?));
     }
     if let Some(mattermost) = &config.mattermost {
-        receivers.push(Arc::new(Cards::of(mattermost, service.clone())?));
+        let cards = Cards::of(mattermost, names.clone(), service.clone())?;
+        receivers.push(Arc::new(cards));
     }
     let tokens = config.mattermost.as_ref();
     let tokens = tokens.map_or_else(Vec::new, |mattermost| mattermost.command_tokens.clone());
@@ -101,7 +103,7 @@ pub(crate) async fn furnish(
     let app = Arc::new(app);
     let others = match config.mattermost {
         Some(mattermost) => {
-            let mattermost = Mattermost::new(app.clone(), mattermost)?;
+            let mattermost = Mattermost::new(app.clone(), mattermost, names)?;
             mattermost::router(Arc::new(mattermost))
         }
         None => Router::new(),

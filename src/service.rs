@@ -118,7 +118,9 @@ fn is_shown(kind: EventKind) -> bool {
         | EventKind::SessionsEnded
         | EventKind::SessionsNotEnded
         | EventKind::SessionDenyLifted
+        | EventKind::EndAnnounced
         | EventKind::NoticeParked
+        | EventKind::ForgeryRefused
         | EventKind::Bound
         | EventKind::BindingChanged
         | EventKind::ApproversSet

@@ -111,12 +111,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "M1",
         "the plugin's own verifier; what it must verify is in the fixtures",
     ),
-    (
-        "M2",
-        "the plugin's own dialogs: come with the slash command",
-    ),
-    ("M3", "the plugin's own cards: come with the slash command"),
-    ("E13", "no pickers yet: they come with the slash command"),
     ("E14", "no groups"),
     ("E16", "nothing is kept in the chat"),
     ("T8", "no identity pool: every call is signed"),

@@ -60,7 +60,7 @@ pub(super) async fn set_up(context: &Context, asked: &MattermostSetup) -> Result
         keep(&folder.join(BOT_FILE), token)?;
     }
     keep(&folder.join(COMMAND_FILE), &made.command_token)?;
-    let section = section(&url, &made, &folder);
+    let section = section(&url, &reach, &made, &folder);
     if before.lines().any(|line| line.trim() == "[mattermost]") {
         let told = format!(
             "{} has a [mattermost] section, which was left as it is; it should say:\n{section}",
@@ -80,11 +80,12 @@ pub(super) async fn set_up(context: &Context, asked: &MattermostSetup) -> Result
     context.output.say(|| made.told.join("\n"), &value)
 }
 
-fn section(url: &Url, made: &Made, folder: &Path) -> String {
+fn section(url: &Url, reach: &Url, made: &Made, folder: &Path) -> String {
     let named = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| name.into());
     format!(
-        "[mattermost]\nurl = {:?}\nteam_id = {:?}\nbot_token_file = {:?}\ncommand_tokens_file = {:?}\n",
+        "[mattermost]\nurl = {:?}\npublic_url = {:?}\nteam_id = {:?}\nbot_token_file = {:?}\ncommand_tokens_file = {:?}\n",
         url.as_str().trim_end_matches('/'),
+        reach.as_str().trim_end_matches('/'),
         made.team_id,
         named(BOT_FILE),
         named(COMMAND_FILE),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::access::identity_center::IdentityCenterOptions;
 use crate::access::sandbox::{Rates, SandboxOptions, Standing};
-use crate::domain::{EndSessions, Millis, PermissionSet, Policy, SetRule};
+use crate::domain::{AccountId, EndSessions, Millis, PermissionSet, Policy, SetRule};
 use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
@@ -45,13 +45,16 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
-    let policy = policy(file.policy, rules, file.revocation.end_sessions)?;
+    let mut policy = policy(file.policy, rules, file.revocation.end_sessions)?;
     let webhook = match file.webhook {
         Some(section) => Some(webhook(section, elsewhere, &mut files)?),
         None => None,
     };
     let mattermost = match file.mattermost {
-        Some(section) => Some(mattermost(section, elsewhere, &mut files)?),
+        Some(section) => {
+            policy.remind_before = Some(section.remind_before.0);
+            Some(mattermost(section, elsewhere, &mut files)?)
+        }
         None => None,
     };
     client(file.client, &file.server.listen, elsewhere)?;
@@ -76,6 +79,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
         kept_elsewhere,
         webhook,
         mattermost,
+        accounts: accounts(file.accounts)?,
     })
 }
 
@@ -295,6 +299,8 @@ fn policy(
         extension: section.extension,
         grant_patience: section.grant_patience.0,
         admins: named(section.admins),
+        // Whoever has access can be told only where there is a chat to tell them in.
+        remind_before: None,
     })
 }
 
@@ -398,6 +404,8 @@ fn mattermost(
 ) -> Checked<Mattermost> {
     let like = "https://mattermost.example.com";
     let url = address("mattermost.url", &section.url, like)?;
+    let like = "https://jit.example.com, where Mattermost reaches jit";
+    let public_url = address("mattermost.public_url", &section.public_url, like)?;
     let is_id =
         section.team_id.len() == 26 && section.team_id.bytes().all(|b| b.is_ascii_alphanumeric());
     if !is_id {
@@ -435,12 +443,31 @@ fn mattermost(
         .map(|domain| domain.trim_start_matches('@').to_lowercase());
     Ok(Mattermost {
         url,
+        public_url,
         team_id: section.team_id,
         bot_token,
         command_tokens,
         admins: named(section.admins),
         email_domain,
     })
+}
+
+/// Each name is one word, and says which account is meant.
+fn accounts(names: BTreeMap<AccountId, String>) -> Checked<BTreeMap<AccountId, String>> {
+    let mut known = BTreeSet::new();
+    for (id, name) in &names {
+        let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let has_letter = name.chars().any(char::is_alphabetic);
+        if name.len() > 64 || !has_letter || !name.chars().all(is_word) {
+            let why = "expected a name of one word, with letters, like \"acme-prod\"";
+            return wrong(format!("accounts.{id}"), why);
+        }
+        if !known.insert(name.to_lowercase()) {
+            let why = format!("{name} is another account's name already");
+            return wrong(format!("accounts.{id}"), why);
+        }
+    }
+    Ok(names)
 }
 
 /// By id, or by address, whose case nobody minds.

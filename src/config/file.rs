@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::secret::SecretSource;
-use crate::domain::{Email, EndSessions, ExtensionRule, Millis, PermissionSet, Timestamp};
+use crate::domain::{
+    AccountId, Email, EndSessions, ExtensionRule, Millis, PermissionSet, Timestamp,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,6 +24,8 @@ pub(super) struct File {
     pub keys: BTreeMap<String, KeySection>,
     pub webhook: Option<WebhookSection>,
     pub mattermost: Option<MattermostSection>,
+    /// What people call them.
+    pub accounts: BTreeMap<AccountId, String>,
     pub client: Option<ClientSection>,
     pub log: LogSection,
 }
@@ -186,6 +190,7 @@ pub(super) struct WebhookSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct MattermostSection {
     pub url: String,
+    pub public_url: String,
     pub team_id: String,
     #[serde(default)]
     pub bot_token: SecretSource<String>,
@@ -203,6 +208,8 @@ pub(super) struct MattermostSection {
     #[serde(default)]
     pub admins: Vec<String>,
     pub email_domain: Option<String>,
+    #[serde(default = "ten_minutes")]
+    pub remind_before: Span,
 }
 
 #[derive(Debug, Deserialize)]
@@ -262,6 +269,10 @@ impl Scope {
 
 fn every_scope() -> Vec<Scope> {
     Scope::ALL.into()
+}
+
+fn ten_minutes() -> Span {
+    Span(Millis::minutes(10))
 }
 
 fn backend() -> String {

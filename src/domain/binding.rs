@@ -73,6 +73,22 @@ impl Channel {
             revision: 0,
         }
     }
+
+    /// Somebody had people of this channel say what they did not mean, and was not believed.
+    pub fn refused(mut self, said: BTreeMap<String, String>, now: Timestamp) -> (Self, Event) {
+        let entry = Entry {
+            key: AuditKey::Config(self.id.clone()),
+            kind: EventKind::ForgeryRefused,
+            account_id: None,
+            channel_id: &self.id,
+            actor: None,
+            status: None,
+            details: said,
+        };
+        let event = self.chain.append(entry, now);
+        self.revision += 1;
+        (self, event)
+    }
 }
 
 /// A change that somebody makes to a channel's configuration, here and now.

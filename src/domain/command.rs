@@ -4,7 +4,8 @@
 //! cannot express a worker's result.
 
 use super::{
-    HoldingKey, Lease, LeaseToken, Minutes, Person, PostId, RequestId, Text, Timestamp, UserId,
+    HoldingKey, Lease, LeaseToken, Minutes, Person, PostId, Reminder, RequestId, Text, Timestamp,
+    UserId,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,10 @@ pub enum Command {
     /// Its card was posted in its channel.
     CardPosted {
         post: PostId,
+    },
+    /// Whoever asked for it was told that its end is near.
+    ReminderPosted {
+        reminder: Reminder,
     },
     /// A notice could not be delivered and is no longer tried.
     NoticeParked {

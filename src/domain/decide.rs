@@ -5,6 +5,7 @@
 //! a refusal that changes nothing. The table beside it (`decide/table.rs`) says
 //! what every state makes of every command.
 
+mod announce;
 #[cfg(test)]
 mod cast;
 mod claimed;
@@ -85,5 +86,6 @@ pub fn decide(
         Command::Finished { lease, outcome } => work::finished(step, lease, outcome),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
         Command::CardPosted { post } => step.card_posted(post),
+        Command::ReminderPosted { reminder } => step.reminder_posted(reminder),
     }
 }

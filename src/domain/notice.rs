@@ -29,6 +29,8 @@ pub enum Audience {
     Everybody,
     /// The request's card alone: it shows more steps than the channel is told of.
     Card,
+    /// Whoever asked for it, and nobody else.
+    Requester,
 }
 
 impl Audience {

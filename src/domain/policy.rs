@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Binding, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request};
+use super::{Binding, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request, Timestamp};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -24,6 +24,8 @@ pub struct Policy {
     /// Empty: whoever holds a key with the scope for it.
     pub admins: BTreeSet<String>,
     pub end_sessions: EndSessions,
+    /// So long before its end, whoever has access is told; none: nobody can be.
+    pub remind_before: Option<Millis>,
 }
 
 /// What holds for one permission set, besides what holds for all.
@@ -87,6 +89,12 @@ impl Policy {
             set: set.clone(),
             known: self.permission_sets.keys().cloned().collect(),
         })
+    }
+
+    /// When a grant needs work next: at its end, or before, if that is to be announced.
+    pub(super) fn wakes_at(&self, end: Timestamp, now: Timestamp) -> Timestamp {
+        let announced = self.remind_before.map(|before| end + Millis(-before.0));
+        announced.filter(|at| *at > now).unwrap_or(end)
     }
 
     /// In hours, by the policy and the binding.

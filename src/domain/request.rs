@@ -53,6 +53,9 @@ pub struct Request {
     /// Where the bot posted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub card: Option<PostId>,
+    /// What whoever asked for it was told last of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminder: Option<Reminder>,
     /// When this needs work next; absent if never.
     pub due_at: Option<Timestamp>,
     pub lease: Option<Lease>,
@@ -165,6 +168,14 @@ pub struct Approval {
 pub struct Period {
     pub from: Timestamp,
     pub until: Timestamp,
+}
+
+/// A post that says when access ends, to who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reminder {
+    pub post: PostId,
+    /// The number of the event that it was posted for.
+    pub of: u64,
 }
 
 /// More time, asked for and not yet approved.

@@ -85,10 +85,14 @@ pub enum Unsigned {
     /// Of a slash command: not one of Mattermost's tokens, or another team's.
     Token,
     Team,
+    /// Of a click or a dialog in Mattermost: not signed by the server, or nothing that jit made.
+    Trigger,
+    Card,
+    Dialog,
 }
 
 impl Unsigned {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Header,
         Self::UnknownKey,
         Self::Signature,
@@ -98,6 +102,9 @@ impl Unsigned {
         Self::Replayed,
         Self::Token,
         Self::Team,
+        Self::Trigger,
+        Self::Card,
+        Self::Dialog,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -111,6 +118,9 @@ impl Unsigned {
             Self::Replayed => "replayed",
             Self::Token => "token",
             Self::Team => "team",
+            Self::Trigger => "trigger",
+            Self::Card => "card",
+            Self::Dialog => "dialog",
         }
     }
 }

@@ -1,67 +1,75 @@
 //! What is said back, to the one who asked and to nobody else.
 
+use std::sync::Arc;
+
+use super::api::ApiError;
 use super::slash::Slash;
-use super::text::{plain, short};
+use super::text::{plain, short, short_id};
 use super::who::Who;
-use super::words::{Said, VERBS, understand};
-use super::{Mattermost, api::ApiError};
+use super::words::{Known, Said, VERBS, understand};
+use super::{Answer, Mattermost};
 
 use crate::domain::{
-    Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, MmUserId, PermissionSet, Request,
+    Admin, Ask, Binding, Command, Draft, Millis, Minutes, MmUserId, PermissionSet, Request,
     RequestId, Status,
 };
 use crate::http::reply::Problem;
-use crate::service::{Configure, Idempotency, Revoked, ServiceError};
+use crate::service::{Configure, Idempotency, Revoked, ServiceError, Ticket};
 use crate::store::{Cursor, Filter, StoreError};
 
-/// Mattermost gives a command three seconds before it gets impatient.
+/// A part of what a user waits for; then it goes on without them.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
 /// What is granted if nobody says how long.
 const AN_HOUR: i64 = 60;
 const LISTED: usize = 20;
+/// Of those who decide, by name.
+const SHOWN: usize = 5;
 /// How far back a beginning of an id is looked for.
 const SEARCHED: usize = 600;
 const PAGE: usize = 200;
-/// So much of an id tells two requests apart that were not made in one millisecond.
-const SHORT_ID: usize = 13;
 const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 
 /// What is said instead of an answer.
-enum No {
+pub(super) enum No {
     /// In words for a person, ready to be shown.
     Told(String),
+    /// The same click a second time.
+    Taken,
     Problem(Problem),
 }
 
-impl From<Problem> for No {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
+impl No {
+    pub fn told(self) -> Answer {
+        Answer::Told(match self {
+            Self::Told(why) => format!(":warning: {why}"),
+            Self::Taken => "This was taken already.".into(),
+            // One place knows what of a failure is for whom.
+            Self::Problem(problem) => format!(":warning: {}", plain(&problem.message)),
+        })
     }
 }
 
 impl From<ServiceError> for No {
     fn from(error: ServiceError) -> Self {
-        Self::Problem(error.into())
+        match error {
+            ServiceError::Store(StoreError::Replayed) => Self::Taken,
+            error => Self::Problem(error.into()),
+        }
     }
 }
 
 impl From<StoreError> for No {
     fn from(error: StoreError) -> Self {
-        Self::Problem(error.into())
+        ServiceError::from(error).into()
     }
 }
 
 impl Mattermost {
-    pub(super) async fn answer(&self, slash: &Slash) -> String {
-        match self.try_answer(slash).await {
-            Ok(said) => said,
-            Err(No::Told(why)) => format!(":warning: {why}"),
-            // One place knows what of a failure is for whom.
-            Err(No::Problem(problem)) => format!(":warning: {}", plain(&problem.message)),
-        }
+    pub(super) async fn answer(&self, slash: &Slash) -> Answer {
+        self.try_answer(slash).await.unwrap_or_else(No::told)
     }
 
-    async fn try_answer(&self, slash: &Slash) -> Result<String, No> {
+    async fn try_answer(&self, slash: &Slash) -> Result<Answer, No> {
         let sets: Vec<&str> = self
             .app
             .service
@@ -70,13 +78,24 @@ impl Mattermost {
             .keys()
             .map(PermissionSet::as_str)
             .collect();
-        let said = understand(&slash.text, &sets).map_err(No::Told)?;
+        let known = Known {
+            sets: &sets,
+            names: &self.names,
+        };
+        let said = understand(&slash.text, &known).map_err(No::Told)?;
         if said == Said::Help {
-            return Ok(help());
+            return Ok(Answer::Told(help()));
         }
-        let who = self.who(slash).await?;
+        let who = self.who(&slash.user_id).await?;
         match said {
-            Said::Help => Ok(help()),
+            Said::Ask => self.open_dialog(slash).await,
+            said => self.carry_out(slash, &who, said).await.map(Answer::Told),
+        }
+    }
+
+    async fn carry_out(&self, slash: &Slash, who: &Who, said: Said) -> Result<String, No> {
+        match said {
+            Said::Help | Said::Ask => Ok(help()),
             Said::Request {
                 account,
                 set,
@@ -101,22 +120,23 @@ impl Mattermost {
                 };
                 self.request(slash, draft).await
             }
-            Said::Approve { id } => self.ask(slash, &who, &id, Ask::Approve, "Approved").await,
+            Said::Approve { id } => self.ask(slash, who, &id, Ask::Approve, "Approved").await,
             Said::Deny { id, why } => {
                 let ask = Ask::Deny { reason: why };
-                self.ask(slash, &who, &id, ask, "Denied").await
+                self.ask(slash, who, &id, ask, "Denied").await
             }
-            Said::Cancel { id } => self.ask(slash, &who, &id, Ask::Cancel, "Taken back").await,
+            Said::Cancel { id } => self.ask(slash, who, &id, Ask::Cancel, "Taken back").await,
             Said::Extend { id, time } => {
                 let ask = Ask::Extend { minutes: time };
-                self.ask(slash, &who, &id, ask, "More time asked for").await
+                self.ask(slash, who, &id, ask, "More time asked for").await
             }
             Said::Revoke { id, why } => {
-                self.revoke(slash, &who, &id, Ask::Revoke { reason: why })
-                    .await
+                let request = self.find(slash, who, &id).await?;
+                let ask = Ask::Revoke { reason: why };
+                self.take_away(who, &request, ask, None).await
             }
             Said::Status { id: Some(id) } => {
-                let request = self.find(slash, &who, &id).await?;
+                let request = self.find(slash, who, &id).await?;
                 Ok(self.line(&request))
             }
             Said::Status { id: None } => {
@@ -124,35 +144,47 @@ impl Mattermost {
                     requester_email: Some(who.person.email.clone()),
                     ..Filter::default()
                 };
-                self.open(filter, "You have nothing open.").await
+                self.list_open(filter, "You have nothing open.").await
             }
             Said::List => {
                 let filter = Filter {
                     channel_id: Some(slash.channel_id.clone()),
                     ..Filter::default()
                 };
-                self.open(filter, "Nothing is open in this channel.").await
+                self.list_open(filter, "Nothing is open in this channel.")
+                    .await
             }
             Said::Info => self.info(slash).await,
-            Said::Bind { account } => {
-                let terms = BindTerms::default();
+            Said::Bind { account, terms } => {
                 let bind = Configure::Bind {
                     account_id: account,
                     terms,
                 };
-                self.configure(slash, &who, bind).await
+                let mut told = self.configure(slash, who, bind).await?;
+                // Best now: an admin is here who can invite the bot.
+                if let Err(why) = self.bot.join(&slash.channel_id).await {
+                    tracing::warn!(channel = %slash.channel_id, %why, "the bot is not in the channel");
+                    told.push_str("\n:warning: jit's bot cannot join this channel by itself: `/invite` it, or there will be no cards");
+                }
+                Ok(told)
+            }
+            Said::Unbind { account } => {
+                let unbind = Configure::Unbind {
+                    account_id: account,
+                };
+                self.configure(slash, who, unbind).await
             }
             Said::Approvers { names } => {
                 let approvers = self.approvers(slash, &names).await?;
                 let set = Configure::SetApprovers { approvers };
-                self.configure(slash, &who, set).await
+                self.configure(slash, who, set).await
             }
         }
     }
 
     /// By the id alone, and as Mattermost has it now.
-    async fn who(&self, slash: &Slash) -> Result<Who, No> {
-        let user = self.client.user(&slash.user_id).await.map_err(|error| {
+    pub(super) async fn who(&self, id: &MmUserId) -> Result<Who, No> {
+        let user = self.people.user(id).await.map_err(|error| {
             tracing::error!(%error, "a user could not be looked up");
             No::Told(match error {
                 ApiError::NotThere(_) | ApiError::Refused(_) => {
@@ -171,9 +203,7 @@ impl Mattermost {
             key: format!("mattermost:{}", slash.trigger_id),
             fingerprint: slash.text.clone(),
         };
-        let service = self.app.service.clone();
-        let opened = async move { service.open(draft, Some(once), None).await };
-        let request = self.app.uncut(opened).await?;
+        let request = self.open(draft, once).await?;
         let approvers = self
             .app
             .service
@@ -201,16 +231,25 @@ impl Mattermost {
         done: &str,
     ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
-        let handled = self.handle(request.id, who, ask).await?;
+        let handled = self.handle(request.id, who, ask, None).await?;
         Ok(format!("{done}.\n{}", self.line(&handled)))
     }
 
+    pub(super) async fn open(&self, draft: Draft, once: Idempotency) -> Result<Request, No> {
+        Ok(self.app.service.open(draft, Some(once), None).await?)
+    }
+
     /// Whoever asked for it, decides about it, or answers for all of it.
-    async fn revoke(&self, slash: &Slash, who: &Who, id: &str, ask: Ask) -> Result<String, No> {
-        let request = self.find(slash, who, id).await?;
+    pub(super) async fn take_away(
+        &self,
+        who: &Who,
+        request: &Request,
+        ask: Ask,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<String, No> {
         if !who.is_admin
             && !who.person.is(&request.requester)
-            && !self.decides(who, &request).await?
+            && !self.decides(who, request).await?
         {
             return Err(No::Told(
                 "only who asked for it, its approvers and admins may revoke it".into(),
@@ -218,7 +257,7 @@ impl Mattermost {
         }
         let service = &self.app.service;
         let deadline = service.clock().now() + REVOKE_PATIENCE;
-        self.handle(request.id, who, ask).await?;
+        self.handle(request.id, who, ask, ticket).await?;
         // P6: what is said is what AWS shows.
         Ok(
             match Revoked::of(service.follow(request.id, deadline).await?) {
@@ -238,11 +277,18 @@ impl Mattermost {
         )
     }
 
-    async fn handle(&self, id: RequestId, who: &Who, ask: Ask) -> Result<Request, No> {
-        let (service, by) = (self.app.service.clone(), who.person.clone());
+    pub(super) async fn handle(
+        &self,
+        id: RequestId,
+        who: &Who,
+        ask: Ask,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<Request, No> {
+        let by = who.person.clone();
         let command = Command::Asked { by, ask };
-        let handled = async move { service.handle(id, command).await };
-        Ok(self.app.uncut(handled).await?.request)
+        let service = &self.app.service;
+        let handled = service.handle_once(id, command, ticket.as_deref()).await?;
+        Ok(handled.request)
     }
 
     async fn decides(&self, who: &Who, request: &Request) -> Result<bool, No> {
@@ -317,7 +363,7 @@ impl Mattermost {
         Ok(all)
     }
 
-    async fn open(&self, filter: Filter, nothing: &str) -> Result<String, No> {
+    async fn list_open(&self, filter: Filter, nothing: &str) -> Result<String, No> {
         let mut lines = Vec::new();
         for status in OPEN {
             let filter = Filter {
@@ -340,13 +386,11 @@ impl Mattermost {
     async fn info(&self, slash: &Slash) -> Result<String, No> {
         let bindings = self.app.service.store().bindings(&slash.channel_id).await?;
         if bindings.is_empty() {
-            return Ok(
-                "No account is bound to this channel; an admin can: `/jit bind 123456789012`"
-                    .into(),
-            );
+            return Ok(nothing_bound(slash.is_direct));
         }
         let policy = self.app.service.policy();
-        let lines = bindings.iter().map(|binding| {
+        let mut lines = Vec::new();
+        for binding in &bindings {
             let sets: Vec<&str> = match binding.permission_sets.is_empty() {
                 true => policy
                     .permission_sets
@@ -359,16 +403,33 @@ impl Mattermost {
                     .map(PermissionSet::as_str)
                     .collect(),
             };
-            format!(
-                "- `{}`: {} for up to {} hours; {} of {} approvers decide",
-                binding.account_id,
+            lines.push(format!(
+                "- {}: {} for up to {} hours; {}",
+                self.names.shown(&binding.account_id),
                 plain(&sets.join(", ")),
                 policy.longest(binding),
-                binding.approvals_required,
-                binding.approvers.len(),
-            )
-        });
-        Ok(lines.collect::<Vec<_>>().join("\n"))
+                self.deciders(binding).await,
+            ));
+        }
+        Ok(lines.join("\n"))
+    }
+
+    async fn deciders(&self, binding: &Binding) -> String {
+        if binding.approvers.is_empty() {
+            return "nobody approves yet: `/jit approvers @name …`".into();
+        }
+        let mut names = Vec::new();
+        for id in binding.approvers.iter().take(SHOWN) {
+            // Whom Mattermost does not show just now still decides.
+            let user = self.people.user(id).await;
+            names.push(user.map_or_else(|_| plain(id.as_str()), |user| plain(&user.username)));
+        }
+        let more = match binding.approvers.len() > SHOWN {
+            true => ", …",
+            false => "",
+        };
+        let (needed, all) = (binding.approvals_required, binding.approvers.len());
+        format!("approved by {needed} of {all} ({}{more})", names.join(", "))
     }
 
     async fn configure(
@@ -389,10 +450,8 @@ impl Mattermost {
             person: Some(who.person.clone()),
             key_id: "mattermost".into(),
         };
-        let (service, channel) = (self.app.service.clone(), slash.channel_id.clone());
-        self.app
-            .uncut(async move { service.configure(&channel, &configure, &admin).await })
-            .await?;
+        let (service, channel) = (&self.app.service, &slash.channel_id);
+        service.configure(channel, &configure, &admin).await?;
         self.info(slash).await
     }
 
@@ -404,7 +463,7 @@ impl Mattermost {
             let shown = plain(name);
             let nobody = || No::Told(format!("{shown} is nobody in this team"));
             let (_, id) = found.next().ok_or_else(nobody)?;
-            let user = self.client.user(id).await.map_err(|_| nobody())?;
+            let user = self.people.user(id).await.map_err(|_| nobody())?;
             let admitted = self.rules.admit(&user);
             let no = |why: String| No::Told(format!("{shown} cannot decide: {why}"));
             approvers.push(admitted.map_err(no)?.person.id);
@@ -419,9 +478,9 @@ impl Mattermost {
             format!("`{}`", short_id(request.id)),
             format!("**{}**", request.status()),
             format!(
-                "{} in `{}`",
+                "{} in {}",
                 plain(request.permission_set.as_str()),
-                request.account_id
+                self.names.shown(&request.account_id)
             ),
             plain(request.requester_email().as_str()),
         ];
@@ -444,8 +503,13 @@ impl Mattermost {
     }
 }
 
-pub(super) fn short_id(id: RequestId) -> String {
-    id.to_string().chars().take(SHORT_ID).collect()
+pub(super) fn nothing_bound(is_direct: bool) -> String {
+    match is_direct {
+        true => "This is nobody's channel; type it in the channel of the account.".into(),
+        false => {
+            "No account is bound to this channel; an admin can: `/jit bind 123456789012`".into()
+        }
+    }
 }
 
 fn help() -> String {

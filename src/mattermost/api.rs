@@ -1,11 +1,17 @@
 //! Mattermost's own API, call by call.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode, Url, redirect};
+use reqwest::{Method, Response, StatusCode, Url, redirect};
 use serde_json::Value;
 
+use crate::clock::{Clock, SystemClock};
+use crate::domain::{Millis, Timestamp};
 use crate::signature::Secret;
+
+/// So long a server may want to be left alone, at most, before it is asked all the same.
+const LONGEST_REST: i64 = 60;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -21,10 +27,14 @@ pub enum ApiError {
     NoAnswer(String),
 }
 
+#[derive(Clone)]
 pub struct Api {
     url: Url,
     token: Secret,
     http: reqwest::Client,
+    patience: Millis,
+    /// Nothing is asked before then: the server said that it was too much.
+    rests_until: Arc<Mutex<Timestamp>>,
 }
 
 impl Api {
@@ -35,7 +45,14 @@ impl Api {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { url, token, http })
+        let patience = Millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        Ok(Self {
+            url,
+            token,
+            http,
+            patience,
+            rests_until: Arc::default(),
+        })
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
@@ -67,8 +84,12 @@ impl Api {
                 .header("Content-Type", "application/json")
                 .body(body.to_string());
         }
+        self.wait_for_a_turn().await?;
         let answer = call.send().await.map_err(no_answer)?;
         let status = answer.status();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            self.rest(&answer);
+        }
         let text = answer.bytes().await.map_err(no_answer)?;
         let value: Value = serde_json::from_slice(&text).unwrap_or_default();
         if status.is_success() {
@@ -90,5 +111,31 @@ impl Api {
             }
             status => ApiError::NoAnswer(format!("{status} {why}")),
         })
+    }
+
+    /// Everybody waits together for as long as the server wants; whoever has no time for
+    /// that hears it at once.
+    async fn wait_for_a_turn(&self) -> Result<(), ApiError> {
+        let until = *self.rests_until();
+        if until - SystemClock.now() > self.patience {
+            let why = format!("it wants no calls before {until}");
+            return Err(ApiError::NoAnswer(why));
+        }
+        SystemClock.wait_until(until).await;
+        Ok(())
+    }
+
+    fn rest(&self, answer: &Response) {
+        let after = answer.headers().get("retry-after");
+        let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
+        let rest = Millis::seconds(seconds.unwrap_or(1).clamp(1, LONGEST_REST));
+        let mut until = self.rests_until();
+        *until = (*until).max(SystemClock.now() + rest);
+    }
+
+    fn rests_until(&self) -> std::sync::MutexGuard<'_, Timestamp> {
+        self.rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

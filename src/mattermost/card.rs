@@ -1,103 +1,77 @@
-//! One card for each request, in its channel: posted by the bot, and kept as the request
-//! is, through its whole life.
-//!
-//! Only the bot (and the system's admins) can change what the bot posted. Always the whole
-//! card is sent: what is read back is less than what was posted.
+//! What a request's card shows, and what can be pressed on it. Pure: `tell` posts it.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::answer::short_id;
-use super::api::{Api, ApiError};
-use super::text::plain;
-use crate::config;
-use crate::domain::{Command, Notice, PostId, Request, RequestObject, Status, Timestamp};
-use crate::service::Service;
-use crate::worker::postman::{NotReceived, Receiver};
+use super::names::Names;
+use super::seal::Action;
+use super::text::{moment, plain, short, short_id};
+use crate::domain::{Millis, Request, RequestObject, State, Status, Timestamp};
 
-/// Well below the lease on a notice.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// Of a person's words, so that a card never is more than Mattermost takes.
+const LONGEST: usize = 500;
+/// A card says whose it is, so that one that was posted and not written down is found.
+pub const MARK: &str = "jit_request";
 
-pub struct Cards {
-    service: Arc<Service>,
-    bot: Api,
+/// A button: what it does, and how it looks.
+pub struct Offer {
+    pub action: Action,
+    pub name: String,
+    pub style: &'static str,
 }
 
-impl Cards {
-    pub fn of(config: &config::Mattermost, service: Arc<Service>) -> reqwest::Result<Self> {
-        let bot = Api::new(config.url.clone(), config.bot_token.clone(), PATIENCE)?;
-        Ok(Self { service, bot })
-    }
-
-    async fn post(&self, request: &Request) -> Result<(), NotReceived> {
-        // Nobody who guesses it first can have her own post taken for this one.
-        let pending = format!("{}:jit", self.service.clock().draw());
-        let post = json!({
-            "channel_id": request.channel_id,
-            "message": "",
-            "props": card(request),
-            "pending_post_id": pending,
-        });
-        let made = self
-            .bot
-            .post("posts", &post)
-            .await
-            .map_err(|why| not_received(&why))?;
-        if made["channel_id"] != request.channel_id.as_str() {
-            return Err(NotReceived(
-                "another post was returned than the one that was made".into(),
-            ));
-        }
-        let id = made["id"].as_str().and_then(|id| id.parse::<PostId>().ok());
-        let post = id.ok_or_else(|| NotReceived("the post has no id".into()))?;
-        let said = self
-            .service
-            .handle(request.id, Command::CardPosted { post })
-            .await;
-        said.map(drop)
-            .map_err(|error| NotReceived(error.to_string()))
+fn offer(action: Action, name: &str, style: &'static str) -> Offer {
+    let name = name.to_owned();
+    Offer {
+        action,
+        name,
+        style,
     }
 }
 
-#[async_trait]
-impl Receiver for Cards {
-    /// Whatever was news: the card becomes what the request is by now.
-    async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
-        let found = self.service.request(notice.request_id).await;
-        let request = found.map_err(|error| NotReceived(error.to_string()))?;
-        let Some(post) = &request.card else {
-            return self.post(&request).await;
-        };
-        let changed = json!({"message": "", "props": card(&request)});
-        match self.bot.put(&format!("posts/{post}/patch"), &changed).await {
-            // Somebody deleted it: that is theirs to do, and no reason to try for a day.
-            Err(ApiError::Forbidden(why) | ApiError::NotThere(why)) => {
-                tracing::warn!(request = %request.id, %why, "a card is gone");
-                Ok(())
-            }
-            changed => changed.map(drop).map_err(|why| not_received(&why)),
-        }
+/// What anybody may press here; whether they may is the engine's to say.
+pub fn offers(request: &Request) -> Vec<Offer> {
+    let revoke = || offer(Action::Revoke, "Revoke", "danger");
+    match &request.state {
+        State::Pending => vec![
+            offer(Action::Approve, "Approve", "good"),
+            offer(Action::Deny, "Deny", "danger"),
+        ],
+        State::Approved | State::Assigning => vec![revoke()],
+        State::Granted => match &request.extension {
+            Some(extension) => vec![
+                offer(
+                    Action::Approve,
+                    &format!("Approve {} more minutes", extension.minutes.get()),
+                    "good",
+                ),
+                offer(Action::Deny, "Deny more time", "default"),
+                revoke(),
+            ],
+            None => vec![revoke()],
+        },
+        _ => Vec::new(),
     }
 }
 
-fn not_received(error: &ApiError) -> NotReceived {
-    let next = match error {
-        ApiError::Forbidden(_) => "; add the bot to the channel",
-        ApiError::NotAllowed(_) => "; jit mattermost setup makes a new token",
-        _ => "",
-    };
-    NotReceived(format!("{error}{next}"))
+/// Long after whatever it is for is over, and not for ever.
+pub fn good_until(request: &Request) -> Timestamp {
+    let over = request.end_time().max(request.due_at.unwrap_or_default());
+    over + Millis::DAY
 }
 
-fn card(request: &Request) -> Value {
+/// `buttons` as Mattermost wants them.
+pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
     let (status, shown) = (request.status(), RequestObject::from(request));
     let id = short_id(request.id);
     let (colour, next) = match status {
+        // P6: what is not proven is not said.
+        _ if shown.assignment_status == Some("CHECKING") => (
+            "#c05020",
+            "AWS is asked whether anything of it is left.".to_owned(),
+        ),
         Status::Pending => (
             "#f0a030",
-            format!("Approvers: `/jit approve {id}` or `/jit deny {id} why`"),
+            format!("Approvers: decide here, or `/jit deny {id} why`"),
         ),
         Status::Approved => ("#3070c0", "AWS is asked to give it.".to_owned()),
         Status::Granted if shown.assignment_status == Some("DELETING") => (
@@ -105,6 +79,9 @@ fn card(request: &Request) -> Value {
             "AWS is removing it; it is there until AWS shows that it is gone.".to_owned(),
         ),
         Status::Granted => ("#30a050", format!("To end it now: `/jit revoke {id}`")),
+        Status::Revoked | Status::Expired if request.user.is_none() => {
+            ("#808080", "Nothing was given.".to_owned())
+        }
         Status::Revoked | Status::Expired => (
             "#808080",
             "Gone: AWS shows that it is no longer there.".to_owned(),
@@ -122,9 +99,9 @@ fn card(request: &Request) -> Value {
         field(
             "What",
             format!(
-                "{} in `{}`",
+                "{} in {}",
                 plain(request.permission_set.as_str()),
-                request.account_id
+                names.shown(&request.account_id)
             ),
         ),
         field("How long", how_long(request)),
@@ -132,19 +109,30 @@ fn card(request: &Request) -> Value {
     if let Some(by) = decided_by(request) {
         fields.push(field("Decided by", by));
     }
-    if let Some(why) = &request.reason {
-        fields.push(json!({"title": "Why", "value": plain(why.as_str()), "short": false}));
+    if let Some(ticket) = &request.jira {
+        fields.push(field("Ticket", short(ticket.as_str(), LONGEST)));
+    }
+    if let Some(extension) = &request.extension {
+        let minutes = extension.minutes.get();
+        fields.push(field(
+            "Asked for besides",
+            format!("{minutes} more minutes"),
+        ));
     }
     if let Some(by) = shown.revoked_by {
         fields.push(field("Revoked by", plain(by.as_str())));
     }
+    let reason = request.reason.as_ref();
     for (title, words) in [
+        ("Why", reason),
         ("Why not", shown.deny_reason),
         ("Why it was revoked", shown.revoke_reason),
         ("Trouble", shown.error_details),
     ] {
         if let Some(words) = words {
-            fields.push(json!({"title": title, "value": plain(words.as_str()), "short": false}));
+            fields.push(
+                json!({"title": title, "value": short(words.as_str(), LONGEST), "short": false}),
+            );
         }
     }
     json!({"attachments": [{
@@ -153,12 +141,13 @@ fn card(request: &Request) -> Value {
         "title": format!("{status} · {id}"),
         "text": next,
         "fields": fields,
-    }]})
+        "actions": buttons,
+    }], MARK: request.id})
 }
 
 fn how_long(request: &Request) -> String {
     match request.granted {
-        Some(period) => format!("until {}", plain(&period.until.to_string())),
+        Some(period) => format!("until {}", moment(&period.until.to_string())),
         None => format!("{} minutes", request.duration.get()),
     }
 }

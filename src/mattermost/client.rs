@@ -2,19 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use reqwest::Url;
 use serde::Deserialize;
 
 use super::api::{Api, ApiError};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, MmUserId, Timestamp};
-use crate::signature::Secret;
 
-/// A command is answered within three seconds: this often, and this long.
 const ATTEMPTS: u32 = 2;
-const PATIENCE: Duration = Duration::from_secs(1);
 /// So long somebody is who they were. Whoever was thrown out just now is heard of by then.
 const KNOWN_FOR: Millis = Millis::seconds(30);
 const MOST_KNOWN: usize = 10_000;
@@ -48,10 +43,9 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(url: Url, token: Secret) -> reqwest::Result<Self> {
-        let api = Api::new(url, token, PATIENCE)?;
+    pub fn new(api: Api) -> Self {
         let known = Mutex::default();
-        Ok(Self { api, known })
+        Self { api, known }
     }
 
     pub async fn user(&self, id: &MmUserId) -> Result<User, ApiError> {

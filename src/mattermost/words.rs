@@ -1,14 +1,21 @@
 //! What somebody typed after `/jit`, as what it must be; what it is not is told with what
 //! was probably meant.
 
-use crate::domain::{AccountId, Minutes, Text};
+use super::names::Names;
+use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
+
+/// What a word may stand for.
+pub struct Known<'k> {
+    pub sets: &'k [&'k str],
+    pub names: &'k Names,
+}
 
 /// What can be said, with the line that `help` has for it.
-pub const VERBS: [(&str, &str, &str); 12] = [
+pub const VERBS: [(&str, &str, &str); 13] = [
     (
         "request",
-        "ACCOUNT [SET] [TIME] WHY",
-        "ask for access: `/jit request 123456789012 admin 2h INC-42 db down`",
+        "[ACCOUNT [SET] [TIME] WHY]",
+        "ask for access, in a dialog or in one line: `/jit request 123456789012 admin 2h INC-42 db down`",
     ),
     (
         "approve",
@@ -32,8 +39,13 @@ pub const VERBS: [(&str, &str, &str); 12] = [
     ),
     (
         "bind",
+        "ACCOUNT [approvals N] [max 8h] [sets A,B] [self yes|no]",
+        "admins: let this channel ask for an account: `/jit bind 123456789012 approvals 2 max 4h`",
+    ),
+    (
+        "unbind",
         "ACCOUNT",
-        "admins: let this channel ask for an account",
+        "admins: no longer; what waits for approval is cancelled",
     ),
     (
         "approvers",
@@ -45,6 +57,8 @@ pub const VERBS: [(&str, &str, &str); 12] = [
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
+    /// A request, in a dialog.
+    Ask,
     Request {
         account: AccountId,
         /// Of those that are configured, as it is configured.
@@ -78,6 +92,10 @@ pub enum Said {
     Info,
     Bind {
         account: AccountId,
+        terms: BindTerms,
+    },
+    Unbind {
+        account: AccountId,
     },
     Approvers {
         names: Vec<String>,
@@ -88,12 +106,13 @@ pub enum Said {
 /// What is wrong, and what to type instead.
 type Understood<T> = Result<T, String>;
 
-pub fn understand(text: &str, sets: &[&str]) -> Understood<Said> {
+pub fn understand(text: &str, known: &Known<'_>) -> Understood<Said> {
     let (verb, rest) = first(text);
     let id = || one_id(verb, rest);
     Ok(match verb.to_lowercase().as_str() {
         "" | "help" => Said::Help,
-        "request" => request(rest, sets)?,
+        "request" if rest.is_empty() => Said::Ask,
+        "request" => request(rest, known)?,
         "approve" => Said::Approve { id: id()?.0 },
         "deny" => {
             let (id, why) = id()?;
@@ -119,8 +138,15 @@ pub fn understand(text: &str, sets: &[&str]) -> Understood<Said> {
         "status" => Said::Status { id: Some(id()?.0) },
         "list" => Said::List,
         "info" => Said::Info,
-        "bind" => Said::Bind {
-            account: account("bind", first(rest).0)?,
+        "bind" => {
+            let (word, rest) = first(rest);
+            Said::Bind {
+                account: account("bind", word, known.names)?,
+                terms: terms(rest)?,
+            }
+        }
+        "unbind" => Said::Unbind {
+            account: account("unbind", first(rest).0, known.names)?,
         },
         "approvers" => Said::Approvers {
             names: names(rest)?,
@@ -164,20 +190,58 @@ fn reason(text: &str) -> Understood<Option<Text>> {
     }
 }
 
-fn account(verb: &str, word: &str) -> Understood<AccountId> {
-    word.parse().map_err(|_| {
-        format!("which account? Its twelve digits: `/jit {verb} 123456789012`; `/jit info` shows those of this channel")
+fn account(verb: &str, word: &str, names: &Names) -> Understood<AccountId> {
+    names.meant(word).ok_or_else(|| {
+        format!("which account? Its name, or its twelve digits: `/jit {verb} 123456789012`; `/jit info` shows those of this channel")
     })
 }
 
+/// Each with its value, in any order; what is not mentioned stays as it is.
+fn terms(rest: &str) -> Understood<BindTerms> {
+    let mut terms = BindTerms::default();
+    let mut words = rest.split_whitespace();
+    while let Some(name) = words.next() {
+        let value = words.next().unwrap_or_default();
+        let wrong = |like: &str| format!("after `{name}` there must be {like}");
+        match name.to_lowercase().as_str() {
+            "approvals" => {
+                let number = value.parse().ok().filter(|number| *number > 0);
+                terms.approvals_required = Some(number.ok_or_else(|| wrong("a number, like 2"))?);
+            }
+            "max" => {
+                let hours = minutes(value).filter(|time| time.get() % 60 == 0);
+                let hours = hours.ok_or_else(|| wrong("whole hours, like `8h`"))?;
+                terms.max_request_hours = Some(hours.get() / 60);
+            }
+            "sets" => {
+                let sets: Result<Vec<PermissionSet>, _> =
+                    value.split(',').map(str::parse).collect();
+                terms.permission_sets =
+                    Some(sets.map_err(|_| wrong("permission sets, like `admin,readonly`"))?);
+            }
+            "self" => {
+                terms.allow_self_approval = Some(match value.to_lowercase().as_str() {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(wrong("`yes` or `no`")),
+                });
+            }
+            _ => {
+                return Err("that is no term: `/jit bind 123456789012 approvals 2 max 8h sets admin,readonly self no`".into());
+            }
+        }
+    }
+    Ok(terms)
+}
+
 /// The account, then in any order the set and the time, then why.
-fn request(rest: &str, sets: &[&str]) -> Understood<Said> {
+fn request(rest: &str, known: &Known<'_>) -> Understood<Said> {
     let (word, mut rest) = first(rest);
-    let account = account("request", word)?;
+    let account = account("request", word, known.names)?;
     let (mut set, mut time) = (None, None);
     loop {
         let (word, after) = first(rest);
-        let named = sets.iter().find(|set| set.eq_ignore_ascii_case(word));
+        let named = known.sets.iter().find(|set| set.eq_ignore_ascii_case(word));
         match (named, minutes(word)) {
             (Some(named), _) if set.is_none() => set = Some((*named).to_owned()),
             (_, Some(minutes)) if time.is_none() => time = Some(minutes),
@@ -273,10 +337,20 @@ mod tests {
 
     use super::*;
 
-    const SETS: [&str; 2] = ["admin", "readonly"];
+    fn told(text: &str) -> Understood<Said> {
+        let names = [("111122223333".parse().unwrap(), "acme-prod".to_owned())];
+        let names = Names::new(names.into());
+        understand(
+            text,
+            &Known {
+                sets: &["admin", "readonly"],
+                names: &names,
+            },
+        )
+    }
 
     fn request(text: &str) -> (Option<String>, Option<u32>, Option<String>, Option<String>) {
-        match understand(text, &SETS) {
+        match told(text) {
             Ok(Said::Request {
                 set,
                 time,
@@ -332,6 +406,23 @@ mod tests {
     }
 
     #[test]
+    fn an_account_has_a_name_and_a_bind_has_terms() {
+        assert_eq!(told("request"), Ok(Said::Ask));
+        let account = "111122223333".parse().unwrap();
+        let terms = BindTerms {
+            approvals_required: Some(2),
+            allow_self_approval: Some(true),
+            max_request_hours: Some(8),
+            session_duration_minutes: None,
+            permission_sets: Some(vec!["admin".parse().unwrap(), "readonly".parse().unwrap()]),
+        };
+        let typed = told("bind Acme-Prod max 8h self yes sets admin,readonly approvals 2");
+        assert_eq!(typed, Ok(Said::Bind { account, terms }));
+        let account = "111122223333".parse().unwrap();
+        assert_eq!(told("unbind acme-prod"), Ok(Said::Unbind { account }));
+    }
+
+    #[test]
     fn a_time_is_a_time() {
         for (text, wanted) in [
             ("30m", Some(30)),
@@ -354,13 +445,18 @@ mod tests {
             ("xyzzy", "`/jit help`"),
             ("approve", "`/jit approve ID`"),
             ("deny it's wrong", "no request's id"),
-            ("request", "twelve digits"),
+            ("bind 111122223333 approvals none", "a number"),
+            ("bind 111122223333 max 90m", "whole hours"),
+            ("bind 111122223333 sets a,,b", "permission sets"),
+            ("bind 111122223333 self maybe", "`yes` or `no`"),
+            ("bind 111122223333 forever", "no term"),
+            ("unbind", "twelve digits"),
             ("request 12345 why", "twelve digits"),
             ("request 111122223333 admin 1h", "say why"),
             ("extend 01a1fd36 soon", "`/jit extend ID 30m`"),
             ("approvers bob", "@bob"),
         ] {
-            let told = understand(text, &SETS).unwrap_err();
+            let told = told(text).unwrap_err();
             assert!(told.contains(wanted), "{text}: {told}");
         }
     }
@@ -368,7 +464,7 @@ mod tests {
     #[test]
     fn every_verb_is_one() {
         for (verb, arguments, _) in VERBS {
-            let told = understand(&format!("{verb} 01a1fd36 1h"), &SETS);
+            let told = told(&format!("{verb} 01a1fd36 1h"));
             let is_known = !matches!(&told, Err(told) if told.contains("did you mean") || told.contains("nothing jit knows"));
             assert!(is_known, "{verb} {arguments}: {told:?}");
         }
@@ -377,7 +473,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_a_panic(text in "(request|approve|deny|extend|status|approvers|.{0,4}) .{0,80}") {
-            understand(&text, &SETS).ok();
+            told(&text).ok();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Changes of who may give access to what.
 
+use std::collections::BTreeMap;
+
 use super::{MOST_TRIES, Service, ServiceError, lost_every_race};
 use crate::domain::{
     self, AccountId, Admin, BindTerms, Binding, Change, Channel, ChannelId, Command, MmUserId,
@@ -45,6 +47,31 @@ impl Service {
                 return Ok(done);
             }
         }
+    }
+
+    /// Records a forgery in the history of the channel that it came from; of channels that
+    /// jit has nothing to do with, nothing is kept.
+    pub async fn note_forgery(
+        &self,
+        channel_id: &ChannelId,
+        said: &BTreeMap<String, String>,
+    ) -> Result<(), ServiceError> {
+        for _ in 0..MOST_TRIES {
+            let Some(channel) = self.store.channel(channel_id).await? else {
+                return Ok(());
+            };
+            let (channel, event) = channel.refused(said.clone(), self.clock.now());
+            let commit = Commit {
+                channel: Some(channel),
+                events: vec![event],
+                ..Commit::default()
+            };
+            match self.store.commit(commit).await {
+                Err(StoreError::Conflict(_)) => {}
+                done => return Ok(done?),
+            }
+        }
+        Err(lost_every_race())
     }
 
     async fn is_more(

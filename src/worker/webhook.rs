@@ -71,7 +71,7 @@ pub fn headers(
 #[async_trait]
 impl Receiver for WebhookReceiver {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        if notice.audience == Audience::Card {
+        if notice.audience != Audience::Everybody {
             return Ok(());
         }
         let body = notice

@@ -229,7 +229,7 @@ async fn an_altered_query_is_refused_under_v2() {
 // CONTRACT §2: coverage — every signed route, without a signature.
 #[tokio::test]
 async fn every_route_authenticates() {
-    let mattermost = "[mattermost]\nurl = \"http://127.0.0.1:9\"\nbot_token = \"x\"\n\
+    let mattermost = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nbot_token = \"x\"\n\
          team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\ncommand_tokens = [\"y\"]";
     let jit = Setup::with(mattermost).start();
     let caller = jit.caller();
@@ -240,7 +240,7 @@ async fn every_route_authenticates() {
             .replace("{id}", "a1b2c3d4-e5f6-7890-abcd-ef1234567890");
         let body = if route.method == "POST" { "{}" } else { "" };
         match route.takes {
-            Takes::Signature(_) | Takes::CommandToken => {
+            Takes::Signature(_) | Takes::CommandToken | Takes::Seal => {
                 refused(&caller, route.method, &path, vec![], body).await;
             }
             Takes::Nothing => {

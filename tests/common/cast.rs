@@ -25,6 +25,7 @@ pub fn policy() -> Policy {
         grant_patience: Millis::minutes(15),
         admins: [].into(),
         end_sessions: EndSessions::Off,
+        remind_before: None,
     }
 }
 

@@ -5,13 +5,13 @@ use std::path::Path;
 use crate::common::{Reply, Setup};
 use crate::server::{ACCOUNT, ADA, ALICE, Mattermost, TEAM, TOKEN, Team, heard};
 
-struct Wire {
+pub struct Wire {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
-/// Every slash command that a capture has, to the byte.
-fn wires(name: &str) -> Vec<Wire> {
+/// Every call that a capture has of those that Mattermost made, to the byte.
+pub fn wires(name: &str) -> Vec<Wire> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mattermost/captures");
     let text = std::fs::read_to_string(folder.join(format!("{name}.http")))
         .unwrap()
@@ -35,7 +35,15 @@ fn wires(name: &str) -> Vec<Wire> {
     parts.map(wire).collect()
 }
 
+pub fn body_of(wire: &Wire) -> serde_json::Value {
+    serde_json::from_slice(&wire.body).unwrap()
+}
+
 async fn replay(team: &Team, wire: Wire) -> Reply {
+    replay_to(team, "/mattermost/command", wire).await
+}
+
+pub async fn replay_to(team: &Team, path: &str, wire: Wire) -> Reply {
     let own = ["Host", "Content-Length", "Accept-Encoding"];
     let headers = wire
         .headers
@@ -44,9 +52,7 @@ async fn replay(team: &Team, wire: Wire) -> Reply {
     let headers = headers
         .map(|(name, value)| (name.as_str(), value.clone()))
         .collect();
-    team.caller
-        .send("POST", "/mattermost/command", headers, wire.body)
-        .await
+    team.caller.send("POST", path, headers, wire.body).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,11 +32,7 @@ async fn a_card_goes_through_its_requests_life() {
         !fields["Why"].contains("@all") && !fields["Why"].contains(" | "),
         "{fields:?}"
     );
-    assert!(
-        posts[0].props[0]
-            .to_string()
-            .contains(&format!("/jit approve {id}"))
-    );
+    assert_eq!(posts[0].user_id, crate::server::BOT);
     team.says(BOB, &format!("approve {id}")).await;
     let posts = team.mattermost.shows(shows("GRANTED")).await;
     assert!(posts[0].fields()["Decided by"].contains("bob"), "{posts:?}");
@@ -46,6 +42,35 @@ async fn a_card_goes_through_its_requests_life() {
     assert!(fields["Revoked by"].contains("bob"), "{fields:?}");
     assert_eq!(fields["Why it was revoked"], "incident 7");
     assert_eq!(posts.len(), 1, "one card, changed in place");
+    // Its history stands below it, and calls who asked for it by name where it is for her.
+    let history = [
+        "Approved by bob",
+        "@alice – it is there",
+        "@alice – bob",
+        "@alice – revoked by bob",
+    ];
+    team.mattermost
+        .until(|mattermost| {
+            let thread = mattermost.thread(&posts[0].id);
+            (thread.len() >= history.len()).then(|| {
+                for (line, wanted) in thread.iter().zip(history) {
+                    assert!(line.starts_with(wanted), "{thread:?}");
+                }
+                assert_eq!(thread.len(), history.len(), "{thread:?}");
+            })
+        })
+        .await;
+    // Who decides was told, alone, and where to do it; who asked was not.
+    let sent = team.mattermost.sent(BOB);
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert!(
+        sent[0]
+            .message
+            .contains(&format!("/_redirect/pl/{}", posts[0].id)),
+        "{sent:?}"
+    );
+    assert!(!sent[0].message.contains("@all"), "{sent:?}");
+    assert!(team.mattermost.sent(ALICE).is_empty());
     // Where it is, is part of the record, and of no history.
     let kinds = team.caller.kinds(&team.newest().await).await;
     assert_eq!(
@@ -79,7 +104,7 @@ async fn a_card_waits_and_nothing_waits_for_it() {
     let id = team.asked().await;
     team.says(BOB, &format!("approve {id}")).await;
     team.caller.until(&team.newest().await, "GRANTED").await;
-    assert!(team.mattermost.posts().is_empty());
+    assert!(team.mattermost.cards().is_empty());
     team.mattermost.refuses(None);
     let posts = team.mattermost.shows(shows("GRANTED")).await;
     assert_eq!(posts.len(), 1);

@@ -7,7 +7,10 @@ mod common;
 
 mod captures;
 mod card;
+mod clicks;
+mod dialog;
 mod life;
 mod server;
 mod setup;
+mod told;
 mod traps;

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::{get, post, put};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -24,28 +28,69 @@ pub const BOB: &str = "o1pfxbncs7f43jbskgik8zuwxc";
 pub const ADA: &str = "adaadaadaadaadaadaadaadaad";
 /// Somebody of the team who decides nothing.
 pub const MALLORY: &str = "mallorymallorymallorymallo";
+/// The bot itself.
+pub const BOT: &str = "tzwrw561o7gebj5dezs374mbqo";
 const BOT_TOKEN: &str = "j6uwcwf9gigxjfcdfidacg8tkc";
 pub const ACCOUNT: &str = "111122223333";
+
+/// What the server signs its triggers with.
+static KEY: LazyLock<EcdsaKeyPair> = LazyLock::new(|| {
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, made.as_ref()).unwrap()
+});
+/// Where jit says that it is reached; who sends there is this server.
+const PUBLIC: &str = "http://jit.example.com";
+
+pub fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(now.unwrap().as_millis()).unwrap()
+}
+
+/// 7: that this user did something at that millisecond, signed.
+pub fn trigger(user: &str, at: i64) -> String {
+    let id = &crate::common::nonce().replace('-', "")[..26];
+    let text = format!("{id}:{user}:{at}:");
+    let random = aws_lc_rs::rand::SystemRandom::new();
+    let signature = KEY.sign(&random, text.as_bytes()).unwrap();
+    STANDARD.encode(format!("{text}{}", STANDARD.encode(signature)))
+}
 
 #[derive(Clone)]
 pub struct Mattermost {
     pub url: String,
     users: Arc<Mutex<BTreeMap<String, Value>>>,
     pub asked: Arc<AtomicUsize>,
-    posts: Arc<Mutex<Posts>>,
+    kept: Arc<Mutex<Kept>>,
 }
 
-/// What the bot posted, and how it is answered.
+/// What the bot did, and how it is answered.
 #[derive(Default)]
-struct Posts {
-    all: Vec<Post>,
+struct Kept {
+    posts: Vec<Post>,
+    dialogs: Vec<Value>,
     refuses: Option<u16>,
+    /// Channels that the bot is not in, and whether it may join them.
+    closed: BTreeMap<String, bool>,
+    /// Where the answer to a post is lost, once it was made.
+    loses_answers: usize,
+    /// So many posts are answered with somebody else's.
+    anothers: usize,
+    /// So many calls are too many.
+    too_many: usize,
+    calls: usize,
+    key: Option<String>,
+    delay: Duration,
 }
 
 #[derive(Clone, Debug)]
 pub struct Post {
     pub id: String,
+    pub user_id: String,
     pub channel_id: String,
+    pub root_id: String,
+    pub message: String,
+    pending: String,
     /// As it was posted, and as it was changed, whole each time.
     pub props: Vec<Value>,
 }
@@ -67,6 +112,33 @@ impl Post {
             .map(|field| (text(&field["title"]), text(&field["value"])))
             .collect()
     }
+
+    /// What can be pressed on it.
+    pub fn buttons(&self) -> Vec<&str> {
+        let actions = self.card()["actions"].as_array();
+        let actions = actions.map_or(&[][..], Vec::as_slice).iter();
+        actions.map(|one| one["id"].as_str().unwrap()).collect()
+    }
+
+    pub fn button(&self, id: &str) -> Option<&Value> {
+        let actions = self.card()["actions"].as_array()?.iter();
+        actions.into_iter().find(|one| one["id"] == id)
+    }
+
+    /// Who reads it sees no addresses and no contexts: 4.
+    fn stripped(&self) -> Value {
+        let mut props = self.props.last().unwrap().clone();
+        for attachment in props["attachments"].as_array_mut().into_iter().flatten() {
+            for action in attachment["actions"].as_array_mut().into_iter().flatten() {
+                action.as_object_mut().unwrap().remove("integration");
+            }
+        }
+        json!({
+            "id": self.id, "create_at": now(), "delete_at": 0, "user_id": self.user_id,
+            "channel_id": self.channel_id, "root_id": self.root_id, "message": self.message,
+            "props": props, "pending_post_id": "",
+        })
+    }
 }
 
 fn user(id: &str, name: &str, roles: &str) -> Value {
@@ -76,6 +148,10 @@ fn user(id: &str, name: &str, roles: &str) -> Value {
         "nickname": "", "first_name": name, "last_name": "Example", "position": "", "roles": roles,
         "locale": "en", "disable_welcome_email": false
     })
+}
+
+pub fn direct(user: &str) -> String {
+    format!("dm{}", &user[..24])
 }
 
 impl Mattermost {
@@ -92,12 +168,10 @@ impl Mattermost {
             url: format!("http://{}", listener.local_addr().unwrap()),
             users: Arc::new(Mutex::new(users.into())),
             asked: Arc::default(),
-            posts: Arc::default(),
+            kept: Arc::default(),
         };
         let router = Router::new()
-            .route("/api/v4/users/{id}", get(look_up))
-            .route("/api/v4/posts", post(create_post))
-            .route("/api/v4/posts/{id}/patch", put(patch_post))
+            .fallback(answer)
             .with_state(mattermost.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         mattermost
@@ -107,99 +181,294 @@ impl Mattermost {
         self.users.lock().unwrap().get_mut(id).unwrap()[name] = value;
     }
 
-    pub fn posts(&self) -> Vec<Post> {
-        self.posts.lock().unwrap().all.clone()
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap()
+    }
+
+    fn posts(&self, which: impl Fn(&Post) -> bool) -> Vec<Post> {
+        let kept = self.kept();
+        kept.posts
+            .iter()
+            .filter(|post| which(post))
+            .cloned()
+            .collect()
+    }
+
+    /// What stands in channels by itself.
+    pub fn cards(&self) -> Vec<Post> {
+        self.posts(|post| post.root_id.is_empty() && !post.channel_id.starts_with("dm"))
+    }
+
+    /// What is said below it.
+    pub fn thread(&self, card: &str) -> Vec<String> {
+        let posts = self.posts(|post| post.root_id == card);
+        posts.into_iter().map(|post| post.message).collect()
+    }
+
+    /// What somebody alone was sent.
+    pub fn sent(&self, user: &str) -> Vec<Post> {
+        self.posts(|post| post.channel_id == direct(user))
+    }
+
+    pub fn dialogs(&self) -> Vec<Value> {
+        self.kept().dialogs.clone()
     }
 
     /// What becomes of posts from now on, instead of being taken.
     pub fn refuses(&self, status: Option<u16>) {
-        self.posts.lock().unwrap().refuses = status;
+        self.kept().refuses = status;
     }
 
-    /// Waits until a card shows it.
-    pub async fn shows(&self, enough: impl Fn(&[Post]) -> bool) -> Vec<Post> {
+    pub fn closes(&self, channel: &str, may_be_joined: bool) {
+        self.kept().closed.insert(channel.to_owned(), may_be_joined);
+    }
+
+    pub fn loses_answers(&self, many: usize) {
+        self.kept().loses_answers = many;
+    }
+
+    pub fn answers_with_anothers(&self, many: usize) {
+        self.kept().anothers = many;
+    }
+
+    /// So many calls from now on are answered 429.
+    pub fn has_too_many(&self, many: usize) {
+        self.kept().too_many = many;
+    }
+
+    pub fn is_slow(&self, delay: Duration) {
+        self.kept().delay = delay;
+    }
+
+    pub fn calls(&self) -> usize {
+        self.kept().calls
+    }
+
+    /// A server that was set up anew.
+    pub fn has_another_key(&self, key: &str) {
+        self.kept().key = Some(key.to_owned());
+    }
+
+    /// Waits until it is so.
+    pub async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let begun = std::time::Instant::now();
         loop {
-            let posts = self.posts();
-            if enough(&posts) {
-                return posts;
+            if let Some(seen) = look(self) {
+                return seen;
             }
             assert!(
                 begun.elapsed() < crate::common::PATIENCE,
-                "never shown: {posts:?}"
+                "never seen: {:#?}",
+                self.kept().posts
             );
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until the cards show it.
+    pub async fn shows(&self, enough: impl Fn(&[Post]) -> bool) -> Vec<Post> {
+        self.until(|mattermost| Some(mattermost.cards()).filter(|cards| enough(cards)))
+            .await
+    }
+
+    /// Waits until the newest card is this far, and can be pressed as it says.
+    pub async fn card(&self, status: &str, buttons: &[&str]) -> Post {
+        let is_it = |card: &Post| card.title().starts_with(status) && card.buttons() == buttons;
+        self.until(|mattermost| mattermost.cards().pop().filter(is_it))
+            .await
     }
 
     pub fn config(&self) -> String {
         format!(
-            "[mattermost]\nurl = \"{}\"\nteam_id = \"{TEAM}\"\nbot_token = \"{BOT_TOKEN}\"\n\
-             command_tokens = [\"{TOKEN}\"]\n",
+            "[mattermost]\nurl = \"{}\"\npublic_url = \"{PUBLIC}\"\nteam_id = \"{TEAM}\"\n\
+             bot_token = \"{BOT_TOKEN}\"\ncommand_tokens = [\"{TOKEN}\"]\n",
             self.url
         )
     }
 }
 
-async fn look_up(
+type Answered = (StatusCode, HeaderMap, String);
+
+fn yes(status: u16, body: &Value) -> Answered {
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, HeaderMap::new(), body.to_string())
+}
+
+fn no(status: u16, id: &str) -> Answered {
+    let body = json!({"id": id, "message": "no", "detailed_error": "", "request_id": "x", "status_code": status});
+    yes(status, &body)
+}
+
+async fn answer(
     State(mattermost): State<Mattermost>,
-    Path(id): Path<String>,
+    method: Method,
+    uri: Uri,
     headers: HeaderMap,
-) -> (StatusCode, String) {
-    mattermost.asked.fetch_add(1, Ordering::SeqCst);
-    let error = |status: u16, id: &str| {
-        let body = json!({"id": id, "message": "no", "detailed_error": "", "request_id": "x", "status_code": status});
-        (StatusCode::from_u16(status).unwrap(), body.to_string())
-    };
-    if headers
-        .get("authorization")
-        .is_none_or(|given| given != &format!("Bearer {BOT_TOKEN}"))
-    {
-        return error(401, "api.context.session_expired.app_error");
-    }
-    match mattermost.users.lock().unwrap().get(&id) {
-        Some(user) => (StatusCode::OK, user.to_string()),
-        None => error(404, "app.user.missing_account.const"),
-    }
-}
-
-async fn create_post(State(mattermost): State<Mattermost>, body: Bytes) -> (StatusCode, String) {
-    let body: Value = serde_json::from_slice(&body).unwrap();
-    let mut posts = mattermost.posts.lock().unwrap();
-    if let Some(status) = posts.refuses {
-        return refusal(status);
-    }
-    let id = format!("post{}", posts.all.len());
-    let channel_id = body["channel_id"].as_str().unwrap().to_owned();
-    let answer =
-        json!({"id": id, "channel_id": channel_id, "message": body["message"], "props": {}});
-    let props = vec![body["props"].clone()];
-    posts.all.push(Post {
-        id,
-        channel_id,
-        props,
-    });
-    (StatusCode::CREATED, answer.to_string())
-}
-
-async fn patch_post(
-    State(mattermost): State<Mattermost>,
-    Path(id): Path<String>,
     body: Bytes,
-) -> (StatusCode, String) {
-    let body: Value = serde_json::from_slice(&body).unwrap();
-    let mut posts = mattermost.posts.lock().unwrap();
-    if let Some(status) = posts.refuses {
-        return refusal(status);
+) -> Answered {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let path = uri.path().strip_prefix("/api/v4/").unwrap().to_owned();
+    let delay = {
+        let mut kept = mattermost.kept();
+        kept.calls += 1;
+        if kept.too_many > 0 {
+            kept.too_many -= 1;
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", "1".parse().unwrap());
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            return (status, headers, "limit exceeded".into());
+        }
+        kept.delay
+    };
+    tokio::time::sleep(delay).await;
+    let is_open = path == "actions/dialogs/open" || path == "config/client";
+    let bearer = format!("Bearer {BOT_TOKEN}");
+    if !is_open
+        && headers
+            .get("authorization")
+            .is_none_or(|given| given != &bearer)
+    {
+        return no(401, "api.context.session_expired.app_error");
     }
-    let post = posts.all.iter_mut().find(|post| post.id == id).unwrap();
-    post.props.push(body["props"].clone());
-    (StatusCode::OK, json!({"id": id}).to_string())
+    let parts: Vec<&str> = path.split('/').collect();
+    match (method.as_str(), parts.as_slice()) {
+        ("GET", ["users", "me"]) => yes(200, &user(BOT, "jit", "system_user")),
+        ("GET", ["users", id]) => {
+            mattermost.asked.fetch_add(1, Ordering::SeqCst);
+            match mattermost.users.lock().unwrap().get(*id) {
+                Some(user) => yes(200, user),
+                None => no(404, "app.user.missing_account.const"),
+            }
+        }
+        ("GET", ["config", "client"]) => {
+            let key = KEY.public_key();
+            let key = STANDARD.encode(AsDer::<PublicKeyX509Der>::as_der(key).unwrap().as_ref());
+            let key = mattermost.kept().key.clone().unwrap_or(key);
+            yes(
+                200,
+                &json!({"AsymmetricSigningPublicKey": key, "BuildNumber": "5.37.0"}),
+            )
+        }
+        ("POST", ["actions", "dialogs", "open"]) => mattermost.open_dialog(&body),
+        ("POST", ["posts"]) => mattermost.create(&body),
+        ("PUT", ["posts", id, "patch"]) => mattermost.patch(id, &body),
+        ("POST", ["channels", "direct"]) => {
+            let user = body
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|one| **one != BOT)
+                .unwrap();
+            yes(
+                201,
+                &json!({"id": direct(user.as_str().unwrap()), "type": "D"}),
+            )
+        }
+        ("POST", ["channels", id, "members"]) => {
+            let mut kept = mattermost.kept();
+            match kept.closed.get(*id) {
+                Some(false) => no(403, "api.context.permissions.app_error"),
+                _ => {
+                    kept.closed.remove(*id);
+                    yes(201, &json!({"channel_id": id, "user_id": body["user_id"]}))
+                }
+            }
+        }
+        ("GET", ["channels", id, "posts"]) => {
+            let posts = mattermost.posts(|post| post.channel_id == *id);
+            let posts: serde_json::Map<String, Value> = posts
+                .iter()
+                .map(|post| (post.id.clone(), post.stripped()))
+                .collect();
+            yes(200, &json!({"order": [], "posts": posts}))
+        }
+        _ => no(404, "api.context.404.app_error"),
+    }
 }
 
-fn refusal(status: u16) -> (StatusCode, String) {
-    let body = json!({"id": "x", "message": "no", "status_code": status});
-    (StatusCode::from_u16(status).unwrap(), body.to_string())
+impl Mattermost {
+    fn create(&self, body: &Value) -> Answered {
+        let mut kept = self.kept();
+        if let Some(status) = kept.refuses {
+            return no(status, "x");
+        }
+        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        if kept.closed.contains_key(&text("channel_id")) {
+            return no(403, "api.context.permissions.app_error");
+        }
+        if kept.anothers > 0 {
+            kept.anothers -= 1;
+            let channel = text("channel_id");
+            return yes(
+                201,
+                &json!({"id": "hers", "user_id": MALLORY, "channel_id": channel}),
+            );
+        }
+        let pending = text("pending_post_id");
+        // 10h: whoever made it.
+        if let Some(first) = kept.posts.iter().find(|post| post.pending == pending) {
+            return yes(201, &first.stripped());
+        }
+        let post = Post {
+            id: format!("post{}", kept.posts.len()),
+            user_id: BOT.into(),
+            channel_id: text("channel_id"),
+            root_id: text("root_id"),
+            message: text("message"),
+            pending,
+            props: vec![body["props"].clone()],
+        };
+        let answer = post.stripped();
+        kept.posts.push(post);
+        if kept.loses_answers > 0 {
+            kept.loses_answers -= 1;
+            // As after half a minute, when it is no longer known for the same.
+            kept.posts.last_mut().unwrap().pending.clear();
+            return no(502, "x");
+        }
+        yes(201, &answer)
+    }
+
+    fn patch(&self, id: &str, body: &Value) -> Answered {
+        let mut kept = self.kept();
+        if let Some(status) = kept.refuses {
+            return no(status, "x");
+        }
+        let Some(post) = kept.posts.iter_mut().find(|post| post.id == id) else {
+            return no(404, "app.post.get.app_error");
+        };
+        post.message = body["message"].as_str().unwrap().to_owned();
+        post.props.push(body["props"].clone());
+        yes(200, &post.stripped())
+    }
+
+    /// 7: whoever has a trigger that is not three seconds old may open what they like.
+    fn open_dialog(&self, body: &Value) -> Answered {
+        let trigger = STANDARD.decode(body["trigger_id"].as_str().unwrap());
+        let trigger = String::from_utf8(trigger.unwrap()).unwrap();
+        let parts: Vec<&str> = trigger.split(':').collect();
+        if now() - parts[2].parse::<i64>().unwrap() > 3_000 {
+            return no(400, "interactive_message.decode_trigger_id.expired");
+        }
+        let mut opened = body.clone();
+        opened["user_id"] = parts[1].into();
+        self.kept().dialogs.push(opened);
+        yes(200, &json!({"status": "OK"}))
+    }
+
+    /// What jit gets when somebody presses a button, as the server sends it.
+    pub fn click(&self, post: &Post, button: &str, who: &str) -> Value {
+        let integration = &post.button(button).expect("there is such a button")["integration"];
+        assert_eq!(integration["url"], format!("{PUBLIC}/mattermost/action"));
+        let is_direct = post.channel_id.starts_with("dm");
+        json!({
+            "user_id": who, "user_name": "whatever-she-calls-herself",
+            "channel_id": post.channel_id, "channel_name": "aws-prod",
+            "team_id": if is_direct { "" } else { TEAM }, "team_domain": "acme",
+            "post_id": post.id, "trigger_id": trigger(who, now()), "type": "button",
+            "data_source": "", "context": integration["context"],
+        })
+    }
 }
 
 /// A team whose people type, and jit that answers.
@@ -262,6 +531,43 @@ impl Team {
         all["items"][0]["request_id"].as_str().unwrap().to_owned()
     }
 
+    /// Presses a button, and returns what who pressed it alone is told.
+    pub async fn presses(&self, who: &str, post: &Post, button: &str) -> String {
+        let click = self.mattermost.click(post, button, who);
+        told(&self.sends("/mattermost/action", &click).await)
+    }
+
+    pub async fn sends(&self, path: &str, body: &Value) -> crate::common::Reply {
+        let headers = vec![
+            ("Content-Type", "application/json".to_owned()),
+            ("Accept", "application/json".to_owned()),
+        ];
+        let body = body.to_string().into_bytes();
+        self.caller.send("POST", path, headers, body).await
+    }
+
+    /// What was not believed, as it stands in the channel's history.
+    pub async fn forgeries(&self, many: usize) -> Vec<Value> {
+        let begun = std::time::Instant::now();
+        loop {
+            let config = self.jit.folder.path().join("jit.toml");
+            let mut export = crate::common::binary();
+            let export = export.args(["audit", "export", "--channel", CHANNEL, "--config"]);
+            let run = export.arg(config).output().unwrap();
+            let text = String::from_utf8(run.stdout).unwrap();
+            let events = text
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let found: Vec<Value> = events
+                .filter(|event| event["event_type"] == "FORGERY_REFUSED")
+                .collect();
+            if found.len() >= many {
+                return found;
+            }
+            assert!(begun.elapsed() < crate::common::PATIENCE, "{text}");
+        }
+    }
+
     pub async fn send(&self, body: String) -> crate::common::Reply {
         let form = "application/x-www-form-urlencoded";
         let headers = vec![
@@ -283,9 +589,21 @@ pub fn heard(reply: &crate::common::Reply) -> String {
     answer["text"].as_str().unwrap().to_owned()
 }
 
+/// What a click is answered with: only 200 and an object are no error.
+pub fn told(reply: &crate::common::Reply) -> String {
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.headers["content-type"], "application/json");
+    let answer = reply.json();
+    assert!(answer.is_object(), "{reply:?}");
+    answer["ephemeral_text"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 /// The fields as a server sends them, with whoever is mentioned.
 pub fn form(token: &str, team: &str, channel: &str, name: &str, who: &str, text: &str) -> String {
-    let trigger = crate::common::nonce();
+    let trigger = trigger(who, now());
     let people = [
         ("alice", ALICE),
         ("bob", BOB),

@@ -147,7 +147,7 @@ async fn an_address_of_elsewhere_is_nobodys() {
 /// Nobody can ask who it is: then nothing is done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mattermost_that_does_not_answer_lets_nobody_in() {
-    let nowhere = "[mattermost]\nurl = \"http://127.0.0.1:9\"\nteam_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n\
+    let nowhere = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nteam_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n\
          bot_token = \"x\"\ncommand_tokens = [\"pssxxjqabt8a7e1mgdia9jw9wh\"]\n";
     let jit = Setup::with(nowhere).start();
     let body = form(

@@ -235,6 +235,7 @@ fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result
                 event.event_type,
                 EventKind::Granted
                     | EventKind::Extended
+                    | EventKind::EndAnnounced
                     | EventKind::Revoked
                     | EventKind::Expired
                     | EventKind::Denied

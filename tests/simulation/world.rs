@@ -128,7 +128,8 @@ impl World {
             Arc::new(flaky),
             Arc::new(clock.clone()),
             Policy {
-                // Every fifth world ends sessions as well.
+                // Every third world announces ends, every fifth ends sessions as well.
+                remind_before: seed.is_multiple_of(3).then_some(Millis::minutes(20)),
                 end_sessions: match seed % 5 {
                     2 => EndSessions::PermissionSet,
                     _ => EndSessions::Off,

@@ -105,7 +105,7 @@ pub(super) fn record(word: &str) -> Record {
     if held {
         request.granted = Some(Period {
             from: at,
-            until: later() + Millis::minutes(9),
+            until: at_the_end(),
         });
     }
     request.user = (!never).then(|| "u-1".parse().unwrap());
@@ -165,6 +165,7 @@ pub(super) fn policy() -> Policy {
         grant_patience: Millis::minutes(15),
         admins: [].into(),
         end_sessions: EndSessions::Off,
+        remind_before: None,
     }
 }
 
@@ -196,6 +197,11 @@ pub(super) fn lease() -> Lease {
 
 pub(super) fn later() -> Timestamp {
     Timestamp::from_seconds(120)
+}
+
+/// Of every grant here.
+pub(super) fn at_the_end() -> Timestamp {
+    later() + Millis::minutes(9)
 }
 
 pub(super) fn id(number: u128) -> RequestId {

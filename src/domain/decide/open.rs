@@ -43,6 +43,7 @@ pub fn open(
         trouble: None,
         parked_notices: 0,
         card: None,
+        reminder: None,
         due_at: Some(now + policy.pending_lifetime),
         lease: None,
         chain: Chain::default(),

@@ -279,7 +279,7 @@ fn extend_now(
     let until = period.until + minutes.span();
     step.request.granted = Some(Period { until, ..period });
     step.request.extension = None;
-    step.request.due_at = Some(until);
+    step.request.due_at = Some(step.policy.wakes_at(until, step.now));
     let mut said = details([
         ("additional_minutes", Some(minutes.get().to_string())),
         ("end_time", Some(until.to_string())),

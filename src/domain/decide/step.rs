@@ -6,7 +6,7 @@ use super::{Also, Decision, Record, Refusal};
 use crate::domain::audit::Entry;
 use crate::domain::{
     Audience, AuditKey, Binding, Ended, EventKind, Holding, Lease, Notice, Person, Policy, PostId,
-    Request, State, Text, Timestamp, Work,
+    Reminder, Request, State, Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
@@ -82,6 +82,10 @@ impl<'a> Step<'a> {
 
     /// Tells the channel of the event just recorded.
     pub fn tell(&mut self, actor: Option<&Person>, details: Details) {
+        self.tell_to(Audience::Everybody, actor, details);
+    }
+
+    pub fn tell_to(&mut self, audience: Audience, actor: Option<&Person>, details: Details) {
         let request = &self.request;
         self.notices.push(Notice {
             request_id: request.id,
@@ -92,7 +96,7 @@ impl<'a> Step<'a> {
             actor: actor.map_or_else(|| "system".into(), |person| person.email.to_string()),
             details,
             created_at: self.now,
-            audience: Audience::Everybody,
+            audience,
         });
     }
 
@@ -202,6 +206,11 @@ impl<'a> Step<'a> {
     /// Where the request's card is; nothing has happened to the request.
     pub fn card_posted(mut self, post: PostId) -> Result<Decision, Refusal> {
         self.request.card = Some(post);
+        self.done(None)
+    }
+
+    pub fn reminder_posted(mut self, reminder: Reminder) -> Result<Decision, Refusal> {
+        self.request.reminder = Some(reminder);
         self.done(None)
     }
 

@@ -5,13 +5,13 @@
 //! worker is turned away and nobody else hears of it.
 
 use super::cast::{
-    alice, asked, binding, bob, carol, draft, finished, id, key, later, lease, minutes, person,
-    policy, record,
+    alice, asked, at_the_end, binding, bob, carol, draft, finished, id, key, later, lease, minutes,
+    person, policy, record,
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
     Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, PostId, Presence, Proof,
-    Request, Sessions, State, Text, Timestamp, Trouble,
+    Reminder, Request, Sessions, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
@@ -286,7 +286,7 @@ fn a_shared_assignment_ends_with_its_last_holder() {
     let mut shared = record("Granted");
     shared.holding.as_mut().unwrap().holders.insert(id(7));
     let due = Command::Due { lease: lease() };
-    let decision = decide(shared.clone(), &policy(), due, later()).unwrap();
+    let decision = decide(shared.clone(), &policy(), due, at_the_end()).unwrap();
     assert_eq!(name(&decision.request), "Expired");
     assert_eq!(decision.work, None, "the other holder keeps it");
     assert!(!decision.holding.unwrap().holds(id(1)));
@@ -417,26 +417,42 @@ fn what_a_request_must_have() {
     );
 }
 
-/// Where a card was posted says nothing of the request, in whatever state it is by then.
+/// Where somebody was told of it says nothing of the request, whatever state it is in by then.
 #[test]
-fn a_card_changes_nothing_but_where_it_is() {
+fn a_post_changes_nothing_but_where_it_is() {
+    let post: PostId = "h8juaz5zu3yfjc9ze76ww5dugc".parse().unwrap();
+    let reminder = Reminder {
+        post: post.clone(),
+        of: 5,
+    };
     let states = PEOPLE.lines().skip(2).filter_map(|l| l.split(' ').next());
     for state in states {
-        let before = record(state);
-        let post: PostId = "h8juaz5zu3yfjc9ze76ww5dugc".parse().unwrap();
-        let posted = Command::CardPosted { post: post.clone() };
-        let after = decide(before.clone(), &policy(), posted, later()).unwrap();
+        let before = record(state).request;
+        let after = |posted| decide(record(state), &policy(), posted, later()).unwrap();
+        let revision = before.revision + 1;
+        let card = after(Command::CardPosted { post: post.clone() });
         let wanted = Request {
-            card: Some(post),
-            revision: before.request.revision + 1,
-            ..before.request
+            card: Some(post.clone()),
+            revision,
+            ..before.clone()
         };
-        assert_eq!(after.request, wanted, "{state}");
-        assert!(
-            after.events.is_empty() && after.notices.is_empty(),
-            "{state}"
-        );
-        assert_eq!(after.holding, None, "{state}");
+        assert_eq!(card.request, wanted, "{state}");
+        let told = after(Command::ReminderPosted {
+            reminder: reminder.clone(),
+        });
+        let wanted = Request {
+            reminder: Some(reminder.clone()),
+            revision,
+            ..before
+        };
+        assert_eq!(told.request, wanted, "{state}");
+        for after in [card, told] {
+            assert!(
+                after.events.is_empty() && after.notices.is_empty(),
+                "{state}"
+            );
+            assert_eq!(after.holding, None, "{state}");
+        }
     }
 }
 
@@ -496,8 +512,9 @@ fn cell(state: &str, command: &Command, word: &str) -> String {
     if word == "due" && state == "Pending" {
         record.request.due_at = Some(later());
     }
+    let now = if word == "due" { at_the_end() } else { later() };
     let before = record.clone();
-    match decide(record, &policy(), command.clone(), later()) {
+    match decide(record, &policy(), command.clone(), now) {
         Ok(decision) => {
             check_invariants(&before, &decision);
             let after = name(&decision.request);

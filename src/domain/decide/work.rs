@@ -1,7 +1,7 @@
 //! What time and AWS bring: work that falls due, and what came of it.
 
 use super::step::{Details, Step, details};
-use super::{Decision, Refusal};
+use super::{Decision, Refusal, announce};
 use crate::domain::holding::MOST_HOLDERS;
 use crate::domain::{
     Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis,
@@ -22,6 +22,9 @@ pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal>
     }
     if step.request.leased_to_another(lease.token, step.now) {
         return Err(Refusal::Leased);
+    }
+    if let Some(end) = announce::end_ahead(&step) {
+        return announce::announce(step, end);
     }
     let key = step.request.holding_key();
     match (&step.request.state, key) {
@@ -251,7 +254,7 @@ fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
         from: step.now,
         until,
     });
-    step.request.due_at = Some(until);
+    step.request.due_at = Some(step.policy.wakes_at(until, step.now));
     step.request.lease = None;
     step.become_(State::Granted);
     let mut said = details([

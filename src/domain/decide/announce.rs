@@ -1,0 +1,96 @@
+//! Whoever has access is told before it ends, if there is a chat to tell them in.
+
+use super::step::{Step, details};
+use super::{Decision, Refusal};
+use crate::domain::{Audience, EventKind, State, Timestamp};
+
+/// When a grant ends that has not ended yet.
+pub(super) fn end_ahead(step: &Step<'_>) -> Option<Timestamp> {
+    let period = step.request.granted?;
+    let is_ahead = step.request.state == State::Granted && step.now < period.until;
+    is_ahead.then_some(period.until)
+}
+
+pub(super) fn announce(mut step: Step<'_>, end: Timestamp) -> Result<Decision, Refusal> {
+    step.request.due_at = Some(end);
+    let said = details([("end_time", Some(end.to_string()))]);
+    step.record(EventKind::EndAnnounced, None, said);
+    step.tell_to(Audience::Requester, None, details([]));
+    step.done(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cast::{alice, asked, later, lease, minutes, policy, record};
+    use super::super::{Record, Refusal, decide};
+    use super::*;
+    use crate::domain::{Ask, Command, ExtensionRule, Millis, Outcome, Policy, Request};
+
+    /// Whoever has access is told before it ends, if there is time for that; and it ends when
+    /// it ends. P1: telling takes nothing of the duty to remove.
+    #[test]
+    fn an_end_is_announced_and_comes_when_it_comes() {
+        let rules = Policy {
+            remind_before: Some(Millis::minutes(10)),
+            ..policy()
+        };
+        let made = Command::Finished {
+            lease: lease().token,
+            outcome: Outcome::Created,
+        };
+        let granted = decide(record("Assigning"), &rules, made.clone(), later()).unwrap();
+        let until = granted.request.granted.unwrap().until;
+        let announced_at = until + Millis::minutes(-10);
+        assert_eq!(granted.request.due_at, Some(announced_at));
+        let known = |request: Request| Record {
+            request,
+            ..record("Granted")
+        };
+        let due = |request: &Request, at| {
+            let due = Command::Due { lease: lease() };
+            decide(known(request.clone()), &rules, due, at)
+        };
+        let early = due(&granted.request, announced_at + Millis(-1)).unwrap_err();
+        assert!(matches!(early, Refusal::NotDue { .. }), "{early:?}");
+        for late in [0, 9 * 60_000, 10 * 60_000 - 1] {
+            let told = due(&granted.request, announced_at + Millis(late)).unwrap();
+            assert_eq!((told.request.due_at, told.work), (Some(until), None));
+            assert_eq!(told.request.state, State::Granted);
+            assert_eq!(told.events.len(), 1);
+            let notice = &told.notices[0];
+            assert_eq!(
+                (notice.audience, notice.seq),
+                (Audience::Requester, told.events[0].seq)
+            );
+        }
+        // Nobody was there to tell it in time: then it ends, untold.
+        let over = due(&granted.request, until).unwrap();
+        assert!(matches!(over.request.state, State::Removing { .. }));
+        assert!(over.notices.is_empty());
+        // More time: it is announced again, before the new end.
+        let told = due(&granted.request, announced_at).unwrap();
+        let granting = Policy {
+            extension: ExtensionRule::Granted,
+            ..rules.clone()
+        };
+        let more = Ask::Extend {
+            minutes: minutes(30),
+        };
+        let mut reminded = known(told.request);
+        reminded.request.requester = alice();
+        let longer = decide(reminded, &granting, asked(alice(), more), announced_at).unwrap();
+        let again = until + Millis::minutes(20);
+        assert_eq!(longer.request.due_at, Some(again));
+        // What is shorter than that is not announced, and nothing is without a chat.
+        for (rules, minutes) in [(&rules, 10), (&policy(), 60)] {
+            let mut short = record("Assigning");
+            short.request.duration = super::super::cast::minutes(minutes);
+            let granted = decide(short, rules, made.clone(), later()).unwrap().request;
+            assert_eq!(
+                granted.due_at,
+                Some(granted.granted.unwrap().until),
+                "{minutes}"
+            );
+        }
+    }
+}

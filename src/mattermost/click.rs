@@ -1,0 +1,197 @@
+//! A button was pressed. Mattermost sends no secret with it, and anybody can post a card of
+//! their own with a button that sends whatever they like here, pressed by whoever trusts it.
+//! So a click is believed if Mattermost signed that this user did something just now, and
+//! if the button is one that jit made for that post, and the post is the one it made.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::No;
+use super::seal::{Action, Broken, Context};
+use super::trigger::Trigger;
+use super::{ACTION, Answer, Mattermost};
+use crate::clock::{Clock, SystemClock};
+use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request};
+use crate::http::reply::{Problem, json as reply};
+use crate::http::signed::{Unsigned, read};
+use crate::service::{ServiceError, Ticket};
+use crate::store::{Nonce, StoreError};
+
+/// Longer than a click is fresh.
+const CLICK_KEPT: Millis = Millis::minutes(16);
+
+/// What jit goes by; the rest is what the clicker can choose.
+#[derive(Clone, Debug, Deserialize)]
+struct Click {
+    user_id: MmUserId,
+    channel_id: ChannelId,
+    /// Empty where there is no team: in a direct message.
+    #[serde(default)]
+    team_id: String,
+    post_id: PostId,
+    trigger_id: String,
+    context: Value,
+}
+
+/// Why a click is not believed.
+#[derive(Debug)]
+enum Doubt {
+    /// Nobody pressed anything: an error for whoever sent it.
+    Forged(Unsigned),
+    /// Somebody did, and hears what is wrong with it.
+    Told(Unsigned, &'static str),
+    /// Nobody's doing.
+    Late(&'static str),
+    Unsure,
+}
+
+pub(super) async fn action(
+    State(mattermost): State<Arc<Mattermost>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let body = read(&headers, body).await?;
+    let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let Ok(click) = serde_json::from_value::<Click>(claim.clone()) else {
+        return Err(mattermost.forged(Unsigned::Card, ACTION, &claim));
+    };
+    let told = |text: &str| reply(200, &json!({"ephemeral_text": text}));
+    let (action, trigger) = match mattermost.believed(&click).await {
+        Ok(believed) => believed,
+        Err(Doubt::Forged(why)) => return Err(mattermost.forged(why, ACTION, &claim)),
+        Err(Doubt::Told(why, text)) => {
+            mattermost.forged(why, ACTION, &claim);
+            return Ok(told(text));
+        }
+        Err(Doubt::Late(text)) => return Ok(told(text)),
+        Err(Doubt::Unsure) => {
+            return Ok(told(
+                ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was done. Try again, or type `/jit`.",
+            ));
+        }
+    };
+    let user = click.user_id.clone();
+    let work = {
+        let mattermost = mattermost.clone();
+        async move { mattermost.press(&click, &claim, action, &trigger).await }
+    };
+    Ok(match mattermost.in_time(user, work).await {
+        Answer::Told(text) => told(&text),
+        Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
+    })
+}
+
+impl Mattermost {
+    async fn believed(&self, click: &Click) -> Result<(Action, Trigger), Doubt> {
+        let trigger = Trigger::read(&click.trigger_id);
+        let trigger = trigger.filter(|trigger| trigger.user == click.user_id.as_str());
+        let trigger = trigger.ok_or(Doubt::Forged(Unsigned::Trigger))?;
+        match self.server_key.has_signed(&trigger).await {
+            Ok(true) => {}
+            Ok(false) => return Err(Doubt::Forged(Unsigned::Trigger)),
+            Err(error) => {
+                tracing::error!(%error, "a click could not be verified");
+                return Err(Doubt::Unsure);
+            }
+        }
+        let now = SystemClock.now();
+        if !trigger.is_fresh(now) {
+            return Err(Doubt::Told(
+                Unsigned::Stale,
+                ":warning: This click is not of now; nothing was done. If it is, Mattermost's clock and jit's differ.",
+            ));
+        }
+        if !click.team_id.is_empty() && click.team_id != self.team_id {
+            return Err(Doubt::Forged(Unsigned::Team));
+        }
+        let not_ours = Doubt::Told(
+            Unsigned::Card,
+            ":warning: This card is not jit's own, whatever it looks like. Nothing was done; tell your security team who posted it.",
+        );
+        let Ok(context) = serde_json::from_value::<Context>(click.context.clone()) else {
+            return Err(not_ours);
+        };
+        match self
+            .seals
+            .pressed(&context, &click.channel_id, &click.post_id, now)
+        {
+            Ok(action) => Ok((action, trigger)),
+            Err(Broken::Seal) => Err(not_ours),
+            Err(Broken::Late) => Err(Doubt::Late(
+                ":warning: This button is out of date; nothing was done. `/jit list` shows what is open.",
+            )),
+        }
+    }
+
+    async fn press(
+        self: &Arc<Self>,
+        click: &Click,
+        claim: &Value,
+        action: Action,
+        trigger: &Trigger,
+    ) -> Answer {
+        let now = SystemClock.now();
+        let ticket = Arc::new(Ticket::new(Nonce {
+            text: format!("mattermost:{}", trigger.id),
+            at: now,
+            keep_until: now + CLICK_KEPT,
+        }));
+        let done = self.act(click, action, &ticket).await;
+        // Whatever came of it, this click is not taken again.
+        let spent = self.app.service.use_up(&ticket).await;
+        match (done, spent) {
+            (Err(No::Taken), _) | (_, Err(ServiceError::Store(StoreError::Replayed))) => {
+                self.forged(Unsigned::Replayed, ACTION, claim);
+                Answer::Told("This click was taken already.".into())
+            }
+            (done, Err(error)) => {
+                tracing::error!(%error, "a click could not be marked as taken");
+                done.unwrap_or_else(No::told)
+            }
+            (done, Ok(())) => done.unwrap_or_else(No::told),
+        }
+    }
+
+    async fn act(&self, click: &Click, action: Action, ticket: &Arc<Ticket>) -> Result<Answer, No> {
+        let who = self.who(&click.user_id).await?;
+        let id = serde_json::from_value::<Context>(click.context.clone());
+        let id = id.map_err(|_| No::Told("this card is not jit's own".into()))?;
+        let request = self.app.service.request(id.request_id).await?;
+        if !is_its_post(&request, action, &click.post_id) {
+            return Err(No::Told(
+                "this is not the request's card any more; `/jit list` shows what is open".into(),
+            ));
+        }
+        let ticket = Some(ticket.clone());
+        let ask = match action {
+            Action::Approve => Ask::Approve,
+            Action::Deny => Ask::Deny { reason: None },
+            Action::Extend(minutes) => Ask::Extend { minutes },
+            Action::Revoke => {
+                let ask = Ask::Revoke { reason: None };
+                let said = self.take_away(&who, &request, ask, ticket).await?;
+                return Ok(Answer::Told(said));
+            }
+        };
+        self.handle(request.id, &who, ask, ticket).await?;
+        // The card says it, to everybody.
+        Ok(Answer::Nothing)
+    }
+}
+
+/// The bot may have posted about a request more than once; only one of them is its card.
+fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
+    match action {
+        Action::Extend(_) => request
+            .reminder
+            .as_ref()
+            .is_some_and(|reminder| reminder.post == *post),
+        _ => request.card.as_ref() == Some(post),
+    }
+}

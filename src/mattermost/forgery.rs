@@ -1,0 +1,86 @@
+//! What came in and is not believed: counted, logged, and written into the history of the
+//! channel that it says it came from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::Mattermost;
+use crate::clock::{Clock, SystemClock};
+use crate::domain::{ChannelId, Millis, Text, Timestamp};
+use crate::http::reply::Problem;
+use crate::http::signed::{Unsigned, refused};
+
+/// Whoever reaches jit can send it rubbish: beyond this many in a minute, they are only
+/// counted and logged.
+const MOST_WRITTEN: u32 = 60;
+
+/// How many were written in this minute.
+#[derive(Debug, Default)]
+pub struct Forgeries(Mutex<(Timestamp, u32)>);
+
+impl Forgeries {
+    fn may_be_written(&self, now: Timestamp) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now - seen.0 > Millis::minutes(1) {
+            *seen = (now, 0);
+        }
+        seen.1 += 1;
+        seen.1 <= MOST_WRITTEN
+    }
+}
+
+impl Mattermost {
+    /// `claim` is what was sent, whoever sent it.
+    pub(super) fn forged(
+        self: &Arc<Self>,
+        why: Unsigned,
+        path: &'static str,
+        claim: &Value,
+    ) -> Problem {
+        let said = |name: &str| {
+            claim[name]
+                .as_str()
+                .map(|said| Text::clip(said).to_string())
+        };
+        let mut details = BTreeMap::from([
+            ("reason".to_owned(), why.as_str().to_owned()),
+            ("path".to_owned(), path.to_owned()),
+        ]);
+        for name in ["user_id", "post_id"] {
+            details.extend(said(name).map(|said| (name.to_owned(), said)));
+        }
+        let about = claim["context"]["request_id"].as_str();
+        let about = about.map(|id| ("request".to_owned(), Text::clip(id).to_string()));
+        details.extend(about);
+        let user = details.get("user_id").map_or("", String::as_str);
+        let post = details.get("post_id").map_or("", String::as_str);
+        tracing::warn!(reason = why.as_str(), path, user, post, "not believed");
+        let channel: Option<ChannelId> = said("channel_id").and_then(|id| id.parse().ok());
+        if let Some(channel) = channel.filter(|_| self.forgeries.may_be_written(SystemClock.now()))
+        {
+            let service = self.app.service.clone();
+            self.app.tasks.spawn(async move {
+                if let Err(error) = service.note_forgery(&channel, &details).await {
+                    tracing::error!(%error, "a forgery could not be written down");
+                }
+            });
+        }
+        refused(why, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_written_down_in_part() {
+        let (forgeries, at) = (Forgeries::default(), Timestamp::from_seconds(1_000_000));
+        let written = |at| (0..100).filter(|_| forgeries.may_be_written(at)).count();
+        assert_eq!(written(at), 60);
+        assert_eq!(written(at + Millis::minutes(1)), 0);
+        assert_eq!(written(at + Millis::seconds(61)), 60);
+    }
+}

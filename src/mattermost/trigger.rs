@@ -1,0 +1,148 @@
+//! The one thing in a click that Mattermost signs: that this user did something there, at
+//! this millisecond. Not what: for that there is the seal.
+
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::api::{Api, ApiError};
+use crate::clock::{Clock, SystemClock};
+use crate::domain::{Millis, Timestamp};
+
+/// The two clocks may differ by this much, and a click be under way for as long.
+const FRESH: Millis = Millis::minutes(1);
+/// A server that was set up anew has another key: it is asked for again this often.
+const ASK_AGAIN: Millis = Millis::seconds(30);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Of this click alone.
+    pub id: String,
+    pub user: String,
+    pub at: Timestamp,
+    signature: Vec<u8>,
+}
+
+impl Trigger {
+    pub fn read(text: &str) -> Option<Self> {
+        let text = String::from_utf8(STANDARD.decode(text).ok()?).ok()?;
+        let mut parts = text.split(':');
+        let (id, user, at) = (parts.next()?, parts.next()?, parts.next()?);
+        let signature = STANDARD.decode(parts.next()?).ok()?;
+        let is_whole = parts.next().is_none() && !id.is_empty() && id.len() <= 64;
+        is_whole.then_some(Self {
+            id: id.to_owned(),
+            user: user.to_owned(),
+            at: Timestamp::from_millis(at.parse().ok()?),
+            signature,
+        })
+    }
+
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        now - self.at <= FRESH && self.at - now <= FRESH
+    }
+
+    fn is_signed_by(&self, key: &[u8]) -> bool {
+        let text = format!("{}:{}:{}:", self.id, self.user, self.at.millis());
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
+            .verify(text.as_bytes(), &self.signature)
+            .is_ok()
+    }
+}
+
+/// The server's public key, asked for once, and again if it no longer fits.
+pub struct ServerKey {
+    api: Api,
+    known: Mutex<Option<(Vec<u8>, Timestamp)>>,
+}
+
+impl ServerKey {
+    pub fn new(api: Api) -> Self {
+        let known = Mutex::default();
+        Self { api, known }
+    }
+
+    pub async fn has_signed(&self, trigger: &Trigger) -> Result<bool, ApiError> {
+        let now = SystemClock.now();
+        let known = self.known().clone();
+        if let Some((key, asked_at)) = known {
+            if trigger.is_signed_by(&key) {
+                return Ok(true);
+            }
+            if now - asked_at < ASK_AGAIN {
+                return Ok(false);
+            }
+        }
+        let key = self.ask().await?;
+        let is_signed = trigger.is_signed_by(&key);
+        *self.known() = Some((key, now));
+        Ok(is_signed)
+    }
+
+    async fn ask(&self) -> Result<Vec<u8>, ApiError> {
+        let config = self.api.get("config/client?format=old").await?;
+        let key = config["AsymmetricSigningPublicKey"].as_str();
+        let key = key.and_then(|key| STANDARD.decode(key).ok());
+        key.ok_or_else(|| ApiError::NoAnswer("it does not say what key it signs with".into()))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<(Vec<u8>, Timestamp)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector() -> serde_json::Value {
+        serde_json::from_str(include_str!(
+            "../../tests/mattermost/captures/trigger-id-vector.json"
+        ))
+        .unwrap()
+    }
+
+    /// Trap 7, with what a real server signed.
+    #[test]
+    fn a_real_servers_signature_holds_and_no_other() {
+        let vector = vector();
+        let text = vector["trigger_id"].as_str().unwrap();
+        let key = STANDARD
+            .decode(vector["AsymmetricSigningPublicKey"].as_str().unwrap())
+            .unwrap();
+        let trigger = Trigger::read(text).unwrap();
+        assert_eq!(trigger.user, vector["user_id"].as_str().unwrap());
+        assert!(trigger.is_signed_by(&key));
+        let altered = |change: fn(&mut Trigger)| {
+            let mut trigger = trigger.clone();
+            change(&mut trigger);
+            trigger.is_signed_by(&key)
+        };
+        assert!(!altered(
+            |trigger| trigger.user = "o1pfxbncs7f43jbskgik8zuwxc".into()
+        ));
+        assert!(!altered(|trigger| trigger.at = trigger.at + Millis(1)));
+        assert!(!altered(|trigger| trigger.id.push('x')));
+        assert!(!altered(|trigger| trigger.signature[9] ^= 1));
+        let mut other = key.clone();
+        other[40] ^= 1;
+        assert!(!trigger.is_signed_by(&other));
+        for rubbish in ["", "x", "YQ==", &STANDARD.encode("a:b:c:d"), &text[3..]] {
+            assert_eq!(Trigger::read(rubbish), None, "{rubbish}");
+        }
+    }
+
+    #[test]
+    fn a_click_is_of_now() {
+        let trigger = Trigger::read(vector()["trigger_id"].as_str().unwrap()).unwrap();
+        for (late, is_fresh) in [(0, true), (60_000, true), (60_001, false), (-60_001, false)] {
+            assert_eq!(
+                trigger.is_fresh(trigger.at + Millis(late)),
+                is_fresh,
+                "{late}"
+            );
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A request's life, pressed; and clicks that are not what they say. The numbers are those
+//! of the facts that were observed on a real server.
+
+use serde_json::{Value, json};
+
+use crate::captures::{body_of, wires};
+use crate::common::Setup;
+use crate::server::{
+    ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, now, told, trigger,
+};
+
+const ACTION: &str = "/mattermost/action";
+
+async fn pending(team: &Team) -> Post {
+    team.asked().await;
+    team.mattermost.card("PENDING", &["approve", "deny"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_life_is_pressed() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let own = team.presses(ALICE, &card, "approve").await;
+    assert!(own.contains(":warning:"), "one's own: {own}");
+    let other = team.presses(MALLORY, &card, "deny").await;
+    assert!(other.contains(":warning:"), "no approver: {other}");
+    assert_eq!(team.presses(BOB, &card, "approve").await, "");
+    let card = team.mattermost.card("GRANTED", &["revoke"]).await;
+    let stranger = team.presses(MALLORY, &card, "revoke").await;
+    assert!(stranger.contains("only who asked"), "{stranger}");
+    let gone = team.presses(ALICE, &card, "revoke").await;
+    assert!(gone.starts_with("Gone:"), "{gone}");
+    let card = team.mattermost.card("REVOKED", &[]).await;
+    assert_eq!(team.mattermost.cards().len(), 1, "{card:?}");
+    let events = team.caller.audit(&team.newest().await).await;
+    let who = |kind: &str| {
+        let event = events.iter().find(|event| event["event_type"] == kind);
+        event.unwrap()["actor_mm_user_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(
+        (who("APPROVED"), who("REVOKE_REQUESTED")),
+        (BOB.into(), ALICE.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_time_is_decided_on_the_card() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    team.presses(BOB, &card, "approve").await;
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    let id = team.newest().await;
+    let ended = team.caller.show(&id).await["end_time"].clone();
+    for (button, is_longer) in [("deny", false), ("approve", true)] {
+        team.says(ALICE, &format!("extend {id} 30m")).await;
+        let asked = team
+            .mattermost
+            .card("GRANTED", &["approve", "deny", "revoke"])
+            .await;
+        assert_eq!(asked.fields()["Asked for besides"], "30 more minutes");
+        assert_eq!(team.presses(BOB, &asked, button).await, "");
+        team.mattermost.card("GRANTED", &["revoke"]).await;
+        let ends = team.caller.show(&id).await["end_time"].clone();
+        assert_eq!(ends != ended, is_longer, "{button}");
+    }
+    // Who decides was told of each.
+    assert_eq!(team.mattermost.sent(BOB).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_can_be_denied() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    assert_eq!(team.presses(BOB, &card, "deny").await, "");
+    team.mattermost.card("DENIED", &[]).await;
+}
+
+/// Nothing was done: whatever was sent, the request waits as before.
+async fn still_waits(team: &Team) {
+    let shown = team.caller.show(&team.newest().await).await;
+    assert_eq!(shown["status"], "PENDING", "{shown}");
+    assert_eq!(
+        shown["approvals"].as_array().map_or(0, Vec::len),
+        0,
+        "{shown}"
+    );
+}
+
+/// 1, 2, 3: a card that somebody else posted or changed sends what they like, pressed by
+/// whoever trusts it. It is refused, and written down who pressed what.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_is_not_jits_does_nothing() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let genuine = team.mattermost.click(&card, "approve", BOB);
+    let altered = |change: &dyn Fn(&mut Value)| {
+        let mut click = genuine.clone();
+        click["trigger_id"] = trigger(BOB, now()).into();
+        change(&mut click);
+        click
+    };
+    let seal = "0".repeat(64);
+    let forgeries = [
+        // Copied onto another post, or to another channel.
+        altered(&|click| click["post_id"] = "mallorysownpost".into()),
+        altered(&|click| click["channel_id"] = "f3h9orfn33ge7nxnhyaj1kdqqo".into()),
+        // Changed: what it does, for what, and until when.
+        altered(&|click| click["context"]["action"] = "deny".into()),
+        altered(&|click| click["context"]["action"] = "revoke".into()),
+        altered(&|click| click["context"]["until"] = "9999999999999".into()),
+        altered(&|click| click["context"]["seal"] = seal.clone().into()),
+        altered(&|click| click["context"]["seal"] = "".into()),
+        altered(&|click| {
+            click["context"]["request_id"] = "01a1fd36-48a0-7000-8000-000000000001".into();
+        }),
+        // As a plugin of this kind would have believed it: 15b.
+        altered(&|click| click["context"] = json!({"action": "approve", "request_id": "R1"})),
+        altered(&|click| click["context"] = json!({})),
+        altered(&|click| click["context"] = Value::Null),
+    ];
+    for forged in &forgeries {
+        let said = told(&team.sends(ACTION, forged).await);
+        assert!(said.contains("not jit's own"), "{forged} {said}");
+        still_waits(&team).await;
+    }
+    // All in this channel's history but the one that says another channel.
+    let written = team.forgeries(forgeries.len() - 1).await;
+    assert_eq!(written.len(), forgeries.len() - 1);
+    for event in &written {
+        assert_eq!(event["details"]["reason"], "card", "{event}");
+        assert_eq!(event["details"]["user_id"], BOB, "{event}");
+    }
+    assert_eq!(written[0]["details"]["post_id"], "mallorysownpost");
+    let verified = crate::common::binary()
+        .args(["audit", "verify", "--config"])
+        .arg(team.jit.folder.path().join("jit.toml"))
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    // What was not touched works.
+    assert_eq!(team.presses(BOB, &card, "approve").await, "");
+}
+
+/// 7: a click is Mattermost's word that this user did something just now; and no other's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_that_mattermost_did_not_sign_is_none() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let with = |trigger: String| {
+        let mut click = team.mattermost.click(&card, "approve", BOB);
+        click["trigger_id"] = trigger.into();
+        click
+    };
+    let real = trigger(BOB, now());
+    let mut one_off = real.clone().into_bytes();
+    one_off[10] ^= 1;
+    for forged in [
+        with(String::new()),
+        with("rubbish".into()),
+        // Another user's, who pressed something of Mallory's.
+        with(trigger(MALLORY, now())),
+        with(String::from_utf8(one_off).unwrap()),
+        // Of a real server, and not of this one.
+        with(
+            body_of(&wires("04b-click-approve")[0])["trigger_id"]
+                .as_str()
+                .unwrap()
+                .into(),
+        ),
+    ] {
+        let reply = team.sends(ACTION, &forged).await;
+        assert_eq!(reply.status, 401, "{forged} {reply:?}");
+        still_waits(&team).await;
+    }
+    for (late, is_of_now) in [(-120_000, false), (120_000, false), (-20_000, true)] {
+        let said = told(&team.sends(ACTION, &with(trigger(BOB, now() + late))).await);
+        assert_eq!(said.is_empty(), is_of_now, "{late}: {said}");
+    }
+    let reasons: Vec<String> = team
+        .forgeries(7)
+        .await
+        .iter()
+        .map(|event| event["details"]["reason"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "trigger", "trigger", "trigger", "trigger", "trigger", "stale", "stale"
+        ]
+    );
+}
+
+/// 14: Mattermost sends each click once, and as many as there are. Each is taken once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_counts_once() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let clicks: Vec<Value> = (0..3)
+        .map(|_| team.mattermost.click(&card, "approve", BOB))
+        .collect();
+    let sent = clicks.iter().map(|click| team.sends(ACTION, click));
+    let said = futures_util::future::join_all(sent).await;
+    let done = said.iter().filter(|reply| told(reply).is_empty()).count();
+    assert_eq!(done, 1, "{said:?}");
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    let id = team.newest().await;
+    let kinds = team.caller.kinds(&id).await;
+    assert_eq!(
+        kinds.iter().filter(|kind| *kind == "APPROVED").count(),
+        1,
+        "{kinds:?}"
+    );
+    // Replayed as it was, by whoever saw it on the way.
+    for click in &clicks {
+        let again = told(&team.sends(ACTION, click).await);
+        assert!(again.contains("taken already"), "{again}");
+    }
+    let replayed = team.forgeries(3).await;
+    assert!(
+        replayed
+            .iter()
+            .all(|event| event["details"]["reason"] == "replayed"),
+        "{replayed:?}"
+    );
+}
+
+/// A click that changed nothing is spent all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_click_is_not_kept_for_later() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let click = team.mattermost.click(&card, "approve", MALLORY);
+    assert!(told(&team.sends(ACTION, &click).await).contains(":warning:"));
+    team.says(ADA, "approvers @bob @mallory").await;
+    let again = told(&team.sends(ACTION, &click).await);
+    assert!(again.contains("taken already"), "{again}");
+    still_waits(&team).await;
+}
+
+/// 9: another team's, whoever pressed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_teams_click_is_none() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let mut click = team.mattermost.click(&card, "approve", BOB);
+    click["team_id"] = "w1gu5cusqjgfppy84xsohzij6p".into();
+    assert_eq!(team.sends(ACTION, &click).await.status, 401);
+    still_waits(&team).await;
+}
+
+/// 2, 3, 6: what a real server sent of cards that users made, byte for byte. With the key
+/// that signed it, it is a genuine click on nothing of jit's; with another it is nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_clicks_on_forged_cards_do_nothing() {
+    let team = Team::bound().await;
+    pending(&team).await;
+    let captures = [
+        "04b-click-approve",
+        "04c-click-by-requester",
+        "04e-click-extra-body",
+        "06a-user-posts-forged-card",
+        "06b-requester-edits-slash-card",
+        "06d-ephemeral-card-click",
+        "06f-hardened-mode",
+    ];
+    let mut sent = 0;
+    for capture in captures {
+        for wire in wires(capture) {
+            let reply = crate::captures::replay_to(&team, ACTION, wire).await;
+            assert_eq!(reply.status, 401, "{capture}: {reply:?}");
+            sent += 1;
+        }
+    }
+    assert!(sent >= captures.len(), "{sent}");
+    // Known to be genuine, they are too old, every one of them.
+    let vector: Value =
+        serde_json::from_str(include_str!("captures/trigger-id-vector.json")).unwrap();
+    let key = vector["AsymmetricSigningPublicKey"].as_str().unwrap();
+    let mattermost = Mattermost::open().await;
+    mattermost.has_another_key(key);
+    let config = mattermost.config();
+    let jit = Setup::with(&config).start();
+    let team = Team {
+        mattermost,
+        caller: jit.caller(),
+        jit,
+    };
+    for wire in wires("06a-user-posts-forged-card") {
+        let said = told(&crate::captures::replay_to(&team, ACTION, wire).await);
+        assert!(said.contains("not of now"), "{said}");
+    }
+}
+
+/// A Mattermost that was set up anew signs with another key: it is asked for once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_ask_is_not_believed() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    team.mattermost.has_too_many(1_000);
+    let click = team.mattermost.click(&card, "approve", BOB);
+    let said = told(&team.sends(ACTION, &click).await);
+    assert!(said.contains("cannot ask Mattermost"), "{said}");
+    still_waits(&team).await;
+}
+
+/// 4, 10, 11, 12, 13: what is posted is whole each time, says texts for numbers, and has
+/// buttons that a click reaches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_is_whole_each_time() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    team.presses(BOB, &card, "approve").await;
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    team.says(BOB, &format!("revoke {}", team.newest().await))
+        .await;
+    let card = team.mattermost.card("REVOKED", &[]).await;
+    assert!(card.props.len() >= 4, "{card:?}");
+    for props in &card.props {
+        let attachment = &props["attachments"][0];
+        for field in attachment["fields"].as_array().unwrap() {
+            assert!(field["value"].is_string(), "{field}");
+        }
+        for button in attachment["actions"].as_array().unwrap() {
+            let id = button["id"].as_str().unwrap();
+            assert!(id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
+            let context = button["integration"]["context"].as_object().unwrap();
+            assert!(context.values().all(Value::is_string), "{button}");
+        }
+    }
+    // Before it is known where it stands, nothing on it can be pressed.
+    assert_eq!(card.props[0]["attachments"][0]["actions"], json!([]));
+}
+
+/// 5: what a user's own `Host` header decides is nowhere to send anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_url_is_not_used() {
+    let team = Team::bound().await;
+    let elsewhere = Mattermost::open().await;
+    let body = crate::server::form(
+        crate::server::TOKEN,
+        TEAM,
+        CHANNEL,
+        "aws-prod",
+        ALICE,
+        &format!("request {ACCOUNT} admin 1h x"),
+    );
+    let hook = format!(
+        "{}/hooks/commands/x6y4y57sx7dztykfqkmoo5ethy",
+        elsewhere.url
+    );
+    let body = body.replace(
+        "http%3A%2F%2F127.0.0.1%3A8065%2Fhooks%2Fcommands%2Fx6y4y57sx7dztykfqkmoo5ethy",
+        &hook,
+    );
+    assert!(body.contains(&hook), "{body}");
+    crate::server::heard(&team.send(body).await);
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    team.presses(BOB, &card, "approve").await;
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    assert_eq!(elsewhere.calls(), 0);
+}

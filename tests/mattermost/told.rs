@@ -1,0 +1,192 @@
+//! Who is told what, and where; also when Mattermost is slow, or says that it is too much.
+
+use std::time::Duration;
+
+use crate::common::Setup;
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, Team};
+
+async fn reminded(team: &Team) -> Post {
+    let is_it = |post: &Post| post.buttons() == ["extend30", "extend60"];
+    team.mattermost
+        .until(|mattermost| mattermost.sent(ALICE).pop().filter(is_it))
+        .await
+}
+
+async fn with_a_reminder() -> (Team, Post) {
+    let mattermost = Mattermost::open().await;
+    let config = format!("{}remind_before = \"59s\"\n", mattermost.config());
+    let jit = Setup::with(&config).start();
+    let team = Team {
+        mattermost,
+        caller: jit.caller(),
+        jit,
+    };
+    team.says(ADA, &format!("bind {ACCOUNT}")).await;
+    team.says(ADA, "approvers @bob").await;
+    team.says(ALICE, &format!("request {ACCOUNT} admin 1m x"))
+        .await;
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    team.presses(BOB, &card, "approve").await;
+    let reminder = reminded(&team).await;
+    (team, reminder)
+}
+
+/// Whoever has access hears that it ends, in time to ask for more.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_access_is_told_before_it_ends() {
+    let (team, reminder) = with_a_reminder().await;
+    assert!(reminder.message.contains("ends at"), "{reminder:?}");
+    // Of who else presses it, nothing is taken: it is not theirs to ask.
+    let other = team.presses(BOB, &reminder, "extend30").await;
+    assert!(other.contains(":warning:"), "{other}");
+    assert_eq!(team.presses(ALICE, &reminder, "extend30").await, "");
+    let card = team
+        .mattermost
+        .card("GRANTED", &["approve", "deny", "revoke"])
+        .await;
+    assert_eq!(card.fields()["Asked for besides"], "30 more minutes");
+    // It is asked for: the reminder offers no more.
+    let settled = |post: &Post| post.buttons().is_empty() && post.message.contains("asked for");
+    team.mattermost
+        .until(|mattermost| mattermost.sent(ALICE).pop().filter(settled))
+        .await;
+    team.presses(BOB, &card, "approve").await;
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    let kinds = team.caller.kinds(&team.newest().await).await;
+    for kind in ["END_ANNOUNCED", "EXTENSION_REQUESTED", "EXTENDED"] {
+        assert_eq!(
+            kinds.iter().filter(|one| *one == kind).count(),
+            1,
+            "{kinds:?}"
+        );
+    }
+}
+
+/// A button of a reminder is good for nothing on any other post.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reminders_button_stays_where_it_is() {
+    let (team, reminder) = with_a_reminder().await;
+    let card = team.mattermost.card("GRANTED", &["revoke"]).await;
+    let mut click = team.mattermost.click(&reminder, "extend30", ALICE);
+    click["post_id"] = card.id.clone().into();
+    let said = crate::server::told(&team.sends("/mattermost/action", &click).await);
+    assert!(said.contains("not jit's own"), "{said}");
+    team.presses(ALICE, &card, "revoke").await;
+    // Over: the reminder says so, and what was on it does nothing any more.
+    let settled = |post: &Post| post.message.contains("It is over: REVOKED");
+    team.mattermost
+        .until(|mattermost| mattermost.sent(ALICE).pop().filter(settled))
+        .await;
+    let late = team.presses(ALICE, &reminder, "extend60").await;
+    assert!(late.contains(":warning:"), "{late}");
+}
+
+/// M3: a card whose posting was not answered is not posted twice, nor missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_was_posted_unheard_is_found_again() {
+    let team = Team::bound().await;
+    team.mattermost.loses_answers(1);
+    team.asked().await;
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    assert_eq!(team.mattermost.cards().len(), 1);
+    assert_eq!(team.presses(BOB, &card, "approve").await, "");
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    assert_eq!(team.mattermost.cards().len(), 1);
+}
+
+/// 10h: a post that is answered is not always the one that was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ones_post_is_not_taken_for_the_card() {
+    let team = Team::bound().await;
+    team.mattermost.answers_with_anothers(1);
+    team.asked().await;
+    team.jit.logs("not the one that was made");
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    assert_eq!(card.user_id, crate::server::BOT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bot_comes_in_where_it_may_and_says_where_it_may_not() {
+    let team = Team::bound().await;
+    team.mattermost.closes(CHANNEL, true);
+    team.asked().await;
+    team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    team.mattermost.closes(CHANNEL, false);
+    let bound = team.says(ADA, &format!("bind {ACCOUNT} max 2h")).await;
+    assert!(bound.contains("/invite"), "{bound}");
+    team.mattermost.closes(CHANNEL, true);
+    let bound = team.says(ADA, &format!("bind {ACCOUNT} max 4h")).await;
+    assert!(!bound.contains("/invite"), "{bound}");
+}
+
+/// 429: what is too much now is not more soon, and is told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_too_much_is_left_alone_for_a_while() {
+    let team = Team::bound().await;
+    team.mattermost.has_too_many(2);
+    let before = team.mattermost.calls();
+    team.says(ALICE, "list").await;
+    team.asked().await;
+    team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    let calls = team.mattermost.calls() - before;
+    assert!(calls < 20, "{calls} calls, two of them too many");
+}
+
+/// What is not done in time goes on, and is told to who asked, alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_longer_is_told_later() {
+    let team = Team::bound_with(Setup {
+        latency_ms: 6_000,
+        ..Setup::default()
+    })
+    .await;
+    let id = team.asked().await;
+    team.says(BOB, &format!("approve {id}")).await;
+    let full = team.newest().await;
+    team.caller.until(&full, "GRANTED").await;
+    // An admin who was not heard of yet is looked up first.
+    team.mattermost.change(
+        crate::server::MALLORY,
+        "roles",
+        "system_user system_admin".into(),
+    );
+    team.mattermost.is_slow(Duration::from_millis(700));
+    let said = team
+        .says(crate::server::MALLORY, &format!("revoke {id}"))
+        .await;
+    assert!(said.contains("takes longer than usual"), "{said}");
+    team.mattermost
+        .until(|mattermost| {
+            let sent = mattermost.sent(crate::server::MALLORY);
+            sent.iter()
+                .any(|post| post.message.contains("goes on until AWS has"))
+                .then_some(())
+        })
+        .await;
+    team.caller.until(&full, "REVOKED").await;
+}
+
+/// An account is called what people call it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_a_name() {
+    let mattermost = Mattermost::open().await;
+    let names = format!("[accounts]\n{ACCOUNT} = \"acme-prod\"\n");
+    let jit = Setup::with(&format!("{}{names}", mattermost.config())).start();
+    let team = Team {
+        mattermost,
+        caller: jit.caller(),
+        jit,
+    };
+    let bound = team.says(ADA, "bind acme-prod").await;
+    assert!(bound.contains("acme\\-prod (`111122223333`)"), "{bound}");
+    team.says(ADA, "approvers @bob").await;
+    team.says(ALICE, "request Acme-Prod admin 1h x").await;
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    assert_eq!(
+        card.fields()["What"],
+        "admin in acme\\-prod (`111122223333`)"
+    );
+    let unbound = team.says(ADA, "unbind acme-prod").await;
+    assert!(unbound.contains("No account is bound"), "{unbound}");
+    team.mattermost.card("CANCELLED", &[]).await;
+}
