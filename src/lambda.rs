@@ -107,6 +107,8 @@ impl Lambda {
         let kept_elsewhere = config.kept_elsewhere;
         let house =
             serve::furnish(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
+        // Each invocation waits until there are none; those that come later count as well.
+        house.app.tasks.close();
         Ok(Self {
             router: house.router.clone(),
             house,
@@ -176,6 +178,11 @@ impl Lambda {
                 Err(never) => match never {},
             };
             let told = runtime.answer(id, &event::told(response).await).await;
+            // What it left at work may still leave something at the desk.
+            tokio::select! {
+                () = self.house.app.tasks.wait() => {}
+                () = give_up.cancelled() => {}
+            }
             answered.cancel();
             told
         };

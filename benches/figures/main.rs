@@ -6,6 +6,9 @@
 mod aws;
 #[path = "../../tests/common/cast.rs"]
 mod cast;
+#[path = "../../tests/common/chat.rs"]
+mod chat;
+mod clicks;
 mod dynamo;
 mod lambda;
 mod load;
@@ -24,6 +27,7 @@ use std::time::{Duration, Instant};
 use load::Load;
 use process::Process;
 
+const PATIENCE: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 64;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
@@ -88,6 +92,9 @@ async fn all(report: &mut Report, only: Option<&str>) {
     if wanted("revokes") {
         revokes(report).await;
     }
+    if wanted("clicks") {
+        clicks::until_the_card_shows_it(report).await;
+    }
     if wanted("grants") {
         many_grants(report).await;
     }
@@ -100,6 +107,10 @@ async fn all(report: &mut Report, only: Option<&str>) {
     if wanted("quota") {
         quota::many_ends(report).await;
     }
+}
+
+fn nonce() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
 }
 
 fn millis(span: Duration) -> String {

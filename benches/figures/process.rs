@@ -24,12 +24,17 @@ pub struct Process {
 
 impl Process {
     pub fn jit(folder: &Path, latency_ms: u32) -> Self {
+        Self::jit_with(folder, latency_ms, "")
+    }
+
+    /// With more in its configuration.
+    pub fn jit_with(folder: &Path, latency_ms: u32, more: &str) -> Self {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {store:?}\n\
              [identity_center]\nmode = \"sandbox\"\n[sandbox]\nlatency_ms = {latency_ms}\n\
-             [keys.plugin]\nsecret = \"{SECRET}\"\n"
+             [keys.plugin]\nsecret = \"{SECRET}\"\n{more}"
         );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
@@ -112,6 +117,14 @@ impl Process {
 
     pub async fn get(&self, path: &str) -> String {
         self.caller().get(path).await.to_string()
+    }
+
+    /// As Mattermost sends a click: unsigned, and on a connection of its own.
+    pub async fn press(&self, click: &Value) {
+        let url = format!("http://{}/mattermost/action", self.address);
+        let call = reqwest::Client::new().post(url).body(click.to_string());
+        let reply = call.header("Content-Type", "application/json").send().await;
+        assert_eq!(reply.unwrap().status(), 200, "{click}");
     }
 
     pub fn resident_kib(&self) -> u64 {

@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod cast;
+pub mod chat;
 pub mod dynamo;
 pub mod lambda;
 pub mod mattermost;

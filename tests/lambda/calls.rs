@@ -235,3 +235,29 @@ async fn a_wrong_configuration_is_told_to_lambda() {
     assert!(told.starts_with("policy.max_request_hours"), "{errors:?}");
     assert!(!log.contains(SECRET) && !told.contains(SECRET));
 }
+
+/// A command whose answer came too late goes on in the invocation that it came in: once the
+/// process asks for another, Lambda may stop it in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_commands_rest_is_done_before_the_next_question() {
+    use crate::common::chat::{ACCOUNT, CHANNEL, MALLORY, Mattermost, TEAM, TOKEN, form};
+    let mattermost = Mattermost::open().await;
+    mattermost.change(MALLORY, "roles", "system_user system_admin".into());
+    let lambda = Function::deploy(&Setup::with(&mattermost.config())).await;
+    let terms = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
+    lambda.caller.post("/config/bind", &terms).await.is(200);
+    lambda.cloud.asked(2).await;
+    // Four people are looked up, one after the other.
+    mattermost.is_slow(std::time::Duration::from_millis(700));
+    let typed = "approvers @bob @alice @ada";
+    let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", MALLORY, typed);
+    let sent = lambda
+        .caller
+        .send("POST", "/mattermost/command", vec![], body.into_bytes());
+    let reply = sent.await;
+    assert!(reply.text.contains("takes longer than usual"), "{reply:?}");
+    lambda.cloud.asked(3).await;
+    let told = mattermost.sent(MALLORY);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].message.contains("approved by 1 of 3"), "{told:?}");
+}
