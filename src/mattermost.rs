@@ -13,6 +13,7 @@ mod card;
 mod click;
 mod client;
 mod dialog;
+mod find;
 mod forgery;
 mod history;
 mod names;
@@ -41,7 +42,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config;
-use crate::domain::{Millis, MmUserId};
+use crate::domain::{Millis, MmUserId, Timestamp};
 use crate::http::App;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::signed::{Unsigned, read, refused};
@@ -111,10 +112,10 @@ impl Mattermost {
     /// To its end, whoever waits: what is not done in time is told later, to that user.
     async fn in_time(
         self: &Arc<Self>,
+        begun: Timestamp,
         user: MmUserId,
         work: impl Future<Output = Answer> + Send + 'static,
     ) -> Answer {
-        let deadline = SystemClock.now() + ANSWER_WITHIN;
         let (tell, told) = oneshot::channel();
         let mattermost = self.clone();
         self.app.tasks.spawn(async move {
@@ -127,7 +128,7 @@ impl Mattermost {
             told = told => told.unwrap_or_else(|_| {
                 Answer::Told(":warning: jit failed to carry this out; see its log".into())
             }),
-            () = SystemClock.wait_until(deadline) => Answer::Told(
+            () = SystemClock.wait_until(begun + ANSWER_WITHIN) => Answer::Told(
                 "This takes longer than usual. It goes on, and what comes of it is sent to you.".into(),
             ),
         }
@@ -174,6 +175,7 @@ async fn command(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let begun = SystemClock.now();
     let body = read(&headers, body).await?;
     let form = Form::read(&body);
     let keyring = &mattermost.app.keyring;
@@ -193,7 +195,7 @@ async fn command(
         let (mattermost, slash) = (mattermost.clone(), slash.clone());
         async move { mattermost.answer(&slash).await }
     };
-    Ok(match mattermost.in_time(slash.user_id, work).await {
+    Ok(match mattermost.in_time(begun, slash.user_id, work).await {
         // Never in_channel: such a post is the requester's own, to be changed at will.
         Answer::Told(text) => reply(
             200,

@@ -15,19 +15,14 @@ use crate::domain::{
 };
 use crate::http::reply::Problem;
 use crate::service::{Configure, Idempotency, Revoked, ServiceError, Ticket};
-use crate::store::{Cursor, Filter, StoreError};
+use crate::store::{Filter, StoreError};
 
 /// A part of what a user waits for; then it goes on without them.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
 /// What is granted if nobody says how long.
 const AN_HOUR: i64 = 60;
-const LISTED: usize = 20;
 /// Of those who decide, by name.
 const SHOWN: usize = 5;
-/// How far back a beginning of an id is looked for.
-const SEARCHED: usize = 600;
-const PAGE: usize = 200;
-const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 
 /// What is said instead of an answer.
 pub(super) enum No {
@@ -291,98 +286,6 @@ impl Mattermost {
         Ok(handled.request)
     }
 
-    async fn decides(&self, who: &Who, request: &Request) -> Result<bool, No> {
-        let binding = self
-            .app
-            .service
-            .store()
-            .binding(&request.account_id)
-            .await?;
-        let decides = |one: &MmUserId| *one == who.person.id;
-        Ok(binding.is_some_and(|binding| binding.approvers.iter().any(decides)))
-    }
-
-    /// By its id, or by a beginning that no other of this channel's has. What somebody may
-    /// not see is not there for them.
-    async fn find(&self, slash: &Slash, who: &Who, id: &str) -> Result<Request, No> {
-        let none = || {
-            No::Told(format!(
-                "no request of this channel begins with `{}`; `/jit list` shows those that are open",
-                plain(id)
-            ))
-        };
-        if let Ok(id) = id.parse::<RequestId>() {
-            let found = self.app.service.store().request(id).await?;
-            let request = found.ok_or_else(none)?;
-            let theirs = who.is_admin
-                || request.channel_id == slash.channel_id
-                || who.person.is(&request.requester)
-                || self.decides(who, &request).await?;
-            return if theirs { Ok(request) } else { Err(none()) };
-        }
-        let filter = match slash.is_direct {
-            true => Filter {
-                requester_email: Some(who.person.email.clone()),
-                ..Filter::default()
-            },
-            false => Filter {
-                channel_id: Some(slash.channel_id.clone()),
-                ..Filter::default()
-            },
-        };
-        let mut found: Option<Request> = None;
-        for request in self.newest(&filter, SEARCHED).await? {
-            if !request.id.to_string().starts_with(id) {
-                continue;
-            }
-            if let Some(other) = &found {
-                let (one, other) = (other.id, request.id);
-                return Err(No::Told(format!(
-                    "several begin with that: `{one}` and `{other}`; say more of it"
-                )));
-            }
-            found = Some(request);
-        }
-        found.ok_or_else(none)
-    }
-
-    async fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Request>, No> {
-        let (mut all, mut after) = (Vec::new(), None::<Cursor>);
-        while all.len() < most {
-            let store = self.app.service.store();
-            let page = store.list(filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            after = Some(Cursor {
-                created_at: last.created_at,
-                id: last.id,
-            });
-            all.extend(page);
-        }
-        Ok(all)
-    }
-
-    async fn list_open(&self, filter: Filter, nothing: &str) -> Result<String, No> {
-        let mut lines = Vec::new();
-        for status in OPEN {
-            let filter = Filter {
-                status: Some(status),
-                ..filter.clone()
-            };
-            let found = self.app.service.store().list(&filter, None, LISTED).await?;
-            lines.extend(
-                found
-                    .iter()
-                    .map(|request| format!("- {}", self.line(request))),
-            );
-        }
-        match lines.is_empty() {
-            true => Ok(nothing.to_owned()),
-            false => Ok(lines.join("\n")),
-        }
-    }
-
     async fn info(&self, slash: &Slash) -> Result<String, No> {
         let bindings = self.app.service.store().bindings(&slash.channel_id).await?;
         if bindings.is_empty() {
@@ -472,7 +375,7 @@ impl Mattermost {
     }
 
     /// One request, in one line.
-    fn line(&self, request: &Request) -> String {
+    pub(super) fn line(&self, request: &Request) -> String {
         let now = self.app.service.clock().now();
         let mut parts = vec![
             format!("`{}`", short_id(request.id)),

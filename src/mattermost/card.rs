@@ -106,8 +106,11 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
         ),
         field("How long", how_long(request)),
     ];
-    if let Some(by) = decided_by(request) {
-        fields.push(field("Decided by", by));
+    if let Some(by) = approved_by(request) {
+        fields.push(field("Approved by", by));
+    }
+    if let State::Denied { by, .. } | State::Cancelled { by: Some(by), .. } = &request.state {
+        fields.push(field("Ended by", plain(by.email.as_str())));
     }
     if let Some(ticket) = &request.jira {
         fields.push(field("Ticket", short(ticket.as_str(), LONGEST)));
@@ -152,7 +155,7 @@ fn how_long(request: &Request) -> String {
     }
 }
 
-fn decided_by(request: &Request) -> Option<String> {
+fn approved_by(request: &Request) -> Option<String> {
     let by: Vec<String> = request
         .approvals
         .iter()

@@ -56,6 +56,7 @@ pub(super) async fn action(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let begun = SystemClock.now();
     let body = read(&headers, body).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Ok(click) = serde_json::from_value::<Click>(claim.clone()) else {
@@ -81,7 +82,7 @@ pub(super) async fn action(
         let mattermost = mattermost.clone();
         async move { mattermost.press(&click, &claim, action, &trigger).await }
     };
-    Ok(match mattermost.in_time(user, work).await {
+    Ok(match mattermost.in_time(begun, user, work).await {
         Answer::Told(text) => told(&text),
         Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
     })

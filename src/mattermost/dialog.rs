@@ -45,6 +45,7 @@ pub(super) async fn dialog(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let begun = SystemClock.now();
     let body = read(&headers, body).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let forged = |why| Err(mattermost.forged(why, DIALOG, &claim));
@@ -77,7 +78,7 @@ pub(super) async fn dialog(
             done.await.unwrap_or_else(No::told)
         }
     };
-    Ok(match mattermost.in_time(user, work).await {
+    Ok(match mattermost.in_time(begun, user, work).await {
         // The card says it.
         Answer::Nothing => reply(200, &json!({})),
         Answer::Told(error) => reply(200, &json!({"error": error})),

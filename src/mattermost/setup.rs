@@ -200,5 +200,12 @@ pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> 
         return Err(SetupError::Wrong(why));
     }
     told.push(format!("/{NAME} can be typed"));
+    let config = bot.get("config/client?format=old").await;
+    let config = config.map_err(at("the server's public key cannot be had"))?;
+    if config["AsymmetricSigningPublicKey"].as_str().is_none() {
+        let why = "the server does not say what key it signs with: no button of jit's can be believed there";
+        return Err(SetupError::Wrong(why.into()));
+    }
+    told.push("clicks can be verified".to_owned());
     Ok(told)
 }

@@ -77,9 +77,11 @@ impl Cards {
         let post = self.card_of(&request, notice, now).await?;
         let buttons = self.buttons(&request, &request.channel_id, &post, &offers(&request));
         let shown = card(&request, &self.names, &buttons);
-        if !is_there(self.bot.change(&post, "", &shown).await)? {
-            tracing::warn!(request = %request.id, "a card is gone");
-        } else if let Some(event) = self.event(notice).await? {
+        let changed = self.change_card(&request.channel_id, &post, &shown).await;
+        // Without a card there is no history below it.
+        if is_there(&request, "a card is gone", changed)?
+            && let Some(event) = self.event(notice).await?
+        {
             self.write_history(&request, &post, &event).await?;
             if event.event_type == EventKind::Requested
                 || event.event_type == EventKind::ExtensionRequested
@@ -127,6 +129,22 @@ impl Cards {
         let posted = Command::CardPosted { post: post.clone() };
         self.note(request, posted).await?;
         Ok(post)
+    }
+
+    /// Who was put out of a channel may come back where anybody may.
+    async fn change_card(
+        &self,
+        channel: &ChannelId,
+        post: &PostId,
+        shown: &Value,
+    ) -> Result<(), ApiError> {
+        match self.bot.change(post, "", shown).await {
+            Err(ApiError::Forbidden(why)) => match self.bot.join(channel).await {
+                Ok(()) => self.bot.change(post, "", shown).await,
+                Err(_) => Err(ApiError::Forbidden(why)),
+            },
+            changed => changed,
+        }
     }
 
     fn buttons(
@@ -181,7 +199,12 @@ impl Cards {
         let (id, seq) = (request.id.to_string(), event.seq.to_string());
         let once = self.seals.once(&["thread", &id, &seq]);
         let written = self.bot.post(&request.channel_id, &line, &once).await;
-        is_there(written.map(drop)).map(drop)
+        is_there(
+            request,
+            "a line of history is not written",
+            written.map(drop),
+        )
+        .map(drop)
     }
 
     /// By the name that Mattermost calls them with, so that they hear it.
@@ -302,7 +325,7 @@ impl Cards {
         let buttons = self.buttons(request, &channel, &post, &offers);
         let props = json!({"attachments": [{"fallback": message, "actions": buttons}]});
         let changed = self.bot.change(&post, &message, &props).await;
-        is_there(changed).map(drop)
+        is_there(request, "a reminder is gone", changed).map(drop)
     }
 
     /// A reminder offers nothing any more once something else has happened.
@@ -321,7 +344,7 @@ impl Cards {
         };
         let message = format!("{message} `{}`", short_id(request.id));
         let changed = self.bot.change(&reminder.post, &message, &json!({})).await;
-        is_there(changed).map(drop)
+        is_there(request, "a reminder is gone", changed).map(drop)
     }
 
     async fn note(&self, request: &Request, command: Command) -> Result<(), NotReceived> {
@@ -343,10 +366,17 @@ impl Receiver for Cards {
 }
 
 /// Somebody deleted it: that is theirs to do, and no reason to try for a day.
-fn is_there(changed: Result<(), ApiError>) -> Result<bool, NotReceived> {
+fn is_there(
+    request: &Request,
+    what: &str,
+    changed: Result<(), ApiError>,
+) -> Result<bool, NotReceived> {
     match changed {
         Ok(()) => Ok(true),
-        Err(ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_)) => Ok(false),
+        Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_))) => {
+            tracing::warn!(request = %request.id, %why, "{what}");
+            Ok(false)
+        }
         Err(why) => Err(failed(why)),
     }
 }

@@ -439,6 +439,10 @@ impl Mattermost {
         if let Some(status) = kept.refuses {
             return no(status, "x");
         }
+        let channel = kept.posts.iter().find(|post| post.id == id);
+        if channel.is_some_and(|post| kept.closed.contains_key(&post.channel_id)) {
+            return no(403, "api.context.permissions.app_error");
+        }
         let Some(post) = kept.posts.iter_mut().find(|post| post.id == id) else {
             return no(404, "app.post.get.app_error");
         };

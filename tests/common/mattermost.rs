@@ -24,6 +24,7 @@ pub struct Kept {
     pub command: Option<Value>,
     pub admin_roles: String,
     pub made: u32,
+    pub signs_with: Option<String>,
 }
 
 #[derive(Clone)]
@@ -37,6 +38,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let kept = Kept {
             admin_roles: "system_admin system_user".into(),
+            signs_with: Some("MFkw".into()),
             ..Kept::default()
         };
         let server = Self {
@@ -140,6 +142,9 @@ impl Kept {
             }
             ("GET", path) if path == format!("teams/{TEAM}/commands/autocomplete") => {
                 (200, self.command.iter().cloned().collect())
+            }
+            ("GET", "config/client") => {
+                (200, json!({"AsymmetricSigningPublicKey": self.signs_with}))
             }
             _ => no(404),
         }

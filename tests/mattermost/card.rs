@@ -35,7 +35,10 @@ async fn a_card_goes_through_its_requests_life() {
     assert_eq!(posts[0].user_id, crate::server::BOT);
     team.says(BOB, &format!("approve {id}")).await;
     let posts = team.mattermost.shows(shows("GRANTED")).await;
-    assert!(posts[0].fields()["Decided by"].contains("bob"), "{posts:?}");
+    assert!(
+        posts[0].fields()["Approved by"].contains("bob"),
+        "{posts:?}"
+    );
     team.says(BOB, &format!("revoke {id} incident 7")).await;
     let posts = team.mattermost.shows(shows("REVOKED")).await;
     let fields = posts[0].fields();
@@ -94,6 +97,7 @@ async fn a_card_goes_through_its_requests_life() {
         (posts.len(), posts[1].fields()["Why not"].as_str()),
         (2, "use less")
     );
+    assert_eq!(posts[1].fields()["Ended by"], "bob@\u{200b}example.com");
 }
 
 /// A Mattermost that is down delays nothing, and is told everything once it is back.

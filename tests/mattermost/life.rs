@@ -1,7 +1,7 @@
 //! A request's life, typed.
 
 use crate::common::Setup;
-use crate::server::{ACCOUNT, ALICE, BOB, MALLORY, Team, id_in};
+use crate::server::{ACCOUNT, ALICE, BOB, BOT, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_life_is_typed() {
@@ -101,6 +101,28 @@ async fn the_other_words_do_what_they_say() {
     assert!(help.contains("`/jit revoke ID"), "{help}");
     let typo = team.says(MALLORY, "aprove 01a1").await;
     assert!(typo.contains("`/jit approve`"), "{typo}");
+}
+
+/// Who decides was sent the beginning of an id, alone, and may answer where it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approver_may_decide_where_they_were_told() {
+    let team = Team::bound().await;
+    let id = team.asked().await;
+    team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    let alone = async |who: &'static str, text: String| {
+        let name = format!("{BOT}__{who}");
+        team.says_in("ixxre3hujjbcuenn8nib1ym7io", &name, who, &text)
+            .await
+    };
+    let stranger = alone(MALLORY, format!("approve {id}")).await;
+    assert!(stranger.contains("no request"), "{stranger}");
+    let own = alone(ALICE, format!("status {id}")).await;
+    assert!(own.contains("**PENDING**"), "{own}");
+    let approved = alone(BOB, format!("approve {id}")).await;
+    assert!(approved.starts_with("Approved."), "{approved}");
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+    let gone = alone(BOB, format!("revoke {id}")).await;
+    assert!(gone.starts_with("Gone:"), "{gone}");
 }
 
 /// A removal that AWS takes its time for is not called done, and is not waited for longer

@@ -14,3 +14,26 @@ mod server;
 mod setup;
 mod told;
 mod traps;
+
+/// Each of the fourteen facts that decide the design has a test that says its number, before
+/// what it is about.
+#[test]
+fn every_trap_has_its_test() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mattermost");
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let texts = files
+        .filter(|file| file.extension().is_some_and(|kind| kind == "rs"))
+        .map(|file| std::fs::read_to_string(file).unwrap());
+    let mut said = std::collections::BTreeSet::new();
+    for text in texts {
+        let comments = text.lines().filter_map(|line| line.strip_prefix("/// "));
+        for numbers in comments.filter_map(|line| line.split_once(':').map(|(before, _)| before)) {
+            let numbers: Result<Vec<u32>, _> = numbers.split(", ").map(str::parse).collect();
+            said.extend(numbers.unwrap_or_default());
+        }
+    }
+    let missing: Vec<u32> = (1..=14).filter(|number| !said.contains(number)).collect();
+    assert!(missing.is_empty(), "no test says {missing:?}");
+}

@@ -123,6 +123,14 @@ pub fn heard(reply: &crate::common::Reply) -> String {
     assert_eq!(reply.headers["content-type"], "application/json");
     let answer = reply.json();
     assert_eq!(answer["response_type"], "ephemeral");
+    // 4: all of it is sent to who asked; nothing in it may be anybody else's secret.
+    let keys: Vec<&str> = answer
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(keys, ["response_type", "skip_slack_parsing", "text"]);
     answer["text"].as_str().unwrap().to_owned()
 }
 

@@ -97,7 +97,19 @@ async fn everything_is_made_once_and_checked() {
     // What it wrote is a configuration, and is found good.
     let checked = check(folder.path());
     assert_eq!(checked.code, 0, "{} {}", checked.out, checked.err);
-    assert!(checked.out.contains("/jit can be typed"), "{}", checked.out);
+    checked.tells(&["/jit can be typed", "clicks can be verified"]);
+    let written = std::fs::read_to_string(folder.path().join("jit.toml")).unwrap();
+    assert!(
+        written.contains("public_url = \"https://jit.example.com\""),
+        "{written}"
+    );
+    server.with(|kept| kept.signs_with = None);
+    let unsigned = check(folder.path());
+    assert!(
+        unsigned.err.contains("what key it signs with"),
+        "{}",
+        unsigned.err
+    );
     let written = std::fs::read_to_string(folder.path().join("jit.toml")).unwrap();
     let made = server.with(|kept| kept.made);
     let again = set_up(&server, folder.path());

@@ -117,6 +117,11 @@ async fn the_bot_comes_in_where_it_may_and_says_where_it_may_not() {
     team.mattermost.closes(CHANNEL, true);
     let bound = team.says(ADA, &format!("bind {ACCOUNT} max 4h")).await;
     assert!(!bound.contains("/invite"), "{bound}");
+    // Put out of the channel in between, it keeps its cards all the same.
+    team.mattermost.closes(CHANNEL, true);
+    team.says(BOB, &format!("deny {}", team.newest().await))
+        .await;
+    team.mattermost.card("DENIED", &[]).await;
 }
 
 /// 429: what is too much now is not more soon, and is told all the same.

@@ -1,0 +1,123 @@
+//! Which request somebody means, and what they may see.
+
+use super::Mattermost;
+use super::answer::No;
+use super::slash::Slash;
+use super::text::plain;
+use super::who::Who;
+use crate::domain::{MmUserId, Request, RequestId, Status};
+use crate::store::{Cursor, Filter};
+
+const LISTED: usize = 20;
+/// How far back a beginning of an id is looked for.
+const SEARCHED: usize = 600;
+const PAGE: usize = 200;
+const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
+
+impl Mattermost {
+    pub(super) async fn decides(&self, who: &Who, request: &Request) -> Result<bool, No> {
+        let store = self.app.service.store();
+        let binding = store.binding(&request.account_id).await?;
+        let decides = |one: &MmUserId| *one == who.person.id;
+        Ok(binding.is_some_and(|binding| binding.approvers.iter().any(decides)))
+    }
+
+    /// What somebody may not see is not there for them.
+    async fn may_see(&self, slash: &Slash, who: &Who, request: &Request) -> Result<bool, No> {
+        Ok(who.is_admin
+            || request.channel_id == slash.channel_id
+            || who.person.is(&request.requester)
+            || self.decides(who, request).await?)
+    }
+
+    /// By its id, or by a beginning that no other has which can be meant here: of this
+    /// channel's; alone with the bot, of one's own and of those that wait for somebody.
+    pub(super) async fn find(&self, slash: &Slash, who: &Who, id: &str) -> Result<Request, No> {
+        let none = || {
+            No::Told(format!(
+                "no request of this channel begins with `{}`; `/jit list` shows those that are open",
+                plain(id)
+            ))
+        };
+        if let Ok(id) = id.parse::<RequestId>() {
+            let found = self.app.service.store().request(id).await?;
+            let request = found.ok_or_else(none)?;
+            return match self.may_see(slash, who, &request).await? {
+                true => Ok(request),
+                false => Err(none()),
+            };
+        }
+        let mut found: Option<Request> = None;
+        for filter in meant(slash, who) {
+            for request in self.newest(&filter, SEARCHED).await? {
+                let is_it = request.id.to_string().starts_with(id);
+                if !is_it || !self.may_see(slash, who, &request).await? {
+                    continue;
+                }
+                if let Some(other) = found.as_ref().filter(|found| found.id != request.id) {
+                    let (one, other) = (other.id, request.id);
+                    return Err(No::Told(format!(
+                        "several begin with that: `{one}` and `{other}`; say more of it"
+                    )));
+                }
+                found = Some(request);
+            }
+        }
+        found.ok_or_else(none)
+    }
+
+    async fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Request>, No> {
+        let (mut all, mut after) = (Vec::new(), None::<Cursor>);
+        while all.len() < most {
+            let store = self.app.service.store();
+            let page = store.list(filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            after = Some(Cursor {
+                created_at: last.created_at,
+                id: last.id,
+            });
+            all.extend(page);
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn list_open(&self, filter: Filter, nothing: &str) -> Result<String, No> {
+        let mut lines = Vec::new();
+        for status in OPEN {
+            let filter = Filter {
+                status: Some(status),
+                ..filter.clone()
+            };
+            let found = self.app.service.store().list(&filter, None, LISTED).await?;
+            lines.extend(
+                found
+                    .iter()
+                    .map(|request| format!("- {}", self.line(request))),
+            );
+        }
+        match lines.is_empty() {
+            true => Ok(nothing.to_owned()),
+            false => Ok(lines.join("\n")),
+        }
+    }
+}
+
+fn meant(slash: &Slash, who: &Who) -> Vec<Filter> {
+    if !slash.is_direct {
+        return vec![Filter {
+            channel_id: Some(slash.channel_id.clone()),
+            ..Filter::default()
+        }];
+    }
+    let own = Filter {
+        requester_email: Some(who.person.email.clone()),
+        ..Filter::default()
+    };
+    let open = OPEN.map(|status| Filter {
+        status: Some(status),
+        ..Filter::default()
+    });
+    [own].into_iter().chain(open).collect()
+}
