@@ -71,6 +71,7 @@ pub struct Mattermost {
     app: Arc<App>,
     people: Client,
     bot: Bot,
+    cards: Arc<Cards>,
     server_key: ServerKey,
     seals: Seals,
     forgeries: Forgeries,
@@ -90,12 +91,18 @@ enum Answer {
 }
 
 impl Mattermost {
-    pub fn new(app: Arc<App>, config: config::Mattermost, names: Names) -> reqwest::Result<Self> {
+    pub fn new(
+        app: Arc<App>,
+        config: config::Mattermost,
+        names: Names,
+        cards: Arc<Cards>,
+    ) -> reqwest::Result<Self> {
         let api = Api::new(config.url, config.bot_token.clone(), PATIENCE)?;
         Ok(Self {
             app,
             people: Client::new(api.clone()),
             bot: Bot::new(api.clone()),
+            cards,
             server_key: ServerKey::new(api),
             seals: Seals::of(&config.bot_token),
             forgeries: Forgeries::default(),

@@ -91,19 +91,21 @@ pub(crate) async fn furnish(
     if let Some(webhook) = config.webhook {
         receivers.push(Arc::new(WebhookReceiver::new(webhook, clock)?));
     }
-    if let Some(mattermost) = &config.mattermost {
-        let cards = Cards::of(mattermost, names.clone(), service.clone())?;
-        receivers.push(Arc::new(cards));
+    let (mut tokens, mut chat) = (Vec::new(), None);
+    if let Some(mut mattermost) = config.mattermost {
+        tokens = std::mem::take(&mut mattermost.command_tokens);
+        let cards = Cards::of(&mattermost, names.clone(), service.clone())?;
+        let cards = Arc::new(cards);
+        receivers.push(cards.clone());
+        chat = Some((mattermost, cards));
     }
-    let tokens = config.mattermost.as_ref();
-    let tokens = tokens.map_or_else(Vec::new, |mattermost| mattermost.command_tokens.clone());
     let keyring = Arc::new(Keyring::new(config.keys, tokens));
     let mut app = App::new(service.clone(), keyring, metrics, stop);
     app.signed_after = signed_after;
     let app = Arc::new(app);
-    let others = match config.mattermost {
-        Some(mattermost) => {
-            let mattermost = Mattermost::new(app.clone(), mattermost, names)?;
+    let others = match chat {
+        Some((config, cards)) => {
+            let mattermost = Mattermost::new(app.clone(), config, names, cards)?;
             mattermost::router(Arc::new(mattermost))
         }
         None => Router::new(),

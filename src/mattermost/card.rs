@@ -78,6 +78,9 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
             "#c05020",
             "AWS is removing it; it is there until AWS shows that it is gone.".to_owned(),
         ),
+        Status::Granted if request.extension.is_some() => {
+            ("#f0a030", "Approvers: more time is asked for.".to_owned())
+        }
         Status::Granted => ("#30a050", format!("To end it now: `/jit revoke {id}`")),
         Status::Revoked | Status::Expired if request.user.is_none() => {
             ("#808080", "Nothing was given.".to_owned())
@@ -92,6 +95,7 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
             "It ended in an error, and nothing of it is left.".to_owned(),
         ),
     };
+    let over = shown.revoked_at.or(shown.expired_at);
     // Texts, all of them: a number would be shown as a fraction.
     let field = |title: &str, value: String| json!({"title": title, "value": value, "short": true});
     let mut fields = vec![
@@ -104,7 +108,7 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
                 names.shown(&request.account_id)
             ),
         ),
-        field("How long", how_long(request)),
+        field("How long", how_long(request, over)),
     ];
     if let Some(by) = approved_by(request) {
         fields.push(field("Approved by", by));
@@ -148,10 +152,12 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
     }], MARK: request.id})
 }
 
-fn how_long(request: &Request) -> String {
-    match request.granted {
-        Some(period) => format!("until {}", moment(&period.until.to_string())),
-        None => format!("{} minutes", request.duration.get()),
+fn how_long(request: &Request, over: Option<Timestamp>) -> String {
+    let moment = |time: Timestamp| moment(&time.to_string());
+    match (request.granted, over) {
+        (Some(period), Some(over)) => format!("{} to {}", moment(period.from), moment(over)),
+        (Some(period), None) => format!("until {}", moment(period.until)),
+        (None, _) => format!("{} minutes", request.duration.get()),
     }
 }
 

@@ -17,11 +17,18 @@ use super::seal::{Action, Broken, Context};
 use super::trigger::Trigger;
 use super::{ACTION, Answer, Mattermost};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request};
+use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request, RequestId};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::signed::{Unsigned, read};
 use crate::service::{ServiceError, Ticket};
 use crate::store::{Nonce, StoreError};
+
+const STALE: &str = ":warning: This click is not of now; nothing was done. If it is, Mattermost's clock and jit's differ.";
+const LATE: &str =
+    ":warning: This button is out of date; nothing was done. `/jit list` shows what is open.";
+const UNSURE: &str = ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was done. Try again, or type `/jit`.";
+const NOT_OURS: &str = ":warning: This card is not jit's own, whatever it looks like. Nothing was done; tell your security team who posted it.";
+const RENEWED: &str = ":warning: This card was not as jit made it, and nothing was done. It is renewed now, and shows what is: look, and press again.";
 
 /// Longer than a click is fresh.
 const CLICK_KEPT: Millis = Millis::minutes(16);
@@ -44,10 +51,12 @@ struct Click {
 enum Doubt {
     /// Nobody pressed anything: an error for whoever sent it.
     Forged(Unsigned),
-    /// Somebody did, and hears what is wrong with it.
-    Told(Unsigned, &'static str),
+    /// Somebody did, and not just now.
+    Stale,
+    /// Somebody did, on what jit did not make, or not as it is.
+    Card,
     /// Nobody's doing.
-    Late(&'static str),
+    Late,
     Unsure,
 }
 
@@ -63,24 +72,29 @@ pub(super) async fn action(
         return Err(mattermost.forged(Unsigned::Card, ACTION, &claim));
     };
     let told = |text: &str| reply(200, &json!({"ephemeral_text": text}));
-    let (action, trigger) = match mattermost.believed(&click).await {
-        Ok(believed) => believed,
-        Err(Doubt::Forged(why)) => return Err(mattermost.forged(why, ACTION, &claim)),
-        Err(Doubt::Told(why, text)) => {
-            mattermost.forged(why, ACTION, &claim);
-            return Ok(told(text));
+    let believed = mattermost.believed(&click).await;
+    match &believed {
+        Ok(_) => {}
+        Err(Doubt::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
+        Err(Doubt::Card) => {
+            mattermost.forged(Unsigned::Card, ACTION, &claim);
         }
-        Err(Doubt::Late(text)) => return Ok(told(text)),
-        Err(Doubt::Unsure) => {
-            return Ok(told(
-                ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was done. Try again, or type `/jit`.",
-            ));
+        Err(Doubt::Stale) => {
+            mattermost.forged(Unsigned::Stale, ACTION, &claim);
+            return Ok(told(STALE));
         }
-    };
+        Err(Doubt::Late) => return Ok(told(LATE)),
+        Err(Doubt::Unsure) => return Ok(told(UNSURE)),
+    }
     let user = click.user_id.clone();
     let work = {
         let mattermost = mattermost.clone();
-        async move { mattermost.press(&click, &claim, action, &trigger).await }
+        async move {
+            match believed {
+                Ok((action, trigger)) => mattermost.press(&click, &claim, action, &trigger).await,
+                Err(_) => mattermost.renew(&click).await,
+            }
+        }
     };
     Ok(match mattermost.in_time(begun, user, work).await {
         Answer::Told(text) => told(&text),
@@ -103,30 +117,48 @@ impl Mattermost {
         }
         let now = SystemClock.now();
         if !trigger.is_fresh(now) {
-            return Err(Doubt::Told(
-                Unsigned::Stale,
-                ":warning: This click is not of now; nothing was done. If it is, Mattermost's clock and jit's differ.",
-            ));
+            return Err(Doubt::Stale);
         }
         if !click.team_id.is_empty() && click.team_id != self.team_id {
             return Err(Doubt::Forged(Unsigned::Team));
         }
-        let not_ours = Doubt::Told(
-            Unsigned::Card,
-            ":warning: This card is not jit's own, whatever it looks like. Nothing was done; tell your security team who posted it.",
-        );
-        let Ok(context) = serde_json::from_value::<Context>(click.context.clone()) else {
-            return Err(not_ours);
-        };
+        let context = serde_json::from_value::<Context>(click.context.clone());
+        let context = context.map_err(|_| Doubt::Card)?;
         match self
             .seals
             .pressed(&context, &click.channel_id, &click.post_id, now)
         {
             Ok(action) => Ok((action, trigger)),
-            Err(Broken::Seal) => Err(not_ours),
-            Err(Broken::Late) => Err(Doubt::Late(
-                ":warning: This button is out of date; nothing was done. `/jit list` shows what is open.",
-            )),
+            Err(Broken::Seal) => Err(Doubt::Card),
+            Err(Broken::Late) => Err(Doubt::Late),
+        }
+    }
+
+    /// What the bot posted itself can be put right: only the system's admins can change it
+    /// besides, and a bot's token that was replaced leaves seals behind that no longer hold.
+    async fn renew(&self, click: &Click) -> Answer {
+        let id = click.context["request_id"].as_str();
+        let id = id.and_then(|id| id.parse::<RequestId>().ok());
+        let request = match id {
+            Some(id) => self.app.service.request(id).await.ok(),
+            None => None,
+        };
+        let Some(request) = request else {
+            return Answer::Told(NOT_OURS.into());
+        };
+        let reminder = request.reminder.as_ref();
+        if reminder.is_some_and(|reminder| reminder.post == click.post_id) {
+            return Answer::Told(LATE.into());
+        }
+        if request.card.as_ref() != Some(&click.post_id) {
+            return Answer::Told(NOT_OURS.into());
+        }
+        match self.cards.renew(&request, &click.post_id).await {
+            Ok(()) => Answer::Told(RENEWED.into()),
+            Err(why) => {
+                tracing::error!(request = %request.id, %why, "a card could not be renewed");
+                Answer::Told(NOT_OURS.into())
+            }
         }
     }
 

@@ -45,7 +45,9 @@ pub fn line(event: &Event) -> Line {
         EventKind::ExtensionRequested => {
             Line::Told(format!("{by} asks for {minutes} more minutes."))
         }
-        EventKind::Extended => Line::Called(format!("{minutes} minutes more, until {until}.")),
+        EventKind::Extended => {
+            Line::Called(format!("{minutes} minutes more by {by}, until {until}."))
+        }
         EventKind::ExtensionDenied => Line::Called(format!("no more time: denied by {by}{why}")),
         EventKind::RevokeRequested => Line::Called(format!("{by} revokes it{why}")),
         EventKind::ExpiryStarted => {

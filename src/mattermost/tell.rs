@@ -75,9 +75,7 @@ impl Cards {
             return self.remind(&request, notice).await;
         }
         let post = self.card_of(&request, notice, now).await?;
-        let buttons = self.buttons(&request, &request.channel_id, &post, &offers(&request));
-        let shown = card(&request, &self.names, &buttons);
-        let changed = self.change_card(&request.channel_id, &post, &shown).await;
+        let changed = self.renew(&request, &post).await;
         // Without a card there is no history below it.
         if is_there(&request, "a card is gone", changed)?
             && let Some(event) = self.event(notice).await?
@@ -131,16 +129,15 @@ impl Cards {
         Ok(post)
     }
 
-    /// Who was put out of a channel may come back where anybody may.
-    async fn change_card(
-        &self,
-        channel: &ChannelId,
-        post: &PostId,
-        shown: &Value,
-    ) -> Result<(), ApiError> {
-        match self.bot.change(post, "", shown).await {
+    /// The whole card, as the request is. Who was put out of a channel may come back where
+    /// anybody may.
+    pub(super) async fn renew(&self, request: &Request, post: &PostId) -> Result<(), ApiError> {
+        let channel = &request.channel_id;
+        let buttons = self.buttons(request, channel, post, &offers(request));
+        let shown = card(request, &self.names, &buttons);
+        match self.bot.change(post, "", &shown).await {
             Err(ApiError::Forbidden(why)) => match self.bot.join(channel).await {
-                Ok(()) => self.bot.change(post, "", shown).await,
+                Ok(()) => self.bot.change(post, "", &shown).await,
                 Err(_) => Err(ApiError::Forbidden(why)),
             },
             changed => changed,

@@ -32,7 +32,7 @@ pub const ADA: &str = "adaadaadaadaadaadaadaadaad";
 pub const MALLORY: &str = "mallorymallorymallorymallo";
 /// The bot itself.
 pub const BOT: &str = "tzwrw561o7gebj5dezs374mbqo";
-const BOT_TOKEN: &str = "j6uwcwf9gigxjfcdfidacg8tkc";
+pub const BOT_TOKEN: &str = "j6uwcwf9gigxjfcdfidacg8tkc";
 pub const ACCOUNT: &str = "111122223333";
 
 /// What the server signs its triggers with.
@@ -80,6 +80,8 @@ struct Kept {
     anothers: usize,
     /// So many calls are too many.
     too_many: usize,
+    /// The bot's token, if it was made anew.
+    bot_token: Option<String>,
     calls: usize,
     key: Option<String>,
     delay: Duration,
@@ -240,6 +242,11 @@ impl Mattermost {
         self.kept().too_many = many;
     }
 
+    /// The bot's token is replaced by another.
+    pub fn has_another_bot_token(&self, token: &str) {
+        self.kept().bot_token = Some(token.to_owned());
+    }
+
     pub fn is_slow(&self, delay: Duration) {
         self.kept().delay = delay;
     }
@@ -312,7 +319,7 @@ async fn answer(
 ) -> Answered {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let path = uri.path().strip_prefix("/api/v4/").unwrap().to_owned();
-    let delay = {
+    let (delay, bot_token) = {
         let mut kept = mattermost.kept();
         kept.calls += 1;
         if kept.too_many > 0 {
@@ -322,11 +329,12 @@ async fn answer(
             let status = StatusCode::TOO_MANY_REQUESTS;
             return (status, headers, "limit exceeded".into());
         }
-        kept.delay
+        let bot_token = kept.bot_token.clone();
+        (kept.delay, bot_token.unwrap_or_else(|| BOT_TOKEN.into()))
     };
     tokio::time::sleep(delay).await;
     let is_open = path == "actions/dialogs/open" || path == "config/client";
-    let bearer = format!("Bearer {BOT_TOKEN}");
+    let bearer = format!("Bearer {bot_token}");
     if !is_open
         && headers
             .get("authorization")

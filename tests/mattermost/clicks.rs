@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::captures::{body_of, wires};
-use crate::common::Setup;
+use crate::common::chat::BOT_TOKEN;
+use crate::common::{Jit, Setup};
 use crate::server::{
     ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, now, told, trigger,
 };
@@ -123,7 +124,15 @@ async fn a_card_that_is_not_jits_does_nothing() {
     ];
     for forged in &forgeries {
         let said = told(&team.sends(ACTION, forged).await);
-        assert!(said.contains("not jit's own"), "{forged} {said}");
+        // On the bot's own post it is put right what was changed there.
+        let is_on_the_card = forged["post_id"] == card.id.as_str()
+            && forged["context"]["request_id"] == genuine["context"]["request_id"];
+        let wanted = if is_on_the_card {
+            "renewed"
+        } else {
+            "not jit's own"
+        };
+        assert!(said.contains(wanted), "{forged} {said}");
         still_waits(&team).await;
     }
     // All in this channel's history but the one that says another channel.
@@ -142,6 +151,35 @@ async fn a_card_that_is_not_jits_does_nothing() {
     assert!(verified.status.success(), "{verified:?}");
     // What was not touched works.
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
+}
+
+/// A bot's token that was replaced takes its seals with it: whoever presses an old button
+/// gets a new one, and nothing happens that they did not see.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_of_an_earlier_token_is_renewed() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let Team {
+        mattermost, jit, ..
+    } = team;
+    let folder = jit.kill();
+    let config = folder.path().join("jit.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains(BOT_TOKEN), "{text}");
+    std::fs::write(&config, text.replace(BOT_TOKEN, "anothertoken")).unwrap();
+    mattermost.has_another_bot_token("anothertoken");
+    let jit = Jit::start_in(folder);
+    let team = Team {
+        mattermost,
+        caller: jit.caller(),
+        jit,
+    };
+    let said = team.presses(BOB, &card, "approve").await;
+    assert!(said.contains("renewed"), "{said}");
+    still_waits(&team).await;
+    let renewed = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    assert_eq!(team.presses(BOB, &renewed, "approve").await, "");
+    team.mattermost.card("GRANTED", &["revoke"]).await;
 }
 
 /// 7: a click is Mattermost's word that this user did something just now; and no other's.

@@ -10,6 +10,7 @@ mod card;
 mod clicks;
 mod dialog;
 mod life;
+mod readme;
 mod server;
 mod setup;
 mod told;

@@ -225,7 +225,7 @@ async fn other_channels_requests_are_not_shown() {
     }
 }
 
-/// 4: what people write stays what they wrote: it mentions, links and shows nothing.
+/// What people write stays what they wrote: it mentions, links and shows nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_people_write_is_only_shown() {
     let team = Team::bound().await;

@@ -8,7 +8,7 @@ use crate::common::dynamo::Tables;
 use crate::common::lambda::{Cloud, Process};
 use crate::common::mattermost;
 use crate::common::moto::Moto;
-use crate::common::{Caller, Jit, SECRET, Setup};
+use crate::common::{CHANNEL, Caller, Jit, SECRET, Setup};
 use crate::page::Page;
 use crate::stage::Stage;
 
@@ -304,5 +304,22 @@ async fn mattermost_is_set_up_and_put_right() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(typed(first.trim()).await, 401);
+    caller.bind().await;
+    let forged = json!({
+        "user_id": "mallory", "channel_id": CHANNEL, "team_id": mattermost::TEAM,
+        "state": "opaque-state-123", "submission": {},
+    });
+    let body = forged.to_string().into_bytes();
+    let sent = caller.send("POST", "/mattermost/dialog", vec![], body);
+    assert_eq!(sent.await.status, 401);
+    stage.set("CHANNEL", CHANNEL);
+    // It is written down beside the answer, not before it.
+    let begun = std::time::Instant::now();
+    let export = || stage.run("jit audit export --channel \"$CHANNEL\"").out;
+    while !export().contains("FORGERY_REFUSED") {
+        assert!(begun.elapsed() < crate::common::PATIENCE, "{}", export());
+    }
+    let shown = page.play("Somebody had others press what was not jit's", &stage);
+    assert!(shown.out.contains("mallory"), "{}", shown.out);
     page.ends();
 }

@@ -1,0 +1,137 @@
+//! The life that the README tells, as it is: typed, pressed, and read off the cards.
+
+use crate::common::Setup;
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, TEAM, Team};
+
+/// Before there is one.
+const NO_ID: &str = "\0";
+
+/// What people see, line by line.
+#[derive(Default)]
+struct Told {
+    lines: Vec<String>,
+    threads_seen: usize,
+}
+
+/// As it is shown: the signs that keep it from meaning anything are not seen.
+fn seen(text: &str, id: &str) -> String {
+    let text = text.replace(['\u{200b}', '\\'], "");
+    let mut seen = text.replace(id, "01a1fd36-48a0");
+    for (at, _) in text.match_indices(" UTC") {
+        seen = seen.replace(&text[at - 16..at], "2027-01-15 14:00");
+    }
+    seen
+}
+
+impl Told {
+    fn say(&mut self, who: &str, text: &str, id: &str) {
+        for (number, line) in seen(text, id).lines().enumerate() {
+            let who = if number == 0 { who } else { "" };
+            self.lines
+                .push(format!("{who:<9}{line}").trim_end().to_owned());
+        }
+    }
+
+    async fn card(&mut self, team: &Team, id: &str, status: &str, buttons: &[&str]) -> Post {
+        let card = team.mattermost.card(status, buttons).await;
+        let attachment = &card.props.last().unwrap()["attachments"][0];
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let fields = attachment["fields"].as_array().unwrap().iter();
+        let fields =
+            fields.map(|field| format!("{}: {}", text(&field["title"]), text(&field["value"])));
+        let pressed = attachment["actions"].as_array().unwrap().iter();
+        let pressed: Vec<String> = pressed
+            .map(|one| format!("[{}]", text(&one["name"])))
+            .collect();
+        let mut lines = vec![card.title().to_owned(), text(&attachment["text"])];
+        lines.push(fields.collect::<Vec<_>>().join(" | "));
+        lines.push(pressed.join(" "));
+        self.say("card", lines.join("\n").trim_end(), id);
+        card
+    }
+
+    async fn thread(&mut self, team: &Team, card: &Post, id: &str, many: usize) {
+        let wanted = self.threads_seen + many;
+        let enough = |mattermost: &Mattermost| {
+            let thread = mattermost.thread(&card.id);
+            (thread.len() >= wanted).then_some(thread)
+        };
+        let thread = team.mattermost.until(enough).await;
+        for line in &thread[self.threads_seen..] {
+            self.say("thread", line, id);
+        }
+        self.threads_seen = thread.len();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_tells_a_life_as_it_is() {
+    let mattermost = Mattermost::open().await;
+    let more = format!(
+        "{}remind_before = \"3599s\"\n[accounts]\n{ACCOUNT} = \"acme-prod\"\n",
+        mattermost.config()
+    );
+    let jit = Setup::with(&more).start();
+    let team = Team {
+        mattermost,
+        caller: jit.caller(),
+        jit,
+    };
+    let mut told = Told::default();
+    for typed in ["bind acme-prod max 2h", "approvers @bob"] {
+        told.say("ada", &format!("/jit {typed}"), NO_ID);
+        told.say("jit", &team.says(ADA, typed).await, NO_ID);
+    }
+    told.say(
+        "alice",
+        "/jit request acme-prod admin 1h INC-42 db down",
+        "-",
+    );
+    let asked = team
+        .says(ALICE, "request acme-prod admin 1h INC-42 db down")
+        .await;
+    let id = crate::server::id_in(&asked);
+    told.say("jit", &asked, &id);
+    let card = told.card(&team, &id, "PENDING", &["approve", "deny"]).await;
+    let sent = |who: &'static str| move |mattermost: &Mattermost| mattermost.sent(who).pop();
+    let call = team.mattermost.until(sent(BOB)).await;
+    let link = format!("{}/_redirect/pl/{}", team.mattermost.url, card.id);
+    let call = call.message.replace(&format!("]({link})"), "]");
+    told.say("to bob", &call, &id);
+    told.say("bob", "presses [Approve]", &id);
+    assert_eq!(team.presses(BOB, &card, "approve").await, "");
+    let card = told.card(&team, &id, "GRANTED", &["revoke"]).await;
+    told.thread(&team, &card, &id, 2).await;
+    let offers = |mattermost: &Mattermost| {
+        mattermost
+            .sent(ALICE)
+            .pop()
+            .filter(|post| !post.buttons().is_empty())
+    };
+    let reminder = team.mattermost.until(offers).await;
+    let offered = "[Ask for 30 more minutes] [Ask for 60 more minutes]";
+    told.say("to alice", &format!("{}\n{offered}", reminder.message), &id);
+    told.say("alice", "presses [Ask for 30 more minutes]", &id);
+    team.presses(ALICE, &reminder, "extend30").await;
+    let card = told
+        .card(&team, &id, "GRANTED", &["approve", "deny", "revoke"])
+        .await;
+    told.say("bob", "presses [Approve 30 more minutes]", &id);
+    team.presses(BOB, &card, "approve").await;
+    told.thread(&team, &card, &id, 2).await;
+    told.say("bob", &format!("/jit revoke {id} laptop stolen"), &id);
+    told.say(
+        "jit",
+        &team.says(BOB, &format!("revoke {id} laptop stolen")).await,
+        &id,
+    );
+    let card = told.card(&team, &id, "REVOKED", &[]).await;
+    told.thread(&team, &card, &id, 2).await;
+    let told = told.lines.join("\n");
+    let readme = include_str!("../../README.md");
+    assert!(
+        readme.contains(&format!("```text\n{told}\n```")),
+        "README.md should say:\n{told}\n"
+    );
+    assert!(!told.contains(CHANNEL) && !told.contains(TEAM));
+}
