@@ -159,6 +159,19 @@ fn what_is_wrong_is_named_in_one_line() {
             "[webhook]\nurl = \"https://mm/plugins/x/webhook\"",
             "webhook",
         ),
+        ("[accounts]\n12345 = \"acme\"", "accounts"),
+        (
+            "[accounts]\n111122223333 = \"two words\"",
+            "accounts.111122223333",
+        ),
+        (
+            "[accounts]\n111122223333 = \"444455556666\"",
+            "accounts.111122223333",
+        ),
+        (
+            "[accounts]\n111122223333 = \"acme\"\n444455556666 = \"Acme\"",
+            "accounts.444455556666",
+        ),
         ("[log]\nlevel = \"loud\"", "log.level"),
         (
             "[client]\nurl = \"here\"\nkey_id = \"a\"\nsecret = \"hush\"",
@@ -264,5 +277,39 @@ fn the_signed_path_is_the_one_that_the_plugin_sees() {
             super::check::seen_by_plugin(reqwest::Url::parse(url).unwrap().path()),
             path
         );
+    }
+}
+
+#[test]
+fn a_mattermost_is_named_as_a_whole() {
+    let whole = [
+        ("url", "\"https://mattermost.example.com\""),
+        ("public_url", "\"https://jit.example.com\""),
+        ("team_id", "\"w1gu5cusqjgfppy84xsohzij6o\""),
+        ("bot_token", "\"b\""),
+        ("command_tokens", "[\"c\"]"),
+    ];
+    let section = |changed: &str, value: &str| {
+        let lines = whole.map(|(name, own)| match name == changed {
+            true if value.is_empty() => String::new(),
+            true => format!("{name} = {value}\n"),
+            false => format!("{name} = {own}\n"),
+        });
+        let lines = lines.concat();
+        format!("[mattermost]\n{lines}[identity_center]\nmode = \"sandbox\"\n")
+    };
+    let read = from(&section("", ""), &[]).unwrap();
+    // Whoever has access is told, where there is a chat to tell them in.
+    assert_eq!(read.policy.remind_before, Some(Millis::minutes(10)));
+    for (name, value, wanted) in [
+        ("url", "\"mattermost\"", "mattermost.url"),
+        ("public_url", "\"jit\"", "mattermost.public_url"),
+        ("public_url", "", "public_url"),
+        ("team_id", "\"acme\"", "mattermost.team_id"),
+        ("bot_token", "", "mattermost"),
+        ("command_tokens", "[]", "mattermost.command_tokens"),
+    ] {
+        let error = refused(&section(name, value), &[]);
+        assert!(error.contains(wanted), "{name} {value}: {error}");
     }
 }

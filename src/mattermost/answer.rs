@@ -157,7 +157,7 @@ impl Mattermost {
                 };
                 let mut told = self.configure(slash, who, bind).await?;
                 // Best now: an admin is here who can invite the bot.
-                if let Err(why) = self.bot.join(&slash.channel_id).await {
+                if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
                     tracing::warn!(channel = %slash.channel_id, %why, "the bot is not in the channel");
                     told.push_str("\n:warning: jit's bot cannot join this channel by itself: `/invite` it, or there will be no cards");
                 }

@@ -36,6 +36,8 @@ const PATIENCE_IN_ALL: Duration = Duration::from_secs(20);
 const FIRST_TRY: Millis = Millis(400);
 /// Two clocks differ, and a post that is looked for was made after its request.
 const CLOCKS_DIFFER: Millis = Millis(-5 * 60_000);
+/// A server counts calls, and a long list of approvers is no reason to be told off.
+const CALLED_AT_ONCE: usize = 8;
 /// What is offered before access ends, in minutes.
 const MORE: [i64; 2] = [30, 60];
 
@@ -223,14 +225,19 @@ impl Cards {
         let binding = binding.map_err(|error| NotReceived(error.to_string()))?;
         let approvers = binding.map(|binding| binding.approvers).unwrap_or_default();
         let message = self.asks(request, card);
-        let calls = approvers
+        let others = approvers
             .iter()
-            .filter(|approver| **approver != request.requester.id)
-            .map(|approver| self.send(request, event.seq, approver, &message));
-        // One who cannot be told is not worth telling all the others twice.
-        for told in join_all(calls).await {
-            if let Err(why) = told {
-                tracing::warn!(request = %request.id, %why, "an approver was not told");
+            .filter(|approver| **approver != request.requester.id);
+        let others: Vec<&MmUserId> = others.collect();
+        for some in others.chunks(CALLED_AT_ONCE) {
+            let calls = some
+                .iter()
+                .map(|approver| self.send(request, event.seq, approver, &message));
+            // One who cannot be told is not worth telling all the others twice.
+            for told in join_all(calls).await {
+                if let Err(why) = told {
+                    tracing::warn!(request = %request.id, %why, "an approver was not told");
+                }
             }
         }
         Ok(())
