@@ -11,12 +11,12 @@ pub mod api;
 mod bot;
 mod card;
 mod click;
-mod client;
 mod dialog;
 mod find;
 mod forgery;
 mod history;
 mod names;
+mod people;
 mod seal;
 pub mod setup;
 mod slash;
@@ -48,9 +48,9 @@ use crate::http::reply::{Problem, json as reply};
 use crate::http::signed::{Unsigned, read, refused};
 use api::Api;
 use bot::{Bot, Post};
-use client::Client;
 use forgery::Forgeries;
 pub use names::Names;
+use people::People;
 use seal::Seals;
 use slash::{Form, Slash};
 pub use tell::Cards;
@@ -69,7 +69,7 @@ const ANSWER_WITHIN: Millis = Millis(2_600);
 /// What comes in comes here.
 pub struct Mattermost {
     app: Arc<App>,
-    people: Client,
+    people: People,
     bot: Bot,
     cards: Arc<Cards>,
     server_key: ServerKey,
@@ -100,7 +100,7 @@ impl Mattermost {
         let api = Api::new(config.url, config.bot_token.clone(), PATIENCE)?;
         Ok(Self {
             app,
-            people: Client::new(api.clone()),
+            people: People::new(api.clone()),
             bot: Bot::new(api.clone()),
             cards,
             server_key: ServerKey::new(api),

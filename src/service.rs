@@ -20,13 +20,14 @@ use crate::domain::{
     self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey, Millis,
     Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State, Timestamp, Work,
 };
-use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
+use crate::store::{Answered, Commit, Cursor, Filter, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
 use desk::{Desk, Seat};
 use tray::Tray;
 
 /// Losing this often in a row is no contention any more, it is a fault.
 const MOST_TRIES: u32 = 100;
+const PAGE: usize = 200;
 
 /// Replicas, and people with a database client, change things without ringing a bell, so
 /// workers look by themselves this often; the bell is only for what cannot wait for that.
@@ -433,6 +434,20 @@ impl Service {
             .request(id)
             .await?
             .ok_or(ServiceError::Unknown(id))
+    }
+
+    /// Those that were made last, page by page, and not many more than `most`.
+    pub async fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Request>, StoreError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        while all.len() < most {
+            let page = self.store.list(filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            after = Some(Cursor::from(last));
+            all.extend(page);
+        }
+        Ok(all)
     }
 
     pub async fn holding(&self, key: HoldingKey) -> Result<Holding, StoreError> {

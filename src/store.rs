@@ -233,6 +233,15 @@ pub struct Cursor {
     pub id: RequestId,
 }
 
+impl From<&Request> for Cursor {
+    fn from(request: &Request) -> Self {
+        Self {
+            created_at: request.created_at,
+            id: request.id,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     pub account_id: Option<AccountId>,

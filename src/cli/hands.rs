@@ -10,10 +10,9 @@ use crate::config::Config;
 use crate::domain::{HoldingKey, Lane, Person, Presence, Request, RequestId, Text};
 use crate::serve::{self, OpenStoreError, Purpose};
 use crate::service::{Announce, Service};
-use crate::store::{Cursor, Filter, StoreError};
+use crate::store::{Filter, StoreError};
 use crate::worker::Worker;
 
-const PAGE: usize = 200;
 /// How long STS may take to say who calls.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -67,23 +66,7 @@ impl Hands {
     }
 
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {
-        let mut all = Vec::new();
-        let mut after: Option<Cursor> = None;
-        loop {
-            let page = self
-                .service
-                .store()
-                .list(filter, after.as_ref(), PAGE)
-                .await?;
-            let Some(last) = page.last() else {
-                return Ok(all);
-            };
-            after = Some(Cursor {
-                created_at: last.created_at,
-                id: last.id,
-            });
-            all.extend(page);
-        }
+        self.service.newest(filter, usize::MAX).await
     }
 }
 

@@ -66,13 +66,7 @@ pub(super) async fn list(
     let more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| more);
-    let next_token = last.map(|last| {
-        let cursor = Cursor {
-            created_at: last.created_at,
-            id: last.id,
-        };
-        seal_token(&key.secret, cursor, &asked.given)
-    });
+    let next_token = last.map(|last| seal_token(&key.secret, Cursor::from(last), &asked.given));
     let items = found.iter().map(RequestObject::from).collect();
     Ok(json(
         200,

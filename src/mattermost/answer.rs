@@ -132,7 +132,16 @@ impl Mattermost {
             }
             Said::Status { id: Some(id) } => {
                 let request = self.find(slash, who, &id).await?;
-                Ok(self.line(&request))
+                let line = self.line(&request);
+                Ok(match &request.card {
+                    Some(post) => {
+                        format!(
+                            "{line}\n[Its card, and its history]({})",
+                            self.cards.link(post)
+                        )
+                    }
+                    None => line,
+                })
             }
             Said::Status { id: None } => {
                 let filter = Filter {

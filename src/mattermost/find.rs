@@ -6,12 +6,11 @@ use super::slash::Slash;
 use super::text::plain;
 use super::who::Who;
 use crate::domain::{MmUserId, Request, RequestId, Status};
-use crate::store::{Cursor, Filter};
+use crate::store::Filter;
 
 const LISTED: usize = 20;
 /// How far back a beginning of an id is looked for.
 const SEARCHED: usize = 600;
-const PAGE: usize = 200;
 const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 
 impl Mattermost {
@@ -49,7 +48,7 @@ impl Mattermost {
         }
         let mut found: Option<Request> = None;
         for filter in meant(slash, who) {
-            for request in self.newest(&filter, SEARCHED).await? {
+            for request in self.app.service.newest(&filter, SEARCHED).await? {
                 let is_it = request.id.to_string().starts_with(id);
                 if !is_it || !self.may_see(slash, who, &request).await? {
                     continue;
@@ -64,23 +63,6 @@ impl Mattermost {
             }
         }
         found.ok_or_else(none)
-    }
-
-    async fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Request>, No> {
-        let (mut all, mut after) = (Vec::new(), None::<Cursor>);
-        while all.len() < most {
-            let store = self.app.service.store();
-            let page = store.list(filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            after = Some(Cursor {
-                created_at: last.created_at,
-                id: last.id,
-            });
-            all.extend(page);
-        }
-        Ok(all)
     }
 
     pub(super) async fn list_open(&self, filter: Filter, nothing: &str) -> Result<String, No> {

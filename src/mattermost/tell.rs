@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError};
 use super::bot::{Bot, Post};
 use super::card::{MARK, Offer, card, good_until, offers};
-use super::client::Client;
 use super::history::{self, Line};
 use super::names::Names;
+use super::people::People;
 use super::seal::{Action, Place, Seals};
 use super::text::{moment, plain, short, short_id};
 use crate::config;
@@ -44,7 +44,7 @@ const MORE: [i64; 2] = [30, 60];
 pub struct Cards {
     service: Arc<Service>,
     bot: Bot,
-    people: Client,
+    people: People,
     seals: Seals,
     names: Names,
     /// Where Mattermost sends a click.
@@ -62,7 +62,7 @@ impl Cards {
         Ok(Self {
             service,
             bot: Bot::new(api.clone()),
-            people: Client::new(api),
+            people: People::new(api),
             seals: Seals::of(&config.bot_token),
             names,
             action_url: super::at(&config.public_url, super::ACTION),
@@ -257,9 +257,14 @@ impl Cards {
             plain(request.requester_email().as_str()),
             plain(request.permission_set.as_str()),
             self.names.shown(&request.account_id),
-            super::at(&self.url, &format!("/_redirect/pl/{card}")),
+            self.link(card),
             short_id(request.id),
         )
+    }
+
+    /// Where Mattermost shows it, whatever team somebody looks at.
+    pub(super) fn link(&self, post: &PostId) -> String {
+        super::at(&self.url, &format!("/_redirect/pl/{post}"))
     }
 
     async fn send(

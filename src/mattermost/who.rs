@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::client::User;
+use super::people::User;
 use crate::domain::Person;
 
 pub(super) struct Rules {

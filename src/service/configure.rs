@@ -7,9 +7,8 @@ use crate::domain::{
     self, AccountId, Admin, BindTerms, Binding, Change, Channel, ChannelId, Command, MmUserId,
     Rebinding, RequestId, Status,
 };
-use crate::store::{Commit, Cursor, Filter, StoreError};
+use crate::store::{Commit, Filter, StoreError};
 
-const PAGE: usize = 100;
 /// So many bindings are changed in one write: a store takes only so many.
 const AT_ONCE: usize = 48;
 
@@ -167,20 +166,10 @@ impl Service {
             status: Some(Status::Pending),
             ..Filter::default()
         };
-        let mut after = None;
-        loop {
-            let page = self.store.list(&filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
-            after = Some(Cursor {
-                created_at: last.created_at,
-                id: last.id,
-            });
-            for request in page {
-                self.cancel_unbound(request.id, admin).await?;
-            }
+        for request in self.newest(&filter, usize::MAX).await? {
+            self.cancel_unbound(request.id, admin).await?;
         }
+        Ok(())
     }
 
     /// One that was decided meanwhile is no longer pending: there is nothing to cancel.

@@ -83,6 +83,8 @@ struct Kept {
     /// The bot's token, if it was made anew.
     bot_token: Option<String>,
     calls: usize,
+    /// How often it was asked what it signs with.
+    keys: usize,
     key: Option<String>,
     delay: Duration,
 }
@@ -251,6 +253,10 @@ impl Mattermost {
         self.kept().delay = delay;
     }
 
+    pub fn asked_for_its_key(&self) -> usize {
+        self.kept().keys
+    }
+
     pub fn calls(&self) -> usize {
         self.kept().calls
     }
@@ -353,6 +359,7 @@ async fn answer(
             }
         }
         ("GET", ["config", "client"]) => {
+            mattermost.kept().keys += 1;
             let key = KEY.public_key();
             let key = STANDARD.encode(AsDer::<PublicKeyX509Der>::as_der(key).unwrap().as_ref());
             let key = mattermost.kept().key.clone().unwrap_or(key);

@@ -213,6 +213,8 @@ async fn a_click_that_mattermost_did_not_sign_is_none() {
         assert_eq!(reply.status, 401, "{forged} {reply:?}");
         still_waits(&team).await;
     }
+    // Whoever sends rubbish does not have Mattermost asked for its key each time.
+    assert_eq!(team.mattermost.asked_for_its_key(), 1);
     for (late, is_of_now) in [(-120_000, false), (120_000, false), (-20_000, true)] {
         let said = told(&team.sends(ACTION, &with(trigger(BOB, now() + late))).await);
         assert_eq!(said.is_empty(), is_of_now, "{late}: {said}");

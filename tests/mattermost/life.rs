@@ -118,6 +118,8 @@ async fn an_approver_may_decide_where_they_were_told() {
     assert!(stranger.contains("no request"), "{stranger}");
     let own = alone(ALICE, format!("status {id}")).await;
     assert!(own.contains("**PENDING**"), "{own}");
+    let card = &team.mattermost.cards()[0].id;
+    assert!(own.contains(&format!("/_redirect/pl/{card})")), "{own}");
     let approved = alone(BOB, format!("approve {id}")).await;
     assert!(approved.starts_with("Approved."), "{approved}");
     team.mattermost.card("GRANTED", &["revoke"]).await;

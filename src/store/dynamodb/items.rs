@@ -169,10 +169,7 @@ pub(super) fn due_lane(lane: Lane, shard: u8) -> String {
 
 /// Where a request stands in every list.
 pub(super) fn listed(request: &Request) -> String {
-    place(&Cursor {
-        created_at: request.created_at,
-        id: request.id,
-    })
+    place(&Cursor::from(request))
 }
 
 pub(super) fn place(cursor: &Cursor) -> String {

@@ -1,4 +1,4 @@
-//! The bot's way to Mattermost's own API: whom a user id stands for.
+//! Whom a user id stands for, as Mattermost says it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -37,12 +37,12 @@ impl User {
     }
 }
 
-pub struct Client {
+pub struct People {
     api: Api,
     known: Mutex<HashMap<String, (User, Timestamp)>>,
 }
 
-impl Client {
+impl People {
     pub fn new(api: Api) -> Self {
         let known = Mutex::default();
         Self { api, known }
