@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::captures::{body_of, wires};
+use crate::common::Setup;
 use crate::common::chat::BOT_TOKEN;
-use crate::common::{Jit, Setup};
 use crate::server::{
     ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, now, told, trigger,
 };
@@ -159,27 +159,36 @@ async fn a_card_that_is_not_jits_does_nothing() {
 async fn a_card_of_an_earlier_token_is_renewed() {
     let team = Team::bound().await;
     let card = pending(&team).await;
-    let Team {
-        mattermost, jit, ..
-    } = team;
-    let folder = jit.kill();
-    let config = folder.path().join("jit.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    assert!(text.contains(BOT_TOKEN), "{text}");
-    std::fs::write(&config, text.replace(BOT_TOKEN, "anothertoken")).unwrap();
-    mattermost.has_another_bot_token("anothertoken");
-    let jit = Jit::start_in(folder);
-    let team = Team {
-        mattermost,
-        caller: jit.caller(),
-        jit,
-    };
+    let team = team.restarted(|folder| {
+        let config = folder.join("jit.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        assert!(text.contains(BOT_TOKEN), "{text}");
+        std::fs::write(&config, text.replace(BOT_TOKEN, "anothertoken")).unwrap();
+    });
+    team.mattermost.has_another_bot_token("anothertoken");
     let said = team.presses(BOB, &card, "approve").await;
     assert!(said.contains("renewed"), "{said}");
     still_waits(&team).await;
     let renewed = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(team.presses(BOB, &renewed, "approve").await, "");
     team.mattermost.card("GRANTED", &["revoke"]).await;
+}
+
+/// The seal holds, and the post is not the one that is noted: only one is a request's card.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_card_that_is_noted_can_be_pressed() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let team = team.restarted(|folder| {
+        let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+        let sql = "UPDATE jit_requests SET doc = replace(doc, ?1, ?2)";
+        let noted = format!("\"card\":\"{}\"", card.id);
+        let changed = db.execute(sql, [noted.as_str(), "\"card\":\"another\""]);
+        assert_eq!(changed, Ok(1));
+    });
+    let said = team.presses(BOB, &card, "approve").await;
+    assert!(said.contains("not the request's card"), "{said}");
+    still_waits(&team).await;
 }
 
 /// 7: a click is Mattermost's word that this user did something just now; and no other's.

@@ -68,6 +68,18 @@ impl Team {
         all["items"][0]["request_id"].as_str().unwrap().to_owned()
     }
 
+    /// Stopped, changed, and started again.
+    pub fn restarted(self, change: impl FnOnce(&std::path::Path)) -> Self {
+        let folder = self.jit.kill();
+        change(folder.path());
+        let jit = Jit::start_in(folder);
+        Self {
+            caller: jit.caller(),
+            jit,
+            ..self
+        }
+    }
+
     /// Presses a button, and returns what who pressed it alone is told.
     pub async fn presses(&self, who: &str, post: &Post, button: &str) -> String {
         let click = self.mattermost.click(post, button, who);

@@ -183,7 +183,7 @@ impl World {
             let followed = before.sessions.is_some() && after.state == before.state;
             let well = reopened || revoked || followed;
             assert!(well, "{before:?} became {after:?}");
-        } else if after.state.is_settled() && !matches!(before.state, State::Unsettled { .. }) {
+        } else if after.state.is_settled() && !is_asked_again(&before.state) {
             *self.ends.entry(after.id).or_default() += 1;
         }
         // P6: gone is only said when nothing of this request's is left, nor can come.
@@ -351,6 +351,11 @@ impl World {
             assert_eq!(request.sessions, None, "{request:?} leaves a deny behind");
         }
     }
+}
+
+/// An end that was in doubt, or asked after once more, is said again: as often as that is.
+fn is_asked_again(state: &State) -> bool {
+    matches!(state, State::Unsettled { .. } | State::Checking { .. })
 }
 
 fn failed() -> Outcome {
