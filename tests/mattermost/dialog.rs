@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::captures::{replay_to, wires};
 use crate::common::Reply;
-use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, TEAM, TOKEN, Team, form};
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, TEAM, TOKEN, Team, form, sealed};
 
 const DIALOG: &str = "/mattermost/dialog";
 
@@ -131,9 +131,19 @@ async fn what_is_wrong_is_said_at_its_field() {
     assert!(reply.json()["error"].is_string(), "{reply:?}");
     assert!(requests(&team).await.is_empty());
     // Given up, or sent by a client that makes numbers of numbers.
-    let mut given_up = filled(&dialog, &Value::Null);
-    given_up["cancelled"] = true.into();
-    assert_eq!(team.sends(DIALOG, &given_up).await.text, "{}");
+    for filled_in in [Value::Null, fields()] {
+        let mut given_up = filled(&dialog, &filled_in);
+        given_up["cancelled"] = true.into();
+        assert_eq!(team.sends(DIALOG, &given_up).await.text, "{}");
+    }
+    // Thought about for too long.
+    let mut late = filled(&dialog, &fields());
+    let until = crate::server::now() - 1_000;
+    let text = format!("dialog\nonce\n{ALICE}\n{CHANNEL}\n{until}");
+    let state = json!({"once": "once", "until": until.to_string(), "seal": sealed(&text)});
+    late["state"] = state.to_string().into();
+    let reply = team.sends(DIALOG, &late).await;
+    assert!(reply.text.contains("too long ago"), "{reply:?}");
     assert!(requests(&team).await.is_empty());
     let mut number = fields();
     number["minutes"] = 30.into();

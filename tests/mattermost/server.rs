@@ -1,10 +1,11 @@
 //! People who type and press, and jit that answers.
 
+use jit::signature::{self, Secret};
 use serde_json::Value;
 
 pub use crate::common::chat::{
-    ACCOUNT, ADA, ALICE, BOB, BOT, CHANNEL, MALLORY, Mattermost, Post, TEAM, TOKEN, form, now,
-    trigger,
+    ACCOUNT, ADA, ALICE, BOB, BOT, BOT_TOKEN, CHANNEL, MALLORY, Mattermost, Post, TEAM, TOKEN,
+    form, now, trigger,
 };
 use crate::common::{Caller, Jit, Setup};
 
@@ -144,6 +145,13 @@ pub fn heard(reply: &crate::common::Reply) -> String {
         .collect();
     assert_eq!(keys, ["response_type", "skip_slack_parsing", "text"]);
     answer["text"].as_str().unwrap().to_owned()
+}
+
+/// As jit seals it, who has the bot's token.
+pub fn sealed(text: &str) -> String {
+    let secret = |text: &str| Secret::new(text.to_owned());
+    let key = signature::seal(&secret(BOT_TOKEN), "jit: buttons and dialogs");
+    signature::seal(&secret(&key), text)
 }
 
 /// What a click is answered with: only 200 and an object are no error.

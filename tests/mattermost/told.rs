@@ -81,6 +81,21 @@ async fn a_reminders_button_stays_where_it_is() {
     assert!(late.contains(":warning:"), "{late}");
 }
 
+/// A reminder whose buttons were made with an earlier token is no forgery: it is late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reminder_of_an_earlier_token_is_out_of_date() {
+    use crate::server::BOT_TOKEN;
+    let (team, reminder) = with_a_reminder().await;
+    let team = team.restarted(|folder| {
+        let config = folder.join("jit.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(BOT_TOKEN, "anothertoken")).unwrap();
+    });
+    team.mattermost.has_another_bot_token("anothertoken");
+    let said = team.presses(ALICE, &reminder, "extend30").await;
+    assert!(said.contains("out of date"), "{said}");
+}
+
 /// M3: a card whose posting was not answered is not posted twice, nor missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_that_was_posted_unheard_is_found_again() {
