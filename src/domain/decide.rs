@@ -7,7 +7,7 @@
 
 mod announce;
 #[cfg(test)]
-mod cast;
+pub(crate) mod cast;
 mod claimed;
 mod cleanup;
 mod open;

@@ -1,6 +1,5 @@
 //! A request's life, typed.
 
-use crate::common::Setup;
 use crate::server::{ACCOUNT, ALICE, BOB, BOT, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,17 +130,9 @@ async fn an_approver_may_decide_where_they_were_told() {
 /// than Mattermost waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_removal_goes_on() {
-    let team = Team::bound_with(Setup {
-        latency_ms: 6_000,
-        ..Setup::default()
-    })
-    .await;
-    let id = team.asked().await;
-    team.says(BOB, &format!("approve {id}")).await;
-    let full = team.newest().await;
-    team.caller.until(&full, "GRANTED").await;
+    let (team, id) = Team::slowly_granted().await;
     let going = team.says(ALICE, &format!("revoke {id}")).await;
     assert!(going.contains("it goes on until AWS has"), "{going}");
     assert!(!going.contains("REVOKED"), "{going}");
-    team.caller.until(&full, "REVOKED").await;
+    team.caller.until(&team.newest().await, "REVOKED").await;
 }

@@ -43,6 +43,19 @@ impl Team {
         team
     }
 
+    /// With alice's grant, and an AWS that takes its time; and what the request is called.
+    pub async fn slowly_granted() -> (Self, String) {
+        let slow = Setup {
+            latency_ms: 6_000,
+            ..Setup::default()
+        };
+        let team = Self::bound_with(slow).await;
+        let id = team.asked().await;
+        team.says(BOB, &format!("approve {id}")).await;
+        team.caller.until(&team.newest().await, "GRANTED").await;
+        (team, id)
+    }
+
     /// What somebody hears who types this after `/jit` in the team's channel.
     pub async fn says(&self, who: &str, text: &str) -> String {
         self.says_in(CHANNEL, "aws-prod", who, text).await

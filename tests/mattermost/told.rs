@@ -155,15 +155,7 @@ async fn a_server_that_has_too_much_is_left_alone_for_a_while() {
 /// What is not done in time goes on, and is told to who asked, alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_longer_is_told_later() {
-    let team = Team::bound_with(Setup {
-        latency_ms: 6_000,
-        ..Setup::default()
-    })
-    .await;
-    let id = team.asked().await;
-    team.says(BOB, &format!("approve {id}")).await;
-    let full = team.newest().await;
-    team.caller.until(&full, "GRANTED").await;
+    let (team, id) = Team::slowly_granted().await;
     // An admin who was not heard of yet is looked up first.
     team.mattermost.change(
         crate::server::MALLORY,
@@ -183,7 +175,7 @@ async fn what_takes_longer_is_told_later() {
                 .then_some(())
         })
         .await;
-    team.caller.until(&full, "REVOKED").await;
+    team.caller.until(&team.newest().await, "REVOKED").await;
 }
 
 /// An account is called what people call it.

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 
 /// A request in that state, at work under `lease()` unless it is over.
-pub(super) fn record(word: &str) -> Record {
+pub(crate) fn record(word: &str) -> Record {
     let opened = open(
         draft(),
         Some(binding()),
