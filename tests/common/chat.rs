@@ -76,6 +76,8 @@ struct Kept {
     closed: BTreeMap<String, bool>,
     /// Where the answer to a post is lost, once it was made.
     loses_answers: usize,
+    /// In this channel, so many changes are not taken.
+    fails_changes: (String, usize),
     /// So many posts are answered with somebody else's.
     anothers: usize,
     /// So many calls are too many.
@@ -233,6 +235,10 @@ impl Mattermost {
 
     pub fn loses_answers(&self, many: usize) {
         self.kept().loses_answers = many;
+    }
+
+    pub fn fails_changes(&self, channel: &str, many: usize) {
+        self.kept().fails_changes = (channel.to_owned(), many);
     }
 
     pub fn answers_with_anothers(&self, many: usize) {
@@ -457,6 +463,15 @@ impl Mattermost {
         let channel = kept.posts.iter().find(|post| post.id == id);
         if channel.is_some_and(|post| kept.closed.contains_key(&post.channel_id)) {
             return no(403, "api.context.permissions.app_error");
+        }
+        let failing = kept.fails_changes.0.clone();
+        let fails = kept
+            .posts
+            .iter()
+            .any(|post| post.id == id && post.channel_id == failing);
+        if fails && kept.fails_changes.1 > 0 {
+            kept.fails_changes.1 -= 1;
+            return no(500, "x");
         }
         let Some(post) = kept.posts.iter_mut().find(|post| post.id == id) else {
             return no(404, "app.post.get.app_error");

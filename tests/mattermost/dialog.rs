@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::captures::{replay_to, wires};
-use crate::common::Reply;
+use crate::common::{Reply, Setup};
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, TEAM, TOKEN, Team, form, sealed};
 
 const DIALOG: &str = "/mattermost/dialog";
@@ -237,6 +237,27 @@ async fn real_submissions_of_other_dialogs_do_nothing() {
         assert!(sent > 0, "{capture}");
     }
     assert!(requests(&team).await.is_empty());
+}
+
+/// What cannot be had here is not offered, and what is usual stands there already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dialog_offers_what_can_be_had_here() {
+    let default = |dialog: &Value| element(dialog, "permission_set")["default"].clone();
+    let team = Team::bound_with(Setup {
+        more: "[policy]\ndefault_permission_set = \"readonly\"\n".into(),
+        ..Setup::default()
+    })
+    .await;
+    let dialog = opened(&team).await;
+    assert_eq!(values(&dialog, "permission_set"), ["admin", "readonly"]);
+    assert_eq!(default(&dialog), "readonly");
+    assert_eq!(element(&dialog, "account")["default"], ACCOUNT);
+    team.says(ADA, &format!("bind {ACCOUNT} sets admin max 1h"))
+        .await;
+    let dialog = opened(&team).await;
+    assert_eq!(values(&dialog, "permission_set"), ["admin"]);
+    assert_eq!(default(&dialog), "admin");
+    assert_eq!(values(&dialog, "minutes"), ["15", "30", "60"]);
 }
 
 /// E13: all that can be had can be chosen, however much it is.

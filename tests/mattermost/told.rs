@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::common::Setup;
+use crate::common::chat::direct;
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, Team};
 
 async fn reminded(team: &Team) -> Post {
@@ -13,7 +14,10 @@ async fn reminded(team: &Team) -> Post {
 }
 
 async fn with_a_reminder() -> (Team, Post) {
-    let mattermost = Mattermost::open().await;
+    with_a_reminder_by(Mattermost::open().await).await
+}
+
+async fn with_a_reminder_by(mattermost: Mattermost) -> (Team, Post) {
     let config = format!("{}remind_before = \"59s\"\n", mattermost.config());
     let jit = Setup::with(&config).start();
     let team = Team {
@@ -62,6 +66,47 @@ async fn who_has_access_is_told_before_it_ends() {
     }
 }
 
+/// What was posted and could not be finished is finished, and not posted again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reminder_comes_once() {
+    let mattermost = Mattermost::open().await;
+    mattermost.fails_changes(&direct(ALICE), 2);
+    let (team, reminder) = with_a_reminder_by(mattermost).await;
+    assert_eq!(
+        reminder.props.len(),
+        2,
+        "posted, and changed once: {reminder:?}"
+    );
+    assert_eq!(team.mattermost.sent(ALICE).len(), 1);
+}
+
+/// For another end there is another reminder: a changed post is heard by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_end_is_another_reminder() {
+    let (team, first) = with_a_reminder().await;
+    let team = team.restarted(|folder| {
+        let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+        let sql = "SELECT doc FROM jit_requests";
+        let doc: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&doc).unwrap();
+        assert_eq!(record["reminder"]["post"], first.id.as_str());
+        record["due_at"] = record["granted"]["from"].clone();
+        let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1";
+        assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
+    });
+    let second = |mattermost: &Mattermost| {
+        let sent = mattermost.sent(ALICE);
+        sent.get(1)
+            .filter(|post| !post.buttons().is_empty())
+            .cloned()
+    };
+    let second = team.mattermost.until(second).await;
+    assert_eq!(team.presses(ALICE, &second, "extend30").await, "");
+    // The first is good for nothing any more.
+    let late = team.presses(ALICE, &first, "extend30").await;
+    assert!(late.contains("not the request's card"), "{late}");
+}
+
 /// A button of a reminder is good for nothing on any other post.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reminders_button_stays_where_it_is() {
@@ -79,6 +124,20 @@ async fn a_reminders_button_stays_where_it_is() {
         .await;
     let late = team.presses(ALICE, &reminder, "extend60").await;
     assert!(late.contains(":warning:"), "{late}");
+}
+
+/// Who asks is not called to decide, also where they decide for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_called_for_their_own() {
+    let team = Team::bound().await;
+    team.says(ADA, "approvers @alice @bob").await;
+    team.asked().await;
+    let called = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
+    team.mattermost.until(called).await;
+    team.says(BOB, &format!("deny {}", team.newest().await))
+        .await;
+    team.mattermost.card("DENIED", &[]).await;
+    assert!(team.mattermost.sent(ALICE).is_empty());
 }
 
 /// A reminder whose buttons were made with an earlier token is no forgery: it is late.
