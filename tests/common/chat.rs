@@ -99,6 +99,7 @@ pub struct Post {
     pub root_id: String,
     pub message: String,
     pending: String,
+    is_deleted: bool,
     /// As it was posted, and as it was changed, whole each time.
     pub props: Vec<Value>,
     /// When that was, each time.
@@ -144,7 +145,7 @@ impl Post {
             }
         }
         json!({
-            "id": self.id, "create_at": now(), "delete_at": 0, "user_id": self.user_id,
+            "id": self.id, "create_at": now(), "delete_at": i64::from(self.is_deleted), "user_id": self.user_id,
             "channel_id": self.channel_id, "root_id": self.root_id, "message": self.message,
             "props": props, "pending_post_id": "",
         })
@@ -235,6 +236,24 @@ impl Mattermost {
 
     pub fn loses_answers(&self, many: usize) {
         self.kept().loses_answers = many;
+    }
+
+    /// A post that is there already; whoever posts says what they like in its props.
+    pub fn has_post(&self, user: &str, props: Value, is_deleted: bool) {
+        let mut kept = self.kept();
+        let id = format!("planted{}", kept.posts.len());
+        kept.posts.push(Post {
+            id,
+            user_id: user.to_owned(),
+            channel_id: CHANNEL.to_owned(),
+            // Nobody's card.
+            root_id: "planted".into(),
+            message: String::new(),
+            pending: String::new(),
+            is_deleted,
+            props: vec![props],
+            changed_at: vec![Instant::now()],
+        });
     }
 
     pub fn fails_changes(&self, channel: &str, many: usize) {
@@ -441,6 +460,7 @@ impl Mattermost {
             root_id: text("root_id"),
             message: text("message"),
             pending,
+            is_deleted: false,
             props: vec![body["props"].clone()],
             changed_at: vec![Instant::now()],
         };

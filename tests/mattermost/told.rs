@@ -168,6 +168,21 @@ async fn a_card_that_was_posted_unheard_is_found_again() {
     assert_eq!(team.mattermost.cards().len(), 1);
 }
 
+/// Whoever posts can say that theirs is a request's card; and one that was deleted is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_bots_own_post_is_found_again() {
+    let team = Team::bound().await;
+    team.mattermost.refuses(Some(500));
+    team.asked().await;
+    let mark = serde_json::json!({"jit_request": team.newest().await});
+    team.mattermost
+        .has_post(crate::server::MALLORY, mark.clone(), false);
+    team.mattermost.has_post(crate::server::BOT, mark, true);
+    team.mattermost.refuses(None);
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    assert!(card.id.starts_with("post"), "{card:?}");
+}
+
 /// 10h: a post that is answered is not always the one that was made.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_ones_post_is_not_taken_for_the_card() {
