@@ -82,6 +82,9 @@ struct Kept {
     anothers: usize,
     /// So many calls are too many.
     too_many: usize,
+    /// When that was said last, and how long it was left alone then.
+    said_so_at: Option<Instant>,
+    rested: Option<Duration>,
     /// The bot's token, if it was made anew.
     bot_token: Option<String>,
     calls: usize,
@@ -274,6 +277,11 @@ impl Mattermost {
         self.kept().bot_token = Some(token.to_owned());
     }
 
+    /// How long nobody asked after the last answer of that kind.
+    pub fn rested(&self) -> Option<Duration> {
+        self.kept().rested
+    }
+
     pub fn is_slow(&self, delay: Duration) {
         self.kept().delay = delay;
     }
@@ -353,8 +361,12 @@ async fn answer(
     let (delay, bot_token) = {
         let mut kept = mattermost.kept();
         kept.calls += 1;
+        if let Some(said_at) = kept.said_so_at.take() {
+            kept.rested = Some(said_at.elapsed());
+        }
         if kept.too_many > 0 {
             kept.too_many -= 1;
+            kept.said_so_at = Some(Instant::now());
             let mut headers = HeaderMap::new();
             headers.insert("retry-after", "1".parse().unwrap());
             let status = StatusCode::TOO_MANY_REQUESTS;

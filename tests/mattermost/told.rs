@@ -217,9 +217,17 @@ async fn the_bot_comes_in_where_it_may_and_says_where_it_may_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_has_too_much_is_left_alone_for_a_while() {
     let team = Team::bound().await;
+    team.mattermost.has_too_many(1);
+    let said = team.says(ALICE, "list").await;
+    assert_eq!(said, "Nothing is open in this channel.");
+    let rested = team.mattermost.rested().unwrap();
+    assert!(
+        rested >= Duration::from_millis(900),
+        "asked again after {rested:?}"
+    );
+    // The cards' as well, each time that it is said.
     team.mattermost.has_too_many(2);
     let before = team.mattermost.calls();
-    team.says(ALICE, "list").await;
     team.asked().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
     let calls = team.mattermost.calls() - before;
