@@ -229,6 +229,16 @@ mod tests {
         }
     }
 
+    /// What is late in AWS can be pressed all the same, a day long.
+    #[test]
+    fn a_button_outlasts_what_it_is_for() {
+        for state in ["Pending", "Granted"] {
+            let request = record(state).request;
+            let over = request.end_time().max(request.due_at.unwrap());
+            assert_eq!(good_until(&request) - over, Millis::DAY, "{state}");
+        }
+    }
+
     /// However long people's words are, Mattermost takes the card: at most 8000 characters.
     #[test]
     fn a_card_is_never_too_long() {

@@ -72,3 +72,62 @@ pub fn line(event: &Event) -> Line {
         EventKind::Error => Line::Called(format!("it ended in an error: {because}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decide::cast::{alice, record};
+    use crate::domain::{AuditKey, Chain};
+
+    fn event(kind: EventKind, details: &[(&str, &str)]) -> Event {
+        let request = record("Granted").request;
+        let entry = crate::domain::audit::Entry {
+            key: AuditKey::Request(request.id),
+            kind,
+            account_id: None,
+            channel_id: &request.channel_id,
+            actor: Some(&alice()),
+            status: None,
+            details: details
+                .iter()
+                .map(|(name, said)| ((*name).to_owned(), (*said).to_owned()))
+                .collect(),
+        };
+        Chain::default().append(entry, crate::domain::Timestamp::default())
+    }
+
+    #[test]
+    fn an_end_says_which_end_it_is() {
+        let over = line(&event(EventKind::Expired, &[]));
+        assert!(matches!(&over, Line::Told(line) if line.contains("AWS shows that it is gone")));
+        let waited = line(&event(
+            EventKind::Expired,
+            &[("reason", "nobody approved it")],
+        ));
+        let Line::Called(waited) = waited else {
+            panic!("who asked should hear {waited:?}");
+        };
+        assert!(
+            waited.contains("nobody approved it") && !waited.contains("gone"),
+            "{waited}"
+        );
+    }
+
+    /// Whatever people and AWS say, nothing is made of it.
+    #[test]
+    fn words_are_only_shown() {
+        let said = "@all ![x](https://evil)";
+        for kind in EventKind::ALL {
+            let said = ["reason", "error", "additional_minutes"].map(|name| (name, said));
+            match line(&event(kind, &said)) {
+                Line::None => {}
+                Line::Told(line) | Line::Called(line) => {
+                    assert!(
+                        !line.contains("@all") && !line.contains("]("),
+                        "{kind:?}: {line}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::common::{Channel, Setup};
-use crate::server::{ACCOUNT, ALICE, BOB, CHANNEL, MALLORY, Post, Team, id_in};
+use crate::server::{ACCOUNT, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, Team, id_in};
 
 fn shows(word: &str) -> impl Fn(&[Post]) -> bool + '_ {
     move |posts| {
@@ -145,12 +145,16 @@ async fn a_webhook_beside_it_hears_what_it_heard_before() {
     let webhook = Some(channel.url.clone());
     let team = Team::bound_with(Setup {
         webhook,
+        more: "remind_before = \"3599s\"".into(),
         ..Setup::default()
     })
     .await;
     let id = team.asked().await;
     team.says(BOB, &format!("approve {id}")).await;
     team.mattermost.shows(shows("GRANTED")).await;
+    // That an end comes is told to who has access, and to nobody else.
+    let reminded = |mattermost: &Mattermost| mattermost.sent(ALICE).pop();
+    team.mattermost.until(reminded).await;
     team.says(BOB, &format!("revoke {id}")).await;
     team.mattermost.shows(shows("REVOKED")).await;
     let heard: Vec<Value> = channel

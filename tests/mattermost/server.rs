@@ -109,25 +109,32 @@ impl Team {
         self.caller.send("POST", path, headers, body).await
     }
 
-    /// What was not believed, as it stands in the channel's history.
+    /// What was not believed, as it stands in a channel's history.
+    fn forgeries_in(&self, channel: &str) -> Vec<Value> {
+        let config = self.jit.folder.path().join("jit.toml");
+        let mut export = crate::common::binary();
+        let export = export.args(["audit", "export", "--channel", channel, "--config"]);
+        let run = export.arg(config).output().unwrap();
+        let text = String::from_utf8(run.stdout).unwrap();
+        let events = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events
+            .filter(|event| event["event_type"] == "FORGERY_REFUSED")
+            .collect()
+    }
+
+    /// Waits until so many are written down in the team's channel; nothing is of channels
+    /// that jit does not know.
     pub async fn forgeries(&self, many: usize) -> Vec<Value> {
         let begun = std::time::Instant::now();
         loop {
-            let config = self.jit.folder.path().join("jit.toml");
-            let mut export = crate::common::binary();
-            let export = export.args(["audit", "export", "--channel", CHANNEL, "--config"]);
-            let run = export.arg(config).output().unwrap();
-            let text = String::from_utf8(run.stdout).unwrap();
-            let events = text
-                .lines()
-                .map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let found: Vec<Value> = events
-                .filter(|event| event["event_type"] == "FORGERY_REFUSED")
-                .collect();
+            let found = self.forgeries_in(CHANNEL);
             if found.len() >= many {
+                assert!(self.forgeries_in("f3h9orfn33ge7nxnhyaj1kdqqo").is_empty());
                 return found;
             }
-            assert!(begun.elapsed() < crate::common::PATIENCE, "{text}");
+            assert!(begun.elapsed() < crate::common::PATIENCE, "{found:?}");
         }
     }
 

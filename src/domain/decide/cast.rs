@@ -220,7 +220,7 @@ pub(super) fn person(name: &str) -> Person {
     }
 }
 
-pub(super) fn alice() -> Person {
+pub(crate) fn alice() -> Person {
     person("alice")
 }
 
