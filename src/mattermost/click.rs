@@ -153,12 +153,27 @@ impl Mattermost {
         if request.card.as_ref() != Some(&click.post_id) {
             return Answer::Told(NOT_OURS.into());
         }
-        match self.cards.renew(&request, &click.post_id).await {
+        match self.renew_as_it_is(request).await {
             Ok(()) => Answer::Told(RENEWED.into()),
             Err(why) => {
-                tracing::error!(request = %request.id, %why, "a card could not be renewed");
-                Answer::Told(NOT_OURS.into())
+                tracing::error!(post = %click.post_id, %why, "a card could not be renewed");
+                Answer::Told(UNSURE.into())
             }
+        }
+    }
+
+    /// The postman writes cards as well: what changed meanwhile must not be written over.
+    async fn renew_as_it_is(&self, mut request: Request) -> Result<(), String> {
+        loop {
+            let card = request.card.as_ref().ok_or("it is gone")?;
+            let renewed = self.cards.renew(&request, card).await;
+            renewed.map_err(|why| why.to_string())?;
+            let now = self.app.service.request(request.id).await;
+            let now = now.map_err(|why| why.to_string())?;
+            if now.chain == request.chain {
+                return Ok(());
+            }
+            request = now;
         }
     }
 
