@@ -85,7 +85,7 @@ async fn the_readme_tells_a_life_as_it_is() {
     told.say(
         "alice",
         "/jit request acme-prod admin 1h INC-42 db down",
-        "-",
+        NO_ID,
     );
     let asked = team
         .says(ALICE, "request acme-prod admin 1h INC-42 db down")
