@@ -237,7 +237,13 @@ async fn a_click_that_mattermost_did_not_sign_is_none() {
         // Another user's, who pressed something of Mallory's.
         with(trigger(MALLORY, now())),
         with(String::from_utf8(one_off).unwrap()),
-        // Of a real server, and not of this one.
+        // Of a real server, and not of this one; and once more.
+        with(
+            body_of(&wires("04b-click-approve")[0])["trigger_id"]
+                .as_str()
+                .unwrap()
+                .into(),
+        ),
         with(
             body_of(&wires("04b-click-approve")[0])["trigger_id"]
                 .as_str()
@@ -257,7 +263,7 @@ async fn a_click_that_mattermost_did_not_sign_is_none() {
     }
     // Each is written down beside its answer, and not in their order.
     let mut reasons: Vec<String> = team
-        .forgeries(7)
+        .forgeries(8)
         .await
         .iter()
         .map(|event| event["details"]["reason"].as_str().unwrap().to_owned())
@@ -268,7 +274,7 @@ async fn a_click_that_mattermost_did_not_sign_is_none() {
         (late, forged),
         (
             &["stale"; 2].map(String::from)[..],
-            &["trigger"; 5].map(String::from)[..]
+            &["trigger"; 6].map(String::from)[..]
         )
     );
 }
