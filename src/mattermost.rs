@@ -47,7 +47,7 @@ use crate::http::App;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::signed::{Unsigned, read, refused};
 use api::Api;
-use bot::{Bot, Post};
+use bot::Bot;
 use forgery::Forgeries;
 pub use names::Names;
 use people::People;
@@ -147,17 +147,8 @@ impl Mattermost {
             Answer::Told(message) => message,
             Answer::Wrong(fields) => fields.into_values().collect::<Vec<_>>().join("\n"),
         };
-        let post = Post {
-            message,
-            props: json!({}),
-            root: None,
-        };
-        let sent = async {
-            let channel = self.bot.direct(user).await?;
-            let once = SystemClock.draw().to_string();
-            self.bot.post(&channel, &post, &once).await
-        };
-        if let Err(why) = sent.await {
+        let once = SystemClock.draw().to_string();
+        if let Err(why) = self.bot.send(user, &message, &once).await {
             tracing::error!(%user, %why, "what came of a command could not be told");
         }
     }

@@ -19,6 +19,17 @@ pub struct Post {
     pub root: Option<PostId>,
 }
 
+impl Post {
+    /// Nothing but words, and in nobody's thread.
+    pub fn saying(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            props: json!({}),
+            root: None,
+        }
+    }
+}
+
 impl Bot {
     pub fn new(api: Api) -> Self {
         let me = OnceCell::new();
@@ -41,13 +52,8 @@ impl Bot {
             "props": post.props,
             "pending_post_id": once,
         });
-        let made = match self.api.post("posts", &wanted).await {
-            Err(ApiError::Forbidden(why)) if self.join(channel).await.is_err() => {
-                return Err(ApiError::Forbidden(why));
-            }
-            Err(ApiError::Forbidden(_)) => self.api.post("posts", &wanted).await?,
-            made => made?,
-        };
+        let made = self.as_member(channel, || self.api.post("posts", &wanted));
+        let made = made.await?;
         let is_ours =
             made["user_id"] == self.me().await?.as_str() && made["channel_id"] == channel.as_str();
         let id = made["id"].as_str().filter(|_| is_ours);
@@ -67,6 +73,35 @@ impl Bot {
         changed.map(drop)
     }
 
+    /// The same in a channel; who was put out of it comes back where anybody may.
+    pub async fn change_in(
+        &self,
+        channel: &ChannelId,
+        post: &PostId,
+        props: &Value,
+    ) -> Result<(), ApiError> {
+        self.as_member(channel, || self.change(post, "", props))
+            .await
+    }
+
+    /// Once more as a member, if that is what was missing and can be had.
+    async fn as_member<T, F>(
+        &self,
+        channel: &ChannelId,
+        call: impl Fn() -> F,
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        match call().await {
+            Err(ApiError::Forbidden(why)) => match self.join(channel).await {
+                Ok(()) => call().await,
+                Err(_) => Err(ApiError::Forbidden(why)),
+            },
+            done => done,
+        }
+    }
+
     /// A post of the bot's own with this in its props, if there is one since then.
     pub async fn find(
         &self,
@@ -84,6 +119,13 @@ impl Bot {
         };
         let post = posts.map(|(_, post)| post).find(is_it);
         Ok(post.and_then(|post| post["id"].as_str()?.parse().ok()))
+    }
+
+    /// To one person alone.
+    pub async fn send(&self, to: &MmUserId, message: &str, once: &str) -> Result<(), ApiError> {
+        let channel = self.direct(to).await?;
+        let post = Post::saying(message);
+        self.post(&channel, &post, once).await.map(drop)
     }
 
     /// Where one person alone reads it.

@@ -60,6 +60,13 @@ enum Doubt {
     Unsure,
 }
 
+/// A click that is believed: of which button, and by what.
+struct Pressed {
+    request_id: RequestId,
+    action: Action,
+    trigger: Trigger,
+}
+
 pub(super) async fn action(
     State(mattermost): State<Arc<Mattermost>>,
     headers: HeaderMap,
@@ -91,7 +98,7 @@ pub(super) async fn action(
         let mattermost = mattermost.clone();
         async move {
             match believed {
-                Ok((action, trigger)) => mattermost.press(&click, &claim, action, &trigger).await,
+                Ok(pressed) => mattermost.press(&click, &claim, &pressed).await,
                 Err(_) => mattermost.renew(&click).await,
             }
         }
@@ -103,7 +110,7 @@ pub(super) async fn action(
 }
 
 impl Mattermost {
-    async fn believed(&self, click: &Click) -> Result<(Action, Trigger), Doubt> {
+    async fn believed(&self, click: &Click) -> Result<Pressed, Doubt> {
         let trigger = Trigger::read(&click.trigger_id);
         let trigger = trigger.filter(|trigger| trigger.user == click.user_id.as_str());
         let trigger = trigger.ok_or(Doubt::Forged(Unsigned::Trigger))?;
@@ -128,7 +135,11 @@ impl Mattermost {
             .seals
             .pressed(&context, &click.channel_id, &click.post_id, now)
         {
-            Ok(action) => Ok((action, trigger)),
+            Ok(action) => Ok(Pressed {
+                request_id: context.request_id,
+                action,
+                trigger,
+            }),
             Err(Broken::Seal) => Err(Doubt::Card),
             Err(Broken::Late) => Err(Doubt::Late),
         }
@@ -146,8 +157,7 @@ impl Mattermost {
         let Some(request) = request else {
             return Answer::Told(NOT_OURS.into());
         };
-        let reminder = request.reminder.as_ref();
-        if reminder.is_some_and(|reminder| reminder.post == click.post_id) {
+        if is_its_reminder(&request, &click.post_id) {
             return Answer::Told(LATE.into());
         }
         if request.card.as_ref() != Some(&click.post_id) {
@@ -177,20 +187,14 @@ impl Mattermost {
         }
     }
 
-    async fn press(
-        self: &Arc<Self>,
-        click: &Click,
-        claim: &Value,
-        action: Action,
-        trigger: &Trigger,
-    ) -> Answer {
+    async fn press(self: &Arc<Self>, click: &Click, claim: &Value, pressed: &Pressed) -> Answer {
         let now = SystemClock.now();
         let ticket = Arc::new(Ticket::new(Nonce {
-            text: format!("mattermost:{}", trigger.id),
+            text: format!("mattermost:{}", pressed.trigger.id),
             at: now,
             keep_until: now + CLICK_KEPT,
         }));
-        let done = self.act(click, action, &ticket).await;
+        let done = self.act(click, pressed, &ticket).await;
         // Whatever came of it, this click is not taken again.
         let spent = self.app.service.use_up(&ticket).await;
         match (done, spent) {
@@ -206,18 +210,21 @@ impl Mattermost {
         }
     }
 
-    async fn act(&self, click: &Click, action: Action, ticket: &Arc<Ticket>) -> Result<Answer, No> {
+    async fn act(
+        &self,
+        click: &Click,
+        pressed: &Pressed,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Answer, No> {
         let who = self.who(&click.user_id).await?;
-        let id = serde_json::from_value::<Context>(click.context.clone());
-        let id = id.map_err(|_| No::Told("this card is not jit's own".into()))?;
-        let request = self.app.service.request(id.request_id).await?;
-        if !is_its_post(&request, action, &click.post_id) {
+        let request = self.app.service.request(pressed.request_id).await?;
+        if !is_its_post(&request, pressed.action, &click.post_id) {
             return Err(No::Told(
                 "this is not the request's card any more; `/jit list` shows what is open".into(),
             ));
         }
         let ticket = Some(ticket.clone());
-        let ask = match action {
+        let ask = match pressed.action {
             Action::Approve => Ask::Approve,
             Action::Deny => Ask::Deny { reason: None },
             Action::Extend(minutes) => Ask::Extend { minutes },
@@ -236,10 +243,12 @@ impl Mattermost {
 /// The bot may have posted about a request more than once; only one of them is its card.
 fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
     match action {
-        Action::Extend(_) => request
-            .reminder
-            .as_ref()
-            .is_some_and(|reminder| reminder.post == *post),
+        Action::Extend(_) => is_its_reminder(request, post),
         _ => request.card.as_ref() == Some(post),
     }
+}
+
+fn is_its_reminder(request: &Request, post: &PostId) -> bool {
+    let reminder = request.reminder.as_ref();
+    reminder.is_some_and(|reminder| reminder.post == *post)
 }

@@ -118,9 +118,8 @@ impl Cards {
             Some(post) => post,
             None => {
                 let card = Post {
-                    message: String::new(),
                     props: card(request, &self.names, &[]),
-                    root: None,
+                    ..Post::saying("")
                 };
                 let once = self.seals.once(&["card", &request.id.to_string()]);
                 self.bot.post(channel, &card, &once).await.map_err(failed)?
@@ -131,19 +130,12 @@ impl Cards {
         Ok(post)
     }
 
-    /// The whole card, as the request is. Who was put out of a channel may come back where
-    /// anybody may.
+    /// The whole card, as the request is.
     pub(super) async fn renew(&self, request: &Request, post: &PostId) -> Result<(), ApiError> {
         let channel = &request.channel_id;
         let buttons = self.buttons(request, channel, post, &offers(request));
         let shown = card(request, &self.names, &buttons);
-        match self.bot.change(post, "", &shown).await {
-            Err(ApiError::Forbidden(why)) => match self.bot.join(channel).await {
-                Ok(()) => self.bot.change(post, "", &shown).await,
-                Err(_) => Err(ApiError::Forbidden(why)),
-            },
-            changed => changed,
-        }
+        self.bot.change_in(channel, post, &shown).await
     }
 
     fn buttons(
@@ -191,9 +183,8 @@ impl Cards {
             Line::Called(line) => format!("{} – {line}", self.call(request).await),
         };
         let line = Post {
-            message,
-            props: json!({}),
             root: Some(card.clone()),
+            ..Post::saying(message)
         };
         let (id, seq) = (request.id.to_string(), event.seq.to_string());
         let once = self.seals.once(&["thread", &id, &seq]);
@@ -274,15 +265,9 @@ impl Cards {
         to: &MmUserId,
         message: &str,
     ) -> Result<(), ApiError> {
-        let channel = self.bot.direct(to).await?;
-        let post = Post {
-            message: message.to_owned(),
-            props: json!({}),
-            root: None,
-        };
         let (id, seq) = (request.id.to_string(), seq.to_string());
         let once = self.seals.once(&["direct", &id, &seq, to.as_str()]);
-        self.bot.post(&channel, &post, &once).await.map(drop)
+        self.bot.send(to, message, &once).await
     }
 
     /// To who has access, while there is still time to ask for more.
@@ -303,11 +288,7 @@ impl Cards {
         let post = match known {
             Some(reminder) => reminder.post.clone(),
             None => {
-                let plain = Post {
-                    message: message.clone(),
-                    props: json!({}),
-                    root: None,
-                };
+                let plain = Post::saying(message.as_str());
                 let (id, seq) = (request.id.to_string(), notice.seq.to_string());
                 let once = self.seals.once(&["reminder", &id, &seq]);
                 let post = self.bot.post(&channel, &plain, &once).await;
