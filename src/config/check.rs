@@ -45,16 +45,23 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
-    let mut policy = policy(file.policy, rules, file.revocation.end_sessions)?;
+    // Whoever has access can be told only where there is a chat to tell them in.
+    let remind_before = file
+        .mattermost
+        .as_ref()
+        .map(|section| section.remind_before.0);
+    let policy = policy(
+        file.policy,
+        rules,
+        file.revocation.end_sessions,
+        remind_before,
+    )?;
     let webhook = match file.webhook {
         Some(section) => Some(webhook(section, elsewhere, &mut files)?),
         None => None,
     };
     let mattermost = match file.mattermost {
-        Some(section) => {
-            policy.remind_before = Some(section.remind_before.0);
-            Some(mattermost(section, elsewhere, &mut files)?)
-        }
+        Some(section) => Some(mattermost(section, elsewhere, &mut files)?),
         None => None,
     };
     client(file.client, &file.server.listen, elsewhere)?;
@@ -258,6 +265,7 @@ fn policy(
     section: PolicySection,
     sets: BTreeMap<PermissionSet, SetRule>,
     end_sessions: EndSessions,
+    remind_before: Option<Millis>,
 ) -> Checked<Policy> {
     let known = || {
         let names: Vec<&str> = sets.keys().map(PermissionSet::as_str).collect();
@@ -299,8 +307,7 @@ fn policy(
         extension: section.extension,
         grant_patience: section.grant_patience.0,
         admins: named(section.admins),
-        // Whoever has access can be told only where there is a chat to tell them in.
-        remind_before: None,
+        remind_before,
     })
 }
 

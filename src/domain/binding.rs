@@ -241,6 +241,11 @@ impl Binding {
         }
     }
 
+    /// Whether it can be had here, if it can be had at all.
+    pub fn allows(&self, set: &PermissionSet) -> bool {
+        self.permission_sets.is_empty() || self.permission_sets.contains(set)
+    }
+
     fn with(self, terms: BindTerms, now: Timestamp) -> Self {
         Self {
             approvals_required: terms.approvals_required.unwrap_or(self.approvals_required),

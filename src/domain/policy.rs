@@ -72,7 +72,7 @@ impl Policy {
 
     pub(super) fn check_set(&self, set: &PermissionSet, binding: &Binding) -> Result<(), Refusal> {
         self.check_known(set)?;
-        if !binding.permission_sets.is_empty() && !binding.permission_sets.contains(set) {
+        if !binding.allows(set) {
             return Err(Refusal::SetNotAllowed {
                 set: set.clone(),
                 allowed: binding.permission_sets.clone(),

@@ -1,6 +1,6 @@
 //! Mattermost's own API, call by call.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::{Method, Response, StatusCode, Url, redirect};
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Timestamp};
+use crate::service::desk::locked;
 use crate::signature::Secret;
 
 /// So long a server may want to be left alone, at most, before it is asked all the same.
@@ -134,8 +135,6 @@ impl Api {
     }
 
     fn rests_until(&self) -> std::sync::MutexGuard<'_, Timestamp> {
-        self.rests_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.rests_until)
     }
 }

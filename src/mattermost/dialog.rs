@@ -121,12 +121,7 @@ impl Mattermost {
             let id = &binding.account_id;
             option(self.names.label(id), id.to_string())
         });
-        let is_had = |set: &&PermissionSet| {
-            let has = |binding: &Binding| {
-                binding.permission_sets.is_empty() || binding.permission_sets.contains(set)
-            };
-            bindings.iter().any(has)
-        };
+        let is_had = |set: &&PermissionSet| bindings.iter().any(|binding| binding.allows(set));
         let sets = policy.permission_sets.keys().filter(is_had);
         let sets: Vec<&PermissionSet> = sets.collect();
         let default = sets

@@ -2,7 +2,7 @@
 //! channel that it says it came from.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -11,6 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::domain::{ChannelId, Millis, Text, Timestamp};
 use crate::http::reply::Problem;
 use crate::http::signed::{Unsigned, refused};
+use crate::service::desk::locked;
 
 /// Whoever reaches jit can send it rubbish: beyond this many in a minute, they are only
 /// counted and logged.
@@ -22,7 +23,7 @@ pub struct Forgeries(Mutex<(Timestamp, u32)>);
 
 impl Forgeries {
     fn may_be_written(&self, now: Timestamp) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.0);
         if now - seen.0 > Millis::minutes(1) {
             *seen = (now, 0);
         }

@@ -1,13 +1,14 @@
 //! Whom a user id stands for, as Mattermost says it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::Deserialize;
 
 use super::api::{Api, ApiError};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, MmUserId, Timestamp};
+use crate::service::desk::locked;
 
 const ATTEMPTS: u32 = 2;
 /// So long somebody is who they were. Whoever was thrown out just now is heard of by then.
@@ -91,6 +92,6 @@ impl People {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (User, Timestamp)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 }

@@ -1,7 +1,7 @@
 //! The one thing in a click that Mattermost signs: that this user did something there, at
 //! this millisecond. Not what: for that there is the seal.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::Engine;
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::api::{Api, ApiError};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Timestamp};
+use crate::service::desk::locked;
 
 /// The two clocks may differ by this much, and a click be under way for as long.
 const FRESH: Millis = Millis::minutes(1);
@@ -89,7 +90,7 @@ impl ServerKey {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Option<(Vec<u8>, Timestamp)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Reply, Setup};
+use crate::common::Reply;
 use crate::server::{ACCOUNT, ADA, ALICE, Mattermost, TEAM, TOKEN, Team, heard};
 
 pub struct Wire {
@@ -102,12 +102,7 @@ async fn mentions_are_taken_by_id() {
         .config()
         .replace(TEAM, "b47wxn83opn1jdsx35pwh8ftgw")
         .replace(TOKEN, "czp5smwt3pyxfg9ig3q5tr3rfy");
-    let jit = Setup::with(&config).start();
-    let team = Team {
-        mattermost,
-        caller: jit.caller(),
-        jit,
-    };
+    let team = Team::on(mattermost, &config);
     let wire = wires("01i-slash-mentions").remove(0);
     let said = heard(&replay(&team, wire).await);
     assert!(

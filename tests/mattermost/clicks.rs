@@ -4,7 +4,6 @@
 use serde_json::{Value, json};
 
 use crate::captures::{body_of, wires};
-use crate::common::Setup;
 use crate::common::chat::BOT_TOKEN;
 use crate::server::{
     ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, now, sealed, told,
@@ -387,12 +386,7 @@ async fn real_clicks_on_forged_cards_do_nothing() {
     let mattermost = Mattermost::open().await;
     mattermost.has_another_key(key);
     let config = mattermost.config();
-    let jit = Setup::with(&config).start();
-    let team = Team {
-        mattermost,
-        caller: jit.caller(),
-        jit,
-    };
+    let team = Team::on(mattermost, &config);
     for wire in wires("06a-user-posts-forged-card") {
         let said = told(&crate::captures::replay_to(&team, ACTION, wire).await);
         assert!(said.contains("not of now"), "{said}");

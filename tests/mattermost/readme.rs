@@ -1,6 +1,5 @@
 //! The life that the README tells, as it is: typed, pressed, and read off the cards.
 
-use crate::common::Setup;
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, TEAM, Team};
 
 /// Before there is one.
@@ -71,12 +70,7 @@ async fn the_readme_tells_a_life_as_it_is() {
         "{}remind_before = \"3599s\"\n[accounts]\n{ACCOUNT} = \"acme-prod\"\n",
         mattermost.config()
     );
-    let jit = Setup::with(&more).start();
-    let team = Team {
-        mattermost,
-        caller: jit.caller(),
-        jit,
-    };
+    let team = Team::on(mattermost, &more);
     let mut told = Told::default();
     for typed in ["bind acme-prod max 2h", "approvers @bob"] {
         told.say("ada", &format!("/jit {typed}"), NO_ID);

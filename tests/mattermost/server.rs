@@ -29,6 +29,16 @@ impl Team {
         }
     }
 
+    /// With a configuration of one's own for that Mattermost.
+    pub fn on(mattermost: Mattermost, config: &str) -> Self {
+        let jit = Setup::with(config).start();
+        Self {
+            mattermost,
+            caller: jit.caller(),
+            jit,
+        }
+    }
+
     /// With an account, and bob to decide.
     pub async fn bound() -> Self {
         Self::bound_with(Setup::default()).await

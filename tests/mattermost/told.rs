@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::common::Setup;
 use crate::common::chat::direct;
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, Team};
 
@@ -19,12 +18,7 @@ async fn with_a_reminder() -> (Team, Post) {
 
 async fn with_a_reminder_by(mattermost: Mattermost) -> (Team, Post) {
     let config = format!("{}remind_before = \"59s\"\n", mattermost.config());
-    let jit = Setup::with(&config).start();
-    let team = Team {
-        mattermost,
-        caller: jit.caller(),
-        jit,
-    };
+    let team = Team::on(mattermost, &config);
     team.says(ADA, &format!("bind {ACCOUNT}")).await;
     team.says(ADA, "approvers @bob").await;
     team.says(ALICE, &format!("request {ACCOUNT} admin 1m x"))
@@ -267,12 +261,8 @@ async fn what_takes_longer_is_told_later() {
 async fn an_account_has_a_name() {
     let mattermost = Mattermost::open().await;
     let names = format!("[accounts]\n{ACCOUNT} = \"acme-prod\"\n");
-    let jit = Setup::with(&format!("{}{names}", mattermost.config())).start();
-    let team = Team {
-        mattermost,
-        caller: jit.caller(),
-        jit,
-    };
+    let config = format!("{}{names}", mattermost.config());
+    let team = Team::on(mattermost, &config);
     let bound = team.says(ADA, "bind acme-prod").await;
     assert!(bound.contains("acme\\-prod (`111122223333`)"), "{bound}");
     team.says(ADA, "approvers @bob").await;
