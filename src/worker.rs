@@ -7,6 +7,7 @@
 mod perform;
 pub mod postman;
 mod sessions;
+pub mod spawn;
 pub mod webhook;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use crate::domain::{
 use crate::service::desk::{Begun, LEASE, Place, places};
 use crate::service::{Handled, Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
+use spawn::{OnRuntime, Spawn};
 
 const RENEW_EVERY: Millis = Millis::seconds(10);
 /// How long work that has begun may go on once the process is asked to stop.
@@ -35,6 +37,7 @@ const AFTER_A_FAULT: Millis = Millis::seconds(1);
 pub struct Worker {
     service: Arc<Service>,
     access: Arc<Paced>,
+    pieces: Arc<dyn Spawn>,
     /// What the last look found due and had no place for.
     waiting: Arc<Mutex<VecDeque<(RequestId, Lane)>>>,
     /// Rung when none of those waits any more: there may be others.
@@ -102,9 +105,16 @@ impl Worker {
         Self {
             service,
             access,
+            pieces: Arc::new(OnRuntime),
             waiting: Arc::default(),
             moved: Arc::default(),
         }
+    }
+
+    /// The same, with pieces of work that run elsewhere.
+    #[must_use]
+    pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
+        Self { pieces, ..self }
     }
 
     /// From now on this process begins by itself what it is asked for: somebody steps, or
@@ -137,6 +147,7 @@ impl Worker {
     pub async fn run(&self, stop: CancellationToken) {
         let give_up = CancellationToken::new();
         tokio::select! {
+            biased;
             () = self.stay(Shift::Standing, &[], &stop, &give_up) => {}
             never = self.lose_patience(&stop, &give_up) => match never {},
         }
@@ -181,6 +192,7 @@ impl Worker {
             woken.as_mut().enable();
             rung.as_mut().enable();
             let next = tokio::select! {
+            biased;
                 next = self.look(shift, &tasks, give_up) => next,
                 never = self.serve_the_desk(&tasks, give_up) => match never {},
             };
@@ -188,6 +200,7 @@ impl Worker {
                 break;
             }
             tokio::select! {
+            biased;
                 () = woken => {}
                 () = rung => {}
                 never = self.serve_the_desk(&tasks, give_up) => match never {},
@@ -264,7 +277,7 @@ impl Worker {
     /// Works on one thing, and then on whatever waits for the place.
     fn start(&self, tasks: &TaskTracker, give_up: &CancellationToken, first: First) {
         let (worker, give_up) = (self.clone(), give_up.clone());
-        tasks.spawn(async move {
+        let piece = tasks.track_future(async move {
             let (mut id, mut done) = match first {
                 First::Due(id) => (id, worker.work_on(id, &give_up).await),
                 First::Begun(begun) => {
@@ -277,6 +290,7 @@ impl Worker {
                 done = worker.work_on(id, &give_up).await;
             }
         });
+        self.pieces.spawn(Box::pin(piece));
     }
 
     /// Takes up whatever is put on the desk, also while a look takes long.

@@ -15,7 +15,7 @@ use jit::access::{
     Access, AccessError, Assignee, Deletion, Limits, Operation, OperationKind, Paced, Page, Place,
     Progress, Provisioning, UserAttribute,
 };
-use jit::clock::Clock;
+use jit::clock::{Clock, Uptime};
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EndSessions, EventKind,
     HoldingKey, Millis, Minutes, PermissionSet, Policy, RequestId, Sessions, Status, Text,
@@ -47,8 +47,16 @@ impl Clock for Hands {
         Timestamp::from_millis(self.now.load(Ordering::SeqCst))
     }
 
+    fn uptime(&self) -> Uptime {
+        Uptime(Millis(self.now().millis()))
+    }
+
     async fn wait_until(&self, time: Timestamp) {
-        let span = time - self.now();
+        self.sleep(time - self.now()).await;
+    }
+
+    async fn sleep_until(&self, moment: Uptime) {
+        let span = moment - self.uptime();
         if span > Millis::seconds(3) {
             std::future::pending::<()>().await;
         }

@@ -16,10 +16,8 @@ use super::{
     Access, AccessError, AccessErrorKind, Assignee, Assignees, Deletion, Operation, OperationKind,
     Page, Place, Progress, UserAttribute,
 };
-use crate::clock::Clock;
-use crate::domain::{
-    AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, Timestamp, UserId,
-};
+use crate::clock::{Clock, Uptime};
+use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, UserId};
 
 /// How long a conflict or throttling is waited out before the caller hears of it.
 const SHORT_PATIENCE: Millis = Millis::seconds(8);
@@ -39,7 +37,7 @@ pub struct Paced {
     looks: Together<Place, Assignees>,
     under_way: Together<OperationKind, BTreeSet<String>>,
     in_flight: [AtomicUsize; 2],
-    known: Mutex<HashMap<Email, (UserId, Timestamp)>>,
+    known: Mutex<HashMap<Email, (UserId, Uptime)>>,
 }
 
 /// A call on its way.
@@ -82,7 +80,7 @@ impl Paced {
 
     /// The one user with this address, known a little while or looked up.
     pub async fn find_user(&self, lane: Lane, email: &Email) -> Result<UserId, AccessError> {
-        let now = self.clock.now();
+        let now = self.clock.uptime();
         let known = self.known().get(email).cloned();
         if let Some((user, at)) = known
             && now - at < KNOWN_FOR
@@ -176,17 +174,17 @@ impl Paced {
     /// Until the operation is over. While many are under way, nobody but who revokes asks
     /// for one alone.
     pub async fn wait_for(&self, lane: Lane, operation: &Operation) -> Result<Ended, AccessError> {
-        let (begun, accepted) = (self.clock.now(), self.under_way.moment());
+        let (begun, accepted) = (self.clock.uptime(), self.under_way.moment());
         let flight = Flight::begin(&self.in_flight[operation.kind as usize]);
         let together = || lane != Lane::Revoke && self.quota.is_kept() && flight.is_one_of_many();
         loop {
-            let now = self.clock.now();
+            let now = self.clock.uptime();
             let pause = between_polls(now - begun);
             let pause = match together() {
                 true => pause.max(MANY_ARE_ASKED_EVERY),
                 false => pause,
             };
-            self.clock.wait_until(now + pause).await;
+            self.clock.sleep(pause).await;
             if together() {
                 match self.is_under_way(lane, operation, accepted).await {
                     Ok(true) => continue,
@@ -226,7 +224,7 @@ impl Paced {
         };
         let ask = self.every_page(turn, &self.under_way, &kind, accepted, page);
         let recent = |answer: &Answer<BTreeSet<String>>| {
-            let age = self.clock.now() - answer.sent_at;
+            let age = self.clock.uptime() - answer.sent_at;
             answer.sent > accepted && age < MANY_ARE_ASKED_EVERY
         };
         let ids = self.under_way.ask(&kind, recent, ask).await?;
@@ -250,7 +248,7 @@ impl Paced {
         let mut first = None;
         loop {
             let alone = turn.lane == Lane::Revoke || first.is_some();
-            let call = || -> Call<'c, (Page<T>, Moment, Timestamp)> {
+            let call = || -> Call<'c, (Page<T>, Moment, Uptime)> {
                 let answer = page(after.clone());
                 Box::pin(async move {
                     // Its answer would end this before it is our turn to ask. Who revokes
@@ -259,7 +257,7 @@ impl Paced {
                         together.let_answer_come(key, since).await;
                     }
                     let question = together.send(key);
-                    let sent_at = self.clock.now();
+                    let sent_at = self.clock.uptime();
                     Ok((answer.await?, question.sent, sent_at))
                 })
             };
@@ -287,10 +285,10 @@ impl Paced {
         let mut begun = None;
         loop {
             self.quota.turn(turn).await;
-            let begun = *begun.get_or_insert_with(|| self.clock.now());
+            let begun = *begun.get_or_insert_with(|| self.clock.uptime());
             let answer = call().await;
             self.quota.hear(&answer);
-            let now = self.clock.now();
+            let now = self.clock.uptime();
             let passing = matches!(
                 &answer,
                 Err(AccessError {
@@ -301,13 +299,11 @@ impl Paced {
             if !passing || now - begun >= SHORT_PATIENCE {
                 return answer;
             }
-            self.clock
-                .wait_until(now + between_polls(now - begun))
-                .await;
+            self.clock.sleep(between_polls(now - begun)).await;
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Email, (UserId, Timestamp)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Email, (UserId, Uptime)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::domain::Timestamp;
+use crate::clock::Uptime;
 
 pub struct Together<K, T> {
     topics: Mutex<HashMap<K, Topic<T>>>,
@@ -32,7 +32,7 @@ struct Known<T> {
 pub struct Answer<T> {
     /// When its question was sent.
     pub sent: Moment,
-    pub sent_at: Timestamp,
+    pub sent_at: Uptime,
     pub value: Arc<T>,
 }
 

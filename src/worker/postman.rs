@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Shift;
+use super::spawn::{OnRuntime, Spawn};
 use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
@@ -47,11 +48,22 @@ pub struct NotReceived(pub String);
 pub struct Postman {
     service: Arc<Service>,
     receiver: Arc<dyn Receiver>,
+    pieces: Arc<dyn Spawn>,
 }
 
 impl Postman {
     pub fn new(service: Arc<Service>, receiver: Arc<dyn Receiver>) -> Self {
-        Self { service, receiver }
+        Self {
+            service,
+            receiver,
+            pieces: Arc::new(OnRuntime),
+        }
+    }
+
+    /// The same, with deliveries that run elsewhere.
+    #[must_use]
+    pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
+        Self { pieces, ..self }
     }
 
     /// From now on this process carries by itself what it writes: somebody steps, or runs,
@@ -89,6 +101,7 @@ impl Postman {
                 break;
             }
             tokio::select! {
+                biased;
                 () = rung => {}
                 () = clock.wait_until(look_at), if shift.looks() => {}
                 () = tasks.wait(), if !tasks.is_empty() => {}
@@ -166,12 +179,13 @@ impl Postman {
         carried: impl Future<Output = Result<(), ServiceError>> + Send + 'static,
     ) {
         let service = self.service.clone();
-        tasks.spawn(async move {
+        let piece = tasks.track_future(async move {
             if let Err(error) = carried.await {
                 tracing::error!(request = %id, %error, "a delivery could not be settled");
             }
             service.tray.bell.notify_one();
         });
+        self.pieces.spawn(Box::pin(piece));
     }
 
     /// One request's notices, one after the other, for as long as they are taken.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use jit::clock::Clock;
+use jit::clock::{Clock, Uptime};
 use jit::domain::{Millis, Timestamp};
 use uuid::Uuid;
 
@@ -23,7 +23,15 @@ impl Clock for Hands {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
     }
 
+    fn uptime(&self) -> Uptime {
+        Uptime(Millis(self.now().millis()))
+    }
+
     async fn wait_until(&self, _: Timestamp) {
+        std::future::pending::<()>().await;
+    }
+
+    async fn sleep_until(&self, _: Uptime) {
         std::future::pending::<()>().await;
     }
 

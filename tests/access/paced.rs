@@ -10,7 +10,7 @@ use jit::access::{
     Access, AccessError, AccessErrorKind, Assignee, Call, Deletion, Ended, Limits, Operation,
     OperationKind, Paced, Page, Place, Progress, Provisioning, UserAttribute,
 };
-use jit::clock::Clock;
+use jit::clock::{Clock, Uptime};
 use jit::domain::{
     AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, Timestamp, UserId,
 };
@@ -28,9 +28,16 @@ impl Clock for Paused {
         Timestamp::from_millis(i64::try_from(self.0.elapsed().as_millis()).unwrap())
     }
 
-    async fn wait_until(&self, time: Timestamp) {
-        let millis = u64::try_from(time.millis()).unwrap();
-        sleep_until(self.0 + Duration::from_millis(millis)).await;
+    fn uptime(&self) -> Uptime {
+        Uptime(Millis(self.now().millis()))
+    }
+
+    async fn wait_until(&self, _: Timestamp) {
+        panic!("the pace waits for no date");
+    }
+
+    async fn sleep_until(&self, moment: Uptime) {
+        sleep_until(self.0 + moment.0.std()).await;
     }
 
     fn draw(&self) -> Uuid {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use jit::clock::Clock;
+use jit::clock::{Clock, Uptime};
 use jit::domain::{Millis, Timestamp};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -107,8 +107,16 @@ impl Clock for SimClock {
         self.0.lock().unwrap().now
     }
 
+    fn uptime(&self) -> Uptime {
+        Uptime(Millis(self.now().millis()))
+    }
+
     async fn wait_until(&self, time: Timestamp) {
         Until(self, time).await;
+    }
+
+    async fn sleep_until(&self, moment: Uptime) {
+        Until(self, Timestamp::from_millis(moment.0.0)).await;
     }
 
     fn draw(&self) -> Uuid {

@@ -39,13 +39,12 @@ impl Paced {
     /// Brings a changed set into an account, and waits until it is there.
     pub async fn provision(&self, lane: Lane, place: &Place) -> Result<Ended, AccessError> {
         let _room = self.room_to_remove(lane, &place.account_id).await;
-        let begun = self.clock.now();
+        let begun = self.clock.uptime();
         let call = || self.access.provision(place);
         let under_way = self.patiently(Turn::change(lane), call).await?;
         loop {
-            let now = self.clock.now();
-            let again = now + between_polls(now - begun);
-            self.clock.wait_until(again).await;
+            let now = self.clock.uptime();
+            self.clock.sleep(between_polls(now - begun)).await;
             let ask = || self.access.provisioned(&under_way);
             match self.patiently(Turn::poll(lane), ask).await? {
                 Progress::InProgress => {}

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::Turn;
-use crate::clock::Clock;
-use crate::domain::{Millis, Timestamp};
+use crate::clock::{Clock, Uptime};
+use crate::domain::Millis;
 
 /// What may be saved up while nobody calls, in seconds' worth.
 const SAVED: f64 = 0.25;
@@ -29,8 +29,8 @@ pub struct Bucket {
 struct Inner {
     rate: f64,
     tokens: f64,
-    filled_at: Timestamp,
-    slowed_at: Option<Timestamp>,
+    filled_at: Uptime,
+    slowed_at: Option<Uptime>,
     waiting: BTreeMap<Ticket, Arc<Notify>>,
     tickets: u64,
 }
@@ -41,7 +41,7 @@ type Ticket = (Turn, u64);
 enum Next {
     Go,
     /// First in the queue, and a token will be there then.
-    At(Timestamp),
+    At(Uptime),
     /// Somebody else is first.
     Wait,
 }
@@ -52,7 +52,7 @@ impl Bucket {
         let inner = Inner {
             rate: full_rate,
             tokens: (full_rate * SAVED).max(1.0),
-            filled_at: clock.now(),
+            filled_at: clock.uptime(),
             slowed_at: None,
             waiting: BTreeMap::new(),
             tickets: 0,
@@ -71,7 +71,7 @@ impl Bucket {
                 Next::Go => return,
                 Next::At(time) => tokio::select! {
                     biased;
-                    () = self.clock.wait_until(time) => {}
+                    () = self.clock.sleep_until(time) => {}
                     // Somebody more urgent came and went.
                     () = place.called.notified() => {}
                 },
@@ -81,7 +81,7 @@ impl Bucket {
     }
 
     pub fn slow_down(&self) {
-        let now = self.clock.now();
+        let now = self.clock.uptime();
         let mut inner = self.inner();
         inner.fill(self.full_rate, now);
         inner.tokens = inner.tokens.min(0.0);
@@ -92,7 +92,7 @@ impl Bucket {
     }
 
     fn next(&self, ticket: Ticket) -> Next {
-        let now = self.clock.now();
+        let now = self.clock.uptime();
         let mut inner = self.inner();
         if inner.waiting.first_key_value().map(|(first, _)| *first) != Some(ticket) {
             return Next::Wait;
@@ -115,7 +115,7 @@ impl Bucket {
 
 impl Inner {
     #[allow(clippy::cast_precision_loss)] // milliseconds between two calls
-    fn fill(&mut self, full_rate: f64, now: Timestamp) {
+    fn fill(&mut self, full_rate: f64, now: Uptime) {
         let seconds = (now - self.filled_at).0.max(0) as f64 / 1000.0;
         self.filled_at = self.filled_at.max(now);
         self.tokens = (self.tokens + seconds * self.rate).min((full_rate * SAVED).max(1.0));
