@@ -16,8 +16,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use paced::{Call, Ended, Paced};
-pub use quota::Limits;
+pub use paced::{Call, Ended, Gate, Paced};
+pub use quota::{Limits, Room};
 
 use crate::domain::{AccountId, Email, HoldingKey, Millis, PermissionSet, UserId};
 

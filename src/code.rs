@@ -92,7 +92,7 @@ impl Code {
             | Refusal::BoundElsewhere { .. }
             | Refusal::NotGone { .. }
             | Refusal::NotDue { .. }
-            | Refusal::Leased => Self::WrongState,
+            | Refusal::Leased { .. } => Self::WrongState,
         }
     }
 }

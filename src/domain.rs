@@ -18,7 +18,9 @@ pub mod timestamp;
 
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
 pub use binding::{Admin, BindTerms, Binding, Change, Channel, Rebinding};
-pub use command::{Ask, Command, Outcome, Presence, Proof, Trouble, Work};
+pub use command::{
+    Ask, AssignmentCall, Calls, Claim, Command, Outcome, Presence, Proof, Trouble, Work,
+};
 pub use decide::{Also, Decision, Record, Refusal, decide, open};
 pub use holding::{Holding, HoldingKey};
 pub use ids::{
@@ -28,8 +30,8 @@ pub use ids::{
 pub use notice::{Audience, Notice};
 pub use policy::{EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
-    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, Period, Reminder,
-    Request, Sessions, State, Status,
+    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, LeaseHolder, Period,
+    Reminder, Request, Sessions, State, Status,
 };
 pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::clock::Uptime;
 use crate::code::Code;
 use crate::config::Scope;
 use crate::domain::{Command, RequestId, Timestamp};
@@ -51,7 +52,7 @@ pub struct App {
 
 /// Of a call whose caller, or whose machine, does not wait longer than that.
 #[derive(Clone, Copy, Debug)]
-pub struct AnswerBy(pub Timestamp);
+pub struct AnswerBy(pub Uptime);
 
 /// One line of the surface: what is asked, and what it takes to be heard.
 #[derive(Clone, Copy, Debug)]

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Uptime};
 use crate::config::{Config, ConfigError};
 use crate::domain::{Millis, RequestId, Timestamp};
 use crate::http::AnswerBy;
@@ -127,7 +127,8 @@ impl Lambda {
         runtime: &mut Runtime,
         stop: &CancellationToken,
     ) -> Result<(), RuntimeError> {
-        let times = Times::until(invocation.deadline, SystemClock.now());
+        let left = invocation.deadline - SystemClock.now();
+        let times = Times::until(left, SystemClock.uptime());
         let give_up = stop.child_token();
         let served = async {
             match understand(&invocation.event) {
@@ -148,7 +149,7 @@ impl Lambda {
             }
         };
         let in_time = async {
-            SystemClock.wait_until(times.let_go_at).await;
+            SystemClock.sleep_until(times.let_go_at).await;
             give_up.cancel();
             std::future::pending::<Infallible>().await
         };
@@ -257,16 +258,16 @@ impl House {
 
 /// What must have happened when, for an invocation that Lambda ends at its deadline.
 struct Times {
-    answer_by: Timestamp,
-    let_go_at: Timestamp,
+    answer_by: Uptime,
+    let_go_at: Uptime,
 }
 
 impl Times {
-    fn until(deadline: Timestamp, now: Timestamp) -> Self {
-        let left = Millis((deadline - now).0.max(0));
+    fn until(left: Millis, now: Uptime) -> Self {
+        let left = Millis(left.0.max(0));
         let last_words = LAST_WORDS.min(Millis(left.0 / 3));
         let to_answer = TO_ANSWER.min(Millis(left.0 / 6));
-        let let_go_at = deadline + Millis(-last_words.0);
+        let let_go_at = now + left + Millis(-last_words.0);
         Self {
             answer_by: let_go_at + Millis(-to_answer.0),
             let_go_at,

@@ -3,6 +3,7 @@
 
 mod configure;
 pub(crate) mod desk;
+mod news;
 mod ticket;
 pub(crate) mod tray;
 
@@ -12,21 +13,26 @@ pub use ticket::Ticket;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Uptime};
 use crate::config::{Mattermost, Webhook};
 use crate::domain::{
-    self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey, Millis,
-    Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State, Timestamp, Work,
+    self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey,
+    LeaseHolder, Millis, Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State,
+    Timestamp, Work,
 };
 use crate::store::{Answered, Commit, Cursor, Filter, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
-use desk::{Desk, Seat};
+use desk::{Desk, Seat, Since};
+use news::News;
 use tray::Tray;
 
 /// Losing this often in a row is no contention any more, it is a fault.
-const MOST_TRIES: u32 = 100;
+const MOST_TRIES: u32 = 40;
+/// The first races are lost without a pause; then each pause may be longer than the last.
+const RACES_AT_ONCE: u32 = 3;
+const LONGEST_PAUSE: Millis = Millis(500);
 const PAGE: usize = 200;
 
 /// Replicas, and people with a database client, change things without ringing a bell, so
@@ -41,9 +47,9 @@ pub struct Service {
     /// Rung when a commit left something due soon.
     pub(crate) work_bell: Notify,
     pub(crate) tray: Tray,
-    pub(crate) desk: Desk,
-    /// Ids of requests that came to an end, or are being revoked.
-    news: broadcast::Sender<RequestId>,
+    pub(crate) desk: Arc<Desk>,
+    /// Of requests that came to an end, or are being revoked.
+    news: News,
 }
 
 /// Whether anybody listens: if nobody does, notices would only pile up.
@@ -164,7 +170,6 @@ impl Service {
         policy: Policy,
         announce: Announce,
     ) -> Self {
-        let (news, _) = broadcast::channel(256);
         Self {
             store,
             clock,
@@ -172,8 +177,8 @@ impl Service {
             announce,
             work_bell: Notify::new(),
             tray: Tray::default(),
-            desk: Desk::default(),
-            news,
+            desk: Arc::default(),
+            news: News::default(),
         }
     }
 
@@ -196,7 +201,8 @@ impl Service {
         idempotency: Option<Idempotency>,
         ticket: Option<&Ticket>,
     ) -> Result<Request, ServiceError> {
-        for _ in 0..MOST_TRIES {
+        for tried in 0..MOST_TRIES {
+            self.pause_after_races(tried).await;
             let now = self.clock.now();
             if let Some(earlier) = self.opened_before(idempotency.as_ref(), now).await? {
                 return Ok(earlier);
@@ -258,7 +264,8 @@ impl Service {
         ticket: Option<&Ticket>,
     ) -> Result<Handled, ServiceError> {
         let mut found = None;
-        for _ in 0..MOST_TRIES {
+        for tried in 0..MOST_TRIES {
+            self.pause_after_races(tried).await;
             let record = self.load(id, &command, found).await?;
             let guard = Guard {
                 account_id: record.request.account_id.clone(),
@@ -267,11 +274,11 @@ impl Service {
                     .as_ref()
                     .map_or(0, |binding| binding.revision),
             };
-            let now = self.clock.now();
+            let (now, begun) = (self.clock.now(), Since::now(self.clock()));
             let (before, held) = (record.request.state.clone(), record.holding.clone());
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
             let (mut decision, seat) = match command {
-                Command::Asked { .. } => self.begin(decision, held.as_ref(), now),
+                Command::Asked { .. } => self.begin(decision, held.as_ref(), now, begun),
                 _ => (decision, None),
             };
             let held = decision.holding.clone().or(held);
@@ -324,17 +331,29 @@ impl Service {
         decision: Decision,
         held: Option<&Holding>,
         now: Timestamp,
-    ) -> (Decision, Option<Seat<'_>>) {
+        begun: Since,
+    ) -> (Decision, Option<Seat>) {
         let claim = || {
-            let lease = self.desk.lease(self.clock(), now)?;
+            let staffed = self.desk.is_staffed();
+            let lease = staffed.then(|| desk::new_lease(self.clock(), LeaseHolder::Server))?;
             let claimed = decision.claimed(held.cloned(), &self.policy, lease, now)?;
-            let seat = self.desk.seat(&claimed.request, lease)?;
+            let seat = self.desk.seat(&claimed.request, lease, begun)?;
             Some((claimed, seat))
         };
         match claim() {
             Some((claimed, seat)) => (claimed, Some(seat)),
             None => (decision, None),
         }
+    }
+
+    /// K15: those who meet at one record do not all come again at once.
+    async fn pause_after_races(&self, lost: u32) {
+        let Some(doublings) = lost.checked_sub(RACES_AT_ONCE) else {
+            return;
+        };
+        let whole = Millis(4 << doublings.min(10)).min(LONGEST_PAUSE).0;
+        let chance = i64::from(self.clock.draw().as_fields().0) % whole;
+        self.clock.sleep(Millis(whole / 2 + chance / 2)).await;
     }
 
     async fn load(
@@ -423,8 +442,7 @@ impl Service {
         }
         let is_news = |request: &&Request| request.state.is_settled() || is_being_revoked(request);
         for request in written.iter().filter(is_news) {
-            // Nobody waiting is no failure.
-            self.news.send(request.id).ok();
+            self.news.tell(request.id);
         }
         Ok(written)
     }
@@ -458,32 +476,28 @@ impl Service {
     /// Returns once somebody revokes this request; if another process was told, late or
     /// never.
     pub(crate) async fn until_revoked(&self, id: RequestId) {
-        let mut news = self.news.subscribe();
+        let mut news = self.news.listen(id);
         while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
-            heard_of(&mut news, id).await;
+            news.hear().await;
         }
     }
 
     /// Follows a revoke to its end, or until `deadline`; returns the request as it is then.
-    pub async fn follow(
-        &self,
-        id: RequestId,
-        deadline: Timestamp,
-    ) -> Result<Request, ServiceError> {
+    pub async fn follow(&self, id: RequestId, deadline: Uptime) -> Result<Request, ServiceError> {
         // Another replica may be the one to finish it, and rings no bell here.
         const LOOK_AGAIN: Millis = Millis::seconds(1);
-        let mut news = self.news.subscribe();
+        let mut news = self.news.listen(id);
         loop {
             let request = self.request(id).await?;
-            let now = self.clock.now();
+            let now = self.clock.uptime();
             if request.state.is_settled() || now >= deadline {
                 return Ok(request);
             }
             let again = deadline.min(now + LOOK_AGAIN);
             tokio::select! {
                 biased;
-                () = heard_of(&mut news, id) => {}
-                () = self.clock.wait_until(again) => {}
+                () = news.hear() => {}
+                () = self.clock.sleep_until(again) => {}
             }
         }
     }
@@ -492,15 +506,6 @@ impl Service {
 fn is_being_revoked(request: &Request) -> bool {
     let revoked = |ending: &Ending| matches!(ending, Ending::Revoked { .. });
     matches!(&request.state, State::Removing { ending } if revoked(ending))
-}
-
-async fn heard_of(news: &mut broadcast::Receiver<RequestId>, id: RequestId) {
-    while let Ok(heard) = news.recv().await {
-        if heard == id {
-            return;
-        }
-    }
-    // Too much was said to hear it all: the caller looks for itself.
 }
 
 fn lost_every_race() -> ServiceError {

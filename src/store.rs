@@ -45,13 +45,13 @@ pub trait Store: Send + Sync + 'static {
     /// forgotten nonce never waits for a clean-up.
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError>;
 
-    /// Takes a lease by name, if nobody else has it now: for what may be changed by one
-    /// at a time and is not in the store.
+    /// Takes a lease by name, if no other holder has it, or only the one that is known to
+    /// have lapsed: for what may be changed by one at a time and is not in the store.
     async fn take_lease(
         &self,
         name: &str,
         lease: Lease,
-        now: Timestamp,
+        lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError>;
     /// Gives it back, if it is still the holder's.
     async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError>;
@@ -178,7 +178,7 @@ pub enum Freshness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     Yes,
-    ByAnother,
+    ByAnother(Lease),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

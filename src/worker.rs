@@ -1,73 +1,54 @@
 //! Everything that happens later: one record that is due, one lease, one action in AWS
 //! at a time, and its outcome brought back through the one door.
 //!
-//! `step` is the whole of it; `run` is a loop around it that sleeps until something is
-//! due. A restart needs no recovery: what was due is still due, and is found again.
+//! A worker takes a due record, works on it until it needs nothing more just now, and
+//! reports what came of it. The loop around that, which decides what is taken when, is in
+//! `schedule`; one action in AWS is in `perform`. A restart needs no recovery: what was due
+//! is still due, and is found again.
 
 mod perform;
 pub mod postman;
+mod schedule;
 mod sessions;
 pub mod spawn;
+mod watch;
 pub mod webhook;
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
-use tokio::sync::Notify;
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::access::Paced;
+use crate::clock::Uptime;
 use crate::domain::{
-    Command, Lane, Lease, LeaseToken, Millis, Outcome, Request, RequestId, Timestamp, Trouble,
+    Calls, Claim, Command, Lane, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
+    RequestId, Text, Trouble, Work,
 };
-use crate::service::desk::{Begun, LEASE, Place, places};
-use crate::service::{Handled, Service, ServiceError, WORKERS_LOOK_EVERY};
-use crate::store::StoreError;
+use crate::service::desk::{Begun, Since, Tenure, lease_again, new_lease};
+use crate::service::{Handled, Service, ServiceError};
+use perform::Sent;
+pub use schedule::Shift;
+use schedule::Waiting;
 use spawn::{OnRuntime, Spawn};
+use watch::{ClockWatch, Watch};
 
-const RENEW_EVERY: Millis = Millis::seconds(10);
 /// How long work that has begun may go on once the process is asked to stop.
 const GRACE: Millis = Millis::seconds(5);
 const AFTER_A_FAULT: Millis = Millis::seconds(1);
+/// How often an operator's command looks at a request that another worker has.
+const LOOKS_AGAIN: Millis = Millis(500);
 
 #[derive(Clone)]
 pub struct Worker {
     service: Arc<Service>,
     access: Arc<Paced>,
     pieces: Arc<dyn Spawn>,
-    /// What the last look found due and had no place for.
-    waiting: Arc<Mutex<VecDeque<(RequestId, Lane)>>>,
-    /// Rung when none of those waits any more: there may be others.
-    moved: Arc<Notify>,
-}
-
-/// How long somebody stays, and for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shift {
-    /// Until it is asked to stop, for everything.
-    Standing,
-    /// Until it is asked to stop, for what this process is asked for itself.
-    AtTheDesk,
-    /// Until nothing is due before then.
-    Until(Timestamp),
-}
-
-impl Shift {
-    fn looks(self) -> bool {
-        self != Self::AtTheDesk
-    }
-
-    fn asked_for_here(self) -> bool {
-        !matches!(self, Self::Until(_))
-    }
-
-    /// Whether what is due next is somebody else's already.
-    fn is_over(self, next: Option<Timestamp>) -> bool {
-        matches!(self, Self::Until(horizon) if next.is_none_or(|next| next > horizon))
-    }
+    by: LeaseHolder,
+    watch: Arc<Watch>,
+    clock_watch: Arc<ClockWatch>,
+    waiting: Arc<Waiting>,
 }
 
 /// What one step found to do.
@@ -77,27 +58,14 @@ pub enum Stepped {
     Idle,
 }
 
-/// What somebody who sits down begins with.
-enum First {
-    Due(RequestId),
-    Begun(Box<Begun>),
-}
-
-/// How long a lease is known to be held.
-struct Tenure(AtomicI64);
-
-impl Tenure {
-    fn new(lease: Lease) -> Self {
-        Self(AtomicI64::new(lease.until.millis()))
-    }
-
-    fn extend(&self, lease: Lease) {
-        self.0.store(lease.until.millis(), Ordering::Relaxed);
-    }
-
-    fn lasts_until(&self, time: Timestamp) -> bool {
-        time.millis() <= self.0.load(Ordering::Relaxed)
-    }
+/// What came of an offer to work on a request.
+#[derive(Debug)]
+enum Tried {
+    Done,
+    /// Not yet: another worker has it, or its time has not come. To be tried again then.
+    NotBefore(Uptime),
+    /// It is not to be worked on as it stands.
+    Refused(Refusal),
 }
 
 impl Worker {
@@ -106,8 +74,10 @@ impl Worker {
             service,
             access,
             pieces: Arc::new(OnRuntime),
+            by: LeaseHolder::Server,
+            watch: Arc::new(Watch::new()),
+            clock_watch: Arc::new(ClockWatch::new()),
             waiting: Arc::default(),
-            moved: Arc::default(),
         }
     }
 
@@ -117,10 +87,12 @@ impl Worker {
         Self { pieces, ..self }
     }
 
-    /// From now on this process begins by itself what it is asked for: somebody steps, or
-    /// runs, until it ends.
-    pub fn sit_at_the_desk(&self) {
-        self.service.desk.open();
+    /// The same, for an operator's command: a server that starts beside it leaves its leases
+    /// alone.
+    #[must_use]
+    pub fn of_an_operator(self) -> Self {
+        let by = LeaseHolder::Operator;
+        Self { by, ..self }
     }
 
     /// Takes the most urgent record that is due and works on it until it needs nothing
@@ -129,10 +101,9 @@ impl Worker {
         if let Some(begun) = self.service.desk.take() {
             let id = begun.handled.request.id;
             let done = self.go_on_with(begun, stop).await;
-            self.service.desk.stand_up(id);
             return done.map(|()| Stepped::Worked(id));
         }
-        let now = self.service.clock().now();
+        let now = self.clock_watch.as_of(self.service.clock());
         for lane in Lane::ALL {
             let due = self.service.store().due(lane, now, 1).await?;
             if let Some(&id) = due.ready.first() {
@@ -143,197 +114,8 @@ impl Worker {
         Ok(Stepped::Idle)
     }
 
-    /// Works until `stop`; then lets go of what cannot be finished soon.
-    pub async fn run(&self, stop: CancellationToken) {
-        let give_up = CancellationToken::new();
-        tokio::select! {
-            biased;
-            () = self.stay(Shift::Standing, &[], &stop, &give_up) => {}
-            never = self.lose_patience(&stop, &give_up) => match never {},
-        }
-    }
-
-    async fn lose_patience(
-        &self,
-        stop: &CancellationToken,
-        give_up: &CancellationToken,
-    ) -> Infallible {
-        stop.cancelled().await;
-        let clock = self.service.clock();
-        clock.wait_until(clock.now() + GRACE).await;
-        give_up.cancel();
-        std::future::pending().await
-    }
-
-    /// Works a shift to its end, or until `stop`; what has begun by then is finished,
-    /// unless told to give it up. Whoever comes next finds what is left. What is `named` is
-    /// begun without looking: an index may know of it later.
-    pub async fn stay(
-        &self,
-        shift: Shift,
-        named: &[RequestId],
-        stop: &CancellationToken,
-        give_up: &CancellationToken,
-    ) {
-        let tasks = TaskTracker::new();
-        tasks.close();
-        for &id in named {
-            if self.service.desk.sit_down(id, Lane::Revoke) == Place::Taken {
-                self.start(&tasks, give_up, First::Due(id));
-            }
-        }
-        if shift.asked_for_here() {
-            self.sit_at_the_desk();
-        }
-        while !stop.is_cancelled() {
-            let woken = self.moved.notified();
-            let rung = self.service.work_bell.notified();
-            tokio::pin!(woken, rung);
-            woken.as_mut().enable();
-            rung.as_mut().enable();
-            let next = tokio::select! {
-            biased;
-                next = self.look(shift, &tasks, give_up) => next,
-                never = self.serve_the_desk(&tasks, give_up) => match never {},
-            };
-            if shift.is_over(next) && tasks.is_empty() {
-                break;
-            }
-            tokio::select! {
-            biased;
-                () = woken => {}
-                () = rung => {}
-                never = self.serve_the_desk(&tasks, give_up) => match never {},
-                () = self.look_again(shift, next) => {}
-                () = tasks.wait(), if shift.is_over(next) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        self.service.desk.close();
-        self.clear_the_desk(&tasks, give_up);
-        self.waiting().clear();
-        tasks.wait().await;
-    }
-
-    /// When something is due that nobody has begun, if this shift looks for any.
-    async fn look(
-        &self,
-        shift: Shift,
-        tasks: &TaskTracker,
-        give_up: &CancellationToken,
-    ) -> Option<Timestamp> {
-        if !shift.looks() {
-            return None;
-        }
-        match self.begin_due(tasks, give_up).await {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::error!(%error, "cannot see what is due");
-                Some(self.service.clock().now() + AFTER_A_FAULT)
-            }
-        }
-    }
-
-    async fn look_again(&self, shift: Shift, next: Option<Timestamp>) {
-        if !shift.looks() {
-            return std::future::pending().await;
-        }
-        let clock = self.service.clock();
-        let again = clock.now() + WORKERS_LOOK_EVERY;
-        clock
-            .wait_until(next.map_or(again, |next| next.min(again)))
-            .await;
-    }
-
-    /// Starts everything that is due, as far as there are places; returns when the next
-    /// will be.
-    async fn begin_due(
-        &self,
-        tasks: &TaskTracker,
-        give_up: &CancellationToken,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let now = self.service.clock().now();
-        // Those that wait for their lease are due as well, so ask for that many more.
-        let look = |lane| self.service.store().due(lane, now, places(lane) * 2);
-        let [revoke, remove, other] = Lane::ALL.map(look);
-        let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
-        self.waiting().clear();
-        let mut first: Option<Timestamp> = None;
-        for (lane, due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
-            // What is due already is at work, or waits for a place.
-            let next = due.next.filter(|next| *next > now);
-            first = first.into_iter().chain(next).min();
-            for id in due.ready {
-                match self.service.desk.sit_down(id, lane) {
-                    Place::Taken => self.start(tasks, give_up, First::Due(id)),
-                    Place::Had => {}
-                    Place::None => self.waiting().push_back((id, lane)),
-                }
-            }
-        }
-        Ok(first)
-    }
-
-    /// Works on one thing, and then on whatever waits for the place.
-    fn start(&self, tasks: &TaskTracker, give_up: &CancellationToken, first: First) {
-        let (worker, give_up) = (self.clone(), give_up.clone());
-        let piece = tasks.track_future(async move {
-            let (mut id, mut done) = match first {
-                First::Due(id) => (id, worker.work_on(id, &give_up).await),
-                First::Begun(begun) => {
-                    let id = begun.handled.request.id;
-                    (id, worker.go_on_with(*begun, &give_up).await)
-                }
-            };
-            while let Some(next) = worker.get_up(id, done).await {
-                id = next;
-                done = worker.work_on(id, &give_up).await;
-            }
-        });
-        self.pieces.spawn(Box::pin(piece));
-    }
-
-    /// Takes up whatever is put on the desk, also while a look takes long.
-    async fn serve_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) -> Infallible {
-        loop {
-            let rung = self.service.desk.bell.notified();
-            self.clear_the_desk(tasks, give_up);
-            rung.await;
-        }
-    }
-
-    fn clear_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) {
-        while let Some(begun) = self.service.desk.take() {
-            self.start(tasks, give_up, First::Begun(Box::new(begun)));
-        }
-    }
-
-    /// Gives the place to the next who waits for one.
-    async fn get_up(&self, id: RequestId, done: Result<(), ServiceError>) -> Option<RequestId> {
-        if let Err(error) = done {
-            tracing::warn!(request = %id, %error, "left for later");
-            let clock = self.service.clock();
-            clock.wait_until(clock.now() + AFTER_A_FAULT).await;
-        }
-        self.service.desk.stand_up(id);
-        let mut waiting = self.waiting();
-        while let Some((next, lane)) = waiting.pop_front() {
-            if waiting.is_empty() {
-                self.moved.notify_one();
-            }
-            if self.service.desk.sit_down(next, lane) == Place::Taken {
-                return Some(next);
-            }
-        }
-        None
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<(RequestId, Lane)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Works on this one request, and on nothing else, until it is over. Whoever else is at
-    /// it is waited for; `told` hears how it stands meanwhile.
+    /// Works on this one request, and on nothing else, until it is over. Another worker that
+    /// is at it is waited for; `told` hears how it stands meanwhile.
     pub async fn see_through(
         &self,
         id: RequestId,
@@ -342,37 +124,121 @@ impl Worker {
     ) -> Result<Request, ServiceError> {
         let clock = self.service.clock();
         loop {
-            self.work_on(id, stop).await?;
+            let tried = self.work_on(id, stop).await?;
             let request = self.service.request(id).await?;
             if request.is_over() || stop.is_cancelled() {
                 return Ok(request);
             }
             told(&request);
-            let again = clock.now() + Millis(500);
-            let due = request.claimable_at().unwrap_or(again);
-            clock.wait_until(due.min(again)).await;
+            let again = clock.uptime() + LOOKS_AGAIN;
+            let next = match tried {
+                Tried::Done | Tried::Refused(_) => again,
+                Tried::NotBefore(at) => at.min(again),
+            };
+            clock.sleep_until(next).await;
+        }
+    }
+
+    /// Takes the lease on a request that is not over, due or not, once no other worker has
+    /// it; `told` hears that it waits. To be given back with `let_go`.
+    pub async fn hold(
+        &self,
+        id: RequestId,
+        mut told: impl FnMut(),
+    ) -> Result<(LeaseToken, Handled), ServiceError> {
+        let clock = self.service.clock();
+        loop {
+            let claim = self.claim(id);
+            let hold = Command::Hold { claim };
+            match self.service.handle(id, hold).await {
+                Ok(handled) => return Ok((claim.lease.token, handled)),
+                Err(ServiceError::Refused(Refusal::Leased { lease: Some(other) })) => {
+                    self.watch.see_lease(id, other, clock.uptime());
+                }
+                Err(error) => return Err(error),
+            }
+            told();
+            clock.sleep(LOOKS_AGAIN).await;
+        }
+    }
+
+    /// Gives a lease back under which nothing was sent.
+    pub async fn let_go(&self, id: RequestId, lease: LeaseToken) -> Result<(), ServiceError> {
+        let finished = Command::Finished {
+            lease,
+            outcome: Outcome::Interrupted,
+            calls: Calls::default(),
+        };
+        self.service.handle(id, finished).await.map(drop)
+    }
+
+    /// Returns when these calls, if there are any, have taken effect or never will.
+    pub async fn wait_out(&self, calls: &[LeaseToken]) {
+        let clock = self.service.clock();
+        let known = calls
+            .iter()
+            .map(|call| self.watch.see_call(*call, clock.uptime()));
+        if let Some(last) = known.max() {
+            clock.sleep_until(last).await;
+        }
+    }
+
+    fn claim(&self, id: RequestId) -> Claim {
+        let clock = self.service.clock();
+        Claim {
+            lease: new_lease(clock, self.by),
+            lapsed: self.watch.lapsed(id, clock.uptime()),
+            as_of: self.clock_watch.as_of(clock),
         }
     }
 
     /// Claims, acts, reports; and goes on under the same lease for as long as the core
     /// has a next action.
-    async fn work_on(&self, id: RequestId, stop: &CancellationToken) -> Result<(), ServiceError> {
-        let lease = self.lease(LeaseToken(self.service.clock().draw()));
-        match self.service.handle(id, Command::Due { lease }).await {
-            Ok(handled) => self.go_on_with(Begun { handled, lease }, stop).await,
-            // Somebody else has it, or it is not due after all.
-            Err(ServiceError::Refused(_)) => Ok(()),
+    async fn work_on(
+        &self,
+        id: RequestId,
+        stop: &CancellationToken,
+    ) -> Result<Tried, ServiceError> {
+        let clock = self.service.clock();
+        let (claim, taken) = (self.claim(id), Since::now(clock));
+        match self.service.handle(id, Command::Due { claim }).await {
+            Ok(handled) => {
+                self.watch.forget_lease(id);
+                let begun = Begun {
+                    handled,
+                    lease: claim.lease,
+                    tenure: Tenure::since(taken),
+                    slot: None,
+                };
+                self.go_on_with(begun, stop).await.map(|()| Tried::Done)
+            }
+            Err(ServiceError::Refused(refusal)) => Ok(self.refused(id, refusal, claim)),
             Err(error) => Err(error),
         }
     }
 
-    async fn go_on_with(
-        &self,
-        Begun { handled, lease }: Begun,
-        stop: &CancellationToken,
-    ) -> Result<(), ServiceError> {
+    fn refused(&self, id: RequestId, refusal: Refusal, claim: Claim) -> Tried {
+        let now = self.service.clock().uptime();
+        match refusal {
+            Refusal::Leased { lease: Some(lease) } => {
+                Tried::NotBefore(self.watch.see_lease(id, lease, now))
+            }
+            Refusal::NotDue { until: Some(until) } => {
+                let ahead = until - claim.as_of;
+                Tried::NotBefore(now + Millis(ahead.0.max(0)))
+            }
+            refusal => Tried::Refused(refusal),
+        }
+    }
+
+    async fn go_on_with(&self, begun: Begun, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let Begun {
+            handled,
+            lease,
+            tenure,
+            slot: _slot,
+        } = begun;
         let (id, token) = (handled.request.id, lease.token);
-        let tenure = Tenure::new(lease);
         let mut now = Some(handled);
         while let Some(Handled {
             request,
@@ -380,19 +246,24 @@ impl Worker {
             held,
         }) = now
         {
-            let held = held.as_ref();
-            let outcome = tokio::select! {
-                biased;
-                outcome = perform::perform(&self.service, &self.access, &action, &request, held, &tenure) => outcome,
-                outcome = self.keep_lease(id, token, &tenure) => outcome,
-                () = stop.cancelled() => Outcome::Interrupted,
+            let sent = Sent::default();
+            let performed = async {
+                let held = held.as_ref();
+                tokio::select! {
+                    biased;
+                    outcome = perform::perform(self, &action, &request, held, &tenure, &sent) => outcome,
+                    outcome = self.keep_lease(id, token, &tenure) => outcome,
+                    () = stop.cancelled() => Outcome::Interrupted,
+                }
             };
+            let outcome = AssertUnwindSafe(performed).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_| panicked(id, &action));
             tracing::debug!(request = %id, ?action, ?outcome, "worked");
             let denied = match &outcome {
                 Outcome::Failed(Trouble::Denied { why }) => Some(why.clone()),
                 _ => None,
             };
-            now = self.report(id, token, outcome, stop).await?;
+            now = self.report(id, token, outcome, sent.calls(), stop).await?;
             if let Some(why) = denied {
                 let next = "it is tried again every minute";
                 tracing::error!(request = %id, ?action, %why, "AWS does not allow it to jit; {next}");
@@ -408,17 +279,18 @@ impl Worker {
         id: RequestId,
         lease: LeaseToken,
         outcome: Outcome,
+        calls: Calls,
         stop: &CancellationToken,
     ) -> Result<Option<Handled>, ServiceError> {
         let clock = self.service.clock();
-        let until = clock.now() + LEASE;
+        let until = clock.uptime() + Lease::LASTS;
         loop {
-            let outcome = outcome.clone();
-            let error = match self
-                .service
-                .handle(id, Command::Finished { lease, outcome })
-                .await
-            {
+            let finished = Command::Finished {
+                lease,
+                outcome: outcome.clone(),
+                calls: calls.clone(),
+            };
+            let error = match self.service.handle(id, finished).await {
                 Ok(handled) => return Ok(Some(handled)),
                 // The lease was lost and the news is of no use.
                 Err(ServiceError::Refused(refusal)) => {
@@ -427,33 +299,34 @@ impl Worker {
                 }
                 Err(error) => error,
             };
-            let now = clock.now();
-            if now >= until || stop.is_cancelled() {
+            if clock.uptime() >= until || stop.is_cancelled() {
                 return Err(error);
             }
             tracing::warn!(request = %id, %error, "outcome not written yet");
-            clock.wait_until(now + AFTER_A_FAULT).await;
+            clock.sleep(AFTER_A_FAULT).await;
         }
     }
 
     /// Never returns while the lease can be kept, and not either once it is lost: what
     /// AWS is doing must still be heard and reported.
     async fn keep_lease(&self, id: RequestId, token: LeaseToken, tenure: &Tenure) -> Outcome {
+        let clock = self.service.clock();
         loop {
-            let clock = self.service.clock();
-            clock.wait_until(clock.now() + RENEW_EVERY).await;
-            let lease = self.lease(token);
+            clock.sleep(Lease::RENEWED_EVERY).await;
+            let (lease, begun) = (lease_again(token, clock, self.by), Since::now(clock));
             match self.service.handle(id, Command::Renew { lease }).await {
-                Ok(_) => tenure.extend(lease),
+                Ok(_) => tenure.renew(begun),
                 Err(error) => tracing::warn!(request = %id, %error, "lease not renewed"),
             }
         }
     }
+}
 
-    fn lease(&self, token: LeaseToken) -> Lease {
-        Lease {
-            token,
-            until: self.service.clock().now() + LEASE,
-        }
-    }
+/// K6: a fault of jit's own is a failed try like any other. What it sent stays noted, the
+/// lease is given back, and the next try has its chance.
+fn panicked(id: RequestId, action: &Work) -> Outcome {
+    metrics::counter!("jit_worker_panics_total").increment(1);
+    tracing::error!(request = %id, ?action, "work panicked; it is tried again");
+    let why = Text::clip("jit itself failed (a panic, see its log); it is tried again");
+    Outcome::Failed(Trouble::Passing { why })
 }

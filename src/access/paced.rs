@@ -40,10 +40,31 @@ pub struct Paced {
     known: Mutex<HashMap<Email, (UserId, Uptime)>>,
 }
 
+/// How long an operation may keep others out of its account, and a create its place among
+/// ten. AWS usually takes seconds; what takes longer must not hold others up.
+const ROOM_PATIENCE: Millis = Millis::seconds(30);
+/// How long an operation is waited for. It may still end; whoever waits has to be told.
+const OPERATION_PATIENCE: Millis = Millis::minutes(2);
+
 /// A call on its way.
 pub type Call<'c, T> = Pin<Box<dyn Future<Output = Result<T, AccessError>> + Send + 'c>>;
-/// What must still be so when it is a call's turn.
-pub type Check<'c> = dyn Fn() -> Call<'c, ()> + Send + Sync + 'c;
+
+/// What a call that changes something passes when its turn has come.
+pub trait Gate<'c>: Send + Sync {
+    /// What must still be so. Nothing comes between this and the sending of the call.
+    fn may_be_sent(&self) -> Call<'c, ()>;
+    /// AWS has said what it makes of the call: it is not on its way any more.
+    fn was_answered(&self) {}
+}
+
+impl<'c, F> Gate<'c> for F
+where
+    F: Fn() -> Call<'c, ()> + Send + Sync,
+{
+    fn may_be_sent(&self) -> Call<'c, ()> {
+        self()
+    }
+}
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +75,8 @@ pub enum Ended {
     },
     /// It is over, and AWS was not asked how: a look tells more.
     Somehow,
+    /// It is not over, and has been waited for long enough.
+    NotYet,
 }
 
 impl Paced {
@@ -149,31 +172,42 @@ impl Paced {
         self.quota.room_to_remove(lane, account).await
     }
 
-    /// Starts to make an assignment, unless `check` says no once it is its turn.
+    /// For what is waited for outside the queue of its account.
+    pub fn no_room(&self) -> Room<'_> {
+        Room::anywhere()
+    }
+
+    /// Starts to make an assignment, unless the gate says no once it is its turn.
     pub async fn create<'c>(
         &'c self,
         lane: Lane,
         key: &'c HoldingKey,
-        check: &'c Check<'c>,
+        gate: &'c dyn Gate<'c>,
     ) -> Result<Operation, AccessError> {
-        let call = || checked(check, self.access.create(key));
+        let call = || through(gate, self.access.create(key));
         self.patiently(Turn::change(lane), call).await
     }
 
-    /// Starts to remove an assignment, unless `check` says no once it is its turn.
+    /// Starts to remove an assignment, unless the gate says no once it is its turn.
     pub async fn delete<'c>(
         &'c self,
         lane: Lane,
         key: &'c HoldingKey,
-        check: &'c Check<'c>,
+        gate: &'c dyn Gate<'c>,
     ) -> Result<Deletion, AccessError> {
-        let call = || checked(check, self.access.delete(key));
+        let call = || through(gate, self.access.delete(key));
         self.patiently(Turn::change(lane), call).await
     }
 
-    /// Until the operation is over. While many are under way, nobody but who revokes asks
-    /// for one alone.
-    pub async fn wait_for(&self, lane: Lane, operation: &Operation) -> Result<Ended, AccessError> {
+    /// Until the operation is over, or has taken too long; its room is given up earlier. While
+    /// many are under way, nobody but who revokes asks for one alone.
+    pub async fn wait_for(
+        &self,
+        lane: Lane,
+        operation: &Operation,
+        room: Room<'_>,
+    ) -> Result<Ended, AccessError> {
+        let mut room = Some(room);
         let (begun, accepted) = (self.clock.uptime(), self.under_way.moment());
         let flight = Flight::begin(&self.in_flight[operation.kind as usize]);
         let together = || lane != Lane::Revoke && self.quota.is_kept() && flight.is_one_of_many();
@@ -185,6 +219,12 @@ impl Paced {
                 false => pause,
             };
             self.clock.sleep(pause).await;
+            let waited = self.clock.uptime() - begun;
+            // K7: others go on; AWS says so if it minds.
+            room = room.filter(|_| waited < ROOM_PATIENCE);
+            if waited >= OPERATION_PATIENCE {
+                return Ok(Ended::NotYet);
+            }
             if together() {
                 match self.is_under_way(lane, operation, accepted).await {
                     Ok(true) => continue,
@@ -308,11 +348,16 @@ impl Paced {
     }
 }
 
-/// The call, if the check still says yes.
-fn checked<'c, T: 'c>(check: &'c Check<'c>, call: Call<'c, T>) -> Call<'c, T> {
+/// The call, if the gate still says yes.
+fn through<'c, T: 'c>(gate: &'c dyn Gate<'c>, call: Call<'c, T>) -> Call<'c, T> {
     Box::pin(async move {
-        check().await?;
-        call.await
+        gate.may_be_sent().await?;
+        let answer = call.await;
+        let unanswered = matches!(&answer, Err(error) if error.kind == AccessErrorKind::NoAnswer);
+        if !unanswered {
+            gate.was_answered();
+        }
+        answer
     })
 }
 

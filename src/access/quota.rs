@@ -132,7 +132,7 @@ impl Quota {
 }
 
 impl Room<'_> {
-    fn anywhere() -> Self {
+    pub(super) fn anywhere() -> Self {
         Self {
             _create: None,
             _account: None,

@@ -8,7 +8,8 @@ use super::serve::failed;
 use super::unwritten::{Keeper, Row};
 use super::{Context, Failure};
 use crate::domain::{
-    Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
+    Command, EventKind, Holding, Lane, LeaseToken, Presence, Proof, Request, RequestId,
+    RequestObject, Status,
 };
 use crate::serve::Purpose;
 use crate::service::ServiceError;
@@ -27,7 +28,7 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
         by: by.clone(),
         reason: reason.clone(),
     };
-    let unread = |why: &str| keeper.keep(&[row(id, None, Proof::None)], &unread(id, why));
+    let unread = |why: &str| keeper.keep(&[row(id, None, &Proof::None)], &unread(id, why));
     let hands = match Hands::with_access(config, access, Purpose::Operate).await {
         Ok(hands) => hands,
         Err(why) => return unread(&why.to_string()),
@@ -39,33 +40,48 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
     if request.state.is_settled() && request.status() == Status::Revoked {
         return tell(context, &request, "already REVOKED");
     }
-    let proof = match asked.unverified {
+    let proof = match asked.unverified || request.state.is_settled() {
         true => Proof::None,
-        false => seen_gone(&hands, &request).await?,
+        false => match seen_gone(&hands, &request).await? {
+            Seen::Gone(proof) => proof,
+            Seen::Over(request) if request.status() == Status::Revoked => {
+                return tell(context, &request, "already REVOKED");
+            }
+            Seen::Over(_) => Proof::None,
+        },
+    };
+    let held = match &proof {
+        Proof::SeenGone { lease, .. } => Some(*lease),
+        Proof::None => None,
     };
     eprintln!(
         "jit: {id} is {}; {}, it is recorded as REVOKED by {}",
         request.status(),
-        match proof {
-            Proof::SeenGone => "AWS shows that its assignment is gone",
-            Proof::None => "without asking AWS",
+        match held {
+            Some(_) => "AWS shows that its assignment is gone",
+            None => "without asking AWS",
         },
         by.email
     );
+    let (said, unwritten) = (done(&proof), row(id, Some(&request), &proof));
     let cleaned = Command::CleanedUp { by, reason, proof };
     match hands.service.handle(id, cleaned).await {
-        Ok(handled) => tell(context, &handled.request, done(proof)),
+        Ok(handled) => tell(context, &handled.request, said),
         Err(ServiceError::Store(why)) => {
-            let rows = [row(id, Some(&request), proof)];
-            keeper.keep(&rows, &format!("nothing is written down: {why}"))
+            keeper.keep(&[unwritten], &format!("nothing is written down: {why}"))
         }
-        Err(error) => Err(Failure::Failed(format!("{id}: {error}"))),
+        Err(error) => {
+            if let Some(lease) = held {
+                let_go(&hands, id, lease).await;
+            }
+            Err(Failure::Failed(format!("{id}: {error}")))
+        }
     }
 }
 
-fn done(proof: Proof) -> &'static str {
+fn done(proof: &Proof) -> &'static str {
     match proof {
-        Proof::SeenGone => "REVOKED: AWS shows that it is gone",
+        Proof::SeenGone { .. } => "REVOKED: AWS shows that it is gone",
         Proof::None => {
             "REVOKED, and not verified: the next worker asks AWS, and removes what it finds; \
              jit cleanup without --unverified asks now"
@@ -79,9 +95,9 @@ fn unread(id: RequestId, why: &str) -> String {
     )
 }
 
-fn row(id: RequestId, request: Option<&Request>, proof: Proof) -> Row {
+fn row(id: RequestId, request: Option<&Request>, proof: &Proof) -> Row {
     let verified = match proof {
-        Proof::SeenGone => "yes",
+        Proof::SeenGone { .. } => "yes",
         Proof::None => "no",
     };
     Row {
@@ -93,18 +109,59 @@ fn row(id: RequestId, request: Option<&Request>, proof: Proof) -> Row {
     }
 }
 
-async fn seen_gone(hands: &Hands, request: &Request) -> Result<Proof, Failure> {
-    let Some(key) = request.holding_key() else {
-        return Ok(Proof::SeenGone);
+enum Seen {
+    Gone(Proof),
+    /// Another worker brought it to its end first.
+    Over(Box<Request>),
+}
+
+/// AWS is asked while no worker is at it: one that is may have sent a call that AWS has yet
+/// to carry out, and then what AWS shows proves nothing.
+async fn seen_gone(hands: &Hands, request: &Request) -> Result<Seen, Failure> {
+    let id = request.id;
+    let mut told = false;
+    let waits = || {
+        if !std::mem::replace(&mut told, true) {
+            eprintln!(
+                "jit: {id}: a worker of jit has it; waiting until that is done, or has been \
+                 silent for long enough"
+            );
+        }
     };
-    let seen = hands.access.look(Lane::Revoke, &key).await;
-    match seen.map_err(failed)? {
-        Presence::Absent => Ok(Proof::SeenGone),
-        Presence::Present => Err(Failure::Failed(format!(
-            "{}: AWS still shows the assignment, and nothing was changed; remove it with: \
-             jit break-glass revoke {} --reason …",
-            request.id, request.id
-        ))),
+    let (lease, handled) = match hands.worker.hold(id, waits).await {
+        Ok(held) => held,
+        Err(ServiceError::Refused(_)) => {
+            let request = hands.service.request(id).await.map_err(failed)?;
+            return Ok(Seen::Over(Box::new(request)));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let held = handled.held.iter().flat_map(Holding::unanswered);
+    let calls: Vec<LeaseToken> = held.collect();
+    hands.worker.wait_out(&calls).await;
+    let seen = match handled.request.holding_key() {
+        Some(key) => hands.access.look(Lane::Revoke, &key).await,
+        None => Ok(Presence::Absent),
+    };
+    let why = match seen {
+        Ok(Presence::Absent) => {
+            let waited_out = calls.into_iter().collect();
+            return Ok(Seen::Gone(Proof::SeenGone { lease, waited_out }));
+        }
+        Ok(Presence::Present) => format!(
+            "{id}: AWS still shows the assignment, and nothing was changed; remove it with: \
+             jit break-glass revoke {id} --reason …"
+        ),
+        Err(error) => error.to_string(),
+    };
+    let_go(hands, id, lease).await;
+    Err(Failure::Failed(why))
+}
+
+/// If it cannot be given back, it lapses by itself.
+async fn let_go(hands: &Hands, id: RequestId, lease: LeaseToken) {
+    if let Err(error) = hands.worker.let_go(id, lease).await {
+        tracing::debug!(request = %id, %error, "lease not given back");
     }
 }
 

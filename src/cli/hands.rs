@@ -51,7 +51,7 @@ impl Hands {
         let service = Service::new(store, clock, config.policy.clone(), announce);
         let service = Arc::new(service);
         Ok(Self {
-            worker: Worker::new(service.clone(), access.clone()),
+            worker: Worker::new(service.clone(), access.clone()).of_an_operator(),
             service,
             access,
             config,

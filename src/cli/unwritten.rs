@@ -71,6 +71,7 @@ impl Keeper {
         loop {
             let why = match self.told_to_go(key).await {
                 Ok(Ended::Badly { why }) => why,
+                Ok(Ended::NotYet) => "AWS has not finished in two minutes".into(),
                 Ok(Ended::Well | Ended::Somehow) => match self.access.look(Lane::Revoke, key).await
                 {
                     Ok(Presence::Absent) => return Ok(()),
@@ -82,21 +83,21 @@ impl Keeper {
             };
             let (account, set) = (&key.account_id, &key.permission_set);
             eprintln!("jit: {set} in {account}: {why}; trying again, Ctrl-C stops trying");
-            SystemClock
-                .wait_until(SystemClock.now() + AFTER_A_FAULT)
-                .await;
+            SystemClock.sleep(AFTER_A_FAULT).await;
         }
     }
 
     async fn told_to_go(&self, key: &HoldingKey) -> Result<Ended, AccessError> {
-        let _room = self
+        let room = self
             .access
             .room_to_remove(Lane::Revoke, &key.account_id)
             .await;
         let now = || -> Call<'_, ()> { Box::pin(async { Ok(()) }) };
         match self.access.delete(Lane::Revoke, key, &now).await? {
             Deletion::NothingThere => Ok(Ended::Well),
-            Deletion::Started(operation) => self.access.wait_for(Lane::Revoke, &operation).await,
+            Deletion::Started(operation) => {
+                self.access.wait_for(Lane::Revoke, &operation, room).await
+            }
         }
     }
 

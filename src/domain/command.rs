@@ -3,6 +3,8 @@
 //! A person, the clock and the worker each have their own words: a person
 //! cannot express a worker's result.
 
+use std::collections::BTreeSet;
+
 use super::{
     HoldingKey, Lease, LeaseToken, Minutes, Person, PostId, Reminder, RequestId, Text, Timestamp,
     UserId,
@@ -42,9 +44,13 @@ pub enum Command {
         by: Option<Person>,
         reason: Option<Text>,
     },
-    /// Its time has come, and somebody offers to do the work.
+    /// Its time has come, and a worker offers to do the work.
     Due {
-        lease: Lease,
+        claim: Claim,
+    },
+    /// An operator's command wants to be alone with it for a moment, due or not.
+    Hold {
+        claim: Claim,
     },
     /// The holder of a lease needs longer.
     Renew {
@@ -54,6 +60,7 @@ pub enum Command {
     Finished {
         lease: LeaseToken,
         outcome: Outcome,
+        calls: Calls,
     },
     /// Its card was posted in its channel.
     CardPosted {
@@ -70,11 +77,43 @@ pub enum Command {
     },
 }
 
-/// What somebody's word that access is gone rests on.
+/// A worker's offer to work on a request under a lease of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub lease: Lease,
+    /// Another's lease that this worker has seen unchanged for as long as a lease lasts, by
+    /// a time that nobody can set: its holder sends nothing any more.
+    pub lapsed: Option<Lease>,
+    /// The time as it would be if the clock had not been set back lately: what waits for its
+    /// next try does not wait for that.
+    pub as_of: Timestamp,
+}
+
+/// What a worker knows of calls that AWS may still carry out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// It sent one under its own lease, and heard no answer.
+    pub unanswered: Option<AssignmentCall>,
+    /// The leases of earlier ones, known to it for so long that they have taken effect or
+    /// never will; what it says it has seen, it has seen after that.
+    pub waited_out: BTreeSet<LeaseToken>,
+}
+
+/// A call that changes an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssignmentCall {
+    Create,
+    Delete,
+}
+
+/// What an operator's word that access is gone rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// AWS was asked, and shows none.
-    SeenGone,
+    /// AWS was asked under this lease, after these calls were waited out, and shows none.
+    SeenGone {
+        lease: LeaseToken,
+        waited_out: BTreeSet<LeaseToken>,
+    },
     /// AWS was not asked: it will be.
     None,
 }

@@ -81,9 +81,14 @@ pub fn decide(
         Command::EndedAlong { with, by, reason } => {
             person::ended_along(step, with, by.as_ref(), reason)
         }
-        Command::Due { lease } => work::due(step, lease),
+        Command::Due { claim } => work::due(step, &claim),
+        Command::Hold { claim } => work::hold(step, &claim),
         Command::Renew { lease } => work::renew(step, lease),
-        Command::Finished { lease, outcome } => work::finished(step, lease, outcome),
+        Command::Finished {
+            lease,
+            outcome,
+            calls,
+        } => work::finished(step, lease, outcome, &calls),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
         Command::CardPosted { post } => step.card_posted(post),
         Command::ReminderPosted { reminder } => step.reminder_posted(reminder),

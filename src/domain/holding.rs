@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, PermissionSet, RequestId, UserId};
+use super::{AccountId, AssignmentCall, Calls, LeaseToken, PermissionSet, RequestId, UserId};
 
 /// So many requests share one assignment at most: a revoke ends all of them in one write,
 /// and a store takes only so many records at once.
@@ -29,6 +29,14 @@ pub struct Holding {
     /// Holders whose call to make the assignment may still be on its way: until it
     /// has answered, "AWS shows none" is no proof that none will appear.
     pub creating: BTreeSet<RequestId>,
+    /// The lease under which the last create without an answer was sent. AWS may still
+    /// carry it out, whatever became of its sender: until it is waited out, no look proves
+    /// that the assignment is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered_create: Option<LeaseToken>,
+    /// The same of a delete: until it is waited out, the assignment is not made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered_delete: Option<LeaseToken>,
     /// A removal is under way: nobody may join until it is proven gone.
     pub removing: bool,
     /// What the permission set's name stood for when this was asked for. A name can be
@@ -47,6 +55,8 @@ impl Holding {
             key,
             holders: BTreeSet::new(),
             creating: BTreeSet::new(),
+            unanswered_create: None,
+            unanswered_delete: None,
             removing: false,
             means: None,
             revision: 0,
@@ -71,6 +81,46 @@ impl Holding {
     /// Another holder's create may still land.
     pub fn awaits_another(&self, id: RequestId) -> bool {
         self.creating.iter().any(|other| *other != id)
+    }
+
+    /// The calls that may still take effect, by the leases under which they were sent.
+    pub fn unanswered(&self) -> impl Iterator<Item = LeaseToken> + '_ {
+        let both = [self.unanswered_create, self.unanswered_delete];
+        both.into_iter().flatten()
+    }
+
+    /// The process that held this lease is dead: calls that it sent may be on their way.
+    pub fn orphaned(&self, lease: LeaseToken) -> Self {
+        let revision = self.revision + 1;
+        let orphaned = self.changed(|next| {
+            next.unanswered_create = Some(lease);
+            next.unanswered_delete = Some(lease);
+        });
+        Self {
+            revision,
+            ..orphaned
+        }
+    }
+
+    /// What the holder of a lease knows of calls on their way. The newest stands for all of
+    /// its kind: when it is waited out, those before it are as well.
+    pub(super) fn knowing(&self, lease: LeaseToken, calls: &Calls) -> Self {
+        self.changed(|next| {
+            let over = |call: &LeaseToken| calls.waited_out.contains(call);
+            next.unanswered_create = next.unanswered_create.filter(|call| !over(call));
+            next.unanswered_delete = next.unanswered_delete.filter(|call| !over(call));
+            match calls.unanswered {
+                Some(AssignmentCall::Create) => next.unanswered_create = Some(lease),
+                Some(AssignmentCall::Delete) => next.unanswered_delete = Some(lease),
+                None => {}
+            }
+        })
+    }
+
+    /// A create that was answered too late took effect some time ago: a look that is older
+    /// proves nothing.
+    pub(super) fn made_late(&self, lease: LeaseToken) -> Self {
+        self.changed(|next| next.unanswered_create = Some(lease))
     }
 
     pub(super) fn meaning(&self, means: String) -> Self {

@@ -194,7 +194,7 @@ impl fmt::Display for RequestId {
 }
 
 /// Proof of holding a lease; drawn fresh for every claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LeaseToken(pub Uuid);
 

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountId, Chain, ChannelId, Email, HoldingKey, Invalid, LeaseToken, Minutes, PermissionSet,
-    Person, PostId, RequestId, Text, Timestamp, UserId,
+    AccountId, Chain, ChannelId, Claim, Email, HoldingKey, Invalid, LeaseToken, Millis, Minutes,
+    PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
 };
 
 /// What somebody asks for, checked but not yet allowed.
@@ -206,11 +206,43 @@ pub struct Failing {
     pub why: Text,
 }
 
-/// The right to do the one next action of a record, for a while.
+/// The right to do the one next action of a record, for as long as it is renewed.
+///
+/// Another worker takes it over after it has seen the lease unchanged for `Lease::LASTS` of
+/// its own uptime: no two clocks need to agree on that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub token: LeaseToken,
+    /// Renewed before then; from then on others watch whether it still is.
     pub until: Timestamp,
+    #[serde(default, skip_serializing_if = "LeaseHolder::is_server")]
+    pub by: LeaseHolder,
+}
+
+/// Which kind of process holds a lease: a server that starts knows that the one before it
+/// on the same file is dead, and knows nothing of operators' commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseHolder {
+    #[default]
+    Server,
+    Operator,
+}
+
+impl LeaseHolder {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands it over like this
+    fn is_server(&self) -> bool {
+        *self == Self::Server
+    }
+}
+
+impl Lease {
+    /// How long the holder of a lease may act after it was taken or renewed.
+    pub const LASTS: Millis = Millis::seconds(24);
+    /// How often a holder that lives renews it.
+    pub const RENEWED_EVERY: Millis = Millis::seconds(8);
+    /// A lease that was not renewed for so long is watched by others.
+    pub const TRUSTED_FOR: Millis = Millis::seconds(12);
 }
 
 /// Which work is claimed first. The order is the promise: an incident does not
@@ -306,9 +338,30 @@ impl Request {
         Some(self.lease.map_or(due, |lease| due.max(lease.until)))
     }
 
-    pub fn leased_to_another(&self, token: LeaseToken, now: Timestamp) -> bool {
+    /// Another's lease that this claim knows nothing against.
+    pub fn leased_to_another(&self, claim: &Claim) -> Option<Lease> {
         self.lease
-            .is_some_and(|lease| lease.token != token && lease.until > now)
+            .filter(|lease| lease.token != claim.lease.token && Some(*lease) != claim.lapsed)
+    }
+
+    /// What is due at a date that people were told of; anything else is due for its next try.
+    pub fn waits_for_a_date(&self, now: Timestamp) -> bool {
+        match &self.state {
+            State::Pending | State::Granted => true,
+            State::Approved => self.start_at.is_some_and(|start| start > now),
+            State::Assigning
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. } => false,
+            State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_) => match self.sessions {
+                Some(Sessions::Ending { .. }) => false,
+                Some(Sessions::Denied { .. }) | None => true,
+            },
+        }
     }
 
     /// Takes a status that was written from outside, the way the runbook does it,
@@ -339,7 +392,7 @@ impl Request {
             doubt: Doubt::Outside,
         };
         self.extension = None;
-        self.lease = None;
+        // The lease stays: its holder may have sent calls that nobody can take back.
         self.due_at = Some(now);
     }
 }

@@ -217,7 +217,7 @@ pub(super) async fn revoke(
         let by = body.by();
         let reason = body.reason;
         let ask = Ask::Revoke { reason };
-        let patience = app.service.clock().now() + REVOKE_PATIENCE;
+        let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
         let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
         let begun = app.handle(id, Command::Asked { by, ask }, ticket).await?;
         let followed = tokio::select! {

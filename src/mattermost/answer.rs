@@ -260,7 +260,7 @@ impl Mattermost {
             ));
         }
         let service = &self.app.service;
-        let deadline = service.clock().now() + REVOKE_PATIENCE;
+        let deadline = service.clock().uptime() + REVOKE_PATIENCE;
         self.handle(request.id, who, ask, ticket).await?;
         // P6: what is said is what AWS shows.
         Ok(

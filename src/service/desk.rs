@@ -1,22 +1,19 @@
 //! Between the door and the worker of the same process: what a person asked for is
 //! already this process's to do when it is written, so nobody has to look for it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::Handled;
-use crate::clock::Clock;
-use crate::domain::{Lane, Lease, LeaseToken, Millis, Request, RequestId, Timestamp};
+use crate::clock::{Clock, Uptime};
+use crate::domain::{Lane, Lease, LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp};
 
-/// How long a piece of work is somebody's, unless it is kept longer.
-pub(crate) const LEASE: Millis = Millis::seconds(30);
-
-/// How many are worked on at once. What AWS lets through is not decided here: removals wait
-/// for it side by side, so that the same look can serve many, and a revoke never waits for
-/// a place.
+/// How many of a lane are worked on at once. What AWS lets through is not decided here:
+/// removals wait for it side by side, so that the same look can serve many, and a revoke
+/// never waits for a place. No lane takes a place of another.
 pub(crate) fn places(lane: Lane) -> usize {
     match lane {
         Lane::Revoke => 2048,
@@ -30,16 +27,95 @@ pub(crate) fn places(lane: Lane) -> usize {
 pub(crate) struct Begun {
     pub handled: Handled,
     pub lease: Lease,
+    pub tenure: Tenure,
+    /// None: the request has a place already, of a piece of work that is about to end.
+    pub slot: Option<Slot>,
+}
+
+/// How long the holder of a lease may act, counted from before the lease was written. Two
+/// clocks must agree: uptime, because the wall clock can be set; and the wall clock, because
+/// the uptime of a process that was frozen may have stood still.
+#[derive(Debug)]
+pub(crate) struct Tenure(Mutex<Since>);
+
+/// A moment by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    up: Uptime,
+    wall: Timestamp,
+}
+
+impl Since {
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self {
+            up: clock.uptime(),
+            wall: clock.now(),
+        }
+    }
+}
+
+impl Tenure {
+    pub fn since(taken: Since) -> Self {
+        Self(Mutex::new(taken))
+    }
+
+    /// The lease was renewed, by a write that began then.
+    pub fn renew(&self, begun: Since) {
+        *locked(&self.0) = begun;
+    }
+
+    /// Whether it is sure to last for this span from now on.
+    pub fn lasts_for(&self, span: Millis, clock: &dyn Clock) -> bool {
+        let (taken, now) = (*locked(&self.0), Since::now(clock));
+        let left = Millis(Lease::LASTS.0 - span.0);
+        now.up - taken.up <= left && now.wall - taken.wall <= left
+    }
+}
+
+/// A lease of this process that begins now.
+pub(crate) fn new_lease(clock: &dyn Clock, by: LeaseHolder) -> Lease {
+    lease_again(LeaseToken(clock.draw()), clock, by)
+}
+
+/// The same lease, from now on.
+pub(crate) fn lease_again(token: LeaseToken, clock: &dyn Clock, by: LeaseHolder) -> Lease {
+    Lease {
+        token,
+        until: clock.now() + Lease::TRUSTED_FOR,
+        by,
+    }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    /// Whether somebody here works until the process ends.
+    /// Whether a worker of this process works until the process ends.
     staffed: AtomicBool,
-    at_work: Mutex<HashSet<RequestId>>,
+    at_work: Mutex<AtWork>,
     begun: Mutex<VecDeque<Begun>>,
     /// Rung when something was put down here.
     pub bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct AtWork {
+    by_id: HashMap<RequestId, Lane>,
+    in_lane: [usize; Lane::ALL.len()],
+}
+
+/// A place at work for one request; given up when it is dropped, however its work ended.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    desk: Arc<Desk>,
+    id: RequestId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut at_work = locked(&self.desk.at_work);
+        if let Some(lane) = at_work.by_id.remove(&self.id) {
+            at_work.in_lane[usize::from(lane.number())] -= 1;
+        }
+    }
 }
 
 impl Desk {
@@ -51,84 +127,136 @@ impl Desk {
         self.staffed.store(false, Ordering::SeqCst);
     }
 
-    pub fn sit_down(&self, id: RequestId, lane: Lane) -> Place {
+    pub fn sit_down(self: &Arc<Self>, id: RequestId, lane: Lane) -> Place {
         let mut at_work = locked(&self.at_work);
-        if at_work.contains(&id) {
+        let in_lane = usize::from(lane.number());
+        if at_work.by_id.contains_key(&id) {
             Place::Had
-        } else if at_work.len() >= places(lane) {
+        } else if at_work.in_lane[in_lane] >= places(lane) {
             Place::None
         } else {
-            at_work.insert(id);
-            Place::Taken
+            at_work.by_id.insert(id, lane);
+            at_work.in_lane[in_lane] += 1;
+            let desk = self.clone();
+            Place::Taken(Slot { desk, id })
         }
-    }
-
-    pub fn stand_up(&self, id: RequestId) {
-        locked(&self.at_work).remove(&id);
     }
 
     pub fn take(&self) -> Option<Begun> {
         locked(&self.begun).pop_front()
     }
 
-    /// One to begin with, if somebody here could.
-    pub(super) fn lease(&self, clock: &dyn Clock, now: Timestamp) -> Option<Lease> {
-        let is_staffed = self.staffed.load(Ordering::SeqCst);
-        is_staffed.then(|| Lease {
-            token: LeaseToken(clock.draw()),
-            until: now + LEASE,
-        })
+    pub fn is_staffed(&self) -> bool {
+        self.staffed.load(Ordering::SeqCst)
     }
 
-    pub(super) fn seat(&self, request: &Request, lease: Lease) -> Option<Seat<'_>> {
-        let (desk, id) = (self, request.id);
-        let place = self.sit_down(id, request.lane());
-        // Who still has one has done with it: otherwise the lease would not have been free.
-        let is_there = place != Place::None;
-        is_there.then_some(Seat {
+    /// A place for what is about to be written under this lease; given back unless it is.
+    pub(super) fn seat(
+        self: &Arc<Self>,
+        request: &Request,
+        lease: Lease,
+        taken: Since,
+    ) -> Option<Seat> {
+        let slot = match self.sit_down(request.id, request.lane()) {
+            Place::Taken(slot) => Some(slot),
+            // The piece of work that has it is about to end: its lease was free.
+            Place::Had => None,
+            Place::None => return None,
+        };
+        let desk = self.clone();
+        Some(Seat {
             desk,
-            id,
-            place,
+            slot,
             lease,
+            taken,
         })
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Place {
-    Taken,
+    Taken(Slot),
     /// It is at work already.
     Had,
-    /// All are taken by others.
+    /// All of its lane are taken by others.
     None,
 }
 
-/// A place that is kept for what is being written; given back unless it comes to be.
-pub(super) struct Seat<'d> {
-    desk: &'d Desk,
-    id: RequestId,
-    place: Place,
+/// A place that is kept for what is being written.
+pub(super) struct Seat {
+    desk: Arc<Desk>,
+    slot: Option<Slot>,
     lease: Lease,
+    taken: Since,
 }
 
-impl Seat<'_> {
+impl Seat {
     pub fn begin(self, handled: Handled) {
-        let lease = self.lease;
-        locked(&self.desk.begun).push_back(Begun { handled, lease });
+        let begun = Begun {
+            handled,
+            lease: self.lease,
+            tenure: Tenure::since(self.taken),
+            slot: self.slot,
+        };
+        locked(&self.desk.begun).push_back(begun);
         self.desk.bell.notify_one();
-        // The place is the worker's now.
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        if self.place == Place::Taken {
-            self.desk.stand_up(self.id);
-        }
     }
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn id(number: u128) -> RequestId {
+        RequestId::from_uuid(Uuid::from_u128(number))
+    }
+
+    // K15
+    #[test]
+    fn removals_at_work_take_no_place_of_a_create() {
+        let desk = Arc::new(Desk::default());
+        let removals: Vec<Place> = (0..100)
+            .map(|n| desk.sit_down(id(n), Lane::Remove))
+            .collect();
+        assert!(
+            removals
+                .iter()
+                .all(|place| matches!(place, Place::Taken(_)))
+        );
+        let creates: Vec<Place> = (100..141)
+            .map(|n| desk.sit_down(id(n), Lane::Other))
+            .collect();
+        let taken = creates
+            .iter()
+            .filter(|place| matches!(place, Place::Taken(_)));
+        assert_eq!(taken.count(), places(Lane::Other));
+        drop(creates);
+        assert!(matches!(
+            desk.sit_down(id(141), Lane::Other),
+            Place::Taken(_)
+        ));
+    }
+
+    #[test]
+    fn a_place_is_given_up_however_its_work_ends() {
+        let desk = Arc::new(Desk::default());
+        let Place::Taken(slot) = desk.sit_down(id(1), Lane::Revoke) else {
+            panic!("no place");
+        };
+        assert!(matches!(desk.sit_down(id(1), Lane::Revoke), Place::Had));
+        let work = std::panic::AssertUnwindSafe(move || {
+            let _kept = slot;
+            std::panic::resume_unwind(Box::new("a bug"));
+        });
+        assert!(std::panic::catch_unwind(work).is_err());
+        assert!(matches!(
+            desk.sit_down(id(1), Lane::Revoke),
+            Place::Taken(_)
+        ));
+    }
 }

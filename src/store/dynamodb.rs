@@ -38,7 +38,7 @@ use super::{
 use crate::clock::Clock;
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Millis, Request, RequestId, Timestamp,
+    LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
 };
 use calls::{Condition, Written};
 use items::{Item, millis, s};
@@ -180,22 +180,38 @@ impl Store for DynamoStore {
         &self,
         name: &str,
         lease: Lease,
-        now: Timestamp,
+        lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError> {
         let mut item = Item::from([
             ("lease_name".into(), s(name)),
             ("lease_token".into(), s(lease.token.0)),
             ("lease_until".into(), millis(lease.until)),
         ]);
-        items::forget_after(&mut item, lease.until);
-        let condition = Condition::that(
-            "attribute_not_exists(lease_name) OR lease_token = :token OR lease_until <= :now",
-        )
-        .with(":token", s(lease.token.0))
-        .with(":now", millis(now));
+        items::forget_after(&mut item, lease.until + Millis::DAY);
+        let mut condition = Condition::that(match lapsed {
+            None => "attribute_not_exists(lease_name) OR lease_token = :token",
+            Some(_) => {
+                "attribute_not_exists(lease_name) OR lease_token = :token \
+                 OR lease_token = :lapsed AND lease_until = :since"
+            }
+        })
+        .with(":token", s(lease.token.0));
+        if let Some(lapsed) = lapsed {
+            condition = condition
+                .with(":lapsed", s(lapsed.token.0))
+                .with(":since", millis(lapsed.until));
+        }
         Ok(match self.put(Table::Leases, item, &condition).await? {
             Written::Yes => Taken::Yes,
-            Written::No(_) => Taken::ByAnother,
+            Written::No(Some(found)) => Taken::ByAnother(Lease {
+                token: LeaseToken(items::parsed(&found, "lease_token")?),
+                until: items::time(&found, "lease_until")?,
+                by: LeaseHolder::Server,
+            }),
+            // It was given back between the write and the look at what stood in its way.
+            Written::No(None) => {
+                return Err(StoreError::Unavailable("a lease changed hands".into()));
+            }
         })
     }
 

@@ -228,14 +228,11 @@ impl Store for SqliteStore {
         &self,
         name: &str,
         lease: Lease,
-        now: Timestamp,
+        lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError> {
         let name = name.to_owned();
-        let taken = self.write(move |db| writes::take_lease(db, &name, lease, now));
-        Ok(match taken.await? {
-            true => Taken::Yes,
-            false => Taken::ByAnother,
-        })
+        self.write(move |db| writes::take_lease(db, &name, lease, lapsed))
+            .await
     }
 
     async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {

@@ -3,31 +3,47 @@
 //! A refusal that passes by itself (a conflict, throttling) is waited out for a few
 //! seconds by `Paced`; everything longer goes back to the record, where it survives a
 //! restart.
+//!
+//! A call that was sent may take effect up to `CALL_PATIENCE` later, whatever becomes of
+//! its sender. So a call is sent only while the lease is sure to outlast it, `Sent` knows
+//! which one has no answer yet, and "gone" is reported only by a look that began after
+//! every earlier call without an answer was waited out.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
-use super::Tenure;
+use super::Worker;
+use super::watch::Watch;
 use crate::access::{
-    AccessError, AccessErrorKind, CALL_PATIENCE, Call, Deletion, Ended, Paced, Progress,
+    AccessError, AccessErrorKind, CALL_PATIENCE, Call, Deletion, Ended, Gate, Paced, Progress,
 };
+use crate::clock::Uptime;
 use crate::domain::{
-    Holding, HoldingKey, Lane, Outcome, Presence, Request, RequestId, State, Text, Trouble, Work,
+    AssignmentCall, Calls, Holding, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence,
+    Request, RequestId, State, Text, Trouble, Work,
 };
+use crate::service::desk::{Tenure, locked};
 use crate::service::{Service, ServiceError};
 
+/// How long a revoke waits for a create that AWS has accepted, before it asks AWS to remove
+/// what that may make.
+const REVOKE_PATIENCE: Millis = Millis::seconds(5);
+
 pub(super) async fn perform(
-    service: &Service,
-    access: &Paced,
+    worker: &Worker,
     work: &Work,
     request: &Request,
     held: Option<&Holding>,
     tenure: &Tenure,
+    sent: &Sent,
 ) -> Outcome {
     let hand = Hand {
-        service,
-        access,
+        service: &worker.service,
+        access: &worker.access,
+        watch: &worker.watch,
         held,
         tenure,
+        sent,
         id: request.id,
         lane: request.lane(),
     };
@@ -35,18 +51,80 @@ pub(super) async fn perform(
     done.unwrap_or_else(|trouble| trouble)
 }
 
+/// What is known of the calls of one piece of work, also when it is cut off.
+#[derive(Debug, Default)]
+pub(super) struct Sent(Mutex<Calls>);
+
+impl Sent {
+    pub fn calls(&self) -> Calls {
+        locked(&self.0).clone()
+    }
+
+    fn send(&self, call: AssignmentCall) {
+        locked(&self.0).unanswered = Some(call);
+    }
+
+    fn answered(&self) {
+        locked(&self.0).unanswered = None;
+    }
+
+    fn waited_out(&self, calls: impl Iterator<Item = LeaseToken>) {
+        locked(&self.0).waited_out.extend(calls);
+    }
+
+    fn has_waited_out(&self, call: LeaseToken) -> bool {
+        locked(&self.0).waited_out.contains(&call)
+    }
+}
+
+/// How far a change has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    NotSent,
+    Sent,
+}
+
 pub(super) struct Hand<'a> {
     pub service: &'a Service,
     pub access: &'a Paced,
+    pub watch: &'a Watch,
     /// Who held the assignment when the work was handed out.
     held: Option<&'a Holding>,
     tenure: &'a Tenure,
+    sent: &'a Sent,
     pub id: RequestId,
     pub lane: Lane,
 }
 
 /// The right side of every `?` is what went wrong, as an outcome already.
 pub(super) type Done<T = Outcome> = Result<T, Outcome>;
+
+/// Sends one change of an assignment, and notes that it was sent until it is answered.
+struct Sending<'h> {
+    hand: &'h Hand<'h>,
+    call: AssignmentCall,
+    stage: &'h Mutex<Stage>,
+}
+
+impl<'h> Gate<'h> for Sending<'h> {
+    fn may_be_sent(&self) -> Call<'h, ()> {
+        let (hand, call, stage) = (self.hand, self.call, self.stage);
+        Box::pin(async move {
+            if call == AssignmentCall::Create {
+                hand.still_wanted().await?;
+            }
+            // Last, because what is asked before it may take long.
+            hand.still_held()?;
+            hand.sent.send(call);
+            *locked(stage) = Stage::Sent;
+            Ok(())
+        })
+    }
+
+    fn was_answered(&self) {
+        self.hand.sent.answered();
+    }
+}
 
 impl Hand<'_> {
     async fn carry_out(&self, work: &Work, request: &Request) -> Done {
@@ -89,83 +167,95 @@ impl Hand<'_> {
         let key = request.holding_key_of(user.clone());
         // Read before the look: if anybody joins or leaves meanwhile, the look is stale.
         let held = self.service.holding(key.clone()).await;
-        let revision = held.map_err(|error| unreadable(&error.into()))?.revision;
+        let held = held.map_err(|error| unreadable(&error.into()))?;
+        // P4: what an earlier delete may still take away is not made again before.
+        self.wait_out(held.unanswered()).await;
         let presence = self.access.look(self.lane, &key).await?;
         let means = self.access.means(&key.permission_set)?;
         Ok(Outcome::Prepared {
             user,
             presence,
-            revision,
+            revision: held.revision,
             means,
         })
     }
 
-    /// The turn of a create may be long in coming. Whoever revokes it meanwhile does not
-    /// wait for it: what was not sent yet is not sent any more.
+    /// The turn of a create may be long in coming. A revoke that comes meanwhile does not
+    /// wait for it: what was not sent yet is not sent any more, and what AWS has accepted
+    /// and does not finish is removed as if it had.
     async fn create(&self, key: &HoldingKey) -> Done {
-        let sent = AtomicBool::new(false);
-        let created = self.carried_through(key, &sent);
+        let stage = Mutex::new(Stage::NotSent);
+        let created = self.carried_through(key, &stage);
         let done = tokio::select! {
             biased;
             done = created => done,
-            () = self.hurried(&sent) => Ok(Outcome::Interrupted),
+            () = self.hurried_past(&stage) => Ok(Outcome::Interrupted),
         };
         match done {
-            Err(_) if !sent.load(Ordering::SeqCst) => Ok(Outcome::Interrupted),
+            Err(_) if *locked(&stage) == Stage::NotSent => Ok(Outcome::Interrupted),
             done => done,
         }
     }
 
-    async fn carried_through(&self, key: &HoldingKey, sent: &AtomicBool) -> Done {
+    async fn carried_through(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
         let room = self.access.room_to_create(self.lane, &key.account_id).await;
-        let may = || -> Call<'_, ()> {
-            Box::pin(async {
-                self.still_held()?;
-                self.still_wanted().await?;
-                sent.store(true, Ordering::SeqCst);
-                Ok(())
-            })
+        let sending = Sending {
+            hand: self,
+            call: AssignmentCall::Create,
+            stage,
         };
-        let operation = self.access.create(self.lane, key, &may).await?;
-        let ended = self.access.wait_for(self.lane, &operation).await?;
-        drop(room);
-        match ended {
+        let operation = self.access.create(self.lane, key, &sending).await?;
+        match self.access.wait_for(self.lane, &operation, room).await? {
             Ended::Badly { why } => Ok(refused(&why)),
             Ended::Well | Ended::Somehow => Ok(Outcome::Created),
+            Ended::NotYet => Ok(unfinished("create", &operation.id)),
         }
     }
 
     /// Gone is what AWS shows afterwards, not what it was asked to do. What waits for its
-    /// turn when somebody asks for it is taken up anew, ahead of the others.
+    /// turn when a revoke comes is taken up anew, ahead of the others.
     async fn remove(&self, key: &HoldingKey) -> Done {
-        let sent = AtomicBool::new(false);
+        let stage = Mutex::new(Stage::NotSent);
         tokio::select! {
             biased;
-            done = self.removed(key, &sent) => done,
-            () = self.hurried(&sent) => Ok(Outcome::Interrupted),
+            done = self.removed(key, &stage) => done,
+            () = self.hurried(&stage) => Ok(Outcome::Interrupted),
         }
     }
 
-    /// Returns if somebody revokes it before AWS was asked for anything.
-    async fn hurried(&self, sent: &AtomicBool) {
-        if self.lane != Lane::Revoke {
-            self.service.until_revoked(self.id).await;
-        }
-        if self.lane == Lane::Revoke || sent.load(Ordering::SeqCst) {
+    /// Returns if it is revoked before AWS was asked for anything.
+    async fn hurried(&self, stage: &Mutex<Stage>) {
+        self.revoked().await;
+        if *locked(stage) == Stage::Sent {
             std::future::pending::<()>().await;
         }
     }
 
-    async fn removed(&self, key: &HoldingKey, sent: &AtomicBool) -> Done {
+    /// Returns if it is revoked: at once before AWS was asked for anything, and else after
+    /// what AWS was asked for has had its time.
+    async fn hurried_past(&self, stage: &Mutex<Stage>) {
+        self.revoked().await;
+        if *locked(stage) == Stage::Sent {
+            self.service.clock().sleep(REVOKE_PATIENCE).await;
+        }
+    }
+
+    /// Returns if a revoke comes that this work is not part of.
+    async fn revoked(&self) {
+        match self.lane {
+            Lane::Revoke => std::future::pending().await,
+            Lane::Remove | Lane::Other => self.service.until_revoked(self.id).await,
+        }
+    }
+
+    async fn removed(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
         let room = self.access.room_to_remove(self.lane, &key.account_id).await;
-        let may = || -> Call<'_, ()> {
-            Box::pin(async {
-                self.still_held()?;
-                sent.store(true, Ordering::SeqCst);
-                Ok(())
-            })
+        let sending = Sending {
+            hand: self,
+            call: AssignmentCall::Delete,
+            stage,
         };
-        let deletion = self.access.delete(self.lane, key, &may).await?;
+        let deletion = self.access.delete(self.lane, key, &sending).await?;
         let Deletion::Started(operation) = deletion else {
             drop(room);
             return Ok(match self.look(key).await? {
@@ -173,11 +263,12 @@ impl Hand<'_> {
                 outcome => outcome,
             });
         };
-        let mut ended = self.access.wait_for(self.lane, &operation).await?;
-        drop(room);
+        let mut ended = self.access.wait_for(self.lane, &operation, room).await?;
         loop {
-            if let Ended::Badly { why } = ended {
-                return Ok(refused(&why));
+            match ended {
+                Ended::Badly { why } => return Ok(refused(&why)),
+                Ended::NotYet => return Ok(unfinished("delete", &operation.id)),
+                Ended::Well | Ended::Somehow => {}
             }
             if self.look(key).await? == Outcome::Gone {
                 return Ok(Outcome::Gone);
@@ -186,30 +277,66 @@ impl Hand<'_> {
                 Progress::Failed { why } => Ended::Badly { why },
                 Progress::Succeeded => return Ok(haunted()),
                 // It was not listed any more, or not yet, and is not over.
-                Progress::InProgress => self.access.wait_for(self.lane, &operation).await?,
+                Progress::InProgress => {
+                    let room = self.access.no_room();
+                    self.access.wait_for(self.lane, &operation, room).await?
+                }
             };
         }
     }
 
-    /// Ahead of the others from the moment that somebody revokes it.
+    /// What AWS shows. That it shows none counts only once the creates without an answer are
+    /// waited out: until then one of them may make it.
     async fn look(&self, key: &HoldingKey) -> Done {
-        let nothing_sent = AtomicBool::new(false);
+        let seen = self.see(key).await?;
+        let create = self.held.and_then(|held| held.unanswered_create);
+        let in_doubt = create.filter(|call| !self.sent.has_waited_out(*call));
+        if seen == Presence::Present || in_doubt.is_none() {
+            return Ok(outcome_of(seen));
+        }
+        self.wait_out(in_doubt.into_iter()).await;
+        Ok(outcome_of(self.see(key).await?))
+    }
+
+    /// Ahead of the others from the moment that it is revoked.
+    async fn see(&self, key: &HoldingKey) -> Done<Presence> {
+        let nothing_sent = Mutex::new(Stage::NotSent);
+        self.note_waited_out();
         let seen = tokio::select! {
             biased;
             seen = self.access.look(self.lane, key) => seen,
             () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
         };
-        Ok(match seen? {
-            Presence::Absent => Outcome::Gone,
-            Presence::Present => Outcome::StillThere,
-        })
+        Ok(seen?)
     }
 
-    /// A call that changes something is made only while the lease is sure to outlast it:
-    /// whoever takes over must find everything said that is ever going to be said.
+    /// Of the calls that were on their way when the work was handed out, those that this
+    /// process has known for long enough.
+    fn note_waited_out(&self) {
+        let now = self.service.clock().uptime();
+        let known = self.held.into_iter().flat_map(Holding::unanswered);
+        let over = known.filter(|call| self.watch.see_call(*call, now) <= now);
+        self.sent.waited_out(over);
+    }
+
+    /// Returns when these calls have taken effect, or never will.
+    async fn wait_out(&self, calls: impl Iterator<Item = LeaseToken>) {
+        let (clock, calls) = (self.service.clock(), calls.collect::<BTreeSet<_>>());
+        let now = clock.uptime();
+        let last: Option<Uptime> = calls
+            .iter()
+            .map(|call| self.watch.see_call(*call, now))
+            .max();
+        if let Some(last) = last {
+            clock.sleep_until(last).await;
+        }
+        self.sent.waited_out(calls.into_iter());
+    }
+
+    /// A call that changes something is sent only while the lease is sure to outlast it:
+    /// the worker that takes over must find everything done that is ever going to be.
     fn still_held(&self) -> Result<(), AccessError> {
-        let now = self.service.clock().now();
-        if self.tenure.lasts_until(now + CALL_PATIENCE) {
+        if self.tenure.lasts_for(CALL_PATIENCE, self.service.clock()) {
             return Ok(());
         }
         let why = "not asked: the lease could not be kept";
@@ -241,6 +368,13 @@ impl From<AccessError> for Outcome {
     }
 }
 
+fn outcome_of(seen: Presence) -> Outcome {
+    match seen {
+        Presence::Absent => Outcome::Gone,
+        Presence::Present => Outcome::StillThere,
+    }
+}
+
 pub(super) fn refused(why: &str) -> Outcome {
     let why = Text::clip(why);
     Outcome::Failed(Trouble::Refused { why })
@@ -249,6 +383,14 @@ pub(super) fn refused(why: &str) -> Outcome {
 pub(super) fn passing(why: &str) -> Outcome {
     let why = Text::clip(why);
     Outcome::Failed(Trouble::Passing { why })
+}
+
+/// K7: an operation that AWS does not end is told as what it is, and looked at again later.
+pub(super) fn unfinished(what: &str, operation: &str) -> Outcome {
+    passing(&format!(
+        "AWS has not finished the {what} operation {operation} in two minutes; \
+         open a support case with AWS if this lasts"
+    ))
 }
 
 fn haunted() -> Outcome {

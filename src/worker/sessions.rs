@@ -5,14 +5,16 @@
 //! with it, across all replicas. The store's lease sees to that, and nothing is put back
 //! that would not arrive while it lasts.
 
-use super::LEASE;
-use super::perform::{Done, Hand, passing, refused};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::perform::{Done, Hand, passing, refused, unfinished};
 use crate::access::deny::{self, Deny, DenyError};
-use crate::access::{AccessError, AccessErrorKind, CALL_PATIENCE, Call, Ended, Place};
+use crate::access::{AccessError, AccessErrorKind, CALL_PATIENCE, Call, Ended, Gate, Place};
 use crate::domain::{
-    HoldingKey, Lease, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text, Timestamp,
-    Trouble,
+    HoldingKey, LeaseHolder, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text,
+    Timestamp, Trouble,
 };
+use crate::service::desk::{Since, Tenure, lease_again};
 use crate::store::{StoreError, Taken};
 
 /// How long others are waited for.
@@ -63,10 +65,12 @@ impl Hand<'_> {
     }
 
     async fn bring_into(&self, place: &Place) -> Done<()> {
+        let set = &place.permission_set;
         match self.access.provision(self.lane, place).await? {
             Ended::Badly { why } => Err(refused(&format!(
                 "the permission set could not be provisioned: {why}"
             ))),
+            Ended::NotYet => Err(unfinished("provisioning", set.as_str())),
             Ended::Well | Ended::Somehow => Ok(()),
         }
     }
@@ -78,42 +82,51 @@ impl Hand<'_> {
         change: impl FnOnce(Option<&str>) -> Result<Option<String>, DenyError>,
     ) -> Done<()> {
         let name = format!("inline-policy/{set}");
-        let lease = self.be_alone_with(&name).await?;
-        let store = self.service.store();
-        let changed = self.change_alone(set, lease, change).await;
-        // If it cannot be given back, it ends by itself.
-        if let Err(error) = store.give_lease(&name, lease.token).await {
-            tracing::warn!(%error, %name, "lease not given back");
+        let (lease, tenure) = self.be_alone_with(&name).await?;
+        let put = Put {
+            hand: self,
+            tenure: &tenure,
+            is_unanswered: AtomicBool::new(false),
+        };
+        let changed = self.change_alone(set, &put, change).await;
+        // A policy that may still arrive must not overwrite the next holder's: the lease
+        // lapses by itself, and outlasts the call.
+        if !put.is_unanswered.load(Ordering::SeqCst)
+            && let Err(error) = self.service.store().give_lease(&name, lease).await
+        {
+            tracing::warn!(%error, %name, "lease not given back; it lapses by itself");
         }
         changed
     }
 
     /// Others are soon done with it, or this is for later.
-    async fn be_alone_with(&self, name: &str) -> Done<Lease> {
+    async fn be_alone_with(&self, name: &str) -> Done<(LeaseToken, Tenure)> {
         let (clock, store) = (self.service.clock(), self.service.store());
         let token = LeaseToken(clock.draw());
-        let patience = clock.now() + PATIENCE;
+        let patience = clock.uptime() + PATIENCE;
+        let mut lapsed = None;
         loop {
-            let now = clock.now();
-            let until = now + LEASE;
-            let lease = Lease { token, until };
-            let taken = store.take_lease(name, lease, now).await;
-            if taken.map_err(|error| unavailable(&error))? == Taken::Yes {
-                return Ok(lease);
+            let since = Since::now(clock);
+            let lease = lease_again(token, clock, LeaseHolder::Server);
+            let taken = store.take_lease(name, lease, lapsed).await;
+            match taken.map_err(|error| unavailable(&error))? {
+                Taken::Yes => return Ok((token, Tenure::since(since))),
+                Taken::ByAnother(other) => {
+                    lapsed = self.watch.see_named_lease(name, other, clock.uptime());
+                }
             }
-            if now >= patience {
-                return Err(passing(&format!(
-                    "{name} is being changed by somebody else"
-                )));
+            if clock.uptime() >= patience {
+                let why = format!("another worker is changing {name}");
+                return Err(passing(&why));
             }
-            clock.wait_until(now + PAUSE).await;
+            clock.sleep(PAUSE).await;
         }
     }
 
     async fn change_alone(
         &self,
         set: &PermissionSet,
-        lease: Lease,
+        put: &Put<'_>,
         change: impl FnOnce(Option<&str>) -> Result<Option<String>, DenyError>,
     ) -> Done<()> {
         let before = self.access.inline_policy(self.lane, set).await?;
@@ -124,19 +137,37 @@ impl Hand<'_> {
         if before == after {
             return Ok(());
         }
-        let alone = || -> Call<'_, ()> {
-            Box::pin(async {
-                if self.service.clock().now() + CALL_PATIENCE <= lease.until {
-                    return Ok(());
-                }
-                let why = "not asked: it took too long to be alone with the policy";
-                Err(AccessError::new(AccessErrorKind::NoAnswer, why))
-            })
-        };
         let put = self
             .access
-            .set_inline_policy(self.lane, set, after.as_deref(), &alone);
+            .set_inline_policy(self.lane, set, after.as_deref(), put);
         Ok(put.await?)
+    }
+}
+
+/// Puts a policy back only while its lease is sure to outlast the call.
+struct Put<'h> {
+    hand: &'h Hand<'h>,
+    tenure: &'h Tenure,
+    is_unanswered: AtomicBool,
+}
+
+impl<'h> Gate<'h> for Put<'h> {
+    fn may_be_sent(&self) -> Call<'h, ()> {
+        let lasts = self
+            .tenure
+            .lasts_for(CALL_PATIENCE, self.hand.service.clock());
+        self.is_unanswered.fetch_or(lasts, Ordering::SeqCst);
+        Box::pin(async move {
+            if lasts {
+                return Ok(());
+            }
+            let why = "not asked: it took too long to be alone with the policy";
+            Err(AccessError::new(AccessErrorKind::NoAnswer, why))
+        })
+    }
+
+    fn was_answered(&self) {
+        self.is_unanswered.store(false, Ordering::SeqCst);
     }
 }
 

@@ -19,17 +19,22 @@ use uuid::Uuid;
 
 use crate::conformance::email;
 
-/// Passes only while everybody waits.
-struct Paused(Instant);
+/// Passes only while everybody waits. Its wall clock can be set, and nothing may mind.
+struct Paused {
+    begun: Instant,
+    set_back: AtomicUsize,
+}
 
 #[async_trait]
 impl Clock for Paused {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(i64::try_from(self.0.elapsed().as_millis()).unwrap())
+        let set_back = i64::try_from(self.set_back.load(Ordering::SeqCst)).unwrap();
+        Timestamp::from_millis(self.uptime().0.0) + Millis::seconds(-set_back)
     }
 
     fn uptime(&self) -> Uptime {
-        Uptime(Millis(self.now().millis()))
+        let up = i64::try_from(self.begun.elapsed().as_millis()).unwrap();
+        Uptime(Millis(up))
     }
 
     async fn wait_until(&self, _: Timestamp) {
@@ -37,7 +42,7 @@ impl Clock for Paused {
     }
 
     async fn sleep_until(&self, moment: Uptime) {
-        sleep_until(self.0 + moment.0.std()).await;
+        sleep_until(self.begun + moment.0.std()).await;
     }
 
     fn draw(&self) -> Uuid {
@@ -168,24 +173,33 @@ impl Access for Listening {
 struct Scene {
     aws: Arc<Listening>,
     paced: Arc<Paced>,
+    clock: Arc<Paused>,
 }
 
 impl Scene {
     fn open(calls_per_second: u32) -> Self {
+        Self::taking(calls_per_second, Duration::from_secs(3))
+    }
+
+    /// With operations that take so long.
+    fn taking(calls_per_second: u32, operations_take: Duration) -> Self {
         let begun = Instant::now();
         let aws = Arc::new(Listening {
             begun,
             answers_after: Duration::from_millis(20),
-            operations_take: Duration::from_secs(3),
+            operations_take,
             heard: Mutex::default(),
             throttles: AtomicUsize::new(0),
             ready: Mutex::default(),
             assigned: Mutex::default(),
         });
         let limits = Limits::Aws { calls_per_second };
-        let clock = Arc::new(Paused(begun));
-        let paced = Arc::new(Paced::new(aws.clone(), limits, clock));
-        Self { aws, paced }
+        let clock = Arc::new(Paused {
+            begun,
+            set_back: AtomicUsize::new(0),
+        });
+        let paced = Arc::new(Paced::new(aws.clone(), limits, clock.clone()));
+        Self { aws, paced, clock }
     }
 
     fn heard(&self) -> Vec<(Duration, String)> {
@@ -200,9 +214,11 @@ impl Scene {
 
     async fn remove(&self, lane: Lane, key: HoldingKey) -> Ended {
         let check = || -> Call<'_, ()> { Box::pin(async { Ok(()) }) };
-        let _room = self.paced.room_to_remove(lane, &key.account_id).await;
+        let room = self.paced.room_to_remove(lane, &key.account_id).await;
         match self.paced.delete(lane, &key, &check).await.unwrap() {
-            Deletion::Started(operation) => self.paced.wait_for(lane, &operation).await.unwrap(),
+            Deletion::Started(operation) => {
+                self.paced.wait_for(lane, &operation, room).await.unwrap()
+            }
             Deletion::NothingThere => Ended::Well,
         }
     }
@@ -210,9 +226,9 @@ impl Scene {
     async fn create(&self, key: HoldingKey) -> Ended {
         let check = || -> Call<'_, ()> { Box::pin(async { Ok(()) }) };
         let lane = Lane::Other;
-        let _room = self.paced.room_to_create(lane, &key.account_id).await;
+        let room = self.paced.room_to_create(lane, &key.account_id).await;
         let operation = self.paced.create(lane, &key, &check).await.unwrap();
-        self.paced.wait_for(lane, &operation).await.unwrap()
+        self.paced.wait_for(lane, &operation, room).await.unwrap()
     }
 }
 
@@ -264,6 +280,59 @@ async fn aws_is_asked_no_more_often_than_it_allows() {
     assert!(
         (5_500..6_500).contains(&last),
         "and not much less often: {last} ms"
+    );
+}
+
+// K8
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_stops_no_call() {
+    let scene = Scene::open(10);
+    let keys: Vec<_> = (1..=20).map(|number| key(number, "u-1")).collect();
+    all(keys[..10]
+        .iter()
+        .map(|key| scene.paced.look(Lane::Other, key)))
+    .await;
+    scene.clock.set_back.store(600, Ordering::SeqCst);
+    let before = scene.aws.begun.elapsed();
+    all(keys[10..]
+        .iter()
+        .map(|key| scene.paced.look(Lane::Other, key)))
+    .await;
+    let took = scene.aws.begun.elapsed() - before;
+    assert!(took < Duration::from_secs(3), "ten calls took {took:?}");
+}
+
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+// K7
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_never_ends_keeps_its_account_for_a_bounded_time() {
+    let scene = Scene::taking(10, NEVER);
+    let removed = ["u-1", "u-2"].map(|user| scene.remove(Lane::Remove, key(1, user)));
+    let ends = all(removed).await;
+    assert_eq!(ends, [Ended::NotYet, Ended::NotYet]);
+    let deletes = scene.heard_of("delete");
+    assert_eq!(deletes.len(), 2);
+    let waited = deletes[1] - deletes[0];
+    assert!(
+        waited < Duration::from_secs(40),
+        "the second waited {waited:?}"
+    );
+}
+
+// K7
+#[tokio::test(start_paused = true)]
+async fn ten_creates_that_never_end_keep_no_other_create_out() {
+    let scene = Scene::taking(20, NEVER);
+    let creates = (1..=11).map(|number| scene.create(key(number, "u-1")));
+    let ends = all(creates).await;
+    assert!(ends.iter().all(|end| *end == Ended::NotYet), "{ends:?}");
+    let sent = scene.heard_of("create");
+    assert_eq!(sent.len(), 11);
+    let waited = sent[10] - sent[0];
+    assert!(
+        waited < Duration::from_secs(40),
+        "the eleventh waited {waited:?}"
     );
 }
 

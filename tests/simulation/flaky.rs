@@ -95,9 +95,9 @@ impl Store for FlakyStore {
         &self,
         name: &str,
         lease: Lease,
-        now: Timestamp,
+        lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError> {
-        through!(self.take_lease(name, lease, now))
+        through!(self.take_lease(name, lease, lapsed))
     }
     async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {
         through!(self.give_lease(name, token))

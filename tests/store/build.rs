@@ -2,8 +2,8 @@
 
 use jit::domain::{
     Admin, Audience, BindTerms, Binding, Change, Channel, Decision, Draft, Holding, HoldingKey,
-    Lease, LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId, State,
-    Status, Text, Timestamp, open,
+    Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId,
+    State, Status, Text, Timestamp, open,
 };
 use jit::store::{Commit, Nonce};
 use uuid::Uuid;
@@ -28,6 +28,7 @@ pub fn lease(number: u128, until: Timestamp) -> Lease {
     Lease {
         token: token(number),
         until,
+        by: LeaseHolder::Server,
     }
 }
 

@@ -800,26 +800,33 @@ pub async fn every_binding_is_found_page_by_page(subject: impl Subject) {
     assert_eq!(found, accounts);
 }
 
-/// One holder at a time, until it gives the lease back or its time is over.
+/// One holder at a time, until it gives the lease back or is known to have lapsed.
 pub async fn a_lease_by_name_has_one_holder(subject: impl Subject) {
     let store = subject.store();
-    let take = async |name: &str, number, now, until| {
+    let take = async |name: &str, number, until, lapsed| {
         let lease = lease(number, at(until));
-        store.take_lease(name, lease, at(now)).await.unwrap()
+        store.take_lease(name, lease, lapsed).await.unwrap()
     };
-    assert_eq!(take("set", 7, 0, 30).await, Taken::Yes);
-    assert_eq!(take("set", 8, 29, 60).await, Taken::ByAnother);
-    assert_eq!(take("other", 8, 29, 60).await, Taken::Yes);
+    let (first, longer) = (lease(7, at(30)), lease(7, at(60)));
+    assert_eq!(take("set", 7, 30, None).await, Taken::Yes);
+    assert_eq!(take("set", 8, 60, None).await, Taken::ByAnother(first));
+    assert_eq!(take("other", 8, 60, None).await, Taken::Yes);
     assert_eq!(
-        take("set", 7, 29, 60).await,
+        take("set", 7, 60, None).await,
         Taken::Yes,
         "to keep it longer"
     );
-    assert_eq!(take("set", 8, 60, 90).await, Taken::Yes, "its time is over");
+    assert_eq!(
+        take("set", 8, 90, Some(first)).await,
+        Taken::ByAnother(longer),
+        "it was renewed since it was seen to lapse"
+    );
+    assert_eq!(take("set", 8, 90, Some(longer)).await, Taken::Yes);
     store.give_lease("set", token(7)).await.unwrap();
-    assert_eq!(take("set", 9, 61, 90).await, Taken::ByAnother);
+    let other = lease(8, at(90));
+    assert_eq!(take("set", 9, 90, None).await, Taken::ByAnother(other));
     store.give_lease("set", token(8)).await.unwrap();
-    assert_eq!(take("set", 9, 61, 90).await, Taken::Yes);
+    assert_eq!(take("set", 9, 90, None).await, Taken::Yes);
 }
 
 pub async fn the_figures_are_counted(subject: impl Subject) {

@@ -277,12 +277,13 @@ impl Store for MemoryStore {
         &self,
         name: &str,
         lease: Lease,
-        now: Timestamp,
+        lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError> {
         let mut tables = self.tables();
         let held = tables.leases.get(name).copied();
-        if held.is_some_and(|held| held.token != lease.token && held.until > now) {
-            return Ok(Taken::ByAnother);
+        let another = held.filter(|held| held.token != lease.token && Some(*held) != lapsed);
+        if let Some(another) = another {
+            return Ok(Taken::ByAnother(another));
         }
         tables.leases.insert(name.to_owned(), lease);
         Ok(Taken::Yes)

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use jit::domain::{AuditKey, Lane};
+use jit::domain::{AuditKey, Lane, Lease, LeaseHolder, State};
 use jit::store::sqlite::{OpenError, SqliteStore};
-use jit::store::{Freshness, Store, StoreError, Taken};
+use jit::store::{Commit, Freshness, Store, StoreError, Taken};
 use rusqlite::Connection;
 
-use crate::build::{at, creating, id, lease, next, nonce, opened};
+use crate::build::{at, creating, held, id, key, lease, next, nonce, opened, token};
 
 fn file() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -35,13 +35,14 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
         });
         store.commit(leased).await.unwrap();
         store.spend_nonce(&nonce("n", 0, 960)).await.unwrap();
-        let set = store.take_lease("set", lease(7, at(3600)), at(0)).await;
+        let set = store.take_lease("set", lease(7, at(3600)), None).await;
         assert_eq!(set, Ok(Taken::Yes));
     }
     let store = SqliteStore::open(&path).unwrap();
-    let set = store.take_lease("set", lease(8, at(3600)), at(1)).await;
-    assert_eq!(set, Ok(Taken::Yes));
-    // Whoever held it is dead: its work is nobody's, and due.
+    // Of a lease by name the store does not know whose it is: it lapses by itself.
+    let set = store.take_lease("set", lease(8, at(3600)), None).await;
+    assert_eq!(set, Ok(Taken::ByAnother(lease(7, at(3600)))));
+    // The server that held it is dead: the request can be claimed, and is due.
     assert_eq!(
         store.due(Lane::Other, at(5), 10).await.unwrap().ready,
         [id(1)]
@@ -187,6 +188,57 @@ async fn an_operator_works_beside_a_server() {
     let alone = SqliteStore::open_for_operator(&path).unwrap();
     let freed = alone.request(id(1)).await.unwrap().unwrap();
     assert_eq!(freed.lease, None, "nobody else is there");
+}
+
+// K13
+#[tokio::test]
+async fn a_server_that_starts_leaves_the_leases_of_an_operators_command_alone() {
+    let (_folder, path) = file();
+    let server = SqliteStore::open(&path).unwrap();
+    let opened = opened(1, at(0));
+    server.commit(creating(&opened)).await.unwrap();
+    let operators = Lease {
+        by: LeaseHolder::Operator,
+        ..lease(7, at(3600))
+    };
+    let operator = SqliteStore::open_for_operator(&path).unwrap();
+    let leased = next(&opened.request, |request| {
+        request.due_at = Some(at(5));
+        request.lease = Some(operators);
+    });
+    operator.commit(leased).await.unwrap();
+    drop(server);
+    let server = SqliteStore::open(&path).unwrap();
+    let kept = server.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(kept.lease, Some(operators));
+    drop(operator);
+}
+
+// K1, K4
+#[tokio::test]
+async fn a_restart_remembers_that_calls_of_the_dead_server_may_be_on_their_way() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    let opened = opened(1, at(0));
+    store.commit(creating(&opened)).await.unwrap();
+    let leased = next(&opened.request, |request| {
+        request.user = Some(key().user);
+        request.account_id = key().account_id;
+        request.state = State::Assigning;
+        request.lease = Some(lease(7, at(3600)));
+    });
+    let held = held(1, &[id(1)]);
+    let commit = Commit {
+        holdings: vec![held.clone()],
+        ..leased
+    };
+    store.commit(commit).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    let after = store.holding(&held.key).await.unwrap().unwrap();
+    assert_eq!(after, held.orphaned(token(7)));
+    let freed = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(freed.lease, None);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A permission set's own policy, at the same pace.
 
-use super::{Check, Ended, Paced, between_polls, checked};
+use super::{Ended, Gate, OPERATION_PATIENCE, Paced, ROOM_PATIENCE, between_polls, through};
 use crate::access::quota::Turn;
 use crate::access::{AccessError, Place, Progress};
 use crate::domain::{Lane, Millis, PermissionSet};
@@ -24,27 +24,31 @@ impl Paced {
         self.patiently(Turn::look(lane), ask).await
     }
 
-    /// Changes a set's policy, unless `check` says no once it is its turn.
+    /// Changes a set's policy, unless the gate says no once it is its turn.
     pub async fn set_inline_policy<'c>(
         &'c self,
         lane: Lane,
         set: &'c PermissionSet,
         policy: Option<&'c str>,
-        check: &'c Check<'c>,
+        gate: &'c dyn Gate<'c>,
     ) -> Result<(), AccessError> {
-        let call = || checked(check, self.access.set_inline_policy(set, policy));
+        let call = || through(gate, self.access.set_inline_policy(set, policy));
         self.patiently(Turn::change(lane), call).await
     }
 
     /// Brings a changed set into an account, and waits until it is there.
     pub async fn provision(&self, lane: Lane, place: &Place) -> Result<Ended, AccessError> {
-        let _room = self.room_to_remove(lane, &place.account_id).await;
+        let mut room = Some(self.room_to_remove(lane, &place.account_id).await);
         let begun = self.clock.uptime();
         let call = || self.access.provision(place);
         let under_way = self.patiently(Turn::change(lane), call).await?;
         loop {
             let now = self.clock.uptime();
             self.clock.sleep(between_polls(now - begun)).await;
+            room = room.filter(|_| now - begun < ROOM_PATIENCE);
+            if now - begun >= OPERATION_PATIENCE {
+                return Ok(Ended::NotYet);
+            }
             let ask = || self.access.provisioned(&under_way);
             match self.patiently(Turn::poll(lane), ask).await? {
                 Progress::InProgress => {}

@@ -21,10 +21,10 @@ pub(super) fn announce(mut step: Step<'_>, end: Timestamp) -> Result<Decision, R
 
 #[cfg(test)]
 mod tests {
-    use super::super::cast::{alice, asked, later, lease, minutes, policy, record};
+    use super::super::cast::{alice, asked, due_at, later, lease, minutes, policy, record};
     use super::super::{Record, Refusal, decide};
     use super::*;
-    use crate::domain::{Ask, Command, ExtensionRule, Millis, Outcome, Policy, Request};
+    use crate::domain::{Ask, Calls, Command, ExtensionRule, Millis, Outcome, Policy, Request};
 
     /// Whoever has access is told before it ends, if there is time for that; and it ends when
     /// it ends. P1: telling takes nothing of the duty to remove.
@@ -37,6 +37,7 @@ mod tests {
         let made = Command::Finished {
             lease: lease().token,
             outcome: Outcome::Created,
+            calls: Calls::default(),
         };
         let granted = decide(record("Assigning"), &rules, made.clone(), later()).unwrap();
         let until = granted.request.granted.unwrap().until;
@@ -46,10 +47,7 @@ mod tests {
             request,
             ..record("Granted")
         };
-        let due = |request: &Request, at| {
-            let due = Command::Due { lease: lease() };
-            decide(known(request.clone()), &rules, due, at)
-        };
+        let due = |request: &Request, at| decide(known(request.clone()), &rules, due_at(at), at);
         let early = due(&granted.request, announced_at + Millis(-1)).unwrap_err();
         assert!(matches!(early, Refusal::NotDue { .. }), "{early:?}");
         for late in [0, 9 * 60_000, 10 * 60_000 - 1] {

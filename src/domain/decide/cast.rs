@@ -5,9 +5,9 @@ use uuid::Uuid;
 use super::{Record, open};
 use crate::domain::request::{Approval, Doubt, Ended, Extension, Period, Sessions};
 use crate::domain::{
-    Ask, Binding, Chain, Command, Draft, EndSessions, Ending, ExtensionRule, Holding, HoldingKey,
-    Lease, LeaseToken, Millis, Minutes, Outcome, Person, Policy, RequestId, SetRule, State, Text,
-    Timestamp,
+    Ask, Binding, Calls, Chain, Claim, Command, Draft, EndSessions, Ending, ExtensionRule, Holding,
+    HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, Outcome, Person, Policy,
+    RequestId, SetRule, State, Text, Timestamp,
 };
 
 /// A request in that state, at work under `lease()` unless it is over.
@@ -185,6 +185,18 @@ pub(super) fn finished(outcome: Outcome) -> Command {
     Command::Finished {
         lease: lease().token,
         outcome,
+        calls: Calls::default(),
+    }
+}
+
+/// The offer to do what is due, under `lease()`.
+pub(super) fn due_at(now: Timestamp) -> Command {
+    Command::Due {
+        claim: Claim {
+            lease: lease(),
+            lapsed: None,
+            as_of: now,
+        },
     }
 }
 
@@ -192,6 +204,7 @@ pub(super) fn lease() -> Lease {
     Lease {
         token: LeaseToken(Uuid::from_u128(77)),
         until: later() + Millis::seconds(30),
+        by: LeaseHolder::Server,
     }
 }
 

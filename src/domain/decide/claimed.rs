@@ -2,7 +2,7 @@
 //! and nobody has to find it first.
 
 use super::{Decision, Record, decide};
-use crate::domain::{Command, Holding, Lease, Policy, Request, Timestamp};
+use crate::domain::{Claim, Command, Holding, Lease, Policy, Request, Timestamp};
 
 impl Decision {
     /// The same, with what it makes due claimed in the same write; if nothing else comes
@@ -19,7 +19,12 @@ impl Decision {
             binding: None,
             holding: self.holding.clone().or(held),
         };
-        let claim = decide(record, policy, Command::Due { lease }, now).ok()?;
+        let offer = Claim {
+            lease,
+            lapsed: None,
+            as_of: now,
+        };
+        let claim = decide(record, policy, Command::Due { claim: offer }, now).ok()?;
         let is_no_more = claim.events.is_empty() && claim.holding.is_none();
         (is_no_more && claim.work.is_some()).then(|| Self {
             request: Request {

@@ -1,23 +1,31 @@
 //! An operator has removed the assignment by hand, and the record follows.
 
+use std::collections::BTreeSet;
+
 use super::step::{Step, details};
 use super::work::settle;
 use super::{Decision, Refusal};
-use crate::domain::{Doubt, EventKind, Holding, Person, Proof, State, Text};
+use crate::domain::{Calls, Doubt, EventKind, Holding, LeaseToken, Person, Proof, State, Text};
 
 pub(super) fn cleaned_up(
-    step: Step<'_>,
+    mut step: Step<'_>,
     by: &Person,
     reason: Text,
     proof: Proof,
 ) -> Result<Decision, Refusal> {
     match (step.request.state.clone(), proof) {
-        (State::Granted | State::Removing { .. }, Proof::SeenGone) => gone(step, by, reason),
+        (State::Granted | State::Removing { .. }, Proof::SeenGone { lease, waited_out }) => {
+            check_proof(&mut step, lease, waited_out)?;
+            gone(step, by, reason)
+        }
         (State::Granted | State::Removing { .. }, Proof::None) => {
             taken_at_their_word(step, by, reason)
         }
-        // Somebody wrote it into the store, and AWS has been asked now.
-        (State::Unsettled { end, doubt }, Proof::SeenGone) => settle(step, *end, doubt),
+        // An end was written into the store, and AWS has been asked now.
+        (State::Unsettled { end, doubt }, Proof::SeenGone { lease, waited_out }) => {
+            check_proof(&mut step, lease, waited_out)?;
+            settle(step, *end, doubt)
+        }
         _ => Err(Refusal::WrongState {
             status: step.request.status(),
             done: "cleaned up after",
@@ -26,12 +34,39 @@ pub(super) fn cleaned_up(
     }
 }
 
-/// It is gone for everybody who shared it.
-fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
-    if step.awaits_another() {
-        let why = "another request for the same access is being carried out just now; revoke that one first";
+/// K1, K3: "AWS shows none" proves that it is gone only while no worker is at it, and no
+/// create may still take effect: this request's own as little as another's.
+fn check_proof(
+    step: &mut Step<'_>,
+    lease: LeaseToken,
+    waited_out: BTreeSet<LeaseToken>,
+) -> Result<(), Refusal> {
+    let held = step.request.lease;
+    if held.is_none_or(|held| held.token != lease) {
+        return Err(Refusal::Leased { lease: held });
+    }
+    let calls = Calls {
+        unanswered: None,
+        waited_out,
+    };
+    step.note_calls(lease, &calls);
+    let id = step.request.id;
+    let is_creating = |held: &Holding| held.creating.contains(&id);
+    if step.held.as_ref().is_some_and(is_creating) {
+        let why = "AWS was asked to make it, and may still do so; jit removes it with: \
+                   jit break-glass revoke";
         return Err(Refusal::NotGone { why });
     }
+    if step.may_appear() {
+        let why = "a call to make the same access may still take effect; \
+                   run this again in half a minute";
+        return Err(Refusal::NotGone { why });
+    }
+    Ok(())
+}
+
+/// It is gone for everybody who shared it.
+fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
     step.end_others(Some(by), Some(&reason));
     step.change_holding(Holding::being_removed);
     let at = step.now;
@@ -66,7 +101,7 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
         doubt: Doubt::Outside,
     });
     step.request.extension = None;
-    step.request.lease = None;
+    // The lease stays: its holder may have sent calls that nobody can take back.
     step.request.due_at = Some(step.now);
     step.record(EventKind::CleanedUp, Some(by), said);
     step.done(None)
@@ -74,10 +109,17 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::super::cast::{bob, id, later, policy, record};
+    use super::super::cast::{bob, id, later, lease, policy, record};
     use super::super::{Record, decide};
     use super::*;
     use crate::domain::{Command, Status};
+
+    fn seen_gone() -> Proof {
+        Proof::SeenGone {
+            lease: lease().token,
+            waited_out: BTreeSet::new(),
+        }
+    }
 
     fn cleaned(record: Record, proof: Proof) -> Result<Decision, Refusal> {
         let command = Command::CleanedUp {
@@ -93,7 +135,7 @@ mod tests {
     fn what_is_gone_is_gone_for_all_who_shared_it() {
         let mut shared = record("Granted");
         shared.holding.as_mut().unwrap().holders.insert(id(2));
-        let decision = cleaned(shared, Proof::SeenGone).unwrap();
+        let decision = cleaned(shared, seen_gone()).unwrap();
         assert_eq!(decision.also.unwrap().requests, [id(2)]);
         let left = decision.holding.unwrap();
         assert!(left.removing && !left.holders.contains(&decision.request.id));
@@ -106,17 +148,56 @@ mod tests {
         let holding = shared.holding.as_mut().unwrap();
         holding.holders.insert(id(2));
         holding.creating.insert(id(2));
-        let refused = cleaned(shared, Proof::SeenGone).unwrap_err();
+        let refused = cleaned(shared, seen_gone()).unwrap_err();
         assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
     }
 
-    /// Whoever is at work on it has nothing more to say; the next who comes asks AWS at once.
+    // K3
     #[test]
-    fn a_word_alone_is_due_at_once_and_nobody_hears_of_it() {
+    fn none_proves_nothing_while_the_own_create_may_take_effect() {
+        let mut making = record("Revoking");
+        let id = making.request.id;
+        making.holding.as_mut().unwrap().creating.insert(id);
+        let refused = cleaned(making, seen_gone()).unwrap_err();
+        assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
+
+        let call = LeaseToken(uuid::Uuid::from_u128(5));
+        let mut unanswered = record("Granted");
+        unanswered.holding.as_mut().unwrap().unanswered_create = Some(call);
+        let refused = cleaned(unanswered.clone(), seen_gone()).unwrap_err();
+        assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
+        let waited_out = Proof::SeenGone {
+            lease: lease().token,
+            waited_out: [call].into(),
+        };
+        let cleaned = cleaned(unanswered, waited_out).unwrap();
+        assert_eq!(cleaned.request.status(), Status::Revoked);
+        assert_eq!(cleaned.holding.unwrap().unanswered_create, None);
+    }
+
+    // K1, K2
+    #[test]
+    fn an_operator_who_is_not_alone_with_it_proves_nothing() {
+        for leased in [None, Some(LeaseToken(uuid::Uuid::from_u128(6)))] {
+            let mut removing = record("Revoking");
+            let other = |token| crate::domain::Lease { token, ..lease() };
+            removing.request.lease = leased.map(other);
+            let refused = cleaned(removing, seen_gone()).unwrap_err();
+            assert!(matches!(refused, Refusal::Leased { .. }), "{refused}");
+        }
+    }
+
+    /// The worker that is at it keeps its lease: it may have sent calls, which count until
+    /// its lease has lapsed. The next one asks AWS.
+    #[test]
+    fn a_word_alone_is_due_at_once_and_ends_no_lease() {
         let decision = cleaned(record("Revoking"), Proof::None).unwrap();
         let request = &decision.request;
         assert_eq!(request.status(), Status::Revoked);
-        assert_eq!((request.lease, request.due_at), (None, Some(later())));
+        assert_eq!(
+            (request.lease, request.due_at),
+            (Some(lease()), Some(later()))
+        );
         assert!(decision.notices.is_empty() && !request.state.is_settled());
         assert_eq!(decision.events[0].event_type, EventKind::CleanedUp);
     }

@@ -25,8 +25,9 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
     ) {
         (State::Pending, ..) => {
             let binding = check_waiting(&step).and_then(|()| may_approve(&step, by))?;
-            let approvals = with_approval(&step, &step.request.approvals, by)?;
-            let enough = is_quorum(&approvals, &binding);
+            let before = &step.request.approvals;
+            let approvals = with_approval(&step, before, by, &binding)?;
+            let enough = is_quorum(&step, &approvals, &binding);
             step.request.approvals = approvals;
             let said = details([("approvals_required", quorum(&binding))]);
             if enough {
@@ -45,8 +46,8 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
         }
         (State::Granted, Some(mut extension), Some(period)) if step.now < period.until => {
             let binding = may_approve(&step, by)?;
-            extension.approvals = with_approval(&step, &extension.approvals, by)?;
-            if is_quorum(&extension.approvals, &binding) {
+            extension.approvals = with_approval(&step, &extension.approvals, by, &binding)?;
+            if is_quorum(&step, &extension.approvals, &binding) {
                 extend_now(step, by, period, extension.minutes)
             } else {
                 step.request.extension = Some(extension);
@@ -299,6 +300,7 @@ fn extend_now(
 fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<(), Refusal> {
     let binding = bound_here(step)?;
     let set = &step.request.permission_set;
+    step.policy.check_set(set, binding)?;
     step.policy.check_duration(minutes, set, binding)?;
     let until = period.until + minutes.span();
     let left = until - step.now;
@@ -357,12 +359,18 @@ fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
     Ok(binding.clone())
 }
 
+/// An approval that is there already is not counted twice; but where fewer are needed by
+/// now, saying it once more is enough.
 fn with_approval(
     step: &Step<'_>,
     approvals: &[Approval],
     by: &Person,
+    binding: &Binding,
 ) -> Result<Vec<Approval>, Refusal> {
     if approvals.iter().any(|approval| approval.by.is(by)) {
+        if is_quorum(step, approvals, binding) {
+            return Ok(approvals.to_vec());
+        }
         let status = step.request.status();
         return Err(Refusal::AlreadyApproved {
             status,
@@ -377,11 +385,14 @@ fn with_approval(
     Ok(approvals)
 }
 
-/// Only those who are approvers now count.
-fn is_quorum(approvals: &[Approval], binding: &Binding) -> bool {
+/// Only the approvals count that could be given now: of people who are approvers, and the
+/// requester's own only where that is allowed.
+fn is_quorum(step: &Step<'_>, approvals: &[Approval], binding: &Binding) -> bool {
+    let requester = &step.request.requester;
     let standing = approvals
         .iter()
         .filter(|a| binding.approvers.contains(&a.by.id))
+        .filter(|a| binding.allow_self_approval || !a.by.is(requester))
         .count();
     standing as u64 >= u64::from(binding.approvals_required.max(1))
 }

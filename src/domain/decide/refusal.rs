@@ -1,6 +1,8 @@
 //! Why nothing was changed. Each says what is so, and what can be done.
 
-use crate::domain::{AccountId, ChannelId, Millis, MmUserId, PermissionSet, Status, Timestamp};
+use crate::domain::{
+    AccountId, ChannelId, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -103,7 +105,7 @@ pub enum Refusal {
     #[error("not due until {until:?}")]
     NotDue { until: Option<Timestamp> },
     #[error("another worker holds the lease")]
-    Leased,
+    Leased { lease: Option<Lease> },
 }
 
 fn listed(sets: &[PermissionSet]) -> String {

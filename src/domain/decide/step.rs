@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Also, Decision, Record, Refusal};
 use crate::domain::audit::Entry;
 use crate::domain::{
-    Audience, AuditKey, Binding, Ended, EventKind, Holding, Lease, Notice, Person, Policy, PostId,
-    Reminder, Request, State, Text, Timestamp, Work,
+    Audience, AuditKey, Binding, Calls, Ended, EventKind, Holding, Lease, LeaseToken, Notice,
+    Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
@@ -166,12 +166,18 @@ impl<'a> Step<'a> {
         self.held.as_ref().is_some_and(|held| held.is_shared(id))
     }
 
-    /// Whether another holder's create has not answered yet: what AWS shows may change.
-    pub fn awaits_another(&self) -> bool {
+    /// Whether a create may still take effect, another holder's or one that was sent and
+    /// never answered: that AWS shows none proves nothing then.
+    pub fn may_appear(&self) -> bool {
         let id = self.request.id;
         self.held
             .as_ref()
-            .is_some_and(|held| held.awaits_another(id))
+            .is_some_and(|held| held.awaits_another(id) || held.unanswered_create.is_some())
+    }
+
+    /// Writes down what the holder of a lease knows of calls on their way.
+    pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
+        self.change_holding(|held| held.knowing(lease, calls));
     }
 
     /// Ends everyone else who holds the same assignment, in this same commit.

@@ -5,14 +5,15 @@
 //! worker is turned away and nobody else hears of it.
 
 use super::cast::{
-    alice, asked, at_the_end, binding, bob, carol, draft, finished, id, key, later, lease, minutes,
-    person, policy, record,
+    alice, asked, at_the_end, binding, bob, carol, draft, due_at, finished, id, key, later, lease,
+    minutes, person, policy, record,
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
     Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, PostId, Presence, Proof,
     Reminder, Request, Sessions, State, Text, Timestamp, Trouble,
 };
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// People speak.
@@ -94,7 +95,7 @@ fn what_people_ask_for() {
                 reason: None,
             },
         ),
-        ("cleaned", cleaned(Proof::SeenGone)),
+        ("cleaned", cleaned(seen_gone())),
         ("unproven", cleaned(Proof::None)),
     ];
     compare(PEOPLE, &asks);
@@ -105,6 +106,13 @@ fn cleaned(proof: Proof) -> Command {
         by: bob(),
         reason: Text::clip("by hand"),
         proof,
+    }
+}
+
+fn seen_gone() -> Proof {
+    Proof::SeenGone {
+        lease: lease().token,
+        waited_out: BTreeSet::new(),
     }
 }
 
@@ -124,7 +132,7 @@ fn what_time_and_aws_bring() {
         why: Text::clip("no"),
     };
     let work = [
-        ("due", Command::Due { lease: lease() }),
+        ("due", due_at(later())),
         ("prepared", finished(prepared)),
         (
             "nouser",
@@ -285,7 +293,7 @@ fn a_revoke_does_not_ask_whether_the_rules_still_hold() {
 fn a_shared_assignment_ends_with_its_last_holder() {
     let mut shared = record("Granted");
     shared.holding.as_mut().unwrap().holders.insert(id(7));
-    let due = Command::Due { lease: lease() };
+    let due = due_at(at_the_end());
     let decision = decide(shared.clone(), &policy(), due, at_the_end()).unwrap();
     assert_eq!(name(&decision.request), "Expired");
     assert_eq!(decision.work, None, "the other holder keeps it");
@@ -554,7 +562,7 @@ fn check_invariants(before: &Record, after: &super::Decision) {
 
 fn status(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::Leased | Refusal::NotDue { .. } => ".".into(),
+        Refusal::Leased { .. } | Refusal::NotDue { .. } => ".".into(),
         other => crate::code::Code::of(other).http().to_string(),
     }
 }

@@ -11,8 +11,9 @@ use uuid::Uuid;
 use super::cast::{bob, draft, id, key, minutes};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, EndSessions, Ending, Holding, Lease, LeaseToken, Millis, Outcome, Policy,
-    Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble, Work,
+    Ask, Calls, Claim, Command, EndSessions, Ending, Holding, Lease, LeaseHolder, LeaseToken,
+    Millis, Outcome, Policy, Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble,
+    Work,
 };
 
 /// The longest way to an end there is.
@@ -201,15 +202,20 @@ impl World {
         self.drawn += 1;
         let lease = LeaseToken(Uuid::from_u128(self.drawn));
         let until = self.now + Millis::seconds(30);
-        let Ok(decision) = self.say(
-            id,
-            Command::Due {
-                lease: Lease {
-                    token: lease,
-                    until,
-                },
+        // What a worker does who has watched another's lease until then.
+        let lapsed = self.requests[&id]
+            .lease
+            .filter(|held| held.until <= self.now);
+        let claim = Claim {
+            lease: Lease {
+                token: lease,
+                until,
+                by: LeaseHolder::Server,
             },
-        ) else {
+            lapsed,
+            as_of: self.now,
+        };
+        let Ok(decision) = self.say(id, Command::Due { claim }) else {
             return;
         };
         self.take_up(id, lease, decision.work);
@@ -262,6 +268,7 @@ impl World {
         let finished = Command::Finished {
             lease: hand.lease,
             outcome,
+            calls: Calls::default(),
         };
         if let Ok(decision) = self.say(hand.id, finished) {
             self.take_up(hand.id, hand.lease, decision.work);

@@ -4,9 +4,9 @@ use super::step::{Details, Step, details};
 use super::{Decision, Refusal, announce};
 use crate::domain::holding::MOST_HOLDERS;
 use crate::domain::{
-    Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease, LeaseToken, Millis,
-    Outcome, Period, Person, Presence, RequestId, Sessions, State, Text, Timestamp, Trouble,
-    UserId, Work,
+    Calls, Claim, Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease,
+    LeaseToken, Millis, Outcome, Period, Person, Presence, RequestId, Sessions, State, Text,
+    Timestamp, Trouble, UserId, Work,
 };
 
 /// How often AWS may carry out a create and fail before it is given up.
@@ -15,14 +15,16 @@ const LONGEST_PAUSE: Millis = Millis::seconds(60);
 /// The longest session that a permission set can have.
 const LONGEST_SESSION: Millis = Millis::hours(12);
 
-pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
-    let until = step.request.due_at;
-    if until.is_none_or(|due| due > step.now) {
+pub(super) fn due(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
+    let (lease, until) = (claim.lease, step.request.due_at);
+    let time = match step.request.waits_for_a_date(step.now) {
+        true => step.now,
+        false => step.now.max(claim.as_of),
+    };
+    if until.is_none_or(|due| due > time) {
         return Err(Refusal::NotDue { until });
     }
-    if step.request.leased_to_another(lease.token, step.now) {
-        return Err(Refusal::Leased);
-    }
+    check_free(&step, claim)?;
     if let Some(end) = announce::end_ahead(&step) {
         return announce::announce(step, end);
     }
@@ -66,7 +68,29 @@ pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal>
     }
 }
 
-/// Whatever the clock says.
+/// P1, P4: a lease ends when its holder gives it back, or when it is seen to have lapsed.
+/// No clock ends it, and no word: its holder may have sent calls that are on their way.
+fn check_free(step: &Step<'_>, claim: &Claim) -> Result<(), Refusal> {
+    match step.request.leased_to_another(claim) {
+        Some(lease) => Err(Refusal::Leased { lease: Some(lease) }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn hold(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
+    check_free(&step, claim)?;
+    if step.request.state.is_settled() {
+        return Err(Refusal::WrongState {
+            status: step.request.status(),
+            done: "held",
+            hint: "; it is over",
+        });
+    }
+    step.request.lease = Some(claim.lease);
+    step.done(None)
+}
+
+/// Nothing is left to do, whatever made it due.
 fn nothing_left(mut step: Step<'_>) -> Result<Decision, Refusal> {
     step.request.due_at = None;
     step.done(None)
@@ -79,7 +103,7 @@ pub(super) fn renew(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
             step.request.lease = Some(lease);
             step.done(None)
         }
-        _ => Err(Refusal::Leased),
+        lease => Err(Refusal::Leased { lease }),
     }
 }
 
@@ -87,10 +111,12 @@ pub(super) fn finished(
     mut step: Step<'_>,
     token: LeaseToken,
     outcome: Outcome,
+    calls: &Calls,
 ) -> Result<Decision, Refusal> {
-    if step.request.lease.is_none_or(|lease| lease.token != token) {
-        return late(step, &outcome);
-    }
+    let Some(lease) = step.request.lease.filter(|lease| lease.token == token) else {
+        return late(step, token, &outcome, calls);
+    };
+    step.note_calls(token, calls);
     match (step.request.state.clone(), outcome) {
         (_, Outcome::Interrupted) => {
             step.request.lease = None;
@@ -116,6 +142,18 @@ pub(super) fn finished(
             step.done(work)
         }
         (State::Removing { ending }, Outcome::Gone) => gone(step, ending),
+        (State::Unsettled { .. }, Outcome::Created) => {
+            // Somebody wrote an end into the store meanwhile: the same worker removes it.
+            let id = step.request.id;
+            step.change_holding(|held| held.answered(id));
+            let key = step.request.holding_key();
+            settle_doubt(step, lease, key)
+        }
+        (State::Checking { .. } | State::Unsettled { .. }, Outcome::Gone)
+            if step.may_appear() && !step.is_shared() =>
+        {
+            look_again(step)
+        }
         // With another holder, "none" may only mean that AWS has not made it yet.
         (State::Checking { by, reason, .. }, Outcome::Gone) if !step.is_shared() => {
             step.end_revoked(Some(by), reason)
@@ -151,18 +189,55 @@ pub(super) fn finished(
 }
 
 /// News from a worker whose lease is lost. What it says of AWS's past proves nothing
-/// about now, except that an assignment it made may be standing.
-fn late(mut step: Step<'_>, outcome: &Outcome) -> Result<Decision, Refusal> {
-    match (&step.request.state, outcome) {
-        // Whoever is removing may have looked too early: it must be removed once more.
-        (State::Removing { .. }, Outcome::Created) => {
-            step.request.lease = None;
-            step.request.due_at = Some(step.now);
-            step.done(None)
-        }
-        (state, Outcome::Created) if may_be_stray(&step, state) => stray(step, None, details([])),
-        _ => Err(Refusal::Leased),
+/// about now, except that an assignment it made may be standing, and that calls which it
+/// sent may still take effect.
+fn late(
+    mut step: Step<'_>,
+    token: LeaseToken,
+    outcome: &Outcome,
+    calls: &Calls,
+) -> Result<Decision, Refusal> {
+    let made = *outcome == Outcome::Created;
+    let is_news = made || calls.unanswered.is_some();
+    if !is_news || step.held.is_none() {
+        let lease = step.request.lease;
+        return Err(Refusal::Leased { lease });
     }
+    if made && may_be_stray(&step, &step.request.state) {
+        return stray(step, None, details([]));
+    }
+    let unanswered = Calls {
+        unanswered: calls.unanswered,
+        ..Calls::default()
+    };
+    step.note_calls(token, &unanswered);
+    if made {
+        // The worker that has the lease now may have looked before it was made.
+        step.change_holding(|held| held.made_late(token));
+    }
+    match (&step.request.state, made) {
+        // A revoke of what ended in ERROR: it stands after all, and is this request's.
+        (State::Checking { by, reason, .. }, true) if !step.is_shared() => {
+            let (by, reason) = (by.clone(), reason.clone());
+            let id = step.request.id;
+            step.change_holding(|held| held.joined(id).answered(id).being_removed());
+            let said = details([("error", Some("it was made after all".to_owned()))]);
+            let asked_at = step.now;
+            step.become_(State::Removing {
+                ending: Ending::Revoked {
+                    by: Some(by),
+                    reason,
+                    asked_at,
+                },
+            });
+            step.record(EventKind::StrayAccessFound, None, said);
+        }
+        (State::Removing { .. } | State::Unsettled { .. }, true) => {
+            step.request.due_at = Some(step.now);
+        }
+        _ => {}
+    }
+    step.done(None)
 }
 
 /// Somebody looked at AWS, and what they saw is what this request left behind.
@@ -206,8 +281,13 @@ fn prepared(
     let Some(held) = step.held.clone() else {
         return step.done(Some(Work::Prepare));
     };
-    // The look is older than the last change of who holds this: look again.
-    if held.revision != revision {
+    // The look is older than the last change of who holds this, or than a call that may
+    // still take effect: look again.
+    let unsure = match held.holders.is_empty() {
+        true => held.unanswered().next(),
+        false => held.unanswered_delete,
+    };
+    if held.revision != revision || unsure.is_some() {
         return step.done(Some(Work::Prepare));
     }
     if held.removing {
@@ -278,7 +358,7 @@ fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
 }
 
 fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
-    if step.awaits_another() {
+    if step.may_appear() {
         return look_again(step);
     }
     let at = step.now;
@@ -325,8 +405,8 @@ fn sessions_denied(
     follow_up(step, denied, EventKind::SessionsDenied, said)
 }
 
-/// Gone now, but another holder's create may still land: the end would be said too early.
-fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
+/// Gone now, but a create may still take effect: the end would be said too early.
+pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     let id = step.request.id;
     step.change_holding(|held| held.answered(id));
     step.request.lease = None;
@@ -421,7 +501,7 @@ fn settle_doubt(
 }
 
 pub(super) fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
-    if step.holds() && step.awaits_another() {
+    if step.holds() && step.may_appear() {
         return look_again(step);
     }
     let source = details([("source", Some("changed outside jit".to_owned()))]);

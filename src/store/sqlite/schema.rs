@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{rows, writes};
+use super::{queries, rows, writes};
+use crate::domain::{LeaseHolder, Request};
 use crate::store::StoreError;
-use crate::store::portable::COPIED;
 
 /// In order; a file that was brought to number *n* has `user_version` *n*. One that has
 /// been released is never changed, another is added.
@@ -192,20 +192,37 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// With the lock taken, every server that held a lease on this file is dead, and sends
+/// nothing any more; what it sent may still be on its way, which the assignment remembers.
+/// K13: an operator's command may be at work beside; its leases stay, and so do leases by
+/// name, of which a record does not say whose they are: both lapse by themselves.
 fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
     let all = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for read in rows::leased(&all)? {
         match read {
-            Ok(mut request) => {
-                request.lease = None;
-                request.revision += 1;
-                writes::put_request(&all, &rows::Written::new(request)?)?;
-            }
+            Ok(request) => clear_lease(&all, request)?,
             // It stays as it is, and is reported whenever it is read.
             Err(why) => tracing::error!(%why, "a lease could not be cleared"),
         }
     }
-    all.execute("DELETE FROM jit_leases WHERE name <> ?1", [COPIED])?;
     writes::release_notices(&all)?;
     Ok(all.commit()?)
+}
+
+fn clear_lease(db: &Connection, mut request: Request) -> Result<(), StoreError> {
+    let Some(lease) = request
+        .lease
+        .filter(|lease| lease.by == LeaseHolder::Server)
+    else {
+        return Ok(());
+    };
+    if let Some(key) = request.holding_key()
+        && let Some(held) = queries::holding(db, &key)?
+    {
+        let orphaned = rows::Written::new(held.orphaned(lease.token))?;
+        writes::put_holding(db, &orphaned)?;
+    }
+    request.lease = None;
+    request.revision += 1;
+    writes::put_request(db, &rows::Written::new(request)?)
 }

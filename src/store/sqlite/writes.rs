@@ -6,10 +6,10 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use super::queries;
 use super::rows::{Written, end_at, int, limit, revoked_at};
 use crate::domain::{
-    AuditKey, Binding, Channel, Event, Holding, Lease, LeaseToken, Millis, Notice, Request,
-    RequestId, Timestamp,
+    AuditKey, Binding, Channel, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Notice,
+    Request, RequestId, Timestamp,
 };
-use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError};
+use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError, Taken};
 
 /// Of what is over, so much is forgotten at a time: a clean-up holds nobody up.
 const TIDIED_AT_ONCE: usize = 1000;
@@ -165,20 +165,43 @@ fn first(
     }
 }
 
-/// Taken from nobody, from its own holder, or from one whose time is over.
+/// Taken when it is free, from its own holder, or from the one that has lapsed.
 pub(super) const TAKE_LEASE: &str =
-    "INSERT INTO jit_leases (name, token, until) VALUES (?1, ?2, ?4)
-     ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?4 WHERE token = ?2 OR until <= ?3";
+    "INSERT INTO jit_leases (name, token, until) VALUES (?1, ?2, ?3)
+     ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?3
+     WHERE token = ?2 OR (token = ?4 AND until = ?5)";
+
+pub(super) const LEASE: &str = "SELECT token, until FROM jit_leases WHERE name = ?1";
 
 pub(super) fn take_lease(
     db: &Connection,
     name: &str,
     lease: Lease,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let token = lease.token.0.to_string();
-    let given = params![name, token, now.millis(), lease.until.millis()];
-    Ok(db.prepare_cached(TAKE_LEASE)?.execute(given)? > 0)
+    lapsed: Option<Lease>,
+) -> Result<Taken, StoreError> {
+    let token = |lease: Lease| lease.token.0.to_string();
+    let until = |lease: Lease| lease.until.millis();
+    let given = params![
+        name,
+        token(lease),
+        until(lease),
+        lapsed.map(token),
+        lapsed.map(until)
+    ];
+    if db.prepare_cached(TAKE_LEASE)?.execute(given)? > 0 {
+        return Ok(Taken::Yes);
+    }
+    let (token, until): (String, i64) = db
+        .prepare_cached(LEASE)?
+        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let token = token
+        .parse()
+        .map_err(|why| StoreError::Corrupt(format!("the token of the lease {name}: {why}")))?;
+    Ok(Taken::ByAnother(Lease {
+        token: LeaseToken(token),
+        until: Timestamp::from_millis(until),
+        by: LeaseHolder::Server,
+    }))
 }
 
 pub(super) fn give_lease(db: &Connection, name: &str, token: LeaseToken) -> Result<(), StoreError> {
@@ -187,7 +210,7 @@ pub(super) fn give_lease(db: &Connection, name: &str, token: LeaseToken) -> Resu
     Ok(())
 }
 
-fn put_holding(db: &Connection, holding: &Written<Holding>) -> Result<(), StoreError> {
+pub(super) fn put_holding(db: &Connection, holding: &Written<Holding>) -> Result<(), StoreError> {
     put(
         db,
         [

@@ -1,0 +1,96 @@
+//! What happened to one request, for those in this process who wait for it. Each listener
+//! hears of its own request alone, however many wait.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::watch;
+
+use super::desk::locked;
+use crate::domain::RequestId;
+
+#[derive(Debug, Default)]
+pub(crate) struct News(Mutex<HashMap<RequestId, watch::Sender<()>>>);
+
+/// Somebody in this process who waits for news of one request.
+pub(crate) struct Listener<'n> {
+    news: &'n News,
+    id: RequestId,
+    heard: watch::Receiver<()>,
+}
+
+impl News {
+    /// What is told from now on is heard.
+    pub fn listen(&self, id: RequestId) -> Listener<'_> {
+        let mut all = self.all();
+        let sender = all.entry(id).or_insert_with(|| watch::Sender::new(()));
+        Listener {
+            news: self,
+            id,
+            heard: sender.subscribe(),
+        }
+    }
+
+    pub fn tell(&self, id: RequestId) {
+        if let Some(sender) = self.all().get(&id) {
+            sender.send_replace(());
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<RequestId, watch::Sender<()>>> {
+        locked(&self.0)
+    }
+}
+
+impl Listener<'_> {
+    /// Returns once something was told since the last time.
+    pub async fn hear(&mut self) {
+        // The sender lives as long as this listener does.
+        self.heard.changed().await.ok();
+    }
+}
+
+impl Drop for Listener<'_> {
+    fn drop(&mut self) {
+        let mut all = self.news.all();
+        if all
+            .get(&self.id)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            all.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn is_ready(hearing: impl Future<Output = ()>) -> bool {
+        let waker = std::task::Waker::noop();
+        let mut context = std::task::Context::from_waker(waker);
+        std::pin::pin!(hearing).poll(&mut context).is_ready()
+    }
+
+    // K15
+    #[test]
+    fn news_of_one_request_wakes_only_its_own_listeners() {
+        let (one, other) = (1, 2);
+        let id = |n| RequestId::from_uuid(Uuid::from_u128(n));
+        let news = News::default();
+        let (mut first, mut second) = (news.listen(id(one)), news.listen(id(other)));
+        news.tell(id(one));
+        assert!(is_ready(first.hear()));
+        assert!(!is_ready(first.hear()), "it was told once");
+        assert!(!is_ready(second.hear()));
+        let third = news.listen(id(other));
+        drop(second);
+        assert_eq!(news.all().len(), 2, "another listener is left");
+        drop((first, third));
+        assert!(
+            news.all().is_empty(),
+            "nothing is kept that nobody waits for"
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! What a process has seen for how long, by its own uptime. What was seen unchanged for
+//! long enough is believed without asking what time another process thinks it is.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::access::CALL_PATIENCE;
+use crate::clock::{Clock, Uptime};
+use crate::domain::{Lease, LeaseToken, Millis, RequestId, Timestamp};
+use crate::service::desk::locked;
+
+/// What was not looked at for so long is forgotten.
+const REMEMBERED_FOR: Millis = Millis::minutes(30);
+/// From so many on, what is old is looked for at all.
+const MANY: usize = 1024;
+
+/// Since when a thing has been as it is.
+#[derive(Debug)]
+struct Seen<K, V> {
+    things: Mutex<HashMap<K, (V, Uptime)>>,
+}
+
+impl<K: Eq + Hash, V: PartialEq> Seen<K, V> {
+    fn new() -> Self {
+        Self {
+            things: Mutex::default(),
+        }
+    }
+
+    /// Notes how it is now, and tells since when it has been so.
+    fn see(&self, thing: K, is: V, now: Uptime) -> Uptime {
+        let mut things = self.things();
+        if things.len() >= MANY {
+            things.retain(|_, (_, since)| now - *since < REMEMBERED_FOR);
+        }
+        match things.get(&thing) {
+            Some((was, since)) if *was == is => *since,
+            _ => {
+                things.insert(thing, (is, now));
+                now
+            }
+        }
+    }
+
+    fn things(&self) -> MutexGuard<'_, HashMap<K, (V, Uptime)>> {
+        locked(&self.things)
+    }
+}
+
+/// What a worker watches.
+#[derive(Debug)]
+pub(super) struct Watch {
+    leases: Seen<RequestId, Lease>,
+    named_leases: Seen<String, Lease>,
+    calls: Seen<LeaseToken, ()>,
+}
+
+impl Watch {
+    pub fn new() -> Self {
+        Self {
+            leases: Seen::new(),
+            named_leases: Seen::new(),
+            calls: Seen::new(),
+        }
+    }
+
+    /// Another's lease on a request is there; returns when it will have lapsed, unless it is
+    /// renewed until then.
+    pub fn see_lease(&self, id: RequestId, lease: Lease, now: Uptime) -> Uptime {
+        self.leases.see(id, lease, now) + Lease::LASTS
+    }
+
+    /// The lease on this request that has been seen unchanged for as long as one lasts.
+    pub fn lapsed(&self, id: RequestId, now: Uptime) -> Option<Lease> {
+        let things = self.leases.things();
+        let (lease, since) = things.get(&id)?;
+        (now - *since >= Lease::LASTS).then_some(*lease)
+    }
+
+    pub fn forget_lease(&self, id: RequestId) {
+        self.leases.things().remove(&id);
+    }
+
+    /// The same for a lease by name: itself, if it has lapsed by now.
+    pub fn see_named_lease(&self, name: &str, lease: Lease, now: Uptime) -> Option<Lease> {
+        let since = self.named_leases.see(name.to_owned(), lease, now);
+        (now - since >= Lease::LASTS).then_some(lease)
+    }
+
+    /// A call that was sent under this lease may still be on its way; returns when it has
+    /// taken effect, or never will.
+    pub fn see_call(&self, sent_under: LeaseToken, now: Uptime) -> Uptime {
+        self.calls.see(sent_under, (), now) + CALL_PATIENCE
+    }
+}
+
+/// A difference that is no jump: clocks are slewed.
+const TOLERATED: Millis = Millis::seconds(1);
+/// What was written before a jump back waits no longer than this for its next try.
+const LOOKS_AHEAD_FOR: Millis = Millis::minutes(3);
+
+/// Notices that the wall clock was set, or that the process was frozen.
+#[derive(Debug)]
+pub(super) struct ClockWatch(Mutex<Option<Known>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    up: Uptime,
+    wall: Timestamp,
+    /// How far the clock was set back lately, and until when that matters.
+    set_back: Millis,
+    until: Uptime,
+}
+
+impl ClockWatch {
+    pub fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// The time as it would be had the wall clock not been set back lately; at least now.
+    pub fn as_of(&self, clock: &dyn Clock) -> Timestamp {
+        let (up, wall) = (clock.uptime(), clock.now());
+        let mut known = locked(&self.0);
+        let before = known.unwrap_or(Known {
+            up,
+            wall,
+            set_back: Millis(0),
+            until: up,
+        });
+        let jumped = Millis((wall - before.wall).0 - (up - before.up).0);
+        let mut next = Known { up, wall, ..before };
+        if next.until <= up {
+            next.set_back = Millis(0);
+        }
+        if jumped.0.abs() >= TOLERATED.0 {
+            note_jump(jumped);
+            next.set_back = Millis((next.set_back.0 - jumped.0).max(0));
+            next.until = up + LOOKS_AHEAD_FOR;
+        }
+        *known = Some(next);
+        wall + next.set_back
+    }
+}
+
+fn note_jump(jumped: Millis) {
+    let direction = match jumped.0 {
+        ..0 => "back",
+        _ => "forward",
+    };
+    metrics::counter!("jit_clock_jumps_total", "direction" => direction).increment(1);
+    tracing::warn!(
+        direction,
+        seconds = jumped.0.abs() / 1000,
+        "the wall clock jumped, or this process was frozen; leases and pauses go by uptime and \
+         are not changed by it, ends of grants go by the wall clock"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use uuid::Uuid;
+
+    #[derive(Default)]
+    struct Hands {
+        up: AtomicI64,
+        wall: AtomicI64,
+    }
+
+    impl Hands {
+        fn pass(&self, up: i64, wall: i64) {
+            self.up.fetch_add(up * 1000, Ordering::SeqCst);
+            self.wall.fetch_add(wall * 1000, Ordering::SeqCst);
+        }
+    }
+
+    #[async_trait]
+    impl Clock for Hands {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.wall.load(Ordering::SeqCst))
+        }
+        fn uptime(&self) -> Uptime {
+            Uptime(Millis(self.up.load(Ordering::SeqCst)))
+        }
+        async fn wait_until(&self, _: Timestamp) {
+            panic!("nothing waits here");
+        }
+        async fn sleep_until(&self, _: Uptime) {
+            panic!("nothing sleeps here");
+        }
+        fn draw(&self) -> Uuid {
+            panic!("nothing is drawn here");
+        }
+    }
+
+    // K8
+    #[test]
+    fn a_clock_that_is_set_back_delays_no_next_try() {
+        let (clock, watch) = (Hands::default(), ClockWatch::new());
+        clock.pass(0, 1_000_000);
+        assert_eq!(watch.as_of(&clock), clock.now());
+        clock.pass(5, 5);
+        assert_eq!(watch.as_of(&clock), clock.now());
+        clock.pass(5, 5 - 600);
+        assert_eq!(watch.as_of(&clock), clock.now() + Millis::minutes(10));
+        clock.pass(60, 60);
+        assert_eq!(watch.as_of(&clock), clock.now() + Millis::minutes(10));
+        clock.pass(5, 5 + 540);
+        assert_eq!(watch.as_of(&clock), clock.now() + Millis::minutes(1));
+        clock.pass(181, 181);
+        assert_eq!(
+            watch.as_of(&clock),
+            clock.now(),
+            "what waited has been tried"
+        );
+        clock.pass(5, 5 + 600);
+        assert_eq!(watch.as_of(&clock), clock.now());
+    }
+
+    #[test]
+    fn a_lease_lapses_only_while_it_is_not_renewed() {
+        let watch = Watch::new();
+        let id = RequestId::NIL;
+        let at = |seconds| Uptime(Millis::seconds(seconds));
+        let lease = |until| Lease {
+            token: LeaseToken(Uuid::from_u128(1)),
+            until: Timestamp::from_seconds(until),
+            by: crate::domain::LeaseHolder::Server,
+        };
+        let lapses = Lease::LASTS.0 / 1000;
+        assert_eq!(watch.see_lease(id, lease(1), at(0)), at(lapses));
+        assert_eq!(watch.lapsed(id, at(lapses - 1)), None);
+        // Renewed: it is watched anew.
+        assert_eq!(watch.see_lease(id, lease(2), at(lapses)), at(2 * lapses));
+        assert_eq!(watch.lapsed(id, at(lapses)), None);
+        assert_eq!(watch.lapsed(id, at(2 * lapses)), Some(lease(2)));
+    }
+}
