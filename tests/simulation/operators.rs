@@ -56,14 +56,24 @@ impl World {
         });
     }
 
-    /// A request of which AWS may hold something, if there is one among a few.
+    /// A request that is not over, and mostly one that a worker is at.
     fn a_live_request(&self) -> Option<Request> {
-        let tries = std::iter::repeat_with(|| self.a_request()).take(4);
-        let mut found = tries.flatten().filter_map(|id| {
-            self.store
-                .read(|tables| tables.request(id).filter(|one| !one.state.is_settled()).cloned())
+        let most = self.opened.len().min(8);
+        let newest = &self.opened[self.opened.len() - most..];
+        let live: Vec<Request> = self.store.read(|tables| {
+            let known = newest.iter().filter_map(|id| tables.request(*id));
+            known.filter(|one| !one.state.is_settled()).cloned().collect()
         });
-        found.next()
+        let is_at_work = |one: &&Request| {
+            matches!(one.state, State::Assigning | State::Removing { .. })
+        };
+        let at_work: Vec<Request> = live.iter().filter(is_at_work).cloned().collect();
+        let some = match at_work.is_empty() || self.time.chance(3) {
+            true => live,
+            false => at_work,
+        };
+        let count = u32::try_from(some.len()).unwrap();
+        (count > 0).then(|| some[self.time.below(count) as usize].clone())
     }
 
     /// As `jit break-glass revoke`.

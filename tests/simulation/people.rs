@@ -131,6 +131,7 @@ impl World {
     pub fn ask_for_access(&mut self) {
         let (who, account) = (PEOPLE[self.time.below(3) as usize], self.an_account());
         let set = if self.time.chance(4) { "readonly" } else { "admin" };
+        let longest = if self.time.chance(2) { 2 } else { 30 };
         let draft = Draft {
             id: RequestId::from_uuid(self.time.draw()),
             account_id: account.parse().unwrap(),
@@ -138,7 +139,7 @@ impl World {
             requester: person(who),
             reason: Some(Text::clip("INC-42: db down")),
             jira: None,
-            duration: Minutes::new(i64::from(self.time.below(30) + 1)).unwrap(),
+            duration: Minutes::new(i64::from(self.time.below(longest) + 1)).unwrap(),
             permission_set: Some(set.parse().unwrap()),
             start_at: None,
         };

@@ -54,7 +54,7 @@ impl Wire {
         if !self.weather.is_wire_slow() {
             return at_once;
         }
-        let often = if question.changes() { 4 } else { 30 };
+        let often = if question.changes() { 2 } else { 30 };
         if !time.chance(often) {
             return at_once;
         }

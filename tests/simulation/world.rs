@@ -17,7 +17,7 @@ use crate::story::Story;
 use crate::watch::Watch;
 use crate::weather::Weather;
 
-const OPERATIONS: u32 = 70;
+const OPERATIONS: u32 = 120;
 /// From so far on, a look for work every few seconds is not played.
 const SOON: Millis = Millis::seconds(6);
 /// So many polls at most are spent on letting time pass in one go.
@@ -129,40 +129,35 @@ impl World {
     }
 
     fn something_happens(&mut self) -> Result<(), String> {
-        match self.time.below(40) {
-            0..=5 => self.ask_for_access(),
-            6..=12 => self.decide(Ask::Approve, "bob"),
-            13 => self.decide(Ask::Deny { reason: None }, "carol"),
-            14 => self.decide(Ask::Cancel, PEOPLE[0]),
-            15..=17 => self.decide(
-                Ask::Revoke {
-                    reason: Some(Text::clip("incident")),
-                },
-                "bob",
-            ),
-            18 => self.decide(
-                Ask::Extend {
-                    minutes: Minutes::new(5).unwrap(),
-                },
-                PEOPLE[0],
-            ),
-            19..=21 => self.pass(Millis::seconds(1))?,
-            22 | 23 => self.pass(Millis::seconds(10))?,
-            24 | 25 => self.pass(Millis::seconds(60))?,
-            26 => self.pass(Millis::minutes(20))?,
-            27 => self.pass(Millis::hours(3))?,
-            28 => {
+        let revoke = || Ask::Revoke {
+            reason: Some(Text::clip("incident")),
+        };
+        let minutes = Minutes::new(5).unwrap();
+        match self.time.below(100) {
+            0..=13 => self.ask_for_access(),
+            14..=31 => self.decide(Ask::Approve, "bob"),
+            32 | 33 => self.decide(Ask::Approve, "carol"),
+            34 => self.decide(Ask::Deny { reason: None }, "carol"),
+            35 => self.decide(Ask::Cancel, PEOPLE[0]),
+            36..=43 => self.decide(revoke(), "bob"),
+            44 | 45 => self.decide(Ask::Extend { minutes }, PEOPLE[0]),
+            46..=55 => self.pass(Millis::seconds(1))?,
+            56..=65 => self.pass(Millis::seconds(10))?,
+            66..=69 => self.pass(Millis::minutes(1))?,
+            70 | 71 => self.pass(Millis::minutes(10))?,
+            72 => self.pass(Millis::hours(3))?,
+            73..=75 => {
                 let number = self.a_replica();
                 self.kill(number);
             }
-            29 => {
+            76 | 77 => {
                 if let Some(name) = self.tasks.hang_up_one(&self.time) {
                     self.say(&format!("hung up: {name}"));
                 }
             }
-            30 => self.assign_by_hand(),
-            31 => self.write_a_word(),
-            32..=39 => self.a_fault(),
+            78 | 79 => self.assign_by_hand(),
+            80 | 81 => self.write_a_word(),
+            82..=99 => self.a_fault(),
             _ => {}
         }
         Ok(())
@@ -178,13 +173,12 @@ impl World {
             Fault::Operators,
             Fault::Bindings,
         ];
-        let played: Vec<Fault> = which.into_iter().filter(|one| self.plan.has(*one)).collect();
-        if played.is_empty() {
+        let fault = which[self.time.below(6) as usize];
+        if !self.plan.has(fault) {
             return;
         }
-        let at = self.time.below(u32::try_from(played.len()).unwrap());
         let number = self.a_replica();
-        match played[at as usize] {
+        match fault {
             Fault::Stop => self.stop(number),
             Fault::Freeze => self.freeze(number),
             Fault::Clocks => self.set_clock(number),
