@@ -52,7 +52,7 @@ package-test: package dynamodb moto
 
 ## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
 sim: rust
-	JIT_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --test simulation -- --nocapture
+	JIT_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation -- --nocapture
 
 ## fixtures: write plugin-webhook-fixtures/ anew, after a change that is meant
 fixtures: rust

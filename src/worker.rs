@@ -8,6 +8,7 @@
 
 mod perform;
 pub mod postman;
+mod prove;
 mod schedule;
 mod sessions;
 pub mod spawn;
@@ -29,6 +30,7 @@ use crate::domain::{
 use crate::service::desk::{Begun, Since, Tenure, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
 use perform::Sent;
+pub use prove::{ProveError, Proven};
 pub use schedule::Shift;
 use schedule::Waiting;
 use spawn::{OnRuntime, Spawn};
@@ -136,50 +138,6 @@ impl Worker {
                 Tried::NotBefore(at) => at.min(again),
             };
             clock.sleep_until(next).await;
-        }
-    }
-
-    /// Takes the lease on a request that is not over, due or not, once no other worker has
-    /// it; `told` hears that it waits. To be given back with `let_go`.
-    pub async fn hold(
-        &self,
-        id: RequestId,
-        mut told: impl FnMut(),
-    ) -> Result<(LeaseToken, Handled), ServiceError> {
-        let clock = self.service.clock();
-        loop {
-            let claim = self.claim(id);
-            let hold = Command::Hold { claim };
-            match self.service.handle(id, hold).await {
-                Ok(handled) => return Ok((claim.lease.token, handled)),
-                Err(ServiceError::Refused(Refusal::Leased { lease: Some(other) })) => {
-                    self.watch.see_lease(id, other, clock.uptime());
-                }
-                Err(error) => return Err(error),
-            }
-            told();
-            clock.sleep(LOOKS_AGAIN).await;
-        }
-    }
-
-    /// Gives a lease back under which nothing was sent.
-    pub async fn let_go(&self, id: RequestId, lease: LeaseToken) -> Result<(), ServiceError> {
-        let finished = Command::Finished {
-            lease,
-            outcome: Outcome::Interrupted,
-            calls: Calls::default(),
-        };
-        self.service.handle(id, finished).await.map(drop)
-    }
-
-    /// Returns when these calls, if there are any, have taken effect or never will.
-    pub async fn wait_out(&self, calls: &[LeaseToken]) {
-        let clock = self.service.clock();
-        let known = calls
-            .iter()
-            .map(|call| self.watch.see_call(*call, clock.uptime()));
-        if let Some(last) = known.max() {
-            clock.sleep_until(last).await;
         }
     }
 

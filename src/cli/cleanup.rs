@@ -7,12 +7,10 @@ use super::hands::{self, Hands};
 use super::serve::failed;
 use super::unwritten::{Keeper, Row};
 use super::{Context, Failure};
-use crate::domain::{
-    Command, EventKind, Holding, Lane, LeaseToken, Presence, Proof, Request, RequestId,
-    RequestObject, Status,
-};
+use crate::domain::{Command, EventKind, Proof, Request, RequestId, RequestObject, Status};
 use crate::serve::Purpose;
 use crate::service::ServiceError;
+use crate::worker::Proven;
 
 pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Failure> {
     let (reason, id) = (hands::reason(&asked.reason)?, hands::id(&asked.id)?);
@@ -43,11 +41,11 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
     let proof = match asked.unverified || request.state.is_settled() {
         true => Proof::None,
         false => match seen_gone(&hands, &request).await? {
-            Seen::Gone(proof) => proof,
-            Seen::Over(request) if request.status() == Status::Revoked => {
+            Proven::Gone(proof) => proof,
+            Proven::Over(request) if request.status() == Status::Revoked => {
                 return tell(context, &request, "already REVOKED");
             }
-            Seen::Over(_) => Proof::None,
+            Proven::Over(_) | Proven::StillThere => Proof::None,
         },
     };
     let held = match &proof {
@@ -72,7 +70,7 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
         }
         Err(error) => {
             if let Some(lease) = held {
-                let_go(&hands, id, lease).await;
+                hands.worker.let_go(id, lease).await;
             }
             Err(Failure::Failed(format!("{id}: {error}")))
         }
@@ -109,15 +107,7 @@ fn row(id: RequestId, request: Option<&Request>, proof: &Proof) -> Row {
     }
 }
 
-enum Seen {
-    Gone(Proof),
-    /// Another worker brought it to its end first.
-    Over(Box<Request>),
-}
-
-/// AWS is asked while no worker is at it: one that is may have sent a call that AWS has yet
-/// to carry out, and then what AWS shows proves nothing.
-async fn seen_gone(hands: &Hands, request: &Request) -> Result<Seen, Failure> {
+async fn seen_gone(hands: &Hands, request: &Request) -> Result<Proven, Failure> {
     let id = request.id;
     let mut told = false;
     let waits = || {
@@ -128,40 +118,12 @@ async fn seen_gone(hands: &Hands, request: &Request) -> Result<Seen, Failure> {
             );
         }
     };
-    let (lease, handled) = match hands.worker.hold(id, waits).await {
-        Ok(held) => held,
-        Err(ServiceError::Refused(_)) => {
-            let request = hands.service.request(id).await.map_err(failed)?;
-            return Ok(Seen::Over(Box::new(request)));
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    let held = handled.held.iter().flat_map(Holding::unanswered);
-    let calls: Vec<LeaseToken> = held.collect();
-    hands.worker.wait_out(&calls).await;
-    let seen = match handled.request.holding_key() {
-        Some(key) => hands.access.look(Lane::Revoke, &key).await,
-        None => Ok(Presence::Absent),
-    };
-    let why = match seen {
-        Ok(Presence::Absent) => {
-            let waited_out = calls.into_iter().collect();
-            return Ok(Seen::Gone(Proof::SeenGone { lease, waited_out }));
-        }
-        Ok(Presence::Present) => format!(
+    match hands.worker.prove_gone(id, waits).await {
+        Ok(Proven::StillThere) => Err(Failure::Failed(format!(
             "{id}: AWS still shows the assignment, and nothing was changed; remove it with: \
              jit break-glass revoke {id} --reason …"
-        ),
-        Err(error) => error.to_string(),
-    };
-    let_go(hands, id, lease).await;
-    Err(Failure::Failed(why))
-}
-
-/// If it cannot be given back, it lapses by itself.
-async fn let_go(hands: &Hands, id: RequestId, lease: LeaseToken) {
-    if let Err(error) = hands.worker.let_go(id, lease).await {
-        tracing::debug!(request = %id, %error, "lease not given back");
+        ))),
+        proven => proven.map_err(failed),
     }
 }
 

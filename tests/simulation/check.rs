@@ -2,162 +2,295 @@
 //! Identity Center has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use jit::access::deny::{Deny, holds};
-use jit::access::sandbox::Sandbox;
 use jit::domain::audit::verify_against;
 use jit::domain::{
     AuditKey, Doubt, EventKind, HoldingKey, Millis, Notice, Request, RequestId, Sessions, State,
     Status, Timestamp,
 };
 
-use crate::memory::MemoryStore;
+use crate::aws::{Aws, SESSIONS_LAST};
+use crate::memory::{MemoryStore, Tables};
+use crate::story::Story;
 
-/// What was made outside jit, and must be left alone.
-pub type Foreign = BTreeSet<HoldingKey>;
+/// A wall clock may be so far from the true time.
+const CLOCKS_DIFFER: Millis = Millis::minutes(12);
 
-/// Looks at everything after every step, and twice only at what changed.
+/// What was done in the AWS console, and is not the engine's doing.
+#[derive(Clone, Default)]
+pub struct Hands(Arc<Mutex<Done>>);
+
+#[derive(Default)]
+struct Done {
+    /// Made outside jit, and to be left alone.
+    foreign: BTreeSet<HoldingKey>,
+    /// Jit's, and taken away without it.
+    taken: BTreeSet<HoldingKey>,
+}
+
+impl Hands {
+    pub fn assigned(&self, key: &HoldingKey) {
+        self.0.lock().unwrap().foreign.insert(key.clone());
+    }
+
+    pub fn took_away(&self, key: &HoldingKey) {
+        self.0.lock().unwrap().taken.insert(key.clone());
+    }
+
+    pub fn is_foreign(&self, key: &HoldingKey) -> bool {
+        self.0.lock().unwrap().foreign.contains(key)
+    }
+
+    fn took(&self, key: &HoldingKey) -> bool {
+        self.0.lock().unwrap().taken.contains(key)
+    }
+
+    /// It stands again: whatever is missing from now on, jit has taken away.
+    fn is_back(&self, key: &HoldingKey) {
+        self.0.lock().unwrap().taken.remove(key);
+    }
+
+    fn foreign(&self) -> Vec<HoldingKey> {
+        self.0.lock().unwrap().foreign.iter().cloned().collect()
+    }
+}
+
+/// Looks at what changed, after every step of every task.
 #[derive(Default)]
 pub struct Checker {
-    seen: BTreeMap<RequestId, u64>,
-    last: Option<(u64, Timestamp)>,
+    /// The store's and AWS's, when they were looked at last.
+    seen: (u64, u64),
+    /// How often it has looked.
+    looks: u64,
+    known: BTreeMap<RequestId, Known>,
+    by_key: BTreeMap<HoldingKey, BTreeSet<RequestId>>,
+    kinds: BTreeSet<String>,
+}
+
+/// What was known of a request after the last look.
+#[derive(Default)]
+struct Known {
+    /// So many events have been told.
+    events: u64,
+    was_pending: bool,
+    until: Option<Timestamp>,
+    /// The look at which it was found to hold its assignment, and to be revoked.
+    joined: Option<u64>,
+    revoked: Option<u64>,
 }
 
 impl Checker {
+    pub fn kinds(&self) -> BTreeSet<String> {
+        self.kinds.clone()
+    }
+
     pub fn always(
         &mut self,
         store: &MemoryStore,
-        sandbox: &Sandbox,
-        foreign: &Foreign,
+        aws: &Aws,
+        hands: &Hands,
+        story: &Story,
         now: Timestamp,
     ) -> Result<(), String> {
-        let moment = Some((store.commits(), now));
-        if std::mem::replace(&mut self.last, moment) == moment {
+        let seen = (store.commits(), aws.changes());
+        if std::mem::replace(&mut self.seen, seen) == seen {
             return Ok(());
         }
-        let requests: BTreeMap<RequestId, Request> = store
-            .all_requests()
-            .into_iter()
-            .map(|request| (request.id, request))
-            .collect();
-        let standing = sandbox.assignments().map_err(|error| error.to_string())?;
-        let standing: BTreeSet<HoldingKey> = standing.into_iter().collect();
-        for key in standing.difference(foreign) {
-            somebodys_duty(store, &requests, key)?;
-        }
-        for key in foreign {
-            if !standing.contains(key) {
+        self.looks += 1;
+        let changes = store.take_changes();
+        let mut keys = aws.take_changed();
+        for key in &keys {
+            if aws.stands(key) {
+                hands.is_back(key);
+            } else if hands.is_foreign(key) {
                 return Err(format!("P4: {key} was made outside jit, and is gone"));
             }
         }
-        for request in requests.values() {
-            said_is_true(store, &standing, foreign, request)?;
-            denied_is_true(sandbox, request, now)?;
-            if self.seen.insert(request.id, request.revision) != Some(request.revision) {
-                history_is_whole(store, request)?;
+        keys.extend(changes.holdings);
+        store.read(|tables| {
+            for id in changes.requests {
+                let request = tables.request(id).unwrap();
+                self.follow(tables, request, story, now)?;
+                keys.extend(request.holding_key());
+            }
+            for key in &keys {
+                self.check_key(tables, aws, hands, key)?;
+            }
+            for request in tables.requests().filter(|one| one.sessions.is_some()) {
+                denied_is_true(aws, request, now)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Tells what is new of a request, and checks its history.
+    fn follow(
+        &mut self,
+        tables: &Tables,
+        request: &Request,
+        story: &Story,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let id = request.id;
+        let known = self.known.entry(id).or_default();
+        if let Some(key) = request.holding_key() {
+            let holders = tables.holding(&key).map(|held| &held.holders);
+            if holders.is_some_and(|holders| holders.contains(&id)) {
+                known.joined.get_or_insert(self.looks);
+            }
+            self.by_key.entry(key).or_default().insert(id);
+        }
+        if matches!(request.state, State::Revoked { .. }) {
+            known.revoked.get_or_insert(self.looks);
+        } else {
+            known.revoked = None;
+        }
+        for event in tables.events_from(&AuditKey::Request(id), known.events + 1) {
+            known.events = event.seq;
+            let kind = event.event_type.to_string();
+            let line = format!("  {id} {} {kind}: {:?}", event.seq, event.details);
+            story.say(now, &line);
+            self.kinds.insert(kind);
+        }
+        approved_by_the_rules(tables, request, known)?;
+        history_is_whole(tables, request)
+    }
+
+    fn check_key(
+        &self,
+        tables: &Tables,
+        aws: &Aws,
+        hands: &Hands,
+        key: &HoldingKey,
+    ) -> Result<(), String> {
+        let (stands, is_foreign) = (aws.stands(key), hands.is_foreign(key));
+        if stands && !is_foreign {
+            has_a_duty(tables, key)?;
+        }
+        for id in self.by_key.get(key).into_iter().flatten() {
+            let request = tables.request(*id).unwrap();
+            match request.state {
+                State::Granted if !stands && !hands.took(key) => {
+                    return Err(format!("P4: {id} is GRANTED, and has nothing"));
+                }
+                State::Revoked { .. } if stands && !is_foreign => {
+                    self.is_kept_after(tables, key, *id)?;
+                }
+                State::Expired { .. } if stands && !is_foreign && !is_held(tables, key) => {
+                    return Err(format!("P6: {id} is EXPIRED, and its access stands"));
+                }
+                _ => {}
             }
         }
         Ok(())
     }
-}
 
-/// P1: whoever holds what stands has it in their diary to remove it.
-fn somebodys_duty(
-    store: &MemoryStore,
-    requests: &BTreeMap<RequestId, Request>,
-    key: &HoldingKey,
-) -> Result<(), String> {
-    let holders = store
-        .holding_now(key)
-        .map(|held| held.holders)
-        .unwrap_or_default();
-    let duty = holders.iter().any(|id| requests[id].due_at.is_some());
-    if duty {
-        Ok(())
-    } else {
-        Err(format!(
-            "P1: {key} stands, and it is nobody's duty to remove it"
-        ))
+    /// Who joined after a revoke may hold the same; who was ended by it may not.
+    fn is_kept_after(
+        &self,
+        tables: &Tables,
+        key: &HoldingKey,
+        revoked: RequestId,
+    ) -> Result<(), String> {
+        let since = self.known[&revoked].revoked;
+        let holders = tables.holding(key).map(|held| &held.holders);
+        let mut holders = holders.into_iter().flatten();
+        let joined = |id: &RequestId| self.known.get(id).and_then(|known| known.joined);
+        if holders.any(|id| joined(id) >= since) {
+            return Ok(());
+        }
+        Err(format!("P6: {revoked} is REVOKED, and its access stands"))
     }
 }
 
-/// P6, P4: gone means gone, or kept by another's grant; granted means there.
-fn said_is_true(
-    store: &MemoryStore,
-    standing: &BTreeSet<HoldingKey>,
-    foreign: &Foreign,
-    request: &Request,
-) -> Result<(), String> {
-    let Some(key) = request.holding_key() else {
+fn is_held(tables: &Tables, key: &HoldingKey) -> bool {
+    tables
+        .holding(key)
+        .is_some_and(|held| !held.holders.is_empty())
+}
+
+/// P1: what stands has a holder whose record says when it is to be removed.
+fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
+    let holders = tables.holding(key).map(|held| &held.holders);
+    let mut holders = holders.into_iter().flatten();
+    let is_due = |id: &RequestId| tables.request(*id).is_some_and(|one| one.due_at.is_some());
+    if holders.any(is_due) {
         return Ok(());
-    };
-    let id = request.id;
-    match request.state {
-        State::Granted if !standing.contains(&key) => {
-            Err(format!("P4: {id} is GRANTED, and has nothing"))
-        }
-        State::Revoked { at, .. } if standing.contains(&key) && !foreign.contains(&key) => {
-            let holders = store
-                .holding_now(&key)
-                .map(|held| held.holders)
-                .unwrap_or_default();
-            // Whoever came after the revoke may hold it; whoever it ended may not.
-            let kept = holders
-                .iter()
-                .any(|holder| joined_at(store, *holder) >= Some(at));
-            if kept {
-                Ok(())
-            } else {
-                Err(format!("P6: {id} is REVOKED, and its access stands"))
-            }
-        }
-        State::Expired { .. } if standing.contains(&key) && !foreign.contains(&key) => {
-            let held = store
-                .holding_now(&key)
-                .is_some_and(|held| !held.holders.is_empty());
-            if held {
-                Ok(())
-            } else {
-                Err(format!("P6: {id} is EXPIRED, and its access stands"))
-            }
-        }
-        _ => Ok(()),
     }
+    Err(format!(
+        "P1: {key} stands, and no record says when to remove it"
+    ))
 }
 
-/// A deny that is said to stand stands, whoever else has changed the policy since.
-fn denied_is_true(sandbox: &Sandbox, request: &Request, now: Timestamp) -> Result<(), String> {
+/// A deny that is recorded stands in the policy, whatever else has changed there since.
+fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
     let (Some(Sessions::Denied { until }), Some(user)) = (request.sessions, &request.user) else {
         return Ok(());
     };
     let deny = Deny {
         request: request.id,
         user: user.clone(),
-        before: until + Millis(-Millis::hours(1).0),
+        before: until + Millis(-SESSIONS_LAST.0),
     };
-    let policy = sandbox.policy(&request.permission_set);
-    let policy = policy.map_err(|error| error.to_string())?;
-    if now >= until || holds(policy.as_deref(), &deny) {
+    let policy = aws.policy(&request.permission_set);
+    if now + CLOCKS_DIFFER >= until || holds(policy.as_deref(), &deny) {
         return Ok(());
     }
-    Err(format!(
-        "the sessions of {} are not denied: {policy:?}",
-        request.id
-    ))
+    let id = request.id;
+    Err(format!("the sessions of {id} are not denied: {policy:?}"))
 }
 
-fn joined_at(store: &MemoryStore, id: RequestId) -> Option<Timestamp> {
-    let history = store.history(&AuditKey::Request(id));
-    let joined = history
+/// P5: what was approved just now was approved by enough of those who may, by the binding
+/// as it is.
+fn approved_by_the_rules(
+    tables: &Tables,
+    request: &Request,
+    known: &mut Known,
+) -> Result<(), String> {
+    let was_pending = known.was_pending;
+    known.was_pending = request.state == State::Pending;
+    let until = request.granted.map(|period| period.until);
+    let before = std::mem::replace(&mut known.until, until);
+    let is_approved = was_pending && matches!(request.state, State::Approved | State::Assigning);
+    let is_extended = before.is_some() && until > before;
+    if !is_approved && !is_extended {
+        return Ok(());
+    }
+    let id = request.id;
+    let Some(binding) = tables.binding(&request.account_id) else {
+        return Err(format!(
+            "P5: {id} was approved, and its account is not bound"
+        ));
+    };
+    if !binding.allows(&request.permission_set) {
+        let set = &request.permission_set;
+        return Err(format!(
+            "P5: {id} was approved, and {set} is not allowed there"
+        ));
+    }
+    let counts = |by: &jit::domain::Person| {
+        let is_own = by.is(&request.requester);
+        binding.approvers.contains(&by.id) && (binding.allow_self_approval || !is_own)
+    };
+    let approvals = request
+        .approvals
         .iter()
-        .find(|event| event.event_type == EventKind::Assigning)?;
-    Some(joined.event_time)
+        .filter(|one| counts(&one.by))
+        .count();
+    let enough = approvals as u64 >= u64::from(binding.approvals_required.max(1));
+    if is_approved && !enough {
+        return Err(format!("P5: {id} was approved by {approvals} who may"));
+    }
+    Ok(())
 }
 
 /// P2, P3, P7: every state has its events, in an unbroken chain, and one end.
-fn history_is_whole(store: &MemoryStore, request: &Request) -> Result<(), String> {
+fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     let id = request.id;
-    let events = store.history(&AuditKey::Request(id));
+    let key = AuditKey::Request(id);
+    let events: Vec<_> = tables.events_from(&key, 0).cloned().collect();
     // A word from outside has no event until jit has looked into it.
     let status = match &request.state {
         State::Unsettled {
@@ -168,21 +301,23 @@ fn history_is_whole(store: &MemoryStore, request: &Request) -> Result<(), String
     };
     verify_against(&events, &request.chain, status)
         .map_err(|tampered| format!("P7: {id}: {tampered}"))?;
-    let ends = events.iter().filter(|event| {
-        matches!(
-            event.event_type,
-            EventKind::Denied | EventKind::Cancelled | EventKind::Expired | EventKind::Revoked
-        )
-    });
-    if ends.count() > 1 {
+    let count = |wanted: &[EventKind]| {
+        let found = events
+            .iter()
+            .filter(|event| wanted.contains(&event.event_type));
+        found.count()
+    };
+    let ends = [
+        EventKind::Denied,
+        EventKind::Cancelled,
+        EventKind::Expired,
+        EventKind::Revoked,
+    ];
+    if count(&ends) > 1 {
         return Err(format!("P3: {id} ended twice"));
     }
-    let granted = events
-        .iter()
-        .filter(|event| event.event_type == EventKind::Granted)
-        .count();
-    if granted > 1 {
-        return Err(format!("P3: {id} was granted {granted} times"));
+    if count(&[EventKind::Granted]) > 1 {
+        return Err(format!("P3: {id} was granted twice"));
     }
     Ok(())
 }
@@ -190,32 +325,30 @@ fn history_is_whole(store: &MemoryStore, request: &Request) -> Result<(), String
 /// When all has come to rest.
 pub fn at_rest(
     store: &MemoryStore,
-    sandbox: &Sandbox,
-    foreign: &Foreign,
+    aws: &Aws,
+    hands: &Hands,
     heard: &[Notice],
 ) -> Result<(), String> {
-    for request in store.all_requests() {
-        if !request.state.is_settled() {
-            return Err(format!(
-                "P1: {} never ends: {:?}",
-                request.id, request.state
-            ));
-        }
+    let requests = store.all_requests();
+    if let Some(request) = requests.iter().find(|one| !one.state.is_settled()) {
+        let (id, state) = (request.id, &request.state);
+        return Err(format!("P1: {id} never ends: {state:?}"));
     }
     for set in ["admin", "readonly"] {
-        let policy = sandbox.policy(&set.parse().unwrap());
-        if let Some(left) = policy.map_err(|error| error.to_string())? {
+        if let Some(left) = aws.policy(&set.parse().unwrap()) {
             return Err(format!("a deny outlives its use: {left}"));
         }
     }
-    let standing = sandbox.assignments().map_err(|error| error.to_string())?;
-    if let Some(key) = standing.iter().find(|key| !foreign.contains(key)) {
+    let standing = aws.standing();
+    if let Some(key) = standing.iter().find(|key| !hands.is_foreign(key)) {
         return Err(format!("P1: {key} outlives everything"));
     }
-    for request in store.all_requests() {
-        told_in_order(store, request.id, heard)?;
+    if let Some(key) = hands.foreign().iter().find(|key| !standing.contains(key)) {
+        return Err(format!("P4: {key} was made outside jit, and is gone"));
     }
-    Ok(())
+    requests
+        .iter()
+        .try_for_each(|request| told_in_order(store, request.id, heard))
 }
 
 /// P2: what happened was told: all of it, and in order. Twice is allowed.

@@ -1,8 +1,12 @@
-//! A clock that only the world moves, and dice that only the seed throws.
+//! The world's true time and dice, and the clocks that processes read.
+//!
+//! A process reads a wall clock, which differs from the true time and can be set, and its
+//! uptime, which only passes. Timers are kept by the true time at which they are over.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use jit::clock::{Clock, Uptime};
@@ -11,115 +15,237 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
+/// A process that is started again is another one.
+pub type ProcessId = u32;
+
 #[derive(Clone)]
-pub struct SimClock(Arc<Mutex<Inner>>);
+pub struct Time(Arc<Mutex<Inner>>);
 
 struct Inner {
     now: Timestamp,
     dice: StdRng,
-    /// What the task that is being polled waits for.
-    waiting: Option<Timestamp>,
-    yielded: bool,
+    timers: BTreeMap<Timer, (ProcessId, Waker)>,
+    next: u64,
 }
 
-/// Why a task stopped where it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    Yielded,
-    Until(Timestamp),
-    Forever,
-}
+type Timer = (Timestamp, u64);
 
-impl SimClock {
+impl Time {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             now: Timestamp::from_seconds(1_800_000_000),
             dice: StdRng::seed_from_u64(seed),
-            waiting: None,
-            yielded: false,
+            timers: BTreeMap::new(),
+            next: 0,
         })))
     }
 
-    pub fn advance(&self, span: Millis) {
-        let mut inner = self.0.lock().unwrap();
-        inner.now = inner.now + span;
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
     }
 
+    pub fn now(&self) -> Timestamp {
+        self.inner().now
+    }
+
+    /// Wakes every task that waits for a moment that has come.
     pub fn advance_to(&self, time: Timestamp) {
-        let mut inner = self.0.lock().unwrap();
+        let mut inner = self.inner();
         inner.now = inner.now.max(time);
+        let after = (inner.now + Millis(1), 0);
+        let later = inner.timers.split_off(&after);
+        for (_, waker) in std::mem::replace(&mut inner.timers, later).into_values() {
+            waker.wake();
+        }
     }
 
-    /// One throw in `of` comes up.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.inner().timers.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Has the tasks of a process look at their clock again: it was set.
+    pub fn wake(&self, process: ProcessId) {
+        let inner = self.inner();
+        let own = inner.timers.values().filter(|(of, _)| *of == process);
+        own.for_each(|(_, waker)| waker.wake_by_ref());
+    }
+
+    /// One throw in `of` comes up; none if `of` is 0.
     pub fn chance(&self, of: u32) -> bool {
-        self.below(of) == 0
+        of > 0 && self.below(of) == 0
     }
 
     pub fn below(&self, most: u32) -> u32 {
-        self.0.lock().unwrap().dice.random_range(0..most)
+        self.inner().dice.random_range(0..most)
     }
 
-    pub fn begin_poll(&self) {
-        let mut inner = self.0.lock().unwrap();
-        (inner.waiting, inner.yielded) = (None, false);
+    /// A span of up to this, and at least a millisecond.
+    pub fn span(&self, most: Millis) -> Millis {
+        Millis(self.inner().dice.random_range(1..=most.0.max(1)))
     }
 
-    pub fn end_poll(&self) -> Stopped {
-        let inner = self.0.lock().unwrap();
-        match (inner.yielded, inner.waiting) {
-            (true, _) => Stopped::Yielded,
-            (false, Some(time)) => Stopped::Until(time),
-            (false, None) => Stopped::Forever,
-        }
+    pub fn strikes(&self, rate: f64) -> bool {
+        rate > 0.0 && self.inner().dice.random_bool(rate.min(1.0))
+    }
+
+    pub fn draw(&self) -> Uuid {
+        Uuid::from_u128(self.inner().dice.random())
     }
 
     /// A place where a task can be interleaved with the others, or die.
     pub async fn yield_here(&self) {
         let mut yielded = false;
-        std::future::poll_fn(|_| {
+        std::future::poll_fn(|context| {
             if std::mem::replace(&mut yielded, true) {
                 return Poll::Ready(());
             }
-            self.0.lock().unwrap().yielded = true;
+            context.waker().wake_by_ref();
             Poll::Pending
         })
         .await;
     }
 }
 
-struct Until<'a>(&'a SimClock, Timestamp);
+/// What one process reads.
+#[derive(Clone)]
+pub struct ProcessClock {
+    pub time: Time,
+    pub process: ProcessId,
+    own: Arc<Mutex<Own>>,
+}
+
+#[derive(Clone, Copy)]
+struct Own {
+    /// How far the wall clock is ahead of the true time.
+    ahead: Millis,
+    began: Timestamp,
+    /// How long uptime has stood still, as it does while a machine is suspended.
+    stood_still: Millis,
+}
+
+impl ProcessClock {
+    pub fn new(time: &Time, process: ProcessId, ahead: Millis) -> Self {
+        let own = Own {
+            ahead,
+            began: time.now(),
+            stood_still: Millis(0),
+        };
+        Self {
+            time: time.clone(),
+            process,
+            own: Arc::new(Mutex::new(own)),
+        }
+    }
+
+    fn own(&self) -> Own {
+        *self.own.lock().unwrap()
+    }
+
+    pub fn set(&self, ahead: Millis) {
+        self.own.lock().unwrap().ahead = ahead;
+        self.time.wake(self.process);
+    }
+
+    pub fn stand_still(&self, span: Millis) {
+        let mut own = self.own.lock().unwrap();
+        own.stood_still = Millis(own.stood_still.0 + span.0);
+    }
+
+    /// When the wall clock shows this, unless it is set meanwhile.
+    pub fn when(&self, wall: Timestamp) -> Timestamp {
+        wall + Millis(-self.own().ahead.0)
+    }
+
+    fn when_up(&self, moment: Uptime) -> Timestamp {
+        let own = self.own();
+        own.began + own.stood_still + moment.0 + Millis(-self.head_start().0)
+    }
+
+    /// No two processes agree on their uptime.
+    fn head_start(&self) -> Millis {
+        Millis(1_000_000 * i64::from(self.process))
+    }
+
+    pub async fn until_true(&self, time: Timestamp) {
+        self.until(Moment::True(time)).await;
+    }
+
+    fn until(&self, moment: Moment) -> Until<'_> {
+        Until {
+            clock: self,
+            moment,
+            timer: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Moment {
+    True(Timestamp),
+    Wall(Timestamp),
+    Up(Uptime),
+}
+
+struct Until<'a> {
+    clock: &'a ProcessClock,
+    moment: Moment,
+    timer: Option<Timer>,
+}
 
 impl Future for Until<'_> {
     type Output = ();
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        let mut inner = self.0.0.lock().unwrap();
-        if inner.now >= self.1 {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let clock = self.clock;
+        let at = match self.moment {
+            Moment::True(time) => time,
+            Moment::Wall(wall) => clock.when(wall),
+            Moment::Up(moment) => clock.when_up(moment),
+        };
+        let mut inner = clock.time.inner();
+        if let Some(timer) = self.timer.take() {
+            inner.timers.remove(&timer);
+        }
+        if inner.now >= at {
             return Poll::Ready(());
         }
-        inner.waiting = Some(inner.waiting.map_or(self.1, |other| other.min(self.1)));
+        inner.next += 1;
+        let timer = (at, inner.next);
+        let entry = (clock.process, context.waker().clone());
+        inner.timers.insert(timer, entry);
+        self.timer = Some(timer);
         Poll::Pending
     }
 }
 
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.clock.time.inner().timers.remove(&timer);
+        }
+    }
+}
+
 #[async_trait]
-impl Clock for SimClock {
+impl Clock for ProcessClock {
     fn now(&self) -> Timestamp {
-        self.0.lock().unwrap().now
+        self.time.now() + self.own().ahead
     }
 
     fn uptime(&self) -> Uptime {
-        Uptime(Millis(self.now().millis()))
+        let own = self.own();
+        let passed = self.time.now() - own.began;
+        Uptime(Millis(passed.0 - own.stood_still.0 + self.head_start().0))
     }
 
     async fn wait_until(&self, time: Timestamp) {
-        Until(self, time).await;
+        self.until(Moment::Wall(time)).await;
     }
 
     async fn sleep_until(&self, moment: Uptime) {
-        Until(self, Timestamp::from_millis(moment.0.0)).await;
+        self.until(Moment::Up(moment)).await;
     }
 
     fn draw(&self) -> Uuid {
-        Uuid::from_u128(self.0.lock().unwrap().dice.random())
+        self.time.draw()
     }
 }

@@ -1,107 +1,181 @@
 //! Tasks, polled one at a time in an order that the seed decides.
 
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use jit::clock::Clock;
-use jit::domain::Timestamp;
+use futures_util::future::BoxFuture;
+use jit::worker::spawn::Spawn;
 
-use crate::clock::{SimClock, Stopped};
+use crate::clock::{ProcessId, Time};
 
-pub struct Task {
-    pub name: String,
-    /// The process that it dies with.
-    pub replica: Option<usize>,
-    future: Pin<Box<dyn Future<Output = ()>>>,
-    stopped: Stopped,
-    woken: Arc<Woken>,
+/// What a planted panic carries: it prints nothing, and kills one task.
+pub struct Planted;
+
+/// What ends when a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `Worker::run` or `Postman::run`.
+    Loop,
+    /// A piece of work that a loop has begun.
+    Piece,
+    /// A person's or an operator's call, which can be hung up.
+    Call,
 }
 
-/// Whether another task rang a bell that this one waits for.
-#[derive(Default)]
+struct Task {
+    name: String,
+    process: ProcessId,
+    kind: Kind,
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+/// Whether a task can go on.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.store(true, Ordering::Relaxed);
     }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What came of one poll.
+pub enum Polled {
+    WentOn,
+    /// This task panicked, as it was meant to.
+    Panicked(String, Kind),
 }
 
 #[derive(Default)]
 pub struct Executor {
     tasks: Vec<Task>,
+    spawned: Arc<Mutex<Vec<(ProcessId, BoxFuture<'static, ()>)>>>,
+    frozen: BTreeSet<ProcessId>,
+    ready: Vec<usize>,
+    pub polls: u64,
+}
+
+/// Where the pieces of work of one process come to run.
+struct Spawner {
+    process: ProcessId,
+    spawned: Arc<Mutex<Vec<(ProcessId, BoxFuture<'static, ()>)>>>,
+}
+
+impl Spawn for Spawner {
+    fn spawn(&self, piece: BoxFuture<'static, ()>) {
+        self.spawned.lock().unwrap().push((self.process, piece));
+    }
 }
 
 impl Executor {
+    pub fn spawner(&self, process: ProcessId) -> Arc<dyn Spawn> {
+        let spawned = self.spawned.clone();
+        Arc::new(Spawner { process, spawned })
+    }
+
     pub fn spawn(
         &mut self,
         name: String,
-        replica: Option<usize>,
+        process: ProcessId,
+        kind: Kind,
         future: impl Future<Output = ()> + 'static,
     ) {
-        let future = Box::pin(future);
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
         self.tasks.push(Task {
             name,
-            replica,
-            future,
-            stopped: Stopped::Yielded,
-            woken: Arc::default(),
+            process,
+            kind,
+            future: Box::pin(future),
+            waker: Waker::from(woken.clone()),
+            woken,
         });
     }
 
-    /// Polls one task that can go on. None: all wait for the clock.
-    pub fn poll_one(&mut self, clock: &SimClock) -> Option<()> {
-        let now = clock.now();
-        let ready: Vec<usize> = (0..self.tasks.len())
-            .filter(|&at| match self.tasks[at].stopped {
-                Stopped::Yielded => true,
-                _ if self.tasks[at].woken.0.load(Ordering::SeqCst) => true,
-                Stopped::Until(time) => time <= now,
-                Stopped::Forever => false,
-            })
-            .collect();
-        if ready.is_empty() {
-            return None;
+    /// Polls one task that can go on. None: all wait.
+    pub fn poll_one(&mut self, time: &Time) -> Option<Polled> {
+        self.ready.clear();
+        for (at, task) in self.tasks.iter().enumerate() {
+            if task.woken.0.load(Ordering::Relaxed) && !self.frozen.contains(&task.process) {
+                self.ready.push(at);
+            }
         }
-        let at = ready[clock.below(u32::try_from(ready.len()).unwrap()) as usize];
+        let at = match self.ready.len() {
+            0 => return None,
+            1 => self.ready[0],
+            many => self.ready[time.below(u32::try_from(many).unwrap()) as usize],
+        };
+        self.polls += 1;
         let task = &mut self.tasks[at];
-        clock.begin_poll();
-        task.woken.0.store(false, Ordering::SeqCst);
-        let waker = Waker::from(task.woken.clone());
-        let mut context = Context::from_waker(&waker);
-        match task.future.as_mut().poll(&mut context) {
-            Poll::Ready(()) => drop(self.tasks.swap_remove(at)),
-            Poll::Pending => task.stopped = clock.end_poll(),
+        task.woken.0.store(false, Ordering::Relaxed);
+        let mut context = Context::from_waker(&task.waker);
+        let poll = AssertUnwindSafe(|| task.future.as_mut().poll(&mut context));
+        let polled = match catch_unwind(poll) {
+            Ok(Poll::Pending) => Polled::WentOn,
+            Ok(Poll::Ready(())) => {
+                drop(self.tasks.swap_remove(at));
+                Polled::WentOn
+            }
+            Err(payload) if payload.is::<Planted>() => {
+                let task = self.tasks.swap_remove(at);
+                Polled::Panicked(task.name.clone(), task.kind)
+            }
+            Err(payload) => resume_unwind(payload),
+        };
+        self.take_spawned();
+        Some(polled)
+    }
+
+    fn take_spawned(&mut self) {
+        let spawned = std::mem::take(&mut *self.spawned.lock().unwrap());
+        for (process, piece) in spawned {
+            let name = format!("a piece of work of {process}");
+            self.spawn(name, process, Kind::Piece, piece);
         }
-        Some(())
     }
 
-    /// When the next waiting task can go on.
-    pub fn next_wake(&self) -> Option<Timestamp> {
-        let times = self.tasks.iter().filter_map(|task| match task.stopped {
-            Stopped::Until(time) => Some(time),
-            _ => None,
-        });
-        times.min()
+    pub fn tasks_of(&self, process: ProcessId) -> usize {
+        let own = self.tasks.iter().filter(|task| task.process == process);
+        own.count()
     }
 
-    /// Kills one task where it stands.
-    pub fn kill_one(&mut self, clock: &SimClock) -> Option<String> {
+    pub fn is_running(&self, kind: Kind) -> bool {
+        self.tasks.iter().any(|task| task.kind == kind)
+    }
+
+    /// Hangs up one call where it stands.
+    pub fn hang_up_one(&mut self, time: &Time) -> Option<String> {
         let mortal: Vec<usize> = (0..self.tasks.len())
-            .filter(|&at| self.tasks[at].replica.is_none())
+            .filter(|&at| self.tasks[at].kind == Kind::Call)
             .collect();
-        let count = u32::try_from(mortal.len()).unwrap();
-        if count == 0 {
+        if mortal.is_empty() {
             return None;
         }
-        let at = mortal[clock.below(count) as usize];
+        let at = mortal[time.below(u32::try_from(mortal.len()).unwrap()) as usize];
         Some(self.tasks.swap_remove(at).name)
     }
 
     /// kill -9: everything of a process stops between two awaits.
-    pub fn kill_replica(&mut self, replica: usize) {
-        self.tasks.retain(|task| task.replica != Some(replica));
+    pub fn kill(&mut self, process: ProcessId) {
+        self.frozen.remove(&process);
+        self.tasks.retain(|task| task.process != process);
+        // What a task spawned while it was dropped.
+        self.spawned.lock().unwrap().clear();
+    }
+
+    pub fn freeze(&mut self, process: ProcessId) {
+        self.frozen.insert(process);
+    }
+
+    pub fn thaw(&mut self, process: ProcessId) {
+        self.frozen.remove(&process);
     }
 }

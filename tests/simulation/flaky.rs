@@ -1,18 +1,12 @@
-//! The outside, as unreliable as it is: every call can be cut off before it arrives or
-//! before its answer does.
+//! The store and the receiver as one process meets them: a call can be cut off before it
+//! arrives, or before its answer does.
 
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use jit::access::sandbox::Sandbox;
-use jit::access::{
-    Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
-    OperationKind, Page, Place, Progress, Provisioning, UserAttribute,
-};
-use jit::clock::Clock;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Email, Event, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Millis, Notice, PermissionSet, Request, RequestId, Timestamp, UserId,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
+    LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
@@ -20,45 +14,85 @@ use jit::store::{
 };
 use jit::worker::postman::{NotReceived, Receiver};
 
-use crate::clock::SimClock;
+use crate::clock::ProcessClock;
 use crate::memory::MemoryStore;
-
-/// How likely things go wrong: one call in so many; 0 is never.
-#[derive(Clone)]
-pub struct Weather(Arc<Mutex<u32>>);
-
-impl Weather {
-    pub fn new(storm: u32) -> Self {
-        Self(Arc::new(Mutex::new(storm)))
-    }
-
-    pub fn calm(&self) {
-        *self.0.lock().unwrap() = 0;
-    }
-
-    fn strikes(&self, clock: &SimClock) -> bool {
-        let storm = *self.0.lock().unwrap();
-        storm > 0 && clock.chance(storm)
-    }
-}
+use crate::weather::Weather;
 
 #[derive(Clone)]
 pub struct FlakyStore {
     pub store: MemoryStore,
-    pub clock: SimClock,
+    pub clock: ProcessClock,
     pub weather: Weather,
 }
 
-macro_rules! through {
-    ($self:ident . $name:ident ( $($argument:expr),* )) => {{
-        $self.clock.yield_here().await;
-        if $self.weather.strikes(&$self.clock) {
+impl FlakyStore {
+    /// The way there: a place where the caller may die, and a call may be lost.
+    async fn go(&self) -> Result<(), StoreError> {
+        let time = &self.clock.time;
+        time.yield_here().await;
+        self.weather.may_panic(time);
+        if self.weather.strikes(time) {
             return Err(StoreError::Unavailable("lost on the way".into()));
         }
+        if self.weather.is_store_late() && time.chance(40) {
+            let at = time.now() + time.span(Millis::seconds(3));
+            self.clock.until_true(at).await;
+        }
+        Ok(())
+    }
+
+    async fn come_back(&self) -> bool {
+        let time = &self.clock.time;
+        time.yield_here().await;
+        self.weather.may_panic(time);
+        self.weather.strikes(time)
+    }
+
+    /// A write is refused by a full disk, and nothing is written.
+    fn check_disk(&self) -> Result<(), StoreError> {
+        match self.weather.is_disk_full() {
+            true => Err(StoreError::Unavailable("the disk is full".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// A write whose caller gives up: it is carried out later, or has been already.
+    async fn commit_late(&self, commit: Commit) -> Result<(), StoreError> {
+        let time = &self.clock.time;
+        if time.chance(2) {
+            let at = time.now() + time.span(Millis::seconds(8));
+            self.weather.write_late(commit, at);
+        } else {
+            self.store.commit(commit).await?;
+        }
+        let gives_up = time.now() + time.span(Millis::seconds(5));
+        self.clock.until_true(gives_up).await;
+        Err(unsure())
+    }
+}
+
+fn unsure() -> StoreError {
+    StoreError::Unsure("the answer was lost".into())
+}
+
+macro_rules! read {
+    ($self:ident . $name:ident ( $($argument:expr),* )) => {{
+        $self.go().await?;
         let answer = $self.store.$name($($argument),*).await;
-        $self.clock.yield_here().await;
-        if $self.weather.strikes(&$self.clock) {
+        if $self.come_back().await {
             return Err(StoreError::Unavailable("the answer was lost".into()));
+        }
+        answer
+    }};
+}
+
+macro_rules! write {
+    ($self:ident . $name:ident ( $($argument:expr),* )) => {{
+        $self.go().await?;
+        $self.check_disk()?;
+        let answer = $self.store.$name($($argument),*).await;
+        if $self.come_back().await {
+            return Err(unsure());
         }
         answer
     }};
@@ -67,29 +101,38 @@ macro_rules! through {
 #[async_trait]
 impl Store for FlakyStore {
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
-        through!(self.request(id))
+        read!(self.request(id))
     }
     async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
-        through!(self.holding(key))
+        read!(self.holding(key))
     }
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {
-        through!(self.binding(account))
+        read!(self.binding(account))
     }
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
-        through!(self.channel(id))
+        read!(self.channel(id))
     }
     async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
-        through!(self.bindings(channel))
+        read!(self.bindings(channel))
     }
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
-        through!(self.commit(commit))
+        self.go().await?;
+        self.check_disk()?;
+        if self.weather.is_store_late() && self.clock.time.chance(20) {
+            return self.commit_late(commit).await;
+        }
+        let answer = self.store.commit(commit).await;
+        if self.come_back().await {
+            return Err(unsure());
+        }
+        answer
     }
     async fn bound(
         &self,
         after: Option<&AccountId>,
         limit: usize,
     ) -> Result<Vec<Binding>, StoreError> {
-        through!(self.bound(after, limit))
+        read!(self.bound(after, limit))
     }
     async fn take_lease(
         &self,
@@ -97,24 +140,35 @@ impl Store for FlakyStore {
         lease: Lease,
         lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError> {
-        through!(self.take_lease(name, lease, lapsed))
+        write!(self.take_lease(name, lease, lapsed))
     }
     async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError> {
-        through!(self.give_lease(name, token))
+        write!(self.give_lease(name, token))
     }
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
-        through!(self.answered(key, now))
+        read!(self.answered(key, now))
     }
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
-        through!(self.spend_nonce(nonce))
+        write!(self.spend_nonce(nonce))
     }
+    /// The index may be some seconds old: what it shows may have been taken meanwhile, and
+    /// what is due may be missing.
     async fn due(
         &self,
         lane: Lane,
         now: Timestamp,
         limit: usize,
     ) -> Result<Due<RequestId>, StoreError> {
-        through!(self.due(lane, now, limit))
+        let Some(mut due) = self.weather.lagging(&self.store, &self.clock.time) else {
+            return read!(self.due(lane, now, limit));
+        };
+        self.go().await?;
+        due.retain(|(of, ..)| *of == lane);
+        due.sort();
+        let ready = due.iter().take(limit).take_while(|(_, at, _)| *at <= now);
+        let ready: Vec<RequestId> = ready.map(|(.., id)| *id).collect();
+        let next = due.get(ready.len()).map(|(_, at, _)| *at);
+        Ok(Due { ready, next })
     }
     async fn claim_notices(
         &self,
@@ -123,7 +177,7 @@ impl Store for FlakyStore {
         lease_until: Timestamp,
         limit: usize,
     ) -> Result<Due<ClaimedNotice>, StoreError> {
-        through!(self.claim_notices(now, lease, lease_until, limit))
+        write!(self.claim_notices(now, lease, lease_until, limit))
     }
     async fn claim_notice(
         &self,
@@ -132,7 +186,7 @@ impl Store for FlakyStore {
         lease: LeaseToken,
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
-        through!(self.claim_notice(id, now, lease, lease_until))
+        write!(self.claim_notice(id, now, lease, lease_until))
     }
     async fn settle_notice(
         &self,
@@ -140,7 +194,7 @@ impl Store for FlakyStore {
         lease: LeaseToken,
         settled: Settled,
     ) -> Result<Left, StoreError> {
-        through!(self.settle_notice(place, lease, settled))
+        write!(self.settle_notice(place, lease, settled))
     }
     async fn list(
         &self,
@@ -148,10 +202,10 @@ impl Store for FlakyStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Vec<Request>, StoreError> {
-        through!(self.list(filter, after, limit))
+        read!(self.list(filter, after, limit))
     }
     async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        through!(self.audit(key))
+        read!(self.audit(key))
     }
     async fn export(
         &self,
@@ -159,105 +213,26 @@ impl Store for FlakyStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        through!(self.export(filter, after, limit))
+        read!(self.export(filter, after, limit))
     }
     async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
-        through!(self.heads(after, limit))
+        read!(self.heads(after, limit))
     }
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        through!(self.copied_at())
+        read!(self.copied_at())
     }
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {
-        through!(self.gauges(now))
+        read!(self.gauges(now))
     }
     async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
-        through!(self.tidy(now))
-    }
-}
-
-/// Its own faults are the sandbox's; here a caller can be cut off around every call.
-pub struct SlowAccess {
-    pub access: Arc<Sandbox>,
-    pub clock: SimClock,
-}
-
-macro_rules! slowly {
-    ($self:ident . $name:ident ( $($argument:expr),* )) => {{
-        let made = $self.clock.now();
-        $self.clock.yield_here().await;
-        // What `Access` promises: a call does not arrive after it was given up.
-        if $self.clock.now() - made > CALL_PATIENCE {
-            return Err(AccessError { kind: AccessErrorKind::NoAnswer, why: "timed out".into() });
-        }
-        let answer = $self.access.$name($($argument),*).await;
-        $self.clock.yield_here().await;
-        answer
-    }};
-}
-
-#[async_trait]
-impl Access for SlowAccess {
-    async fn caller(&self) -> Result<String, AccessError> {
-        slowly!(self.caller())
-    }
-    fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
-        self.access.means(set)
-    }
-    async fn find_user(
-        &self,
-        email: &Email,
-        by: UserAttribute,
-    ) -> Result<Option<UserId>, AccessError> {
-        slowly!(self.find_user(email, by))
-    }
-    async fn assigned(
-        &self,
-        place: &Place,
-        after: Option<&str>,
-    ) -> Result<Page<Assignee>, AccessError> {
-        slowly!(self.assigned(place, after))
-    }
-    async fn under_way(
-        &self,
-        kind: OperationKind,
-        after: Option<&str>,
-    ) -> Result<Page<String>, AccessError> {
-        slowly!(self.under_way(kind, after))
-    }
-    async fn session_duration(&self, set: &PermissionSet) -> Result<Millis, AccessError> {
-        slowly!(self.session_duration(set))
-    }
-    async fn inline_policy(&self, set: &PermissionSet) -> Result<Option<String>, AccessError> {
-        slowly!(self.inline_policy(set))
-    }
-    async fn set_inline_policy(
-        &self,
-        set: &PermissionSet,
-        policy: Option<&str>,
-    ) -> Result<(), AccessError> {
-        slowly!(self.set_inline_policy(set, policy))
-    }
-    async fn provision(&self, place: &Place) -> Result<Provisioning, AccessError> {
-        slowly!(self.provision(place))
-    }
-    async fn provisioned(&self, provisioning: &Provisioning) -> Result<Progress, AccessError> {
-        slowly!(self.provisioned(provisioning))
-    }
-    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
-        slowly!(self.create(key))
-    }
-    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
-        slowly!(self.delete(key))
-    }
-    async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
-        slowly!(self.poll(operation))
+        write!(self.tidy(now))
     }
 }
 
 /// A channel that hears, sometimes does not, and sometimes hears and says it did not.
 #[derive(Clone)]
 pub struct SimReceiver {
-    pub clock: SimClock,
+    pub clock: ProcessClock,
     pub weather: Weather,
     pub heard: Arc<Mutex<Vec<Notice>>>,
 }
@@ -265,13 +240,20 @@ pub struct SimReceiver {
 #[async_trait]
 impl Receiver for SimReceiver {
     async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
-        self.clock.yield_here().await;
-        if self.weather.strikes(&self.clock) || self.weather.strikes(&self.clock) {
+        let (time, weather) = (&self.clock.time, &self.weather);
+        time.yield_here().await;
+        weather.may_panic(time);
+        if weather.is_receiver_deaf() || weather.strikes(time) || weather.strikes(time) {
             return Err(NotReceived("nobody there".into()));
         }
+        // As slow as its time-outs allow.
+        if weather.is_store_late() && time.chance(10) {
+            let at = time.now() + time.span(Millis::seconds(28));
+            self.clock.until_true(at).await;
+        }
         self.heard.lock().unwrap().push(notice.clone());
-        self.clock.yield_here().await;
-        if self.weather.strikes(&self.clock) {
+        time.yield_here().await;
+        if weather.strikes(time) {
             return Err(NotReceived("the answer was lost".into()));
         }
         Ok(())

@@ -1,14 +1,18 @@
 //! A store in memory: the promises without a disk, for the simulation.
 #![allow(dead_code)] // each target uses its part
 
-use std::collections::BTreeMap;
+#[path = "memory/tables.rs"]
+mod tables;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Millis, Notice, Request, RequestId, State, Status, Timestamp,
+    LeaseToken, Millis, Request, RequestId, State, Status, Timestamp,
 };
+pub use tables::{Changes, Tables};
+
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
     Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
@@ -17,40 +21,14 @@ use jit::store::{
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<Tables>>);
 
-#[derive(Clone, Default)]
-struct Tables {
-    requests: BTreeMap<RequestId, Request>,
-    holdings: BTreeMap<HoldingKey, Holding>,
-    channels: BTreeMap<ChannelId, Channel>,
-    bindings: BTreeMap<AccountId, Binding>,
-    /// Shared, because every commit is made on a copy of everything.
-    events: BTreeMap<AuditKey, Arc<BTreeMap<u64, Event>>>,
-    notices: BTreeMap<NoticePlace, Letter>,
-    nonces: BTreeMap<String, Timestamp>,
-    leases: BTreeMap<String, Lease>,
-    answers: BTreeMap<String, Answered>,
-    commits: u64,
-}
-
-#[derive(Clone)]
-struct Letter {
-    notice: Notice,
-    attempts: u32,
-    next_at: Timestamp,
-    lease: Option<(LeaseToken, Timestamp)>,
-    parked: bool,
-}
-
-impl Letter {
-    fn claimable_at(&self) -> Timestamp {
-        self.lease
-            .map_or(self.next_at, |(_, until)| self.next_at.max(until))
-    }
-}
-
 impl MemoryStore {
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap()
+    }
+
+    /// Reads without a copy. The store is locked meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
+        look(&self.tables())
     }
 
     pub fn all_requests(&self) -> Vec<Request> {
@@ -64,6 +42,11 @@ impl MemoryStore {
     /// Grows whenever something was written.
     pub fn commits(&self) -> u64 {
         self.tables().commits
+    }
+
+    /// What was written since the last call.
+    pub fn take_changes(&self) -> Changes {
+        std::mem::take(&mut self.tables().changes)
     }
 
     pub fn history(&self, key: &AuditKey) -> Vec<Event> {
@@ -93,130 +76,13 @@ impl MemoryStore {
         request.hear_outside(said, at, since);
         request.due_at = Some(Timestamp::default());
         request.revision += 1;
-    }
-}
-
-impl Tables {
-    fn history(&self, key: &AuditKey) -> Vec<Event> {
-        let events = self.events.get(key);
-        events
-            .map(|events| events.values().cloned().collect())
-            .unwrap_or_default()
+        tables.commits += 1;
+        tables.changes.requests.insert(id);
     }
 
-    fn spend(&mut self, nonce: &Nonce) -> Freshness {
-        let spent = self.nonces.get(&nonce.text);
-        if spent.is_some_and(|until| *until >= nonce.at) {
-            return Freshness::Spent;
-        }
-        self.nonces.insert(nonce.text.clone(), nonce.keep_until);
-        Freshness::Fresh
-    }
-
-    fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
-        if let Some(nonce) = &commit.nonce
-            && self.spend(nonce) == Freshness::Spent
-        {
-            return Err(StoreError::Replayed);
-        }
-        if let Some(guard) = commit.guard {
-            let stored = self.bindings.get(&guard.account_id);
-            in_order(
-                stored.map_or(0, |binding| binding.revision),
-                guard.revision + 1,
-            )?;
-        }
-        for request in commit.requests {
-            let before = self.requests.get(&request.id);
-            in_order(before.map_or(0, |before| before.revision), request.revision)
-                .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
-            self.requests.insert(request.id, request);
-        }
-        for holding in commit.holdings {
-            let before = self.holdings.get(&holding.key);
-            in_order(before.map_or(0, |before| before.revision), holding.revision)?;
-            self.holdings.insert(holding.key.clone(), holding);
-        }
-        if let Some(channel) = commit.channel {
-            let before = self.channels.get(&channel.id);
-            in_order(before.map_or(0, |before| before.revision), channel.revision)?;
-            self.channels.insert(channel.id.clone(), channel);
-        }
-        if let Some(unbound) = commit.unbound {
-            match self.bindings.remove(&unbound.account_id) {
-                Some(before) => in_order(before.revision, unbound.revision + 1)?,
-                None => return Err(StoreError::Conflict(None)),
-            }
-        }
-        for binding in commit.bindings {
-            let before = self.bindings.get(&binding.account_id);
-            in_order(before.map_or(0, |before| before.revision), binding.revision)?;
-            self.bindings.insert(binding.account_id.clone(), binding);
-        }
-        for event in commit.events {
-            let history = self.events.entry(event.request_id.clone()).or_default();
-            if Arc::make_mut(history).insert(event.seq, event).is_some() {
-                return Err(StoreError::Conflict(None));
-            }
-        }
-        for notice in commit.notices {
-            let place = NoticePlace {
-                request_id: notice.request_id,
-                seq: notice.seq,
-            };
-            let next_at = notice.created_at;
-            let letter = Letter {
-                notice,
-                attempts: 0,
-                next_at,
-                lease: None,
-                parked: false,
-            };
-            if self.notices.insert(place, letter).is_some() {
-                return Err(StoreError::Conflict(None));
-            }
-        }
-        if let Some(place) = commit.parked {
-            match self.notices.get_mut(&place) {
-                Some(letter) if !letter.parked => (letter.parked, letter.lease) = (true, None),
-                _ => return Err(StoreError::Conflict(None)),
-            }
-        }
-        if let Some(answered) = commit.answered {
-            let earlier = self.answers.get(&answered.key);
-            if earlier.is_some_and(|earlier| answered.at - earlier.at <= Millis::DAY) {
-                return Err(StoreError::Conflict(None));
-            }
-            self.answers.insert(answered.key.clone(), answered);
-        }
-        Ok(())
-    }
-
-    fn next_notice(&self) -> Option<Timestamp> {
-        let first = self.first_in_line();
-        first
-            .iter()
-            .map(|place| self.notices[place].claimable_at())
-            .min()
-    }
-
-    /// Of each request the oldest notice that is on its way.
-    fn first_in_line(&self) -> Vec<NoticePlace> {
-        let mut first: BTreeMap<RequestId, NoticePlace> = BTreeMap::new();
-        for (place, letter) in &self.notices {
-            if !letter.parked {
-                first.entry(place.request_id).or_insert(*place);
-            }
-        }
-        first.into_values().collect()
-    }
-}
-
-fn in_order(stored: u64, written: u64) -> Result<(), StoreError> {
-    if stored + 1 == written {
-        Ok(())
-    } else {
-        Err(StoreError::Conflict(None))
+    /// The same as `commit`, outside any task.
+    pub fn commit_now(&self, commit: Commit) -> Result<(), StoreError> {
+        self.tables().commit(commit)
     }
 }
 
@@ -253,13 +119,7 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
-        let mut tables = self.tables();
-        // All or nothing: only a copy that came through whole takes the place.
-        let mut next = tables.clone();
-        next.commit(commit)?;
-        next.commits += 1;
-        *tables = next;
-        Ok(())
+        self.commit_now(commit)
     }
 
     async fn bound(
@@ -363,9 +223,7 @@ impl Store for MemoryStore {
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         let mut tables = self.tables();
-        let first = tables.first_in_line();
-        let place = first.into_iter().find(|place| place.request_id == id);
-        let letter = place.and_then(|place| tables.notices.get_mut(&place));
+        let letter = tables.first_of(id);
         let letter = letter.filter(|letter| letter.claimable_at() <= now);
         Ok(letter.map(|letter| {
             letter.lease = Some((lease, lease_until));
@@ -393,8 +251,7 @@ impl Store for MemoryStore {
         match settled {
             Settled::Delivered => {
                 tables.notices.remove(&place);
-                let mut first = tables.first_in_line().into_iter();
-                if first.any(|other| other.request_id == place.request_id) {
+                if tables.first_of(place.request_id).is_some() {
                     return Ok(Left::More);
                 }
             }

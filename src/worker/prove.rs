@@ -1,0 +1,111 @@
+//! Whether an assignment is gone, for an operator who removed it by hand. AWS is asked while
+//! no worker is at it, and after every call without an answer is waited out: before that,
+//! what AWS shows proves nothing.
+
+use super::Worker;
+use crate::access::AccessError;
+use crate::domain::{
+    Calls, Command, Holding, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal, Request,
+    RequestId,
+};
+use crate::service::{Handled, ServiceError};
+
+/// How often a lease that another worker has is looked at.
+const LOOKS_AGAIN: Millis = Millis(500);
+
+/// What AWS shows of a request.
+#[derive(Debug)]
+pub enum Proven {
+    /// None. The request is held until that is said, or `let_go` is called.
+    Gone(Proof),
+    StillThere,
+    /// Another worker brought it to its end first.
+    Over(Box<Request>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    #[error("{0}")]
+    Service(#[from] ServiceError),
+    #[error("{0}")]
+    Access(#[from] AccessError),
+}
+
+impl Worker {
+    /// Asks AWS about a request that is not over; `waits` is called while another worker has
+    /// it.
+    pub async fn prove_gone(
+        &self,
+        id: RequestId,
+        waits: impl FnMut(),
+    ) -> Result<Proven, ProveError> {
+        let (lease, handled) = match self.hold(id, waits).await {
+            Ok(held) => held,
+            Err(ServiceError::Refused(_)) => {
+                let request = self.service.request(id).await?;
+                return Ok(Proven::Over(Box::new(request)));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let calls: Vec<LeaseToken> = handled.held.iter().flat_map(Holding::unanswered).collect();
+        self.wait_out(&calls).await;
+        let seen = match handled.request.holding_key() {
+            Some(key) => self.access.look(Lane::Revoke, &key).await,
+            None => Ok(Presence::Absent),
+        };
+        let proven = match seen {
+            Ok(Presence::Absent) => {
+                let waited_out = calls.into_iter().collect();
+                return Ok(Proven::Gone(Proof::SeenGone { lease, waited_out }));
+            }
+            Ok(Presence::Present) => Ok(Proven::StillThere),
+            Err(error) => Err(error.into()),
+        };
+        self.let_go(id, lease).await;
+        proven
+    }
+
+    /// Gives back what is held for a proof that was not taken. If it cannot be given back, it
+    /// lapses by itself.
+    pub async fn let_go(&self, id: RequestId, lease: LeaseToken) {
+        let finished = Command::Finished {
+            lease,
+            outcome: Outcome::Interrupted,
+            calls: Calls::default(),
+        };
+        if let Err(error) = self.service.handle(id, finished).await {
+            tracing::debug!(request = %id, %error, "lease not given back");
+        }
+    }
+
+    /// Takes the lease on a request that is not over, due or not, once no other worker has it.
+    async fn hold(
+        &self,
+        id: RequestId,
+        mut waits: impl FnMut(),
+    ) -> Result<(LeaseToken, Handled), ServiceError> {
+        let clock = self.service.clock();
+        loop {
+            let claim = self.claim(id);
+            match self.service.handle(id, Command::Hold { claim }).await {
+                Ok(handled) => return Ok((claim.lease.token, handled)),
+                Err(ServiceError::Refused(Refusal::Leased { lease: Some(other) })) => {
+                    self.watch.see_lease(id, other, clock.uptime());
+                }
+                Err(error) => return Err(error),
+            }
+            waits();
+            clock.sleep(LOOKS_AGAIN).await;
+        }
+    }
+
+    /// Returns when these calls, if there are any, have taken effect or never will.
+    async fn wait_out(&self, calls: &[LeaseToken]) {
+        let clock = self.service.clock();
+        let now = clock.uptime();
+        let known = calls.iter().map(|call| self.watch.see_call(*call, now));
+        if let Some(last) = known.max() {
+            clock.sleep_until(last).await;
+        }
+    }
+}

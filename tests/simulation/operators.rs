@@ -1,0 +1,269 @@
+//! What operators do: with jit's own commands, from a short-lived process beside the
+//! replicas; in the AWS console; and with a database client.
+
+use jit::access::{Assignee, Place};
+use jit::clock::Clock;
+use jit::domain::{
+    Command, HoldingKey, Lane, Millis, Presence, Proof, Request, RequestId, State, Status, Text,
+};
+use jit::service::ServiceError;
+use jit::store::Filter;
+use jit::worker::Proven;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::user_id;
+use crate::cast::person;
+use crate::check::Hands;
+use crate::executor::Kind;
+use crate::people::{ACCOUNTS, PEOPLE};
+use crate::replica::Parts;
+use crate::world::World;
+
+/// How long an operator waits for a command before Ctrl-C.
+const PATIENCE: Millis = Millis::minutes(3);
+/// After this long without a call about an assignment, nothing of jit's is on its way.
+const QUIET: Millis = Millis::minutes(15);
+
+/// What `jit cleanup` asks before it writes.
+#[derive(Clone, Copy, Debug)]
+enum Asking {
+    Aws,
+    /// With `--unverified`.
+    Nobody,
+}
+
+impl World {
+    pub fn an_operator_acts(&mut self) {
+        match self.time.below(8) {
+            0 | 1 => self.break_glass(),
+            2 => self.clean_up(Asking::Nobody),
+            3 => self.clean_up(Asking::Aws),
+            4 | 5 => {
+                self.take_away_by_hand();
+                self.clean_up(Asking::Aws);
+            }
+            6 => self.write_a_word(),
+            _ => self.reconcile(),
+        }
+    }
+
+    fn operate<F>(&mut self, name: String, command: impl FnOnce(Parts) -> F)
+    where
+        F: Future<Output = Result<(), ServiceError>> + 'static,
+    {
+        let parts = self.furnish("an operator", Millis(0));
+        let (process, clock) = (parts.process, parts.clock.clone());
+        self.say(&name);
+        let done = command(parts);
+        self.tasks.spawn(name, process, Kind::Call, async move {
+            let gives_up = clock.uptime() + PATIENCE;
+            tokio::select! {
+                biased;
+                done = done => drop(done),
+                () = clock.sleep_until(gives_up) => {}
+            }
+        });
+    }
+
+    /// A request that is not over, and mostly one that a worker is at.
+    fn a_live_request(&self) -> Option<Request> {
+        let most = self.opened.len().min(8);
+        let newest = &self.opened[self.opened.len() - most..];
+        let live: Vec<Request> = self.store.read(|tables| {
+            let known = newest.iter().filter_map(|id| tables.request(*id));
+            known
+                .filter(|one| !one.state.is_settled())
+                .cloned()
+                .collect()
+        });
+        let is_at_work =
+            |one: &&Request| matches!(one.state, State::Assigning | State::Removing { .. });
+        let at_work: Vec<Request> = live.iter().filter(is_at_work).cloned().collect();
+        let some = match at_work.is_empty() || self.time.chance(3) {
+            true => live,
+            false => at_work,
+        };
+        let count = u32::try_from(some.len()).unwrap();
+        (count > 0).then(|| some[self.time.below(count) as usize].clone())
+    }
+
+    /// As `jit break-glass revoke`.
+    fn break_glass(&mut self) {
+        let Some(id) = self.a_request() else { return };
+        let hands = self.hands.clone();
+        self.operate(
+            format!("an operator breaks the glass for {id}"),
+            |parts| async move {
+                let request = parts.service.request(id).await?;
+                if request.state.is_settled() && !matches!(request.state, State::Error(_)) {
+                    return remove_if_it_stands(&parts, &request, &hands).await;
+                }
+                let said = Command::BrokenGlass {
+                    by: person("olga"),
+                    reason: Some(Text::clip("incident")),
+                    credentials: Text::clip("arn:aws:sts::1:olga"),
+                };
+                parts.service.handle(id, said).await?;
+                see_through(&parts, id).await
+            },
+        );
+    }
+
+    /// As `jit cleanup`, with or without a look at AWS.
+    fn clean_up(&mut self, asking: Asking) {
+        let Some(request) = self.a_live_request() else {
+            return;
+        };
+        let id = request.id;
+        let name = format!("an operator cleans up {id}, asking {asking:?}");
+        self.operate(name, move |parts| async move {
+            let worker = &parts.worker;
+            let proof = match asking {
+                Asking::Nobody => Proof::None,
+                Asking::Aws => match worker.prove_gone(id, || {}).await {
+                    Ok(Proven::Gone(proof)) => proof,
+                    Ok(Proven::StillThere | Proven::Over(_)) | Err(_) => return Ok(()),
+                },
+            };
+            let lease = match &proof {
+                Proof::SeenGone { lease, .. } => Some(*lease),
+                Proof::None => None,
+            };
+            let said = Command::CleanedUp {
+                by: person("olga"),
+                reason: Text::clip("by hand"),
+                proof,
+            };
+            let cleaned = parts.service.handle(id, said).await;
+            if let (Err(_), Some(lease)) = (&cleaned, lease) {
+                worker.let_go(id, lease).await;
+            }
+            cleaned.map(drop)
+        });
+    }
+
+    /// As `jit reconcile --fix`: what AWS has and no request holds is removed.
+    fn reconcile(&mut self) {
+        let hands = self.hands.clone();
+        let name = "an operator reconciles".to_owned();
+        self.operate(name, |parts| async move {
+            for account in ACCOUNTS {
+                for set in ["admin", "readonly"] {
+                    let place = Place {
+                        account_id: account.parse().unwrap(),
+                        permission_set: set.parse().unwrap(),
+                    };
+                    compare(&parts, &place, &hands).await?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Somebody takes an assignment of jit's away in the AWS console.
+    fn take_away_by_hand(&mut self) {
+        let Some(request) = self.a_live_request() else {
+            return;
+        };
+        let Some(key) = request.holding_key() else {
+            return;
+        };
+        if !self.hands.is_foreign(&key) && self.aws.take_away(&key) {
+            self.say(&format!("an operator takes {key} away in the AWS console"));
+            self.hands.took_away(&key);
+        }
+    }
+
+    /// Somebody gives access in the AWS console, where nothing of jit's is or may come:
+    /// AWS could not tell the two apart where they meet.
+    pub fn assign_by_hand(&mut self) {
+        let person = person(PEOPLE[self.time.below(3) as usize]);
+        let key = HoldingKey {
+            account_id: self.an_account().parse().unwrap(),
+            permission_set: "readonly".parse().unwrap(),
+            user: user_id(&person.email),
+        };
+        let is_held = self.store.read(|tables| {
+            let holding = tables.holding(&key);
+            holding.is_some_and(|held| !held.holders.is_empty())
+                || tables.requests().any(|request| {
+                    request.account_id == key.account_id
+                        && request.requester.email == person.email
+                        && !request.state.is_settled()
+                })
+        });
+        let quiet = self
+            .aws
+            .is_quiet_since(&key, self.time.now() + Millis(-QUIET.0));
+        if !is_held && quiet && !self.aws.stands(&key) && !self.tasks.is_running(Kind::Call) {
+            self.say(&format!("somebody assigns {key} in the AWS console"));
+            self.hands.assigned(&key);
+            self.aws.assign(&key);
+        }
+    }
+
+    /// An operator follows the runbook: a word is written into the table itself.
+    pub fn write_a_word(&mut self) {
+        let Some(request) = self.a_live_request() else {
+            return;
+        };
+        let word = match self.time.below(6) {
+            0 => Status::Expired,
+            1 => Status::Error,
+            _ => Status::Revoked,
+        };
+        if request.status() != word {
+            self.say(&format!("an operator writes {word} into {}", request.id));
+            let at = Some(self.time.now());
+            self.store.write_status(request.id, word, at);
+        }
+    }
+}
+
+async fn see_through(parts: &Parts, id: RequestId) -> Result<(), ServiceError> {
+    let never = CancellationToken::new();
+    parts.worker.see_through(id, &never, |_| {}).await.map(drop)
+}
+
+async fn compare(parts: &Parts, place: &Place, hands: &Hands) -> Result<(), ServiceError> {
+    let Ok(there) = parts.access.assignees(Lane::Other, place).await else {
+        return Ok(());
+    };
+    for who in there.iter() {
+        let Assignee::User(user) = who else { continue };
+        let key = HoldingKey {
+            account_id: place.account_id.clone(),
+            permission_set: place.permission_set.clone(),
+            user: user.clone(),
+        };
+        let all = parts.service.newest(&Filter::default(), usize::MAX).await?;
+        let last = all
+            .iter()
+            .find(|one| one.holding_key().as_ref() == Some(&key));
+        if let Some(last) = last {
+            remove_if_it_stands(parts, last, hands).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What AWS has, no request holds, and this one left behind.
+async fn remove_if_it_stands(
+    parts: &Parts,
+    request: &Request,
+    hands: &Hands,
+) -> Result<(), ServiceError> {
+    let Some(key) = request.holding_key().filter(|key| !hands.is_foreign(key)) else {
+        return Ok(());
+    };
+    let Ok(Presence::Present) = parts.access.look(Lane::Revoke, &key).await else {
+        return Ok(());
+    };
+    if !parts.service.holding(key.clone()).await?.holders.is_empty() {
+        return Ok(());
+    }
+    let by = Some(person("olga"));
+    let found = Command::FoundStanding { by };
+    parts.service.handle(request.id, found).await?;
+    see_through(parts, request.id).await
+}

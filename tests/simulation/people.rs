@@ -1,0 +1,200 @@
+//! What people do, each by a call to one of the processes.
+
+use std::sync::Arc;
+
+use jit::domain::{Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, RequestId, Text};
+use jit::service::{Configure, Service, ServiceError};
+use jit::store::StoreError;
+
+use crate::cast::person;
+use crate::executor::Kind;
+use crate::replica::Phase;
+use crate::world::World;
+
+pub const PEOPLE: [&str; 3] = ["alice", "dave", "erin"];
+pub const ACCOUNTS: [&str; 2] = ["111122223333", "444455556666"];
+pub const CHANNEL: &str = "town";
+
+impl World {
+    /// A process that takes calls just now.
+    fn door(&self) -> Option<usize> {
+        let up: Vec<usize> = (0..self.replicas.len())
+            .filter(|&number| self.replicas[number].phase == Phase::Up)
+            .collect();
+        match up.len() {
+            0 => None,
+            many => Some(up[self.time.below(u32::try_from(many).unwrap()) as usize]),
+        }
+    }
+
+    fn call<F>(&mut self, name: String, call: impl FnOnce(Arc<Service>) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let Some(number) = self.door() else { return };
+        let replica = &self.replicas[number];
+        let (process, service) = (replica.process, replica.service.clone());
+        self.say(&format!("{name} (to replica {number})"));
+        self.tasks.spawn(name, process, Kind::Call, call(service));
+    }
+
+    /// Before anything goes wrong.
+    pub fn bind_all(&mut self) {
+        for account in ACCOUNTS {
+            let terms = BindTerms::default();
+            self.configure(
+                &format!("bind {account}"),
+                Configure::Bind {
+                    account_id: account.parse().unwrap(),
+                    terms,
+                },
+            );
+        }
+        self.run_for(Millis::seconds(2)).unwrap();
+        self.name_approvers(&["bob", "carol"]);
+        self.run_for(Millis::seconds(2)).unwrap();
+    }
+
+    fn configure(&mut self, name: &str, configure: Configure) {
+        self.call(name.to_owned(), |service| async move {
+            configured(&service, &configure).await;
+        });
+    }
+
+    fn name_approvers(&mut self, names: &[&str]) {
+        let approvers = names.iter().map(|name| name.parse().unwrap()).collect();
+        let name = format!("the approvers are {names:?}");
+        self.configure(&name, Configure::SetApprovers { approvers });
+    }
+
+    /// Somebody changes who may give access to what.
+    pub fn change_bindings(&mut self) {
+        let account = self.an_account();
+        let account_id = account.parse().unwrap();
+        let bind = |terms| Configure::Bind { account_id, terms };
+        match self.time.below(8) {
+            0 => self.name_approvers(&["bob"]),
+            1 => self.name_approvers(&["carol", "alice"]),
+            2 | 3 => self.name_approvers(&["bob", "carol", "alice"]),
+            4 => {
+                let required = 1 + self.time.below(2);
+                let terms = BindTerms {
+                    approvals_required: Some(required),
+                    ..BindTerms::default()
+                };
+                self.configure(&format!("{account} needs {required}"), bind(terms));
+            }
+            5 => {
+                let own = self.time.chance(2);
+                let terms = BindTerms {
+                    allow_self_approval: Some(own),
+                    ..BindTerms::default()
+                };
+                self.configure(&format!("own approval in {account}: {own}"), bind(terms));
+            }
+            6 => {
+                let sets = match self.time.chance(2) {
+                    true => Vec::new(),
+                    false => vec!["readonly".parse().unwrap()],
+                };
+                let name = format!("{account} allows {sets:?}");
+                let terms = BindTerms {
+                    permission_sets: Some(sets),
+                    ..BindTerms::default()
+                };
+                self.configure(&name, bind(terms));
+            }
+            _ => self.unbind_and_bind(account),
+        }
+    }
+
+    fn unbind_and_bind(&mut self, account: &'static str) {
+        let account_id: jit::domain::AccountId = account.parse().unwrap();
+        self.call(format!("unbind and bind {account}"), |service| async move {
+            let out = Configure::Unbind {
+                account_id: account_id.clone(),
+            };
+            configured(&service, &out).await;
+            let terms = BindTerms::default();
+            configured(&service, &Configure::Bind { account_id, terms }).await;
+            let approvers = vec!["bob".parse().unwrap(), "carol".parse().unwrap()];
+            configured(&service, &Configure::SetApprovers { approvers }).await;
+        });
+    }
+
+    pub fn an_account(&self) -> &'static str {
+        ACCOUNTS[self.time.below(2) as usize]
+    }
+
+    pub fn ask_for_access(&mut self) {
+        let (who, account) = (PEOPLE[self.time.below(3) as usize], self.an_account());
+        let set = if self.time.chance(4) {
+            "readonly"
+        } else {
+            "admin"
+        };
+        let longest = if self.time.chance(2) { 2 } else { 30 };
+        let draft = Draft {
+            id: RequestId::from_uuid(self.time.draw()),
+            account_id: account.parse().unwrap(),
+            channel_id: CHANNEL.parse().unwrap(),
+            requester: person(who),
+            reason: Some(Text::clip("INC-42: db down")),
+            jira: None,
+            duration: Minutes::new(i64::from(self.time.below(longest) + 1)).unwrap(),
+            permission_set: Some(set.parse().unwrap()),
+            start_at: None,
+        };
+        let (store, wrong) = (self.store.clone(), self.wrong.clone());
+        let id = draft.id;
+        self.opened.push(id);
+        let name = format!("{who} requests {set} in {account} as {id}");
+        self.call(name, |service| async move {
+            let opened = service.open(draft, None, None).await;
+            let refused = matches!(opened, Err(ServiceError::Store(StoreError::Unavailable(_))));
+            if refused && store.read(|tables| tables.request(id).is_some()) {
+                wrong.report(format!("{id} was refused by the store, and is written"));
+            }
+        });
+    }
+
+    pub fn decide(&mut self, ask: Ask, who: &str) {
+        let Some(id) = self.a_request() else { return };
+        let own = matches!(ask, Ask::Cancel | Ask::Extend { .. });
+        let requester = self
+            .store
+            .read(|tables| tables.request(id).map(|one| one.requester.clone()));
+        let by = requester.filter(|_| own).unwrap_or_else(|| person(who));
+        let name = format!("{} says {ask:?} to {id}", by.id);
+        self.call(name, |service| async move {
+            service.handle(id, Command::Asked { by, ask }).await.ok();
+        });
+    }
+
+    /// The newest are the liveliest.
+    pub fn a_request(&self) -> Option<RequestId> {
+        let most = self.opened.len().min(6);
+        if most == 0 {
+            return None;
+        }
+        let back = self.time.below(u32::try_from(most).unwrap()) as usize;
+        Some(self.opened[self.opened.len() - 1 - back])
+    }
+}
+
+async fn configured(service: &Service, configure: &Configure) {
+    let admin = Admin {
+        person: None,
+        key_id: "sim".into(),
+    };
+    // The world's weather is no reason to have no bindings; a rule is.
+    for _ in 0..20 {
+        let channel = CHANNEL.parse().unwrap();
+        match service.configure(&channel, configure, &admin).await {
+            Err(ServiceError::Store(_)) => {}
+            _ => return,
+        }
+        let clock = service.clock();
+        clock.sleep_until(clock.uptime() + Millis::seconds(1)).await;
+    }
+}

@@ -1,0 +1,304 @@
+//! A process that serves: its own service, pace, worker and postman, with production's
+//! loops. It is started, killed, stopped, frozen, and its clock is set.
+
+use std::sync::Arc;
+
+use jit::access::Paced;
+use jit::clock::Clock;
+use jit::domain::{Millis, Timestamp};
+use jit::service::{Announce, Service};
+use jit::worker::Worker;
+use jit::worker::postman::Postman;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{ProcessClock, ProcessId};
+use crate::executor::Kind;
+use crate::flaky::{FlakyStore, SimReceiver};
+use crate::plan::Fault;
+use crate::wire::Wire;
+use crate::world::World;
+
+/// What systemd or a platform leaves a process between SIGTERM and SIGKILL.
+const PATIENCE: Millis = Millis::seconds(10);
+const MOST_SKEW: Millis = Millis::minutes(1);
+const LONGEST_JUMP: Millis = Millis::minutes(10);
+
+pub struct Replica {
+    pub process: ProcessId,
+    pub clock: ProcessClock,
+    pub service: Arc<Service>,
+    stop: CancellationToken,
+    pub phase: Phase,
+    /// How far its machine's wall clock is ahead, which outlives the process.
+    ahead: Millis,
+    frozen: Option<Frozen>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Up,
+    Stopping { until: Timestamp },
+    Down { until: Timestamp },
+}
+
+#[derive(Clone, Copy)]
+struct Frozen {
+    since: Timestamp,
+    until: Timestamp,
+    /// A machine that is suspended: uptime stands still.
+    is_suspended: bool,
+}
+
+impl Replica {
+    /// Whether its tasks go on.
+    pub fn works(&self) -> bool {
+        self.phase == Phase::Up && self.frozen.is_none()
+    }
+
+    pub fn wall(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn next_event(&self) -> Option<Timestamp> {
+        let phase = match self.phase {
+            Phase::Up => None,
+            Phase::Stopping { until } | Phase::Down { until } => Some(until),
+        };
+        let thaw = self.frozen.map(|frozen| frozen.until);
+        phase.into_iter().chain(thaw).min()
+    }
+}
+
+/// What a process is made of, besides its loops.
+pub struct Parts {
+    pub process: ProcessId,
+    pub clock: ProcessClock,
+    pub service: Arc<Service>,
+    pub access: Arc<Paced>,
+    pub worker: Worker,
+}
+
+impl World {
+    /// A service and a worker of their own on the one store, as every process has them.
+    pub fn furnish(&mut self, name: &str, ahead: Millis) -> Parts {
+        self.processes += 1;
+        let process = self.processes;
+        let clock = ProcessClock::new(&self.time, process, ahead);
+        let store = FlakyStore {
+            store: self.store.clone(),
+            clock: clock.clone(),
+            weather: self.weather.clone(),
+        };
+        let wire = Wire {
+            name: name.to_owned(),
+            aws: self.aws.clone(),
+            clock: clock.clone(),
+            weather: self.weather.clone(),
+        };
+        let service = Arc::new(Service::new(
+            Arc::new(store),
+            Arc::new(clock.clone()),
+            self.plan.policy.clone(),
+            Announce::ToWebhook,
+        ));
+        let limits = self.plan.limits;
+        let access = Arc::new(Paced::new(Arc::new(wire), limits, Arc::new(clock.clone())));
+        let worker = Worker::new(service.clone(), access.clone());
+        Parts {
+            process,
+            worker: worker.spawning(self.tasks.spawner(process)),
+            clock,
+            service,
+            access,
+        }
+    }
+
+    /// Starts the first processes.
+    pub fn start_all(&mut self) {
+        for number in 0..self.plan.replicas {
+            let ahead = match self.plan.has(Fault::Clocks) {
+                true => self.a_skew(),
+                false => Millis(0),
+            };
+            let replica = self.start(number, ahead);
+            self.replicas.push(replica);
+        }
+    }
+
+    fn a_skew(&self) -> Millis {
+        let skew = self.time.span(Millis(2 * MOST_SKEW.0));
+        Millis(skew.0 - MOST_SKEW.0)
+    }
+
+    fn start(&mut self, number: usize, ahead: Millis) -> Replica {
+        self.say(&format!("replica {number} starts"));
+        self.watch.disturbed(self.time.now());
+        let parts = self.furnish(&format!("replica {number}"), ahead);
+        let receiver = SimReceiver {
+            clock: parts.clock.clone(),
+            weather: self.weather.clone(),
+            heard: self.heard.clone(),
+        };
+        let postman = Postman::new(parts.service.clone(), Arc::new(receiver));
+        let postman = postman.spawning(self.tasks.spawner(parts.process));
+        let stop = CancellationToken::new();
+        let (worker, told) = (parts.worker, stop.clone());
+        let name = format!("the worker's loop of replica {number}");
+        self.tasks
+            .spawn(name, parts.process, Kind::Loop, async move {
+                worker.run(told).await;
+            });
+        let told = stop.clone();
+        let name = format!("the postman's loop of replica {number}");
+        self.tasks
+            .spawn(name, parts.process, Kind::Loop, async move {
+                postman.run(told).await;
+            });
+        Replica {
+            process: parts.process,
+            clock: parts.clock,
+            service: parts.service,
+            stop,
+            phase: Phase::Up,
+            ahead,
+            frozen: None,
+        }
+    }
+
+    pub fn kill(&mut self, number: usize) {
+        self.say(&format!("replica {number} is killed"));
+        self.tasks.kill(self.replicas[number].process);
+        // It is started again at once, or only later.
+        let later = match self.time.chance(3) {
+            true => self.time.span(Millis::minutes(2)),
+            false => Millis(0),
+        };
+        self.goes_down(number, later);
+    }
+
+    fn goes_down(&mut self, number: usize, later: Millis) {
+        let now = self.time.now();
+        self.watch.disturbed(now);
+        let replica = &mut self.replicas[number];
+        replica.frozen = None;
+        replica.phase = Phase::Down { until: now + later };
+        self.tend_processes();
+    }
+
+    /// SIGTERM: it drains by itself.
+    pub fn stop(&mut self, number: usize) {
+        let now = self.time.now();
+        let replica = &mut self.replicas[number];
+        if replica.phase != Phase::Up {
+            return;
+        }
+        replica.phase = Phase::Stopping {
+            until: now + PATIENCE,
+        };
+        replica.stop.cancel();
+        self.watch.disturbed(now);
+        self.say(&format!("replica {number} is asked to stop"));
+    }
+
+    pub fn freeze(&mut self, number: usize) {
+        let now = self.time.now();
+        let until = now + self.time.span(Millis::minutes(5));
+        // A clock that is set and a suspension together could not be told apart.
+        let is_suspended = !self.plan.has(Fault::Clocks) && self.time.chance(2);
+        let replica = &mut self.replicas[number];
+        if !replica.works() {
+            return;
+        }
+        replica.frozen = Some(Frozen {
+            since: now,
+            until,
+            is_suspended,
+        });
+        self.tasks.freeze(replica.process);
+        let how = if is_suspended { "suspended" } else { "frozen" };
+        self.say(&format!("replica {number} is {how} until {until}"));
+    }
+
+    fn thaw(&mut self, number: usize) {
+        let now = self.time.now();
+        let replica = &mut self.replicas[number];
+        let Some(frozen) = replica.frozen.take() else {
+            return;
+        };
+        if frozen.is_suspended {
+            replica.clock.stand_still(now - frozen.since);
+        }
+        self.tasks.thaw(replica.process);
+        self.watch.disturbed(now);
+        self.say(&format!("replica {number} goes on"));
+    }
+
+    /// Somebody sets the wall clock of its machine, forward or back.
+    pub fn set_clock(&mut self, number: usize) {
+        let ahead = match self.time.chance(2) {
+            true => self.a_skew(),
+            false => Millis(self.time.span(Millis(2 * LONGEST_JUMP.0)).0 - LONGEST_JUMP.0),
+        };
+        let replica = &mut self.replicas[number];
+        let by = Millis(ahead.0 - replica.ahead.0);
+        replica.ahead = ahead;
+        replica.clock.set(ahead);
+        self.watch.disturbed(self.time.now());
+        let seconds = by.0 / 1000;
+        self.say(&format!(
+            "the clock of replica {number} jumps by {seconds} s"
+        ));
+    }
+
+    /// A process that has drained exits, one that takes too long is killed, and what is
+    /// down is started again when its time has come.
+    pub fn tend_processes(&mut self) {
+        let now = self.time.now();
+        for number in 0..self.replicas.len() {
+            if self.replicas[number]
+                .frozen
+                .is_some_and(|frozen| frozen.until <= now)
+            {
+                self.thaw(number);
+            }
+            let replica = &self.replicas[number];
+            if let Phase::Stopping { until } = replica.phase {
+                let is_drained = self.tasks.tasks_of(replica.process) == 0;
+                if is_drained || until <= now {
+                    let how = if is_drained {
+                        "stopped"
+                    } else {
+                        "killed while it stops"
+                    };
+                    self.say(&format!("replica {number} is {how}"));
+                    self.tasks.kill(self.replicas[number].process);
+                    let later = self.time.span(Millis::minutes(1));
+                    self.goes_down(number, later);
+                }
+            }
+            if let Phase::Down { until } = self.replicas[number].phase
+                && until <= now
+            {
+                let ahead = self.replicas[number].ahead;
+                self.replicas[number] = self.start(number, ahead);
+            }
+        }
+    }
+
+    pub fn next_process_event(&self) -> Option<Timestamp> {
+        self.replicas.iter().filter_map(Replica::next_event).min()
+    }
+
+    /// All are well, and none is as it was.
+    pub fn restart_all(&mut self) {
+        for number in 0..self.replicas.len() {
+            self.tasks.kill(self.replicas[number].process);
+            let replica = &mut self.replicas[number];
+            replica.frozen = None;
+            // A clock that is wrong by minutes is set right.
+            replica.ahead = replica.ahead.clamp(Millis(-MOST_SKEW.0), MOST_SKEW);
+            let ahead = replica.ahead;
+            self.replicas[number] = self.start(number, ahead);
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What happened in a world, in the order of its true time.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use jit::domain::Timestamp;
+
+#[derive(Clone, Default)]
+pub struct Story(Arc<Mutex<Vec<String>>>);
+
+impl Story {
+    pub fn say(&self, at: Timestamp, line: &str) {
+        self.0.lock().unwrap().push(format!("{at} {line}"));
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.0.lock().unwrap();
+        lines.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}

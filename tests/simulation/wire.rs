@@ -1,0 +1,187 @@
+//! One process's end of the wire to AWS.
+
+use async_trait::async_trait;
+use jit::access::{
+    Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
+    OperationKind, Page, Place, Progress, Provisioning, UserAttribute,
+};
+use jit::clock::Clock;
+use jit::domain::{Email, HoldingKey, Millis, PermissionSet, Timestamp, UserId};
+
+use crate::aws::{Answer, Aws, Question, Slot};
+use crate::clock::ProcessClock;
+use crate::weather::Weather;
+
+pub struct Wire {
+    /// Whose end it is, for the story.
+    pub name: String,
+    pub aws: Aws,
+    pub clock: ProcessClock,
+    pub weather: Weather,
+}
+
+/// What becomes of a call, decided when it is made.
+struct Fate {
+    /// None: it never does.
+    arrives_at: Option<Timestamp>,
+    /// When its sender hears of it.
+    heard_at: Option<Timestamp>,
+    /// What the sender hears then instead of the answer.
+    error: Option<&'static str>,
+}
+
+impl Wire {
+    fn fate(&self, question: &Question) -> Fate {
+        let (time, now) = (&self.clock.time, self.clock.time.now());
+        let at_once = Fate {
+            arrives_at: Some(now),
+            heard_at: Some(now),
+            error: None,
+        };
+        if self.weather.strikes(time) {
+            return match time.chance(2) {
+                true => Fate {
+                    arrives_at: None,
+                    error: Some("the call was lost on its way"),
+                    ..at_once
+                },
+                false => Fate {
+                    error: Some("the answer was lost on its way"),
+                    ..at_once
+                },
+            };
+        }
+        if !self.weather.is_wire_slow() {
+            return at_once;
+        }
+        let often = if question.changes() { 2 } else { 30 };
+        if !time.chance(often) {
+            return at_once;
+        }
+        let arrives_at = now + time.span(CALL_PATIENCE);
+        let (heard_at, error) = match time.below(4) {
+            // The connection breaks while the call is on its way.
+            0 => (
+                Some(now + time.span(Millis(2000))),
+                Some("the connection was closed"),
+            ),
+            // Nothing is heard of it: the sender gives up by itself.
+            1 => (None, None),
+            _ => (Some(arrives_at + time.span(Millis(500))), None),
+        };
+        Fate {
+            arrives_at: Some(arrives_at),
+            heard_at,
+            error,
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, AccessError> {
+        self.weather.may_panic(&self.clock.time);
+        let fate = self.fate(&question);
+        // From here on the call is on its way: there is no await between the two.
+        let slot = fate
+            .arrives_at
+            .map(|at| self.aws.send(self.name.clone(), question, at));
+        let gives_up = self.clock.uptime() + CALL_PATIENCE;
+        self.clock.time.yield_here().await;
+        let heard = async {
+            match fate.heard_at {
+                Some(at) => self.clock.until_true(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = heard => {}
+            () = self.clock.sleep_until(gives_up) => return Err(lost("timed out")),
+        }
+        if let Some(why) = fate.error {
+            return Err(lost(why));
+        }
+        self.weather.may_panic(&self.clock.time);
+        answer_in(slot)
+    }
+}
+
+fn answer_in(slot: Option<Slot>) -> Result<Answer, AccessError> {
+    let answer = slot.and_then(|slot| slot.lock().unwrap().take());
+    answer.unwrap_or_else(|| Err(lost("no answer")))
+}
+
+fn lost(why: &str) -> AccessError {
+    AccessError::new(AccessErrorKind::NoAnswer, why)
+}
+
+/// The one answer that fits the question.
+macro_rules! ask {
+    ($self:ident, $question:expr, $answer:ident) => {
+        match $self.ask($question).await? {
+            Answer::$answer(answer) => Ok(answer),
+            other => panic!("{other:?} answers another question"),
+        }
+    };
+}
+
+#[async_trait]
+impl Access for Wire {
+    async fn caller(&self) -> Result<String, AccessError> {
+        Ok("the simulated Identity Center".into())
+    }
+    fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
+        Ok(set.to_string())
+    }
+    async fn find_user(
+        &self,
+        email: &Email,
+        _: UserAttribute,
+    ) -> Result<Option<UserId>, AccessError> {
+        ask!(self, Question::FindUser(email.clone()), User).map(Some)
+    }
+    async fn assigned(
+        &self,
+        place: &Place,
+        after: Option<&str>,
+    ) -> Result<Page<Assignee>, AccessError> {
+        let after = after.map(str::to_owned);
+        ask!(self, Question::Assigned(place.clone(), after), Assigned)
+    }
+    async fn under_way(
+        &self,
+        kind: OperationKind,
+        after: Option<&str>,
+    ) -> Result<Page<String>, AccessError> {
+        let after = after.map(str::to_owned);
+        ask!(self, Question::UnderWay(kind, after), UnderWay)
+    }
+    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, AccessError> {
+        ask!(self, Question::SessionDuration, Duration)
+    }
+    async fn inline_policy(&self, set: &PermissionSet) -> Result<Option<String>, AccessError> {
+        ask!(self, Question::InlinePolicy(set.clone()), Policy)
+    }
+    async fn set_inline_policy(
+        &self,
+        set: &PermissionSet,
+        policy: Option<&str>,
+    ) -> Result<(), AccessError> {
+        let policy = policy.map(str::to_owned);
+        let set = Question::SetInlinePolicy(set.clone(), policy);
+        self.ask(set).await.map(drop)
+    }
+    async fn provision(&self, place: &Place) -> Result<Provisioning, AccessError> {
+        ask!(self, Question::Provision(place.clone()), Provisioning)
+    }
+    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, AccessError> {
+        ask!(self, Question::Provisioned, Progress)
+    }
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
+        ask!(self, Question::Create(key.clone()), Created)
+    }
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
+        ask!(self, Question::Delete(key.clone()), Deleted)
+    }
+    async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
+        ask!(self, Question::Poll(operation.clone()), Progress)
+    }
+}

@@ -1,0 +1,301 @@
+//! The tables of the store in memory, and the one atomic write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jit::domain::{
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lease,
+    LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
+};
+use jit::store::{Answered, Commit, Freshness, Nonce, NoticePlace, StoreError};
+
+#[derive(Default)]
+pub struct Tables {
+    pub(super) requests: BTreeMap<RequestId, Request>,
+    pub(super) holdings: BTreeMap<HoldingKey, Holding>,
+    pub(super) channels: BTreeMap<ChannelId, Channel>,
+    pub(super) bindings: BTreeMap<AccountId, Binding>,
+    pub(super) events: BTreeMap<AuditKey, BTreeMap<u64, Event>>,
+    pub(super) notices: BTreeMap<NoticePlace, Letter>,
+    pub(super) nonces: BTreeMap<String, Timestamp>,
+    pub(super) leases: BTreeMap<String, Lease>,
+    pub(super) answers: BTreeMap<String, Answered>,
+    pub(super) commits: u64,
+    pub(super) changes: Changes,
+}
+
+/// What was written since a test asked last.
+#[derive(Default)]
+pub struct Changes {
+    pub requests: BTreeSet<RequestId>,
+    pub holdings: BTreeSet<HoldingKey>,
+}
+
+/// How to take back one part of a commit of which another part is refused.
+enum Undo {
+    Request(RequestId, Option<Request>),
+    Holding(HoldingKey, Option<Holding>),
+    Channel(ChannelId, Option<Channel>),
+    Binding(AccountId, Option<Binding>),
+    Event(AuditKey, u64, Option<Event>),
+    Notice(NoticePlace, Option<Letter>),
+    Nonce(String, Option<Timestamp>),
+    Answer(String, Option<Answered>),
+}
+
+#[derive(Clone)]
+pub(super) struct Letter {
+    pub(super) notice: Notice,
+    pub(super) attempts: u32,
+    pub(super) next_at: Timestamp,
+    pub(super) lease: Option<(LeaseToken, Timestamp)>,
+    pub(super) parked: bool,
+}
+
+impl Letter {
+    fn new(notice: Notice) -> Self {
+        Self {
+            next_at: notice.created_at,
+            notice,
+            attempts: 0,
+            lease: None,
+            parked: false,
+        }
+    }
+
+    pub(super) fn claimable_at(&self) -> Timestamp {
+        self.lease
+            .map_or(self.next_at, |(_, until)| self.next_at.max(until))
+    }
+}
+
+impl Tables {
+    pub fn request(&self, id: RequestId) -> Option<&Request> {
+        self.requests.get(&id)
+    }
+
+    pub fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.requests.values()
+    }
+
+    pub fn holding(&self, key: &HoldingKey) -> Option<&Holding> {
+        self.holdings.get(key)
+    }
+
+    pub fn binding(&self, account: &AccountId) -> Option<&Binding> {
+        self.bindings.get(account)
+    }
+
+    /// One history, from this number on.
+    pub fn events_from(&self, key: &AuditKey, seq: u64) -> impl Iterator<Item = &Event> {
+        let events = self.events.get(key);
+        events
+            .into_iter()
+            .flat_map(move |events| events.range(seq..).map(|(_, event)| event))
+    }
+
+    pub(super) fn history(&self, key: &AuditKey) -> Vec<Event> {
+        self.events_from(key, 0).cloned().collect()
+    }
+
+    pub(super) fn spend(&mut self, nonce: &Nonce) -> Freshness {
+        let spent = self.nonces.get(&nonce.text);
+        if spent.is_some_and(|until| *until >= nonce.at) {
+            return Freshness::Spent;
+        }
+        self.nonces.insert(nonce.text.clone(), nonce.keep_until);
+        Freshness::Fresh
+    }
+
+    /// All or nothing: what was written before a refusal is taken back.
+    pub(super) fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        let mut undo = Vec::new();
+        let written = self.write(commit, &mut undo);
+        if written.is_err() {
+            while let Some(last) = undo.pop() {
+                self.take_back(last);
+            }
+            return written;
+        }
+        self.commits += 1;
+        for done in undo {
+            match done {
+                Undo::Request(id, _) => drop(self.changes.requests.insert(id)),
+                Undo::Holding(key, _) => drop(self.changes.holdings.insert(key)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, commit: Commit, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        if let Some(nonce) = &commit.nonce {
+            let before = self.nonces.get(&nonce.text).copied();
+            if self.spend(nonce) == Freshness::Spent {
+                return Err(StoreError::Replayed);
+            }
+            undo.push(Undo::Nonce(nonce.text.clone(), before));
+        }
+        if let Some(guard) = commit.guard {
+            let stored = self.bindings.get(&guard.account_id);
+            in_order(
+                stored.map_or(0, |binding| binding.revision),
+                guard.revision + 1,
+            )?;
+        }
+        for request in commit.requests {
+            let before = self.requests.get(&request.id);
+            in_order(before.map_or(0, |before| before.revision), request.revision)
+                .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
+            let id = request.id;
+            undo.push(Undo::Request(id, self.requests.insert(id, request)));
+        }
+        for holding in commit.holdings {
+            let before = self.holdings.get(&holding.key);
+            in_order(before.map_or(0, |before| before.revision), holding.revision)?;
+            let key = holding.key.clone();
+            let before = self.holdings.insert(key.clone(), holding);
+            undo.push(Undo::Holding(key, before));
+        }
+        self.write_bindings(commit.channel, commit.unbound, commit.bindings, undo)?;
+        for event in commit.events {
+            let (key, seq) = (event.request_id.clone(), event.seq);
+            let history = self.events.entry(key.clone()).or_default();
+            let before = history.insert(seq, event);
+            let is_taken = before.is_some();
+            undo.push(Undo::Event(key, seq, before));
+            if is_taken {
+                return Err(StoreError::Conflict(None));
+            }
+        }
+        self.write_notices(commit.notices, commit.parked, undo)?;
+        if let Some(answered) = commit.answered {
+            let earlier = self.answers.get(&answered.key);
+            if earlier.is_some_and(|earlier| answered.at - earlier.at <= Millis::DAY) {
+                return Err(StoreError::Conflict(None));
+            }
+            let key = answered.key.clone();
+            let before = self.answers.insert(key.clone(), answered);
+            undo.push(Undo::Answer(key, before));
+        }
+        Ok(())
+    }
+
+    fn write_bindings(
+        &mut self,
+        channel: Option<Channel>,
+        unbound: Option<Binding>,
+        bindings: Vec<Binding>,
+        undo: &mut Vec<Undo>,
+    ) -> Result<(), StoreError> {
+        if let Some(channel) = channel {
+            let before = self.channels.get(&channel.id);
+            in_order(before.map_or(0, |before| before.revision), channel.revision)?;
+            let id = channel.id.clone();
+            let before = self.channels.insert(id.clone(), channel);
+            undo.push(Undo::Channel(id, before));
+        }
+        if let Some(unbound) = unbound {
+            let Some(before) = self.bindings.remove(&unbound.account_id) else {
+                return Err(StoreError::Conflict(None));
+            };
+            let revision = before.revision;
+            undo.push(Undo::Binding(unbound.account_id, Some(before)));
+            in_order(revision, unbound.revision + 1)?;
+        }
+        for binding in bindings {
+            let before = self.bindings.get(&binding.account_id);
+            in_order(before.map_or(0, |before| before.revision), binding.revision)?;
+            let account = binding.account_id.clone();
+            let before = self.bindings.insert(account.clone(), binding);
+            undo.push(Undo::Binding(account, before));
+        }
+        Ok(())
+    }
+
+    fn write_notices(
+        &mut self,
+        notices: Vec<Notice>,
+        parked: Option<NoticePlace>,
+        undo: &mut Vec<Undo>,
+    ) -> Result<(), StoreError> {
+        for notice in notices {
+            let place = NoticePlace {
+                request_id: notice.request_id,
+                seq: notice.seq,
+            };
+            let before = self.notices.insert(place, Letter::new(notice));
+            let is_taken = before.is_some();
+            undo.push(Undo::Notice(place, before));
+            if is_taken {
+                return Err(StoreError::Conflict(None));
+            }
+        }
+        if let Some(place) = parked {
+            let Some(letter) = self.notices.get_mut(&place).filter(|one| !one.parked) else {
+                return Err(StoreError::Conflict(None));
+            };
+            undo.push(Undo::Notice(place, Some(letter.clone())));
+            (letter.parked, letter.lease) = (true, None);
+        }
+        Ok(())
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Request(id, before) => put_back(&mut self.requests, id, before),
+            Undo::Holding(key, before) => put_back(&mut self.holdings, key, before),
+            Undo::Channel(id, before) => put_back(&mut self.channels, id, before),
+            Undo::Binding(account, before) => put_back(&mut self.bindings, account, before),
+            Undo::Event(key, seq, before) => {
+                put_back(self.events.entry(key).or_default(), seq, before);
+            }
+            Undo::Notice(place, before) => put_back(&mut self.notices, place, before),
+            Undo::Nonce(text, before) => put_back(&mut self.nonces, text, before),
+            Undo::Answer(key, before) => put_back(&mut self.answers, key, before),
+        }
+    }
+
+    pub(super) fn next_notice(&self) -> Option<Timestamp> {
+        let first = self.first_in_line();
+        first
+            .iter()
+            .map(|place| self.notices[place].claimable_at())
+            .min()
+    }
+
+    /// The oldest notice of this request that is on its way.
+    pub(super) fn first_of(&mut self, id: RequestId) -> Option<&mut Letter> {
+        let place = |seq| NoticePlace {
+            request_id: id,
+            seq,
+        };
+        let all = self.notices.range_mut(place(0)..=place(u64::MAX));
+        all.map(|(_, letter)| letter).find(|letter| !letter.parked)
+    }
+
+    /// Of each request the oldest notice that is on its way.
+    pub(super) fn first_in_line(&self) -> Vec<NoticePlace> {
+        let mut first: BTreeMap<RequestId, NoticePlace> = BTreeMap::new();
+        for (place, letter) in &self.notices {
+            if !letter.parked {
+                first.entry(place.request_id).or_insert(*place);
+            }
+        }
+        first.into_values().collect()
+    }
+}
+
+fn put_back<K: Ord, V>(table: &mut BTreeMap<K, V>, key: K, before: Option<V>) {
+    match before {
+        Some(before) => drop(table.insert(key, before)),
+        None => drop(table.remove(&key)),
+    }
+}
+
+fn in_order(stored: u64, written: u64) -> Result<(), StoreError> {
+    if stored + 1 == written {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict(None))
+    }
+}
