@@ -25,7 +25,7 @@ use crate::access::Paced;
 use crate::clock::Uptime;
 use crate::domain::{
     Calls, Claim, Command, Lane, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
-    RequestId, Text, Trouble, Work,
+    RequestId, Text, Timestamp, Trouble, Work,
 };
 use crate::service::desk::{Begun, Since, Tenure, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
@@ -78,7 +78,7 @@ impl Worker {
             pieces: Arc::new(OnRuntime),
             by: LeaseHolder::Server,
             watch: Arc::new(Watch::new()),
-            clock_watch: Arc::new(ClockWatch::new()),
+            clock_watch: Arc::default(),
             waiting: Arc::default(),
         }
     }
@@ -105,11 +105,11 @@ impl Worker {
             let done = self.go_on_with(begun, stop).await;
             return done.map(|()| Stepped::Worked(id));
         }
-        let now = self.clock_watch.as_of(self.service.clock());
+        let now = self.service.clock().now();
         for lane in Lane::ALL {
             let due = self.service.store().due(lane, now, 1).await?;
             if let Some(&id) = due.ready.first() {
-                self.work_on(id, stop).await?;
+                self.work_on(id, now, stop).await?;
                 return Ok(Stepped::Worked(id));
             }
         }
@@ -126,7 +126,7 @@ impl Worker {
     ) -> Result<Request, ServiceError> {
         let clock = self.service.clock();
         loop {
-            let tried = self.work_on(id, stop).await?;
+            let tried = self.work_on(id, clock.now(), stop).await?;
             let request = self.service.request(id).await?;
             if request.is_over() || stop.is_cancelled() {
                 return Ok(request);
@@ -141,12 +141,12 @@ impl Worker {
         }
     }
 
-    fn claim(&self, id: RequestId) -> Claim {
+    fn claim(&self, id: RequestId, as_of: Timestamp) -> Claim {
         let clock = self.service.clock();
         Claim {
             lease: new_lease(clock, self.by),
             lapsed: self.watch.lapsed(id, clock.uptime()),
-            as_of: self.clock_watch.as_of(clock),
+            as_of,
         }
     }
 
@@ -155,10 +155,11 @@ impl Worker {
     async fn work_on(
         &self,
         id: RequestId,
+        as_of: Timestamp,
         stop: &CancellationToken,
     ) -> Result<Tried, ServiceError> {
         let clock = self.service.clock();
-        let (claim, taken) = (self.claim(id), Since::now(clock));
+        let (claim, taken) = (self.claim(id, as_of), Since::now(clock));
         match self.service.handle(id, Command::Due { claim }).await {
             Ok(handled) => {
                 self.watch.forget_lease(id);
@@ -170,19 +171,20 @@ impl Worker {
                 };
                 self.go_on_with(begun, stop).await.map(|()| Tried::Done)
             }
-            Err(ServiceError::Refused(refusal)) => Ok(self.refused(id, refusal, claim)),
+            Err(ServiceError::Refused(refusal)) => Ok(self.refused(id, refusal)),
             Err(error) => Err(error),
         }
     }
 
-    fn refused(&self, id: RequestId, refusal: Refusal, claim: Claim) -> Tried {
-        let now = self.service.clock().uptime();
+    fn refused(&self, id: RequestId, refusal: Refusal) -> Tried {
+        let clock = self.service.clock();
+        let now = clock.uptime();
         match refusal {
             Refusal::Leased { lease: Some(lease) } => {
                 Tried::NotBefore(self.watch.see_lease(id, lease, now))
             }
             Refusal::NotDue { until: Some(until) } => {
-                let ahead = until - claim.as_of;
+                let ahead = until - clock.now();
                 Tried::NotBefore(now + Millis(ahead.0.max(0)))
             }
             refusal => Tried::Refused(refusal),

@@ -84,8 +84,8 @@ pub struct Claim {
     /// Another's lease that this worker has seen unchanged for as long as a lease lasts, by
     /// a time that nobody can set: its holder sends nothing any more.
     pub lapsed: Option<Lease>,
-    /// The time as it would be if the clock had not been set back lately: what waits for its
-    /// next try does not wait for that.
+    /// Until when the worker looks: now, or ahead of it, so that what a clock that was wrong
+    /// has put off is not put off. Dates that people were told of are not brought forward.
     pub as_of: Timestamp,
 }
 
@@ -94,8 +94,8 @@ pub struct Claim {
 pub struct Calls {
     /// It sent one under its own lease, and heard no answer.
     pub unanswered: Option<AssignmentCall>,
-    /// The leases of earlier ones, known to it for so long that they have taken effect or
-    /// never will; what it says it has seen, it has seen after that.
+    /// The leases of earlier ones, known to it for so long that they have reached AWS or
+    /// never will, before it asked AWS for what it reports.
     pub waited_out: BTreeSet<LeaseToken>,
 }
 
@@ -107,13 +107,10 @@ pub enum AssignmentCall {
 }
 
 /// What an operator's word that access is gone rests on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// AWS was asked under this lease, after these calls were waited out, and shows none.
-    SeenGone {
-        lease: LeaseToken,
-        waited_out: BTreeSet<LeaseToken>,
-    },
+    /// AWS was asked under this lease, and shows none.
+    SeenGone { lease: LeaseToken },
     /// AWS was not asked: it will be.
     None,
 }

@@ -345,10 +345,10 @@ impl Request {
     }
 
     /// What is due at a date that people were told of; anything else is due for its next try.
-    pub fn waits_for_a_date(&self, now: Timestamp) -> bool {
+    pub fn is_dated(&self) -> bool {
         match &self.state {
             State::Pending | State::Granted => true,
-            State::Approved => self.start_at.is_some_and(|start| start > now),
+            State::Approved => self.start_at.is_some() && self.due_at == self.start_at,
             State::Assigning
             | State::Removing { .. }
             | State::Checking { .. }

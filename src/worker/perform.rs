@@ -6,10 +6,10 @@
 //!
 //! A call that was sent may take effect up to `CALL_PATIENCE` later, whatever becomes of
 //! its sender. So a call is sent only while the lease is sure to outlast it, `Sent` knows
-//! which one has no answer yet, and "gone" is reported only by a look that began after
-//! every earlier call without an answer was waited out.
+//! which one has no answer yet, and "gone" is believed only of a removal that was asked for
+//! after every earlier create without an answer was waited out: AWS refuses a removal while
+//! such a create is being carried out, and a look does not show it.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::Worker;
@@ -17,7 +17,6 @@ use super::watch::Watch;
 use crate::access::{
     AccessError, AccessErrorKind, CALL_PATIENCE, Call, Deletion, Ended, Gate, Paced, Progress,
 };
-use crate::clock::Uptime;
 use crate::domain::{
     AssignmentCall, Calls, Holding, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence,
     Request, RequestId, State, Text, Trouble, Work,
@@ -115,6 +114,7 @@ impl<'h> Gate<'h> for Sending<'h> {
             }
             // Last, because what is asked before it may take long.
             hand.still_held()?;
+            hand.note_waited_out();
             hand.sent.send(call);
             *locked(stage) = Stage::Sent;
             Ok(())
@@ -170,6 +170,7 @@ impl Hand<'_> {
         let held = held.map_err(|error| unreadable(&error.into()))?;
         // P4: what an earlier delete may still take away is not made again before.
         self.wait_out(held.unanswered()).await;
+        self.sent.waited_out(held.unanswered());
         let presence = self.access.look(self.lane, &key).await?;
         let means = self.access.means(&key.permission_set)?;
         Ok(Outcome::Prepared {
@@ -218,8 +219,21 @@ impl Hand<'_> {
         let stage = Mutex::new(Stage::NotSent);
         tokio::select! {
             biased;
-            done = self.removed(key, &stage) => done,
+            done = self.removed_for_good(key, &stage) => done,
             () = self.hurried(&stage) => Ok(Outcome::Interrupted),
+        }
+    }
+
+    /// What is removed while a create may still arrive is removed once more after that.
+    async fn removed_for_good(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
+        loop {
+            let outcome = self.removed(key, stage).await?;
+            let create = self.held.and_then(|held| held.unanswered_create);
+            let in_doubt = create.filter(|call| !self.sent.has_waited_out(*call));
+            if outcome != Outcome::Gone || in_doubt.is_none() {
+                return Ok(outcome);
+            }
+            self.wait_out(in_doubt.into_iter()).await;
         }
     }
 
@@ -285,29 +299,18 @@ impl Hand<'_> {
         }
     }
 
-    /// What AWS shows. That it shows none counts only once the creates without an answer are
-    /// waited out: until then one of them may make it.
+    /// What AWS shows. Ahead of the others from the moment that it is revoked.
     async fn look(&self, key: &HoldingKey) -> Done {
-        let seen = self.see(key).await?;
-        let create = self.held.and_then(|held| held.unanswered_create);
-        let in_doubt = create.filter(|call| !self.sent.has_waited_out(*call));
-        if seen == Presence::Present || in_doubt.is_none() {
-            return Ok(outcome_of(seen));
-        }
-        self.wait_out(in_doubt.into_iter()).await;
-        Ok(outcome_of(self.see(key).await?))
-    }
-
-    /// Ahead of the others from the moment that it is revoked.
-    async fn see(&self, key: &HoldingKey) -> Done<Presence> {
         let nothing_sent = Mutex::new(Stage::NotSent);
-        self.note_waited_out();
         let seen = tokio::select! {
             biased;
             seen = self.access.look(self.lane, key) => seen,
             () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
         };
-        Ok(seen?)
+        Ok(match seen? {
+            Presence::Absent => Outcome::Gone,
+            Presence::Present => Outcome::StillThere,
+        })
     }
 
     /// Of the calls that were on their way when the work was handed out, those that this
@@ -319,18 +322,13 @@ impl Hand<'_> {
         self.sent.waited_out(over);
     }
 
-    /// Returns when these calls have taken effect, or never will.
+    /// Returns when these calls have reached AWS, or never will.
     async fn wait_out(&self, calls: impl Iterator<Item = LeaseToken>) {
-        let (clock, calls) = (self.service.clock(), calls.collect::<BTreeSet<_>>());
-        let now = clock.uptime();
-        let last: Option<Uptime> = calls
-            .iter()
-            .map(|call| self.watch.see_call(*call, now))
-            .max();
+        let (clock, now) = (self.service.clock(), self.service.clock().uptime());
+        let last = calls.map(|call| self.watch.see_call(call, now)).max();
         if let Some(last) = last {
             clock.sleep_until(last).await;
         }
-        self.sent.waited_out(calls.into_iter());
     }
 
     /// A call that changes something is sent only while the lease is sure to outlast it:
@@ -365,13 +363,6 @@ impl From<AccessError> for Outcome {
                 Self::Failed(Trouble::Passing { why })
             }
         }
-    }
-}
-
-fn outcome_of(seen: Presence) -> Outcome {
-    match seen {
-        Presence::Absent => Outcome::Gone,
-        Presence::Present => Outcome::StillThere,
     }
 }
 

@@ -1,12 +1,10 @@
 //! Whether an assignment is gone, for an operator who removed it by hand. AWS is asked while
-//! no worker is at it, and after every call without an answer is waited out: before that,
-//! what AWS shows proves nothing.
+//! no worker is at it: before that, what AWS shows proves nothing.
 
 use super::Worker;
 use crate::access::AccessError;
 use crate::domain::{
-    Calls, Command, Holding, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal, Request,
-    RequestId,
+    Calls, Command, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal, Request, RequestId,
 };
 use crate::service::{Handled, ServiceError};
 
@@ -47,16 +45,13 @@ impl Worker {
             }
             Err(error) => return Err(error.into()),
         };
-        let calls: Vec<LeaseToken> = handled.held.iter().flat_map(Holding::unanswered).collect();
-        self.wait_out(&calls).await;
         let seen = match handled.request.holding_key() {
             Some(key) => self.access.look(Lane::Revoke, &key).await,
             None => Ok(Presence::Absent),
         };
         let proven = match seen {
             Ok(Presence::Absent) => {
-                let waited_out = calls.into_iter().collect();
-                return Ok(Proven::Gone(Proof::SeenGone { lease, waited_out }));
+                return Ok(Proven::Gone(Proof::SeenGone { lease }));
             }
             Ok(Presence::Present) => Ok(Proven::StillThere),
             Err(error) => Err(error.into()),
@@ -86,7 +81,7 @@ impl Worker {
     ) -> Result<(LeaseToken, Handled), ServiceError> {
         let clock = self.service.clock();
         loop {
-            let claim = self.claim(id);
+            let claim = self.claim(id, clock.now());
             match self.service.handle(id, Command::Hold { claim }).await {
                 Ok(handled) => return Ok((claim.lease.token, handled)),
                 Err(ServiceError::Refused(Refusal::Leased { lease: Some(other) })) => {
@@ -96,16 +91,6 @@ impl Worker {
             }
             waits();
             clock.sleep(LOOKS_AGAIN).await;
-        }
-    }
-
-    /// Returns when these calls, if there are any, have taken effect or never will.
-    async fn wait_out(&self, calls: &[LeaseToken]) {
-        let clock = self.service.clock();
-        let now = clock.uptime();
-        let known = calls.iter().map(|call| self.watch.see_call(*call, now));
-        if let Some(last) = known.max() {
-            clock.sleep_until(last).await;
         }
     }
 }

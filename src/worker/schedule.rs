@@ -57,7 +57,7 @@ impl Shift {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// What the last look found due and had no place for.
-    places: Mutex<VecDeque<(RequestId, Lane)>>,
+    places: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
     /// Rung when none of those waits any more: there may be others.
     moved: Notify,
     /// What could not be worked on, and is not looked at before then.
@@ -102,7 +102,7 @@ impl Waiting {
 
 /// What a piece of work begins with.
 enum First {
-    Due(RequestId, Slot),
+    Due(RequestId, Timestamp, Slot),
     Begun(Box<Begun>),
 }
 
@@ -153,7 +153,8 @@ impl Worker {
         tasks.close();
         for &id in named {
             if let Place::Taken(slot) = self.service.desk.sit_down(id, Lane::Revoke) {
-                self.start(&tasks, give_up, First::Due(id, slot));
+                let now = self.service.clock().now();
+                self.start(&tasks, give_up, First::Due(id, now, slot));
             }
         }
         if shift.asked_for_here() {
@@ -219,7 +220,7 @@ impl Worker {
         if !shift.looks() {
             return None;
         }
-        match self.begin_due(tasks, give_up).await {
+        match self.begin_due(shift, tasks, give_up).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is due");
@@ -242,11 +243,16 @@ impl Worker {
     /// will be.
     async fn begin_due(
         &self,
+        shift: Shift,
         tasks: &TaskTracker,
         give_up: &CancellationToken,
     ) -> Result<Option<Timestamp>, StoreError> {
         let clock = self.service.clock();
-        let (as_of, now, up) = (self.clock_watch.as_of(clock), clock.now(), clock.uptime());
+        let (now, up) = (clock.now(), clock.uptime());
+        let as_of = match shift {
+            Shift::Standing | Shift::AtTheDesk => self.clock_watch.as_of(clock),
+            Shift::Until(_) => now,
+        };
         // K15: what is at work or set aside is due as well, so that many more are asked for.
         let more = self.waiting.many_aside();
         let look = |lane| {
@@ -268,9 +274,9 @@ impl Worker {
                     continue;
                 }
                 match self.service.desk.sit_down(id, lane) {
-                    Place::Taken(slot) => self.start(tasks, give_up, First::Due(id, slot)),
+                    Place::Taken(slot) => self.start(tasks, give_up, First::Due(id, as_of, slot)),
                     Place::Had => {}
-                    Place::None => locked(&self.waiting.places).push_back((id, lane)),
+                    Place::None => locked(&self.waiting.places).push_back((id, lane, as_of)),
                 }
             }
         }
@@ -282,7 +288,7 @@ impl Worker {
         let (worker, give_up) = (self.clone(), give_up.clone());
         let piece = tasks.track_future(async move {
             let mut next = match first {
-                First::Due(id, slot) => Some((id, slot)),
+                First::Due(id, as_of, slot) => Some((id, as_of, slot)),
                 First::Begun(begun) => {
                     let id = begun.handled.request.id;
                     let done = worker
@@ -292,8 +298,8 @@ impl Worker {
                     worker.next_for_a_place()
                 }
             };
-            while let Some((id, slot)) = next {
-                let tried = AssertUnwindSafe(worker.work_on(id, &give_up))
+            while let Some((id, as_of, slot)) = next {
+                let tried = AssertUnwindSafe(worker.work_on(id, as_of, &give_up))
                     .catch_unwind()
                     .await;
                 worker.note(id, tried);
@@ -326,14 +332,14 @@ impl Worker {
         }
     }
 
-    fn next_for_a_place(&self) -> Option<(RequestId, Slot)> {
+    fn next_for_a_place(&self) -> Option<(RequestId, Timestamp, Slot)> {
         let mut waiting = locked(&self.waiting.places);
-        while let Some((next, lane)) = waiting.pop_front() {
+        while let Some((next, lane, as_of)) = waiting.pop_front() {
             if waiting.is_empty() {
                 self.waiting.moved.notify_one();
             }
             if let Place::Taken(slot) = self.service.desk.sit_down(next, lane) {
-                return Some((next, slot));
+                return Some((next, as_of, slot));
             }
         }
         None

@@ -97,49 +97,52 @@ impl Watch {
 
 /// A difference that is no jump: clocks are slewed.
 const TOLERATED: Millis = Millis::seconds(1);
-/// What was written before a jump back waits no longer than this for its next try.
-const LOOKS_AHEAD_FOR: Millis = Millis::minutes(3);
+/// A clock that was wrong may have put off a next try by so much.
+const LOOKS_AHEAD: Millis = Millis::minutes(15);
+/// How often a worker looks ahead: no pause between two tries is longer.
+const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 
-/// Notices that the wall clock was set, or that the process was frozen.
-#[derive(Debug)]
+/// Notices that the wall clock was set, or that the process was frozen; and says until when
+/// a look for work looks.
+#[derive(Debug, Default)]
 pub(super) struct ClockWatch(Mutex<Option<Known>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
     up: Uptime,
     wall: Timestamp,
-    /// How far the clock was set back lately, and until when that matters.
-    set_back: Millis,
-    until: Uptime,
+    looked_ahead: Uptime,
 }
 
 impl ClockWatch {
-    pub fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    /// The time as it would be had the wall clock not been set back lately; at least now.
+    /// Now; or ahead of it in the first look, once a minute, and when the clock was set back.
+    /// A pause or a lease that was written by a clock that is set back now, or by a process
+    /// whose clock is wrong, would be waited for otherwise.
     pub fn as_of(&self, clock: &dyn Clock) -> Timestamp {
         let (up, wall) = (clock.uptime(), clock.now());
         let mut known = locked(&self.0);
-        let before = known.unwrap_or(Known {
-            up,
-            wall,
-            set_back: Millis(0),
-            until: up,
+        let jumped = known.map_or(Millis(0), |known| {
+            Millis((wall - known.wall).0 - (up - known.up).0)
         });
-        let jumped = Millis((wall - before.wall).0 - (up - before.up).0);
-        let mut next = Known { up, wall, ..before };
-        if next.until <= up {
-            next.set_back = Millis(0);
-        }
         if jumped.0.abs() >= TOLERATED.0 {
             note_jump(jumped);
-            next.set_back = Millis((next.set_back.0 - jumped.0).max(0));
-            next.until = up + LOOKS_AHEAD_FOR;
         }
-        *known = Some(next);
-        wall + next.set_back
+        let last = known.map(|known| known.looked_ahead);
+        let is_time = last.is_none_or(|last| up - last >= LOOKS_AHEAD_EVERY);
+        let looks_ahead = is_time || jumped.0 <= -TOLERATED.0;
+        let looked_ahead = match (looks_ahead, last) {
+            (false, Some(last)) => last,
+            (true, _) | (false, None) => up,
+        };
+        *known = Some(Known {
+            up,
+            wall,
+            looked_ahead,
+        });
+        match looks_ahead {
+            true => wall + LOOKS_AHEAD,
+            false => wall,
+        }
     }
 }
 
@@ -198,26 +201,21 @@ mod tests {
 
     // K8
     #[test]
-    fn a_clock_that_is_set_back_delays_no_next_try() {
-        let (clock, watch) = (Hands::default(), ClockWatch::new());
+    fn a_worker_looks_ahead_once_a_minute_and_when_the_clock_was_set_back() {
+        let (clock, watch) = (Hands::default(), ClockWatch::default());
+        let ahead = |clock: &Hands| watch.as_of(clock) - clock.now();
         clock.pass(0, 1_000_000);
-        assert_eq!(watch.as_of(&clock), clock.now());
+        assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first look");
         clock.pass(5, 5);
-        assert_eq!(watch.as_of(&clock), clock.now());
+        assert_eq!(ahead(&clock), Millis(0));
         clock.pass(5, 5 - 600);
-        assert_eq!(watch.as_of(&clock), clock.now() + Millis::minutes(10));
-        clock.pass(60, 60);
-        assert_eq!(watch.as_of(&clock), clock.now() + Millis::minutes(10));
-        clock.pass(5, 5 + 540);
-        assert_eq!(watch.as_of(&clock), clock.now() + Millis::minutes(1));
-        clock.pass(181, 181);
-        assert_eq!(
-            watch.as_of(&clock),
-            clock.now(),
-            "what waited has been tried"
-        );
+        assert_eq!(ahead(&clock), LOOKS_AHEAD, "set back");
+        clock.pass(59, 59);
+        assert_eq!(ahead(&clock), Millis(0));
+        clock.pass(1, 1);
+        assert_eq!(ahead(&clock), LOOKS_AHEAD, "a minute later");
         clock.pass(5, 5 + 600);
-        assert_eq!(watch.as_of(&clock), clock.now());
+        assert_eq!(ahead(&clock), Millis(0), "set forward");
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl World {
                 },
             };
             let lease = match &proof {
-                Proof::SeenGone { lease, .. } => Some(*lease),
+                Proof::SeenGone { lease } => Some(*lease),
                 Proof::None => None,
             };
             let said = Command::CleanedUp {

@@ -1,29 +1,27 @@
 //! An operator has removed the assignment by hand, and the record follows.
 
-use std::collections::BTreeSet;
-
 use super::step::{Step, details};
 use super::work::settle;
 use super::{Decision, Refusal};
-use crate::domain::{Calls, Doubt, EventKind, Holding, LeaseToken, Person, Proof, State, Text};
+use crate::domain::{Doubt, EventKind, Holding, LeaseToken, Person, Proof, State, Text};
 
 pub(super) fn cleaned_up(
-    mut step: Step<'_>,
+    step: Step<'_>,
     by: &Person,
     reason: Text,
     proof: Proof,
 ) -> Result<Decision, Refusal> {
     match (step.request.state.clone(), proof) {
-        (State::Granted | State::Removing { .. }, Proof::SeenGone { lease, waited_out }) => {
-            check_proof(&mut step, lease, waited_out)?;
+        (State::Granted | State::Removing { .. }, Proof::SeenGone { lease }) => {
+            check_proof(&step, lease)?;
             gone(step, by, reason)
         }
         (State::Granted | State::Removing { .. }, Proof::None) => {
             taken_at_their_word(step, by, reason)
         }
         // An end was written into the store, and AWS has been asked now.
-        (State::Unsettled { end, doubt }, Proof::SeenGone { lease, waited_out }) => {
-            check_proof(&mut step, lease, waited_out)?;
+        (State::Unsettled { end, doubt }, Proof::SeenGone { lease }) => {
+            check_proof(&step, lease)?;
             settle(step, *end, doubt)
         }
         _ => Err(Refusal::WrongState {
@@ -36,20 +34,11 @@ pub(super) fn cleaned_up(
 
 /// K1, K3: "AWS shows none" proves that it is gone only while no worker is at it, and no
 /// create may still take effect: this request's own as little as another's.
-fn check_proof(
-    step: &mut Step<'_>,
-    lease: LeaseToken,
-    waited_out: BTreeSet<LeaseToken>,
-) -> Result<(), Refusal> {
+fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
     let held = step.request.lease;
     if held.is_none_or(|held| held.token != lease) {
         return Err(Refusal::Leased { lease: held });
     }
-    let calls = Calls {
-        unanswered: None,
-        waited_out,
-    };
-    step.note_calls(lease, &calls);
     let id = step.request.id;
     let is_creating = |held: &Holding| held.creating.contains(&id);
     if step.held.as_ref().is_some_and(is_creating) {
@@ -58,8 +47,8 @@ fn check_proof(
         return Err(Refusal::NotGone { why });
     }
     if step.may_appear() {
-        let why = "a call to make the same access may still take effect; \
-                   run this again in half a minute";
+        let why = "a call to make the same access may still take effect; jit removes what it \
+                   makes with: jit break-glass revoke";
         return Err(Refusal::NotGone { why });
     }
     Ok(())
@@ -115,10 +104,8 @@ mod tests {
     use crate::domain::{Command, Status};
 
     fn seen_gone() -> Proof {
-        Proof::SeenGone {
-            lease: lease().token,
-            waited_out: BTreeSet::new(),
-        }
+        let lease = lease().token;
+        Proof::SeenGone { lease }
     }
 
     fn cleaned(record: Record, proof: Proof) -> Result<Decision, Refusal> {
@@ -164,15 +151,8 @@ mod tests {
         let call = LeaseToken(uuid::Uuid::from_u128(5));
         let mut unanswered = record("Granted");
         unanswered.holding.as_mut().unwrap().unanswered_create = Some(call);
-        let refused = cleaned(unanswered.clone(), seen_gone()).unwrap_err();
+        let refused = cleaned(unanswered, seen_gone()).unwrap_err();
         assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
-        let waited_out = Proof::SeenGone {
-            lease: lease().token,
-            waited_out: [call].into(),
-        };
-        let cleaned = cleaned(unanswered, waited_out).unwrap();
-        assert_eq!(cleaned.request.status(), Status::Revoked);
-        assert_eq!(cleaned.holding.unwrap().unanswered_create, None);
     }
 
     // K1, K2

@@ -190,12 +190,16 @@ fn begin_revoke(
 ) -> Result<Decision, Refusal> {
     step.request.extension = None;
     step.request.due_at = Some(step.now);
+    // A removal that fails goes on failing: that it was asked for again is no remedy.
+    let is_removing = matches!(step.request.state, State::Removing { .. });
+    let trouble = step.request.trouble.take().filter(|_| is_removing);
     let ending = Ending::Revoked {
         by: by.cloned(),
         reason,
         asked_at: step.now,
     };
     step.become_(State::Removing { ending });
+    step.request.trouble = trouble;
     step.record(EventKind::RevokeRequested, by, said);
     step.done(None)
 }

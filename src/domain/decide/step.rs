@@ -175,6 +175,19 @@ impl<'a> Step<'a> {
             .is_some_and(|held| held.awaits_another(id) || held.unanswered_create.is_some())
     }
 
+    /// No request holds it, and a create that was sent and never answered may still make it.
+    pub fn may_appear_unheld(&self) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.holders.is_empty() && held.unanswered_create.is_some())
+    }
+
+    /// Becomes the holder of what is to be removed and no request holds.
+    pub fn take_over(&mut self) {
+        let id = self.request.id;
+        self.change_holding(|held| held.joined(id).answered(id).being_removed());
+    }
+
     /// Writes down what the holder of a lease knows of calls on their way.
     pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
         self.change_holding(|held| held.knowing(lease, calls));

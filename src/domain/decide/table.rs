@@ -13,7 +13,6 @@ use crate::domain::{
     Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, PostId, Presence, Proof,
     Reminder, Request, Sessions, State, Text, Timestamp, Trouble,
 };
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// People speak.
@@ -110,10 +109,8 @@ fn cleaned(proof: Proof) -> Command {
 }
 
 fn seen_gone() -> Proof {
-    Proof::SeenGone {
-        lease: lease().token,
-        waited_out: BTreeSet::new(),
-    }
+    let lease = lease().token;
+    Proof::SeenGone { lease }
 }
 
 #[test]

@@ -17,7 +17,7 @@ const LONGEST_SESSION: Millis = Millis::hours(12);
 
 pub(super) fn due(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
     let (lease, until) = (claim.lease, step.request.due_at);
-    let time = match step.request.waits_for_a_date(step.now) {
+    let time = match step.request.is_dated() {
         true => step.now,
         false => step.now.max(claim.as_of),
     };
@@ -57,6 +57,22 @@ pub(super) fn due(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal
             step.lease(lease, Work::Remove(key))
         }
         (State::Removing { .. }, Some(key)) => step.lease(lease, Work::Remove(key)),
+        // A create that was sent and never answered may still make it: it is this jit's, and
+        // goes. A look does not show what AWS is still carrying out.
+        (State::Checking { by, reason, .. }, Some(key)) if step.may_appear_unheld() => {
+            let (by, reason) = (Some(by.clone()), reason.clone());
+            let asked_at = step.now;
+            step.take_over();
+            step.become_(State::Removing {
+                ending: Ending::Revoked {
+                    by,
+                    reason,
+                    asked_at,
+                },
+            });
+            step.record(EventKind::StrayAccessFound, None, details([]));
+            step.lease(lease, Work::Remove(key))
+        }
         (State::Checking { .. }, Some(key)) => step.lease(lease, Work::Look(key)),
         (State::Unsettled { .. }, key) => settle_doubt(step, lease, key),
         (_, Some(key)) => match step.request.sessions {
@@ -219,8 +235,7 @@ fn late(
         // A revoke of what ended in ERROR: it stands after all, and is this request's.
         (State::Checking { by, reason, .. }, true) if !step.is_shared() => {
             let (by, reason) = (by.clone(), reason.clone());
-            let id = step.request.id;
-            step.change_holding(|held| held.joined(id).answered(id).being_removed());
+            step.take_over();
             let said = details([("error", Some("it was made after all".to_owned()))]);
             let asked_at = step.now;
             step.become_(State::Removing {
@@ -260,8 +275,7 @@ fn may_be_stray(step: &Step<'_>, state: &State) -> bool {
 /// Access stands that nobody holds: the last who held it has it removed.
 fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
     let end = Box::new(step.request.state.clone());
-    let id = step.request.id;
-    step.change_holding(|held| held.joined(id).answered(id).being_removed());
+    step.take_over();
     step.become_(State::Unsettled {
         end,
         doubt: Doubt::LateAnswer,
@@ -486,6 +500,9 @@ fn settle_doubt(
     let Some(key) = key else {
         return settle(step, *end, doubt);
     };
+    if step.may_appear_unheld() {
+        step.take_over();
+    }
     if !step.holds() {
         return step.lease(lease, Work::Look(key));
     }
