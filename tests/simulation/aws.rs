@@ -306,7 +306,8 @@ impl Center {
             self.changes += 1;
             self.changed.insert(key.clone());
             let what = if is_there { "stands" } else { "is gone" };
-            self.story.say(self.time.now(), &format!("AWS: {key} {what}"));
+            self.story
+                .say(self.time.now(), &format!("AWS: {key} {what}"));
         }
     }
 
@@ -331,12 +332,19 @@ impl Center {
 
     fn answer(&mut self, question: &Question, now: Timestamp) -> Result<Answer, AccessError> {
         if self.time.strikes(self.rate) {
-            return Err(AccessError::new(AccessErrorKind::Throttled, "Rate exceeded"));
+            return Err(AccessError::new(
+                AccessErrorKind::Throttled,
+                "Rate exceeded",
+            ));
         }
         Ok(match question {
             Question::FindUser(email) => Answer::User(user_id(email)),
-            Question::Assigned(place, after) => Answer::Assigned(self.assigned(place, after.as_ref())),
-            Question::UnderWay(kind, after) => Answer::UnderWay(self.under_way(*kind, after.as_ref())),
+            Question::Assigned(place, after) => {
+                Answer::Assigned(self.assigned(place, after.as_ref()))
+            }
+            Question::UnderWay(kind, after) => {
+                Answer::UnderWay(self.under_way(*kind, after.as_ref()))
+            }
             Question::Create(key) => Answer::Created(self.create(key, now)?),
             Question::Delete(key) => Answer::Deleted(self.delete(key, now)?),
             Question::Poll(operation) => Answer::Progress(self.poll(operation)?),
@@ -359,7 +367,10 @@ impl Center {
 
     /// By user, from the first after `after`.
     fn assigned(&self, place: &Place, after: Option<&String>) -> Page<Assignee> {
-        let here = self.assignments.iter().filter(|key| Place::of(key) == *place);
+        let here = self
+            .assignments
+            .iter()
+            .filter(|key| Place::of(key) == *place);
         let rest = here.filter(|key| after.is_none_or(|after| key.user.as_str() > after.as_str()));
         let mut users: Vec<UserId> = rest.map(|key| key.user.clone()).collect();
         users.sort();
@@ -372,7 +383,10 @@ impl Center {
     }
 
     fn under_way(&self, kind: OperationKind, after: Option<&String>) -> Page<String> {
-        let open = self.open.iter().filter(|id| self.operations[*id].kind == kind);
+        let open = self
+            .open
+            .iter()
+            .filter(|id| self.operations[*id].kind == kind);
         let mut ids: Vec<String> = open.filter(|id| Some(*id) > after).cloned().collect();
         ids.sort();
         let next = (ids.len() > self.page).then(|| ids[self.page - 1].clone());
@@ -395,7 +409,10 @@ impl Center {
 
     fn create(&mut self, key: &HoldingKey, now: Timestamp) -> Result<Operation, AccessError> {
         self.check_free(key)?;
-        let creates = self.open.iter().filter(|id| self.operations[*id].kind == OperationKind::Create);
+        let creates = self
+            .open
+            .iter()
+            .filter(|id| self.operations[*id].kind == OperationKind::Create);
         if creates.count() >= MOST_OUTSTANDING_CREATES {
             let why = "too many creates are outstanding";
             return Err(AccessError::new(AccessErrorKind::Throttled, why));
@@ -411,7 +428,12 @@ impl Center {
             false if self.time.chance(2) => return Ok(Deletion::NothingThere),
             false => Some(NOTHING_TO_DELETE),
         };
-        Ok(Deletion::Started(self.begin(OperationKind::Delete, key, now, failure)))
+        Ok(Deletion::Started(self.begin(
+            OperationKind::Delete,
+            key,
+            now,
+            failure,
+        )))
     }
 
     fn begin(
@@ -425,11 +447,14 @@ impl Center {
         let takes = Millis(self.latency.0 / 2 + self.time.span(self.latency).0);
         let ends_at = match self.stuck {
             true if self.time.chance(6) => None,
-            true if self.time.chance(6) => Some(now + Millis::minutes(10) + self.time.span(Millis::hours(3))),
+            true if self.time.chance(6) => {
+                Some(now + Millis::minutes(10) + self.time.span(Millis::hours(3)))
+            }
             _ => Some(now + takes),
         };
         if ends_at.is_none_or(|at| at - now >= Millis::minutes(10)) {
-            self.story.say(now, &format!("AWS: this {kind:?} of {key} will take long"));
+            self.story
+                .say(now, &format!("AWS: this {kind:?} of {key} will take long"));
         }
         let id = self.time.draw().to_string();
         self.open.push(id.clone());
@@ -448,12 +473,15 @@ impl Center {
 
     fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
         match self.operations.get(&operation.id) {
-            None => Err(AccessError::new(AccessErrorKind::Invalid, "there is no such operation")),
+            None => Err(AccessError::new(
+                AccessErrorKind::Invalid,
+                "there is no such operation",
+            )),
             Some(begun) if !begun.is_over => Ok(Progress::InProgress),
             Some(Begun { failure: None, .. }) => Ok(Progress::Succeeded),
-            Some(Begun { failure: Some(why), .. }) => {
-                Ok(progress_of_failure(operation.kind, (*why).to_owned()))
-            }
+            Some(Begun {
+                failure: Some(why), ..
+            }) => Ok(progress_of_failure(operation.kind, (*why).to_owned())),
         }
     }
 }

@@ -13,6 +13,7 @@ use jit::domain::{
 
 use crate::aws::{Aws, SESSIONS_LAST};
 use crate::memory::{MemoryStore, Tables};
+use crate::rules::{Before, approved_by_the_rules};
 use crate::story::Story;
 
 /// A wall clock may be so far from the true time.
@@ -74,11 +75,10 @@ pub struct Checker {
 struct Known {
     /// So many events have been told.
     events: u64,
-    was_pending: bool,
-    until: Option<Timestamp>,
-    /// The look at which it was found to hold its assignment, and to be revoked.
+    rules: Before,
+    /// The look at which it was found to hold its assignment, and to be ending.
     joined: Option<u64>,
-    revoked: Option<u64>,
+    ending: Option<u64>,
 }
 
 impl Checker {
@@ -142,10 +142,10 @@ impl Checker {
             }
             self.by_key.entry(key).or_default().insert(id);
         }
-        if matches!(request.state, State::Revoked { .. }) {
-            known.revoked.get_or_insert(self.looks);
+        if is_ending(&request.state) {
+            known.ending.get_or_insert(self.looks);
         } else {
-            known.revoked = None;
+            known.ending = None;
         }
         for event in tables.events_from(&AuditKey::Request(id), known.events + 1) {
             known.events = event.seq;
@@ -154,7 +154,7 @@ impl Checker {
             story.say(now, &line);
             self.kinds.insert(kind);
         }
-        approved_by_the_rules(tables, request, known)?;
+        approved_by_the_rules(tables, request, &mut known.rules)?;
         history_is_whole(tables, request)
     }
 
@@ -187,14 +187,14 @@ impl Checker {
         Ok(())
     }
 
-    /// Who joined after a revoke may hold the same; who was ended by it may not.
+    /// Who joined after a revoke began may hold the same; who was ended by it may not.
     fn is_kept_after(
         &self,
         tables: &Tables,
         key: &HoldingKey,
         revoked: RequestId,
     ) -> Result<(), String> {
-        let since = self.known[&revoked].revoked;
+        let since = self.known[&revoked].ending;
         let holders = tables.holding(key).map(|held| &held.holders);
         let mut holders = holders.into_iter().flatten();
         let joined = |id: &RequestId| self.known.get(id).and_then(|known| known.joined);
@@ -203,6 +203,16 @@ impl Checker {
         }
         Err(format!("P6: {revoked} is REVOKED, and its access stands"))
     }
+}
+
+fn is_ending(state: &State) -> bool {
+    matches!(
+        state,
+        State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Revoked { .. }
+    )
 }
 
 fn is_held(tables: &Tables, key: &HoldingKey) -> bool {
@@ -219,7 +229,9 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
     if holders.any(is_due) {
         return Ok(());
     }
-    Err(format!("P1: {key} stands, and no record says when to remove it"))
+    Err(format!(
+        "P1: {key} stands, and no record says when to remove it"
+    ))
 }
 
 /// A deny that is recorded stands in the policy, whatever else has changed there since.
@@ -240,42 +252,6 @@ fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), St
     Err(format!("the sessions of {id} are not denied: {policy:?}"))
 }
 
-/// P5: what was approved just now was approved by enough of those who may, by the binding
-/// as it is.
-fn approved_by_the_rules(
-    tables: &Tables,
-    request: &Request,
-    known: &mut Known,
-) -> Result<(), String> {
-    let was_pending = known.was_pending;
-    known.was_pending = request.state == State::Pending;
-    let until = request.granted.map(|period| period.until);
-    let before = std::mem::replace(&mut known.until, until);
-    let is_approved = was_pending && matches!(request.state, State::Approved | State::Assigning);
-    let is_extended = before.is_some() && until > before;
-    if !is_approved && !is_extended {
-        return Ok(());
-    }
-    let id = request.id;
-    let Some(binding) = tables.binding(&request.account_id) else {
-        return Err(format!("P5: {id} was approved, and its account is not bound"));
-    };
-    if !binding.allows(&request.permission_set) {
-        let set = &request.permission_set;
-        return Err(format!("P5: {id} was approved, and {set} is not allowed there"));
-    }
-    let counts = |by: &jit::domain::Person| {
-        let is_own = by.is(&request.requester);
-        binding.approvers.contains(&by.id) && (binding.allow_self_approval || !is_own)
-    };
-    let approvals = request.approvals.iter().filter(|one| counts(&one.by)).count();
-    let enough = approvals as u64 >= u64::from(binding.approvals_required.max(1));
-    if is_approved && !enough {
-        return Err(format!("P5: {id} was approved by {approvals} who may"));
-    }
-    Ok(())
-}
-
 /// P2, P3, P7: every state has its events, in an unbroken chain, and one end.
 fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     let id = request.id;
@@ -292,7 +268,9 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     verify_against(&events, &request.chain, status)
         .map_err(|tampered| format!("P7: {id}: {tampered}"))?;
     let count = |wanted: &[EventKind]| {
-        let found = events.iter().filter(|event| wanted.contains(&event.event_type));
+        let found = events
+            .iter()
+            .filter(|event| wanted.contains(&event.event_type));
         found.count()
     };
     let ends = [

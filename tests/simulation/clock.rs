@@ -234,9 +234,7 @@ impl Clock for ProcessClock {
     fn uptime(&self) -> Uptime {
         let own = self.own();
         let passed = self.time.now() - own.began;
-        Uptime(Millis(
-            passed.0 - own.stood_still.0 + self.head_start().0,
-        ))
+        Uptime(Millis(passed.0 - own.stood_still.0 + self.head_start().0))
     }
 
     async fn wait_until(&self, time: Timestamp) {

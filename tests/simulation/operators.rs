@@ -62,11 +62,13 @@ impl World {
         let newest = &self.opened[self.opened.len() - most..];
         let live: Vec<Request> = self.store.read(|tables| {
             let known = newest.iter().filter_map(|id| tables.request(*id));
-            known.filter(|one| !one.state.is_settled()).cloned().collect()
+            known
+                .filter(|one| !one.state.is_settled())
+                .cloned()
+                .collect()
         });
-        let is_at_work = |one: &&Request| {
-            matches!(one.state, State::Assigning | State::Removing { .. })
-        };
+        let is_at_work =
+            |one: &&Request| matches!(one.state, State::Assigning | State::Removing { .. });
         let at_work: Vec<Request> = live.iter().filter(is_at_work).cloned().collect();
         let some = match at_work.is_empty() || self.time.chance(3) {
             true => live,
@@ -80,24 +82,29 @@ impl World {
     fn break_glass(&mut self) {
         let Some(id) = self.a_request() else { return };
         let hands = self.hands.clone();
-        self.operate(format!("an operator breaks the glass for {id}"), |parts| async move {
-            let request = parts.service.request(id).await?;
-            if request.state.is_settled() && !matches!(request.state, State::Error(_)) {
-                return remove_if_it_stands(&parts, &request, &hands).await;
-            }
-            let said = Command::BrokenGlass {
-                by: person("olga"),
-                reason: Some(Text::clip("incident")),
-                credentials: Text::clip("arn:aws:sts::1:olga"),
-            };
-            parts.service.handle(id, said).await?;
-            see_through(&parts, id).await
-        });
+        self.operate(
+            format!("an operator breaks the glass for {id}"),
+            |parts| async move {
+                let request = parts.service.request(id).await?;
+                if request.state.is_settled() && !matches!(request.state, State::Error(_)) {
+                    return remove_if_it_stands(&parts, &request, &hands).await;
+                }
+                let said = Command::BrokenGlass {
+                    by: person("olga"),
+                    reason: Some(Text::clip("incident")),
+                    credentials: Text::clip("arn:aws:sts::1:olga"),
+                };
+                parts.service.handle(id, said).await?;
+                see_through(&parts, id).await
+            },
+        );
     }
 
     /// As `jit cleanup`, with or without a look at AWS.
     fn clean_up(&mut self, proof: Proof) {
-        let Some(request) = self.a_live_request() else { return };
+        let Some(request) = self.a_live_request() else {
+            return;
+        };
         let id = request.id;
         let name = format!("an operator cleans up {id}, proof: {proof:?}");
         self.operate(name, move |parts| async move {
@@ -137,8 +144,12 @@ impl World {
 
     /// Somebody takes an assignment of jit's away in the AWS console.
     fn take_away_by_hand(&mut self) {
-        let Some(request) = self.a_live_request() else { return };
-        let Some(key) = request.holding_key() else { return };
+        let Some(request) = self.a_live_request() else {
+            return;
+        };
+        let Some(key) = request.holding_key() else {
+            return;
+        };
         if !self.hands.is_foreign(&key) && self.aws.take_away(&key) {
             self.say(&format!("an operator takes {key} away in the AWS console"));
             self.hands.took_away(&key);
@@ -163,7 +174,9 @@ impl World {
                         && !request.state.is_settled()
                 })
         });
-        let quiet = self.aws.is_quiet_since(&key, self.time.now() + Millis(-QUIET.0));
+        let quiet = self
+            .aws
+            .is_quiet_since(&key, self.time.now() + Millis(-QUIET.0));
         if !is_held && quiet && !self.aws.stands(&key) && !self.tasks.is_running(Kind::Call) {
             self.say(&format!("somebody assigns {key} in the AWS console"));
             self.hands.assigned(&key);
@@ -173,7 +186,9 @@ impl World {
 
     /// An operator follows the runbook: a word is written into the table itself.
     pub fn write_a_word(&mut self) {
-        let Some(request) = self.a_live_request() else { return };
+        let Some(request) = self.a_live_request() else {
+            return;
+        };
         let word = match self.time.below(6) {
             0 => Status::Expired,
             1 => Status::Error,
@@ -204,7 +219,9 @@ async fn compare(parts: &Parts, place: &Place, hands: &Hands) -> Result<(), Serv
             user: user.clone(),
         };
         let all = parts.service.newest(&Filter::default(), usize::MAX).await?;
-        let last = all.iter().find(|one| one.holding_key().as_ref() == Some(&key));
+        let last = all
+            .iter()
+            .find(|one| one.holding_key().as_ref() == Some(&key));
         if let Some(last) = last {
             remove_if_it_stands(parts, last, hands).await?;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jit::domain::{
-    Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, RequestId, Text,
+    Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, Refusal, RequestId, Text,
 };
 use jit::service::{Configure, Service, ServiceError};
 use jit::store::StoreError;
@@ -11,6 +11,7 @@ use jit::store::StoreError;
 use crate::cast::person;
 use crate::executor::Kind;
 use crate::replica::Phase;
+use crate::rules::Repeated;
 use crate::world::World;
 
 pub const PEOPLE: [&str; 3] = ["alice", "dave", "erin"];
@@ -119,7 +120,7 @@ impl World {
             configured(&service, &out).await;
             let terms = BindTerms::default();
             configured(&service, &Configure::Bind { account_id, terms }).await;
-            let approvers = vec!["bob".parse().unwrap(), "carol".parse().unwrap()];
+            let approvers = vec!["carol".parse().unwrap()];
             configured(&service, &Configure::SetApprovers { approvers }).await;
         });
     }
@@ -130,7 +131,11 @@ impl World {
 
     pub fn ask_for_access(&mut self) {
         let (who, account) = (PEOPLE[self.time.below(3) as usize], self.an_account());
-        let set = if self.time.chance(4) { "readonly" } else { "admin" };
+        let set = if self.time.chance(4) {
+            "readonly"
+        } else {
+            "admin"
+        };
         let longest = if self.time.chance(2) { 2 } else { 30 };
         let draft = Draft {
             id: RequestId::from_uuid(self.time.draw()),
@@ -164,8 +169,19 @@ impl World {
             .read(|tables| tables.request(id).map(|one| one.requester.clone()));
         let by = requester.filter(|_| own).unwrap_or_else(|| person(who));
         let name = format!("{} says {ask:?} to {id}", by.id);
+        let (store, wrong) = (self.store.clone(), self.wrong.clone());
         self.call(name, |service| async move {
-            service.handle(id, Command::Asked { by, ask }).await.ok();
+            let repeated = Repeated::before(&store, id);
+            let asked = Command::Asked {
+                by: by.clone(),
+                ask,
+            };
+            let refused = service.handle(id, asked).await;
+            if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = refused
+                && let Err(what) = repeated.check(&store, &by)
+            {
+                wrong.report(what);
+            }
         });
     }
 

@@ -86,7 +86,10 @@ impl Watch {
     fn follow(&mut self, request: &Request, replicas: &[Replica], now: Timestamp) {
         let tries = Tries {
             lease: request.lease,
-            attempts: request.trouble.as_ref().map_or(0, |trouble| trouble.attempts),
+            attempts: request
+                .trouble
+                .as_ref()
+                .map_or(0, |trouble| trouble.attempts),
             due_at: request.due_at,
             state: discriminant(&request.state),
         };
@@ -126,7 +129,9 @@ impl Watch {
             return Ok(());
         }
         let (id, state) = (request.id, &request.state);
-        Err(format!("starved: {id} has been due since {since} and is not tried: {state:?}"))
+        Err(format!(
+            "starved: {id} has been due since {since} and is not tried: {state:?}"
+        ))
     }
 
     /// A removal that a worker holds and never asks AWS for is no removal.
@@ -144,7 +149,9 @@ impl Watch {
             return Ok(());
         }
         let (id, state) = (request.id, &request.state);
-        Err(format!("starved: AWS has not been asked to remove {key} since {since}: {id} {state:?}"))
+        Err(format!(
+            "starved: AWS has not been asked to remove {key} since {since}: {id} {state:?}"
+        ))
     }
 
     fn is_seen(&self, request: &Request, now: Timestamp) -> Result<(), String> {
@@ -155,12 +162,18 @@ impl Watch {
                 | State::Checking { .. }
                 | State::Unsettled { .. }
         );
-        let since = self.records[&request.id].since.max(self.disturbed_at);
+        let seen = &self.records[&request.id];
+        let Some(due) = seen.due_since else {
+            return Ok(());
+        };
+        let since = due.max(seen.since).max(self.disturbed_at);
         if !is_work || shows_that_it_is_stuck(request) || now - since <= SEEN_WITHIN {
             return Ok(());
         }
         let (id, state) = (request.id, &request.state);
-        Err(format!("unseen: {id} has been stuck since {since} and does not say so: {state:?}"))
+        Err(format!(
+            "unseen: {id} has been stuck since {since} and does not say so: {state:?}"
+        ))
     }
 }
 

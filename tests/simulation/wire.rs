@@ -61,7 +61,10 @@ impl Wire {
         let arrives_at = now + time.span(CALL_PATIENCE);
         let (heard_at, error) = match time.below(4) {
             // The connection breaks while the call is on its way.
-            0 => (Some(now + time.span(Millis(2000))), Some("the connection was closed")),
+            0 => (
+                Some(now + time.span(Millis(2000))),
+                Some("the connection was closed"),
+            ),
             // Nothing is heard of it: the sender gives up by itself.
             1 => (None, None),
             _ => (Some(arrives_at + time.span(Millis(500))), None),

@@ -299,4 +299,3 @@ fn in_order(stored: u64, written: u64) -> Result<(), StoreError> {
         Err(StoreError::Conflict(None))
     }
 }
-
