@@ -79,6 +79,8 @@ struct Known {
     /// The look at which it was found to hold its assignment, and to be ending.
     joined: Option<u64>,
     ending: Option<u64>,
+    /// Whether it held its assignment when its end began.
+    held: bool,
 }
 
 impl Checker {
@@ -136,9 +138,13 @@ impl Checker {
         let id = request.id;
         let known = self.known.entry(id).or_default();
         if let Some(key) = request.holding_key() {
-            let holders = tables.holding(&key).map(|held| &held.holders);
-            if holders.is_some_and(|holders| holders.contains(&id)) {
+            let held = tables.holding(&key);
+            let holds = held.is_some_and(|held| held.holders.contains(&id));
+            if holds {
                 known.joined.get_or_insert(self.looks);
+            }
+            if !is_ending(&request.state) {
+                known.held = holds;
             }
             self.by_key.entry(key).or_default().insert(id);
         }
@@ -187,14 +193,19 @@ impl Checker {
         Ok(())
     }
 
-    /// Who joined after a revoke began may hold the same; who was ended by it may not.
+    /// Who joined after a revoke began may hold the same; who was ended by it may not. A
+    /// request that held nothing when it was revoked takes nothing from others.
     fn is_kept_after(
         &self,
         tables: &Tables,
         key: &HoldingKey,
         revoked: RequestId,
     ) -> Result<(), String> {
-        let since = self.known[&revoked].ending;
+        let known = &self.known[&revoked];
+        if !known.held && is_held(tables, key) {
+            return Ok(());
+        }
+        let since = known.ending;
         let holders = tables.holding(key).map(|held| &held.holders);
         let mut holders = holders.into_iter().flatten();
         let joined = |id: &RequestId| self.known.get(id).and_then(|known| known.joined);
