@@ -13,6 +13,7 @@ use jit::domain::{
 
 use crate::aws::{Aws, SESSIONS_LAST};
 use crate::memory::{MemoryStore, Tables};
+use crate::rules::{Before, approved_by_the_rules};
 use crate::story::Story;
 
 /// A wall clock may be so far from the true time.
@@ -74,11 +75,12 @@ pub struct Checker {
 struct Known {
     /// So many events have been told.
     events: u64,
-    was_pending: bool,
-    until: Option<Timestamp>,
-    /// The look at which it was found to hold its assignment, and to be revoked.
+    rules: Before,
+    /// The look at which it was found to hold its assignment, and to be ending.
     joined: Option<u64>,
-    revoked: Option<u64>,
+    ending: Option<u64>,
+    /// Whether it held its assignment when its end began.
+    held: bool,
 }
 
 impl Checker {
@@ -136,16 +138,20 @@ impl Checker {
         let id = request.id;
         let known = self.known.entry(id).or_default();
         if let Some(key) = request.holding_key() {
-            let holders = tables.holding(&key).map(|held| &held.holders);
-            if holders.is_some_and(|holders| holders.contains(&id)) {
+            let held = tables.holding(&key);
+            let holds = held.is_some_and(|held| held.holders.contains(&id));
+            if holds {
                 known.joined.get_or_insert(self.looks);
+            }
+            if !is_ending(&request.state) {
+                known.held = holds;
             }
             self.by_key.entry(key).or_default().insert(id);
         }
-        if matches!(request.state, State::Revoked { .. }) {
-            known.revoked.get_or_insert(self.looks);
+        if is_ending(&request.state) {
+            known.ending.get_or_insert(self.looks);
         } else {
-            known.revoked = None;
+            known.ending = None;
         }
         for event in tables.events_from(&AuditKey::Request(id), known.events + 1) {
             known.events = event.seq;
@@ -154,7 +160,7 @@ impl Checker {
             story.say(now, &line);
             self.kinds.insert(kind);
         }
-        approved_by_the_rules(tables, request, known)?;
+        approved_by_the_rules(tables, request, &mut known.rules)?;
         history_is_whole(tables, request)
     }
 
@@ -187,14 +193,19 @@ impl Checker {
         Ok(())
     }
 
-    /// Who joined after a revoke may hold the same; who was ended by it may not.
+    /// Who joined after a revoke began may hold the same; who was ended by it may not. A
+    /// request that held nothing when it was revoked takes nothing from others.
     fn is_kept_after(
         &self,
         tables: &Tables,
         key: &HoldingKey,
         revoked: RequestId,
     ) -> Result<(), String> {
-        let since = self.known[&revoked].revoked;
+        let known = &self.known[&revoked];
+        if !known.held && is_held(tables, key) {
+            return Ok(());
+        }
+        let since = known.ending;
         let holders = tables.holding(key).map(|held| &held.holders);
         let mut holders = holders.into_iter().flatten();
         let joined = |id: &RequestId| self.known.get(id).and_then(|known| known.joined);
@@ -203,6 +214,16 @@ impl Checker {
         }
         Err(format!("P6: {revoked} is REVOKED, and its access stands"))
     }
+}
+
+fn is_ending(state: &State) -> bool {
+    matches!(
+        state,
+        State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Revoked { .. }
+    )
 }
 
 fn is_held(tables: &Tables, key: &HoldingKey) -> bool {
@@ -240,50 +261,6 @@ fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), St
     }
     let id = request.id;
     Err(format!("the sessions of {id} are not denied: {policy:?}"))
-}
-
-/// P5: what was approved just now was approved by enough of those who may, by the binding
-/// as it is.
-fn approved_by_the_rules(
-    tables: &Tables,
-    request: &Request,
-    known: &mut Known,
-) -> Result<(), String> {
-    let was_pending = known.was_pending;
-    known.was_pending = request.state == State::Pending;
-    let until = request.granted.map(|period| period.until);
-    let before = std::mem::replace(&mut known.until, until);
-    let is_approved = was_pending && matches!(request.state, State::Approved | State::Assigning);
-    let is_extended = before.is_some() && until > before;
-    if !is_approved && !is_extended {
-        return Ok(());
-    }
-    let id = request.id;
-    let Some(binding) = tables.binding(&request.account_id) else {
-        return Err(format!(
-            "P5: {id} was approved, and its account is not bound"
-        ));
-    };
-    if !binding.allows(&request.permission_set) {
-        let set = &request.permission_set;
-        return Err(format!(
-            "P5: {id} was approved, and {set} is not allowed there"
-        ));
-    }
-    let counts = |by: &jit::domain::Person| {
-        let is_own = by.is(&request.requester);
-        binding.approvers.contains(&by.id) && (binding.allow_self_approval || !is_own)
-    };
-    let approvals = request
-        .approvals
-        .iter()
-        .filter(|one| counts(&one.by))
-        .count();
-    let enough = approvals as u64 >= u64::from(binding.approvals_required.max(1));
-    if is_approved && !enough {
-        return Err(format!("P5: {id} was approved by {approvals} who may"));
-    }
-    Ok(())
 }
 
 /// P2, P3, P7: every state has its events, in an unbroken chain, and one end.

@@ -125,17 +125,13 @@ impl World {
                     Ok(Proven::StillThere | Proven::Over(_)) | Err(_) => return Ok(()),
                 },
             };
-            let lease = match &proof {
-                Proof::SeenGone { lease } => Some(*lease),
-                Proof::None => None,
-            };
             let said = Command::CleanedUp {
                 by: person("olga"),
                 reason: Text::clip("by hand"),
                 proof,
             };
             let cleaned = parts.service.handle(id, said).await;
-            if let (Err(_), Some(lease)) = (&cleaned, lease) {
+            if let (Err(_), Proof::SeenGone { lease }) = (&cleaned, proof) {
                 worker.let_go(id, lease).await;
             }
             cleaned.map(drop)

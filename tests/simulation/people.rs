@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use jit::domain::{Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, RequestId, Text};
+use jit::domain::{
+    Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, Refusal, RequestId, Text,
+};
 use jit::service::{Configure, Service, ServiceError};
 use jit::store::StoreError;
 
 use crate::cast::person;
 use crate::executor::Kind;
 use crate::replica::Phase;
+use crate::rules::Repeated;
 use crate::world::World;
 
 pub const PEOPLE: [&str; 3] = ["alice", "dave", "erin"];
@@ -117,7 +120,7 @@ impl World {
             configured(&service, &out).await;
             let terms = BindTerms::default();
             configured(&service, &Configure::Bind { account_id, terms }).await;
-            let approvers = vec!["bob".parse().unwrap(), "carol".parse().unwrap()];
+            let approvers = vec!["carol".parse().unwrap()];
             configured(&service, &Configure::SetApprovers { approvers }).await;
         });
     }
@@ -166,8 +169,19 @@ impl World {
             .read(|tables| tables.request(id).map(|one| one.requester.clone()));
         let by = requester.filter(|_| own).unwrap_or_else(|| person(who));
         let name = format!("{} says {ask:?} to {id}", by.id);
+        let (store, wrong) = (self.store.clone(), self.wrong.clone());
         self.call(name, |service| async move {
-            service.handle(id, Command::Asked { by, ask }).await.ok();
+            let repeated = Repeated::before(&store, id);
+            let asked = Command::Asked {
+                by: by.clone(),
+                ask,
+            };
+            let refused = service.handle(id, asked).await;
+            if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = refused
+                && let Err(what) = repeated.check(&store, &by)
+            {
+                wrong.report(what);
+            }
         });
     }
 

@@ -31,6 +31,8 @@ pub struct Replica {
     pub phase: Phase,
     /// How far its machine's wall clock is ahead, which outlives the process.
     ahead: Millis,
+    /// When somebody sets it right.
+    right_at: Option<Timestamp>,
     frozen: Option<Frozen>,
 }
 
@@ -65,7 +67,7 @@ impl Replica {
             Phase::Stopping { until } | Phase::Down { until } => Some(until),
         };
         let thaw = self.frozen.map(|frozen| frozen.until);
-        phase.into_iter().chain(thaw).min()
+        phase.into_iter().chain(thaw).chain(self.right_at).min()
     }
 }
 
@@ -161,6 +163,7 @@ impl World {
             stop,
             phase: Phase::Up,
             ahead,
+            right_at: None,
             frozen: None,
         }
     }
@@ -233,18 +236,21 @@ impl World {
         self.say(&format!("replica {number} goes on"));
     }
 
-    /// Somebody sets the wall clock of its machine, forward or back.
+    /// The wall clock of its machine jumps, forward or back, and is set right some minutes
+    /// later.
     pub fn set_clock(&mut self, number: usize) {
-        let ahead = match self.time.chance(2) {
-            true => self.a_skew(),
-            false => Millis(self.time.span(Millis(2 * LONGEST_JUMP.0)).0 - LONGEST_JUMP.0),
-        };
+        let ahead = Millis(self.time.span(Millis(2 * LONGEST_JUMP.0)).0 - LONGEST_JUMP.0);
+        let right_at = self.time.now() + self.time.span(Millis::minutes(5));
+        self.jump(number, ahead);
+        self.replicas[number].right_at = Some(right_at);
+    }
+
+    fn jump(&mut self, number: usize, ahead: Millis) {
         let replica = &mut self.replicas[number];
-        let by = Millis(ahead.0 - replica.ahead.0);
-        replica.ahead = ahead;
+        let seconds = (ahead.0 - replica.ahead.0) / 1000;
+        (replica.ahead, replica.right_at) = (ahead, None);
         replica.clock.set(ahead);
         self.watch.disturbed(self.time.now());
-        let seconds = by.0 / 1000;
         self.say(&format!(
             "the clock of replica {number} jumps by {seconds} s"
         ));
@@ -279,10 +285,25 @@ impl World {
             if let Phase::Down { until } = self.replicas[number].phase
                 && until <= now
             {
-                let ahead = self.replicas[number].ahead;
-                self.replicas[number] = self.start(number, ahead);
+                self.start_again(number);
+            }
+            if self.replicas[number].right_at.is_some_and(|at| at <= now) {
+                let ahead = self.a_skew();
+                self.jump(number, ahead);
             }
         }
+    }
+
+    /// Another process on the same machine.
+    fn start_again(&mut self, number: usize) {
+        let Replica {
+            ahead, right_at, ..
+        } = self.replicas[number];
+        let replica = self.start(number, ahead);
+        self.replicas[number] = Replica {
+            right_at,
+            ..replica
+        };
     }
 
     pub fn next_process_event(&self) -> Option<Timestamp> {
@@ -293,11 +314,9 @@ impl World {
     pub fn restart_all(&mut self) {
         for number in 0..self.replicas.len() {
             self.tasks.kill(self.replicas[number].process);
-            let replica = &mut self.replicas[number];
-            replica.frozen = None;
+            let ahead = self.replicas[number].ahead;
             // A clock that is wrong by minutes is set right.
-            replica.ahead = replica.ahead.clamp(Millis(-MOST_SKEW.0), MOST_SKEW);
-            let ahead = replica.ahead;
+            let ahead = ahead.clamp(Millis(-MOST_SKEW.0), MOST_SKEW);
             self.replicas[number] = self.start(number, ahead);
         }
     }

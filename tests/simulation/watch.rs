@@ -162,7 +162,11 @@ impl Watch {
                 | State::Checking { .. }
                 | State::Unsettled { .. }
         );
-        let since = self.records[&request.id].since.max(self.disturbed_at);
+        let seen = &self.records[&request.id];
+        let Some(due) = seen.due_since else {
+            return Ok(());
+        };
+        let since = due.max(seen.since).max(self.disturbed_at);
         if !is_work || shows_that_it_is_stuck(request) || now - since <= SEEN_WITHIN {
             return Ok(());
         }

@@ -117,20 +117,18 @@ impl Weather {
         self.air().late.keys().next().map(|(at, _)| *at)
     }
 
-    /// Carries out what was to be written by now; what no longer fits is refused as any
-    /// other write.
-    pub fn write_what_is_late(&self, store: &MemoryStore, now: Timestamp) {
-        loop {
-            let mut air = self.air();
-            let Some(first) = air.late.first_entry().filter(|entry| entry.key().0 <= now) else {
-                return;
-            };
-            let commit = first.remove();
-            drop(air);
-            match store.commit_now(commit) {
-                Ok(()) | Err(StoreError::Conflict(_) | StoreError::Replayed) => {}
-                Err(error) => panic!("{error}"),
-            }
+    /// Carries out the first write that was to be carried out by now; one that no longer
+    /// fits is refused as any other. False: there is none.
+    pub fn write_one_late(&self, store: &MemoryStore, now: Timestamp) -> bool {
+        let mut air = self.air();
+        let first = air.late.first_entry();
+        let Some(first) = first.filter(|entry| entry.key().0 <= now) else {
+            return false;
+        };
+        let commit = first.remove();
+        match store.commit_now(commit) {
+            Ok(()) | Err(StoreError::Conflict(_) | StoreError::Replayed) => true,
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::story::Story;
 use crate::watch::Watch;
 use crate::weather::Weather;
 
-const OPERATIONS: u32 = 120;
+const OPERATIONS: u32 = 200;
 /// From so far on, a look for work every few seconds is not played.
 const SOON: Millis = Millis::seconds(6);
 /// So many polls at most are spent on letting time pass in one go.
@@ -135,8 +135,9 @@ impl World {
         let minutes = Minutes::new(5).unwrap();
         match self.time.below(100) {
             0..=13 => self.ask_for_access(),
-            14..=31 => self.decide(Ask::Approve, "bob"),
-            32 | 33 => self.decide(Ask::Approve, "carol"),
+            14..=28 => self.decide(Ask::Approve, "bob"),
+            29..=31 => self.decide(Ask::Approve, "carol"),
+            32 | 33 => self.decide(Ask::Approve, "alice"),
             34 => self.decide(Ask::Deny { reason: None }, "carol"),
             35 => self.decide(Ask::Cancel, PEOPLE[0]),
             36..=43 => self.decide(revoke(), "bob"),
@@ -171,9 +172,12 @@ impl World {
             Fault::Clocks,
             Fault::Disk,
             Fault::Operators,
+            Fault::Operators,
+            Fault::Bindings,
+            Fault::Bindings,
             Fault::Bindings,
         ];
-        let fault = which[self.time.below(6) as usize];
+        let fault = which[self.time.below(9) as usize];
         if !self.plan.has(fault) {
             return;
         }
@@ -247,7 +251,9 @@ impl World {
     fn advance_to(&mut self, at: Timestamp) -> Result<(), String> {
         self.time.advance_to(at);
         let now = self.time.now();
-        self.weather.write_what_is_late(&self.store, now);
+        while self.weather.write_one_late(&self.store, now) {
+            self.check()?;
+        }
         self.aws.carry_out(now);
         self.tend_processes();
         self.check()?;

@@ -419,10 +419,19 @@ fn sessions_denied(
     follow_up(step, denied, EventKind::SessionsDenied, said)
 }
 
-/// Gone now, but a create may still take effect: the end would be said too early.
+/// Gone now, but a create may still take effect: the end would be said too early. That it
+/// waits is shown like any other trouble, for as long as it does.
 pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     let id = step.request.id;
     step.change_holding(|held| held.answered(id));
+    let why = Text::clip("a call to make the same access may still take effect; waiting for it");
+    let before = step.request.trouble.take();
+    step.request.trouble = Some(Failing {
+        since: before.as_ref().map_or(step.now, |b| b.since),
+        attempts: before.as_ref().map_or(1, |b| b.attempts),
+        refusals: before.as_ref().map_or(0, |b| b.refusals),
+        why,
+    });
     step.request.lease = None;
     step.request.due_at = Some(step.now + Millis::seconds(1));
     step.done(None)

@@ -1,0 +1,132 @@
+//! P5: nothing is approved but by those who may, by the binding as it is. Written once
+//! more, from the outside.
+
+use jit::domain::{AuditKey, Binding, EventKind, Person, Request, RequestId, State, Timestamp};
+
+use crate::memory::{MemoryStore, Tables};
+
+/// What was known of a request before.
+#[derive(Default)]
+pub struct Before {
+    was_pending: bool,
+    until: Option<Timestamp>,
+}
+
+/// What was approved just now was approved by enough of those who may.
+pub fn approved_by_the_rules(
+    tables: &Tables,
+    request: &Request,
+    before: &mut Before,
+) -> Result<(), String> {
+    let until = request.granted.map(|period| period.until);
+    let now = Before {
+        was_pending: request.state == State::Pending,
+        until,
+    };
+    let before = std::mem::replace(before, now);
+    let is_approved = matches!(request.state, State::Approved | State::Assigning);
+    let is_approved = before.was_pending && is_approved;
+    let is_extended = before.until.is_some() && until > before.until;
+    if !is_approved && !is_extended {
+        return Ok(());
+    }
+    let (id, set) = (request.id, &request.permission_set);
+    let Some(binding) = tables.binding(&request.account_id) else {
+        return Err(format!(
+            "P5: {id} was approved, and its account is not bound"
+        ));
+    };
+    if !binding.allows(set) {
+        return Err(format!(
+            "P5: {id} was approved, and {set} is not allowed there"
+        ));
+    }
+    let approvals = standing(request, binding);
+    if is_approved && !is_enough(approvals, binding) {
+        let required = binding.approvals_required;
+        return Err(format!(
+            "P5: {id} was approved by {approvals} of {required} who may"
+        ));
+    }
+    match is_extended.then(|| extended_by(tables, id)).flatten() {
+        Some(by) if !may_approve(&by, request, binding) => {
+            Err(format!("P5: {id} was extended by {by}, who may not"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The user whose approval was the last that an extension needed.
+fn extended_by(tables: &Tables, id: RequestId) -> Option<String> {
+    let key = AuditKey::Request(id);
+    let events = tables.events_from(&key, 0);
+    let extended = events.filter(|event| event.event_type == EventKind::Extended);
+    extended.last()?.actor_mm_user_id.clone()
+}
+
+fn may_approve(user: &str, request: &Request, binding: &Binding) -> bool {
+    let is_own = request.requester.id.as_str() == user;
+    let is_named = binding.approvers.iter().any(|one| one.as_str() == user);
+    is_named && (binding.allow_self_approval || !is_own)
+}
+
+fn standing(request: &Request, binding: &Binding) -> u64 {
+    let by = request
+        .approvals
+        .iter()
+        .map(|approval| approval.by.id.as_str());
+    by.filter(|user| may_approve(user, request, binding))
+        .count() as u64
+}
+
+fn is_enough(approvals: u64, binding: &Binding) -> bool {
+    approvals >= u64::from(binding.approvals_required.max(1))
+}
+
+/// A call of somebody who approved before: it was refused for that alone.
+pub struct Repeated {
+    id: RequestId,
+    revisions: Option<(u64, u64)>,
+}
+
+impl Repeated {
+    /// Before the call.
+    pub fn before(store: &MemoryStore, id: RequestId) -> Self {
+        let revisions = store.read(|tables| revisions(tables, id));
+        Self { id, revisions }
+    }
+
+    /// A request that has enough approvals by the rules as they are does not wait for
+    /// another: perhaps there is no other who may.
+    pub fn check(&self, store: &MemoryStore, by: &Person) -> Result<(), String> {
+        store.read(|tables| {
+            let id = self.id;
+            // Either may have changed since the call was decided.
+            if revisions(tables, id) != self.revisions {
+                return Ok(());
+            }
+            let Some(request) = tables.request(id) else {
+                return Ok(());
+            };
+            match tables.binding(&request.account_id) {
+                Some(binding)
+                    if request.state == State::Pending
+                        && may_approve(by.id.as_str(), request, binding)
+                        && is_enough(standing(request, binding), binding) =>
+                {
+                    Err(format!(
+                        "{id} has enough approvals, and {} is refused",
+                        by.id
+                    ))
+                }
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+fn revisions(tables: &Tables, id: RequestId) -> Option<(u64, u64)> {
+    let request = tables.request(id)?;
+    let binding = tables.binding(&request.account_id)?;
+    Some((request.revision, binding.revision))
+}
