@@ -202,10 +202,7 @@ impl Service {
                 return Ok(earlier);
             }
             let binding = self.store.binding(&draft.account_id).await?;
-            let guard = Guard {
-                account_id: draft.account_id.clone(),
-                revision: binding.as_ref().map_or(0, |binding| binding.revision),
-            };
+            let guard = Guard::of(&draft.account_id, binding.as_ref());
             let decision = domain::open(draft.clone(), binding, &self.policy, now)?;
             let answered = idempotency.as_ref().map(|once| Answered {
                 key: once.key.clone(),
@@ -260,13 +257,7 @@ impl Service {
         let mut found = None;
         for _ in 0..MOST_TRIES {
             let record = self.load(id, &command, found).await?;
-            let guard = Guard {
-                account_id: record.request.account_id.clone(),
-                revision: record
-                    .binding
-                    .as_ref()
-                    .map_or(0, |binding| binding.revision),
-            };
+            let guard = Guard::of(&record.request.account_id, record.binding.as_ref());
             let now = self.clock.now();
             let (before, held) = (record.request.state.clone(), record.holding.clone());
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;

@@ -150,6 +150,35 @@ pub struct Nonce {
 pub struct Guard {
     pub account_id: AccountId,
     pub revision: u64,
+    /// Which binding of the account that was: an account that is unbound and bound again
+    /// begins at revision 1 again.
+    pub made: Option<Made>,
+}
+
+/// Where a binding was made, which tells it apart from every other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub channel_id: ChannelId,
+    /// The number of its BOUND event in the channel's history.
+    pub bound_seq: u64,
+}
+
+impl Guard {
+    pub fn of(account_id: &AccountId, binding: Option<&Binding>) -> Self {
+        Self {
+            account_id: account_id.clone(),
+            revision: binding.map_or(0, |binding| binding.revision),
+            made: binding.map(|binding| Made {
+                channel_id: binding.channel_id.clone(),
+                bound_seq: binding.bound_seq,
+            }),
+        }
+    }
+
+    /// Whether nothing has changed since: what stands there is what was read.
+    pub fn holds(&self, stored: Option<&Binding>) -> bool {
+        *self == Self::of(&self.account_id, stored)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,10 @@ pub struct Binding {
     pub updated_at: Timestamp,
     /// Grows with every change, so that an approval can be tied to the rules it was given under.
     pub revision: u64,
+    /// The number of its BOUND event in the channel's history: no other binding of the
+    /// account to this channel has it. 0 for one that was made before this was kept.
+    #[serde(default)]
+    pub bound_seq: u64,
 }
 
 /// A channel's configuration history. It outlives its bindings.
@@ -139,6 +143,7 @@ impl Change<'_> {
             permission_sets: Vec::new(),
             updated_at: self.now,
             revision: 0,
+            bound_seq: self.channel.chain.version + 1,
         });
         let binding = before.with(terms, self.now);
         binding.check_quorum()?;

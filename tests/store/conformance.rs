@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jit::domain::{
-    Ask, AuditKey, Command, Doubt, Event, Failing, Lane, Millis, Person, Record, Request,
+    Ask, AuditKey, Binding, Command, Doubt, Event, Failing, Lane, Millis, Person, Record, Request,
     RequestId, State, Status, Timestamp, decide,
 };
 use jit::store::{
@@ -13,8 +13,8 @@ use jit::store::{
 };
 
 use crate::build::{
-    at, binding, bound, creating, granted, held, id, key, lease, next, nonce, notice, opened,
-    token, writing,
+    at, binding, bound, bound_again, creating, granted, held, id, key, lease, next, nonce, notice,
+    opened, token, unbound, writing,
 };
 use crate::cast::policy;
 
@@ -38,6 +38,7 @@ macro_rules! conformance {
                 of_many_writers_each_revision_has_one
                 a_changed_binding_stops_what_was_decided_under_the_old_one
                 an_unbinding_that_came_too_late_changes_nothing
+                an_account_that_is_bound_again_is_not_bound_as_before
                 a_nonce_is_fresh_once
                 a_nonce_is_spent_with_what_it_was_signed_for
                 of_many_at_once_one_spends_the_nonce
@@ -240,10 +241,11 @@ pub async fn of_many_writers_each_revision_has_one(subject: impl Subject) {
 // P5, G18
 pub async fn a_changed_binding_stops_what_was_decided_under_the_old_one(subject: impl Subject) {
     let store = subject.store();
-    let guarded = |number, revision| Commit {
+    let town = bound("town", "111122223333").bindings.remove(0);
+    let guarded = |number, revision: u64| Commit {
         guard: Some(Guard {
-            account_id: binding().account_id,
             revision,
+            ..Guard::of(&town.account_id, Some(&town).filter(|_| revision > 0))
         }),
         ..creating(&opened(number, at(0)))
     };
@@ -280,6 +282,46 @@ pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subje
     );
     store.commit(unbind(new.clone())).await.unwrap();
     assert_eq!(store.binding(&new.account_id).await.unwrap(), None);
+}
+
+// K15: two bindings of one account are told apart, although both begin at revision 1.
+pub async fn an_account_that_is_bound_again_is_not_bound_as_before(subject: impl Subject) {
+    let store = subject.store();
+    let guarded = |number, binding: &Binding| Commit {
+        guard: Some(Guard::of(&binding.account_id, Some(binding))),
+        ..creating(&opened(number, at(0)))
+    };
+    let first = bound("town", "111122223333");
+    store.commit(writing(&first)).await.unwrap();
+    let read = store.binding(&first.bindings[0].account_id).await.unwrap();
+    store.commit(guarded(1, &read.unwrap())).await.unwrap();
+
+    let unbinding = unbound(&first.channel, &first.bindings[0]);
+    store.commit(writing(&unbinding)).await.unwrap();
+    let second = bound_again(&unbinding.channel, "111122223333");
+    assert_eq!(second.bindings[0].revision, first.bindings[0].revision);
+    store.commit(writing(&second)).await.unwrap();
+    assert!(lost(store, guarded(2, &first.bindings[0])).await);
+    store.commit(guarded(2, &second.bindings[0])).await.unwrap();
+
+    // In another channel, where its number is the same.
+    let leaving = unbound(&second.channel, &second.bindings[0]);
+    store.commit(writing(&leaving)).await.unwrap();
+    let elsewhere = bound("village", "111122223333");
+    store.commit(writing(&elsewhere)).await.unwrap();
+    assert!(lost(store, guarded(3, &first.bindings[0])).await);
+    assert!(lost(store, guarded(3, &second.bindings[0])).await);
+
+    // One that was written before bindings had numbers.
+    let mut old = elsewhere.bindings[0].clone();
+    (old.revision, old.bound_seq) = (2, 0);
+    let commit = Commit {
+        bindings: vec![old.clone()],
+        ..Commit::default()
+    };
+    store.commit(commit).await.unwrap();
+    store.commit(guarded(3, &old)).await.unwrap();
+    assert!(lost(store, guarded(4, &elsewhere.bindings[0])).await);
 }
 
 // P5, G1: no key is part of it, so no key can spend it again.

@@ -121,10 +121,9 @@ impl Tables {
         }
         if let Some(guard) = commit.guard {
             let stored = self.bindings.get(&guard.account_id);
-            in_order(
-                stored.map_or(0, |binding| binding.revision),
-                guard.revision + 1,
-            )?;
+            if !guard.holds(stored) {
+                return Err(StoreError::Conflict(None));
+            }
         }
         for request in commit.requests {
             let before = self.requests.get(&request.id);

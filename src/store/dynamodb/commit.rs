@@ -95,6 +95,24 @@ fn follows_on(key: &str, revision: u64) -> Result<Condition, StoreError> {
     })
 }
 
+/// That an account is bound as it was. An item that was written before bindings had a
+/// number says nothing of it.
+fn unchanged(guard: &Guard) -> Condition {
+    let Some(made) = &guard.made else {
+        return Condition::that("attribute_not_exists(binding_key)");
+    };
+    let condition = Condition::that("revision = :now").with(":now", n(guard.revision));
+    match made.bound_seq {
+        0 => condition
+            .and("(attribute_not_exists(bound_seq) OR bound_seq = :seq)")
+            .with(":seq", n(0)),
+        seq => condition
+            .and("bound_seq = :seq AND channel_id = :channel")
+            .with(":seq", n(seq))
+            .with(":channel", s(&made.channel_id)),
+    }
+}
+
 struct Plan<'s> {
     store: &'s DynamoStore,
     actions: Vec<TransactWriteItem>,
@@ -159,10 +177,7 @@ impl Plan<'_> {
     }
 
     fn check(&mut self, guard: &Guard) -> Result<(), StoreError> {
-        let condition = match guard.revision {
-            0 => Condition::that("attribute_not_exists(binding_key)"),
-            revision => Condition::that("revision = :now").with(":now", n(revision)),
-        };
+        let condition = unchanged(guard);
         let key = items::binding_key(&items::account_key(&guard.account_id));
         let check = ConditionCheck::builder()
             .table_name(self.store.names.of(Table::Bindings))

@@ -1,7 +1,7 @@
 //! What a commit does to the tables. Everything here is a job of the writer: whoever
 //! returns an error leaves nothing behind.
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, named_params, params};
 
 use super::queries;
 use super::rows::{Written, end_at, int, limit, revoked_at};
@@ -96,14 +96,11 @@ fn before(revision: u64) -> Result<i64, StoreError> {
 }
 
 fn check_guard(db: &Connection, guard: &Guard) -> Result<(), StoreError> {
-    let stored: Option<i64> = db
-        .prepare_cached("SELECT revision FROM jit_bindings WHERE account_id = ?1")?
-        .query_row([guard.account_id.as_str()], |row| row.get(0))
-        .optional()?;
-    if stored.unwrap_or(0) == int(guard.revision) {
-        return Ok(());
+    let stored = queries::binding(db, &guard.account_id)?;
+    match guard.holds(stored.as_ref()) {
+        true => Ok(()),
+        false => Err(StoreError::Conflict(None)),
     }
-    Err(StoreError::Conflict(None))
 }
 
 pub(super) const INSERT_REQUEST: &str = "INSERT INTO jit_requests
