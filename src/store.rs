@@ -7,10 +7,13 @@
 //!   replaces nothing. Otherwise `Conflict`, and nothing has changed.
 //! - After `commit` returned, it survives the loss of power.
 //! - A read that starts after a commit returned sees it.
+//! - What a request still has to tell is bounded (`outbox`), and no commit is refused
+//!   because of it.
 //! - A nonce is fresh once, for all callers together.
 //! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
 
 pub mod dynamodb;
+pub mod outbox;
 pub mod portable;
 pub mod sqlite;
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jit::domain::{
-    Ask, AuditKey, Binding, Command, Doubt, Event, Failing, Lane, Millis, Person, Record, Request,
-    RequestId, State, Status, Timestamp, decide,
+    Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing, Lane, Millis, Notice, Person,
+    Record, Request, RequestId, State, Status, Timestamp, decide,
 };
+use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
     Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, Left, NoticePlace,
     Settled, Store, StoreError, Taken,
@@ -49,6 +50,8 @@ macro_rules! conformance {
                 a_request_that_is_known_to_have_news_is_asked_by_name
                 a_lost_claim_settles_nothing
                 a_parked_notice_lets_the_next_one_pass
+                undelivered_notices_are_bounded_and_refuse_no_write
+                what_shows_on_a_card_alone_is_merged_first
                 lists_answer_to_every_filter_together
                 pages_meet_without_gap_or_overlap
                 a_history_is_in_order_and_the_export_by_time
@@ -629,6 +632,90 @@ async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
         ..Commit::default()
     };
     store.commit(more).await.unwrap();
+}
+
+// K9: however much waits already, what comes next is written.
+pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl Subject) {
+    let store = subject.store();
+    let mut request = create(store, 1, at(0)).await;
+    let most = MOST_PENDING as u64;
+    let many = most + MOST_PARKED as u64 + 6;
+    for seq in 2..2 + many {
+        let commit = Commit {
+            notices: vec![notice(1, seq, at(0))],
+            ..next(&request, |_| {})
+        };
+        store.commit(commit.clone()).await.unwrap();
+        request = commit.requests[0].clone();
+        if seq == 10 {
+            // A delivery that is under way is not disturbed.
+            assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
+        }
+    }
+    let gauges = async || store.gauges(at(2)).await.unwrap();
+    assert_eq!(
+        (
+            gauges().await.undelivered_notices,
+            gauges().await.parked_notices
+        ),
+        (most, many - most)
+    );
+    assert_eq!(gauges().await.oldest_undelivered, Some(at(0)));
+    let settled = store.settle_notice(place(1, 2), token(7), Settled::Delivered);
+    assert_eq!(settled.await.unwrap(), Left::More);
+    // The newest are those that are left, in order.
+    let first = 2 + many - (most - 1);
+    for seq in first..2 + many {
+        assert_eq!(claim(store, 3, 7).await, [place(1, seq)]);
+        let settled = store.settle_notice(place(1, seq), token(7), Settled::Delivered);
+        settled.await.unwrap();
+    }
+    assert!(claim(store, 4, 7).await.is_empty());
+    assert_eq!(gauges().await.undelivered_notices, 0);
+    // One that is parked after its day is counted like the others.
+    with_more_notices(store, 1, 2 + many).await;
+    let park = Commit {
+        parked: Some(place(1, 2 + many)),
+        ..Commit::default()
+    };
+    store.commit(park).await.unwrap();
+    assert_eq!(gauges().await.parked_notices, many - most + 1);
+}
+
+// K9
+pub async fn what_shows_on_a_card_alone_is_merged_first(subject: impl Subject) {
+    let store = subject.store();
+    create(store, 1, at(0)).await;
+    let most = MOST_PENDING as u64;
+    for seq in 2..=most + 4 {
+        let notices = vec![Notice {
+            audience: match seq {
+                3 => Audience::Everybody,
+                _ => Audience::Card,
+            },
+            ..notice(1, seq, at(0))
+        }];
+        let more = Commit {
+            notices,
+            ..Commit::default()
+        };
+        store.commit(more).await.unwrap();
+        if seq == 5 {
+            assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
+        }
+    }
+    assert_eq!(store.gauges(at(2)).await.unwrap().parked_notices, 0);
+    let mut told = Vec::new();
+    for _ in 0..=most {
+        for one in claim(store, 40, 8).await {
+            told.push(one.seq);
+            let settled = store.settle_notice(one, token(8), Settled::Delivered);
+            settled.await.unwrap();
+        }
+    }
+    // Merged once, when the bound was met: what came after is there beside the newest then.
+    let kept: Vec<u64> = [2, 3].into_iter().chain(most + 2..=most + 4).collect();
+    assert_eq!(told, kept);
 }
 
 // G17

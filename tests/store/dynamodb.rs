@@ -2,9 +2,11 @@
 
 use jit::domain::{Lane, RequestId, Status};
 use jit::store::dynamodb::Table;
-use jit::store::{Cursor, Filter, Store};
+use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
+use jit::store::portable::{Copied, Letter, Portable};
+use jit::store::{Commit, Cursor, Filter, Store};
 
-use crate::build::{at, creating, id, opened};
+use crate::build::{at, creating, id, next, notice, opened};
 use crate::dynamo::Tables;
 use crate::dynamo::proxy::{Mood, Proxy};
 
@@ -112,4 +114,45 @@ async fn a_backlog_is_read_as_far_as_it_is_wanted() {
     assert_eq!(whole.next, None);
     let some = store.due(Lane::Other, at(15), 100).await.unwrap();
     assert_eq!((some.ready.len(), some.next), (15, Some(at(16))));
+}
+
+// K9: an outbox that grew near to what an item of DynamoDB's may hold, before it had a bound.
+#[tokio::test]
+async fn a_full_outbox_keeps_no_step_from_being_written() {
+    let store = Tables::fresh().await.store();
+    let decision = opened(1, at(0));
+    let letters = (2..1_400).map(|seq| Letter {
+        notice: notice(1, seq, at(1)),
+        attempts: 0,
+        next_at: at(1),
+        parked: false,
+    });
+    let copied = Copied::Request {
+        request: Box::new(decision.request.clone()),
+        holding: None,
+        letters: letters.collect(),
+        events: decision.events.clone(),
+    };
+    store.take_over(&copied).await.unwrap();
+    let mut request = decision.request;
+    for seq in 1_400..1_700 {
+        let commit = Commit {
+            notices: vec![notice(1, seq, at(2))],
+            ..next(&request, |_| {})
+        };
+        store.commit(commit.clone()).await.unwrap();
+        request = commit.requests[0].clone();
+    }
+    let left: Vec<u64> = store
+        .letters(id(1))
+        .await
+        .unwrap()
+        .iter()
+        .map(|one| one.notice.seq)
+        .collect();
+    let most = MOST_PENDING + MOST_PARKED;
+    let newest: Vec<u64> = (1_700 - most as u64..1_700).collect();
+    assert_eq!(left, newest);
+    let parked = store.gauges(at(3)).await.unwrap().parked_notices;
+    assert_eq!(parked, 1_698 - MOST_PENDING as u64);
 }

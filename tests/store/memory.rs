@@ -9,6 +9,7 @@ use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
     LeaseToken, Millis, Notice, Request, RequestId, State, Status, Timestamp,
 };
+use jit::store::outbox::{Claim, Fate, Waiting, fates, forgotten};
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
     Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
@@ -26,6 +27,8 @@ struct Tables {
     /// Shared, because every commit is made on a copy of everything.
     events: BTreeMap<AuditKey, Arc<BTreeMap<u64, Event>>>,
     notices: BTreeMap<NoticePlace, Letter>,
+    /// Parked notices that are only counted.
+    forgotten: u64,
     nonces: BTreeMap<String, Timestamp>,
     leases: BTreeMap<String, Lease>,
     answers: BTreeMap<String, Answered>,
@@ -163,7 +166,7 @@ impl Tables {
                 request_id: notice.request_id,
                 seq: notice.seq,
             };
-            let next_at = notice.created_at;
+            let (id, next_at) = (notice.request_id, notice.created_at);
             let letter = Letter {
                 notice,
                 attempts: 0,
@@ -174,12 +177,14 @@ impl Tables {
             if self.notices.insert(place, letter).is_some() {
                 return Err(StoreError::Conflict(None));
             }
+            self.make_room(id);
         }
         if let Some(place) = commit.parked {
             match self.notices.get_mut(&place) {
                 Some(letter) if !letter.parked => (letter.parked, letter.lease) = (true, None),
                 _ => return Err(StoreError::Conflict(None)),
             }
+            self.forget_parked(place.request_id);
         }
         if let Some(answered) = commit.answered {
             let earlier = self.answers.get(&answered.key);
@@ -189,6 +194,44 @@ impl Tables {
             self.answers.insert(answered.key.clone(), answered);
         }
         Ok(())
+    }
+
+    fn places(&self, id: RequestId, parked: bool) -> Vec<NoticePlace> {
+        let of = |seq| NoticePlace {
+            request_id: id,
+            seq,
+        };
+        let all = self.notices.range(of(0)..=of(u64::MAX));
+        let those = all.filter(|(_, letter)| letter.parked == parked);
+        those.map(|(place, _)| *place).collect()
+    }
+
+    fn make_room(&mut self, id: RequestId) {
+        let places = self.places(id, false);
+        let waiting = places.iter().map(|place| Waiting {
+            audience: Some(self.notices[place].notice.audience),
+            claim: match self.notices[place].lease {
+                Some(_) => Claim::Claimed,
+                None => Claim::Free,
+            },
+        });
+        let fates = fates(&waiting.collect::<Vec<_>>());
+        for (place, fate) in places.iter().zip(fates) {
+            match fate {
+                Fate::Stays => {}
+                Fate::Merged => drop(self.notices.remove(place)),
+                Fate::Parked => self.notices.get_mut(place).unwrap().parked = true,
+            }
+        }
+        self.forget_parked(id);
+    }
+
+    fn forget_parked(&mut self, id: RequestId) {
+        let parked = self.places(id, true);
+        for place in &parked[..forgotten(parked.len())] {
+            self.notices.remove(place);
+            self.forgotten += 1;
+        }
     }
 
     fn next_notice(&self) -> Option<Timestamp> {
@@ -537,7 +580,8 @@ impl Store for MemoryStore {
                 .notices
                 .values()
                 .filter(|letter| letter.parked)
-                .count() as u64,
+                .count() as u64
+                + tables.forgotten,
         })
     }
 

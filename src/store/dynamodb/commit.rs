@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoStore;
-use super::calls::{Change, Condition, Transacted};
+use super::calls::{Change, Checked, Condition, Transacted};
 use super::items::{self, Item, n, s};
 use super::outbox;
 use super::tables::Table;
@@ -24,6 +24,7 @@ impl DynamoStore {
         let mut plan = Plan {
             store: self,
             actions: Vec::new(),
+            outboxes: Vec::new(),
         };
         plan.commit(&commit)?;
         if let Some(place) = commit.parked {
@@ -37,24 +38,50 @@ impl DynamoStore {
         if let Some(nonce) = &commit.nonce {
             plan.put(Table::Nonces, items::nonce(nonce), &is_fresh(nonce))?;
         }
-        let actions = plan.actions;
+        let (actions, outboxes) = (plan.actions, plan.outboxes);
         if actions.len() > MOST {
             let many = actions.len();
             let why = format!("{many} items would change together, and DynamoDB takes {MOST}");
             return Err(StoreError::Unavailable(why));
         }
-        match self.transact(&actions).await? {
-            Transacted::Yes => Ok(()),
-            // In every plan requests come first, and the nonce last.
-            Transacted::No(found) => {
-                if commit.nonce.is_some() && matches!(found.last(), Some(Some(_))) {
-                    return Err(StoreError::Replayed);
+        let mut sends = 0;
+        loop {
+            let checked = match self.transact(&actions).await? {
+                Transacted::Yes => return Ok(()),
+                Transacted::No(checked) => checked,
+            };
+            let mut full = Vec::new();
+            for (place, notices) in &outboxes {
+                if let Some(Checked::Failed(found)) = checked.get(*place) {
+                    full.push((found.clone().unwrap_or_default(), notices));
                 }
-                let mut found = found.into_iter().take(commit.requests.len()).flatten();
-                conflict(found.next())
             }
+            let failed = |one: &&Checked| matches!(one, Checked::Failed(_));
+            if checked.iter().filter(failed).count() > full.len() {
+                return refused(&commit, checked);
+            }
+            // Nothing but room is missing. Somebody may deliver meanwhile: then look again.
+            for (found, notices) in full {
+                self.make_room(found, notices).await?;
+            }
+            sends += 1;
+            let why = || "what is to be told changes too fast to make room there".into();
+            self.pause(sends, why).await?;
         }
     }
+}
+
+/// In every plan requests come first, and the nonce last.
+fn refused(commit: &Commit, checked: Vec<Checked>) -> Result<(), StoreError> {
+    if commit.nonce.is_some() && matches!(checked.last(), Some(Checked::Failed(_))) {
+        return Err(StoreError::Replayed);
+    }
+    let requests = checked.into_iter().take(commit.requests.len());
+    let mut found = requests.filter_map(|one| match one {
+        Checked::Failed(found) => found,
+        Checked::Held => None,
+    });
+    conflict(found.next())
 }
 
 /// G20a, P8: times are compared; that DynamoDB forgets is for room alone.
@@ -113,13 +140,15 @@ fn unchanged(guard: &Guard) -> Condition {
     }
 }
 
-struct Plan<'s> {
+struct Plan<'s, 'c> {
     store: &'s DynamoStore,
     actions: Vec<TransactWriteItem>,
+    /// Which of them add to what a request has to tell.
+    outboxes: Vec<(usize, Vec<&'c Notice>)>,
 }
 
-impl Plan<'_> {
-    fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+impl<'c> Plan<'_, 'c> {
+    fn commit(&mut self, commit: &'c Commit) -> Result<(), StoreError> {
         for request in &commit.requests {
             let condition = follows(request)?;
             self.put(Table::Requests, items::request(request)?, &condition)?;
@@ -138,6 +167,7 @@ impl Plan<'_> {
         }
         for (id, notices) in by_request(&commit.notices) {
             let adding = outbox::adding(&notices)?;
+            self.outboxes.push((self.actions.len(), notices));
             self.update(Table::Outbox, items::request_key(id), &adding)?;
         }
         if let Some(answered) = &commit.answered {
@@ -225,6 +255,7 @@ impl Plan<'_> {
             .set_condition_expression(condition.text())
             .set_expression_attribute_names(condition.names())
             .set_expression_attribute_values(condition.values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()?;
         let action = TransactWriteItem::builder().update(update).build();
         self.actions.push(action);
