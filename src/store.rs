@@ -341,6 +341,9 @@ pub enum StoreError {
     /// It did not answer: whether it was written is not known.
     #[error("the store did not answer, and may have done it: {0}")]
     Unsure(String),
+    /// Nothing was written: a record or a write would be larger than the store takes.
+    #[error("this is too much to keep: {0}")]
+    TooLarge(String),
     /// What was to be copied is here already, and went another way.
     #[error("{0} is in both, and each has a history of its own")]
     Diverged(String),

@@ -11,8 +11,8 @@ use aws_sdk_dynamodb::types::{
 use super::DynamoStore;
 use super::calls::{Change, Checked, Condition, Transacted};
 use super::items::{self, Item, n, s};
-use super::outbox;
 use super::tables::Table;
+use super::{outbox, sizes};
 use crate::domain::{Binding, Channel, Millis, Notice, Request, RequestId};
 use crate::store::{Answered, Commit, Guard, Nonce, StoreError};
 
@@ -42,8 +42,9 @@ impl DynamoStore {
         if actions.len() > MOST {
             let many = actions.len();
             let why = format!("{many} items would change together, and DynamoDB takes {MOST}");
-            return Err(StoreError::Unavailable(why));
+            return Err(StoreError::TooLarge(why));
         }
+        sizes::check(&actions)?;
         let mut sends = 0;
         loop {
             let checked = match self.transact(&actions).await? {
