@@ -975,6 +975,7 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
     for (request, state) in [(waiting, State::Approved), (removed, State::Granted)] {
         change(store, &request, |request| {
             request.state = state;
+            request.due_at = Some(at(80));
             request.trouble = Some(refused.clone());
         })
         .await;

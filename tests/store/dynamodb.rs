@@ -1,12 +1,12 @@
 //! What only a store of many partitions can get wrong.
 
-use jit::domain::{Lane, RequestId, Status};
+use jit::domain::{Lane, Millis, RequestId, Status};
 use jit::store::dynamodb::Table;
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::portable::{Copied, Letter, Portable};
 use jit::store::{Commit, Cursor, Filter, Store};
 
-use crate::build::{at, creating, id, next, notice, opened};
+use crate::build::{at, creating, granted, id, lease, next, notice, opened};
 use crate::dynamo::Tables;
 use crate::dynamo::proxy::{Mood, Proxy};
 
@@ -155,4 +155,45 @@ async fn a_full_outbox_keeps_no_step_from_being_written() {
     assert_eq!(left, newest);
     let parked = store.gauges(at(3)).await.unwrap().parked_notices;
     assert_eq!(parked, 1_698 - MOST_PENDING as u64);
+}
+
+// K11: what a scrape costs follows neither live grants nor undelivered notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_costs_the_same_whatever_is_live() {
+    let tables = Tables::fresh().await;
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let (filling, store) = (tables.store(), tables.through(&proxy.url).store());
+    let day = at(86_400);
+    let mut costs = Vec::new();
+    for thousand in 0..2_u128 {
+        for some in 0..50_u128 {
+            let numbers = (0..26).map(|number| thousand * 10_000 + some * 26 + number + 1);
+            let commits = numbers.map(|number| {
+                let mut decision = opened(number, at(0));
+                decision.request = granted(&decision.request, day);
+                let commit = Commit {
+                    notices: vec![notice(number, 2, at(0))],
+                    ..creating(&decision)
+                };
+                filling.commit(commit)
+            });
+            futures_util::future::try_join_all(commits).await.unwrap();
+        }
+        proxy.calls();
+        proxy.looked_at();
+        let gauges = store.gauges(at(60)).await.unwrap();
+        assert_eq!((gauges.live_grants, gauges.backlog), (1_000, 0));
+        assert!(gauges.undelivered_notices >= 1_000);
+        assert_eq!(gauges.oldest_undelivered, Some(at(0)));
+        costs.push((proxy.calls(), proxy.looked_at()));
+    }
+    assert_eq!(costs[0], costs[1]);
+    // What ends is seen all the same, also while a worker holds a lease on it.
+    let ending = store.request(id(1)).await.unwrap().unwrap();
+    let leased = next(&ending, |request| {
+        request.lease = Some(lease(1, day + Millis::seconds(30)));
+    });
+    store.commit(leased).await.unwrap();
+    let gauges = store.gauges(day).await.unwrap();
+    assert_eq!((gauges.overdue_grants, gauges.backlog), (2_600, 2_599));
 }

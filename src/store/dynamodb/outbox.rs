@@ -11,7 +11,7 @@ use super::DynamoStore;
 use super::calls::{Change, Condition, Updated, Written};
 use super::due::{Entry, shards};
 use super::items::{self, Item, millis, n, number_if_any, s, text};
-use super::tables::{BY_DUE, BY_PARKED, Table, shard_of};
+use super::tables::{Table, shard_of};
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
 use crate::store::outbox::{
     Claim, Fate, MOST_PARKED, MOST_PENDING, Waiting, fates, forgotten, note_parked,
@@ -410,20 +410,6 @@ impl DynamoStore {
             .with(":kept", given_up(&found, this))
             .with(":shard", n(shard_of(&place.request_id.to_string())));
         Ok(change)
-    }
-
-    /// How many wait, since when the oldest does, and how many were given up.
-    pub(super) async fn waiting(&self) -> Result<(u64, Option<Timestamp>, u64), StoreError> {
-        let (due, parked) = tokio::try_join!(
-            self.entries(Table::Outbox, BY_DUE, shards("due_shard")),
-            self.entries(Table::Outbox, BY_PARKED, shards("parked_shard")),
-        )?;
-        let sum = |items: &[Item], name: &str| items.iter().map(|i| items::count(i, name)).sum();
-        let oldest = due
-            .iter()
-            .filter_map(|item| number_if_any(item, "oldest_at"));
-        let oldest = oldest.min().map(Timestamp::from_millis);
-        Ok((sum(&due, "pending"), oldest, sum(&parked, "parked")))
     }
 }
 
