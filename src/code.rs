@@ -72,6 +72,8 @@ impl Code {
             Refusal::NoReason
             | Refusal::TooLong { .. }
             | Refusal::UnknownPermissionSet { .. }
+            | Refusal::TooManyApprovers { .. }
+            | Refusal::TooManySets { .. }
             | Refusal::QuorumTooLarge { .. } => Self::Malformed,
             Refusal::NotBound { .. }
             | Refusal::SetNotAllowed { .. }
@@ -90,6 +92,8 @@ impl Code {
             | Refusal::ExtensionWaiting { .. }
             | Refusal::ExtendedTooFar { .. }
             | Refusal::BoundElsewhere { .. }
+            | Refusal::TooManyAccounts { .. }
+            | Refusal::TooManyApprovals { .. }
             | Refusal::NotGone { .. }
             | Refusal::NotDue { .. }
             | Refusal::Leased { .. } => Self::WrongState,

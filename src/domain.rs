@@ -10,6 +10,7 @@ pub mod command;
 pub mod decide;
 pub mod holding;
 pub mod ids;
+pub mod limits;
 pub mod notice;
 pub mod policy;
 pub mod request;

@@ -26,6 +26,7 @@ use crate::domain::{Millis, RequestId, Timestamp};
 use crate::http::AnswerBy;
 use crate::http::reply::Problem;
 use crate::serve::{self, ASK_FOR_KEYS_EVERY, House, Purpose, Reload, StartError};
+use crate::store::StoreError;
 use crate::telemetry::{self, CloudWatch};
 use crate::worker::Shift;
 pub use event::{Event, Occasion, understand};
@@ -53,6 +54,14 @@ pub enum LambdaError {
 pub struct Place {
     pub runtime_api: String,
     pub function: String,
+}
+
+/// What an invocation measures once its work is done: the figures are the schedule's, or
+/// they would be counted with every change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measures {
+    All,
+    WhetherTheStoreAnswers,
 }
 
 struct Lambda {
@@ -203,24 +212,34 @@ impl Lambda {
         give_up: &CancellationToken,
     ) -> Result<(), RuntimeError> {
         let now = SystemClock.now();
-        let (horizon, named) = match occasion {
-            Occasion::Minute => (now + A_MINUTE, Vec::new()),
-            Occasion::Changed(ids) => (now, ids),
+        let (horizon, named, measures) = match occasion {
+            Occasion::Minute => (now + A_MINUTE, Vec::new(), Measures::All),
+            Occasion::Changed(ids) => (now, ids, Measures::WhetherTheStoreAnswers),
         };
         let shift = Shift::Until(horizon);
         self.house.staff(shift, &named, give_up, give_up).await;
-        let now = SystemClock.now();
-        match self.house.app.service.store().gauges(now).await {
-            Ok(gauges) => {
-                telemetry::set(&gauges, now);
-                self.cloud_watch.tell_all(&self.metrics);
-                runtime.answer(id, &json!({"jit": "worked"})).await
-            }
+        match self.measure(measures).await {
+            Ok(()) => runtime.answer(id, &json!({"jit": "worked"})).await,
             Err(error) => {
                 tracing::error!(%error, "the store could not be measured");
                 runtime.fail(id, &error.to_string()).await
             }
         }
+    }
+
+    async fn measure(&mut self, measures: Measures) -> Result<(), StoreError> {
+        let (store, now) = (self.house.app.service.store(), SystemClock.now());
+        match measures {
+            Measures::All => {
+                telemetry::set(&store.gauges(now).await?, now);
+                self.cloud_watch.tell_all(&self.metrics);
+            }
+            Measures::WhetherTheStoreAnswers => {
+                store.request(RequestId::NIL).await?;
+                self.cloud_watch.tell_counts(&self.metrics);
+            }
+        }
+        Ok(())
     }
 
     /// A process sleeps between two calls: whether keys were changed is asked with one.

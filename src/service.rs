@@ -208,10 +208,7 @@ impl Service {
                 return Ok(earlier);
             }
             let binding = self.store.binding(&draft.account_id).await?;
-            let guard = Guard {
-                account_id: draft.account_id.clone(),
-                revision: binding.as_ref().map_or(0, |binding| binding.revision),
-            };
+            let guard = Guard::of(&draft.account_id, binding.as_ref());
             let decision = domain::open(draft.clone(), binding, &self.policy, now)?;
             let answered = idempotency.as_ref().map(|once| Answered {
                 key: once.key.clone(),
@@ -267,13 +264,7 @@ impl Service {
         for tried in 0..MOST_TRIES {
             self.pause_after_races(tried).await;
             let record = self.load(id, &command, found).await?;
-            let guard = Guard {
-                account_id: record.request.account_id.clone(),
-                revision: record
-                    .binding
-                    .as_ref()
-                    .map_or(0, |binding| binding.revision),
-            };
+            let guard = Guard::of(&record.request.account_id, record.binding.as_ref());
             let (now, begun) = (self.clock.now(), Since::now(self.clock()));
             let (before, held) = (record.request.state.clone(), record.holding.clone());
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;

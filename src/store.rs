@@ -7,10 +7,13 @@
 //!   replaces nothing. Otherwise `Conflict`, and nothing has changed.
 //! - After `commit` returned, it survives the loss of power.
 //! - A read that starts after a commit returned sees it.
+//! - What a request still has to tell is bounded (`outbox`), and no commit is refused
+//!   because of it.
 //! - A nonce is fresh once, for all callers together.
 //! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
 
 pub mod dynamodb;
+pub mod outbox;
 pub mod portable;
 pub mod sqlite;
 
@@ -150,6 +153,35 @@ pub struct Nonce {
 pub struct Guard {
     pub account_id: AccountId,
     pub revision: u64,
+    /// Which binding of the account that was: an account that is unbound and bound again
+    /// begins at revision 1 again.
+    pub made: Option<Made>,
+}
+
+/// Where a binding was made, which tells it apart from every other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub channel_id: ChannelId,
+    /// The number of its BOUND event in the channel's history.
+    pub bound_seq: u64,
+}
+
+impl Guard {
+    pub fn of(account_id: &AccountId, binding: Option<&Binding>) -> Self {
+        Self {
+            account_id: account_id.clone(),
+            revision: binding.map_or(0, |binding| binding.revision),
+            made: binding.map(|binding| Made {
+                channel_id: binding.channel_id.clone(),
+                bound_seq: binding.bound_seq,
+            }),
+        }
+    }
+
+    /// Whether nothing has changed since: what stands there is what was read.
+    pub fn holds(&self, stored: Option<&Binding>) -> bool {
+        *self == Self::of(&self.account_id, stored)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -309,6 +341,9 @@ pub enum StoreError {
     /// It did not answer: whether it was written is not known.
     #[error("the store did not answer, and may have done it: {0}")]
     Unsure(String),
+    /// Nothing was written: a record or a write would be larger than the store takes.
+    #[error("this is too much to keep: {0}")]
+    TooLarge(String),
     /// What was to be copied is here already, and went another way.
     #[error("{0} is in both, and each has a history of its own")]
     Diverged(String),

@@ -60,13 +60,22 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "jit_failing_removals",
         "Removals that went wrong the last time they were tried"
     );
-    describe_gauge!("jit_live_grants", "Grants in force");
+    describe_gauge!(
+        "jit_live_grants",
+        "Grants in force; on DynamoDB counted up to 1000"
+    );
     describe_gauge!(
         "jit_oldest_undelivered_notice_seconds",
         "Age of the oldest notice on its way"
     );
-    describe_gauge!("jit_undelivered_notices", "Notices on their way");
-    describe_gauge!("jit_parked_notices", "Notices given up after a day");
+    describe_gauge!(
+        "jit_undelivered_notices",
+        "Notices on their way; on DynamoDB of about 1000 requests at most"
+    );
+    describe_gauge!(
+        "jit_parked_notices",
+        "Notices given up after a day, or before it because too many waited; on DynamoDB of about 1000 requests at most"
+    );
     describe_gauge!("jit_store_up", "Whether the store answered");
     describe_counter!(
         "jit_store_calls_total",

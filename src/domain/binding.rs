@@ -3,14 +3,14 @@
 //! An account belongs to one channel. A change keeps what it does not mention,
 //! and is recorded under the channel's own audit chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::audit::Entry;
 use super::{
     AccountId, AuditKey, Chain, ChannelId, Event, EventKind, MmUserId, PermissionSet, Person,
-    Policy, Refusal, Timestamp,
+    Policy, Refusal, Timestamp, limits,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub struct Binding {
     pub updated_at: Timestamp,
     /// Grows with every change, so that an approval can be tied to the rules it was given under.
     pub revision: u64,
+    /// The number of its BOUND event in the channel's history: no other binding of the
+    /// account to this channel has it. 0 for one that was made before this was kept.
+    #[serde(default)]
+    pub bound_seq: u64,
 }
 
 /// A channel's configuration history. It outlives its bindings.
@@ -110,6 +114,11 @@ impl Change<'_> {
         terms: BindTerms,
     ) -> Result<Rebinding, Refusal> {
         self.policy.check_admin(self.admin.person.as_ref())?;
+        let terms = terms.each_set_once();
+        limits::check_sets(&terms)?;
+        if current.is_none() {
+            limits::check_accounts(siblings.len(), &self.channel.id)?;
+        }
         if let Some(elsewhere) = current.as_ref().filter(|b| b.channel_id != self.channel.id) {
             let channel_id = elsewhere.channel_id.clone();
             return Err(Refusal::BoundElsewhere {
@@ -139,6 +148,7 @@ impl Change<'_> {
             permission_sets: Vec::new(),
             updated_at: self.now,
             revision: 0,
+            bound_seq: self.channel.chain.version + 1,
         });
         let binding = before.with(terms, self.now);
         binding.check_quorum()?;
@@ -157,12 +167,10 @@ impl Change<'_> {
                 channel_id: self.channel.id,
             });
         }
-        let mut named: Vec<MmUserId> = Vec::new();
-        for approver in approvers {
-            if !named.contains(approver) {
-                named.push(approver.clone());
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let each = approvers.iter().filter(|approver| seen.insert(*approver));
+        let named: Vec<MmUserId> = each.cloned().collect();
+        limits::check_approvers(named.len())?;
         let words: Vec<&str> = named.iter().map(MmUserId::as_str).collect();
         let details = BTreeMap::from([("approvers".to_owned(), words.join(","))]);
         let bindings: Vec<Binding> = bindings
@@ -278,6 +286,14 @@ impl Binding {
 }
 
 impl BindTerms {
+    fn each_set_once(mut self) -> Self {
+        let mut seen = BTreeSet::new();
+        if let Some(sets) = &mut self.permission_sets {
+            sets.retain(|set| seen.insert(set.clone()));
+        }
+        self
+    }
+
     fn details(&self) -> BTreeMap<String, String> {
         let mut details = BTreeMap::new();
         let mut mention = |name: &str, value: Option<String>| {

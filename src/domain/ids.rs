@@ -103,8 +103,10 @@ checked_text!(
             !part.is_empty()
                 && part.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '@')
         };
-        if clean(name) && clean(host) && text.len() <= 254 {
-            Ok(text.to_lowercase())
+        // A letter may become longer in lower case.
+        let lower = text.to_lowercase();
+        if clean(name) && clean(host) && text.len().max(lower.len()) <= 254 {
+            Ok(lower)
         } else {
             Err(rule)
         }
@@ -265,6 +267,9 @@ mod tests {
         for bad in ["", "alice", "@x", "a@", "a b@x", "a@b@c", "a@b\n"] {
             assert!(bad.parse::<Email>().is_err(), "{bad:?}");
         }
+        // K9, K12: what is taken is read again as it was written.
+        let long = format!("{}@x", "\u{130}".repeat(126));
+        assert!(long.parse::<Email>().is_err());
         for bad in ["", "   ", "a\u{7}b", "\u{1b}[31m"] {
             assert!(bad.parse::<Text>().is_err(), "{bad:?}");
         }

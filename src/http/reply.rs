@@ -49,6 +49,9 @@ impl From<StoreError> for Problem {
         }
         // The operator reads why in the log; a caller can do nothing about it.
         tracing::error!(%error, "the store failed");
+        if matches!(error, StoreError::TooLarge(_)) {
+            return Self::new(Code::TooLarge, format!("{error}; nothing was changed"));
+        }
         let message = match error {
             StoreError::Unsure(_) => {
                 "jit's store did not answer: it may have been done; look at it, then try again"

@@ -36,13 +36,15 @@ impl Service {
         configure: &Configure,
         admin: &Admin,
     ) -> Result<Vec<Binding>, ServiceError> {
-        let mut done = Vec::new();
+        let mut done: Vec<Binding> = Vec::new();
         loop {
-            let step = self.configure_some(channel_id, configure, admin, done.len());
+            // By account, not by number: others may be unbound between two steps.
+            let after = done.last().map(|binding| binding.account_id.clone());
+            let step = self.configure_some(channel_id, configure, admin, after.as_ref());
             let written = step.await?;
             let is_last = written.len() < AT_ONCE;
             done.extend(written);
-            if is_last || !self.is_more(channel_id, configure, done.len()).await? {
+            if is_last {
                 return Ok(done);
             }
         }
@@ -73,25 +75,18 @@ impl Service {
         Err(lost_every_race())
     }
 
-    async fn is_more(
-        &self,
-        channel_id: &ChannelId,
-        configure: &Configure,
-        done: usize,
-    ) -> Result<bool, ServiceError> {
-        let all = matches!(configure, Configure::SetApprovers { .. });
-        Ok(all && self.store.bindings(channel_id).await?.len() > done)
-    }
-
     async fn configure_some(
         &self,
         channel_id: &ChannelId,
         configure: &Configure,
         admin: &Admin,
-        done: usize,
+        after: Option<&AccountId>,
     ) -> Result<Vec<Binding>, ServiceError> {
         for _ in 0..MOST_TRIES {
-            let rebinding = self.rebinding(channel_id, configure, admin, done).await?;
+            let rebinding = self.rebinding(channel_id, configure, admin, after).await?;
+            let Some(rebinding) = rebinding else {
+                return Ok(Vec::new());
+            };
             let unbound = rebinding.unbound.clone();
             let commit = Commit {
                 channel: Some(rebinding.channel),
@@ -118,13 +113,14 @@ impl Service {
         Err(lost_every_race())
     }
 
+    /// What is written next; nothing, if no account comes after the last one.
     async fn rebinding(
         &self,
         channel_id: &ChannelId,
         configure: &Configure,
         admin: &Admin,
-        done: usize,
-    ) -> Result<Rebinding, ServiceError> {
+        after: Option<&AccountId>,
+    ) -> Result<Option<Rebinding>, ServiceError> {
         let stored = self.store.channel(channel_id).await?;
         let channel = stored.unwrap_or_else(|| Channel::unknown(channel_id.clone()));
         let change = Change {
@@ -133,16 +129,20 @@ impl Service {
             policy: &self.policy,
             now: self.clock.now(),
         };
-        Ok(match configure {
+        Ok(Some(match configure {
             Configure::Bind { account_id, terms } => {
                 let current = self.store.binding(account_id).await?;
                 let siblings = self.store.bindings(channel_id).await?;
                 change.bind(current, &siblings, account_id.clone(), terms.clone())?
             }
             Configure::SetApprovers { approvers } => {
-                let all = self.store.bindings(channel_id).await?.into_iter();
-                let some = all.skip(done).take(AT_ONCE).collect();
-                change.set_approvers(some, approvers)?
+                let mut left = self.store.bindings(channel_id).await?;
+                left.retain(|binding| after.is_none_or(|after| binding.account_id > *after));
+                if left.is_empty() && after.is_some() {
+                    return Ok(None);
+                }
+                left.truncate(AT_ONCE);
+                change.set_approvers(left, approvers)?
             }
             Configure::Unbind { account_id } => {
                 let current = self.store.binding(account_id).await?;
@@ -151,7 +151,7 @@ impl Service {
                 self.cancel_pending(channel_id, account_id, admin).await?;
                 rebinding
             }
-        })
+        }))
     }
 
     async fn cancel_pending(

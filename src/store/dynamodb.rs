@@ -2,18 +2,21 @@
 //! Lambda, share it, and conditions decide between them.
 //!
 //! What is kept where is in `tables` and `items`; one step is one transaction (`commit`);
-//! what is to be done is found by sparse indexes (`due`, `outbox`), lists and histories
+//! what is to be done is found by sparse indexes (`due`, `outbox`), how things
+//! stand is counted along them (`gauges`), lists and histories
 //! along others (`lists`). How DynamoDB is called, and what its refusals mean, is in
 //! `calls`. No scan is made anywhere.
 
 mod calls;
 mod commit;
 mod due;
+mod gauges;
 mod items;
 mod lists;
 mod outbox;
 mod portable;
 pub mod setup;
+mod sizes;
 mod tables;
 
 use std::sync::Arc;

@@ -254,3 +254,23 @@ async fn a_set_can_have_a_maximum_of_its_own() {
         .await
         .is(403);
 }
+
+// K9: what callers make stays smaller than a store's largest item.
+#[tokio::test]
+async fn more_names_than_can_be_kept_are_refused_by_their_number() {
+    let (_jit, caller) = Setup::default().bound().await;
+    let named = |many: usize| {
+        let names: Vec<String> = (0..many).map(|number| format!("user-{number}")).collect();
+        json!({"channel_id": CHANNEL, "approver_ids": names})
+    };
+    caller.post("/config/approvers", &named(200)).await.is(200);
+    let refused = caller.post("/config/approvers", &named(201)).await.is(400);
+    let told = refused["message"].as_str().unwrap();
+    assert!(
+        told.contains("201") && told.contains("at most 200"),
+        "{told}"
+    );
+    // The same set many times is that set.
+    let bound = bind(&caller, json!({"permission_sets": vec!["admin"; 500]})).await;
+    assert_eq!(bound["permission_sets"], json!(["admin"]));
+}

@@ -42,5 +42,6 @@ pub fn binding() -> Binding {
         permission_sets: Vec::new(),
         updated_at: Timestamp::default(),
         revision: 1,
+        bound_seq: 1,
     }
 }

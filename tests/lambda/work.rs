@@ -227,3 +227,21 @@ async fn figures_are_told_as_cloudwatch_takes_them() {
         assert!(last[metric["Name"].as_str().unwrap()].is_number(), "{last}");
     }
 }
+
+// K11: the stream calls with every change, and figures are counted once a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_counted_by_the_minute_and_not_by_the_stream() {
+    let tables = Tables::fresh().await;
+    let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
+    lambda.caller.bind().await;
+    let id = lambda.caller.granted().await;
+    for _ in 0..3 {
+        assert_eq!(lambda.cloud.event(&change(&id)).await, worked());
+    }
+    assert_eq!(lambda.cloud.event(&minute()).await, worked());
+    let counted = |line: &Value| line["jit_live_grants"].is_number();
+    lambda.process.tells(counted).await;
+    let figures = lambda.process.figures();
+    let times = figures.iter().filter(|line| counted(line)).count();
+    assert_eq!(times, 1, "{figures:?}");
+}

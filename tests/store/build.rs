@@ -2,8 +2,8 @@
 
 use jit::domain::{
     Admin, Audience, BindTerms, Binding, Change, Channel, Decision, Draft, Holding, HoldingKey,
-    Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding, Request, RequestId,
-    State, Status, Text, Timestamp, open,
+    Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding, Refusal, Request,
+    RequestId, State, Status, Text, Timestamp, open,
 };
 use jit::store::{Commit, Nonce};
 use uuid::Uuid;
@@ -34,20 +34,39 @@ pub fn lease(number: u128, until: Timestamp) -> Lease {
 
 /// A channel with its first account bound.
 pub fn bound(channel: &str, account: &str) -> Rebinding {
+    bound_again(&Channel::unknown(channel.parse().unwrap()), account)
+}
+
+/// An account bound to a channel that has a history already.
+pub fn bound_again(channel: &Channel, account: &str) -> Rebinding {
+    changed(channel, |change| {
+        let account = account.parse().unwrap();
+        change.bind(None, &[], account, BindTerms::default())
+    })
+}
+
+pub fn unbound(channel: &Channel, binding: &Binding) -> Rebinding {
+    changed(channel, |change| {
+        change.unbind(Some(binding.clone()), &binding.account_id)
+    })
+}
+
+fn changed(
+    channel: &Channel,
+    make: impl FnOnce(Change<'_>) -> Result<Rebinding, Refusal>,
+) -> Rebinding {
     let admin = Admin {
         person: None,
         key_id: "plugin".into(),
     };
     let policy = policy();
     let change = Change {
-        channel: Channel::unknown(channel.parse().unwrap()),
+        channel: channel.clone(),
         admin: &admin,
         policy: &policy,
         now: at(0),
     };
-    change
-        .bind(None, &[], account.parse().unwrap(), BindTerms::default())
-        .unwrap()
+    make(change).unwrap()
 }
 
 pub fn binding() -> Binding {
@@ -60,6 +79,7 @@ pub fn writing(rebinding: &Rebinding) -> Commit {
     Commit {
         channel: Some(rebinding.channel.clone()),
         bindings: rebinding.bindings.clone(),
+        unbound: rebinding.unbound.clone(),
         events: rebinding.events.clone(),
         ..Commit::default()
     }

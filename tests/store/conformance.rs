@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jit::domain::{
-    Ask, AuditKey, Command, Doubt, Event, Failing, Lane, Millis, Person, Record, Request,
-    RequestId, State, Status, Timestamp, decide,
+    Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing, Lane, Millis, Notice, Person,
+    Record, Request, RequestId, State, Status, Timestamp, decide,
 };
+use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
     Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, Left, NoticePlace,
     Settled, Store, StoreError, Taken,
 };
 
 use crate::build::{
-    at, binding, bound, creating, granted, held, id, key, lease, next, nonce, notice, opened,
-    token, writing,
+    at, binding, bound, bound_again, creating, granted, held, id, key, lease, next, nonce, notice,
+    opened, token, unbound, writing,
 };
 use crate::cast::policy;
 
@@ -38,6 +39,7 @@ macro_rules! conformance {
                 of_many_writers_each_revision_has_one
                 a_changed_binding_stops_what_was_decided_under_the_old_one
                 an_unbinding_that_came_too_late_changes_nothing
+                an_account_that_is_bound_again_is_not_bound_as_before
                 a_nonce_is_fresh_once
                 a_nonce_is_spent_with_what_it_was_signed_for
                 of_many_at_once_one_spends_the_nonce
@@ -48,6 +50,8 @@ macro_rules! conformance {
                 a_request_that_is_known_to_have_news_is_asked_by_name
                 a_lost_claim_settles_nothing
                 a_parked_notice_lets_the_next_one_pass
+                undelivered_notices_are_bounded_and_refuse_no_write
+                what_shows_on_a_card_alone_is_merged_first
                 lists_answer_to_every_filter_together
                 pages_meet_without_gap_or_overlap
                 a_history_is_in_order_and_the_export_by_time
@@ -240,10 +244,11 @@ pub async fn of_many_writers_each_revision_has_one(subject: impl Subject) {
 // P5, G18
 pub async fn a_changed_binding_stops_what_was_decided_under_the_old_one(subject: impl Subject) {
     let store = subject.store();
-    let guarded = |number, revision| Commit {
+    let town = bound("town", "111122223333").bindings.remove(0);
+    let guarded = |number, revision: u64| Commit {
         guard: Some(Guard {
-            account_id: binding().account_id,
             revision,
+            ..Guard::of(&town.account_id, Some(&town).filter(|_| revision > 0))
         }),
         ..creating(&opened(number, at(0)))
     };
@@ -280,6 +285,46 @@ pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subje
     );
     store.commit(unbind(new.clone())).await.unwrap();
     assert_eq!(store.binding(&new.account_id).await.unwrap(), None);
+}
+
+// K15: two bindings of one account are told apart, although both begin at revision 1.
+pub async fn an_account_that_is_bound_again_is_not_bound_as_before(subject: impl Subject) {
+    let store = subject.store();
+    let guarded = |number, binding: &Binding| Commit {
+        guard: Some(Guard::of(&binding.account_id, Some(binding))),
+        ..creating(&opened(number, at(0)))
+    };
+    let first = bound("town", "111122223333");
+    store.commit(writing(&first)).await.unwrap();
+    let read = store.binding(&first.bindings[0].account_id).await.unwrap();
+    store.commit(guarded(1, &read.unwrap())).await.unwrap();
+
+    let unbinding = unbound(&first.channel, &first.bindings[0]);
+    store.commit(writing(&unbinding)).await.unwrap();
+    let second = bound_again(&unbinding.channel, "111122223333");
+    assert_eq!(second.bindings[0].revision, first.bindings[0].revision);
+    store.commit(writing(&second)).await.unwrap();
+    assert!(lost(store, guarded(2, &first.bindings[0])).await);
+    store.commit(guarded(2, &second.bindings[0])).await.unwrap();
+
+    // In another channel, where its number is the same.
+    let leaving = unbound(&second.channel, &second.bindings[0]);
+    store.commit(writing(&leaving)).await.unwrap();
+    let elsewhere = bound("village", "111122223333");
+    store.commit(writing(&elsewhere)).await.unwrap();
+    assert!(lost(store, guarded(3, &first.bindings[0])).await);
+    assert!(lost(store, guarded(3, &second.bindings[0])).await);
+
+    // One that was written before bindings had numbers.
+    let mut old = elsewhere.bindings[0].clone();
+    (old.revision, old.bound_seq) = (2, 0);
+    let commit = Commit {
+        bindings: vec![old.clone()],
+        ..Commit::default()
+    };
+    store.commit(commit).await.unwrap();
+    store.commit(guarded(3, &old)).await.unwrap();
+    assert!(lost(store, guarded(4, &elsewhere.bindings[0])).await);
 }
 
 // P5, G1: no key is part of it, so no key can spend it again.
@@ -589,6 +634,90 @@ async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
     store.commit(more).await.unwrap();
 }
 
+// K9: however much waits already, what comes next is written.
+pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl Subject) {
+    let store = subject.store();
+    let mut request = create(store, 1, at(0)).await;
+    let most = MOST_PENDING as u64;
+    let many = most + MOST_PARKED as u64 + 6;
+    for seq in 2..2 + many {
+        let commit = Commit {
+            notices: vec![notice(1, seq, at(0))],
+            ..next(&request, |_| {})
+        };
+        store.commit(commit.clone()).await.unwrap();
+        request = commit.requests[0].clone();
+        if seq == 10 {
+            // A delivery that is under way is not disturbed.
+            assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
+        }
+    }
+    let gauges = async || store.gauges(at(2)).await.unwrap();
+    assert_eq!(
+        (
+            gauges().await.undelivered_notices,
+            gauges().await.parked_notices
+        ),
+        (most, many - most)
+    );
+    assert_eq!(gauges().await.oldest_undelivered, Some(at(0)));
+    let settled = store.settle_notice(place(1, 2), token(7), Settled::Delivered);
+    assert_eq!(settled.await.unwrap(), Left::More);
+    // The newest are those that are left, in order.
+    let first = 2 + many - (most - 1);
+    for seq in first..2 + many {
+        assert_eq!(claim(store, 3, 7).await, [place(1, seq)]);
+        let settled = store.settle_notice(place(1, seq), token(7), Settled::Delivered);
+        settled.await.unwrap();
+    }
+    assert!(claim(store, 4, 7).await.is_empty());
+    assert_eq!(gauges().await.undelivered_notices, 0);
+    // One that is parked after its day is counted like the others.
+    with_more_notices(store, 1, 2 + many).await;
+    let park = Commit {
+        parked: Some(place(1, 2 + many)),
+        ..Commit::default()
+    };
+    store.commit(park).await.unwrap();
+    assert_eq!(gauges().await.parked_notices, many - most + 1);
+}
+
+// K9
+pub async fn what_shows_on_a_card_alone_is_merged_first(subject: impl Subject) {
+    let store = subject.store();
+    create(store, 1, at(0)).await;
+    let most = MOST_PENDING as u64;
+    for seq in 2..=most + 4 {
+        let notices = vec![Notice {
+            audience: match seq {
+                3 => Audience::Everybody,
+                _ => Audience::Card,
+            },
+            ..notice(1, seq, at(0))
+        }];
+        let more = Commit {
+            notices,
+            ..Commit::default()
+        };
+        store.commit(more).await.unwrap();
+        if seq == 5 {
+            assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
+        }
+    }
+    assert_eq!(store.gauges(at(2)).await.unwrap().parked_notices, 0);
+    let mut told = Vec::new();
+    for _ in 0..=most {
+        for one in claim(store, 40, 8).await {
+            told.push(one.seq);
+            let settled = store.settle_notice(one, token(8), Settled::Delivered);
+            settled.await.unwrap();
+        }
+    }
+    // Merged once, when the bound was met: what came after is there beside the newest then.
+    let kept: Vec<u64> = [2, 3].into_iter().chain(most + 2..=most + 4).collect();
+    assert_eq!(told, kept);
+}
+
 // G17
 pub async fn lists_answer_to_every_filter_together(subject: impl Subject) {
     let store = subject.store();
@@ -853,6 +982,7 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
     for (request, state) in [(waiting, State::Approved), (removed, State::Granted)] {
         change(store, &request, |request| {
             request.state = state;
+            request.due_at = Some(at(80));
             request.trouble = Some(refused.clone());
         })
         .await;

@@ -1,10 +1,12 @@
 //! What only a store of many partitions can get wrong.
 
-use jit::domain::{Lane, RequestId, Status};
+use jit::domain::{Lane, Millis, RequestId, Status};
 use jit::store::dynamodb::Table;
-use jit::store::{Cursor, Filter, Store};
+use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
+use jit::store::portable::{Copied, Letter, Portable};
+use jit::store::{Commit, Cursor, Filter, Store};
 
-use crate::build::{at, creating, id, opened};
+use crate::build::{at, creating, granted, id, lease, next, notice, opened};
 use crate::dynamo::Tables;
 use crate::dynamo::proxy::{Mood, Proxy};
 
@@ -112,4 +114,86 @@ async fn a_backlog_is_read_as_far_as_it_is_wanted() {
     assert_eq!(whole.next, None);
     let some = store.due(Lane::Other, at(15), 100).await.unwrap();
     assert_eq!((some.ready.len(), some.next), (15, Some(at(16))));
+}
+
+// K9: an outbox that grew near to what an item of DynamoDB's may hold, before it had a bound.
+#[tokio::test]
+async fn a_full_outbox_keeps_no_step_from_being_written() {
+    let store = Tables::fresh().await.store();
+    let decision = opened(1, at(0));
+    let letters = (2..1_400).map(|seq| Letter {
+        notice: notice(1, seq, at(1)),
+        attempts: 0,
+        next_at: at(1),
+        parked: false,
+    });
+    let copied = Copied::Request {
+        request: Box::new(decision.request.clone()),
+        holding: None,
+        letters: letters.collect(),
+        events: decision.events.clone(),
+    };
+    store.take_over(&copied).await.unwrap();
+    let mut request = decision.request;
+    for seq in 1_400..1_700 {
+        let commit = Commit {
+            notices: vec![notice(1, seq, at(2))],
+            ..next(&request, |_| {})
+        };
+        store.commit(commit.clone()).await.unwrap();
+        request = commit.requests[0].clone();
+    }
+    let left: Vec<u64> = store
+        .letters(id(1))
+        .await
+        .unwrap()
+        .iter()
+        .map(|one| one.notice.seq)
+        .collect();
+    let most = MOST_PENDING + MOST_PARKED;
+    let newest: Vec<u64> = (1_700 - most as u64..1_700).collect();
+    assert_eq!(left, newest);
+    let parked = store.gauges(at(3)).await.unwrap().parked_notices;
+    assert_eq!(parked, 1_698 - MOST_PENDING as u64);
+}
+
+// K11: what a scrape costs follows neither live grants nor undelivered notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_costs_the_same_whatever_is_live() {
+    let tables = Tables::fresh().await;
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let (filling, store) = (tables.store(), tables.through(&proxy.url).store());
+    let day = at(86_400);
+    let mut costs = Vec::new();
+    for thousand in 0..2_u128 {
+        for some in 0..50_u128 {
+            let numbers = (0..26).map(|number| thousand * 10_000 + some * 26 + number + 1);
+            let commits = numbers.map(|number| {
+                let mut decision = opened(number, at(0));
+                decision.request = granted(&decision.request, day);
+                let commit = Commit {
+                    notices: vec![notice(number, 2, at(0))],
+                    ..creating(&decision)
+                };
+                filling.commit(commit)
+            });
+            futures_util::future::try_join_all(commits).await.unwrap();
+        }
+        proxy.calls();
+        proxy.looked_at();
+        let gauges = store.gauges(at(60)).await.unwrap();
+        assert_eq!((gauges.live_grants, gauges.backlog), (1_000, 0));
+        assert!(gauges.undelivered_notices >= 1_000);
+        assert_eq!(gauges.oldest_undelivered, Some(at(0)));
+        costs.push((proxy.calls(), proxy.looked_at()));
+    }
+    assert_eq!(costs[0], costs[1]);
+    // What ends is seen all the same, also while a worker holds a lease on it.
+    let ending = store.request(id(1)).await.unwrap().unwrap();
+    let leased = next(&ending, |request| {
+        request.lease = Some(lease(1, day + Millis::seconds(30)));
+    });
+    store.commit(leased).await.unwrap();
+    let gauges = store.gauges(day).await.unwrap();
+    assert_eq!((gauges.overdue_grants, gauges.backlog), (2_600, 2_599));
 }

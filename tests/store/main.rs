@@ -4,6 +4,7 @@
 mod build;
 #[path = "../common/cast.rs"]
 mod cast;
+mod configure;
 #[macro_use]
 mod conformance;
 #[path = "../common/dynamo/mod.rs"]

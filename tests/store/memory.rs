@@ -396,7 +396,8 @@ impl Store for MemoryStore {
                 .notices
                 .values()
                 .filter(|letter| letter.parked)
-                .count() as u64,
+                .count() as u64
+                + tables.forgotten,
         })
     }
 

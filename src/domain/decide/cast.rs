@@ -150,6 +150,7 @@ pub(super) fn binding() -> Binding {
         permission_sets: Vec::new(),
         updated_at: Timestamp::default(),
         revision: 1,
+        bound_seq: 1,
     }
 }
 

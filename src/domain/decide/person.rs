@@ -4,7 +4,7 @@ use super::step::{Details, Step, details, words};
 use super::{Decision, Refusal};
 use crate::domain::{
     Approval, Ask, Binding, Ending, EventKind, Extension, ExtensionRule, Minutes, Period, Person,
-    RequestId, State, Text,
+    RequestId, State, Text, limits,
 };
 
 pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, Refusal> {
@@ -381,6 +381,7 @@ fn with_approval(
             person: by.id.clone(),
         });
     }
+    limits::check_approvals(approvals.len(), step.request.status())?;
     let mut approvals = approvals.to_vec();
     approvals.push(Approval {
         by: by.clone(),

@@ -23,6 +23,11 @@ pub enum Refusal {
     #[error("approvals_required is {required}, but only {named} approver(s) are named")]
     QuorumTooLarge { required: u32, named: usize },
 
+    #[error("{named} approvers are named, and at most {most} can be; name fewer")]
+    TooManyApprovers { named: usize, most: usize },
+    #[error("permission_sets has {named} names, and at most {most} can be had; name fewer")]
+    TooManySets { named: usize, most: usize },
+
     // who may
     #[error(
         "account {account_id} is not bound to channel {channel_id}; bind it with: jit bind {account_id} --channel {channel_id}"
@@ -93,6 +98,14 @@ pub enum Refusal {
         account_id: AccountId,
         channel_id: ChannelId,
     },
+    #[error(
+        "channel {channel_id} has {most} accounts, and no channel has more; bind it to another channel"
+    )]
+    TooManyAccounts { channel_id: ChannelId, most: usize },
+    #[error(
+        "this request is {status}, and has {most} approvals, of approvers who are none any more; the request must be made anew"
+    )]
+    TooManyApprovals { status: Status, most: usize },
     #[error("no account is bound to channel {channel_id}; bind one first")]
     NothingBound { channel_id: ChannelId },
     #[error("account {account_id} is not bound to channel {channel_id}")]

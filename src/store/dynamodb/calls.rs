@@ -49,8 +49,16 @@ pub(super) enum Updated {
 /// What a transaction came to.
 pub(super) enum Transacted {
     Yes,
-    /// At least one condition did not hold: what was found, by the place of the action.
-    No(Vec<Option<Item>>),
+    /// At least one condition did not hold: how each did, by the place of the action.
+    No(Vec<Checked>),
+}
+
+/// How the condition of one action of a transaction did.
+#[derive(Debug)]
+pub(super) enum Checked {
+    Held,
+    /// With what stands there, if anything does and it was asked for.
+    Failed(Option<Item>),
 }
 
 impl DynamoStore {
@@ -287,8 +295,13 @@ impl DynamoStore {
                         .any(|reason| is(reason, "ConditionalCheckFailed"))
                     {
                         count("TransactWriteItems", "refused");
-                        let found = reasons.iter().map(|reason| reason.item.clone());
-                        return Ok(Transacted::No(found.collect()));
+                        let checked = reasons.iter().map(|reason| {
+                            match is(reason, "ConditionalCheckFailed") {
+                                true => Checked::Failed(reason.item.clone()),
+                                false => Checked::Held,
+                            }
+                        });
+                        return Ok(Transacted::No(checked.collect()));
                     }
                     reasons.iter().any(is_passing)
                 }
@@ -311,14 +324,17 @@ impl DynamoStore {
 
     /// Waits a little, longer each time and never as long as the others who met there; or
     /// has waited long enough.
-    async fn pause(&self, sends: u32, why: impl FnOnce() -> String) -> Result<(), StoreError> {
+    pub(super) async fn pause(
+        &self,
+        sends: u32,
+        why: impl FnOnce() -> String,
+    ) -> Result<(), StoreError> {
         if sends >= MOST_SENDS {
             return Err(StoreError::Unavailable(why()));
         }
         let whole = FIRST_PAUSE.0 << sends;
         let chance = i64::from(self.clock.draw().as_fields().0) % whole;
-        let until = self.clock.now() + Millis(whole / 2 + chance / 2);
-        self.clock.wait_until(until).await;
+        self.clock.sleep(Millis(whole / 2 + chance / 2)).await;
         Ok(())
     }
 }

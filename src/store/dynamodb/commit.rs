@@ -9,10 +9,10 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoStore;
-use super::calls::{Change, Condition, Transacted};
+use super::calls::{Change, Checked, Condition, Transacted};
 use super::items::{self, Item, n, s};
-use super::outbox;
 use super::tables::Table;
+use super::{outbox, sizes};
 use crate::domain::{Binding, Channel, Millis, Notice, Request, RequestId};
 use crate::store::{Answered, Commit, Guard, Nonce, StoreError};
 
@@ -24,6 +24,7 @@ impl DynamoStore {
         let mut plan = Plan {
             store: self,
             actions: Vec::new(),
+            outboxes: Vec::new(),
         };
         plan.commit(&commit)?;
         if let Some(place) = commit.parked {
@@ -37,24 +38,51 @@ impl DynamoStore {
         if let Some(nonce) = &commit.nonce {
             plan.put(Table::Nonces, items::nonce(nonce), &is_fresh(nonce))?;
         }
-        let actions = plan.actions;
+        let (actions, outboxes) = (plan.actions, plan.outboxes);
         if actions.len() > MOST {
             let many = actions.len();
             let why = format!("{many} items would change together, and DynamoDB takes {MOST}");
-            return Err(StoreError::Unavailable(why));
+            return Err(StoreError::TooLarge(why));
         }
-        match self.transact(&actions).await? {
-            Transacted::Yes => Ok(()),
-            // In every plan requests come first, and the nonce last.
-            Transacted::No(found) => {
-                if commit.nonce.is_some() && matches!(found.last(), Some(Some(_))) {
-                    return Err(StoreError::Replayed);
+        sizes::check(&actions)?;
+        let mut sends = 0;
+        loop {
+            let checked = match self.transact(&actions).await? {
+                Transacted::Yes => return Ok(()),
+                Transacted::No(checked) => checked,
+            };
+            let mut full = Vec::new();
+            for (place, notices) in &outboxes {
+                if let Some(Checked::Failed(found)) = checked.get(*place) {
+                    full.push((found.clone().unwrap_or_default(), notices));
                 }
-                let mut found = found.into_iter().take(commit.requests.len()).flatten();
-                conflict(found.next())
             }
+            let failed = |one: &&Checked| matches!(one, Checked::Failed(_));
+            if checked.iter().filter(failed).count() > full.len() {
+                return refused(&commit, checked);
+            }
+            // Nothing but room is missing. Somebody may deliver meanwhile: then look again.
+            for (found, notices) in full {
+                self.make_room(found, notices).await?;
+            }
+            sends += 1;
+            let why = || "what is to be told changes too fast to make room there".into();
+            self.pause(sends, why).await?;
         }
     }
+}
+
+/// In every plan requests come first, and the nonce last.
+fn refused(commit: &Commit, checked: Vec<Checked>) -> Result<(), StoreError> {
+    if commit.nonce.is_some() && matches!(checked.last(), Some(Checked::Failed(_))) {
+        return Err(StoreError::Replayed);
+    }
+    let requests = checked.into_iter().take(commit.requests.len());
+    let mut found = requests.filter_map(|one| match one {
+        Checked::Failed(found) => found,
+        Checked::Held => None,
+    });
+    conflict(found.next())
 }
 
 /// G20a, P8: times are compared; that DynamoDB forgets is for room alone.
@@ -95,13 +123,33 @@ fn follows_on(key: &str, revision: u64) -> Result<Condition, StoreError> {
     })
 }
 
-struct Plan<'s> {
-    store: &'s DynamoStore,
-    actions: Vec<TransactWriteItem>,
+/// That an account is bound as it was. An item that was written before bindings had a
+/// number says nothing of it.
+fn unchanged(guard: &Guard) -> Condition {
+    let Some(made) = &guard.made else {
+        return Condition::that("attribute_not_exists(binding_key)");
+    };
+    let condition = Condition::that("revision = :now").with(":now", n(guard.revision));
+    match made.bound_seq {
+        0 => condition
+            .and("(attribute_not_exists(bound_seq) OR bound_seq = :seq)")
+            .with(":seq", n(0)),
+        seq => condition
+            .and("bound_seq = :seq AND channel_id = :channel")
+            .with(":seq", n(seq))
+            .with(":channel", s(&made.channel_id)),
+    }
 }
 
-impl Plan<'_> {
-    fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+struct Plan<'s, 'c> {
+    store: &'s DynamoStore,
+    actions: Vec<TransactWriteItem>,
+    /// Which of them add to what a request has to tell.
+    outboxes: Vec<(usize, Vec<&'c Notice>)>,
+}
+
+impl<'c> Plan<'_, 'c> {
+    fn commit(&mut self, commit: &'c Commit) -> Result<(), StoreError> {
         for request in &commit.requests {
             let condition = follows(request)?;
             self.put(Table::Requests, items::request(request)?, &condition)?;
@@ -120,6 +168,7 @@ impl Plan<'_> {
         }
         for (id, notices) in by_request(&commit.notices) {
             let adding = outbox::adding(&notices)?;
+            self.outboxes.push((self.actions.len(), notices));
             self.update(Table::Outbox, items::request_key(id), &adding)?;
         }
         if let Some(answered) = &commit.answered {
@@ -159,10 +208,7 @@ impl Plan<'_> {
     }
 
     fn check(&mut self, guard: &Guard) -> Result<(), StoreError> {
-        let condition = match guard.revision {
-            0 => Condition::that("attribute_not_exists(binding_key)"),
-            revision => Condition::that("revision = :now").with(":now", n(revision)),
-        };
+        let condition = unchanged(guard);
         let key = items::binding_key(&items::account_key(&guard.account_id));
         let check = ConditionCheck::builder()
             .table_name(self.store.names.of(Table::Bindings))
@@ -210,6 +256,7 @@ impl Plan<'_> {
             .set_condition_expression(condition.text())
             .set_expression_attribute_names(condition.names())
             .set_expression_attribute_values(condition.values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()?;
         let action = TransactWriteItem::builder().update(update).build();
         self.actions.push(action);

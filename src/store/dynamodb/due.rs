@@ -7,14 +7,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::try_join_all;
 
 use super::DynamoStore;
-use super::items::{self, Item, due_lane, n, number_if_any, parsed, s, time};
-use super::tables::{BY_DUE, BY_STATUS, BY_WATCH, SHARDS, Table};
+use super::items::{due_lane, n, parsed, s, time};
+use super::tables::{BY_DUE, BY_WATCH, SHARDS, Table};
 use crate::domain::{Lane, RequestId, Status, Timestamp};
-use crate::store::{Due, Gauges, StoreError};
+use crate::store::{Due, StoreError};
 
 /// An idle look reads no more of a partition than this.
 const A_FEW: usize = 8;
-const A_PAGE: usize = 256;
+pub(super) const A_PAGE: usize = 256;
 
 /// What an index says of an item that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +121,7 @@ impl DynamoStore {
     }
 
     /// Requests whose status is not jit's, and that jit has not heard of yet.
-    async fn words_of_others(&self, limit: usize) -> Result<Vec<RequestId>, StoreError> {
+    pub(super) async fn words_of_others(&self, limit: usize) -> Result<Vec<RequestId>, StoreError> {
         let asked = (0..SHARDS).flat_map(|shard| {
             WORDS_OF_OTHERS.map(|between| self.words_here(shard, between, limit))
         });
@@ -158,63 +158,6 @@ impl DynamoStore {
     ) -> Result<Vec<RequestId>, StoreError> {
         let word = status.as_str();
         let asked = (0..SHARDS).map(|shard| self.words_here(shard, (word, word), A_PAGE));
-        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
-    }
-
-    pub(super) async fn count(&self, now: Timestamp) -> Result<Gauges, StoreError> {
-        let lanes = Lane::ALL.into_iter();
-        let due = lanes
-            .flat_map(|lane| (0..SHARDS).map(move |shard| ("due_lane", s(due_lane(lane, shard)))));
-        let granted = (0..SHARDS).map(|shard| {
-            let partition = items::status_shard(Status::Granted, shard);
-            ("status_shard", s(partition))
-        });
-        let (due, granted, words, (pending, oldest, parked)) = tokio::try_join!(
-            self.entries(Table::Requests, BY_DUE, due),
-            self.entries(Table::Requests, BY_STATUS, granted),
-            self.words_of_others(A_PAGE),
-            self.waiting(),
-        )?;
-        let is_over = |item: &&Item, name: &str| {
-            number_if_any(item, name).is_some_and(|at| at <= now.millis())
-        };
-        let many = |count: usize| count as u64;
-        let claimable = due
-            .iter()
-            .filter_map(|item| number_if_any(item, "claimable_at"));
-        let waiting: Vec<i64> = claimable.filter(|at| *at <= now.millis()).collect();
-        Ok(Gauges {
-            backlog: many(waiting.len() + words.len()),
-            oldest_due: waiting.into_iter().min().map(Timestamp::from_millis),
-            live_grants: many(granted.len()),
-            overdue_grants: many(due.iter().filter(|item| is_over(item, "end_at")).count()),
-            failing_removals: many(
-                due.iter()
-                    .filter(|item| item.contains_key("failing"))
-                    .count(),
-            ),
-            undelivered_notices: pending,
-            oldest_undelivered: oldest,
-            parked_notices: parked,
-        })
-    }
-
-    /// Everything that an index has in these partitions.
-    pub(super) async fn entries(
-        &self,
-        table: Table,
-        index: &str,
-        partitions: impl Iterator<Item = Partition>,
-    ) -> Result<Vec<Item>, StoreError> {
-        let asked = partitions.map(|(name, value)| {
-            let call = self
-                .ask(table)
-                .index_name(index)
-                .key_condition_expression("#partition = :here")
-                .expression_attribute_names("#partition", name)
-                .expression_attribute_values(":here", value);
-            self.query_all(call)
-        });
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 }

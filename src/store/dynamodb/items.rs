@@ -205,6 +205,8 @@ pub(super) fn binding(binding: &Binding) -> Result<Item, StoreError> {
     let key = account_key(&binding.account_id);
     let mut item = record("binding_key", &key, binding.revision, binding)?;
     item.insert("kind".into(), s("account"));
+    item.insert("channel_id".into(), s(&binding.channel_id));
+    item.insert("bound_seq".into(), n(binding.bound_seq));
     Ok(item)
 }
 

@@ -1,7 +1,9 @@
 //! What the channel is still to be told: one item for each request, its notices in order.
 //!
 //! So the order is kept by construction, only the first can be claimed, and what waits
-//! behind it costs nothing. `by_due` holds only items that have something to tell.
+//! behind it costs nothing. `by_due` holds only items that have something to tell. How much
+//! one item holds is bounded: an item of DynamoDB's has a largest size, and what does not
+//! fit any more would keep a removal from being written.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -9,12 +11,16 @@ use super::DynamoStore;
 use super::calls::{Change, Condition, Updated, Written};
 use super::due::{Entry, shards};
 use super::items::{self, Item, millis, n, number_if_any, s, text};
-use super::tables::{BY_DUE, BY_PARKED, Table, shard_of};
+use super::tables::{Table, shard_of};
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
+use crate::store::outbox::{
+    Claim, Fate, MOST_PARKED, MOST_PENDING, Waiting, fates, forgotten, note_parked,
+};
 use crate::store::portable::Letter;
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
-/// Adds to what a request has to tell; the first that is added can be claimed at once.
+/// Adds to what a request has to tell, if there is room; the first that is added can be
+/// claimed at once.
 pub(super) fn adding(notices: &[&Notice]) -> Result<Change, StoreError> {
     let listed = notices.iter().map(|notice| element(notice));
     let listed = listed.collect::<Result<Vec<_>, _>>()?;
@@ -28,7 +34,11 @@ pub(super) fn adding(notices: &[&Notice]) -> Result<Change, StoreError> {
                 next_at = if_not_exists(next_at, :since), \
                 claimable_at = if_not_exists(claimable_at, :since), \
                 due_shard = :shard";
-    let condition = Condition::default()
+    let room = MOST_PENDING.saturating_sub(listed.len());
+    let condition = Condition::that("(attribute_not_exists(pending) OR pending <= :room)")
+        .and("(attribute_not_exists(parked_notices) OR size(parked_notices) <= :kept)")
+        .with(":room", n(room))
+        .with(":kept", n(MOST_PARKED))
         .with(":none", AttributeValue::L(Vec::new()))
         .with(":many", n(listed.len()))
         .with(":new", AttributeValue::L(listed))
@@ -111,13 +121,127 @@ pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
     Ok(letters)
 }
 
-/// What is first in line.
+fn list<'i>(item: &'i Item, name: &str) -> &'i [AttributeValue] {
+    let list = item.get(name).and_then(|list| list.as_l().ok());
+    list.map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What is first in line. What stands behind it is not looked at.
 fn first(item: &Item) -> Result<Option<ClaimedNotice>, StoreError> {
-    let first = letters(item)?.into_iter().find(|letter| !letter.parked);
-    Ok(first.map(|letter| ClaimedNotice {
-        notice: letter.notice,
-        attempts: letter.attempts,
+    let Some(element) = list(item, "notices").first() else {
+        return Ok(None);
+    };
+    let attempts = u32::try_from(items::count(item, "attempts"));
+    Ok(Some(ClaimedNotice {
+        notice: read_element(item, element)?,
+        attempts: attempts.unwrap_or(0),
     }))
+}
+
+fn number_of(element: &AttributeValue, name: &str) -> Option<i64> {
+    number_if_any(element.as_m().ok()?, name)
+}
+
+/// As the rule sees what waits there, with what is to be added.
+fn waiting_in(item: &Item, adding: &[&Notice]) -> Vec<Waiting> {
+    let is_claimed = item.contains_key("lease_token");
+    let there = list(item, "notices").iter().enumerate();
+    let there = there.map(|(place, element)| Waiting {
+        audience: read_element(item, element).ok().map(|one| one.audience),
+        claim: match is_claimed && place == 0 {
+            true => Claim::Claimed,
+            false => Claim::Free,
+        },
+    });
+    let added = adding.iter().map(|notice| Waiting {
+        audience: Some(notice.audience),
+        claim: Claim::Free,
+    });
+    there.chain(added).collect()
+}
+
+/// The list of what was given up with these at its end, as far as it is kept.
+fn given_up(item: &Item, these: &[AttributeValue]) -> AttributeValue {
+    let all = [list(item, "parked_notices"), these].concat();
+    AttributeValue::L(all[forgotten(all.len())..].to_vec())
+}
+
+/// That nothing was added, delivered, claimed, tried or parked since this was read.
+fn untouched(item: &Item) -> Condition {
+    let pending = list(item, "notices");
+    let mut condition = match pending.len() {
+        0 => Condition::that("attribute_not_exists(pending)"),
+        many => Condition::that("pending = :was").with(":was", n(many)),
+    };
+    for (place, name, edge) in [
+        (0, ":first", pending.first()),
+        (pending.len().saturating_sub(1), ":last", pending.last()),
+    ] {
+        if let Some(seq) = edge.and_then(|element| number_of(element, "seq")) {
+            condition = condition
+                .and(&format!("notices[{place}].seq = {name}"))
+                .with(name, n(seq));
+        }
+    }
+    for (name, short) in [
+        ("attempts", ":attempts"),
+        ("lease_token", ":token"),
+        ("parked", ":parked_before"),
+    ] {
+        condition = match item.get(name) {
+            Some(value) => condition
+                .and(&format!("{name} = {short}"))
+                .with(short, value.clone()),
+            None => condition.and(&format!("attribute_not_exists({name})")),
+        };
+    }
+    condition
+}
+
+/// What an item becomes so that these can be added to it.
+fn room_for(item: &Item, adding: &[&Notice]) -> (Change, Vec<Fate>) {
+    let fates = fates(&waiting_in(item, adding));
+    let pending = list(item, "notices");
+    let of = |wanted: Fate| -> Vec<AttributeValue> {
+        let with_fate = pending.iter().zip(&fates);
+        let those = with_fate.filter(|(_, fate)| **fate == wanted);
+        those.map(|(element, _)| element.clone()).collect()
+    };
+    let (stay, park) = (of(Fate::Stays), of(Fate::Parked));
+    let mut condition = untouched(item);
+    let mut sets = Vec::new();
+    let parked = items::count(item, "parked") + park.len() as u64;
+    if parked > 0 {
+        sets.push("parked = :parked, parked_shard = :shard, parked_notices = :kept");
+        condition = condition
+            .with(":parked", n(parked))
+            .with(":shard", n(text(item, "request_id").map_or(0, shard_of)))
+            .with(":kept", given_up(item, &park));
+    }
+    let seq = |one: Option<&AttributeValue>| one.and_then(|one| number_of(one, "seq"));
+    match stay.first() {
+        // All of it is merged with what is to be added.
+        None => {
+            let text = match sets.is_empty() {
+                true => NOTHING_TO_TELL.to_owned(),
+                false => format!("{NOTHING_TO_TELL} SET {}", sets.join(", ")),
+            };
+            return (Change { text, condition }, fates);
+        }
+        Some(next) if seq(Some(next)) != seq(pending.first()) => {
+            let since = number_of(next, "created_at").unwrap_or_default();
+            sets.push("attempts = :zero, oldest_at = :since, next_at = :since");
+            sets.push("claimable_at = :since");
+            condition = condition.with(":zero", n(0)).with(":since", n(since));
+        }
+        Some(_) => {}
+    }
+    sets.push("notices = :stay, pending = :left");
+    let condition = condition
+        .with(":left", n(stay.len()))
+        .with(":stay", AttributeValue::L(stay));
+    let text = format!("SET {}", sets.join(", "));
+    (Change { text, condition }, fates)
 }
 
 /// Lets the next in line pass: as often tried as it is, from when it was written.
@@ -236,14 +360,41 @@ impl DynamoStore {
         })
     }
 
+    /// Makes room for more in an outbox as it was found. Whoever changed it meanwhile, also
+    /// this very call when its answer was lost, has it looked at again.
+    pub(super) async fn make_room(
+        &self,
+        found: Item,
+        adding: &[&Notice],
+    ) -> Result<(), StoreError> {
+        let Some(id) = adding.first().map(|notice| notice.request_id) else {
+            return Ok(());
+        };
+        let (change, fates) = room_for(&found, adding);
+        match self
+            .update(Table::Outbox, items::request_key(id), &change)
+            .await?
+        {
+            Updated::To(_) => note_parked(id, &fates),
+            Updated::Not(_) => {}
+        }
+        Ok(())
+    }
+
     /// A notice that is given up: out of the way of the next, and kept to be shown.
     pub(super) async fn parking(&self, place: NoticePlace) -> Result<Change, StoreError> {
         let key = items::request_key(place.request_id);
         let found = self.get(Table::Outbox, key).await?.unwrap_or_default();
         let first = Condition::that("notices[0].seq = :seq").with(":seq", n(place.seq));
+        let first = match found.get("parked") {
+            Some(parked) => first
+                .and("parked = :parked")
+                .with(":parked", parked.clone()),
+            None => first.and("attribute_not_exists(parked)"),
+        };
         let mut change = passing(&found, first);
-        let parked = " parked = if_not_exists(parked, :zero) + :one, parked_shard = :shard, \
-             parked_notices = list_append(if_not_exists(parked_notices, :none), :these)";
+        let parked = " parked = if_not_exists(parked, :nil) + :this, parked_shard = :shard, \
+             parked_notices = :kept";
         let joint = if change.text.contains(" SET ") {
             ","
         } else {
@@ -251,30 +402,14 @@ impl DynamoStore {
         };
         change.text.push_str(joint);
         change.text.push_str(parked);
-        let these = found.get("notices").and_then(|list| list.as_l().ok());
-        let these = these.and_then(|list| list.first().cloned());
+        let this = list(&found, "notices").get(..1).unwrap_or_default();
         change.condition = change
             .condition
-            .with(":zero", n(0))
-            .with(":one", n(1))
-            .with(":none", AttributeValue::L(Vec::new()))
-            .with(":these", AttributeValue::L(these.into_iter().collect()))
+            .with(":nil", n(0))
+            .with(":this", n(1))
+            .with(":kept", given_up(&found, this))
             .with(":shard", n(shard_of(&place.request_id.to_string())));
         Ok(change)
-    }
-
-    /// How many wait, since when the oldest does, and how many were given up.
-    pub(super) async fn waiting(&self) -> Result<(u64, Option<Timestamp>, u64), StoreError> {
-        let (due, parked) = tokio::try_join!(
-            self.entries(Table::Outbox, BY_DUE, shards("due_shard")),
-            self.entries(Table::Outbox, BY_PARKED, shards("parked_shard")),
-        )?;
-        let sum = |items: &[Item], name: &str| items.iter().map(|i| items::count(i, name)).sum();
-        let oldest = due
-            .iter()
-            .filter_map(|item| number_if_any(item, "oldest_at"));
-        let oldest = oldest.min().map(Timestamp::from_millis);
-        Ok((sum(&due, "pending"), oldest, sum(&parked, "parked")))
     }
 }
 

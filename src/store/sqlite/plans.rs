@@ -38,6 +38,7 @@ fn fixed() -> Vec<(String, String)> {
         ("claim_notice", queries::FIRST_IN_LINE),
         ("next_notice", queries::NEXT_NOTICE),
         ("lease_notice", writes::LEASE_NOTICE),
+        ("pending notices", writes::PENDING),
         ("audit", queries::AUDIT),
         ("heads of requests", queries::REQUEST_HEADS),
         ("heads of channels", queries::CHANNEL_HEADS),

@@ -53,7 +53,7 @@ pub(super) fn copied_at(db: &Connection) -> Result<Option<Timestamp>, StoreError
 
 fn letters(db: &Connection, id: RequestId) -> Result<Vec<Letter>, StoreError> {
     let sql = "SELECT doc, attempts, next_at, state = 'parked', request_id || '.' || seq
-         FROM jit_notices WHERE request_id = ?1 ORDER BY seq";
+         FROM jit_notices WHERE request_id = ?1 AND state <> 'forgotten' ORDER BY seq";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([id.to_string()])?;
     let mut letters = Vec::new();
@@ -158,7 +158,7 @@ fn put_events(db: &Connection, key: &AuditKey, events: &[Event]) -> Result<(), S
 
 fn put_letter(db: &Connection, letter: &Letter) -> Result<(), StoreError> {
     let whole = Written::new(letter.notice.clone())?;
-    writes::add_notice(db, &whole)?;
+    writes::insert_notice(db, &whole)?;
     let sql = "UPDATE jit_notices SET attempts = ?3, next_at = ?4, state = ?5,
          claimable_at = CASE WHEN ?5 = 'pending' THEN claimable_at END
          WHERE request_id = ?1 AND seq = ?2";

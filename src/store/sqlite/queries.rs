@@ -378,6 +378,6 @@ pub(super) fn gauges(db: &Connection, now: Timestamp) -> Result<Gauges, StoreErr
         failing_removals: counted(FAILING, &[])?,
         undelivered_notices: count(pending),
         oldest_undelivered: oldest.map(Timestamp::from_millis),
-        parked_notices: counted(NOTICES, &[&"parked"])?,
+        parked_notices: counted(NOTICES, &[&"parked"])? + counted(NOTICES, &[&"forgotten"])?,
     })
 }

@@ -1,7 +1,7 @@
 //! What a commit does to the tables. Everything here is a job of the writer: whoever
 //! returns an error leaves nothing behind.
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, named_params, params};
 
 use super::queries;
 use super::rows::{Written, end_at, int, limit, revoked_at};
@@ -9,6 +9,7 @@ use crate::domain::{
     AuditKey, Binding, Channel, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Notice,
     Request, RequestId, Timestamp,
 };
+use crate::store::outbox::{Claim, Fate, MOST_PARKED, MOST_PENDING, Waiting, fates, note_parked};
 use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError, Taken};
 
 /// Of what is over, so much is forgotten at a time: a clean-up holds nobody up.
@@ -96,14 +97,11 @@ fn before(revision: u64) -> Result<i64, StoreError> {
 }
 
 fn check_guard(db: &Connection, guard: &Guard) -> Result<(), StoreError> {
-    let stored: Option<i64> = db
-        .prepare_cached("SELECT revision FROM jit_bindings WHERE account_id = ?1")?
-        .query_row([guard.account_id.as_str()], |row| row.get(0))
-        .optional()?;
-    if stored.unwrap_or(0) == int(guard.revision) {
-        return Ok(());
+    let stored = queries::binding(db, &guard.account_id)?;
+    match guard.holds(stored.as_ref()) {
+        true => Ok(()),
+        false => Err(StoreError::Conflict(None)),
     }
-    Err(StoreError::Conflict(None))
 }
 
 pub(super) const INSERT_REQUEST: &str = "INSERT INTO jit_requests
@@ -304,7 +302,15 @@ pub(super) fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), S
     Ok(())
 }
 
-pub(super) fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
+fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
+    insert_notice(db, notice)?;
+    match put_first_in_line(db, notice.request_id)? > MOST_PENDING {
+        true => make_room(db, notice.request_id),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn insert_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_notices (request_id, seq, state, created_at, attempts, next_at, doc)
          VALUES (?1, ?2, 'pending', ?3, 0, ?3, ?4)",
@@ -315,20 +321,66 @@ pub(super) fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<()
         notice.created_at.millis(),
         notice.doc
     ])?;
-    put_first_in_line(db, notice.request_id)?;
     Ok(())
 }
 
-fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
-    in_place(
-        db.prepare_cached(
-            "UPDATE jit_notices
-             SET state = 'parked', lease = NULL, lease_until = NULL, claimable_at = NULL
-             WHERE request_id = ?1 AND seq = ?2 AND state = 'pending'",
-        )?
-        .execute(params![place.request_id.to_string(), int(place.seq)])?,
-    )?;
+pub(super) const PENDING: &str = "SELECT seq, lease IS NOT NULL, doc FROM jit_notices
+     WHERE request_id = ?1 AND state = 'pending' ORDER BY seq";
+
+/// More waits than is kept: the rule says which of it goes.
+fn make_room(db: &Connection, id: RequestId) -> Result<(), StoreError> {
+    let found: Vec<(i64, bool, String)> = db
+        .prepare_cached(PENDING)?
+        .query_map([id.to_string()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<Result<_, _>>()?;
+    let waiting = found.iter().map(|(_, is_claimed, doc)| Waiting {
+        audience: serde_json::from_str(doc)
+            .ok()
+            .map(|notice: Notice| notice.audience),
+        claim: match is_claimed {
+            true => Claim::Claimed,
+            false => Claim::Free,
+        },
+    });
+    let fates = fates(&waiting.collect::<Vec<_>>());
+    for ((seq, ..), fate) in found.iter().zip(&fates) {
+        let sql = match fate {
+            Fate::Stays => continue,
+            Fate::Merged => "DELETE FROM jit_notices WHERE request_id = ?1 AND seq = ?2",
+            Fate::Parked => PARK,
+        };
+        db.prepare_cached(sql)?
+            .execute(params![id.to_string(), seq])?;
+    }
+    note_parked(id, &fates);
+    forget_parked(db, id)?;
+    put_first_in_line(db, id)?;
+    Ok(())
+}
+
+const PARK: &str = "UPDATE jit_notices
+     SET state = 'parked', lease = NULL, lease_until = NULL, claimable_at = NULL
+     WHERE request_id = ?1 AND seq = ?2 AND state = 'pending'";
+
+pub(super) fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
+    let given = params![place.request_id.to_string(), int(place.seq)];
+    in_place(db.prepare_cached(PARK)?.execute(given)?)?;
+    forget_parked(db, place.request_id)?;
     put_first_in_line(db, place.request_id)?;
+    Ok(())
+}
+
+/// What was parked before the last few is only counted from now on.
+fn forget_parked(db: &Connection, id: RequestId) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "UPDATE jit_notices SET state = 'forgotten', doc = ''
+         WHERE request_id = ?1 AND state = 'parked' AND seq NOT IN
+         (SELECT seq FROM jit_notices WHERE request_id = ?1 AND state = 'parked'
+          ORDER BY seq DESC LIMIT ?2)",
+    )?
+    .execute(params![id.to_string(), limit(MOST_PARKED)])?;
     Ok(())
 }
 

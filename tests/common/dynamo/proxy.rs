@@ -73,6 +73,8 @@ struct Inner {
     calls: BTreeMap<String, u64>,
     /// What a caller must be allowed to.
     needs: BTreeSet<String>,
+    /// How many entries its queries looked at.
+    looked_at: u64,
 }
 
 impl Proxy {
@@ -85,6 +87,7 @@ impl Proxy {
             turn: 0,
             calls: BTreeMap::new(),
             needs: BTreeSet::new(),
+            looked_at: 0,
         };
         let proxy = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
@@ -110,6 +113,11 @@ impl Proxy {
         std::mem::take(&mut self.inner.lock().unwrap().calls)
     }
 
+    /// How many entries queries looked at since this was last asked: what they cost.
+    pub fn looked_at(&self) -> u64 {
+        std::mem::take(&mut self.inner.lock().unwrap().looked_at)
+    }
+
     /// Which permissions the calls so far needed, as IAM names them.
     pub fn needs(&self) -> BTreeSet<String> {
         self.inner.lock().unwrap().needs.clone()
@@ -129,6 +137,7 @@ impl Proxy {
         let action = target.split('.').nth(1).unwrap();
         let body = to_bytes(Body::new(body), 1 << 24).await;
         let body = body.map_err(|_| Hangup)?;
+        let is_query = action == "Query";
         let fault = self.inner.lock().unwrap().arrive(action, &body);
         match fault {
             Some(Fault::Lost) => return Err(Hangup),
@@ -149,6 +158,10 @@ impl Proxy {
         let answer = call.send().await.map_err(|_| Hangup)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(|_| Hangup)?;
+        if is_query {
+            let told: Value = serde_json::from_slice(&body).unwrap();
+            self.inner.lock().unwrap().looked_at += told["ScannedCount"].as_u64().unwrap_or(0);
+        }
         if fault == Some(Fault::AnswerLost) {
             return Err(Hangup);
         }

@@ -6,6 +6,7 @@ use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lease,
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
+use jit::store::outbox::{Claim, Fate, Waiting, fates, forgotten};
 use jit::store::{Answered, Commit, Freshness, Nonce, NoticePlace, StoreError};
 
 #[derive(Default)]
@@ -19,6 +20,8 @@ pub struct Tables {
     pub(super) nonces: BTreeMap<String, Timestamp>,
     pub(super) leases: BTreeMap<String, Lease>,
     pub(super) answers: BTreeMap<String, Answered>,
+    /// Parked notices that are only counted.
+    pub(super) forgotten: u64,
     pub(super) commits: u64,
     pub(super) changes: Changes,
 }
@@ -38,6 +41,8 @@ enum Undo {
     Binding(AccountId, Option<Binding>),
     Event(AuditKey, u64, Option<Event>),
     Notice(NoticePlace, Option<Letter>),
+    /// How many parked notices were only counted.
+    Forgotten(u64),
     Nonce(String, Option<Timestamp>),
     Answer(String, Option<Answered>),
 }
@@ -137,10 +142,9 @@ impl Tables {
         }
         if let Some(guard) = commit.guard {
             let stored = self.bindings.get(&guard.account_id);
-            in_order(
-                stored.map_or(0, |binding| binding.revision),
-                guard.revision + 1,
-            )?;
+            if !guard.holds(stored) {
+                return Err(StoreError::Conflict(None));
+            }
         }
         for request in commit.requests {
             let before = self.requests.get(&request.id);
@@ -229,6 +233,7 @@ impl Tables {
             if is_taken {
                 return Err(StoreError::Conflict(None));
             }
+            self.make_room(place.request_id, undo);
         }
         if let Some(place) = parked {
             let Some(letter) = self.notices.get_mut(&place).filter(|one| !one.parked) else {
@@ -236,8 +241,50 @@ impl Tables {
             };
             undo.push(Undo::Notice(place, Some(letter.clone())));
             (letter.parked, letter.lease) = (true, None);
+            self.forget_parked(place.request_id, undo);
         }
         Ok(())
+    }
+
+    fn places(&self, id: RequestId, parked: bool) -> Vec<NoticePlace> {
+        let of = |seq| NoticePlace {
+            request_id: id,
+            seq,
+        };
+        let all = self.notices.range(of(0)..=of(u64::MAX));
+        let those = all.filter(|(_, letter)| letter.parked == parked);
+        those.map(|(place, _)| *place).collect()
+    }
+
+    fn make_room(&mut self, id: RequestId, undo: &mut Vec<Undo>) {
+        let places = self.places(id, false);
+        let waiting = places.iter().map(|place| Waiting {
+            audience: Some(self.notices[place].notice.audience),
+            claim: match self.notices[place].lease {
+                Some(_) => Claim::Claimed,
+                None => Claim::Free,
+            },
+        });
+        let fates = fates(&waiting.collect::<Vec<_>>());
+        for (place, fate) in places.iter().zip(fates) {
+            let before = self.notices[place].clone();
+            match fate {
+                Fate::Stays => continue,
+                Fate::Merged => drop(self.notices.remove(place)),
+                Fate::Parked => self.notices.get_mut(place).unwrap().parked = true,
+            }
+            undo.push(Undo::Notice(*place, Some(before)));
+        }
+        self.forget_parked(id, undo);
+    }
+
+    fn forget_parked(&mut self, id: RequestId, undo: &mut Vec<Undo>) {
+        let parked = self.places(id, true);
+        for place in &parked[..forgotten(parked.len())] {
+            undo.push(Undo::Notice(*place, self.notices.remove(place)));
+            undo.push(Undo::Forgotten(self.forgotten));
+            self.forgotten += 1;
+        }
     }
 
     fn take_back(&mut self, undo: Undo) {
@@ -250,6 +297,7 @@ impl Tables {
                 put_back(self.events.entry(key).or_default(), seq, before);
             }
             Undo::Notice(place, before) => put_back(&mut self.notices, place, before),
+            Undo::Forgotten(before) => self.forgotten = before,
             Undo::Nonce(text, before) => put_back(&mut self.nonces, text, before),
             Undo::Answer(key, before) => put_back(&mut self.answers, key, before),
         }

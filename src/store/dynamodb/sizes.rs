@@ -1,0 +1,366 @@
+//! How large an item is, as DynamoDB counts, and that nothing is sent that is too large:
+//! what DynamoDB would refuse is refused here, by a name that says what it is.
+
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+
+use super::items::Item;
+use crate::store::StoreError;
+
+/// What DynamoDB takes in one item, and in one transaction.
+const ITEM: usize = 400 * 1024;
+const TRANSACTION: usize = 4 * 1024 * 1024;
+
+pub(super) fn of_item(item: &Item) -> usize {
+    item.iter()
+        .map(|(name, value)| name.len() + of_value(value))
+        .sum()
+}
+
+/// Of each kind at least as much as DynamoDB counts.
+fn of_value(value: &AttributeValue) -> usize {
+    /// Of a list or a map, and of each thing in it.
+    const CONTAINER: usize = 3;
+    match value {
+        AttributeValue::S(text) | AttributeValue::N(text) => text.len(),
+        AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
+        AttributeValue::L(list) => {
+            CONTAINER + list.iter().map(|one| 1 + of_value(one)).sum::<usize>()
+        }
+        AttributeValue::M(map) => CONTAINER + map.len() + of_item(map),
+        // jit writes nothing of any other kind.
+        _ => 1,
+    }
+}
+
+/// What is sent with one action.
+fn of_action(action: &TransactWriteItem) -> usize {
+    let put = action.put().map(|put| of_item(put.item()));
+    let update = action.update();
+    let set = update.and_then(|update| update.expression_attribute_values());
+    put.or(set.map(of_item)).unwrap_or(0)
+}
+
+pub(super) fn check(actions: &[TransactWriteItem]) -> Result<(), StoreError> {
+    let sizes = || actions.iter().map(of_action);
+    let (largest, whole) = (sizes().max().unwrap_or(0), sizes().sum::<usize>());
+    let (what, bytes, most) = match largest > ITEM {
+        true => ("a record", largest, ITEM),
+        false => ("a write", whole, TRANSACTION),
+    };
+    match bytes > most {
+        true => Err(StoreError::TooLarge(format!(
+            "{what} of {bytes} bytes, and DynamoDB takes {most}"
+        ))),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use uuid::Uuid;
+
+    use super::super::{items, outbox};
+    use super::*;
+    use crate::domain::audit::Entry;
+    use crate::domain::limits::{MOST_ACCOUNTS, MOST_APPROVALS, MOST_APPROVERS, MOST_SETS};
+    use crate::domain::{
+        Approval, Audience, AuditKey, Binding, Chain, Channel, Ended, Ending, Event, EventKind,
+        Extension, Failing, Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice, Period,
+        Person, Reminder, Request, RequestId, Sessions, State, Text, Timestamp,
+    };
+    use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
+    use crate::store::portable::Letter;
+
+    /// So many requests share one assignment, and end in one write.
+    const HOLDERS: u128 = 32;
+
+    fn text() -> Text {
+        "\u{1F600}".repeat(1000).parse().unwrap()
+    }
+
+    fn word<T: std::str::FromStr<Err: std::fmt::Debug>>() -> T {
+        "w".repeat(64).parse().unwrap()
+    }
+
+    /// As long as an address may be, of letters that are written with two.
+    fn person() -> Person {
+        Person {
+            id: word(),
+            email: format!("{}@x", "\"".repeat(252)).parse().unwrap(),
+        }
+    }
+
+    fn approvals() -> Vec<Approval> {
+        let one = Approval {
+            by: person(),
+            at: Timestamp::default(),
+        };
+        vec![one; MOST_APPROVALS]
+    }
+
+    fn id(number: u128) -> RequestId {
+        RequestId::from_uuid(Uuid::from_u128(u128::MAX - number))
+    }
+
+    fn request(state: State) -> Request {
+        Request {
+            id: id(0),
+            account_id: "123456789012".parse().unwrap(),
+            channel_id: word(),
+            requester: person(),
+            permission_set: word(),
+            reason: Some(text()),
+            jira: Some(text()),
+            duration: Minutes::new(527_040).unwrap(),
+            start_at: Some(Timestamp::default()),
+            created_at: Timestamp::default(),
+            approvals: approvals(),
+            approved_at: Some(Timestamp::default()),
+            user: Some(word()),
+            granted: Some(Period {
+                from: Timestamp::default(),
+                until: Timestamp::default(),
+            }),
+            extension: Some(Extension {
+                by: person(),
+                minutes: Minutes::new(527_040).unwrap(),
+                approvals: approvals(),
+            }),
+            state,
+            sessions: Some(Sessions::Ending {
+                before: Timestamp::default(),
+            }),
+            trouble: Some(Failing {
+                since: Timestamp::default(),
+                attempts: u32::MAX,
+                refusals: u32::MAX,
+                why: text(),
+            }),
+            parked_notices: u32::MAX,
+            card: Some(word()),
+            reminder: Some(Reminder {
+                post: word(),
+                of: u64::MAX,
+            }),
+            due_at: Some(Timestamp::default()),
+            lease: Some(Lease {
+                token: LeaseToken(Uuid::max()),
+                until: Timestamp::default(),
+                by: crate::domain::LeaseHolder::Operator,
+            }),
+            chain: Chain::default(),
+            revision: u64::MAX,
+        }
+    }
+
+    /// Every state with words in it, at its longest.
+    fn states() -> [State; 6] {
+        let (by, reason, at) = (person(), Some(text()), Timestamp::default());
+        let error = Ended { at, why: text() };
+        [
+            State::Denied {
+                by: by.clone(),
+                reason: reason.clone(),
+                at,
+            },
+            State::Revoked {
+                by: Some(by.clone()),
+                reason: reason.clone(),
+                at,
+            },
+            State::Removing {
+                ending: Ending::Revoked {
+                    by: Some(by.clone()),
+                    reason: reason.clone(),
+                    asked_at: at,
+                },
+            },
+            State::Removing {
+                ending: Ending::Failed { why: text() },
+            },
+            State::Checking {
+                by,
+                reason,
+                error: error.clone(),
+            },
+            State::Error(error),
+        ]
+    }
+
+    fn event(kind: EventKind, details: BTreeMap<String, String>) -> Event {
+        let channel = word();
+        let entry = Entry {
+            key: AuditKey::Config(word()),
+            kind,
+            account_id: Some(&"123456789012".parse().unwrap()),
+            channel_id: &channel,
+            actor: Some(&person()),
+            status: None,
+            details,
+        };
+        Chain::default().append(entry, Timestamp::default())
+    }
+
+    fn said(words: &[(&str, String)]) -> BTreeMap<String, String> {
+        let words = words.iter();
+        words
+            .map(|(name, word)| ((*name).to_owned(), word.clone()))
+            .collect()
+    }
+
+    fn binding() -> Binding {
+        Binding {
+            account_id: "123456789012".parse().unwrap(),
+            channel_id: word(),
+            approvers: vec![word(); MOST_APPROVERS],
+            approvals_required: 20,
+            allow_self_approval: false,
+            max_request_hours: Some(u32::MAX),
+            session_duration_minutes: u32::MAX,
+            permission_sets: vec![word(); MOST_SETS],
+            updated_at: Timestamp::default(),
+            revision: u64::MAX,
+            bound_seq: u64::MAX,
+        }
+    }
+
+    fn holding() -> Holding {
+        let holders: std::collections::BTreeSet<RequestId> = (0..HOLDERS).map(id).collect();
+        Holding {
+            creating: holders.clone(),
+            holders,
+            removing: true,
+            means: Some("m".repeat(2048)),
+            revision: u64::MAX,
+            ..Holding::unheld(HoldingKey {
+                account_id: "123456789012".parse().unwrap(),
+                permission_set: word(),
+                user: word(),
+            })
+        }
+    }
+
+    /// Of more time that was granted: the only one that can come again and again and is
+    /// told to all; an end, with its reason, comes few times.
+    fn letter(seq: u64, parked: bool) -> Letter {
+        let mut details = said(&[
+            ("additional_minutes", u32::MAX.to_string()),
+            ("end_time", Timestamp::default().to_string()),
+            ("duration_minutes", u64::MAX.to_string()),
+            ("requester_email", person().email.to_string()),
+        ]);
+        if !parked && seq < 4 {
+            details.insert("reason".into(), text().to_string());
+        }
+        Letter {
+            notice: Notice {
+                request_id: id(0),
+                seq,
+                status: crate::domain::Status::Granted,
+                account_id: "123456789012".parse().unwrap(),
+                channel_id: word(),
+                actor: person().email.to_string(),
+                details,
+                created_at: Timestamp::default(),
+                audience: Audience::Everybody,
+            },
+            attempts: u32::MAX,
+            next_at: Timestamp::default(),
+            parked,
+        }
+    }
+
+    fn whole_outbox() -> usize {
+        let letters: Vec<Letter> = (0..MOST_PENDING + MOST_PARKED)
+            .map(|place| letter(place as u64, place >= MOST_PENDING))
+            .collect();
+        of_item(&outbox::whole(id(0), &letters).unwrap())
+    }
+
+    // K9
+    #[test]
+    fn the_largest_of_everything_fits() {
+        let names = |many: usize| vec!["w".repeat(64); many].join(",");
+        let dropped = vec![id(0).to_string(); 300].join(",");
+        let events = [
+            said(&[("approvers", names(MOST_APPROVERS))]),
+            said(&[("permission_sets", names(MOST_SETS))]),
+            said(&[("dropped", dropped), ("until", "u".repeat(32))]),
+            said(&["user_id", "post_id", "request"].map(|name| (name, text().to_string()))),
+            said(&["reason", "jira", "break_glass"].map(|name| (name, text().to_string()))),
+        ];
+        let events = events.map(|said| event(EventKind::ApproversSet, said));
+        let mut items: Vec<(String, usize)> = Vec::new();
+        for state in states() {
+            let name = format!("a request that is {}", state.status());
+            items.push((name, of_item(&items::request(&request(state)).unwrap())));
+        }
+        for event in &events {
+            let what = event.details.keys().next().cloned().unwrap_or_default();
+            items.push((
+                format!("an event with {what}"),
+                of_item(&items::event(event).unwrap()),
+            ));
+        }
+        items.push((
+            "a binding".into(),
+            of_item(&items::binding(&binding()).unwrap()),
+        ));
+        items.push((
+            "a holding".into(),
+            of_item(&items::holding(&holding()).unwrap()),
+        ));
+        let channel = items::channel(&Channel::unknown(word())).unwrap();
+        items.push(("a channel".into(), of_item(&channel) + MOST_ACCOUNTS * 12));
+        items.push(("an outbox".into(), whole_outbox()));
+        for (what, bytes) in items {
+            assert!(bytes < ITEM / 3, "{what} has {bytes} bytes");
+        }
+    }
+
+    // K9: a revoke ends all who share an assignment in one write, whatever each has said
+    // and whatever each still has to tell.
+    #[test]
+    fn the_largest_revoke_fits() {
+        let mut ending = request(states()[2].clone());
+        // Both end with the state before.
+        (ending.extension, ending.trouble) = (None, None);
+        let request = of_item(&items::request(&ending).unwrap());
+        let said = said(&[
+            ("reason", text().to_string()),
+            ("shared_with", id(0).to_string()),
+        ]);
+        let event = of_item(&items::event(&event(EventKind::RevokeRequested, said)).unwrap());
+        let each = request + event + whole_outbox();
+        let binding = of_item(&items::binding(&binding()).unwrap());
+        let whole = 32 * each + of_item(&items::holding(&holding()).unwrap()) + binding;
+        assert!(whole < TRANSACTION, "{whole} bytes, {each} for each holder");
+    }
+
+    // K9
+    #[test]
+    fn the_largest_change_of_approvers_fits() {
+        let binding = of_item(&items::binding(&binding()).unwrap());
+        assert!(48 * binding < TRANSACTION / 2, "{binding} bytes each");
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_sent() {
+        let put = |bytes: usize| {
+            let put = aws_sdk_dynamodb::types::Put::builder()
+                .table_name("t")
+                .item("a", items::s("x".repeat(bytes)))
+                .build()
+                .unwrap();
+            TransactWriteItem::builder().put(put).build()
+        };
+        assert_eq!(check(&[put(ITEM - 1)]), Ok(()));
+        let refused = check(&[put(ITEM)]).unwrap_err();
+        assert!(matches!(refused, StoreError::TooLarge(_)), "{refused}");
+        let many: Vec<TransactWriteItem> = (0..11).map(|_| put(ITEM - 1)).collect();
+        let refused = check(&many).unwrap_err();
+        assert!(refused.to_string().contains("a write of"), "{refused}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Changes of configuration in several steps, and what comes between two of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use jit::clock::{Clock, Uptime};
+use jit::domain::{Admin, BindTerms, ChannelId, MmUserId, Timestamp};
+use jit::service::{Announce, Configure, Service};
+use jit::store::{Commit, Store};
+use uuid::Uuid;
+
+use crate::build::at;
+use crate::cast::policy;
+use crate::memory::MemoryStore;
+
+const ACCOUNTS: usize = 100;
+
+fn account(number: usize) -> jit::domain::AccountId {
+    format!("{number:012}").parse().unwrap()
+}
+
+fn town() -> ChannelId {
+    "town".parse().unwrap()
+}
+
+/// The time, and an administrator who unbinds the first account in the middle of the
+/// second step.
+struct Meanwhile {
+    store: MemoryStore,
+    asked: AtomicU32,
+}
+
+impl Meanwhile {
+    fn unbind_the_first(&self) {
+        let unbinding = async {
+            let change = jit::domain::Change {
+                channel: self.store.channel(&town()).await.unwrap().unwrap(),
+                admin: &admin(),
+                policy: &policy(),
+                now: at(1),
+            };
+            let first = self.store.binding(&account(0)).await.unwrap();
+            let unbinding = change.unbind(first, &account(0)).unwrap();
+            let commit = Commit {
+                channel: Some(unbinding.channel),
+                unbound: unbinding.unbound,
+                events: unbinding.events,
+                ..Commit::default()
+            };
+            self.store.commit(commit).await.unwrap();
+        };
+        unbinding.now_or_never().unwrap();
+    }
+}
+
+#[async_trait]
+impl Clock for Meanwhile {
+    fn now(&self) -> Timestamp {
+        if self.asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            self.unbind_the_first();
+        }
+        at(1)
+    }
+    fn uptime(&self) -> Uptime {
+        Uptime::default()
+    }
+    async fn wait_until(&self, _: Timestamp) {}
+    async fn sleep_until(&self, _: Uptime) {}
+    fn draw(&self) -> Uuid {
+        Uuid::nil()
+    }
+}
+
+fn admin() -> Admin {
+    Admin {
+        person: None,
+        key_id: "plugin".into(),
+    }
+}
+
+async fn town_with_accounts(store: &MemoryStore) {
+    let clock = Arc::new(jit::clock::SystemClock);
+    let service = Service::new(Arc::new(store.clone()), clock, policy(), Announce::ToNobody);
+    for number in 0..ACCOUNTS {
+        let bind = Configure::Bind {
+            account_id: account(number),
+            terms: BindTerms::default(),
+        };
+        service.configure(&town(), &bind, &admin()).await.unwrap();
+    }
+}
+
+// K15
+#[tokio::test]
+async fn an_account_that_is_unbound_between_two_steps_makes_no_other_be_skipped() {
+    let store = MemoryStore::default();
+    town_with_accounts(&store).await;
+    let clock = Arc::new(Meanwhile {
+        store: store.clone(),
+        asked: AtomicU32::new(0),
+    });
+    let service = Service::new(Arc::new(store.clone()), clock, policy(), Announce::ToNobody);
+    let approvers: Vec<MmUserId> = vec!["carol".parse().unwrap()];
+    let set = Configure::SetApprovers {
+        approvers: approvers.clone(),
+    };
+    service.configure(&town(), &set, &admin()).await.unwrap();
+    let bindings = store.bindings(&town()).await.unwrap();
+    assert_eq!(bindings.len(), ACCOUNTS - 1);
+    for binding in bindings {
+        assert_eq!(binding.approvers, approvers, "{}", binding.account_id);
+    }
+}
