@@ -277,7 +277,7 @@ async fn tidy_up(service: Arc<Service>, stop: CancellationToken) {
             tracing::error!(%error, "old nonces and answers could not be removed");
         }
         tokio::select! {
-            () = clock.wait_until(clock.now() + TIDY_EVERY) => {}
+            () = clock.sleep(TIDY_EVERY) => {}
             () = stop.cancelled() => {}
         }
     }
@@ -314,19 +314,19 @@ async fn watch_keys(
         }
     };
     let clock = SystemClock;
-    let (mut seen, mut read_at) = (changed_at(&watched.files), clock.now());
+    let (mut seen, mut read_at) = (changed_at(&watched.files), clock.uptime());
     loop {
         let asked = tokio::select! {
             rung = hangup.recv() => rung.is_some(),
-            () = clock.wait_until(clock.now() + LOOK_AT_KEYS_EVERY) => false,
+            () = clock.sleep(LOOK_AT_KEYS_EVERY) => false,
             () = stop.cancelled() => return,
         };
         let now = changed_at(&watched.files);
-        let due = watched.kept_elsewhere && clock.now() >= read_at + ASK_FOR_KEYS_EVERY;
+        let due = watched.kept_elsewhere && clock.uptime() >= read_at + ASK_FOR_KEYS_EVERY;
         if !asked && !due && now == seen {
             continue;
         }
-        (seen, read_at) = (now, clock.now());
+        (seen, read_at) = (now, clock.uptime());
         if let Some(config) = read_again(&reload, &keyring).await {
             tracing::debug!("keys read again");
             watched = Watched::of(&config);

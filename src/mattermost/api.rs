@@ -6,8 +6,8 @@ use std::time::Duration;
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use serde_json::Value;
 
-use crate::clock::{Clock, SystemClock};
-use crate::domain::{Millis, Timestamp};
+use crate::clock::{Clock, SystemClock, Uptime};
+use crate::domain::Millis;
 use crate::service::desk::locked;
 use crate::signature::Secret;
 
@@ -35,7 +35,7 @@ pub struct Api {
     http: reqwest::Client,
     patience: Millis,
     /// Nothing is asked before then: the server said that it was too much.
-    rests_until: Arc<Mutex<Timestamp>>,
+    rests_until: Arc<Mutex<Uptime>>,
 }
 
 impl Api {
@@ -118,11 +118,13 @@ impl Api {
     /// that hears it at once.
     async fn wait_for_a_turn(&self) -> Result<(), ApiError> {
         let until = *self.rests_until();
-        if until - SystemClock.now() > self.patience {
-            let why = format!("it wants no calls before {until}");
+        let rest = until - SystemClock.uptime();
+        if rest > self.patience {
+            let seconds = rest.0.div_euclid(1000) + 1;
+            let why = format!("it wants no calls for {seconds} seconds");
             return Err(ApiError::NoAnswer(why));
         }
-        SystemClock.wait_until(until).await;
+        SystemClock.sleep_until(until).await;
         Ok(())
     }
 
@@ -131,10 +133,10 @@ impl Api {
         let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
         let rest = Millis::seconds(seconds.unwrap_or(1).clamp(1, LONGEST_REST));
         let mut until = self.rests_until();
-        *until = (*until).max(SystemClock.now() + rest);
+        *until = (*until).max(SystemClock.uptime() + rest);
     }
 
-    fn rests_until(&self) -> std::sync::MutexGuard<'_, Timestamp> {
+    fn rests_until(&self) -> std::sync::MutexGuard<'_, Uptime> {
         locked(&self.rests_until)
     }
 }

@@ -6,7 +6,6 @@
 //! is told twice is told by the same post, as far as Mattermost can know it for the same.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -27,11 +26,16 @@ use crate::domain::{
     PostId, Reminder, Request, State, Timestamp,
 };
 use crate::service::Service;
-use crate::worker::postman::{NotReceived, Receiver};
+use crate::worker::postman::{DELIVERY_BOUND, NotReceived, Receiver};
+use crate::worker::webhook;
 
-/// Of one call, and of all that one notice takes: below the lease on it.
-const PATIENCE: Duration = Duration::from_secs(5);
-const PATIENCE_IN_ALL: Duration = Duration::from_secs(20);
+/// Of one call.
+const PATIENCE: Millis = Millis::seconds(5);
+/// Of all that one notice takes: its calls, their repeats, and the rest that a server wants
+/// after 429. With the webhook before it, that is within one delivery's bound.
+const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
+const _: () = assert!(PATIENCE.0 < PATIENCE_IN_ALL.0);
+const _: () = assert!(webhook::PATIENCE.0 + PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
 /// A notice that is older may have been tried before: the first pause is longer.
 const FIRST_TRY: Millis = Millis(400);
 /// Two clocks differ, and a post that is looked for was made after its request.
@@ -58,7 +62,7 @@ impl Cards {
         names: Names,
         service: Arc<Service>,
     ) -> reqwest::Result<Self> {
-        let api = Api::new(config.url.clone(), config.bot_token.clone(), PATIENCE)?;
+        let api = Api::new(config.url.clone(), config.bot_token.clone(), PATIENCE.std())?;
         Ok(Self {
             service,
             bot: Bot::new(api.clone()),
@@ -348,7 +352,7 @@ impl Cards {
 #[async_trait]
 impl Receiver for Cards {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        match tokio::time::timeout(PATIENCE_IN_ALL, self.tell(notice, now)).await {
+        match tokio::time::timeout(PATIENCE_IN_ALL.std(), self.tell(notice, now)).await {
             Ok(told) => told,
             Err(_) => Err(NotReceived("Mattermost answers too slowly".into())),
         }

@@ -11,12 +11,19 @@ use tokio_util::task::TaskTracker;
 
 use super::Shift;
 use super::spawn::{OnRuntime, Spawn};
+use crate::clock::Uptime;
 use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
 
-/// Longer than any delivery may take, so that a claim is only lost by dying.
-const LEASE: Millis = Millis::seconds(30);
+/// The longest that one delivery takes, counted from the claim of its notice. What all
+/// receivers together wait for is less (asserted where each says how long that is).
+pub const DELIVERY_BOUND: Millis = Millis::seconds(32);
+/// The claim and the result are written within this, and clocks of replicas differ.
+const MARGIN: Millis = Millis::seconds(12);
+/// A notice that is being delivered is claimed by nobody else.
+const LEASE: Millis = Millis::seconds(45);
+const _: () = assert!(DELIVERY_BOUND.0 + MARGIN.0 <= LEASE.0);
 const AT_ONCE: usize = 32;
 const FIRST_PAUSE: Millis = Millis::seconds(1);
 const LONGEST_PAUSE: Millis = Millis::minutes(5);
@@ -43,6 +50,14 @@ impl Receiver for Vec<Arc<dyn Receiver>> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotReceived(pub String);
+
+/// The right to deliver what was claimed under it, until its deadline.
+#[derive(Clone, Copy)]
+struct Claim {
+    lease: LeaseToken,
+    until: Timestamp,
+    deadline: Uptime,
+}
 
 #[derive(Clone)]
 pub struct Postman {
@@ -83,18 +98,17 @@ impl Postman {
         let (tasks, clock) = (TaskTracker::new(), self.service.clock());
         tasks.close();
         self.stand_by_the_tray();
-        let (mut next, mut look_at) = (None, clock.now());
+        let (mut next, mut look_at) = (None, clock.uptime());
         loop {
             let rung = self.service.tray.bell.notified();
             self.clear_the_tray(&tasks, give_up);
             if let Some(at) = self.service.tray.take_again_at() {
                 next = next.into_iter().chain([at]).min();
-                look_at = look_at.min(at);
+                look_at = look_at.min(self.when_to_look(Some(at)));
             }
-            if shift.looks() && clock.now() >= look_at {
+            if shift.looks() && clock.uptime() >= look_at {
                 next = self.send_due(&tasks, give_up).await;
-                let again = clock.now() + WORKERS_LOOK_EVERY;
-                look_at = next.map_or(again, |next| next.min(again));
+                look_at = self.when_to_look(next);
             }
             let is_over = shift.is_over(next) || !matches!(shift, Shift::Until(_));
             if give_up.is_cancelled() || stop.is_cancelled() && is_over && tasks.is_empty() {
@@ -103,7 +117,7 @@ impl Postman {
             tokio::select! {
                 biased;
                 () = rung => {}
-                () = clock.wait_until(look_at), if shift.looks() => {}
+                () = clock.sleep_until(look_at), if shift.looks() => {}
                 () = tasks.wait(), if !tasks.is_empty() => {}
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 () = give_up.cancelled() => {}
@@ -112,17 +126,30 @@ impl Postman {
         tasks.wait().await;
     }
 
+    /// Dates are by the wall clock, which may be set meanwhile: so it never waits long.
+    fn when_to_look(&self, next: Option<Timestamp>) -> Uptime {
+        let clock = self.service.clock();
+        let until_next = next.map_or(WORKERS_LOOK_EVERY, |next| next - clock.now());
+        clock.uptime() + until_next.clamp(Millis(0), WORKERS_LOOK_EVERY)
+    }
+
     /// One round: what was just written, and else what is due; each carried to its end.
     pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
         if let Some(id) = self.service.tray.take() {
             self.carry_all_of(id, stop).await?;
             return Ok(1);
         }
-        let (lease, claimed) = self.claim(AT_ONCE).await?;
-        for one in &claimed.ready {
-            self.deliver(one, lease, stop).await?;
+        let mut delivered = 0;
+        // One by one: what waits for others to be delivered would lose its lease.
+        while delivered < AT_ONCE {
+            let (claim, claimed) = self.claim_due(1).await?;
+            let Some(one) = claimed.ready.first() else {
+                break;
+            };
+            self.deliver(one, claim, stop).await?;
+            delivered += 1;
         }
-        Ok(claimed.ready.len())
+        Ok(delivered)
     }
 
     fn clear_the_tray(&self, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -145,7 +172,7 @@ impl Postman {
         if free == 0 {
             return Some(now + AFTER_A_FAULT);
         }
-        let (lease, claimed) = match self.claim(free).await {
+        let (claim, claimed) = match self.claim_due(free).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is to be delivered");
@@ -156,7 +183,7 @@ impl Postman {
             let (postman, stop) = (self.clone(), stop.clone());
             let id = one.notice.request_id;
             self.start(tasks, id, async move {
-                match postman.deliver(&one, lease, &stop).await? {
+                match postman.deliver(&one, claim, &stop).await? {
                     Left::More => postman.carry_all_of(id, &stop).await,
                     Left::Nothing => Ok(()),
                 }
@@ -195,43 +222,55 @@ impl Postman {
         stop: &CancellationToken,
     ) -> Result<(), ServiceError> {
         loop {
-            let (clock, store) = (self.service.clock(), self.service.store());
-            let (lease, now) = (LeaseToken(clock.draw()), clock.now());
-            let Some(one) = store.claim_notice(id, now, lease, now + LEASE).await? else {
+            let (now, claim) = self.claim();
+            let store = self.service.store();
+            let claimed = store.claim_notice(id, now, claim.lease, claim.until);
+            let Some(one) = claimed.await? else {
                 return Ok(());
             };
-            if self.deliver(&one, lease, stop).await? == Left::Nothing {
+            if self.deliver(&one, claim, stop).await? == Left::Nothing {
                 return Ok(());
             }
         }
     }
 
-    async fn claim(&self, limit: usize) -> Result<(LeaseToken, Due<ClaimedNotice>), ServiceError> {
-        let clock = self.service.clock();
-        let lease = LeaseToken(clock.draw());
-        let now = clock.now();
+    async fn claim_due(&self, limit: usize) -> Result<(Claim, Due<ClaimedNotice>), ServiceError> {
+        let (now, claim) = self.claim();
         let store = self.service.store();
-        let claimed = store.claim_notices(now, lease, now + LEASE, limit).await?;
-        Ok((lease, claimed))
+        let claimed = store.claim_notices(now, claim.lease, claim.until, limit);
+        Ok((claim, claimed.await?))
+    }
+
+    /// What is to be written as of now; its deadline counts from before that is written.
+    fn claim(&self) -> (Timestamp, Claim) {
+        let clock = self.service.clock();
+        let (now, lease) = (clock.now(), LeaseToken(clock.draw()));
+        let claim = Claim {
+            lease,
+            until: now + LEASE,
+            deadline: clock.uptime() + DELIVERY_BOUND,
+        };
+        (now, claim)
     }
 
     async fn deliver(
         &self,
         claimed: &ClaimedNotice,
-        lease: LeaseToken,
+        claim: Claim,
         stop: &CancellationToken,
     ) -> Result<Left, ServiceError> {
-        let notice = &claimed.notice;
+        let (clock, notice) = (self.service.clock(), &claimed.notice);
         let place = NoticePlace {
             request_id: notice.request_id,
             seq: notice.seq,
         };
         let received = tokio::select! {
             biased;
-            received = self.receiver.receive(notice, self.service.clock().now()) => Some(received),
+            received = self.receiver.receive(notice, clock.now()) => Some(received),
+            () = clock.sleep_until(claim.deadline) => Some(Err(too_slow())),
             () = stop.cancelled() => None,
         };
-        let now = self.service.clock().now();
+        let now = clock.now();
         let settled = match received {
             Some(Ok(())) => Settled::Delivered,
             None => Settled::Released,
@@ -246,8 +285,8 @@ impl Postman {
                 Settled::TryAgain { at }
             }
         };
-        let settled = self.service.store().settle_notice(place, lease, settled);
-        Ok(settled.await?)
+        let store = self.service.store();
+        Ok(store.settle_notice(place, claim.lease, settled).await?)
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
@@ -259,6 +298,11 @@ impl Postman {
         self.service.handle(place.request_id, command).await?;
         Ok(())
     }
+}
+
+fn too_slow() -> NotReceived {
+    let seconds = DELIVERY_BOUND.0 / 1000;
+    NotReceived(format!("not received within {seconds} seconds"))
 }
 
 /// Doubling from one second to five minutes.

@@ -4,14 +4,15 @@
 use async_trait::async_trait;
 use reqwest::{Client, redirect};
 
-use super::postman::{NotReceived, Receiver};
+use super::postman::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::clock::Clock;
 use crate::config::Webhook;
-use crate::domain::{Audience, Notice, Timestamp};
+use crate::domain::{Audience, Millis, Notice, Timestamp};
 use crate::signature::{self, Message, Scheme};
 
-/// Well below the lease on a notice.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// Of one delivery.
+pub const PATIENCE: Millis = Millis::seconds(10);
+const _: () = assert!(PATIENCE.0 < DELIVERY_BOUND.0);
 
 pub struct WebhookReceiver {
     webhook: Webhook,
@@ -22,7 +23,7 @@ pub struct WebhookReceiver {
 impl WebhookReceiver {
     pub fn new(webhook: Webhook, clock: std::sync::Arc<dyn Clock>) -> reqwest::Result<Self> {
         let client = Client::builder()
-            .timeout(PATIENCE)
+            .timeout(PATIENCE.std())
             // A redirect would carry the signature to somebody it was not made for.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))

@@ -3,9 +3,18 @@
 //!
 //! One that is refused takes nothing with it, and nobody is answered before the whole
 //! has been committed.
+//!
+//! On a full disk, an I/O error or a lack of memory SQLite rolls the whole transaction back
+//! by itself, in the middle of a job (sqlite.org/lang_transaction.html). A statement that
+//! runs after that would commit by itself. So the transaction is checked after every job:
+//! if it is gone, the batch is refused as a whole and no later job runs. What a job still
+//! writes after the rollback is refused by the commit hook: this connection commits
+//! nothing but whole batches.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -27,6 +36,8 @@ pub(super) struct Writer {
 /// everything that the first did was taken back.
 trait Job: Send {
     fn run(&mut self, db: &Connection) -> Verdict;
+    /// Why the last run failed, if it did.
+    fn error(&self) -> Option<&StoreError>;
     fn answer(self: Box<Self>, batch: Result<(), StoreError>);
 }
 
@@ -54,6 +65,10 @@ where
         }
     }
 
+    fn error(&self) -> Option<&StoreError> {
+        self.result.as_ref()?.as_ref().err()
+    }
+
     fn answer(self: Box<Self>, batch: Result<(), StoreError>) {
         let own = self.result.unwrap_or_else(|| Err(stopped()));
         if self.caller.send(batch.and(own)).is_err() {
@@ -74,11 +89,7 @@ impl Writer {
         after_commit: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let books = Books {
-            before_commit: Box::new(before_commit),
-            after_commit: Box::new(after_commit),
-            db,
-        };
+        let books = Books::new(db, Box::new(before_commit), Box::new(after_commit))?;
         let thread = std::thread::Builder::new()
             .name("jit-store".into())
             .spawn(move || books.serve(queue))?;
@@ -122,10 +133,15 @@ impl Drop for Writer {
 
 /// What the thread has to itself. Its connection is closed last: that leaves one file.
 struct Books {
-    before_commit: Box<dyn Fn() -> Result<(), StoreError> + Send>,
-    after_commit: Box<dyn Fn() + Send>,
+    before_commit: Box<BeforeCommit>,
+    after_commit: Box<AfterCommit>,
+    /// Set while the COMMIT of a batch runs; the commit hook refuses any other commit.
+    committing: Arc<AtomicBool>,
     db: Connection,
 }
+
+type BeforeCommit = dyn Fn() -> Result<(), StoreError> + Send;
+type AfterCommit = dyn Fn() + Send;
 
 enum Failed {
     /// A job was refused after it had written something.
@@ -140,6 +156,23 @@ impl From<StoreError> for Failed {
 }
 
 impl Books {
+    fn new(
+        mut db: Connection,
+        before_commit: Box<BeforeCommit>,
+        after_commit: Box<AfterCommit>,
+    ) -> io::Result<Self> {
+        let committing = Arc::new(AtomicBool::new(false));
+        let of_a_batch = committing.clone();
+        let refused = move || !of_a_batch.load(Ordering::SeqCst);
+        db.commit_hook(Some(refused)).map_err(io::Error::other)?;
+        Ok(Self {
+            before_commit,
+            after_commit,
+            committing,
+            db,
+        })
+    }
+
     fn serve(&self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
@@ -178,7 +211,8 @@ impl Books {
         self.run("BEGIN IMMEDIATE")?;
         for job in batch {
             let written = self.db.total_changes();
-            if job.run(&self.db) == Verdict::TakeBack && self.db.total_changes() != written {
+            let verdict = self.run_job(job.as_mut())?;
+            if verdict == Verdict::TakeBack && self.db.total_changes() != written {
                 return Err(Failed::OneToTakeBack);
             }
         }
@@ -189,20 +223,47 @@ impl Books {
     fn attempt_each(&self, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         self.run("BEGIN IMMEDIATE")?;
         for job in batch {
-            self.run("SAVEPOINT job")?;
-            if job.run(&self.db) == Verdict::TakeBack {
-                self.run("ROLLBACK TO job")?;
+            self.run_within("SAVEPOINT job")?;
+            if self.run_job(job.as_mut())? == Verdict::TakeBack {
+                self.run_within("ROLLBACK TO job")?;
             }
-            self.run("RELEASE job")?;
+            self.run_within("RELEASE job")?;
         }
         self.commit()
     }
 
-    /// A full disk may have made SQLite give up the transaction in the middle of a job:
-    /// then there is none to commit, and this fails for everybody.
+    /// Fails if the transaction is gone afterwards, whatever the job says of itself.
+    fn run_job(&self, job: &mut dyn Job) -> Result<Verdict, StoreError> {
+        let verdict = job.run(&self.db);
+        self.check_transaction(job.error())?;
+        Ok(verdict)
+    }
+
+    /// Runs a statement that leaves the transaction open. SAVEPOINT without a transaction
+    /// would begin one of its own.
+    fn run_within(&self, sql: &str) -> Result<(), StoreError> {
+        self.check_transaction(None)?;
+        let done = self.run(sql);
+        self.check_transaction(done.as_ref().err())?;
+        done
+    }
+
+    fn check_transaction(&self, error: Option<&StoreError>) -> Result<(), StoreError> {
+        if !self.db.is_autocommit() {
+            return Ok(());
+        }
+        let because = error.map_or_else(String::new, |error| format!(": {error}"));
+        let why = format!("SQLite rolled the whole batch back by itself{because}");
+        Err(StoreError::Unavailable(why))
+    }
+
     fn commit(&self) -> Result<(), StoreError> {
         (self.before_commit)()?;
-        self.run("COMMIT")
+        self.check_transaction(None)?;
+        self.committing.store(true, Ordering::SeqCst);
+        let done = self.run("COMMIT");
+        self.committing.store(false, Ordering::SeqCst);
+        done
     }
 
     fn run(&self, sql: &str) -> Result<(), StoreError> {
@@ -255,8 +316,22 @@ mod tests {
             .unwrap()
     }
 
+    type Work = Box<dyn Fn(&Connection) -> Result<(), StoreError> + Send>;
+
+    fn puts(n: i64) -> Work {
+        Box::new(move |db| put(db, n))
+    }
+
+    /// A debt that is only found out at COMMIT.
+    fn owes(n: i64) -> Work {
+        Box::new(move |db| {
+            db.execute("INSERT INTO owed VALUES (?1)", [n])?;
+            Ok(())
+        })
+    }
+
     /// Queues jobs behind one that holds the writer until all of them wait.
-    async fn together(writer: &Writer, jobs: Vec<(i64, bool)>) -> Vec<Result<(), StoreError>> {
+    async fn together(writer: &Writer, jobs: Vec<Work>) -> Vec<Result<(), StoreError>> {
         let (open, gate) = std_mpsc::channel::<()>();
         let (begin, begun) = std_mpsc::channel::<()>();
         let held = writer.write(move |_| {
@@ -264,15 +339,7 @@ mod tests {
             gate.recv().unwrap();
             Ok(())
         });
-        let jobs = jobs.into_iter().map(|(n, owes)| {
-            writer.write(move |db| {
-                if owes {
-                    db.execute("INSERT INTO owed VALUES (?1)", [n])?;
-                    return Ok(());
-                }
-                put(db, n)
-            })
-        });
+        let jobs = jobs.into_iter().map(|job| writer.write(job));
         let mut futures: Vec<std::pin::Pin<Box<dyn Future<Output = _>>>> = vec![Box::pin(held)];
         futures.extend(jobs.map(|job| Box::pin(job) as _));
         // The first poll of each puts its job into the queue.
@@ -299,8 +366,8 @@ mod tests {
     async fn what_waits_together_is_committed_together_and_fails_together() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
         // A debt that is only found out at COMMIT shows which jobs shared one.
-        let mut jobs: Vec<_> = (0..50).map(|n| (n, false)).collect();
-        jobs.push((1000, true));
+        let mut jobs: Vec<_> = (0..50).map(puts).collect();
+        jobs.push(owes(1000));
         let answers = together(&writer, jobs).await;
         assert_eq!(answers.len(), 51);
         for answer in answers {
@@ -317,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_refused_takes_nothing_with_it() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
-        let answers = together(&writer, vec![(1, false), (1, false), (2, false)]).await;
+        let answers = together(&writer, vec![puts(1), puts(1), puts(2)]).await;
         assert_eq!(answers, [Ok(()), Err(StoreError::Conflict(None)), Ok(())]);
         assert_eq!(rows(&writer).await, 2);
     }
@@ -340,6 +407,116 @@ mod tests {
         );
         assert_eq!(answers, (Ok(()), Err(StoreError::Conflict(None)), Ok(())));
         assert_eq!(rows(&writer).await, 1 + 2 + 2);
+    }
+
+    /// A table whose file may not grow by more than a page: what SQLite does then is what
+    /// it does on a full disk.
+    fn full() -> Connection {
+        let db = table();
+        db.execute_batch("CREATE TABLE large (what BLOB)").unwrap();
+        let pages: i64 = db
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
+        db.pragma_update(None, "max_page_count", pages + 1).unwrap();
+        db
+    }
+
+    fn fill_up(db: &Connection) -> Result<(), StoreError> {
+        assert!(!db.is_autocommit());
+        let filled = db.execute("INSERT INTO large VALUES (zeroblob(1000000))", []);
+        assert!(db.is_autocommit(), "SQLite rolls all of it back: {filled:?}");
+        filled.map(drop).map_err(StoreError::from)
+    }
+
+    async fn all_are_refused_and_nothing_is_written(jobs: Vec<Work>) {
+        let writer = Writer::start(full(), || Ok(()), || {}).unwrap();
+        let count = jobs.len();
+        let answers = together(&writer, jobs).await;
+        assert_eq!(answers.len(), count);
+        for answer in &answers {
+            assert!(
+                matches!(answer, Err(StoreError::Unavailable(_))),
+                "{answers:?}"
+            );
+        }
+        assert_eq!(rows(&writer).await, 0);
+        let freed = |db: &Connection| {
+            db.execute_batch("PRAGMA max_page_count = 100000")?;
+            Ok(())
+        };
+        assert_eq!(writer.write(freed).await, Ok(()));
+        assert_eq!(writer.write(|db| put(db, 7)).await, Ok(()));
+        assert_eq!(rows(&writer).await, 1);
+    }
+
+    // K5
+    #[tokio::test]
+    async fn a_batch_that_sqlite_rolls_back_is_refused_as_a_whole() {
+        let jobs = vec![puts(1), Box::new(fill_up), puts(2), puts(3)];
+        all_are_refused_and_nothing_is_written(jobs).await;
+    }
+
+    #[tokio::test]
+    async fn the_answer_says_why_sqlite_rolled_the_batch_back() {
+        let writer = Writer::start(full(), || Ok(()), || {}).unwrap();
+        let answers = together(&writer, vec![Box::new(fill_up), puts(2)]).await;
+        for answer in answers {
+            let why = answer.unwrap_err().to_string();
+            assert!(why.contains("full"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_job_runs_after_the_one_in_which_sqlite_rolled_the_batch_back() {
+        let writer = Writer::start(full(), || Ok(()), || {}).unwrap();
+        let (ran, was_run) = std_mpsc::channel();
+        let later: Work = Box::new(move |_| {
+            ran.send(()).unwrap();
+            Ok(())
+        });
+        let answers = together(&writer, vec![Box::new(fill_up), later]).await;
+        assert!(answers.iter().all(Result::is_err), "{answers:?}");
+        assert!(was_run.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_job_writes_after_sqlite_rolled_back_is_not_committed() {
+        let goes_on: Work = Box::new(|db| {
+            assert!(fill_up(db).is_err());
+            db.execute("INSERT INTO t VALUES (2)", []).ok();
+            Ok(())
+        });
+        all_are_refused_and_nothing_is_written(vec![puts(1), goes_on, puts(3)]).await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_sqlite_rolls_back_in_its_second_run_is_refused_as_a_whole() {
+        let late: Work = Box::new(|db| {
+            put(db, 2)?;
+            Err(StoreError::Conflict(None))
+        });
+        let jobs = vec![puts(1), late, Box::new(fill_up), puts(3)];
+        all_are_refused_and_nothing_is_written(jobs).await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_after_sqlite_rolled_back_leaves_nothing_written() {
+        let panics: Work = Box::new(|db| {
+            fill_up(db).ok();
+            db.execute("INSERT INTO t VALUES (2)", []).ok();
+            panic!("a bug")
+        });
+        all_are_refused_and_nothing_is_written(vec![puts(1), panics, puts(3)]).await;
+    }
+
+    #[tokio::test]
+    async fn a_job_cannot_commit_by_itself() {
+        let commits: Work = Box::new(|db| {
+            put(db, 2)?;
+            db.execute_batch("COMMIT").ok();
+            Ok(())
+        });
+        all_are_refused_and_nothing_is_written(vec![puts(1), commits, puts(3)]).await;
     }
 
     #[tokio::test]

@@ -1,0 +1,65 @@
+//! A wall clock that a test sets, for one process: `shift.c` is preloaded into it. The
+//! clock that only passes is left as it is.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// How far the wall clock of one process is ahead of the machine's.
+pub struct WallClock {
+    folder: tempfile::TempDir,
+    file: std::fs::File,
+    seconds: Arc<AtomicI64>,
+}
+
+impl WallClock {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/shift.c");
+        let built = Command::new("cc")
+            .args([
+                "-std=gnu11",
+                "-O1",
+                "-Wall",
+                "-Werror",
+                "-shared",
+                "-fPIC",
+                "-o",
+            ])
+            .arg(folder.path().join("shift.so"))
+            .arg(source)
+            .output()
+            .expect("setting the clock of a process needs a C compiler: install cc");
+        assert!(built.status.success(), "{built:?}");
+        let file = std::fs::File::create_new(folder.path().join("shift")).unwrap();
+        file.write_all_at(&0_i64.to_ne_bytes(), 0).unwrap();
+        let seconds = Arc::default();
+        Self {
+            folder,
+            file,
+            seconds,
+        }
+    }
+
+    /// What the process is started with.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let place = |name: &str| self.folder.path().join(name).display().to_string();
+        vec![
+            ("LD_PRELOAD", place("shift.so")),
+            ("CLOCK_SHIFT_FILE", place("shift")),
+        ]
+    }
+
+    /// Sets the clock to so many seconds before or after the machine's.
+    pub fn set(&self, seconds: i64) {
+        self.file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
+        self.seconds.store(seconds, Ordering::SeqCst);
+    }
+
+    /// For a caller who signs with the time of this clock.
+    pub fn ahead(&self) -> Arc<AtomicI64> {
+        self.seconds.clone()
+    }
+}
