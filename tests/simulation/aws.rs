@@ -150,7 +150,7 @@ impl Aws {
         };
         if arrives_at <= sent_at {
             center.settle(sent_at);
-            center.arrive(sent, sent_at);
+            center.arrive(&sent, sent_at);
         } else {
             center.numbers += 1;
             let number = center.numbers;
@@ -273,7 +273,7 @@ impl Center {
             }
             let sent = arrival.remove();
             self.settle(at);
-            self.arrive(sent, at);
+            self.arrive(&sent, at);
         }
         self.settle(now);
     }
@@ -311,7 +311,7 @@ impl Center {
         }
     }
 
-    fn arrive(&mut self, sent: Sent, now: Timestamp) {
+    fn arrive(&mut self, sent: &Sent, now: Timestamp) {
         let answer = self.answer(&sent.question, now);
         if sent.question.changes() {
             let late = now - sent.sent_at;

@@ -48,6 +48,9 @@ impl Wake for Woken {
     }
 }
 
+/// A piece of work that waits to become a task of its process.
+type Spawned = (ProcessId, BoxFuture<'static, ()>);
+
 /// What came of one poll.
 pub enum Polled {
     WentOn,
@@ -58,7 +61,7 @@ pub enum Polled {
 #[derive(Default)]
 pub struct Executor {
     tasks: Vec<Task>,
-    spawned: Arc<Mutex<Vec<(ProcessId, BoxFuture<'static, ()>)>>>,
+    spawned: Arc<Mutex<Vec<Spawned>>>,
     frozen: BTreeSet<ProcessId>,
     ready: Vec<usize>,
     pub polls: u64,
@@ -67,7 +70,7 @@ pub struct Executor {
 /// Where the pieces of work of one process come to run.
 struct Spawner {
     process: ProcessId,
-    spawned: Arc<Mutex<Vec<(ProcessId, BoxFuture<'static, ()>)>>>,
+    spawned: Arc<Mutex<Vec<Spawned>>>,
 }
 
 impl Spawn for Spawner {

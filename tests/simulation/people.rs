@@ -75,27 +75,29 @@ impl World {
         let account = self.an_account();
         let account_id = account.parse().unwrap();
         let bind = |terms| Configure::Bind { account_id, terms };
-        match self.time.below(8) {
+        match self.time.below(12) {
             0 => self.name_approvers(&["bob"]),
             1 => self.name_approvers(&["carol", "alice"]),
             2 | 3 => self.name_approvers(&["bob", "carol", "alice"]),
-            4 => {
+            4 | 5 => {
                 let required = 1 + self.time.below(2);
-                let terms = BindTerms {
-                    approvals_required: Some(required),
-                    ..BindTerms::default()
-                };
-                self.configure(&format!("{account} needs {required}"), bind(terms));
-            }
-            5 => {
                 let own = self.time.chance(2);
                 let terms = BindTerms {
+                    approvals_required: Some(required),
                     allow_self_approval: Some(own),
                     ..BindTerms::default()
                 };
-                self.configure(&format!("own approval in {account}: {own}"), bind(terms));
+                let name = format!("{account} needs {required}, own approval: {own}");
+                self.configure(&name, bind(terms));
             }
-            6 => {
+            6 | 7 => {
+                let terms = BindTerms {
+                    allow_self_approval: Some(false),
+                    ..BindTerms::default()
+                };
+                self.configure(&format!("no own approval in {account}"), bind(terms));
+            }
+            8 | 9 => {
                 let sets = match self.time.chance(2) {
                     true => Vec::new(),
                     false => vec!["readonly".parse().unwrap()],
@@ -107,7 +109,11 @@ impl World {
                 };
                 self.configure(&name, bind(terms));
             }
-            _ => self.unbind_and_bind(account),
+            10 => self.unbind_and_bind(account),
+            _ => {
+                let minutes = Minutes::new(5).unwrap();
+                self.decide(Ask::Extend { minutes }, PEOPLE[0]);
+            }
         }
     }
 

@@ -34,6 +34,10 @@ pub struct Changes {
 }
 
 /// How to take back one part of a commit of which another part is refused.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few of them live for as long as one commit takes"
+)]
 enum Undo {
     Request(RequestId, Option<Request>),
     Holding(HoldingKey, Option<Holding>),
