@@ -30,6 +30,7 @@ use crate::code::Code;
 use crate::config::Scope;
 use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
+use crate::worker::Worker;
 use reply::Problem;
 use signed::Keyring;
 
@@ -46,6 +47,8 @@ pub struct App {
     pub tasks: TaskTracker,
     /// What was signed before then may have been taken where this store was copied from.
     pub signed_after: Option<Timestamp>,
+    /// Whose loop must go on for this process to be ready.
+    pub worker: Option<Worker>,
     places: Semaphore,
     tally: ops::Tally,
 }
@@ -150,6 +153,7 @@ impl App {
             stop,
             tasks,
             signed_after: None,
+            worker: None,
             places,
             tally: ops::Tally::default(),
         }

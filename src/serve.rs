@@ -100,8 +100,10 @@ pub(crate) async fn furnish(
         chat = Some((mattermost, cards));
     }
     let keyring = Arc::new(Keyring::new(config.keys, tokens));
+    let worker = Worker::new(service.clone(), access);
     let mut app = App::new(service.clone(), keyring, metrics, stop);
     app.signed_after = signed_after;
+    app.worker = (purpose == Purpose::Serve).then(|| worker.clone());
     let app = Arc::new(app);
     let others = match chat {
         Some((config, cards)) => {
@@ -115,7 +117,7 @@ pub(crate) async fn furnish(
         app,
         postman: (!receivers.is_empty())
             .then(|| Postman::new(service.clone(), Arc::new(receivers))),
-        worker: Worker::new(service, access),
+        worker,
     })
 }
 

@@ -282,11 +282,17 @@ impl Worker {
     }
 }
 
+/// Counts a panic that was caught: a fault of jit's own, whose trace is in the log.
+fn note_panic(what: &'static str) {
+    metrics::counter!("jit_worker_panics_total").increment(1);
+    tracing::error!("{what} panicked, and goes on");
+}
+
 /// K6: a fault of jit's own is a failed try like any other. What it sent stays noted, the
 /// lease is given back, and the next try has its chance.
 fn panicked(id: RequestId, action: &Work) -> Outcome {
-    metrics::counter!("jit_worker_panics_total").increment(1);
-    tracing::error!(request = %id, ?action, "work panicked; it is tried again");
+    tracing::error!(request = %id, ?action, "this work is tried again");
+    note_panic("a piece of work");
     let why = Text::clip("jit itself failed (a panic, see its log); it is tried again");
     Outcome::Failed(Trouble::Passing { why })
 }

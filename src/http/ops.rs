@@ -13,8 +13,11 @@ use super::reply::{Problem, json};
 use super::signed::Unsigned;
 use super::{App, ROUTES, Route};
 use crate::code::Code;
-use crate::domain::RequestId;
+use crate::domain::{Millis, RequestId};
 use crate::telemetry;
+
+/// The worker's loop looks every few seconds, and waits for the store a little while.
+const LONGEST_ROUND: Millis = Millis::minutes(1);
 
 pub(super) async fn healthz() -> Response {
     json(200, &object!({"status": "ok"}))
@@ -23,6 +26,14 @@ pub(super) async fn healthz() -> Response {
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     if app.stop.is_cancelled() {
         return Err(Problem::new(Code::Unavailable, "jit is stopping"));
+    }
+    if let Some(worker) = &app.worker
+        && let Some(since) = worker.last_round()
+        && app.service.clock().uptime() - since > LONGEST_ROUND
+    {
+        let why = "the worker's loop makes no progress: nothing is given or taken away by this \
+                   process; restart it";
+        return Err(Problem::new(Code::Unavailable, why));
     }
     // Of no request: that the store answers at all is what is asked.
     app.service.store().request(RequestId::NIL).await?;

@@ -3,14 +3,16 @@
 //! The outbox is the store's; this only carries. A receiver that is slow or down costs
 //! attempts here, and nothing anywhere else.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Shift;
 use super::spawn::{OnRuntime, Spawn};
+use super::{Shift, note_panic};
 use crate::clock::Uptime;
 use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
@@ -95,19 +97,39 @@ impl Postman {
     /// Delivers for a shift, and what is written here until `stop`; what is still to be
     /// carried then is carried, unless told to give it up.
     pub async fn stay(&self, shift: Shift, stop: &CancellationToken, give_up: &CancellationToken) {
-        let (tasks, clock) = (TaskTracker::new(), self.service.clock());
+        let tasks = TaskTracker::new();
         tasks.close();
         self.stand_by_the_tray();
+        // K6: a panic in the loop itself ends one round, and no more.
+        loop {
+            let rounds = self.make_rounds(shift, &tasks, stop, give_up);
+            if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
+                break;
+            }
+            note_panic("the loop that delivers notices");
+            self.service.clock().sleep(AFTER_A_FAULT).await;
+        }
+        tasks.wait().await;
+    }
+
+    async fn make_rounds(
+        &self,
+        shift: Shift,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) {
+        let clock = self.service.clock();
         let (mut next, mut look_at) = (None, clock.uptime());
         loop {
             let rung = self.service.tray.bell.notified();
-            self.clear_the_tray(&tasks, give_up);
+            self.clear_the_tray(tasks, give_up);
             if let Some(at) = self.service.tray.take_again_at() {
                 next = next.into_iter().chain([at]).min();
                 look_at = look_at.min(self.when_to_look(Some(at)));
             }
             if shift.looks() && clock.uptime() >= look_at {
-                next = self.send_due(&tasks, give_up).await;
+                next = self.send_due(tasks, give_up).await;
                 look_at = self.when_to_look(next);
             }
             let is_over = shift.is_over(next) || !matches!(shift, Shift::Until(_));
@@ -123,7 +145,6 @@ impl Postman {
                 () = give_up.cancelled() => {}
             }
         }
-        tasks.wait().await;
     }
 
     /// Dates are by the wall clock, which may be set meanwhile: so it never waits long.
@@ -207,8 +228,13 @@ impl Postman {
     ) {
         let service = self.service.clone();
         let piece = tasks.track_future(async move {
-            if let Err(error) = carried.await {
-                tracing::error!(request = %id, %error, "a delivery could not be settled");
+            match AssertUnwindSafe(carried).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(request = %id, %error, "a delivery could not be settled");
+                }
+                // Its claim ends by itself, and it is tried again.
+                Err(_) => note_panic("a delivery"),
             }
             service.tray.bell.notify_one();
         });

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{AFTER_A_FAULT, GRACE, Tried, Worker};
+use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
 use crate::clock::Uptime;
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
 use crate::service::desk::{Begun, Place, Slot, locked, places};
@@ -166,8 +166,7 @@ impl Worker {
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
-            metrics::counter!("jit_worker_panics_total").increment(1);
-            tracing::error!("the worker's loop panicked; it begins again");
+            note_panic("the worker's loop");
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         self.service.desk.close();
@@ -325,8 +324,8 @@ impl Worker {
                 self.waiting.set_aside(id, None, now);
             }
             Err(_) => {
-                metrics::counter!("jit_worker_panics_total").increment(1);
-                tracing::error!(request = %id, "a piece of work panicked; it is tried again");
+                tracing::error!(request = %id, "work on this request is tried again");
+                note_panic("a piece of work");
                 self.waiting.set_aside(id, None, now);
             }
         }

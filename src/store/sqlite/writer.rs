@@ -424,7 +424,10 @@ mod tests {
     fn fill_up(db: &Connection) -> Result<(), StoreError> {
         assert!(!db.is_autocommit());
         let filled = db.execute("INSERT INTO large VALUES (zeroblob(1000000))", []);
-        assert!(db.is_autocommit(), "SQLite rolls all of it back: {filled:?}");
+        assert!(
+            db.is_autocommit(),
+            "SQLite rolls all of it back: {filled:?}"
+        );
         filled.map(drop).map_err(StoreError::from)
     }
 
