@@ -21,7 +21,7 @@ use async_trait::async_trait;
 
 use crate::domain::{
     AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Email, Event, Holding, HoldingKey,
-    Lane, Lease, LeaseToken, Notice, Request, RequestId, Status, Timestamp,
+    Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, Status, Timestamp,
 };
 
 #[async_trait]
@@ -310,6 +310,9 @@ impl From<Channel> for Head {
     }
 }
 
+/// What has gone wrong for so long does not pass by itself.
+pub const STUCK_AFTER: Millis = Millis::minutes(5);
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// Requests that could be claimed now.
@@ -321,6 +324,8 @@ pub struct Gauges {
     pub overdue_grants: u64,
     /// Removals that went wrong the last time they were tried.
     pub failing_removals: u64,
+    /// Requests whose work at AWS has gone wrong, or not ended, since `STUCK_AFTER` ago.
+    pub stuck_requests: u64,
     pub undelivered_notices: u64,
     pub oldest_undelivered: Option<Timestamp>,
     pub parked_notices: u64,

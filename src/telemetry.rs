@@ -6,7 +6,7 @@ pub use cloud_watch::CloudWatch;
 
 use std::io::IsTerminal;
 
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -61,6 +61,19 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Removals that went wrong the last time they were tried"
     );
     describe_gauge!(
+        "jit_stuck_requests",
+        "Requests whose work at AWS has gone wrong or not ended for five minutes"
+    );
+    describe_counter!(
+        "jit_clock_jumps_total",
+        "How often the wall clock was set, or the process frozen, by direction"
+    );
+    describe_counter!(
+        "jit_worker_panics_total",
+        "Panics in the worker that were caught: faults of jit itself"
+    );
+    counter!("jit_worker_panics_total").increment(0);
+    describe_gauge!(
         "jit_live_grants",
         "Grants in force; on DynamoDB counted up to 1000"
     );
@@ -105,6 +118,7 @@ pub fn set(gauges: &Gauges, now: Timestamp) {
     gauge!("jit_due_backlog").set(gauges.backlog as f64);
     gauge!("jit_overdue_grants").set(gauges.overdue_grants as f64);
     gauge!("jit_failing_removals").set(gauges.failing_removals as f64);
+    gauge!("jit_stuck_requests").set(gauges.stuck_requests as f64);
     gauge!("jit_live_grants").set(gauges.live_grants as f64);
     gauge!("jit_undelivered_notices").set(gauges.undelivered_notices as f64);
     gauge!("jit_oldest_undelivered_notice_seconds").set(age(gauges.oldest_undelivered));

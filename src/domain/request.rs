@@ -332,6 +332,11 @@ impl Request {
         self.trouble.is_some() && self.lane() != Lane::Other
     }
 
+    /// Since when the same work of this request has gone wrong, time after time.
+    pub fn troubled_since(&self) -> Option<Timestamp> {
+        self.trouble.as_ref().map(|failing| failing.since)
+    }
+
     /// The first moment a worker may take this: when it is due and nobody holds it.
     pub fn claimable_at(&self) -> Option<Timestamp> {
         let due = self.due_at?;

@@ -13,9 +13,10 @@ use crate::clock::{Clock, SystemClock};
 const NAMESPACE: &str = "jit";
 
 /// How things stand.
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 8] = [
     ("jit_overdue_grants", "Count"),
     ("jit_failing_removals", "Count"),
+    ("jit_stuck_requests", "Count"),
     ("jit_oldest_due_seconds", "Seconds"),
     ("jit_oldest_undelivered_notice_seconds", "Seconds"),
     ("jit_parked_notices", "Count"),

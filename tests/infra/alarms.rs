@@ -71,6 +71,7 @@ async fn each_alarm_asks_for_what_is_told() {
     for metric in [
         "jit_overdue_grants",
         "jit_failing_removals",
+        "jit_stuck_requests",
         "jit_oldest_undelivered_notice_seconds",
         "jit_signature_refusals_total",
         "jit_oldest_due_seconds",

@@ -96,6 +96,7 @@ async fn the_page_is_played_to_its_end() {
     };
     told("The worker's log", "ERROR the worker of jit-worker");
     told("jit-failing-removals", "REMOVAL_FAILING");
+    told("jit-stuck-requests", "REMOVAL_FAILING");
     told("jit-overdue-grants", "REVOKED");
     assert!(aws.assignments().is_empty());
     page.play("jit-oldest-due", &stage);

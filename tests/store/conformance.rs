@@ -992,6 +992,13 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
         gauges.failing_removals, 1,
         "a grant that fails keeps nobody in"
     );
+    assert_eq!(gauges.stuck_requests, 0);
+    // K7
+    assert_eq!(
+        store.gauges(at(15 + 300)).await.unwrap().stuck_requests,
+        2,
+        "a grant that does not get on is stuck as well"
+    );
     assert_eq!(
         (gauges.live_grants, gauges.overdue_grants, gauges.backlog),
         (3, 1, 1)

@@ -15,7 +15,7 @@ pub use tables::{Changes, Tables};
 
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store, StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -390,6 +390,10 @@ impl Store for MemoryStore {
             live_grants: count(&|request| request.status() == Status::Granted),
             overdue_grants: count(&|request| overdue(request, now)),
             failing_removals: count(&Request::is_failing_removal),
+            stuck_requests: count(&|request| {
+                let since = request.troubled_since();
+                since.is_some_and(|since| now - since >= STUCK_AFTER)
+            }),
             undelivered_notices: on_their_way().count() as u64,
             oldest_undelivered: on_their_way().map(|letter| letter.notice.created_at).min(),
             parked_notices: tables

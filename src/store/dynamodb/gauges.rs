@@ -11,10 +11,10 @@ use futures_util::future::try_join_all;
 
 use super::DynamoStore;
 use super::due::{A_PAGE, Partition, shards};
-use super::items::{self, Item, due_lane, millis, number_if_any, s, text};
+use super::items::{self, Item, due_lane, due_lane_prefix, millis, number_if_any, s, text};
 use super::tables::{BY_DUE, BY_PARKED, BY_STATUS, SHARDS, Table};
 use crate::domain::{Lane, Millis, Status, Timestamp};
-use crate::store::{Gauges, StoreError};
+use crate::store::{Gauges, STUCK_AFTER, StoreError};
 
 /// Nothing that is due now has been put off for longer.
 const NEARLY: Millis = Millis::seconds(90);
@@ -50,13 +50,22 @@ impl DynamoStore {
             all.min().map(Timestamp::from_millis)
         };
         let backlog = due.iter().filter(|item| is_over(item, "claimable_at"));
-        let failing = |item: &&Item| item.contains_key("failing");
+        let is_removal = |item: &&Item| {
+            let lane = text(item, "due_lane").unwrap_or_default();
+            !lane.starts_with(&due_lane_prefix(Lane::Other))
+        };
+        let failing = |item: &&Item| item.contains_key("failing") && is_removal(item);
+        let stuck = |item: &&Item| {
+            let since = number_if_any(item, "failing");
+            since.is_some_and(|since| since <= now.millis() - STUCK_AFTER.0)
+        };
         Ok(Gauges {
             backlog: many(backlog.count() + words.len()),
             oldest_due: least(&due, "claimable_at").filter(|at| *at <= now),
             live_grants: many(live),
             overdue_grants: many(due.iter().filter(|item| is_over(item, "end_at")).count()),
             failing_removals: many(due.iter().filter(failing).count()),
+            stuck_requests: many(due.iter().filter(stuck).count()),
             undelivered_notices: sum(&waiting, "pending"),
             oldest_undelivered: least(&waiting, "oldest_at"),
             parked_notices: sum(&parked, "parked"),

@@ -110,8 +110,8 @@ pub(super) fn request(request: &Request) -> Result<Item, StoreError> {
         if let Some(end) = end_at(request) {
             item.insert("end_at".into(), millis(end));
         }
-        if request.is_failing_removal() {
-            item.insert("failing".into(), n(1));
+        if let Some(since) = request.troubled_since() {
+            item.insert("failing".into(), millis(since));
         }
     }
     if is_at_hand(request) {
@@ -164,7 +164,11 @@ pub(super) fn status_shard(status: Status, shard: u8) -> String {
 }
 
 pub(super) fn due_lane(lane: Lane, shard: u8) -> String {
-    format!("{}#{shard}", lane.number())
+    format!("{}{shard}", due_lane_prefix(lane))
+}
+
+pub(super) fn due_lane_prefix(lane: Lane) -> String {
+    format!("{}#", lane.number())
 }
 
 /// Where a request stands in every list.

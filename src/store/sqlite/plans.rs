@@ -46,6 +46,7 @@ fn fixed() -> Vec<(String, String)> {
         ("live grants", queries::LIVE),
         ("overdue grants", queries::OVERDUE),
         ("failing removals", queries::FAILING),
+        ("stuck requests", queries::STUCK),
         ("bound", queries::BOUND),
         ("take_lease", writes::TAKE_LEASE),
         ("notices by state", queries::NOTICES),

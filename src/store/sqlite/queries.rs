@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use crate::store::{
     Answered, AuditFilter, ClaimedNotice, Cursor, Due, Filter, Gauges, Head, NoticePlace,
-    StoreError,
+    STUCK_AFTER, StoreError,
 };
 
 pub(super) const REQUEST: &str = concat!(
@@ -353,7 +353,10 @@ pub(super) const LIVE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_
 pub(super) const OVERDUE: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_end
      WHERE end_at <= ?1";
 pub(super) const FAILING: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_failing
-     WHERE failing IS NOT NULL";
+     WHERE failing IS NOT NULL AND lane IN (0, 1)";
+/// Since when it fails; of what an earlier jit wrote, only that it does.
+pub(super) const STUCK: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_failing
+     WHERE failing <= ?1";
 pub(super) const NOTICES: &str = "SELECT count(*), min(created_at)
      FROM jit_notices INDEXED BY jit_notices_by_state WHERE state = ?1";
 
@@ -376,6 +379,7 @@ pub(super) fn gauges(db: &Connection, now: Timestamp) -> Result<Gauges, StoreErr
         live_grants: counted(LIVE, &[])?,
         overdue_grants: counted(OVERDUE, &[&now])?,
         failing_removals: counted(FAILING, &[])?,
+        stuck_requests: counted(STUCK, &[&(now - STUCK_AFTER.0)])?,
         undelivered_notices: count(pending),
         oldest_undelivered: oldest.map(Timestamp::from_millis),
         parked_notices: counted(NOTICES, &[&"parked"])? + counted(NOTICES, &[&"forgotten"])?,

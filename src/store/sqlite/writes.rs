@@ -128,7 +128,7 @@ pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result
     let end = millis(end_at(request));
     let lease = request.lease.map(|lease| lease.until.millis());
     let lane = request.lane().number();
-    let failing = request.is_failing_removal().then_some(1);
+    let failing = millis(request.troubled_since());
     if before(request.revision)? == 0 {
         let inserted = db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
             ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
