@@ -232,7 +232,15 @@ impl IdentityCenter {
             .max_results(PAGE)
             .set_next_token(after.map(str::to_owned))
             .send()
-            .await?;
+            .await;
+        let listed = match listed {
+            Err(error) if is_absent(&error) => {
+                self.check_instance().await?;
+                let (items, next) = (Vec::new(), None);
+                return Ok(Page { items, next });
+            }
+            listed => listed?,
+        };
         let mut items = Vec::new();
         for one in listed.account_assignments() {
             let id = one.principal_id();
@@ -245,6 +253,24 @@ impl IdentityCenter {
             items,
             next: listed.next_token,
         })
+    }
+
+    /// K15: "not found" of a list says that the account was closed or left the organisation,
+    /// or that the set was deleted, and then nothing is assigned there; unless it is the
+    /// instance that AWS does not find, and then it says nothing.
+    async fn check_instance(&self) -> Answer<()> {
+        let listed = self.assignments.list_instances().send().await?;
+        let ours = Some(self.options.instance_arn.as_str());
+        if listed
+            .instances()
+            .iter()
+            .any(|one| one.instance_arn() == ours)
+        {
+            return Ok(());
+        }
+        let why = "AWS does not find the instance: see identity_center.instance_arn, and the \
+                   AWS region; nothing is said to be gone meanwhile";
+        Err(AccessError::new(AccessErrorKind::Denied, why))
     }
 
     async fn begin_create(&self, key: &HoldingKey) -> Answer<Operation> {

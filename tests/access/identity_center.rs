@@ -71,6 +71,41 @@ async fn it_behaves_as_aws_does() {
     conformance::all(open).await;
 }
 
+// K15
+#[tokio::test]
+async fn in_a_closed_account_or_of_a_deleted_set_nothing_is_assigned() {
+    let real = open().await;
+    let held = key(&real.center, 1, "admin").await;
+    real.center.create(&held).await.unwrap();
+    real.let_time_pass();
+    real.aws.close(held.account_id.as_str());
+    let seen = real.center.assigned(&Place::of(&held), None).await.unwrap();
+    assert_eq!(seen.items, []);
+
+    let mut deleted = options();
+    let arn = format!("{ADMIN}0");
+    deleted
+        .permission_sets
+        .insert("admin".parse().unwrap(), arn);
+    let real = with(deleted).await;
+    let seen = real.center.assigned(&Place::of(&held), None).await.unwrap();
+    assert_eq!(seen.items, []);
+}
+
+// K15, P6
+#[tokio::test]
+async fn of_an_instance_that_aws_does_not_find_nothing_is_said_to_be_gone() {
+    let wrong = IdentityCenterOptions {
+        instance_arn: format!("{INSTANCE}0"),
+        ..options()
+    };
+    let real = with(wrong).await;
+    let held = key(&real.center, 1, "admin").await;
+    let seen = real.center.assigned(&Place::of(&held), None).await;
+    let error = seen.unwrap_err();
+    assert_eq!(error.kind, AccessErrorKind::Denied, "{error}");
+}
+
 /// What each fault comes to, of a call that changes something and of one that asks.
 #[tokio::test]
 async fn every_fault_has_its_meaning() {

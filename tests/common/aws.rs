@@ -93,6 +93,8 @@ struct Inner {
     assignments: BTreeSet<Assignment>,
     operations: BTreeMap<String, Operation>,
     policies: BTreeMap<String, String>,
+    /// Accounts that were closed.
+    closed: BTreeSet<String>,
     provisioned: Vec<(String, String)>,
     heard: Vec<Heard>,
     planned: VecDeque<(String, Fault)>,
@@ -150,6 +152,7 @@ impl Aws {
             assignments: BTreeSet::new(),
             operations: BTreeMap::new(),
             policies: BTreeMap::new(),
+            closed: BTreeSet::new(),
             provisioned: Vec::new(),
             heard: Vec::new(),
             planned: VecDeque::new(),
@@ -305,6 +308,13 @@ impl Aws {
         let mut inner = self.inner();
         inner.settle();
         inner.assignments.clone()
+    }
+
+    /// An account is closed, with all that was assigned there.
+    pub fn close(&self, account: &str) {
+        let mut inner = self.inner();
+        inner.assignments.retain(|one| one.account != account);
+        inner.closed.insert(account.into());
     }
 
     /// As somebody in the AWS console would.
@@ -506,6 +516,10 @@ impl Inner {
                 "ResourceNotFoundException",
                 "PermissionSet not found".into(),
             ));
+        }
+        let account = [word("AccountId"), word("TargetId")];
+        if account.iter().any(|account| self.closed.contains(account)) {
+            return Err(("ResourceNotFoundException", "Account not found".into()));
         }
         match action {
             "GetUserId" => self.get_user_id(input),
