@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use jit::access::deny::{Deny, holds};
 use jit::domain::audit::verify_against;
 use jit::domain::{
-    AuditKey, Doubt, EventKind, HoldingKey, Millis, Notice, Request, RequestId, Sessions, State,
-    Status, Timestamp,
+    AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice, Policy, Request,
+    RequestId, Sessions, State, Status, Timestamp,
 };
 
 use crate::aws::{Aws, SESSIONS_LAST};
@@ -59,8 +59,8 @@ impl Hands {
 }
 
 /// Looks at what changed, after every step of every task.
-#[derive(Default)]
 pub struct Checker {
+    extension: ExtensionRule,
     /// The store's and AWS's, when they were looked at last.
     seen: (u64, u64),
     /// How often it has looked.
@@ -84,6 +84,17 @@ struct Known {
 }
 
 impl Checker {
+    pub fn new(policy: &Policy) -> Self {
+        Self {
+            extension: policy.extension,
+            seen: (0, 0),
+            looks: 0,
+            known: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            kinds: BTreeSet::new(),
+        }
+    }
+
     pub fn kinds(&self) -> BTreeSet<String> {
         self.kinds.clone()
     }
@@ -160,7 +171,7 @@ impl Checker {
             story.say(now, &line);
             self.kinds.insert(kind);
         }
-        approved_by_the_rules(tables, request, &mut known.rules)?;
+        approved_by_the_rules(tables, request, &mut known.rules, self.extension)?;
         history_is_whole(tables, request)
     }
 

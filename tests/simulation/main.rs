@@ -19,6 +19,7 @@
 //! | `seed % 6` | 5: AWS fails most operations, so that grants are given up |
 //! | `seed % 7` | 2: sessions are ended as well |
 //! | `seed % 11` | 0–3: ends are announced |
+//! | `seed % 17` | 0–4: an extension needs no approval |
 //! | `seed % 13` | 0–3: one process, else two |
 //!
 //! `JIT_SIM_SEEDS` is how many seeds are played, from `JIT_SIM_FIRST` on, on all cores.

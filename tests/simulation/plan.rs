@@ -1,7 +1,7 @@
 //! What a seed plays: which faults, how often, and what the world is like besides.
 
 use jit::access::Limits;
-use jit::domain::{EndSessions, Millis, Policy};
+use jit::domain::{EndSessions, ExtensionRule, Millis, Policy};
 
 use crate::cast::policy;
 
@@ -121,6 +121,10 @@ impl Plan {
                 _ => Limits::None,
             },
             policy: Policy {
+                extension: match seed % 17 {
+                    0..5 => ExtensionRule::Granted,
+                    _ => ExtensionRule::NeedsApproval,
+                },
                 remind_before: (seed % 11 < 4).then_some(Millis::minutes(20)),
                 end_sessions: match seed % 7 {
                     2 => EndSessions::PermissionSet,

@@ -1,7 +1,9 @@
 //! P5: nothing is approved but by those who may, by the binding as it is. Written once
 //! more, from the outside.
 
-use jit::domain::{AuditKey, Binding, EventKind, Person, Request, RequestId, State, Timestamp};
+use jit::domain::{
+    AuditKey, Binding, EventKind, ExtensionRule, Person, Request, RequestId, State, Timestamp,
+};
 
 use crate::memory::{MemoryStore, Tables};
 
@@ -17,6 +19,7 @@ pub fn approved_by_the_rules(
     tables: &Tables,
     request: &Request,
     before: &mut Before,
+    rule: ExtensionRule,
 ) -> Result<(), String> {
     let until = request.granted.map(|period| period.until);
     let now = Before {
@@ -31,14 +34,13 @@ pub fn approved_by_the_rules(
         return Ok(());
     }
     let (id, set) = (request.id, &request.permission_set);
+    let done = if is_extended { "extended" } else { "approved" };
     let Some(binding) = tables.binding(&request.account_id) else {
-        return Err(format!(
-            "P5: {id} was approved, and its account is not bound"
-        ));
+        return Err(format!("P5: {id} was {done}, and its account is not bound"));
     };
     if !binding.allows(set) {
         return Err(format!(
-            "P5: {id} was approved, and {set} is not allowed there"
+            "P5: {id} was {done}, and {set} is not allowed there"
         ));
     }
     let approvals = standing(request, binding);
@@ -48,7 +50,8 @@ pub fn approved_by_the_rules(
             "P5: {id} was approved by {approvals} of {required} who may"
         ));
     }
-    match is_extended.then(|| extended_by(tables, id)).flatten() {
+    let needs_approval = is_extended && rule == ExtensionRule::NeedsApproval;
+    match needs_approval.then(|| extended_by(tables, id)).flatten() {
         Some(by) if !may_approve(&by, request, binding) => {
             Err(format!("P5: {id} was extended by {by}, who may not"))
         }

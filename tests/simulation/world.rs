@@ -99,7 +99,7 @@ impl World {
             opened: Vec::new(),
             hands: Hands::default(),
             wrong: Wrong::default(),
-            checker: Checker::default(),
+            checker: Checker::new(&plan.policy),
             plan,
             time,
             story,
