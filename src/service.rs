@@ -339,12 +339,10 @@ impl Service {
 
     /// K15: those who meet at one record do not all come again at once.
     async fn pause_after_races(&self, lost: u32) {
-        let Some(doublings) = lost.checked_sub(RACES_AT_ONCE) else {
-            return;
-        };
-        let whole = Millis(4 << doublings.min(10)).min(LONGEST_PAUSE).0;
-        let chance = i64::from(self.clock.draw().as_fields().0) % whole;
-        self.clock.sleep(Millis(whole / 2 + chance / 2)).await;
+        if lost >= RACES_AT_ONCE {
+            let chance = self.clock.draw().as_fields().0;
+            self.clock.sleep(pause_after(lost, chance)).await;
+        }
     }
 
     async fn load(
@@ -494,6 +492,13 @@ impl Service {
     }
 }
 
+/// Longer with each race that was lost, up to a bound, and seldom as long as another's.
+fn pause_after(lost: u32, chance: u32) -> Millis {
+    let doublings = lost.saturating_sub(RACES_AT_ONCE).min(10);
+    let whole = Millis(4 << doublings).min(LONGEST_PAUSE).0;
+    Millis(whole / 2 + i64::from(chance) % (whole / 2))
+}
+
 fn is_being_revoked(request: &Request) -> bool {
     let revoked = |ending: &Ending| matches!(ending, Ending::Revoked { .. });
     matches!(&request.state, State::Removing { ending } if revoked(ending))
@@ -522,5 +527,24 @@ impl Revoked {
             ref state if state.is_settled() => Self::Not(request),
             _ => Self::Going(request),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // K15
+    #[test]
+    fn each_lost_race_may_be_followed_by_a_longer_pause_up_to_a_bound() {
+        let longest = |lost| (0..1000).map(|chance| pause_after(lost, chance)).max();
+        assert!(longest(RACES_AT_ONCE) < longest(RACES_AT_ONCE + 2));
+        assert!(longest(MOST_TRIES) <= Some(LONGEST_PAUSE));
+        assert!(pause_after(RACES_AT_ONCE, 0) > Millis(0));
+        assert_ne!(
+            pause_after(10, 1),
+            pause_after(10, 2),
+            "two do not meet again"
+        );
     }
 }

@@ -15,7 +15,7 @@ use jit::access::{
     Access, AccessError, Assignee, Deletion, Limits, Operation, OperationKind, Paced, Page, Place,
     Progress, Provisioning, UserAttribute,
 };
-use jit::clock::{Clock, Uptime};
+use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EndSessions, EventKind,
     HoldingKey, Millis, Minutes, PermissionSet, Policy, RequestId, Sessions, Status, Text,
@@ -367,4 +367,101 @@ async fn taking_away_goes_before_giving() {
     for next in [revoked, expiring, waiting] {
         assert_eq!(scene.step().await, Stepped::Worked(next));
     }
+}
+
+/// A worker on the machine's own clocks, at its loop, with an AWS that does as it is told.
+struct AtTheLoop {
+    folder: tempfile::TempDir,
+    service: Arc<Service>,
+    worker: Worker,
+    stop: CancellationToken,
+}
+
+impl AtTheLoop {
+    fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let paced = Paced::new(Arc::new(Told::default()), Limits::None, clock.clone());
+        let announce = Announce::ToNobody;
+        let service = Arc::new(Service::new(Arc::new(store), clock, policy(), announce));
+        Self {
+            folder,
+            worker: Worker::new(service.clone(), Arc::new(paced)),
+            service,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Requests that are approved and that no worker has begun, in this order.
+    async fn approved(&self, many: usize) -> Vec<RequestId> {
+        let channel: ChannelId = "ch".parse().unwrap();
+        let account: AccountId = "123456789012".parse().unwrap();
+        let terms = BindTerms::default();
+        let bind = Configure::Bind {
+            account_id: account.clone(),
+            terms,
+        };
+        let approvers = vec!["bob".parse().unwrap()];
+        for configure in [bind, Configure::SetApprovers { approvers }] {
+            let admin = Admin {
+                person: None,
+                key_id: "test".into(),
+            };
+            let configured = self.service.configure(&channel, &configure, &admin);
+            configured.await.unwrap();
+        }
+        let mut ids = Vec::new();
+        for number in 0..many {
+            let id = RequestId::from_uuid(SystemClock.draw_in_order());
+            let draft = Draft {
+                id,
+                account_id: account.clone(),
+                channel_id: channel.clone(),
+                requester: person(&format!("p{number}")),
+                reason: Some(Text::clip("x")),
+                jira: None,
+                duration: Minutes::new(60).unwrap(),
+                permission_set: None,
+                start_at: None,
+            };
+            self.service.open(draft, None, None).await.unwrap();
+            let by = person("bob");
+            let asked = Command::Asked {
+                by,
+                ask: Ask::Approve,
+            };
+            self.service.handle(id, asked).await.unwrap();
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// Runs the loop until this request is GRANTED.
+    async fn run_until_granted(&self, id: RequestId) {
+        let granted = async {
+            while self.service.request(id).await.unwrap().status() != Status::Granted {
+                SystemClock.sleep(Millis(20)).await;
+            }
+            self.stop.cancel();
+        };
+        let both = async { tokio::join!(self.worker.run(self.stop.clone()), granted) };
+        let patience = std::time::Duration::from_secs(60);
+        let in_time = tokio::time::timeout(patience, both).await;
+        assert!(in_time.is_ok(), "{id} is starved");
+    }
+}
+
+// K15
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_cannot_be_read_at_the_head_of_a_lane_starve_none_behind_them() {
+    let scene = AtTheLoop::open();
+    let ids = scene.approved(101).await;
+    let (last, unreadable) = ids.split_last().unwrap();
+    let db = rusqlite::Connection::open(scene.folder.path().join("jit.db")).unwrap();
+    for id in unreadable {
+        let sql = "UPDATE jit_requests SET doc = 'rubbish' WHERE request_id = ?1";
+        assert_eq!(db.execute(sql, [id.to_string()]), Ok(1));
+    }
+    scene.run_until_granted(*last).await;
 }

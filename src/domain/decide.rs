@@ -12,6 +12,8 @@ mod claimed;
 mod cleanup;
 mod open;
 mod person;
+#[cfg(test)]
+mod quorum;
 mod refusal;
 mod step;
 #[cfg(test)]
