@@ -167,6 +167,8 @@ pub enum AccessErrorKind {
     Denied,
     /// No such user, or more than one.
     NoUser,
+    /// The instance has no permission set of this ARN.
+    NoSuchSet,
     /// AWS will never accept this call as it is.
     Invalid,
 }
@@ -179,6 +181,7 @@ impl fmt::Display for AccessErrorKind {
             Self::NoAnswer => "no answer",
             Self::Denied => "AccessDeniedException",
             Self::NoUser => "no such user",
+            Self::NoSuchSet => "no such permission set",
             Self::Invalid => "ValidationException",
         })
     }

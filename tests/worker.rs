@@ -6,14 +6,14 @@
 mod cast;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cast::{person, policy};
 use jit::access::{
-    Access, AccessError, Assignee, Deletion, Limits, Operation, OperationKind, Paced, Page, Place,
-    Progress, Provisioning, UserAttribute,
+    Access, AccessError, AccessErrorKind, Assignee, Deletion, Limits, Operation, OperationKind,
+    Paced, Page, Place, Progress, Provisioning, UserAttribute,
 };
 use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
@@ -82,6 +82,8 @@ struct Told {
     policy: Mutex<Option<String>>,
     /// How long it takes to read the policy.
     slow_policy: AtomicI64,
+    /// Somebody has deleted the permission set.
+    deleted: AtomicBool,
 }
 
 #[async_trait]
@@ -104,6 +106,10 @@ impl Access for Told {
     }
 
     async fn assigned(&self, _: &Place, _: Option<&str>) -> Result<Page<Assignee>, AccessError> {
+        if self.deleted.load(Ordering::SeqCst) {
+            let kind = AccessErrorKind::NoSuchSet;
+            return Err(AccessError::new(kind, "it was deleted"));
+        }
         let one_less = |left: u32| left.checked_sub(1);
         let (seen, here) = (Ordering::SeqCst, Ordering::SeqCst);
         let haunted = self.haunted.fetch_update(seen, here, one_less).is_ok();
@@ -282,6 +288,19 @@ async fn what_aws_still_shows_is_not_called_revoked() {
         .iter()
         .filter(|event| event.event_type == EventKind::RemovalFailing);
     assert_eq!(failing.count(), 2);
+}
+
+// K15
+#[tokio::test]
+async fn the_removal_of_what_a_deleted_set_gave_ends() {
+    let scene = Scene::open().await;
+    let id = scene.approved().await;
+    scene.step().await;
+    assert_eq!(scene.status(id).await, Status::Granted);
+    scene.aws.deleted.store(true, Ordering::SeqCst);
+    scene.ask(id, Ask::Revoke { reason: None }).await;
+    scene.step().await;
+    assert_eq!(scene.status(id).await, Status::Revoked);
 }
 
 /// P1: a call that nobody can take back is made only by who is sure to be there for its

@@ -103,6 +103,7 @@ async fn counted<T>(action: &'static str, call: impl Future<Output = Answer<T>>)
             AccessErrorKind::NoAnswer => "no_answer",
             AccessErrorKind::Denied => "denied",
             AccessErrorKind::NoUser => "no_user",
+            AccessErrorKind::NoSuchSet => "no_such_set",
             AccessErrorKind::Invalid => "invalid",
         },
     };
@@ -236,6 +237,7 @@ impl IdentityCenter {
         let listed = match listed {
             Err(error) if is_absent(&error) => {
                 self.check_instance().await?;
+                self.check_set(&place.permission_set).await?;
                 let (items, next) = (Vec::new(), None);
                 return Ok(Page { items, next });
             }
@@ -255,9 +257,29 @@ impl IdentityCenter {
         })
     }
 
+    /// Whether it is the set that AWS does not find: deleted, or never there by this ARN. Only
+    /// the caller knows whether it was there.
+    async fn check_set(&self, set: &PermissionSet) -> Answer<()> {
+        let described = self
+            .assignments
+            .describe_permission_set()
+            .instance_arn(&self.options.instance_arn)
+            .permission_set_arn(self.arn(set)?)
+            .send()
+            .await;
+        match described {
+            Ok(_) => Ok(()),
+            Err(error) if is_absent(&error) => {
+                let why = format!("AWS has no permission set {}", self.arn(set)?);
+                Err(AccessError::new(AccessErrorKind::NoSuchSet, why))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// K15: "not found" of a list says that the account was closed or left the organisation,
-    /// or that the set was deleted, and then nothing is assigned there; unless it is the
-    /// instance that AWS does not find, and then it says nothing.
+    /// or that the set was deleted; unless it is the instance that AWS does not find, and then
+    /// it says nothing.
     async fn check_instance(&self) -> Answer<()> {
         let listed = self.assignments.list_instances().send().await?;
         let ours = Some(self.options.instance_arn.as_str());

@@ -307,9 +307,16 @@ impl Hand<'_> {
             seen = self.access.look(self.lane, key) => seen,
             () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
         };
-        Ok(match seen? {
-            Presence::Absent => Outcome::Gone,
-            Presence::Present => Outcome::StillThere,
+        // K15: a set that the assignment was made with, and that is there no more, was deleted:
+        // AWS deletes none that is assigned.
+        let was_there = self.held.is_some_and(|held| held.means.is_some());
+        Ok(match seen {
+            Ok(Presence::Absent) => Outcome::Gone,
+            Err(error) if error.kind == AccessErrorKind::NoSuchSet && was_there => Outcome::Gone,
+            seen => match seen? {
+                Presence::Absent => Outcome::Gone,
+                Presence::Present => Outcome::StillThere,
+            },
         })
     }
 
@@ -359,9 +366,10 @@ impl From<AccessError> for Outcome {
             AccessErrorKind::NoUser => Self::NoUser { why },
             AccessErrorKind::Denied => Self::Failed(Trouble::Denied { why }),
             AccessErrorKind::Invalid => Self::Failed(Trouble::Refused { why }),
-            AccessErrorKind::Conflict | AccessErrorKind::Throttled | AccessErrorKind::NoAnswer => {
-                Self::Failed(Trouble::Passing { why })
-            }
+            AccessErrorKind::Conflict
+            | AccessErrorKind::Throttled
+            | AccessErrorKind::NoAnswer
+            | AccessErrorKind::NoSuchSet => Self::Failed(Trouble::Passing { why }),
         }
     }
 }

@@ -11,14 +11,15 @@ use super::perform::{Done, Hand, passing, refused, unfinished};
 use crate::access::deny::{self, Deny, DenyError};
 use crate::access::{AccessError, AccessErrorKind, CALL_PATIENCE, Call, Ended, Gate, Place};
 use crate::domain::{
-    HoldingKey, LeaseHolder, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text,
+    HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text,
     Timestamp, Trouble,
 };
 use crate::service::desk::{Since, Tenure, lease_again};
 use crate::store::{StoreError, Taken};
 
 /// How long others are waited for.
-const PATIENCE: Millis = Millis::seconds(8);
+/// Longer than the lease of a worker that died lasts.
+const PATIENCE: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
 const PAUSE: Millis = Millis(200);
 
 impl Hand<'_> {

@@ -73,7 +73,7 @@ async fn it_behaves_as_aws_does() {
 
 // K15
 #[tokio::test]
-async fn in_a_closed_account_or_of_a_deleted_set_nothing_is_assigned() {
+async fn in_a_closed_account_nothing_is_assigned_and_a_deleted_set_is_told_apart() {
     let real = open().await;
     let held = key(&real.center, 1, "admin").await;
     real.center.create(&held).await.unwrap();
@@ -88,8 +88,8 @@ async fn in_a_closed_account_or_of_a_deleted_set_nothing_is_assigned() {
         .permission_sets
         .insert("admin".parse().unwrap(), arn);
     let real = with(deleted).await;
-    let seen = real.center.assigned(&Place::of(&held), None).await.unwrap();
-    assert_eq!(seen.items, []);
+    let seen = real.center.assigned(&Place::of(&held), None).await;
+    assert_eq!(seen.unwrap_err().kind, AccessErrorKind::NoSuchSet);
 }
 
 // K15, P6

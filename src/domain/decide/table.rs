@@ -5,7 +5,7 @@
 //! worker is turned away and nobody else hears of it.
 
 use super::cast::{
-    alice, asked, at_the_end, binding, bob, carol, draft, due_at, finished, id, key, later, lease,
+    alice, asked, at_the_end, binding, bob, draft, due_at, finished, id, key, later, lease,
     minutes, person, policy, record,
 };
 use super::{Record, Refusal, decide, open};
