@@ -217,10 +217,15 @@ impl Hand<'_> {
     /// turn when a revoke comes is taken up anew, ahead of the others.
     async fn remove(&self, key: &HoldingKey) -> Done {
         let stage = Mutex::new(Stage::NotSent);
-        tokio::select! {
+        let done = tokio::select! {
             biased;
             done = self.removed_for_good(key, &stage) => done,
             () = self.hurried(&stage) => Ok(Outcome::Interrupted),
+        };
+        match done {
+            // Not sent, because the lease was not sure to last: taken up anew, under another.
+            Err(_) if *locked(&stage) == Stage::NotSent => Ok(Outcome::Interrupted),
+            done => done,
         }
     }
 
