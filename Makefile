@@ -1,6 +1,6 @@
 # Two commands: `make run` shows jit, `make test` proves it.
 
-.PHONY: run test moto dynamodb package package-test sim fixtures bench help
+.PHONY: run test moto dynamodb package package-test sim bite fixtures bench help
 
 CARGO := cargo
 PYTHON := python3
@@ -53,6 +53,12 @@ package-test: package dynamodb moto
 ## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
 sim: rust
 	JIT_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation -- --nocapture
+
+## bite: faults that are planted in a copy, each to be found by the simulation or its test: make bite FAULTS="K5 nonce"
+FAULTS ?=
+bite: rust
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import tomllib' 2>/dev/null || { echo "faults are planted by a script for Python 3.11 or newer: install it (Debian: python3)"; exit 1; }
+	CARGO="$(CARGO)" $(PYTHON) tests/bite/plant.py $(FAULTS)
 
 ## fixtures: write plugin-webhook-fixtures/ anew, after a change that is meant
 fixtures: rust

@@ -336,6 +336,7 @@ impl fmt::Display for EventKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Status;
     use proptest::prelude::*;
 
     fn history(lengths: &[u8]) -> (Vec<Event>, Chain) {
@@ -378,6 +379,53 @@ mod tests {
                 found: 2
             })
         );
+    }
+
+    #[test]
+    fn a_change_of_any_field_is_found() {
+        let channel: ChannelId = "ch1".parse().unwrap();
+        let account: AccountId = "111122223333".parse().unwrap();
+        let actor = Person {
+            id: "alice".parse().unwrap(),
+            email: "alice@example.com".parse().unwrap(),
+        };
+        let mut chain = Chain::default();
+        let entry = Entry {
+            key: AuditKey::Config(channel.clone()),
+            kind: EventKind::Bound,
+            account_id: Some(&account),
+            channel_id: &channel,
+            actor: Some(&actor),
+            status: Some(Status::Pending),
+            details: BTreeMap::from([("n".into(), "1".into())]),
+        };
+        let event = chain.append(entry, Timestamp::from_seconds(1));
+        let whole = serde_json::to_value(&event).unwrap();
+        let names: Vec<&String> = whole.as_object().unwrap().keys().collect();
+        for (name, other) in [
+            ("account_id", "444455556666".into()),
+            ("actor_email", "mallory@example.com".into()),
+            ("actor_mm_user_id", "mallory".into()),
+            ("channel_id", "ch2".into()),
+            ("details", serde_json::json!({"n": "2"})),
+            ("event_id", "000001-other".into()),
+            ("event_time", "1970-01-01T00:00:02.000Z".into()),
+            ("event_type", "UNBOUND".into()),
+            ("hash", "1".repeat(64).into()),
+            ("prev_hash", "1".repeat(64).into()),
+            ("request_id", "config#ch2".into()),
+            ("seq", 2.into()),
+            ("status", "GRANTED".into()),
+        ] {
+            assert!(names.iter().any(|one| *one == name), "{name}: {whole}");
+            let mut forged = whole.clone();
+            forged[name] = other;
+            let forged: Event = serde_json::from_value(forged).unwrap();
+            assert_ne!(forged, event, "{name}");
+            assert!(verify(&[forged]).is_err(), "{name}");
+        }
+        assert_eq!(names.len(), 13, "a field without its change: {names:?}");
+        assert!(verify(&[event]).is_ok());
     }
 
     proptest! {

@@ -178,6 +178,42 @@ async fn a_failure_keeps_its_reason() {
     assert_eq!(look(&real.center, &key).await, Ok(Presence::Absent));
 }
 
+#[tokio::test]
+async fn a_delete_that_failed_is_done_only_if_there_was_nothing() {
+    let not_found = "Received a 404 status error: Assignment not found";
+    for (why, done) in [
+        (not_found, true),
+        (
+            "Received a 404 status error: Permission set not found",
+            false,
+        ),
+        ("Received a 403 status error: Assignment not found", false),
+        ("Internal failure", false),
+    ] {
+        let real = open().await;
+        let key = key(&real.center, 1, "admin").await;
+        let making = real.center.create(&key).await.unwrap();
+        real.let_time_pass();
+        assert_eq!(real.center.poll(&making).await, Ok(Progress::Succeeded));
+        real.aws.once("DeleteAccountAssignment", Fault::Fails(why));
+        let Ok(Deletion::Started(removing)) = real.center.delete(&key).await else {
+            panic!("not accepted");
+        };
+        real.let_time_pass();
+        let ended = real.center.poll(&removing).await.unwrap();
+        assert_eq!(ended == Progress::Succeeded, done, "{why}: {ended:?}");
+    }
+    // A create is never done because something was not found.
+    let real = open().await;
+    let key = key(&real.center, 1, "admin").await;
+    real.aws
+        .once("CreateAccountAssignment", Fault::Fails(not_found));
+    let making = real.center.create(&key).await.unwrap();
+    real.let_time_pass();
+    let ended = real.center.poll(&making).await.unwrap();
+    assert!(matches!(ended, Progress::Failed { .. }), "{ended:?}");
+}
+
 /// AWS says that it failed, and it did it: nobody may take its word for it.
 #[tokio::test]
 async fn a_lie_is_seen_by_looking() {

@@ -134,36 +134,40 @@ impl Receiver for Hangs {
 /// Two replicas on one store, and one receiver for both.
 struct Replicas {
     clock: PausedClock,
-    /// Of a third process, which writes and delivers nothing itself.
-    writer: Service,
+    store: Arc<MemoryStore>,
     stop: CancellationToken,
     running: tokio::task::JoinSet<()>,
 }
 
 impl Replicas {
     fn start(receiver: &Hangs) -> Self {
-        let (clock, store) = (PausedClock::new(), Arc::new(MemoryStore::default()));
-        let service = || {
-            let clock = Arc::new(clock.clone());
-            Service::new(store.clone(), clock, policy(), Announce::ToBoth)
+        let mut replicas = Self {
+            clock: PausedClock::new(),
+            store: Arc::new(MemoryStore::default()),
+            stop: CancellationToken::new(),
+            running: tokio::task::JoinSet::new(),
         };
-        let (stop, mut running) = (CancellationToken::new(), tokio::task::JoinSet::new());
+        replicas.run(receiver);
+        replicas
+    }
+
+    fn run(&mut self, receiver: &Hangs) {
+        self.stop = CancellationToken::new();
         for _ in 0..2 {
-            let postman = Postman::new(Arc::new(service()), Arc::new(receiver.clone()));
-            let stop = stop.clone();
-            running.spawn(async move { postman.run(stop).await });
-        }
-        Self {
-            writer: service(),
-            clock,
-            stop,
-            running,
+            let postman = Postman::new(Arc::new(self.service()), Arc::new(receiver.clone()));
+            let stop = self.stop.clone();
+            self.running.spawn(async move { postman.run(stop).await });
         }
     }
 
-    /// A request, whose notice is due at once.
+    fn service(&self) -> Service {
+        let clock = Arc::new(self.clock.clone());
+        Service::new(self.store.clone(), clock, policy(), Announce::ToBoth)
+    }
+
+    /// A request, whose notice is due at once; its writer delivers nothing itself.
     async fn request(&self) {
-        let service = &self.writer;
+        let service = self.service();
         let channel: ChannelId = "ch".parse().unwrap();
         let account: AccountId = "123456789012".parse().unwrap();
         let bind = Configure::Bind {
@@ -193,7 +197,7 @@ impl Replicas {
         service.open(draft, None, None).await.unwrap();
     }
 
-    async fn stop(mut self) {
+    async fn end(&mut self) {
         self.stop.cancel();
         while let Some(done) = self.running.join_next().await {
             done.unwrap();
@@ -205,21 +209,37 @@ impl Replicas {
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_hangs_is_not_called_by_two_at_once_and_is_called_again_later() {
     let receiver = Hangs::at(3);
-    let replicas = Replicas::start(&receiver);
+    let mut replicas = Replicas::start(&receiver);
     replicas.request().await;
     tokio::time::sleep(Millis::minutes(30).std()).await;
     let seen = receiver.seen();
     assert_eq!(seen.len(), 1, "{seen:?}");
     assert_eq!(seen[0].at_once, 1, "{seen:?}");
     assert_eq!((seen[0].tries, seen[0].received), (4, 1), "{seen:?}");
-    replicas.stop().await;
+    replicas.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_stopped_is_made_after_the_next_start() {
+    let receiver = Hangs::at(1);
+    let mut replicas = Replicas::start(&receiver);
+    replicas.request().await;
+    while receiver.seen().is_empty() {
+        tokio::time::sleep(Millis::seconds(1).std()).await;
+    }
+    replicas.end().await;
+    replicas.run(&receiver);
+    tokio::time::sleep(Millis::seconds(30).std()).await;
+    let seen = receiver.seen();
+    assert_eq!((seen[0].tries, seen[0].received), (2, 1), "{seen:?}");
+    replicas.end().await;
 }
 
 /// P8: a clock that is set back does not keep the postman from looking.
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_is_set_back_delays_no_other_notice() {
     let receiver = Hangs::at(0);
-    let replicas = Replicas::start(&receiver);
+    let mut replicas = Replicas::start(&receiver);
     tokio::time::sleep(Millis::seconds(1).std()).await;
     let hour = Millis::minutes(60);
     replicas.clock.set_by.store(-hour.0, Ordering::SeqCst);
@@ -227,5 +247,5 @@ async fn a_wall_clock_that_is_set_back_delays_no_other_notice() {
     tokio::time::sleep(Millis::seconds(30).std()).await;
     let seen = receiver.seen();
     assert_eq!(seen.len(), 1, "not delivered");
-    replicas.stop().await;
+    replicas.end().await;
 }

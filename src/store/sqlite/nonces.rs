@@ -281,6 +281,53 @@ mod tests {
     }
 
     #[test]
+    fn a_nonce_in_the_log_that_rests_is_synced_as_well() {
+        let place = Folder::new();
+        let nonces = place.open();
+        nonces.sync().unwrap();
+        spend(&nonces, "a", 0);
+        // The log that holds it rests from here on, and another one grows.
+        nonces.tidy(at(0)).unwrap();
+        spend(&nonces, "b", 0);
+        nonces.sync().unwrap();
+        let spent = nonces.spent();
+        for half in [&spent.growing, &spent.resting] {
+            assert!(half.last.is_some(), "each log holds one of them");
+            assert!(!half.log.loose.load(Ordering::SeqCst), "not synced");
+        }
+    }
+
+    /// A full disk: the call is refused, and can be made again once there is room.
+    #[test]
+    fn a_nonce_that_cannot_be_written_is_not_taken() {
+        let place = Folder::new();
+        let nonces = place.open();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let full = Arc::new(Log {
+            file: full,
+            loose: AtomicBool::new(false),
+        });
+        let empty = std::mem::replace(&mut nonces.spent().growing.log, full);
+        nonces.spent().growing.length = GROWS_BY;
+        let nonce = Nonce {
+            text: "a".into(),
+            at: at(0),
+            keep_until: at(1000),
+        };
+        for _ in 0..2 {
+            let refused = nonces.spend(&nonce);
+            assert!(
+                matches!(refused, Err(StoreError::Unavailable(_))),
+                "{refused:?}"
+            );
+        }
+        nonces.spent().growing.log = empty;
+        assert_eq!(nonces.spend(&nonce), Ok(Freshness::Fresh));
+        drop(nonces);
+        assert_eq!(spend(&place.open(), "a", 0), Freshness::Spent);
+    }
+
+    #[test]
     fn half_a_record_spoils_no_other() {
         let place = Folder::new();
         spend(&place.open(), "a", 0);

@@ -91,3 +91,56 @@ impl Seen {
         self.requests.insert(id, request);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decide::cast::record;
+
+    /// An index that a test changes as a commit would.
+    fn index() -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("jit.db");
+        std::fs::write(folder.path().join("jit.db-shm"), [0; 48]).unwrap();
+        (folder, store)
+    }
+
+    fn commit(store: &Path, number: u8) {
+        let mut index = store.as_os_str().to_owned();
+        index.push("-shm");
+        std::fs::write(index, [number; 48]).unwrap();
+    }
+
+    #[test]
+    fn a_commit_during_a_read_makes_the_next_read_look_again() {
+        let (_folder, store) = index();
+        let unchanged = Unchanged::open(&store).unwrap();
+        let old = record("Pending").request;
+        let new = Request {
+            revision: old.revision + 1,
+            ..old.clone()
+        };
+        let read = unchanged.request(old.id, || {
+            let found = old.clone();
+            // Another's commit, after the row was read and before it is remembered.
+            commit(&store, 1);
+            Ok(Some(found))
+        });
+        assert_eq!(read, Ok(Some(old.clone())));
+        let read = unchanged.request(old.id, || Ok(Some(new.clone())));
+        assert_eq!(read, Ok(Some(new)));
+    }
+
+    #[test]
+    fn what_nobody_changed_is_not_read_again() {
+        let (_folder, store) = index();
+        let unchanged = Unchanged::open(&store).unwrap();
+        let known = record("Pending").request;
+        for _ in 0..2 {
+            let read = unchanged.request(known.id, || Ok(Some(known.clone())));
+            assert_eq!(read, Ok(Some(known.clone())));
+        }
+        let read = unchanged.request(known.id, || panic!("it was read again"));
+        assert_eq!(read, Ok(Some(known)));
+    }
+}

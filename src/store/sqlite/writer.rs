@@ -524,10 +524,17 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_committed_before_what_must_be_durable_first() {
-        let broken = || Err(StoreError::Unavailable("no disk".into()));
-        let writer = Writer::start(table(), broken, || {}).unwrap();
+        let broken = Arc::new(AtomicBool::new(true));
+        let is_broken = broken.clone();
+        let sync = move || match is_broken.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("no disk".into())),
+            false => Ok(()),
+        };
+        let writer = Writer::start(table(), sync, || {}).unwrap();
         let answer = writer.write(|db| put(db, 1)).await;
         assert_eq!(answer, Err(StoreError::Unavailable("no disk".into())));
+        broken.store(false, Ordering::SeqCst);
+        assert_eq!(rows(&writer).await, 0);
     }
 
     #[tokio::test]
