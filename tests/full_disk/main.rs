@@ -60,11 +60,16 @@ impl Crowd {
         format!("mark-{:06}", self.marks.fetch_add(1, Ordering::SeqCst))
     }
 
-    async fn post(&self, path: &str, body: &Value) -> Reply {
+    /// None if a connection was closed instead of an answer, as an idle one is in the moment
+    /// in which it is used again: whether that call was taken is not known.
+    async fn post(&self, path: &str, body: &Value) -> Option<Reply> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let reply = self.caller.post(path, body).await;
+        let reply = self.caller.try_call("POST", path, &body.to_string()).await;
         self.waiting.fetch_sub(1, Ordering::SeqCst);
-        reply
+        if reply.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        reply.ok()
     }
 
     fn goes_on(&self) -> bool {
@@ -116,9 +121,16 @@ impl Crowd {
         path: &str,
         body: impl Fn(&str) -> Value,
     ) -> bool {
+        let mut is_all_known = true;
         while self.goes_on() {
             let mark = self.mark();
-            let reply = self.post(path, &body(&mark)).await;
+            let Some(reply) = self.post(path, &body(&mark)).await else {
+                is_all_known = false;
+                continue;
+            };
+            if reply.status == 409 && !is_all_known {
+                return true;
+            }
             if self.note(mark, events, id, &reply) {
                 return true;
             }
@@ -140,7 +152,9 @@ impl Crowd {
                 "reason": long(&mark),
                 "jira": long(&mark),
             }));
-            let reply = self.post("/requests", &body).await;
+            let Some(reply) = self.post("/requests", &body).await else {
+                continue;
+            };
             if !self.note(mark.clone(), &["REQUESTED"], "", &reply) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
