@@ -22,7 +22,9 @@ use crate::domain::{
     LeaseHolder, Millis, Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State,
     Timestamp, Work,
 };
-use crate::store::{Answered, Commit, Cursor, Filter, Guard, NoticePlace, Store, StoreError};
+use crate::store::{
+    Answered, Commit, Cursor, Filter, Found, Guard, NoticePlace, Store, StoreError,
+};
 use crate::telemetry;
 use desk::{Desk, Seat, Since};
 use news::News;
@@ -444,15 +446,16 @@ impl Service {
     }
 
     /// Those that were made last, page by page, and not many more than `most`.
-    pub async fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<Request>, StoreError> {
-        let (mut all, mut after) = (Vec::new(), None);
+    pub async fn newest(&self, filter: &Filter, most: usize) -> Result<Found<Request>, StoreError> {
+        let (mut all, mut after) = (Found::default(), None);
         while all.len() < most {
             let page = self.store.list(filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else {
+            all.unreadable.extend(page.unreadable);
+            let Some(last) = page.items.last() else {
                 break;
             };
             after = Some(Cursor::from(last));
-            all.extend(page);
+            all.items.extend(page.items);
         }
         Ok(all)
     }

@@ -9,15 +9,20 @@
 //! - A read that starts after a commit returned sees it.
 //! - What a request still has to tell is bounded (`outbox`), and no commit is refused
 //!   because of it.
+//! - A record that cannot be read keeps no other from being found: what finds many passes
+//!   it over and names it, what asks for it by its key fails with `Corrupt`.
 //! - A nonce is fresh once, for all callers together.
 //! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
 
 pub mod dynamodb;
+mod found;
 pub mod outbox;
 pub mod portable;
 pub mod sqlite;
 
 use async_trait::async_trait;
+
+pub use found::{Found, Unreadable};
 
 use crate::domain::{
     AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Email, Event, Holding, HoldingKey,
@@ -31,14 +36,14 @@ pub trait Store: Send + Sync + 'static {
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError>;
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError>;
     /// A channel's bindings, by account.
-    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError>;
+    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError>;
 
     /// Everybody's bindings, by account, from the first after `after`.
     async fn bound(
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<Binding>, StoreError>;
+    ) -> Result<Found<Binding>, StoreError>;
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
 
@@ -98,7 +103,7 @@ pub trait Store: Send + Sync + 'static {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Request>, StoreError>;
+    ) -> Result<Found<Request>, StoreError>;
     /// One history, oldest first.
     async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError>;
     /// Everybody's history by time; `after` is the sort key of the last event seen.
@@ -107,9 +112,13 @@ pub trait Store: Send + Sync + 'static {
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Event>, StoreError>;
+    ) -> Result<Found<Event>, StoreError>;
     /// Where each history must end, in the order of their keys' text.
-    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError>;
+    async fn heads(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Found<Head>, StoreError>;
 
     /// When this was last copied into from another store.
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError>;

@@ -89,6 +89,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "jit_parked_notices",
         "Notices given up after a day, or before it because too many waited; on DynamoDB of about 1000 requests at most"
     );
+    describe_counter!(
+        "jit_unreadable_records_total",
+        "Records, events and notices that were met and cannot be read, by kind"
+    );
     describe_gauge!("jit_store_up", "Whether the store answered");
     describe_counter!(
         "jit_store_calls_total",

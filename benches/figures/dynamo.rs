@@ -189,7 +189,7 @@ async fn store_many(tables: &Tables, count: usize) {
         status: Some(Status::Revoked),
         ..Filter::default()
     };
-    let one = store.list(&over, None, 1).await.unwrap().remove(0);
+    let one = store.list(&over, None, 1).await.unwrap().items.remove(0);
     assert!(
         !store
             .audit(&AuditKey::Request(one.id))

@@ -1,5 +1,6 @@
 //! What happened: one history over HTTP, all of them from the store itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -11,12 +12,17 @@ use super::serve::failed;
 use super::{Context, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::audit::verify_against;
-use crate::domain::{AuditKey, Event, Timestamp};
+use crate::domain::{AuditKey, Event, Millis, Timestamp};
 use crate::serve::{self, Purpose};
 use crate::signature::percent_encoded;
-use crate::store::{AuditFilter, Head, Store};
+use crate::store::{AuditFilter, Found, Head, Store, StoreError};
 
 const PAGE: usize = 500;
+/// So long after the time that it bears may an event be stored: the clocks of replicas
+/// differ, and a write may be slow.
+const LATE: Millis = Millis::minutes(5);
+/// So often an export looks back for what came late.
+const MOST_LOOKS_BACK: u32 = 5;
 /// A history that is being written to is read again before it is called tampered with.
 const LOOKS: u32 = 3;
 
@@ -73,21 +79,95 @@ pub(super) async fn export(context: &Context, export: &Export) -> Result<(), Fai
         before: moment(&export.to, Timestamp::parse_after)?,
     };
     let store = store(context).await?;
-    let mut last: Option<String> = None;
-    loop {
-        let events = store
-            .export(&filter, last.as_deref(), PAGE)
-            .await
-            .map_err(failed)?;
-        let Some(end) = events.last() else {
-            return Ok(());
+    let mut tell = |event: &Event| print(&json!(event).to_string());
+    let mut run = Exporting::new(store.as_ref(), &filter, SystemClock.now(), PAGE);
+    run.all(&SystemClock, &mut tell).await?;
+    let from = run.go_on_from;
+    eprintln!(
+        "jit: an export that goes on from this one and misses nothing begins with --from {from}; an \
+         event that is in both has the same event_id"
+    );
+    if run.unreadable.is_empty() {
+        return Ok(());
+    }
+    let each = run.unreadable.iter();
+    let lines = each.map(|(name, why)| format!("{}: {}", one_line(name), one_line(why)));
+    let (count, lines) = (run.unreadable.len(), lines.collect::<Vec<_>>().join("\n"));
+    Err(Failure::Failed(format!(
+        "{count} events cannot be read and were left out; jit audit verify looks at all:\n{lines}"
+    )))
+}
+
+/// One export: each event once, also one that is stored late with an earlier time.
+struct Exporting<'s> {
+    store: &'s dyn Store,
+    filter: &'s AuditFilter,
+    page: usize,
+    /// What is older was stored before this began.
+    recent: Timestamp,
+    /// The recent events that were told.
+    told: BTreeSet<String>,
+    unreadable: BTreeMap<String, String>,
+    /// What is stored from now on has no earlier time.
+    go_on_from: Timestamp,
+}
+
+impl<'s> Exporting<'s> {
+    fn new(store: &'s dyn Store, filter: &'s AuditFilter, now: Timestamp, page: usize) -> Self {
+        let recent = now + Millis(-LATE.0);
+        Self {
+            store,
+            filter,
+            page,
+            recent,
+            told: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
+            go_on_from: recent,
+        }
+    }
+
+    async fn all(&mut self, clock: &dyn Clock, tell: &mut Tell<'_>) -> Result<(), Failure> {
+        self.pass(self.filter, tell).await?;
+        let recent = AuditFilter {
+            from: self.filter.from.max(Some(self.recent)),
+            ..self.filter.clone()
         };
-        last = Some(end.sort_key());
-        for event in &events {
-            print(&json!(event).to_string())?;
+        for _ in 0..MOST_LOOKS_BACK {
+            self.go_on_from = clock.now() + Millis(-LATE.0);
+            if self.pass(&recent, tell).await? == 0 {
+                break;
+            }
+        }
+        let end = self.filter.before.unwrap_or(self.go_on_from);
+        self.go_on_from = self.go_on_from.min(end);
+        Ok(())
+    }
+
+    /// Tells what was not told yet, and how many that were.
+    async fn pass(&mut self, filter: &AuditFilter, tell: &mut Tell<'_>) -> Result<u64, Failure> {
+        let (mut new, mut last) = (0, None::<String>);
+        loop {
+            let found = self.store.export(filter, last.as_deref(), self.page).await;
+            let found = found.map_err(failed)?;
+            for one in found.unreadable.iter().cloned() {
+                self.unreadable.insert(one.name, one.why);
+            }
+            let Some(end) = found.last() else {
+                return Ok(new);
+            };
+            last = Some(end.sort_key());
+            for event in &found.items {
+                let is_recent = event.event_time >= self.recent;
+                if !is_recent || self.told.insert(event.sort_key()) {
+                    tell(event)?;
+                    new += 1;
+                }
+            }
         }
     }
 }
+
+type Tell<'t> = dyn FnMut(&Event) -> Result<(), Failure> + Send + 't;
 
 fn no_moment(text: &str) -> Failure {
     let rule = "is neither a day like 2026-01-31 nor a time like 2026-01-31T12:00:00Z";
@@ -99,20 +179,28 @@ pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Fa
     let store = store.as_ref();
     let mut only = match id {
         Some(id) => {
-            let head = head_of(store, &key(id)?).await?;
+            let head = look(store, &key(id)?).await.map_err(failed)?;
             let unknown = || Failure::Failed(format!("there is no history of {id}"));
-            Some(vec![head.ok_or_else(unknown)?])
+            Some(Found::from(vec![head.ok_or_else(unknown)?]))
         }
         None => None,
     };
     let (mut histories, mut events) = (0_u64, 0_u64);
     let mut broken: Vec<Value> = Vec::new();
     let mut after: Option<AuditKey> = None;
+    let mut named = BTreeSet::new();
     loop {
         let heads = match (&mut only, &after) {
             (Some(only), _) => std::mem::take(only),
             (None, after) => store.heads(after.as_ref(), PAGE).await.map_err(failed)?,
         };
+        for one in &heads.unreadable {
+            if !named.insert(one.name.clone()) {
+                continue;
+            }
+            histories += 1;
+            broken.push(json!({"request_id": one.name, "why": unreadable(&one.why)}));
+        }
         let Some(last) = heads.last() else { break };
         after = Some(last.key.clone());
         for head in heads {
@@ -150,7 +238,10 @@ pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Fa
 async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>, Failure> {
     let mut looks = 0;
     loop {
-        let events: Vec<Event> = store.audit(&head.key).await.map_err(failed)?;
+        let events: Vec<Event> = match store.audit(&head.key).await {
+            Err(StoreError::Corrupt(why)) => return Ok(Err(unreadable(&why))),
+            events => events.map_err(failed)?,
+        };
         let Err(tampered) = verify_against(&events, &head.chain, head.status) else {
             return Ok(Ok(head.chain.version));
         };
@@ -158,16 +249,24 @@ async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>,
         if looks == LOOKS {
             return Ok(Err(tampered.to_string()));
         }
-        head = head_of(store, &head.key).await?.unwrap_or(head);
+        let again = match look(store, &head.key).await {
+            Err(StoreError::Corrupt(why)) => return Ok(Err(unreadable(&why))),
+            again => again.map_err(failed)?,
+        };
+        head = again.unwrap_or(head);
     }
 }
 
 /// Where a history must end, as the record says.
-async fn head_of(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, Failure> {
+async fn look(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, StoreError> {
     Ok(match key {
-        AuditKey::Request(id) => store.request(*id).await.map_err(failed)?.map(Head::from),
-        AuditKey::Config(id) => store.channel(id).await.map_err(failed)?.map(Head::from),
+        AuditKey::Request(id) => store.request(*id).await?.map(Head::from),
+        AuditKey::Config(id) => store.channel(id).await?.map(Head::from),
     })
+}
+
+fn unreadable(why: &str) -> String {
+    format!("it cannot be read: {why}")
 }
 
 fn key(id: &str) -> Result<AuditKey, Failure> {
@@ -181,4 +280,89 @@ async fn store(context: &Context) -> Result<Arc<dyn Store>, Failure> {
     serve::store(&config.store, Purpose::Look, &clock)
         .await
         .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Channel;
+    use crate::store::Commit;
+    use crate::store::sqlite::SqliteStore;
+
+    fn event(channel: &str, at: Timestamp) -> Commit {
+        let channel = Channel::unknown(channel.parse().unwrap());
+        let (channel, event) = channel.refused(BTreeMap::new(), at);
+        Commit {
+            channel: Some(channel),
+            events: vec![event],
+            ..Commit::default()
+        }
+    }
+
+    /// As another process writes it: between two pages.
+    fn write(path: &std::path::Path, event: &Event) {
+        let db = rusqlite::Connection::open(path).unwrap();
+        let given = [
+            event.request_id.to_string(),
+            event.sort_key(),
+            event.event_time.to_string(),
+            event.channel_id.to_string(),
+            json!(event).to_string(),
+        ];
+        let sql = "INSERT INTO jit_audit (request_id, event_time_event_id, seq, event_time,
+                   event_type, channel_id, doc) VALUES (?1, ?2, 1, ?3, 'x', ?4, ?5)";
+        db.execute(sql, given).unwrap();
+    }
+
+    // K15
+    #[tokio::test]
+    async fn an_event_that_is_stored_late_is_exported_and_each_event_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jit.db");
+        let store = SqliteStore::open(&path).unwrap();
+        let (now, long_ago) = (SystemClock.now(), Millis::DAY);
+        for number in 0..8 {
+            let age = if number < 4 {
+                long_ago
+            } else {
+                Millis::minutes(1)
+            };
+            let at = now + Millis(number - age.0);
+            store
+                .commit(event(&format!("c{number}"), at))
+                .await
+                .unwrap();
+        }
+        let late = event("late", now + Millis::minutes(-2)).events.remove(0);
+        let mut told: Vec<String> = Vec::new();
+        let all = AuditFilter::default();
+        let mut run = Exporting::new(&store, &all, now, 2);
+        let mut tell = |event: &Event| {
+            told.push(event.channel_id.to_string());
+            if told.len() == 7 {
+                write(&path, &late);
+            }
+            Ok(())
+        };
+        run.all(&SystemClock, &mut tell).await.unwrap();
+        let missed_nothing = run.go_on_from <= now && run.go_on_from >= now + Millis(-LATE.0);
+        assert!(missed_nothing, "{}", run.go_on_from);
+        let mut wanted: Vec<String> = (0..8).map(|number| format!("c{number}")).collect();
+        wanted.push("late".into());
+        assert_eq!(told, wanted);
+        // What ended long ago goes on from there.
+        let span = AuditFilter {
+            before: Some(now + Millis(-Millis::hours(1).0)),
+            ..AuditFilter::default()
+        };
+        let mut run = Exporting::new(&store, &span, now, 2);
+        let mut count = 0;
+        let mut tell = |_: &Event| {
+            count += 1;
+            Ok(())
+        };
+        run.all(&SystemClock, &mut tell).await.unwrap();
+        assert_eq!(Some(run.go_on_from), span.before);
+        assert_eq!(count, 4);
+    }
 }

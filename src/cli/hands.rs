@@ -66,7 +66,8 @@ impl Hands {
     }
 
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {
-        self.service.newest(filter, usize::MAX).await
+        // What is left out here may be access that stands.
+        self.service.newest(filter, usize::MAX).await?.whole()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::access::{Assignee, Place};
 use crate::domain::{
     AccountId, Command, HoldingKey, Lane, Presence, Request, RequestId, State, Status, UserId,
 };
-use crate::store::Filter;
+use crate::store::{Filter, Found};
 
 const PAGE: usize = 200;
 
@@ -77,7 +77,7 @@ async fn places(hands: &Hands, live: &Live) -> Result<Vec<Place>, Failure> {
     let mut after: Option<AccountId> = None;
     loop {
         let page = hands.service.store().bound(after.as_ref(), PAGE).await;
-        let page = page.map_err(failed)?;
+        let page = page.and_then(Found::whole).map_err(failed)?;
         let Some(last) = page.last() else { break };
         after = Some(last.account_id.clone());
         accounts.extend(page.into_iter().map(|binding| binding.account_id));

@@ -189,7 +189,15 @@ async fn list(context: &Context, caller: &Caller, list: &List) -> Result<(), Fai
     let answer = caller
         .get(&format!("/requests?{}", query.join("&")))
         .await?;
-    context.output.say(|| page(&answer.value), &answer.value)
+    context.output.say(|| page(&answer.value), &answer.value)?;
+    if let Some(ids) = answer.value["unreadable"].as_array() {
+        let ids = ids.iter().filter_map(Value::as_str).map(one_line);
+        let ids = ids.collect::<Vec<_>>().join(", ");
+        eprintln!(
+            "jit: left out, because their records cannot be read: {ids}; jit audit verify says why"
+        );
+    }
+    Ok(())
 }
 
 /// So much of a reason fits beside the rest; `jit status` shows all of it.

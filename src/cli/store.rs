@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::arguments::{Place, StoreCopy};
-use super::output::progress;
+use super::output::{one_line, progress};
 use super::serve::failed;
 use super::{Context, Failure};
 use crate::clock::{Clock, SystemClock};
@@ -132,6 +132,13 @@ where
     bar.set_message(word);
     loop {
         let heads = source.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+        // What cannot be read cannot be copied, and a copy is whole or none.
+        if let Some(one) = heads.unreadable.first() {
+            let (name, why) = (one_line(&one.name), one_line(&one.why));
+            let next = "put it right, or delete it, and run this again";
+            let why = format!("{name} cannot be read: {why}; {next}");
+            return Err(Failure::Failed(why));
+        }
         let Some(last) = heads.last() else {
             return Ok(all);
         };
@@ -191,7 +198,7 @@ async fn whole(source: &dyn Portable, key: AuditKey) -> Result<Option<Copied>, S
             })
         }
         AuditKey::Config(id) => {
-            let bindings = source.bindings(&id).await?;
+            let bindings = source.bindings(&id).await?.whole()?;
             let channel = source.channel(&id).await?;
             channel.map(|channel| Copied::Channel {
                 channel,

@@ -26,6 +26,9 @@ struct Page<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     next_token: Option<String>,
     filters: &'a BTreeMap<String, String>,
+    /// Ids of requests that belong here, and whose records cannot be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<String>,
 }
 
 /// A query, understood whole: what is not understood is refused, never ignored.
@@ -64,7 +67,7 @@ pub(super) async fn list(
         .list(&asked.filter, after.as_ref(), limit + 1)
         .await?;
     let more = found.len() > limit;
-    found.truncate(limit);
+    found.items.truncate(limit);
     let last = found.last().filter(|_| more);
     let next_token = last.map(|last| seal_token(&key.secret, Cursor::from(last), &asked.given));
     let items = found.iter().map(RequestObject::from).collect();
@@ -74,6 +77,11 @@ pub(super) async fn list(
             items,
             next_token,
             filters: &asked.given,
+            unreadable: found
+                .unreadable
+                .iter()
+                .map(|one| one.name.clone())
+                .collect(),
         },
     ))
 }

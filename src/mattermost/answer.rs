@@ -302,7 +302,7 @@ impl Mattermost {
         }
         let policy = self.app.service.policy();
         let mut lines = Vec::new();
-        for binding in &bindings {
+        for binding in bindings.iter() {
             let sets: Vec<&str> = match binding.permission_sets.is_empty() {
                 true => policy
                     .permission_sets

@@ -136,7 +136,7 @@ impl Service {
                 change.bind(current, &siblings, account_id.clone(), terms.clone())?
             }
             Configure::SetApprovers { approvers } => {
-                let mut left = self.store.bindings(channel_id).await?;
+                let mut left = self.store.bindings(channel_id).await?.items;
                 left.retain(|binding| after.is_none_or(|after| binding.account_id > *after));
                 if left.is_empty() && after.is_some() {
                     return Ok(None);

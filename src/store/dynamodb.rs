@@ -35,8 +35,8 @@ pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table,
 
 use super::portable::COPIED;
 use super::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
+    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -142,7 +142,7 @@ impl Store for DynamoStore {
             .transpose()
     }
 
-    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
         self.bindings_of(channel).await
     }
 
@@ -150,7 +150,7 @@ impl Store for DynamoStore {
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<Binding>, StoreError> {
+    ) -> Result<Found<Binding>, StoreError> {
         self.all_bindings(after, limit).await
     }
 
@@ -267,7 +267,7 @@ impl Store for DynamoStore {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Request>, StoreError> {
+    ) -> Result<Found<Request>, StoreError> {
         self.requests(filter, after, limit).await
     }
 
@@ -280,11 +280,15 @@ impl Store for DynamoStore {
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    ) -> Result<Found<Event>, StoreError> {
         self.events(filter, after, limit).await
     }
 
-    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+    async fn heads(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Found<Head>, StoreError> {
         self.chains(after, limit).await
     }
 

@@ -28,8 +28,8 @@ use async_trait::async_trait;
 pub use schema::OpenError;
 
 use super::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
+    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
@@ -187,7 +187,7 @@ impl Store for SqliteStore {
         self.readers.look(|db| queries::channel(db, id))
     }
 
-    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
         self.readers.look(|db| queries::bindings(db, channel))
     }
 
@@ -195,7 +195,7 @@ impl Store for SqliteStore {
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<Binding>, StoreError> {
+    ) -> Result<Found<Binding>, StoreError> {
         self.readers.look(|db| queries::bound(db, after, limit))
     }
 
@@ -293,7 +293,7 @@ impl Store for SqliteStore {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Request>, StoreError> {
+    ) -> Result<Found<Request>, StoreError> {
         let (filter, after) = (filter.clone(), after.copied());
         self.readers
             .scan(move |db| queries::list(db, &filter, after.as_ref(), limit))
@@ -309,14 +309,18 @@ impl Store for SqliteStore {
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    ) -> Result<Found<Event>, StoreError> {
         let (filter, after) = (filter.clone(), after.map(str::to_owned));
         self.readers
             .scan(move |db| queries::export(db, &filter, after.as_deref(), limit))
             .await
     }
 
-    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+    async fn heads(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Found<Head>, StoreError> {
         let after = after.cloned();
         self.readers
             .scan(move |db| queries::heads(db, after.as_ref(), limit))

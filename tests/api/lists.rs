@@ -130,3 +130,25 @@ async fn pages_meet_and_tokens_cannot_be_forged() {
         .await
         .is(400);
 }
+
+// K12: one record that cannot be read makes no list unreadable.
+#[tokio::test]
+async fn a_list_names_what_cannot_be_read() {
+    let (jit, caller) = Setup::default().bound().await;
+    let (spoilt, good) = (caller.request().await, caller.request().await);
+    let db = rusqlite::Connection::open(jit.database()).unwrap();
+    let sql = "UPDATE jit_requests SET doc = '{}' WHERE request_id = ?1";
+    assert_eq!(db.execute(sql, [&spoilt]), Ok(1));
+    let page = caller.get("/requests?channel_id=town-square").await.is(200);
+    assert_eq!(page["unreadable"], json!([spoilt]));
+    assert_eq!(page["items"].as_array().unwrap().len(), 1);
+    assert_eq!(page["items"][0]["request_id"], good.as_str());
+    let whole = caller
+        .get(&format!("/requests?request_id={good}"))
+        .await
+        .is(200);
+    assert!(whole.get("unreadable").is_none(), "{whole}");
+    let metrics = caller.send("GET", "/metrics", vec![], vec![]).await.text;
+    let counted = metrics.contains("jit_unreadable_records_total{kind=\"request\"} 1");
+    assert!(counted, "{metrics}");
+}

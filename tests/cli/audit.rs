@@ -89,3 +89,75 @@ async fn tampering_is_found_wherever_it_was_done() {
         assert_eq!(found["broken"][0]["request_id"], id.as_str(), "{way}");
     }
 }
+
+// K12: what cannot be read is a finding like any other, and stops no look at the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_record_is_named_and_the_rest_is_verified() {
+    let shell = Shell::open();
+    shell.bind();
+    let (spoilt, forged, good) = (shell.request(), shell.request(), shell.request());
+    let damaged = shell.request();
+    let db = rusqlite::Connection::open(shell.jit.database()).unwrap();
+    for (sql, id) in [
+        (
+            "UPDATE jit_requests SET doc = '{}' WHERE request_id = ?1",
+            &spoilt,
+        ),
+        (
+            "UPDATE jit_audit SET doc = replace(doc, 'alice', 'malic') WHERE request_id = ?1",
+            &forged,
+        ),
+        (
+            "UPDATE jit_audit SET doc = '{}' WHERE request_id = ?1",
+            &damaged,
+        ),
+    ] {
+        assert_eq!(db.execute(sql, [id]), Ok(1));
+    }
+    let said = shell.run(&["audit", "verify", "-o", "json"]).exits(1);
+    let said: Value = serde_json::from_str(&said.out).unwrap();
+    let mut broken: Vec<&str> = said["broken"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["request_id"].as_str().unwrap())
+        .collect();
+    broken.sort_unstable();
+    let mut wanted = vec![spoilt.as_str(), &forged, &damaged];
+    wanted.sort_unstable();
+    assert_eq!(broken, wanted);
+    assert_eq!(said["histories"], 5, "with the channel's");
+    shell
+        .run(&["audit", "verify"])
+        .exits(1)
+        .tells(&[&spoilt, "cannot be read"]);
+    shell.run(&["audit", "verify", &good]).exits(0);
+    // An export has all others, and does not pass for whole.
+    let exported = shell
+        .run(&["audit", "export"])
+        .exits(1)
+        .tells(&[&damaged, "left out"]);
+    assert!(exported.out.contains(&good) && !exported.out.contains(&damaged));
+    // A list shows the others and says what it left out.
+    let listed = shell.run(&["list", "--channel", CHANNEL]).exits(0);
+    assert!(
+        listed.out.contains(&good) && listed.err.contains(&spoilt),
+        "{listed:?}"
+    );
+}
+
+// K15: an export says from when the next one misses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_says_where_the_next_one_begins() {
+    let shell = Shell::open();
+    shell.bind();
+    let id = shell.request();
+    let first = shell.run(&["audit", "export"]).exits(0);
+    let (_, from) = first.err.split_once("--from ").unwrap();
+    let from = from.split(';').next().unwrap();
+    let next = shell.run(&["audit", "export", "--from", from]).exits(0);
+    assert!(
+        next.out.contains(&id),
+        "what may have come late is read again"
+    );
+}

@@ -9,8 +9,8 @@ use jit::domain::{
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
+    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::postman::{NotReceived, Receiver};
 
@@ -112,7 +112,7 @@ impl Store for FlakyStore {
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
         read!(self.channel(id))
     }
-    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
         read!(self.bindings(channel))
     }
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
@@ -131,7 +131,7 @@ impl Store for FlakyStore {
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<Binding>, StoreError> {
+    ) -> Result<Found<Binding>, StoreError> {
         read!(self.bound(after, limit))
     }
     async fn take_lease(
@@ -201,7 +201,7 @@ impl Store for FlakyStore {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Request>, StoreError> {
+    ) -> Result<Found<Request>, StoreError> {
         read!(self.list(filter, after, limit))
     }
     async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
@@ -212,10 +212,14 @@ impl Store for FlakyStore {
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    ) -> Result<Found<Event>, StoreError> {
         read!(self.export(filter, after, limit))
     }
-    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+    async fn heads(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Found<Head>, StoreError> {
         read!(self.heads(after, limit))
     }
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -13,6 +13,7 @@ mod dynamodb;
 mod memory;
 mod portable;
 mod sqlite;
+mod unreadable;
 #[path = "../common/wire.rs"]
 mod wire;
 

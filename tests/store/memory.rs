@@ -14,8 +14,8 @@ use jit::domain::{
 pub use tables::{Changes, Tables};
 
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Freshness, Gauges, Head,
-    Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
+    Head, Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store, StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -109,13 +109,14 @@ impl Store for MemoryStore {
         Ok(self.tables().channels.get(id).cloned())
     }
 
-    async fn bindings(&self, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
+    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
         let tables = self.tables();
         let all = tables.bindings.values();
         Ok(all
             .filter(|binding| binding.channel_id == *channel)
             .cloned()
-            .collect())
+            .collect::<Vec<_>>()
+            .into())
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
@@ -126,11 +127,11 @@ impl Store for MemoryStore {
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<Binding>, StoreError> {
+    ) -> Result<Found<Binding>, StoreError> {
         let tables = self.tables();
         let all = tables.bindings.values();
         let rest = all.filter(|binding| after.is_none_or(|after| binding.account_id > *after));
-        Ok(rest.take(limit).cloned().collect())
+        Ok(rest.take(limit).cloned().collect::<Vec<_>>().into())
     }
 
     async fn take_lease(
@@ -269,7 +270,7 @@ impl Store for MemoryStore {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Request>, StoreError> {
+    ) -> Result<Found<Request>, StoreError> {
         let place = |request: &Request| (request.created_at, request.id);
         let wanted = |request: &&Request| {
             let mail = request.requester_email();
@@ -304,7 +305,7 @@ impl Store for MemoryStore {
             .collect();
         found.sort_by_key(|request| std::cmp::Reverse(place(request)));
         found.truncate(limit);
-        Ok(found)
+        Ok(found.into())
     }
 
     async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
@@ -316,7 +317,7 @@ impl Store for MemoryStore {
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    ) -> Result<Found<Event>, StoreError> {
         let tables = self.tables();
         let mut found: Vec<Event> = tables
             .events
@@ -340,10 +341,14 @@ impl Store for MemoryStore {
             .collect();
         found.sort_by_key(Event::sort_key);
         found.truncate(limit);
-        Ok(found)
+        Ok(found.into())
     }
 
-    async fn heads(&self, after: Option<&AuditKey>, limit: usize) -> Result<Vec<Head>, StoreError> {
+    async fn heads(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Found<Head>, StoreError> {
         let tables = self.tables();
         let requests = tables.requests.values().map(|request| Head {
             key: AuditKey::Request(request.id),
@@ -362,7 +367,7 @@ impl Store for MemoryStore {
             .collect();
         heads.sort_by_key(|head| head.key.to_string());
         heads.truncate(limit);
-        Ok(heads)
+        Ok(heads.into())
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -7,9 +7,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::try_join_all;
 
 use super::DynamoStore;
-use super::items::{due_lane, n, parsed, s, time};
+use super::items::{self, Item, due_lane, n, parsed, s, time};
 use super::tables::{BY_DUE, BY_WATCH, SHARDS, Table};
 use crate::domain::{Lane, RequestId, Status, Timestamp};
+use crate::store::found::{Kind, readable};
 use crate::store::{Due, StoreError};
 
 /// An idle look reads no more of a partition than this.
@@ -110,8 +111,8 @@ impl DynamoStore {
                     let next = Some(at);
                     return Ok(Due { ready, next });
                 }
-                let id = parsed(item, "request_id")?;
-                ready.push(Entry { at, id });
+                let entry = parsed(item, "request_id").map(|id| Entry { at, id });
+                ready.extend(readable_entry(item, entry)?);
             }
             (from, page) = (answer.last_evaluated_key, A_PAGE);
             if from.is_none() {
@@ -144,11 +145,14 @@ impl DynamoStore {
             .expression_attribute_values(":before", s(before))
             .limit(i32::try_from(limit.max(1)).unwrap_or(i32::MAX));
         let answer = self.query(call).await?;
-        answer
-            .items()
-            .iter()
-            .map(|item| parsed(item, "request_id"))
-            .collect()
+        let mut ids = Vec::new();
+        for item in answer.items() {
+            ids.extend(readable_entry(
+                item,
+                parsed::<RequestId>(item, "request_id"),
+            )?);
+        }
+        Ok(ids)
     }
 
     /// Requests that somebody gave this status from outside.
@@ -160,6 +164,12 @@ impl DynamoStore {
         let asked = (0..SHARDS).map(|shard| self.words_here(shard, (word, word), A_PAGE));
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
+}
+
+/// An entry whose key is no request's id keeps no other from being found.
+fn readable_entry<T>(item: &Item, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    let name = || items::name(item, "request_id");
+    readable(Kind::Request, name, read, &mut Vec::new())
 }
 
 /// What is too much for now is next.

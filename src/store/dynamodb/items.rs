@@ -46,6 +46,11 @@ pub(super) fn text<'i>(item: &'i Item, name: &str) -> Result<&'i str, StoreError
         .ok_or_else(|| missing(name))
 }
 
+/// Whatever stands there, as something to name an item by.
+pub(super) fn name(item: &Item, key: &str) -> String {
+    text(item, key).map_or_else(|_| format!("an item without {key}"), str::to_owned)
+}
+
 pub(super) fn number(item: &Item, name: &str) -> Result<i64, StoreError> {
     number_if_any(item, name).ok_or_else(|| missing(name))
 }

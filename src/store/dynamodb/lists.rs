@@ -14,7 +14,8 @@ use super::tables::{
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Request, RequestId, Status,
 };
-use crate::store::{AuditFilter, Cursor, Filter, Head, StoreError};
+use crate::store::found::{Kind, readable};
+use crate::store::{AuditFilter, Cursor, Filter, Found, Head, StoreError, Unreadable};
 
 const LISTED: &str = "created_at_request_id";
 /// Before every time and every key, and after all of them. No key may be empty.
@@ -149,11 +150,11 @@ impl DynamoStore {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<Request>, StoreError> {
+    ) -> Result<Found<Request>, StoreError> {
         if let Some(id) = filter.request_id {
-            let found = self.find_request(id).await?;
-            let fits = |request: &Request| is_wanted(request, filter, after);
-            return Ok(found.filter(fits).into_iter().take(limit).collect());
+            let mut found = self.all_of(&[id], filter, after).await?;
+            found.items.truncate(limit);
+            return Ok(found);
         }
         let (index, partitions, only) = narrowest(filter);
         let span = Span {
@@ -170,22 +171,24 @@ impl DynamoStore {
         let mut walk = Walk::new(span, partitions);
         let mut found = self.said(filter, after).await?;
         let mut seen: HashSet<RequestId> = found.iter().map(|request| request.id).collect();
+        let mut named: HashSet<String> = found.unreadable.iter().map(|u| u.name.clone()).collect();
         let said = found.len();
         while found.len() < limit + said {
             let items = walk.next(self, limit + said - found.len()).await?;
             if items.is_empty() {
                 break;
             }
-            let ids = items.iter().map(|item| parsed(item, "request_id"));
-            let ids: Vec<RequestId> = ids.collect::<Result<_, _>>()?;
-            for request in self.all_of(&ids).await? {
-                if is_wanted(&request, filter, after) && seen.insert(request.id) {
-                    found.push(request);
-                }
-            }
+            let ids = ids_of(&items, &mut found.unreadable)?;
+            let some = self.all_of(&ids, filter, after).await?;
+            let unreadable = some.unreadable.into_iter();
+            let new = unreadable.filter(|one| named.insert(one.name.clone()));
+            found.unreadable.extend(new);
+            let new = some.items.into_iter().filter(|one| seen.insert(one.id));
+            found.items.extend(new);
         }
-        found.sort_by_cached_key(|request| std::cmp::Reverse((request.created_at, request.id)));
-        found.truncate(limit);
+        let place = |request: &Request| std::cmp::Reverse((request.created_at, request.id));
+        found.items.sort_by_cached_key(place);
+        found.items.truncate(limit);
         Ok(found)
     }
 
@@ -195,14 +198,12 @@ impl DynamoStore {
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
-    ) -> Result<Vec<Request>, StoreError> {
+    ) -> Result<Found<Request>, StoreError> {
         let Some(status) = filter.status.filter(|status| !items::is_watched(*status)) else {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         };
         let ids = self.said_by_others(status).await?;
-        let mut said = self.all_of(&ids).await?;
-        said.retain(|request| is_wanted(request, filter, after));
-        Ok(said)
+        self.all_of(&ids, filter, after).await
     }
 
     pub(super) async fn find_request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
@@ -210,15 +211,32 @@ impl DynamoStore {
         item.map(|item| items::read_request(&item)).transpose()
     }
 
-    /// In the order asked for.
-    async fn all_of(&self, ids: &[RequestId]) -> Result<Vec<Request>, StoreError> {
+    /// Those of them that are wanted, in the order asked for.
+    async fn all_of(
+        &self,
+        ids: &[RequestId],
+        filter: &Filter,
+        after: Option<&Cursor>,
+    ) -> Result<Found<Request>, StoreError> {
         let keys = ids.iter().map(|id| items::request_key(*id)).collect();
-        let mut found = HashMap::new();
+        let mut items: HashMap<String, Item> = HashMap::new();
         for item in self.get_all(Table::Requests, keys).await? {
-            let request = items::read_request(&item)?;
-            found.insert(request.id, request);
+            items.insert(items::name(&item, "request_id"), item);
         }
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        let mut found = Found::default();
+        for id in ids {
+            let Some(item) = items.remove(&id.to_string()) else {
+                continue;
+            };
+            match items::read_request(&item) {
+                Ok(request) if is_wanted(&request, filter, after) => found.items.push(request),
+                Ok(_) => {}
+                // What else stands there says whether it would be asked for.
+                Err(_) if !may_be_wanted(&item, filter, after) => {}
+                read => found.take(Kind::Request, || id.to_string(), read)?,
+            }
+        }
+        Ok(found)
     }
 
     pub(super) async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
@@ -236,7 +254,7 @@ impl DynamoStore {
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
+    ) -> Result<Found<Event>, StoreError> {
         let from = filter
             .from
             .map_or_else(|| START.into(), |at| at.to_string());
@@ -255,21 +273,20 @@ impl DynamoStore {
             only: given([("account_id", account), ("channel_id", channel)]),
         };
         let mut walk = Walk::new(span, shards("shard").collect());
-        let mut found = Vec::new();
+        let mut found = Found::default();
         while found.is_empty() {
             let items = walk.next(self, limit).await?;
             if items.is_empty() {
                 break;
             }
             for item in items {
-                let event = items::read_event(item)?;
+                let name = items::name(&item, "event_time_event_id");
                 // The span begins with the one that was seen last.
-                if after.is_none_or(|after| event.sort_key().as_str() > after) {
-                    found.push(event);
+                if found.len() < limit && after.is_none_or(|after| name.as_str() > after) {
+                    found.take(Kind::Event, || name, items::read_event(item))?;
                 }
             }
         }
-        found.truncate(limit);
         Ok(found)
     }
 
@@ -278,7 +295,7 @@ impl DynamoStore {
         &self,
         after: Option<&AuditKey>,
         limit: usize,
-    ) -> Result<Vec<Head>, StoreError> {
+    ) -> Result<Found<Head>, StoreError> {
         let mut heads = match after {
             None => self.request_chains(None, limit).await?,
             Some(AuditKey::Request(id)) => {
@@ -286,17 +303,23 @@ impl DynamoStore {
                 let last = last.as_ref().map(items::listed);
                 self.request_chains(last, limit).await?
             }
-            Some(AuditKey::Config(_)) => Vec::new(),
+            Some(AuditKey::Config(_)) => Found::default(),
         };
-        if heads.len() < limit {
-            let after = match after {
-                Some(AuditKey::Config(channel)) => items::channel_key(channel),
-                _ => START.into(),
-            };
+        let mut after = match after {
+            Some(AuditKey::Config(channel)) => items::channel_key(channel),
+            _ => START.into(),
+        };
+        while heads.len() < limit {
             let channels = self.kind("channel", &after, limit - heads.len()).await?;
+            let Some(last) = channels.last() else { break };
+            after = items::name(last, "binding_key");
             for item in &channels {
-                let channel: Channel = items::from_doc(item, "binding_key")?;
-                heads.push(channel.into());
+                let channel = items::from_doc::<Channel>(item, "binding_key");
+                let name = || {
+                    let key = items::name(item, "binding_key");
+                    key.replacen("channel#", "config#", 1)
+                };
+                heads.take(Kind::Channel, name, channel.map(Head::from))?;
             }
         }
         Ok(heads)
@@ -306,7 +329,7 @@ impl DynamoStore {
         &self,
         after: Option<String>,
         limit: usize,
-    ) -> Result<Vec<Head>, StoreError> {
+    ) -> Result<Found<Head>, StoreError> {
         let after = after.unwrap_or_else(|| START.into());
         let span = Span {
             table: Table::Requests,
@@ -318,19 +341,17 @@ impl DynamoStore {
             only: Vec::new(),
         };
         let mut walk = Walk::new(span, shards("shard").collect());
-        let mut heads = Vec::new();
+        let mut heads = Found::default();
         while heads.len() < limit {
-            let items = walk.next(self, limit - heads.len()).await?;
+            let mut items = walk.next(self, limit - heads.len()).await?;
             if items.is_empty() {
                 break;
             }
-            let beyond = |item: &&Item| text(item, LISTED).is_ok_and(|key| key > after.as_str());
-            let ids = items
-                .iter()
-                .filter(beyond)
-                .map(|item| parsed(item, "request_id"));
-            let ids: Vec<RequestId> = ids.collect::<Result<_, _>>()?;
-            heads.extend(self.all_of(&ids).await?.into_iter().map(Head::from));
+            items.retain(|item| text(item, LISTED).is_ok_and(|key| key > after.as_str()));
+            let ids = ids_of(&items, &mut heads.unreadable)?;
+            let some = self.all_of(&ids, &Filter::default(), None).await?;
+            heads.unreadable.extend(some.unreadable);
+            heads.items.extend(some.items.into_iter().map(Head::from));
         }
         Ok(heads)
     }
@@ -344,7 +365,7 @@ impl DynamoStore {
     pub(super) async fn bindings_of(
         &self,
         channel: &ChannelId,
-    ) -> Result<Vec<Binding>, StoreError> {
+    ) -> Result<Found<Binding>, StoreError> {
         let item = self.find_channel(channel).await?.unwrap_or_default();
         let accounts = item.get("accounts").and_then(|set| set.as_ss().ok());
         let keys = accounts
@@ -353,7 +374,9 @@ impl DynamoStore {
             .map(|account| items::binding_key(&format!("account#{account}")));
         let found = self.get_all(Table::Bindings, keys.collect()).await?;
         let mut bindings = read_bindings(&found)?;
-        bindings.retain(|binding| binding.channel_id == *channel);
+        bindings
+            .items
+            .retain(|binding| binding.channel_id == *channel);
         Ok(bindings)
     }
 
@@ -361,9 +384,18 @@ impl DynamoStore {
         &self,
         after: Option<&AccountId>,
         limit: usize,
-    ) -> Result<Vec<Binding>, StoreError> {
-        let after = after.map_or_else(|| START.into(), items::account_key);
-        read_bindings(&self.kind("account", &after, limit).await?)
+    ) -> Result<Found<Binding>, StoreError> {
+        let mut after = after.map_or_else(|| START.into(), items::account_key);
+        let mut bindings = Found::default();
+        while bindings.len() < limit {
+            let found = self.kind("account", &after, limit - bindings.len()).await?;
+            let Some(last) = found.last() else { break };
+            after = items::name(last, "binding_key");
+            let some = read_bindings(&found)?;
+            bindings.items.extend(some.items);
+            bindings.unreadable.extend(some.unreadable);
+        }
+        Ok(bindings)
     }
 
     /// The next of a kind in the table of bindings, in the order of their keys.
@@ -386,13 +418,26 @@ impl DynamoStore {
     }
 }
 
-fn read_bindings(found: &[Item]) -> Result<Vec<Binding>, StoreError> {
-    let read = found
-        .iter()
-        .map(|item| items::from_doc(item, "binding_key"));
-    let mut bindings: Vec<Binding> = read.collect::<Result<_, _>>()?;
-    bindings.sort_by(|one, other| one.account_id.cmp(&other.account_id));
+fn read_bindings(found: &[Item]) -> Result<Found<Binding>, StoreError> {
+    let mut bindings: Found<Binding> = Found::default();
+    for item in found {
+        let name = || items::name(item, "binding_key");
+        bindings.take(Kind::Binding, name, items::from_doc(item, "binding_key"))?;
+    }
+    let account = |binding: &Binding| binding.account_id.clone();
+    bindings.items.sort_by_cached_key(account);
     Ok(bindings)
+}
+
+/// What an index found, but for keys that are no ids.
+fn ids_of(found: &[Item], unreadable: &mut Vec<Unreadable>) -> Result<Vec<RequestId>, StoreError> {
+    let mut ids = Vec::new();
+    for item in found {
+        let name = || items::name(item, "request_id");
+        let id = parsed::<RequestId>(item, "request_id");
+        ids.extend(readable(Kind::Request, name, id, unreadable)?);
+    }
+    Ok(ids)
 }
 
 type Way = (&'static str, Vec<Partition>, Vec<(&'static str, String)>);
@@ -469,4 +514,28 @@ fn is_wanted(request: &Request, filter: &Filter, after: Option<&Cursor>) -> bool
             .before
             .is_none_or(|before| request.created_at < before)
         && after.is_none_or(|last| (request.created_at, request.id) < (last.created_at, last.id))
+}
+
+/// The same of a record that cannot be read, by what stands beside it: what is not there
+/// says nothing against it.
+fn may_be_wanted(item: &Item, filter: &Filter, after: Option<&Cursor>) -> bool {
+    let is = |name: &str, wanted: Option<String>| match (text(item, name), wanted) {
+        (Ok(found), Some(wanted)) => found == wanted,
+        _ => true,
+    };
+    let listed = text(item, LISTED).unwrap_or_default();
+    is(
+        "channel_id",
+        filter.channel_id.as_ref().map(ToString::to_string),
+    ) && is(
+        "account_id",
+        filter.account_id.as_ref().map(ToString::to_string),
+    ) && is(
+        "requester_email",
+        filter.requester_email.as_ref().map(ToString::to_string),
+    ) && is("status", filter.status.map(|status| status.to_string()))
+        && filter
+            .from
+            .is_none_or(|from| listed >= from.to_string().as_str())
+        && listed < end_of(filter, after).as_str()
 }

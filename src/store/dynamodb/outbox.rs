@@ -13,6 +13,7 @@ use super::due::{Entry, shards};
 use super::items::{self, Item, millis, n, number_if_any, s, text};
 use super::tables::{Table, shard_of};
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
+use crate::store::found::{Kind, readable};
 use crate::store::outbox::{
     Claim, Fate, MOST_PARKED, MOST_PENDING, Waiting, fates, forgotten, note_parked,
 };
@@ -304,7 +305,17 @@ impl DynamoStore {
             Updated::Not(Some(item)) if is_leased(&item, lease) => item,
             Updated::Not(_) => return Ok(None),
         };
-        first(&item)
+        let mut unreadable = Vec::new();
+        let name = || id.to_string();
+        let claimed = readable(Kind::Notice, name, first(&item), &mut unreadable)?;
+        if !unreadable.is_empty() {
+            // The next in line passes; it stays to be seen, and is counted.
+            let held = Condition::that("lease_token = :token").with(":token", s(lease.0));
+            let change = parking(&item, id, held);
+            let key = items::request_key(id);
+            self.update(Table::Outbox, key, &change).await?;
+        }
+        Ok(claimed.flatten())
     }
 
     pub(super) async fn settle(
@@ -386,31 +397,36 @@ impl DynamoStore {
         let key = items::request_key(place.request_id);
         let found = self.get(Table::Outbox, key).await?.unwrap_or_default();
         let first = Condition::that("notices[0].seq = :seq").with(":seq", n(place.seq));
-        let first = match found.get("parked") {
-            Some(parked) => first
-                .and("parked = :parked")
-                .with(":parked", parked.clone()),
-            None => first.and("attribute_not_exists(parked)"),
-        };
-        let mut change = passing(&found, first);
-        let parked = " parked = if_not_exists(parked, :nil) + :this, parked_shard = :shard, \
-             parked_notices = :kept";
-        let joint = if change.text.contains(" SET ") {
-            ","
-        } else {
-            " SET"
-        };
-        change.text.push_str(joint);
-        change.text.push_str(parked);
-        let this = list(&found, "notices").get(..1).unwrap_or_default();
-        change.condition = change
-            .condition
-            .with(":nil", n(0))
-            .with(":this", n(1))
-            .with(":kept", given_up(&found, this))
-            .with(":shard", n(shard_of(&place.request_id.to_string())));
-        Ok(change)
+        Ok(parking(&found, place.request_id, first))
     }
+}
+
+/// Takes the first out of the way of the next, under a condition that says that it is.
+fn parking(found: &Item, id: RequestId, first: Condition) -> Change {
+    let first = match found.get("parked") {
+        Some(parked) => first
+            .and("parked = :parked")
+            .with(":parked", parked.clone()),
+        None => first.and("attribute_not_exists(parked)"),
+    };
+    let mut change = passing(found, first);
+    let parked = " parked = if_not_exists(parked, :nil) + :this, parked_shard = :shard, \
+         parked_notices = :kept";
+    let joint = if change.text.contains(" SET ") {
+        ","
+    } else {
+        " SET"
+    };
+    change.text.push_str(joint);
+    change.text.push_str(parked);
+    let this = list(found, "notices").get(..1).unwrap_or_default();
+    change.condition = change
+        .condition
+        .with(":nil", n(0))
+        .with(":this", n(1))
+        .with(":kept", given_up(found, this))
+        .with(":shard", n(shard_of(&id.to_string())));
+    change
 }
 
 fn is_leased(item: &Item, lease: LeaseToken) -> bool {

@@ -101,7 +101,7 @@ impl DynamoStore {
     ) -> Result<Took, StoreError> {
         let key = AuditKey::Config(channel.id.clone());
         let here = self.channel(&channel.id).await?;
-        let bound = self.bindings_of(&channel.id).await?;
+        let bound = self.bindings_of(&channel.id).await?.whole()?;
         if here.as_ref() == Some(channel) && bound == bindings {
             return Ok(Took::Before);
         }

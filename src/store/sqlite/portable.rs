@@ -121,7 +121,7 @@ fn take_channel(
 ) -> Result<Took, StoreError> {
     let key = AuditKey::Config(channel.id.clone());
     let here = queries::channel(db, &channel.id)?;
-    if here.as_ref() == Some(channel) && queries::bindings(db, &channel.id)? == *bindings {
+    if here.as_ref() == Some(channel) && queries::bindings(db, &channel.id)? == bindings.to_vec() {
         return Ok(Took::Before);
     }
     if here.is_some() && !is_behind(&queries::audit(db, &key)?, events) {

@@ -1,17 +1,20 @@
 //! What is asked of the tables. Each names the index that answers it, so that its cost
 //! follows what it finds and not what is stored, whatever a query planner thinks.
 
-use rusqlite::{Connection, OptionalExtension, ToSql, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Rows, ToSql, named_params, params};
 
 use super::fault::unknown;
-use super::rows::{RequestRow, all_docs, count, from_doc, limit, one_doc, request_columns};
+use super::rows::{
+    RequestRow, all_docs, count, from_doc, limit, one_doc, readable_docs, request_columns, text_of,
+};
 use super::writes;
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, LeaseToken,
     Millis, Notice, Request, RequestId, Status, Timestamp,
 };
+use crate::store::found::{Kind, readable};
 use crate::store::{
-    Answered, AuditFilter, ClaimedNotice, Cursor, Due, Filter, Gauges, Head, NoticePlace,
+    Answered, AuditFilter, ClaimedNotice, Cursor, Due, Filter, Found, Gauges, Head, NoticePlace,
     STUCK_AFTER, StoreError,
 };
 
@@ -54,20 +57,21 @@ pub(super) const BINDINGS: &str = "SELECT doc, 'binding of ' || account_id
      FROM jit_bindings INDEXED BY jit_bindings_by_channel
      WHERE channel_id = ?1 ORDER BY account_id";
 
-pub(super) fn bindings(db: &Connection, channel: &ChannelId) -> Result<Vec<Binding>, StoreError> {
-    all_docs(db, BINDINGS, [channel.as_str()])
+pub(super) fn bindings(db: &Connection, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
+    let all = [channel.as_str()];
+    readable_docs(db, Kind::Binding, BINDINGS, all, usize::MAX)
 }
 
 pub(super) const BOUND: &str = "SELECT doc, 'binding of ' || account_id
-     FROM jit_bindings WHERE account_id > ?1 ORDER BY account_id LIMIT ?2";
+     FROM jit_bindings WHERE account_id > ?1 ORDER BY account_id";
 
 pub(super) fn bound(
     db: &Connection,
     after: Option<&AccountId>,
     most: usize,
-) -> Result<Vec<Binding>, StoreError> {
+) -> Result<Found<Binding>, StoreError> {
     let after = after.map_or("", AccountId::as_str);
-    all_docs(db, BOUND, params![after, limit(most)])
+    readable_docs(db, Kind::Binding, BOUND, [after], most)
 }
 
 pub(super) const ANSWERED: &str = "SELECT fingerprint, request_id, answered_at FROM jit_answers
@@ -98,7 +102,7 @@ pub(super) fn answered(
 }
 
 pub(super) const DUE: &str = "SELECT request_id FROM jit_requests INDEXED BY jit_requests_due
-     WHERE lane = ?1 AND claimable_at <= ?2 ORDER BY claimable_at, request_id LIMIT ?3";
+     WHERE lane = ?1 AND claimable_at <= ?2 ORDER BY claimable_at, request_id";
 
 pub(super) const NEXT_DUE: &str = "SELECT claimable_at
      FROM jit_requests INDEXED BY jit_requests_due
@@ -112,21 +116,27 @@ pub(super) fn due(
     most: usize,
 ) -> Result<Due<RequestId>, StoreError> {
     let mut statement = db.prepare_cached(DUE)?;
-    let mut rows = statement.query(params![lane.number(), now.millis(), limit(most)])?;
-    let mut ready = Vec::new();
-    while let Some(row) = rows.next()? {
-        let id: String = row.get(0)?;
-        ready.push(id.parse().map_err(|why| unknown("a request_id", &why))?);
+    let mut rows = statement.query(params![lane.number(), now.millis()])?;
+    let mut found = Found::default();
+    while found.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let id = text_of(row, 0);
+        let read = id.parse().map_err(|why| unknown("a request_id", &why));
+        found.take(Kind::Request, || id, read)?;
     }
+    let passed = found.items.len() + found.unreadable.len();
     let next: Option<i64> = db
         .prepare_cached(NEXT_DUE)?
-        .query_row(params![lane.number(), limit(ready.len())], |row| row.get(0))
+        .query_row(params![lane.number(), limit(passed)], |row| row.get(0))
         .optional()?;
-    let next = next.map(Timestamp::from_millis);
-    Ok(Due { ready, next })
+    Ok(Due {
+        ready: found.items,
+        next: next.map(Timestamp::from_millis),
+    })
 }
 
-pub(super) const DUE_NOTICES: &str = "SELECT doc, attempts, request_id || '.' || seq
+pub(super) const DUE_NOTICES: &str = "SELECT doc, attempts, request_id, seq
      FROM jit_notices INDEXED BY jit_notices_due
      WHERE claimable_at <= ?1 ORDER BY claimable_at, request_id, seq LIMIT ?2";
 
@@ -148,7 +158,7 @@ pub(super) fn claim_notices(
     Ok(Due { ready, next })
 }
 
-pub(super) const FIRST_IN_LINE: &str = "SELECT doc, attempts, request_id || '.' || seq
+pub(super) const FIRST_IN_LINE: &str = "SELECT doc, attempts, request_id, seq
      FROM jit_notices WHERE request_id = ?1 AND claimable_at <= ?2 ORDER BY seq LIMIT 1";
 
 pub(super) fn claim_notice(
@@ -169,13 +179,22 @@ fn claim_found(
     lease: LeaseToken,
     until: Timestamp,
 ) -> Result<Vec<ClaimedNotice>, StoreError> {
-    let found: Vec<(String, u32, String)> = db
+    let found: Vec<(String, u32, String, i64)> = db
         .prepare_cached(sql)?
-        .query_map(given, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map(given, |row| {
+            Ok((text_of(row, 0), row.get(1)?, text_of(row, 2), row.get(3)?))
+        })?
         .collect::<Result<_, _>>()?;
     let mut claimed = Vec::new();
-    for (doc, attempts, name) in found {
-        let notice: Notice = from_doc(&format!("notice {name}"), &doc)?;
+    for (doc, attempts, id, seq) in found {
+        let read = from_doc::<Notice>(&format!("notice {id}.{seq}"), &doc);
+        let mut unreadable = Vec::new();
+        let notice = readable(Kind::Notice, || id.clone(), read, &mut unreadable)?;
+        let Some(notice) = notice else {
+            // The next of its request passes; it stays to be seen, and is counted.
+            writes::park(db, &id, seq)?;
+            continue;
+        };
         let place = NoticePlace {
             request_id: notice.request_id,
             seq: notice.seq,
@@ -242,7 +261,7 @@ pub(super) fn list_sql(filter: &Filter) -> String {
            AND (:account IS NULL OR account_id = :account)
            AND (:email IS NULL OR requester_email = :email)
            AND (:status IS NULL OR told_status = :status)
-         ORDER BY created_at DESC, request_id DESC LIMIT :most"
+         ORDER BY created_at DESC, request_id DESC"
     )
 }
 
@@ -251,7 +270,7 @@ pub(super) fn list(
     filter: &Filter,
     after: Option<&Cursor>,
     most: usize,
-) -> Result<Vec<Request>, StoreError> {
+) -> Result<Found<Request>, StoreError> {
     // "Before a time" and "after a cursor" are the same question with and without an
     // id, so the stricter of the two is the one end of the span that is read.
     let before = filter.before.map(|at| (at.to_string(), String::new()));
@@ -262,22 +281,28 @@ pub(super) fn list(
         (before, after) => before.or(after).unwrap_or_default(),
     };
     let from = filter.from.map_or_else(String::new, |at| at.to_string());
-    let found = db
-        .prepare_cached(&list_sql(filter))?
-        .query_map(
-            named_params! {
-                ":id": filter.request_id.map(|id| id.to_string()),
-                ":channel": filter.channel_id.as_ref().map(ChannelId::as_str),
-                ":account": filter.account_id.as_ref().map(AccountId::as_str),
-                ":email": filter.requester_email.as_ref().map(crate::domain::Email::as_str),
-                ":status": filter.status.map(Status::as_str),
-                ":from": from, ":before": before, ":before_id": before_id,
-                ":most": limit(most),
-            },
-            RequestRow::from_row,
-        )?
-        .collect::<Result<Vec<_>, _>>()?;
-    found.into_iter().map(RequestRow::read).collect()
+    let mut statement = db.prepare_cached(&list_sql(filter))?;
+    let rows = statement.query(named_params! {
+        ":id": filter.request_id.map(|id| id.to_string()),
+        ":channel": filter.channel_id.as_ref().map(ChannelId::as_str),
+        ":account": filter.account_id.as_ref().map(AccountId::as_str),
+        ":email": filter.requester_email.as_ref().map(crate::domain::Email::as_str),
+        ":status": filter.status.map(Status::as_str),
+        ":from": from, ":before": before, ":before_id": before_id,
+    })?;
+    readable_requests(rows, most)
+}
+
+fn readable_requests(mut rows: Rows<'_>, most: usize) -> Result<Found<Request>, StoreError> {
+    let mut found = Found::default();
+    while found.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let read = RequestRow::from_row(row).map_err(StoreError::from);
+        let name = || text_of(row, 0);
+        found.take(Kind::Request, name, read.and_then(RequestRow::read))?;
+    }
+    Ok(found)
 }
 
 pub(super) const AUDIT: &str = "SELECT doc, 'event ' || event_time_event_id FROM jit_audit
@@ -293,14 +318,14 @@ pub(super) const EXPORT: &str = "SELECT doc, 'event ' || event_time_event_id
      WHERE event_time_event_id > :after AND event_time_event_id < :before
        AND (:account IS NULL OR account_id = :account)
        AND (:channel IS NULL OR channel_id = :channel)
-     ORDER BY event_time_event_id LIMIT :most";
+     ORDER BY event_time_event_id";
 
 pub(super) fn export(
     db: &Connection,
     filter: &AuditFilter,
     after: Option<&str>,
     most: usize,
-) -> Result<Vec<Event>, StoreError> {
+) -> Result<Found<Event>, StoreError> {
     // A key goes on after its time, so it is greater than a `from` of the same moment.
     let from = filter.from.map_or_else(String::new, |at| at.to_string());
     let after = from.as_str().max(after.unwrap_or_default());
@@ -310,39 +335,40 @@ pub(super) fn export(
     let given = named_params! {
         ":account": filter.account_id.as_ref().map(AccountId::as_str),
         ":channel": filter.channel_id.as_ref().map(ChannelId::as_str),
-        ":after": after, ":before": before, ":most": limit(most),
+        ":after": after, ":before": before,
     };
-    all_docs(db, EXPORT, given)
+    readable_docs(db, Kind::Event, EXPORT, given, most)
 }
 
 pub(super) const REQUEST_HEADS: &str = concat!(
     "SELECT ",
     request_columns!(),
-    " FROM jit_requests WHERE request_id > ?1 ORDER BY request_id LIMIT ?2"
+    " FROM jit_requests WHERE request_id > ?1 ORDER BY request_id"
 );
-pub(super) const CHANNEL_HEADS: &str = "SELECT doc, 'channel ' || request_id FROM jit_channels
-     WHERE request_id > ?1 ORDER BY request_id LIMIT ?2";
+pub(super) const CHANNEL_HEADS: &str = "SELECT doc, request_id FROM jit_channels
+     WHERE request_id > ?1 ORDER BY request_id";
 
 pub(super) fn heads(
     db: &Connection,
     after: Option<&AuditKey>,
     most: usize,
-) -> Result<Vec<Head>, StoreError> {
+) -> Result<Found<Head>, StoreError> {
     let after = after.map(ToString::to_string).unwrap_or_default();
-    let page = params![after, limit(most)];
-    let requests = db
-        .prepare_cached(REQUEST_HEADS)?
-        .query_map(page, RequestRow::from_row)?
-        .collect::<Result<Vec<_>, _>>()?;
-    let channels: Vec<Channel> = all_docs(db, CHANNEL_HEADS, page)?;
-    let mut heads: Vec<Head> = Vec::with_capacity(requests.len() + channels.len());
-    for row in requests {
-        heads.push(row.read()?.into());
+    let mut statement = db.prepare_cached(REQUEST_HEADS)?;
+    let requests = readable_requests(statement.query([&after])?, most)?;
+    let channels = readable_docs::<Channel>(db, Kind::Channel, CHANNEL_HEADS, [&after], most)?;
+    let mut unreadable = requests.unreadable;
+    unreadable.extend(channels.unreadable);
+    let mut items: Vec<Head> = requests.items.into_iter().map(Head::from).collect();
+    items.extend(channels.items.into_iter().map(Head::from));
+    items.sort_by_cached_key(|head| head.key.to_string());
+    items.truncate(most);
+    // What lies behind the last of a full page is named with the next.
+    if let Some(last) = items.last().filter(|_| items.len() == most) {
+        let last = last.key.to_string();
+        unreadable.retain(|one| one.name < last);
     }
-    heads.extend(channels.into_iter().map(Head::from));
-    heads.sort_by_cached_key(|head| head.key.to_string());
-    heads.truncate(most);
-    Ok(heads)
+    Ok(Found { items, unreadable })
 }
 
 pub(super) const BACKLOG: &str = "SELECT count(*), min(claimable_at)

@@ -2,13 +2,15 @@
 
 use std::ops::Deref;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::fault::unreadable;
 use crate::domain::{Request, State, Status, Timestamp};
-use crate::store::StoreError;
+use crate::store::found::Kind;
+use crate::store::{Found, StoreError};
 
 /// The columns that a request is read from, in the order of `RequestRow`.
 macro_rules! request_columns {
@@ -50,6 +52,13 @@ impl RequestRow {
     /// the word counts from the time it names, and is due since the last event.
     pub fn read(self) -> Result<Request, StoreError> {
         let mut request: Request = from_doc(&format!("request {}", self.id), &self.doc)?;
+        if request.id.to_string() != self.id {
+            let why = format!(
+                "request {}: its document is that of {}",
+                self.id, request.id
+            );
+            return Err(StoreError::Corrupt(why));
+        }
         let said = self.status.parse().unwrap_or(Status::Error);
         let at = self.revoked_at.as_deref().and_then(Timestamp::parse);
         let since = request.chain.last_at;
@@ -140,6 +149,40 @@ pub(super) fn one_doc<T: DeserializeOwned>(
         .query_row(key, |row| row.get(0))
         .optional()?;
     doc.map(|doc| from_doc(&what(), &doc)).transpose()
+}
+
+/// The documents that a statement finds, as many as are wanted; what cannot be read is
+/// passed over and named by the second column.
+pub(super) fn readable_docs<T: DeserializeOwned>(
+    db: &Connection,
+    kind: Kind,
+    sql: &str,
+    params: impl Params,
+    most: usize,
+) -> Result<Found<T>, StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Found::default();
+    while found.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let name = || text_of(row, 1);
+        let doc: rusqlite::Result<String> = row.get(0);
+        let read = doc
+            .map_err(StoreError::from)
+            .and_then(|doc| from_doc(&name(), &doc));
+        found.take(kind, name, read)?;
+    }
+    Ok(found)
+}
+
+/// Whatever stands there, as something to name a row by.
+pub(super) fn text_of(row: &Row<'_>, column: usize) -> String {
+    match row.get_ref(column) {
+        Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+        Ok(other) => format!("a key of type {}", other.data_type()),
+        Err(why) => why.to_string(),
+    }
 }
 
 /// Every document that a statement finds; its second column names the row.

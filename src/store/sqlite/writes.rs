@@ -355,7 +355,7 @@ fn make_room(db: &Connection, id: RequestId) -> Result<(), StoreError> {
             .execute(params![id.to_string(), seq])?;
     }
     note_parked(id, &fates);
-    forget_parked(db, id)?;
+    forget_parked(db, &id.to_string())?;
     put_first_in_line(db, id)?;
     Ok(())
 }
@@ -365,27 +365,35 @@ const PARK: &str = "UPDATE jit_notices
      WHERE request_id = ?1 AND seq = ?2 AND state = 'pending'";
 
 pub(super) fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), StoreError> {
-    let given = params![place.request_id.to_string(), int(place.seq)];
-    in_place(db.prepare_cached(PARK)?.execute(given)?)?;
-    forget_parked(db, place.request_id)?;
-    put_first_in_line(db, place.request_id)?;
+    park(db, &place.request_id.to_string(), int(place.seq))
+}
+
+/// A notice by what its row says: its document may say nothing.
+pub(super) fn park(db: &Connection, id: &str, seq: i64) -> Result<(), StoreError> {
+    in_place(db.prepare_cached(PARK)?.execute(params![id, seq])?)?;
+    forget_parked(db, id)?;
+    first_in_line(db, id)?;
     Ok(())
 }
 
 /// What was parked before the last few is only counted from now on.
-fn forget_parked(db: &Connection, id: RequestId) -> Result<(), StoreError> {
+fn forget_parked(db: &Connection, id: &str) -> Result<(), StoreError> {
     db.prepare_cached(
         "UPDATE jit_notices SET state = 'forgotten', doc = ''
          WHERE request_id = ?1 AND state = 'parked' AND seq NOT IN
          (SELECT seq FROM jit_notices WHERE request_id = ?1 AND state = 'parked'
           ORDER BY seq DESC LIMIT ?2)",
     )?
-    .execute(params![id.to_string(), limit(MOST_PARKED)])?;
+    .execute(params![id, limit(MOST_PARKED)])?;
     Ok(())
 }
 
 /// Of a request's pending notices only the oldest can be claimed.
 pub(super) fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize, StoreError> {
+    first_in_line(db, &id.to_string())
+}
+
+fn first_in_line(db: &Connection, id: &str) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
             "UPDATE jit_notices SET claimable_at = CASE
@@ -394,7 +402,7 @@ pub(super) fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize,
              THEN max(next_at, ifnull(lease_until, next_at)) END
          WHERE request_id = ?1 AND state = 'pending'",
         )?
-        .execute([id.to_string()])?)
+        .execute([id])?)
 }
 
 fn remember_answer(db: &Connection, answered: &Answered) -> Result<(), StoreError> {
