@@ -7,10 +7,13 @@ use super::hands::{self, Hands};
 use super::serve::failed;
 use super::unwritten::{Keeper, Row};
 use super::{Context, Failure};
-use crate::domain::{Command, EventKind, Proof, Request, RequestId, RequestObject, Status};
+use crate::domain::{
+    Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
+};
 use crate::serve::Purpose;
 use crate::service::ServiceError;
-use crate::worker::Proven;
+use crate::store::StoreError;
+use crate::worker::{ProveError, Proven};
 
 pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Failure> {
     let (reason, id) = (hands::reason(&asked.reason)?, hands::id(&asked.id)?);
@@ -26,7 +29,7 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
         by: by.clone(),
         reason: reason.clone(),
     };
-    let unread = |why: &str| keeper.keep(&[row(id, None, &Proof::None)], &unread(id, why));
+    let unread = |why: &str| keeper.keep(&[row(id, None, "no")], &unread(id, why));
     let hands = match Hands::with_access(config, access, Purpose::Operate).await {
         Ok(hands) => hands,
         Err(why) => return unread(&why.to_string()),
@@ -41,11 +44,15 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
     let proof = match asked.unverified || request.state.is_settled() {
         true => Proof::None,
         false => match seen_gone(&hands, &request).await? {
-            Proven::Gone(proof) => proof,
-            Proven::Over(request) if request.status() == Status::Revoked => {
+            Seen::Proven(Proven::Gone(proof)) => proof,
+            Seen::Proven(Proven::Over(request)) if request.status() == Status::Revoked => {
                 return tell(context, &request, "already REVOKED");
             }
-            Proven::Over(_) | Proven::StillThere => Proof::None,
+            Seen::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
+            Seen::Unwritten(why) => {
+                let rows = [row(id, Some(&request), "yes")];
+                return keeper.keep(&rows, &format!("nothing is written down: {why}"));
+            }
         },
     };
     let held = match &proof {
@@ -61,7 +68,11 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
         },
         by.email
     );
-    let (said, unwritten) = (done(&proof), row(id, Some(&request), &proof));
+    let verified = match held {
+        Some(_) => "yes",
+        None => "no",
+    };
+    let (said, unwritten) = (done(&proof), row(id, Some(&request), verified));
     let cleaned = Command::CleanedUp { by, reason, proof };
     match hands.service.handle(id, cleaned).await {
         Ok(handled) => tell(context, &handled.request, said),
@@ -93,21 +104,24 @@ fn unread(id: RequestId, why: &str) -> String {
     )
 }
 
-fn row(id: RequestId, request: Option<&Request>, proof: &Proof) -> Row {
-    let verified = match proof {
-        Proof::SeenGone { .. } => "yes",
-        Proof::None => "no",
-    };
+fn row(id: RequestId, request: Option<&Request>, verified: &str) -> Row {
     Row {
         kind: EventKind::CleanedUp,
         id: Some(id),
         key: request.and_then(Request::holding_key),
         user: request.map(|request| request.requester_email().to_string()),
-        details: vec![("verified", verified.into())],
+        details: vec![("verified", verified.to_owned())],
     }
 }
 
-async fn seen_gone(hands: &Hands, request: &Request) -> Result<Proven, Failure> {
+/// What AWS shows.
+enum Seen {
+    Proven(Proven),
+    /// None; and the store does not take that anybody is at it.
+    Unwritten(StoreError),
+}
+
+async fn seen_gone(hands: &Hands, request: &Request) -> Result<Seen, Failure> {
     let id = request.id;
     let mut told = false;
     let waits = || {
@@ -118,12 +132,25 @@ async fn seen_gone(hands: &Hands, request: &Request) -> Result<Proven, Failure> 
             );
         }
     };
-    match hands.worker.prove_gone(id, waits).await {
-        Ok(Proven::StillThere) => Err(Failure::Failed(format!(
+    let still_there = || {
+        Err(Failure::Failed(format!(
             "{id}: AWS still shows the assignment, and nothing was changed; remove it with: \
              jit break-glass revoke {id} --reason …"
-        ))),
-        proven => proven.map_err(failed),
+        )))
+    };
+    match hands.worker.prove_gone(id, waits).await {
+        Ok(Proven::StillThere) => still_there(),
+        Err(ProveError::Service(ServiceError::Store(why))) => {
+            let seen = match request.holding_key() {
+                Some(key) => hands.access.look(Lane::Revoke, &key).await,
+                None => Ok(Presence::Absent),
+            };
+            match seen.map_err(failed)? {
+                Presence::Absent => Ok(Seen::Unwritten(why)),
+                Presence::Present => still_there(),
+            }
+        }
+        proven => proven.map(Seen::Proven).map_err(failed),
     }
 }
 
