@@ -517,7 +517,8 @@ fn settle_doubt(
     }
     let revoked = matches!(*end, State::Revoked { .. });
     if step.is_shared() && !(revoked && doubt == Doubt::Outside) {
-        return settle(step, *end, doubt);
+        // The others hold it, and have the duty to remove what may still be made.
+        return settled(step, *end, doubt);
     }
     if step.held.as_ref().is_some_and(|held| !held.removing) {
         step.end_others(None, None);
@@ -526,10 +527,14 @@ fn settle_doubt(
     step.lease(lease, Work::Remove(key))
 }
 
-pub(super) fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
+pub(super) fn settle(step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
     if step.holds() && step.may_appear() {
         return look_again(step);
     }
+    settled(step, end, doubt)
+}
+
+fn settled(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
     let source = details([("source", Some("changed outside jit".to_owned()))]);
     match (doubt, &end) {
         (Doubt::LateAnswer, _) => {
