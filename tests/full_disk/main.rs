@@ -188,9 +188,11 @@ impl Crowd {
     }
 }
 
-/// Writes wait, as they do for an operator's own statement, until most callers wait. It
-/// ends before jit's patience with such a statement does (5 s).
-async fn gather_writes(database: &Path, crowd: &Crowd) {
+/// Writes wait, as they do for an operator's own statement, until most callers wait; then the
+/// disk is filled. In the other order it would be the log of spent nonces that finds the disk
+/// full, and no write would come as far as SQLite. The statement ends before jit's patience
+/// with it does (5 s).
+async fn fill_under_waiting_writes(disk: &Disk, database: &Path, crowd: &Crowd) {
     let db = rusqlite::Connection::open(database).unwrap();
     db.busy_timeout(PATIENCE).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -202,6 +204,7 @@ async fn gather_writes(database: &Path, crowd: &Crowd) {
     }
     // What was just sent has to arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
+    disk.fill();
     db.execute_batch("ROLLBACK").unwrap();
 }
 
@@ -330,8 +333,7 @@ async fn what_is_refused_on_a_full_disk_is_not_written_and_what_is_taken_is() {
     }
     for round in 0..MOST_ROUNDS {
         let filled = async || {
-            disk.fill();
-            gather_writes(&jit.database(), &crowd).await;
+            fill_under_waiting_writes(&disk, &jit.database(), &crowd).await;
         };
         crowd.until_counted(&crowd.refused, filled).await;
         disk.free();
