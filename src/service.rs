@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Uptime};
 use crate::config::{Mattermost, Webhook};
 use crate::domain::{
-    self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey,
+    self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey, Lease,
     LeaseHolder, Millis, Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State,
     Timestamp, Work,
 };
@@ -315,6 +315,28 @@ impl Service {
             }
         }
         Err(lost_every_race())
+    }
+
+    /// Renews the lease on a request, as far as its holder knows it: one write and no look,
+    /// unless somebody has written meanwhile.
+    pub(crate) async fn renew(
+        &self,
+        known: Request,
+        lease: Lease,
+    ) -> Result<Request, ServiceError> {
+        let id = known.id;
+        let record = Record {
+            request: known,
+            binding: None,
+            holding: None,
+        };
+        let command = Command::Renew { lease };
+        let renewed = domain::decide(record, &self.policy, command.clone(), self.clock.now())?;
+        match self.store.renew(renewed.request.clone()).await {
+            Ok(()) => Ok(renewed.request),
+            Err(StoreError::Conflict(_)) => self.handle(id, command).await.map(|done| done.request),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a person asked for and is due at once is begun in the same write, if this

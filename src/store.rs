@@ -46,6 +46,15 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Found<Binding>, StoreError>;
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
+    /// Writes a request of which nothing but the lease was renewed. Holders do this again
+    /// and again while they wait for AWS, so a store may have a cheaper way than a commit.
+    async fn renew(&self, request: Request) -> Result<(), StoreError> {
+        self.commit(Commit {
+            requests: vec![request],
+            ..Commit::default()
+        })
+        .await
+    }
 
     /// What was answered to this key before, if it is not older than a day.
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError>;

@@ -68,10 +68,13 @@ enum Tried {
     NotBefore(Uptime),
     /// It is not to be worked on as it stands.
     Refused(Refusal),
+    /// The process was asked to stop before this was claimed.
+    NotBegun,
 }
 
 impl Worker {
     pub fn new(service: Arc<Service>, access: Arc<Paced>) -> Self {
+        let waiting = Arc::new(Waiting::new(service.clock()));
         Self {
             service,
             access,
@@ -79,7 +82,7 @@ impl Worker {
             by: LeaseHolder::Server,
             watch: Arc::new(Watch::new()),
             clock_watch: Arc::default(),
-            waiting: Arc::default(),
+            waiting,
         }
     }
 
@@ -134,7 +137,7 @@ impl Worker {
             told(&request);
             let again = clock.uptime() + LOOKS_AGAIN;
             let next = match tried {
-                Tried::Done | Tried::Refused(_) => again,
+                Tried::Done | Tried::NotBegun | Tried::Refused(_) => again,
                 Tried::NotBefore(at) => at.min(again),
             };
             clock.sleep_until(next).await;
@@ -158,20 +161,31 @@ impl Worker {
         as_of: Timestamp,
         stop: &CancellationToken,
     ) -> Result<Tried, ServiceError> {
+        match self.take_up(id, as_of).await? {
+            Ok(begun) => self.go_on_with(begun, stop).await.map(|()| Tried::Done),
+            Err(tried) => Ok(tried),
+        }
+    }
+
+    /// Claims what is due.
+    async fn take_up(
+        &self,
+        id: RequestId,
+        as_of: Timestamp,
+    ) -> Result<Result<Begun, Tried>, ServiceError> {
         let clock = self.service.clock();
         let (claim, taken) = (self.claim(id, as_of), Since::now(clock));
         match self.service.handle(id, Command::Due { claim }).await {
             Ok(handled) => {
                 self.watch.forget_lease(id);
-                let begun = Begun {
+                Ok(Ok(Begun {
                     handled,
                     lease: claim.lease,
                     tenure: Tenure::since(taken),
                     slot: None,
-                };
-                self.go_on_with(begun, stop).await.map(|()| Tried::Done)
+                }))
             }
-            Err(ServiceError::Refused(refusal)) => Ok(self.refused(id, refusal)),
+            Err(ServiceError::Refused(refusal)) => Ok(Err(self.refused(id, refusal))),
             Err(error) => Err(error),
         }
     }
@@ -212,7 +226,7 @@ impl Worker {
                 tokio::select! {
                     biased;
                     outcome = perform::perform(self, &action, &request, held, &tenure, &sent) => outcome,
-                    outcome = self.keep_lease(id, token, &tenure) => outcome,
+                    outcome = self.keep_lease(request.clone(), token, &tenure) => outcome,
                     () = stop.cancelled() => Outcome::Interrupted,
                 }
             };
@@ -269,14 +283,22 @@ impl Worker {
 
     /// Never returns while the lease can be kept, and not either once it is lost: what
     /// AWS is doing must still be heard and reported.
-    async fn keep_lease(&self, id: RequestId, token: LeaseToken, tenure: &Tenure) -> Outcome {
+    async fn keep_lease(
+        &self,
+        mut request: Request,
+        token: LeaseToken,
+        tenure: &Tenure,
+    ) -> Outcome {
         let clock = self.service.clock();
         loop {
             clock.sleep(Lease::RENEWED_EVERY).await;
             let (lease, begun) = (lease_again(token, clock, self.by), Since::now(clock));
-            match self.service.handle(id, Command::Renew { lease }).await {
-                Ok(_) => tenure.renew(begun),
-                Err(error) => tracing::warn!(request = %id, %error, "lease not renewed"),
+            match self.service.renew(request.clone(), lease).await {
+                Ok(renewed) => {
+                    tenure.renew(begun);
+                    request = renewed;
+                }
+                Err(error) => tracing::warn!(request = %request.id, %error, "lease not renewed"),
             }
         }
     }

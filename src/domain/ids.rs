@@ -164,6 +164,11 @@ impl RequestId {
         Self(uuid)
     }
 
+    /// Puts requests into an order that differs for each `salt`.
+    pub const fn salted(self, salt: u128) -> u128 {
+        self.0.as_u128() ^ salt
+    }
+
     /// A pause somewhere in the second half of `whole`, different for each request and
     /// each turn, so that what failed together does not come back together: jitter that
     /// needs no randomness.

@@ -142,6 +142,10 @@ impl Desk {
         }
     }
 
+    pub fn at_work(&self, lane: Lane) -> usize {
+        locked(&self.at_work).in_lane[usize::from(lane.number())]
+    }
+
     pub fn take(&self) -> Option<Begun> {
         locked(&self.begun).pop_front()
     }

@@ -158,6 +158,10 @@ impl Store for DynamoStore {
         self.write(commit).await
     }
 
+    async fn renew(&self, request: Request) -> Result<(), StoreError> {
+        self.write_alone(&request).await
+    }
+
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
         let key = Item::from([("answer_key".into(), s(key))]);
         let item = self.get(Table::Answers, key).await?;

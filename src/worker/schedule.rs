@@ -9,16 +9,17 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
-use crate::clock::Uptime;
+use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
-use crate::service::desk::{Begun, Place, Slot, locked, places};
+use crate::service::desk::{Begun, Place, Slot, locked};
 use crate::service::{ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 
@@ -26,6 +27,19 @@ use crate::store::StoreError;
 const LONGEST_ASIDE: Millis = Millis::minutes(1);
 /// So many are set aside at most; one more makes room by being forgotten.
 const MOST_ASIDE: usize = 10_000;
+/// What was set aside is looked for together: a look for each alone would be one after the
+/// other when the store is slow and many have a lease of another worker.
+const ASIDE_TOGETHER: Millis = Millis::seconds(1);
+/// So many of a lane are claimed at once: more than AWS lets through, and few enough that
+/// the claims of several workers are answered in time when many requests are due at once. A
+/// store that answers too late makes every claim of all of them in vain.
+const CLAIMS: usize = 4;
+/// A look begins so many of a lane that are not at work. When they are claimed, the next look
+/// finds the next ones, or finds that another worker has them.
+const AHEAD: usize = 32;
+/// Those that came due first go first, but not to the last place: several workers that
+/// claim in the same order would get in each other's way.
+const MIXED: usize = 256;
 
 /// How long a worker stays, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +68,7 @@ impl Shift {
 }
 
 /// What is due and not at work.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
     /// What the last look found due and had no place for.
     places: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
@@ -64,6 +78,46 @@ pub(super) struct Waiting {
     aside: Mutex<HashMap<RequestId, Aside>>,
     /// When the loop last began a round.
     round: Mutex<Option<Uptime>>,
+    claims: [Claims; Lane::ALL.len()],
+    /// Makes this worker's order another than that of the others.
+    order: u128,
+}
+
+/// What is to be claimed in one lane.
+#[derive(Debug)]
+struct Claims {
+    turns: Semaphore,
+    /// Begun, and not claimed yet.
+    left: AtomicUsize,
+    /// Whether the last look left some that are due.
+    more: AtomicBool,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self {
+            turns: Semaphore::new(CLAIMS),
+            left: AtomicUsize::new(0),
+            more: AtomicBool::new(false),
+        }
+    }
+}
+
+/// One of those that are left to be claimed; counted until it is dropped.
+struct Unclaimed<'w> {
+    waiting: &'w Waiting,
+    lane: Lane,
+}
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        let claims = self.waiting.claims(self.lane);
+        let left = claims.left.fetch_sub(1, Ordering::SeqCst) - 1;
+        // Before the last one: a look takes its time as well.
+        if left < CLAIMS && claims.more.load(Ordering::SeqCst) {
+            self.waiting.moved.notify_one();
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +127,41 @@ struct Aside {
 }
 
 impl Waiting {
+    pub fn new(clock: &dyn Clock) -> Self {
+        Self {
+            places: Mutex::default(),
+            moved: Notify::new(),
+            aside: Mutex::default(),
+            round: Mutex::default(),
+            claims: Lane::ALL.map(|_| Claims::default()),
+            order: clock.draw().as_u128(),
+        }
+    }
+
+    fn claims(&self, lane: Lane) -> &Claims {
+        &self.claims[usize::from(lane.number())]
+    }
+
+    fn unclaimed(&self, lane: Lane) -> Unclaimed<'_> {
+        self.claims(lane).left.fetch_add(1, Ordering::SeqCst);
+        Unclaimed {
+            waiting: self,
+            lane,
+        }
+    }
+
+    /// Whether the last look left some that are due.
+    fn has_more(&self) -> bool {
+        let has_more = |claims: &Claims| claims.more.load(Ordering::SeqCst);
+        self.claims.iter().any(has_more)
+    }
+
+    fn mix(&self, ready: &mut [RequestId]) {
+        for together in ready.chunks_mut(MIXED) {
+            together.sort_by_key(|id| id.salted(self.order));
+        }
+    }
+
     fn set_aside(&self, id: RequestId, until: Option<Uptime>, now: Uptime) {
         let mut aside = locked(&self.aside);
         if aside.len() >= MOST_ASIDE {
@@ -102,8 +191,27 @@ impl Waiting {
 
 /// What a piece of work begins with.
 enum First {
-    Due(RequestId, Timestamp, Slot),
+    Due(Due),
     Begun(Box<Begun>),
+}
+
+/// A request that is due as of then, with its place.
+struct Due {
+    id: RequestId,
+    lane: Lane,
+    as_of: Timestamp,
+    /// Given up with this.
+    _slot: Slot,
+}
+
+/// What all pieces of work of one stay share.
+#[derive(Clone, Copy)]
+struct Stay<'s> {
+    tasks: &'s TaskTracker,
+    /// Nothing more is claimed.
+    stop: &'s CancellationToken,
+    /// What has begun ends.
+    give_up: &'s CancellationToken,
 }
 
 impl Worker {
@@ -149,12 +257,24 @@ impl Worker {
         stop: &CancellationToken,
         give_up: &CancellationToken,
     ) {
-        let tasks = TaskTracker::new();
+        let tasks = &TaskTracker::new();
         tasks.close();
+        let stay = Stay {
+            tasks,
+            stop,
+            give_up,
+        };
         for &id in named {
-            if let Place::Taken(slot) = self.service.desk.sit_down(id, Lane::Revoke) {
-                let now = self.service.clock().now();
-                self.start(&tasks, give_up, First::Due(id, now, slot));
+            let lane = Lane::Revoke;
+            if let Place::Taken(slot) = self.service.desk.sit_down(id, lane) {
+                let as_of = self.service.clock().now();
+                let due = Due {
+                    id,
+                    lane,
+                    as_of,
+                    _slot: slot,
+                };
+                self.start(stay, First::Due(due));
             }
         }
         if shift.asked_for_here() {
@@ -162,7 +282,7 @@ impl Worker {
         }
         // K6: a panic in the loop itself ends one round, and no more.
         loop {
-            let rounds = self.make_rounds(shift, &tasks, stop, give_up);
+            let rounds = self.make_rounds(shift, stay);
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
@@ -170,18 +290,13 @@ impl Worker {
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         self.service.desk.close();
-        self.clear_the_desk(&tasks, give_up);
+        self.clear_the_desk(stay);
         locked(&self.waiting.places).clear();
         tasks.wait().await;
     }
 
-    async fn make_rounds(
-        &self,
-        shift: Shift,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-        give_up: &CancellationToken,
-    ) {
+    async fn make_rounds(&self, shift: Shift, stay: Stay<'_>) {
+        let Stay { tasks, stop, .. } = stay;
         while !stop.is_cancelled() {
             *locked(&self.waiting.round) = Some(self.service.clock().uptime());
             let woken = self.waiting.moved.notified();
@@ -189,37 +304,41 @@ impl Worker {
             tokio::pin!(woken, rung);
             woken.as_mut().enable();
             rung.as_mut().enable();
+            let looked = self.service.clock().uptime();
             let next = tokio::select! {
                 biased;
-                next = self.look(shift, tasks, give_up) => next,
-                never = self.serve_the_desk(tasks, give_up) => match never {},
+                next = self.look(shift, stay) => next,
+                never = self.serve_the_desk(stay) => match never {},
             };
-            if shift.is_over(next) && tasks.is_empty() {
+            let took = self.service.clock().uptime() - looked;
+            if shift.is_over(next) && !self.waiting.has_more() && tasks.is_empty() {
                 break;
             }
             tokio::select! {
                 biased;
                 () = woken => {}
                 () = rung => {}
-                never = self.serve_the_desk(tasks, give_up) => match never {},
+                never = self.serve_the_desk(stay) => match never {},
                 () = self.look_again(shift, next) => {}
                 () = tasks.wait(), if shift.is_over(next) => {}
                 () = stop.cancelled() => {}
+            }
+            // A slow store is not asked without a pause.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                never = self.serve_the_desk(stay) => match never {},
+                () = self.service.clock().sleep(took.min(WORKERS_LOOK_EVERY)) => {}
             }
         }
     }
 
     /// When something is due that is not at work, if this shift looks for any.
-    async fn look(
-        &self,
-        shift: Shift,
-        tasks: &TaskTracker,
-        give_up: &CancellationToken,
-    ) -> Option<Timestamp> {
+    async fn look(&self, shift: Shift, stay: Stay<'_>) -> Option<Timestamp> {
         if !shift.looks() {
             return None;
         }
-        match self.begin_due(shift, tasks, give_up).await {
+        match self.begin_due(shift, stay).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is due");
@@ -243,8 +362,7 @@ impl Worker {
     async fn begin_due(
         &self,
         shift: Shift,
-        tasks: &TaskTracker,
-        give_up: &CancellationToken,
+        stay: Stay<'_>,
     ) -> Result<Option<Timestamp>, StoreError> {
         let clock = self.service.clock();
         let (now, up) = (clock.now(), clock.uptime());
@@ -253,27 +371,38 @@ impl Worker {
             Shift::Until(_) => now,
         };
         // K15: what is at work or set aside is due as well, so that many more are asked for.
-        let more = self.waiting.many_aside();
+        let aside = self.waiting.many_aside();
         let look = |lane| {
-            self.service
-                .store()
-                .due(lane, as_of, places(lane) * 2 + more)
+            let most = AHEAD + self.service.desk.at_work(lane) + aside;
+            self.service.store().due(lane, as_of, most)
         };
         let [revoke, remove, other] = Lane::ALL.map(look);
         let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
         locked(&self.waiting.places).clear();
         let mut first: Option<Timestamp> = None;
-        for (lane, due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
+        for (lane, mut due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
+            self.waiting.mix(&mut due.ready);
+            let more = due.next.is_some_and(|next| next <= as_of);
+            self.waiting.claims(lane).more.store(more, Ordering::SeqCst);
             // What is due already is at work, or waits for a place.
             let next = due.next.filter(|next| *next > as_of);
             first = first.into_iter().chain(next).min();
             for id in due.ready {
                 if let Some(until) = self.waiting.is_aside(id, up) {
-                    first = first.into_iter().chain([now + (until - up)]).min();
+                    let again = now + (until - up).max(ASIDE_TOGETHER);
+                    first = first.into_iter().chain([again]).min();
                     continue;
                 }
                 match self.service.desk.sit_down(id, lane) {
-                    Place::Taken(slot) => self.start(tasks, give_up, First::Due(id, as_of, slot)),
+                    Place::Taken(slot) => {
+                        let due = Due {
+                            id,
+                            lane,
+                            as_of,
+                            _slot: slot,
+                        };
+                        self.start(stay, First::Due(due));
+                    }
                     Place::Had => {}
                     Place::None => locked(&self.waiting.places).push_back((id, lane, as_of)),
                 }
@@ -283,11 +412,12 @@ impl Worker {
     }
 
     /// Works on one thing, and then on what waits for the place.
-    fn start(&self, tasks: &TaskTracker, give_up: &CancellationToken, first: First) {
-        let (worker, give_up) = (self.clone(), give_up.clone());
-        let piece = tasks.track_future(async move {
+    fn start(&self, stay: Stay<'_>, first: First) {
+        let worker = self.clone();
+        let (stop, give_up) = (stay.stop.clone(), stay.give_up.clone());
+        let piece = stay.tasks.track_future(async move {
             let mut next = match first {
-                First::Due(id, as_of, slot) => Some((id, as_of, slot)),
+                First::Due(due) => Some(due),
                 First::Begun(begun) => {
                     let id = begun.handled.request.id;
                     let done = worker
@@ -297,23 +427,42 @@ impl Worker {
                     worker.next_for_a_place()
                 }
             };
-            while let Some((id, as_of, slot)) = next {
-                let tried = AssertUnwindSafe(worker.work_on(id, as_of, &give_up))
-                    .catch_unwind()
-                    .await;
-                worker.note(id, tried);
-                drop(slot);
+            while let Some(due) = next {
+                let tried = worker.work_in_turn(&due, &stop, &give_up);
+                worker.note(due.id, AssertUnwindSafe(tried).catch_unwind().await);
+                drop(due);
                 next = worker.next_for_a_place();
             }
         });
         self.pieces.spawn(Box::pin(piece));
     }
 
+    async fn work_in_turn(
+        &self,
+        due: &Due,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) -> Result<Tried, ServiceError> {
+        let unclaimed = self.waiting.unclaimed(due.lane);
+        let claimed = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(Tried::NotBegun),
+            _turn = self.waiting.claims(due.lane).turns.acquire() => {
+                self.take_up(due.id, due.as_of).await?
+            }
+        };
+        drop(unclaimed);
+        match claimed {
+            Ok(begun) => self.go_on_with(begun, give_up).await.map(|()| Tried::Done),
+            Err(tried) => Ok(tried),
+        }
+    }
+
     /// What came of one try: what cannot be worked on now takes no place of another.
     fn note(&self, id: RequestId, tried: std::thread::Result<Result<Tried, ServiceError>>) {
         let now = self.service.clock().uptime();
         match tried {
-            Ok(Ok(Tried::Done)) => self.waiting.take_back(id),
+            Ok(Ok(Tried::Done | Tried::NotBegun)) => self.waiting.take_back(id),
             Ok(Ok(Tried::NotBefore(until))) => self.waiting.set_aside(id, Some(until), now),
             Ok(Ok(Tried::Refused(refusal))) => {
                 tracing::debug!(request = %id, %refusal, "not worked on");
@@ -331,31 +480,85 @@ impl Worker {
         }
     }
 
-    fn next_for_a_place(&self) -> Option<(RequestId, Timestamp, Slot)> {
+    fn next_for_a_place(&self) -> Option<Due> {
         let mut waiting = locked(&self.waiting.places);
-        while let Some((next, lane, as_of)) = waiting.pop_front() {
+        while let Some((id, lane, as_of)) = waiting.pop_front() {
             if waiting.is_empty() {
                 self.waiting.moved.notify_one();
             }
-            if let Place::Taken(slot) = self.service.desk.sit_down(next, lane) {
-                return Some((next, as_of, slot));
+            if let Place::Taken(slot) = self.service.desk.sit_down(id, lane) {
+                return Some(Due {
+                    id,
+                    lane,
+                    as_of,
+                    _slot: slot,
+                });
             }
         }
         None
     }
 
     /// Takes up what is put on the desk, also while a look takes long.
-    async fn serve_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) -> Infallible {
+    async fn serve_the_desk(&self, stay: Stay<'_>) -> Infallible {
         loop {
             let rung = self.service.desk.bell.notified();
-            self.clear_the_desk(tasks, give_up);
+            self.clear_the_desk(stay);
             rung.await;
         }
     }
 
-    fn clear_the_desk(&self, tasks: &TaskTracker, give_up: &CancellationToken) {
+    fn clear_the_desk(&self, stay: Stay<'_>) {
         while let Some(begun) = self.service.desk.take() {
-            self.start(tasks, give_up, First::Begun(Box::new(begun)));
+            self.start(stay, First::Begun(Box::new(begun)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use uuid::Uuid;
+
+    #[test]
+    fn workers_claim_in_different_orders_and_the_longest_due_first() {
+        let all: Vec<RequestId> = (0..u128::try_from(MIXED).unwrap() * 2)
+            .map(|number| RequestId::from_uuid(Uuid::from_u128(number << 64 | number)))
+            .collect();
+        let order = || {
+            let mut ready = all.clone();
+            Waiting::new(&SystemClock).mix(&mut ready);
+            ready
+        };
+        let (one, other) = (order(), order());
+        assert_ne!(one, other);
+        for ready in [one, other] {
+            let (first, last) = ready.split_at(MIXED);
+            assert!(first.iter().all(|id| all[..MIXED].contains(id)));
+            assert!(last.iter().all(|id| all[MIXED..].contains(id)));
+        }
+    }
+
+    #[test]
+    fn the_next_look_is_asked_for_before_all_are_claimed() {
+        let waiting = Waiting::new(&SystemClock);
+        let mut left: Vec<Unclaimed<'_>> = (0..=CLAIMS)
+            .map(|_| waiting.unclaimed(Lane::Remove))
+            .collect();
+        let is_rung = |waiting: &Waiting| waiting.moved.notified().now_or_never().is_some();
+        left.pop();
+        assert!(!is_rung(&waiting), "many are left");
+        waiting
+            .claims(Lane::Remove)
+            .more
+            .store(true, Ordering::SeqCst);
+        left.pop();
+        assert!(is_rung(&waiting), "few are left, and there are more");
+        waiting
+            .claims(Lane::Remove)
+            .more
+            .store(false, Ordering::SeqCst);
+        left.pop();
+        assert!(!is_rung(&waiting), "there are no more");
     }
 }

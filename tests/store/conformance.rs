@@ -46,6 +46,7 @@ macro_rules! conformance {
                 a_key_is_answered_once_for_a_day
                 what_is_due_comes_by_lane_and_the_longest_due_first
                 who_holds_a_lease_is_left_alone
+                a_renewed_lease_is_written_unless_it_came_too_late
                 notices_go_out_in_order_one_at_a_time
                 a_request_that_is_known_to_have_news_is_asked_by_name
                 a_lost_claim_settles_nothing
@@ -927,6 +928,32 @@ pub async fn every_binding_is_found_page_by_page(subject: impl Subject) {
         found.extend(page.iter().map(|binding| binding.account_id.to_string()));
     }
     assert_eq!(found, accounts);
+}
+
+pub async fn a_renewed_lease_is_written_unless_it_came_too_late(subject: impl Subject) {
+    let store = subject.store();
+    let request = create(store, 1, at(0)).await;
+    let until = |to| move |request: &mut Request| request.lease = Some(lease(7, at(to)));
+    let leased = change(store, &request, until(30)).await;
+    let renewed = next(&leased, until(60)).requests.remove(0);
+    match store.renew(renewed.clone()).await {
+        Ok(()) => {}
+        // The answer was lost, and the second try met the first.
+        Err(StoreError::Conflict(Some(winner))) => assert_eq!(*winner, renewed),
+        Err(error) => panic!("{error}"),
+    }
+    assert_eq!(store.request(id(1)).await, Ok(Some(renewed.clone())));
+
+    let taken = change(store, &renewed, |request| {
+        request.lease = Some(lease(8, at(90)));
+    });
+    let taken = taken.await;
+    let late = next(&renewed, until(90)).requests.remove(0);
+    match store.renew(late).await {
+        Err(StoreError::Conflict(Some(winner))) => assert_eq!(*winner, taken),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.request(id(1)).await, Ok(Some(taken)));
 }
 
 /// One holder at a time, until it gives the lease back or is known to have lapsed.

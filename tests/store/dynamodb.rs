@@ -1,5 +1,7 @@
 //! What only a store of many partitions can get wrong.
 
+use std::collections::BTreeMap;
+
 use jit::domain::{Lane, Millis, RequestId, Status};
 use jit::store::dynamodb::Table;
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
@@ -114,6 +116,22 @@ async fn a_backlog_is_read_as_far_as_it_is_wanted() {
     assert_eq!(whole.next, None);
     let some = store.due(Lane::Other, at(15), 100).await.unwrap();
     assert_eq!((some.ready.len(), some.next), (15, Some(at(16))));
+}
+
+/// While a worker waits for AWS it renews its lease again and again.
+#[tokio::test]
+async fn to_renew_a_lease_is_one_write_and_no_transaction() {
+    let tables = Tables::fresh().await;
+    let proxy = Proxy::open(&tables.url, Mood::Well).await;
+    let store = tables.through(&proxy.url).store();
+    let decision = opened(1, at(0));
+    store.commit(creating(&decision)).await.unwrap();
+    let renewed = next(&decision.request, |request| {
+        request.lease = Some(lease(7, at(60)));
+    });
+    proxy.calls();
+    store.renew(renewed.requests[0].clone()).await.unwrap();
+    assert_eq!(proxy.calls(), BTreeMap::from([("PutItem".to_owned(), 1)]));
 }
 
 // K9: an outbox that grew near to what an item of DynamoDB's may hold, before it had a bound.

@@ -114,7 +114,7 @@ impl DynamoStore {
                 let entry = parsed(item, "request_id").map(|id| Entry { at, id });
                 ready.extend(readable_entry(item, entry)?);
             }
-            (from, page) = (answer.last_evaluated_key, A_PAGE);
+            (from, page) = (answer.last_evaluated_key, limit.clamp(A_FEW, A_PAGE));
             if from.is_none() {
                 return Ok(Due { ready, next: None });
             }

@@ -39,7 +39,9 @@ fn start() -> Engine {
     let program = home.join("tests/dynamodb/Loopback.java");
     let mut child = Command::new("java")
         .current_dir(jars(home))
-        .args(["-Djava.library.path=./DynamoDBLocal_lib", "-Xmx512m", "-cp"])
+        .args(["-Djava.library.path=./DynamoDBLocal_lib", "-Xmx512m"])
+        // It shares two processors with what is tested, and lives for a few minutes.
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
         .arg("DynamoDBLocal.jar:DynamoDBLocal_lib/*")
         .arg(program)
         .stdin(Stdio::piped())
