@@ -162,16 +162,23 @@ impl Waiting {
         }
     }
 
-    fn set_aside(&self, id: RequestId, until: Option<Uptime>, now: Uptime) {
+    /// Not before then.
+    fn set_aside(&self, id: RequestId, until: Uptime, now: Uptime) {
         let mut aside = locked(&self.aside);
         if aside.len() >= MOST_ASIDE {
             aside.retain(|_, one| one.until > now);
         }
+        let until = until.min(now + LONGEST_ASIDE);
         let times = aside.get(&id).map_or(0, |one| one.times);
-        let pause = Millis(AFTER_A_FAULT.0 << times.min(6)).min(LONGEST_ASIDE);
-        let until = until.unwrap_or(now + pause).min(now + LONGEST_ASIDE);
         let times = times.saturating_add(1);
         aside.insert(id, Aside { times, until });
+    }
+
+    /// For longer each time, and never for longer than that.
+    fn set_aside_after_a_fault(&self, id: RequestId, longest: Millis, now: Uptime) {
+        let times = locked(&self.aside).get(&id).map_or(0, |one| one.times);
+        let pause = Millis(AFTER_A_FAULT.0 << times.min(6)).min(longest);
+        self.set_aside(id, now + pause, now);
     }
 
     fn is_aside(&self, id: RequestId, now: Uptime) -> Option<Uptime> {
@@ -463,19 +470,24 @@ impl Worker {
         let now = self.service.clock().uptime();
         match tried {
             Ok(Ok(Tried::Done | Tried::NotBegun)) => self.waiting.take_back(id),
-            Ok(Ok(Tried::NotBefore(until))) => self.waiting.set_aside(id, Some(until), now),
+            Ok(Ok(Tried::NotBefore(until))) => self.waiting.set_aside(id, until, now),
             Ok(Ok(Tried::Refused(refusal))) => {
                 tracing::debug!(request = %id, %refusal, "not worked on");
-                self.waiting.set_aside(id, None, now);
+                self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
             Ok(Err(error)) => {
                 tracing::warn!(request = %id, %error, "left for later");
-                self.waiting.set_aside(id, None, now);
+                // A store that fails says nothing of this record.
+                let longest = match is_the_stores(&error) {
+                    true => WORKERS_LOOK_EVERY,
+                    false => LONGEST_ASIDE,
+                };
+                self.waiting.set_aside_after_a_fault(id, longest, now);
             }
             Err(_) => {
                 tracing::error!(request = %id, "work on this request is tried again");
                 note_panic("a piece of work");
-                self.waiting.set_aside(id, None, now);
+                self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
         }
     }
@@ -511,6 +523,20 @@ impl Worker {
         while let Some(begun) = self.service.desk.take() {
             self.start(stay, First::Begun(Box::new(begun)));
         }
+    }
+}
+
+fn is_the_stores(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::Store(why) => match why {
+            StoreError::Unavailable(_) | StoreError::Unsure(_) => true,
+            StoreError::Conflict(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Diverged(_)
+            | StoreError::Replayed
+            | StoreError::TooLarge(_) => false,
+        },
+        ServiceError::Refused(_) | ServiceError::Unknown(_) | ServiceError::KeyReused => false,
     }
 }
 

@@ -336,6 +336,25 @@ async fn ten_creates_that_never_end_keep_no_other_create_out() {
     );
 }
 
+/// Revokes that ask again and again would otherwise keep every other request from AWS.
+#[tokio::test(start_paused = true)]
+async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {
+    let scene = Scene::open(2);
+    let lane = |place| match place {
+        2 => Lane::Other,
+        _ => Lane::Revoke,
+    };
+    let calls: Vec<_> = (1..=40)
+        .map(|place| (key(place, "u-1"), lane(place)))
+        .collect();
+    all(calls.iter().map(|(key, lane)| scene.paced.look(*lane, key))).await;
+    let heard = scene.heard();
+    let place = heard
+        .iter()
+        .position(|(_, what)| what.ends_with("000000000002"));
+    assert_eq!(place, Some(15), "{heard:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_revokes_goes_first_and_who_is_given_something_last() {
     let scene = Scene::open(2);

@@ -191,6 +191,38 @@ impl World {
         });
     }
 
+    /// K9: an extension is asked for and denied a hundred times over.
+    pub fn ask_again_and_again(&mut self) {
+        let Some(id) = self.a_request() else { return };
+        let Some(own) = self
+            .store
+            .read(|tables| tables.request(id).map(|one| one.requester.clone()))
+        else {
+            return;
+        };
+        let name = format!("{} asks for more of {id} a hundred times", own.id);
+        self.call(name, |service| async move {
+            let minutes = Minutes::new(5).unwrap();
+            let reason = Some(Text::clip(&"\u{1F525}".repeat(1000)));
+            for _ in 0..100 {
+                for (by, ask) in [
+                    (own.clone(), Ask::Extend { minutes }),
+                    (
+                        person("bob"),
+                        Ask::Deny {
+                            reason: reason.clone(),
+                        },
+                    ),
+                ] {
+                    match service.handle(id, Command::Asked { by, ask }).await {
+                        Ok(_) | Err(ServiceError::Store(_)) => {}
+                        Err(_) => return,
+                    }
+                }
+            }
+        });
+    }
+
     /// The newest are the liveliest.
     pub fn a_request(&self) -> Option<RequestId> {
         let most = self.opened.len().min(6);

@@ -32,13 +32,15 @@ pub enum Fault {
     Lag,
     /// Processes are stopped in order (SIGTERM), not only killed.
     Stop,
+    /// People say the same to one request again and again, at the greatest length.
+    Long,
 }
 
 use Fault::{
-    Bindings, Clocks, Deaf, Disk, Freeze, Lag, LateStore, Operators, Panic, Stop, Stuck, Wire,
+    Bindings, Clocks, Deaf, Disk, Freeze, Lag, LateStore, Long, Operators, Panic, Stop, Stuck, Wire,
 };
 
-const NAMES: [(&str, Fault); 12] = [
+const NAMES: [(&str, Fault); 13] = [
     ("wire", Wire),
     ("stuck", Stuck),
     ("panic", Panic),
@@ -51,10 +53,11 @@ const NAMES: [(&str, Fault); 12] = [
     ("deaf", Deaf),
     ("lag", Lag),
     ("stop", Stop),
+    ("long", Long),
 ];
 
-/// By `seed % 23`: each family alone, then some together, then all.
-const PLAYS: [&[Fault]; 23] = [
+/// By `seed % 24`: each family alone, then some together, then all.
+const PLAYS: [&[Fault]; 24] = [
     &[],
     &[Wire],
     &[Stuck],
@@ -76,11 +79,13 @@ const PLAYS: [&[Fault]; 23] = [
     &[Clocks, Lag, Deaf],
     &[Wire, Stuck, Panic],
     &[Operators, Bindings, Disk, Stop],
+    &[Long, Deaf],
     &[
-        Wire, Stuck, Panic, Disk, LateStore, Operators, Bindings, Deaf, Lag, Stop,
+        Wire, Stuck, Panic, Disk, LateStore, Operators, Bindings, Deaf, Lag, Stop, Long,
     ],
     &[
         Wire, Stuck, Panic, Disk, LateStore, Clocks, Freeze, Operators, Bindings, Deaf, Lag, Stop,
+        Long,
     ],
 ];
 
@@ -109,7 +114,7 @@ impl Plan {
         };
         Self {
             seed,
-            faults: only.unwrap_or(PLAYS[pick(seed, 23)]).to_vec(),
+            faults: only.unwrap_or(PLAYS[pick(seed, 24)]).to_vec(),
             storm,
             limits: match seed % 4 {
                 1 => Limits::Aws {

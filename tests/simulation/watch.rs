@@ -10,7 +10,7 @@ use std::mem::{Discriminant, discriminant};
 use jit::domain::{Lease, Millis, Request, RequestId, State, Timestamp};
 
 use crate::aws::Aws;
-use crate::memory::MemoryStore;
+use crate::memory::{MemoryStore, Tables};
 use crate::replica::Replica;
 
 /// A due record is tried within three minutes, and two by which clocks may differ.
@@ -19,6 +19,8 @@ const TRIED_WITHIN: Millis = Millis::minutes(5);
 const ASKED_WITHIN: Millis = Millis::minutes(5);
 /// What has been stuck for five minutes says so.
 const SEEN_WITHIN: Millis = Millis::minutes(6);
+/// What DynamoDB takes in one item.
+const LARGEST_ITEM: usize = 400 * 1024;
 /// Nothing changes so fast that it must be looked at more often.
 const LOOK_EVERY: Millis = Millis::seconds(5);
 
@@ -78,6 +80,7 @@ impl Watch {
                 self.is_tried(request, now)?;
                 self.is_asked_for(request, aws, now)?;
                 self.is_seen(request, now)?;
+                is_small(tables, request)?;
             }
             Ok(())
         })
@@ -113,10 +116,10 @@ impl Watch {
         }
         let mut working = replicas.iter().filter(|replica| replica.works());
         let is_due = working.any(|replica| request.due_at.is_some_and(|due| due <= replica.wall()));
-        seen.due_since = match (is_due, seen.due_since) {
-            (true, since) => since.or(Some(now)),
-            (false, _) => None,
-        };
+        // A clock that was set may have made it due, and not due again, since the last look.
+        let disturbed_at = self.disturbed_at;
+        let before = seen.due_since.filter(|since| *since >= disturbed_at);
+        seen.due_since = is_due.then(|| before.unwrap_or(now));
     }
 
     fn is_tried(&self, request: &Request, now: Timestamp) -> Result<(), String> {
@@ -128,9 +131,10 @@ impl Watch {
         if now - since <= TRIED_WITHIN {
             return Ok(());
         }
-        let (id, state) = (request.id, &request.state);
+        let (id, state, due_at) = (request.id, &request.state, request.due_at);
+        let lease = request.lease;
         Err(format!(
-            "starved: {id} has been due since {since} and is not tried: {state:?}"
+            "starved: {id} has been due ({due_at:?}) since {since} and is not tried: {state:?}, {lease:?}"
         ))
     }
 
@@ -180,4 +184,17 @@ impl Watch {
 /// What status, metrics and alarms are made from.
 fn shows_that_it_is_stuck(request: &Request) -> bool {
     request.trouble.is_some()
+}
+
+/// K9: what is kept of a request fits into items of DynamoDB, however much is said to it.
+fn is_small(tables: &Tables, request: &Request) -> Result<(), String> {
+    let (id, record) = (request.id, serde_json::to_vec(request).unwrap().len());
+    for (what, bytes) in [("record", record), ("outbox", tables.outbox_bytes(id))] {
+        if bytes > LARGEST_ITEM {
+            return Err(format!(
+                "too large: the {what} of {id} has {bytes} bytes, and its removal cannot be written"
+            ));
+        }
+    }
+    Ok(())
 }

@@ -176,8 +176,9 @@ impl World {
             Fault::Bindings,
             Fault::Bindings,
             Fault::Bindings,
+            Fault::Long,
         ];
-        let fault = which[self.time.below(9) as usize];
+        let fault = which[self.time.below(10) as usize];
         if !self.plan.has(fault) {
             return;
         }
@@ -197,6 +198,7 @@ impl World {
             }
             Fault::Operators => self.an_operator_acts(),
             Fault::Bindings => self.change_bindings(),
+            Fault::Long => self.ask_again_and_again(),
             other => unreachable!("{other:?} is no event"),
         }
     }

@@ -16,6 +16,9 @@ use crate::domain::Millis;
 const SAVED: f64 = 0.25;
 /// How fast a slowed rate comes back: from nothing to all in this many seconds.
 const RECOVERY_SECONDS: f64 = 20.0;
+/// One call in so many goes to another lane than the most urgent: removals that never succeed
+/// must not keep everything else from AWS.
+const SHARED: u64 = 16;
 /// Several refusals of one moment are one.
 const MOMENT: Millis = Millis::seconds(1);
 
@@ -33,6 +36,8 @@ struct Inner {
     slowed_at: Option<Uptime>,
     waiting: BTreeMap<Ticket, Arc<Notify>>,
     tickets: u64,
+    /// How many calls were made.
+    calls: u64,
 }
 
 /// In the order of turns, and within one turn in the order of coming.
@@ -56,6 +61,7 @@ impl Bucket {
             slowed_at: None,
             waiting: BTreeMap::new(),
             tickets: 0,
+            calls: 0,
         };
         Self {
             clock,
@@ -94,12 +100,13 @@ impl Bucket {
     fn next(&self, ticket: Ticket) -> Next {
         let now = self.clock.uptime();
         let mut inner = self.inner();
-        if inner.waiting.first_key_value().map(|(first, _)| *first) != Some(ticket) {
+        if inner.first() != Some(ticket) {
             return Next::Wait;
         }
         inner.fill(self.full_rate, now);
         if inner.tokens >= 1.0 {
             inner.tokens -= 1.0;
+            inner.calls += 1;
             return Next::Go;
         }
         let missing = (1.0 - inner.tokens) / inner.rate * 1000.0;
@@ -122,9 +129,21 @@ impl Inner {
         self.rate = (self.rate + seconds * full_rate / RECOVERY_SECONDS).min(full_rate);
     }
 
+    /// Who makes the next call.
+    fn first(&self) -> Option<Ticket> {
+        let mut tickets = self.waiting.keys().copied();
+        let urgent = tickets.next()?;
+        let is_shared = (self.calls + 1).is_multiple_of(SHARED);
+        // Of those, who has waited longest.
+        let other = tickets
+            .filter(|(turn, _)| is_shared && turn.lane != urgent.0.lane)
+            .min_by_key(|(_, number)| *number);
+        Some(other.unwrap_or(urgent))
+    }
+
     fn call_first(&self) {
-        if let Some((_, first)) = self.waiting.first_key_value() {
-            first.notify_one();
+        if let Some(first) = self.first() {
+            self.waiting[&first].notify_one();
         }
     }
 }
@@ -143,6 +162,8 @@ impl<'a> Queued<'a> {
         let ticket = (turn, inner.tickets);
         let called = Arc::new(Notify::new());
         inner.waiting.insert(ticket, called.clone());
+        // Who comes may make another the next, and that one waits to be called.
+        inner.call_first();
         Self {
             bucket,
             ticket,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Also, Decision, Record, Refusal};
 use crate::domain::audit::Entry;
 use crate::domain::{
-    Audience, AuditKey, Binding, Calls, Ended, EventKind, Holding, Lease, LeaseToken, Notice,
-    Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
+    Audience, AuditKey, Binding, Calls, Ended, EventKind, Failing, Holding, Lease, LeaseToken,
+    Notice, Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
@@ -203,6 +203,19 @@ impl<'a> Step<'a> {
                 by: by.cloned(),
                 reason: reason.cloned(),
             });
+        }
+    }
+
+    /// One more failure of the same work. It is taken out of the request: what comes of it is
+    /// for the caller to say.
+    pub fn failing_once_more(&mut self, why: Text, refused: u32) -> Failing {
+        let before = self.request.trouble.take();
+        let before = before.as_ref();
+        Failing {
+            since: before.map_or(self.now, |b| b.since),
+            attempts: before.map_or(0, |b| b.attempts).saturating_add(1),
+            refusals: before.map_or(0, |b| b.refusals) + refused,
+            why,
         }
     }
 

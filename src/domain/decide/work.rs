@@ -4,9 +4,9 @@ use super::step::{Details, Step, details};
 use super::{Decision, Refusal, announce};
 use crate::domain::holding::MOST_HOLDERS;
 use crate::domain::{
-    Calls, Claim, Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease,
-    LeaseToken, Millis, Outcome, Period, Person, Presence, RequestId, Sessions, State, Text,
-    Timestamp, Trouble, UserId, Work,
+    Calls, Claim, Doubt, EndSessions, Ending, EventKind, Holding, HoldingKey, Lease, LeaseToken,
+    Millis, Outcome, Period, Person, Presence, RequestId, Sessions, State, Text, Timestamp,
+    Trouble, UserId, Work,
 };
 
 /// How often AWS may carry out a create and fail before it is given up.
@@ -425,27 +425,17 @@ pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     let id = step.request.id;
     step.change_holding(|held| held.answered(id));
     let why = Text::clip("a call to make the same access may still take effect; waiting for it");
-    let before = step.request.trouble.take();
-    step.request.trouble = Some(Failing {
-        since: before.as_ref().map_or(step.now, |b| b.since),
-        attempts: before.as_ref().map_or(1, |b| b.attempts),
-        refusals: before.as_ref().map_or(0, |b| b.refusals),
-        why,
-    });
+    let waiting = step.failing_once_more(why, 0);
+    // Longer each time: the call that is waited for needs its own turn at AWS.
+    step.request.due_at = Some(step.now + Millis(500 << waiting.attempts.min(5)));
     step.request.lease = None;
-    step.request.due_at = Some(step.now + Millis::seconds(1));
+    step.request.trouble = Some(waiting);
     step.done(None)
 }
 
 fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
-    let before = step.request.trouble.take();
     let refused = u32::from(matches!(trouble, Trouble::Refused { .. }));
-    let failing = Failing {
-        since: before.as_ref().map_or(step.now, |b| b.since),
-        attempts: before.as_ref().map_or(0, |b| b.attempts).saturating_add(1),
-        refusals: before.as_ref().map_or(0, |b| b.refusals) + refused,
-        why: trouble.why().clone(),
-    };
+    let failing = step.failing_once_more(trouble.why().clone(), refused);
     let hopeless =
         failing.refusals >= MOST_REFUSALS || step.now - failing.since >= step.policy.grant_patience;
     match step.request.state {

@@ -315,6 +315,17 @@ impl Tables {
             .min()
     }
 
+    /// What all notices of a request take together, parked ones as well.
+    pub fn outbox_bytes(&self, id: RequestId) -> usize {
+        let place = |seq| NoticePlace {
+            request_id: id,
+            seq,
+        };
+        let all = self.notices.range(place(0)..=place(u64::MAX));
+        all.map(|(_, letter)| serde_json::to_vec(&letter.notice).unwrap().len())
+            .sum()
+    }
+
     /// The oldest notice of this request that is on its way.
     pub(super) fn first_of(&mut self, id: RequestId) -> Option<&mut Letter> {
         let place = |seq| NoticePlace {
