@@ -56,7 +56,7 @@ sim: rust
 
 ## bite: faults that are planted in a copy, each to be found by the simulation or its test: make bite FAULTS="K5 nonce"
 FAULTS ?=
-bite: rust
+bite: rust dynamodb
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import tomllib' 2>/dev/null || { echo "faults are planted by a script for Python 3.11 or newer: install it (Debian: python3)"; exit 1; }
 	CARGO="$(CARGO)" $(PYTHON) tests/bite/plant.py $(FAULTS)
 

@@ -106,6 +106,7 @@ async fn all(report: &mut Report, only: Option<&str>) {
     }
     if wanted("quota") {
         quota::many_ends(report).await;
+        quota::many_ends_beside_stuck_operations(report).await;
     }
 }
 

@@ -15,6 +15,38 @@ const GRANTS: usize = 1000;
 const ACCOUNTS: usize = 60;
 const CALLS_PER_SECOND: u32 = 20;
 
+const STUCK: usize = 10;
+
+/// Ten operations that AWS never ends, each in an account of its own, hold up none of a
+/// thousand other ends.
+pub async fn many_ends_beside_stuck_operations(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let aws = Aws::open().await.with_latency(Duration::from_secs(1));
+    aws.one_at_a_time_in_an_account();
+    aws.in_long_pages();
+    let until = SystemClock.now() + Millis::seconds(8);
+    let all = GRANTS + STUCK;
+    let ids = stock::ending_together(folder.path(), &aws, all, ACCOUNTS, until).await;
+    aws.limit(f64::from(CALLS_PER_SECOND));
+    for number in 1..=STUCK {
+        aws.next_never_ends(&format!("{number:012}"));
+    }
+    let jit = Process::jit_at(folder.path(), &aws, CALLS_PER_SECOND);
+    jit.first_answer().await;
+    assert!(SystemClock.now() < until, "the stock took too long to make");
+    let (_staying, ending) = ids.split_last().unwrap();
+    let ended = stock::first_ended(folder.path(), ending, GRANTS).await;
+    let end = ended.into_iter().max().unwrap_or(Timestamp::default());
+    let took = (end - until).0 as f64 / 1000.0;
+    let ratio = took * f64::from(CALLS_PER_SECOND) / GRANTS as f64;
+    report.hold(
+        "1,000 ends at once beside ten that AWS never ends",
+        &format!("{took:.1} s, {ratio:.2} x the limit"),
+        ratio <= 1.15,
+        "1.15 x one call for each",
+    );
+}
+
 /// AWS takes a second for each, does one at a time in an account, and throttles whoever
 /// asks more than so often.
 pub async fn many_ends(report: &mut Report) {

@@ -138,21 +138,31 @@ pub async fn ending_together(
 
 /// When each history came to its end.
 pub async fn ended(folder: &Path, ids: &[RequestId]) -> Vec<Timestamp> {
+    first_ended(folder, ids, ids.len()).await
+}
+
+/// The same, of so many that end first.
+pub async fn first_ended(folder: &Path, ids: &[RequestId], many: usize) -> Vec<Timestamp> {
     let store = SqliteStore::open_read_only(&folder.join("jit.db")).unwrap();
-    let mut ended = Vec::new();
-    for id in ids {
-        ended.push(loop {
-            let history = store.audit(&AuditKey::Request(*id)).await.unwrap();
+    let (mut ended, mut left) = (Vec::new(), ids.to_vec());
+    loop {
+        let mut open = Vec::new();
+        for id in left {
+            let history = store.audit(&AuditKey::Request(id)).await.unwrap();
             let over = history
                 .iter()
                 .find(|event| [EventKind::Expired, EventKind::Revoked].contains(&event.event_type));
-            if let Some(event) = over {
-                break event.event_time;
+            match over {
+                Some(event) => ended.push(event.event_time),
+                None => open.push(id),
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        });
+        }
+        if ended.len() >= many {
+            return ended;
+        }
+        left = open;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    ended
 }
 
 /// By how much the worst of the expiries was begun late, in milliseconds.

@@ -157,6 +157,9 @@ def copy(all_faults):
     for path in [path for path in TREE.rglob("*") if path.is_file()]:
         if str(path.relative_to(TREE)) not in written:
             path.unlink()
+    # Where the tests look for what `make dynamodb` and `make moto` have fetched.
+    if not (TREE / "target").is_symlink():
+        (TREE / "target").symlink_to(ROOT / "target")
     # A workspace of its own: what is compiled here has other names than the product's, and
     # what both depend on is compiled once.
     manifest = (ROOT / "Cargo.toml").read_text()

@@ -106,6 +106,8 @@ struct Inner {
     tokens: f64,
     filled: Instant,
     one_at_a_time_in_an_account: bool,
+    /// In these accounts the next operation is never over.
+    stuck: BTreeSet<String>,
     most_creates: usize,
     page: usize,
     slow: Option<(&'static str, Duration)>,
@@ -137,6 +139,8 @@ struct Operation {
     over: bool,
 }
 
+const NEVER: Duration = Duration::MAX;
+
 type Answer = Result<Value, (&'static str, String)>;
 
 impl Aws {
@@ -164,6 +168,7 @@ impl Aws {
             tokens: 0.0,
             filled: now,
             one_at_a_time_in_an_account: false,
+            stuck: BTreeSet::new(),
             most_creates: MOST_CREATES,
             page: PAGE,
             slow: None,
@@ -240,6 +245,11 @@ impl Aws {
 
     pub fn one_at_a_time_in_an_account(&self) {
         self.inner().one_at_a_time_in_an_account = true;
+    }
+
+    /// The next operation in this account is never over, and keeps no other out of it.
+    pub fn next_never_ends(&self, account: &str) {
+        self.inner().stuck.insert(account.to_owned());
     }
 
     /// For one who is not there to be limited by AWS.
@@ -624,7 +634,9 @@ impl Inner {
         };
         let busy = self.operations.values().any(|one| {
             let same = one.about == about;
-            let here = self.one_at_a_time_in_an_account && one.about.account == about.account;
+            let here = self.one_at_a_time_in_an_account
+                && one.about.account == about.account
+                && one.ready != NEVER;
             !one.over && (same || here)
         });
         if busy {
@@ -652,8 +664,11 @@ impl Inner {
         let id = uuid(&mut self.dice);
         let operation = Operation {
             kind,
+            ready: match self.stuck.remove(&about.account) {
+                true => NEVER,
+                false => self.now() + self.latency,
+            },
             about,
-            ready: self.now() + self.latency,
             effect: match fault {
                 Some(Fault::Lies) => true,
                 Some(Fault::Pretends) => false,
