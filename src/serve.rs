@@ -33,7 +33,6 @@ use crate::worker::Worker;
 use crate::worker::postman::{Postman, Receiver};
 use crate::worker::webhook::WebhookReceiver;
 
-const TIDY_EVERY: Millis = Millis::minutes(1);
 const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
 /// Of Secrets Manager, which charges for every question.
 pub(crate) const ASK_FOR_KEYS_EVERY: Millis = Millis::minutes(1);
@@ -144,7 +143,10 @@ pub async fn start(
         let stop = stop.clone();
         tasks.spawn(async move { postman.run(stop).await });
     }
-    tasks.spawn(tidy_up(app.service.clone(), stop.clone()));
+    tasks.spawn({
+        let (service, stop) = (app.service.clone(), stop.clone());
+        async move { service.tidy_up(stop).await }
+    });
     let keyring = app.keyring.clone();
     tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));
     tasks.spawn(answer(listener, router, app, stop.clone()));
@@ -270,19 +272,6 @@ async fn answer(listener: TcpListener, router: Router, app: Arc<App>, stop: Canc
     listen(listener, router, HEAD_PATIENCE, stop).await;
     app.tasks.close();
     app.tasks.wait().await;
-}
-
-async fn tidy_up(service: Arc<Service>, stop: CancellationToken) {
-    let clock = service.clock();
-    while !stop.is_cancelled() {
-        if let Err(error) = service.store().tidy(clock.now()).await {
-            tracing::error!(%error, "old nonces and answers could not be removed");
-        }
-        tokio::select! {
-            () = clock.sleep(TIDY_EVERY) => {}
-            () = stop.cancelled() => {}
-        }
-    }
 }
 
 /// What a change of keys shows in.

@@ -5,6 +5,7 @@ mod configure;
 pub(crate) mod desk;
 mod news;
 mod ticket;
+mod tidy;
 pub(crate) mod tray;
 
 pub use configure::Configure;

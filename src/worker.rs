@@ -6,6 +6,7 @@
 //! `schedule`; one action in AWS is in `perform`. A restart needs no recovery: what was due
 //! is still due, and is found again.
 
+mod claims;
 mod perform;
 pub mod postman;
 mod prove;

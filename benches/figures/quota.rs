@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jit::clock::{Clock, SystemClock};
 use jit::domain::{Millis, RequestId, Timestamp};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::aws::{Aws, Heard};
 use crate::process::Process;
@@ -17,59 +18,84 @@ const CALLS_PER_SECOND: u32 = 20;
 
 const STUCK: usize = 10;
 
+/// A process whose grants end in the same second. AWS takes a second for each operation,
+/// does one at a time in an account, and throttles a caller above the limit.
+struct Ending {
+    folder: TempDir,
+    aws: Aws,
+    ids: Vec<RequestId>,
+    until: Timestamp,
+}
+
+impl Ending {
+    async fn prepare(grants: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let aws = Aws::open().await.with_latency(Duration::from_secs(1));
+        aws.one_at_a_time_in_an_account();
+        aws.in_long_pages();
+        let until = SystemClock.now() + Millis::seconds(8);
+        let ids = stock::ending_together(folder.path(), &aws, grants, ACCOUNTS, until).await;
+        aws.limit(f64::from(CALLS_PER_SECOND));
+        Self {
+            folder,
+            aws,
+            ids,
+            until,
+        }
+    }
+
+    async fn start(&self) -> Process {
+        let jit = Process::jit_at(self.folder.path(), &self.aws, CALLS_PER_SECOND);
+        jit.first_answer().await;
+        let is_in_time = SystemClock.now() < self.until;
+        assert!(is_in_time, "the stock took too long to make");
+        jit
+    }
+
+    /// How long it took until the last of these ended, also as a multiple of the limit: at
+    /// least one call for each has to be made.
+    fn report(&self, report: &mut Report, name: &str, ended: Vec<Timestamp>, most: f64) {
+        let end = ended.into_iter().max().unwrap_or_default();
+        let took = (end - self.until).0 as f64 / 1000.0;
+        let ratio = took * f64::from(CALLS_PER_SECOND) / GRANTS as f64;
+        report.hold(
+            name,
+            &format!("{took:.1} s, {ratio:.2} x the limit"),
+            ratio <= most,
+            &format!("{most} x one call for each"),
+        );
+    }
+}
+
 /// Ten operations that AWS never ends, each in an account of its own, hold up none of a
 /// thousand other ends.
 pub async fn many_ends_beside_stuck_operations(report: &mut Report) {
-    let folder = tempfile::tempdir().unwrap();
-    let aws = Aws::open().await.with_latency(Duration::from_secs(1));
-    aws.one_at_a_time_in_an_account();
-    aws.in_long_pages();
-    let until = SystemClock.now() + Millis::seconds(8);
-    let all = GRANTS + STUCK;
-    let ids = stock::ending_together(folder.path(), &aws, all, ACCOUNTS, until).await;
-    aws.limit(f64::from(CALLS_PER_SECOND));
+    let ending = Ending::prepare(GRANTS + STUCK).await;
     for number in 1..=STUCK {
-        aws.next_never_ends(&format!("{number:012}"));
+        ending.aws.next_never_ends(&format!("{number:012}"));
     }
-    let jit = Process::jit_at(folder.path(), &aws, CALLS_PER_SECOND);
-    jit.first_answer().await;
-    assert!(SystemClock.now() < until, "the stock took too long to make");
-    let (_staying, ending) = ids.split_last().unwrap();
-    let ended = stock::first_ended(folder.path(), ending, GRANTS).await;
-    let end = ended.into_iter().max().unwrap_or(Timestamp::default());
-    let took = (end - until).0 as f64 / 1000.0;
-    let ratio = took * f64::from(CALLS_PER_SECOND) / GRANTS as f64;
-    report.hold(
-        "1,000 ends at once beside ten that AWS never ends",
-        &format!("{took:.1} s, {ratio:.2} x the limit"),
-        ratio <= 1.15,
-        "1.15 x one call for each",
-    );
+    let _jit = ending.start().await;
+    let (_staying, ids) = ending.ids.split_last().unwrap();
+    let ended = stock::first_ended(ending.folder.path(), ids, GRANTS).await;
+    let name = "1,000 ends at once beside ten that AWS never ends";
+    ending.report(report, name, ended, 1.15);
 }
 
-/// AWS takes a second for each, does one at a time in an account, and throttles whoever
-/// asks more than so often.
 pub async fn many_ends(report: &mut Report) {
-    let folder = tempfile::tempdir().unwrap();
-    let aws = Aws::open().await.with_latency(Duration::from_secs(1));
-    aws.one_at_a_time_in_an_account();
-    aws.in_long_pages();
-    let until = SystemClock.now() + Millis::seconds(8);
-    let ids = stock::ending_together(folder.path(), &aws, GRANTS, ACCOUNTS, until).await;
-    aws.limit(f64::from(CALLS_PER_SECOND));
-    let jit = Process::jit_at(folder.path(), &aws, CALLS_PER_SECOND);
-    jit.first_answer().await;
-    assert!(SystemClock.now() < until, "the stock took too long to make");
-    let (last, ending) = ids.split_last().unwrap();
+    let all = Ending::prepare(GRANTS).await;
+    let jit = all.start().await;
+    let (last, ending) = all.ids.split_last().unwrap();
+    let aws = &all.aws;
 
     // In the middle of it, and in accounts that are busy: one that would stay, and one that
     // waits for its turn to end.
-    SystemClock.wait_until(until + Millis::seconds(20)).await;
-    let staying = revoke(&jit, &aws, last).await;
-    let waiting = revoke(&jit, &aws, ending.last().unwrap()).await;
+    SystemClock
+        .wait_until(all.until + Millis::seconds(20))
+        .await;
+    let staying = revoke(&jit, aws, last).await;
+    let waiting = revoke(&jit, aws, ending.last().unwrap()).await;
 
-    let ended = stock::ended(folder.path(), ending).await;
-    let end = ended.into_iter().max().unwrap_or(Timestamp::default());
+    let ended = stock::ended(all.folder.path(), ending).await;
     assert!(aws.assignments().is_empty());
     let heard = aws.heard();
     let calls = heard.len() as f64 / (GRANTS + 1) as f64;
@@ -79,16 +105,8 @@ pub async fn many_ends(report: &mut Report) {
     }
     report.tell("calls by action", &format!("{by_action:?}"));
     let refused = heard.iter().filter(|one| one.refused).count();
-    let took = (end - until).0 as f64 / 1000.0;
-    // Not fewer than one call for each can be made, and so many a second.
-    let bound = GRANTS as f64 / f64::from(CALLS_PER_SECOND);
-    let ratio = took / bound;
-    report.hold(
-        "1,000 ends at once, 20 calls/s, until all are gone",
-        &format!("{took:.1} s, {ratio:.2} x the limit"),
-        ratio <= 1.25,
-        "1.25 x one call for each",
-    );
+    let name = "1,000 ends at once, 20 calls/s, until all are gone";
+    all.report(report, name, ended, 1.25);
     report.hold(
         "calls to AWS for each removal",
         &format!("{calls:.2}, {refused} refused"),

@@ -9,13 +9,12 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::claims::Claims;
 use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
@@ -23,22 +22,19 @@ use crate::service::desk::{Begun, Place, Slot, locked};
 use crate::service::{ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 
-/// A record that cannot be worked on is looked at again after this at the latest.
+/// A record that cannot be worked on is tried again after this at the latest.
 const LONGEST_ASIDE: Millis = Millis::minutes(1);
-/// So many are set aside at most; one more makes room by being forgotten.
+/// At most this many records are set aside. When there are more, those whose time is over
+/// are removed from the list.
 const MOST_ASIDE: usize = 10_000;
-/// What was set aside is looked for together: a look for each alone would be one after the
-/// other when the store is slow and many have a lease of another worker.
+/// Records that were set aside shortly after each other are tried again by the same look: a
+/// look for each of them is too many when another worker holds many leases.
 const ASIDE_TOGETHER: Millis = Millis::seconds(1);
-/// So many of a lane are claimed at once: more than AWS lets through, and few enough that
-/// the claims of several workers are answered in time when many requests are due at once. A
-/// store that answers too late makes every claim of all of them in vain.
-const CLAIMS: usize = 4;
-/// A look begins so many of a lane that are not at work. When they are claimed, the next look
-/// finds the next ones, or finds that another worker has them.
+/// A look begins at most this many records of a lane. When they are claimed, the next look
+/// finds the next ones, or finds that another worker holds them.
 const AHEAD: usize = 32;
-/// Those that came due first go first, but not to the last place: several workers that
-/// claim in the same order would get in each other's way.
+/// Each worker shuffles the due records in groups of this size, and takes the groups in the
+/// order of their due times: workers that claim in the same order collide at each record.
 const MIXED: usize = 256;
 
 /// How long a worker stays, and for what.
@@ -72,52 +68,13 @@ impl Shift {
 pub(super) struct Waiting {
     /// What the last look found due and had no place for.
     places: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
-    /// Rung when none of those waits any more: there may be others.
-    moved: Notify,
     /// What could not be worked on, and is not looked at before then.
     aside: Mutex<HashMap<RequestId, Aside>>,
     /// When the loop last began a round.
     round: Mutex<Option<Uptime>>,
-    claims: [Claims; Lane::ALL.len()],
-    /// Makes this worker's order another than that of the others.
+    claims: Claims,
+    /// Decides this worker's own order.
     order: u128,
-}
-
-/// What is to be claimed in one lane.
-#[derive(Debug)]
-struct Claims {
-    turns: Semaphore,
-    /// Begun, and not claimed yet.
-    left: AtomicUsize,
-    /// Whether the last look left some that are due.
-    more: AtomicBool,
-}
-
-impl Default for Claims {
-    fn default() -> Self {
-        Self {
-            turns: Semaphore::new(CLAIMS),
-            left: AtomicUsize::new(0),
-            more: AtomicBool::new(false),
-        }
-    }
-}
-
-/// One of those that are left to be claimed; counted until it is dropped.
-struct Unclaimed<'w> {
-    waiting: &'w Waiting,
-    lane: Lane,
-}
-
-impl Drop for Unclaimed<'_> {
-    fn drop(&mut self) {
-        let claims = self.waiting.claims(self.lane);
-        let left = claims.left.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Before the last one: a look takes its time as well.
-        if left < CLAIMS && claims.more.load(Ordering::SeqCst) {
-            self.waiting.moved.notify_one();
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -130,30 +87,11 @@ impl Waiting {
     pub fn new(clock: &dyn Clock) -> Self {
         Self {
             places: Mutex::default(),
-            moved: Notify::new(),
             aside: Mutex::default(),
             round: Mutex::default(),
-            claims: Lane::ALL.map(|_| Claims::default()),
+            claims: Claims::new(),
             order: clock.draw().as_u128(),
         }
-    }
-
-    fn claims(&self, lane: Lane) -> &Claims {
-        &self.claims[usize::from(lane.number())]
-    }
-
-    fn unclaimed(&self, lane: Lane) -> Unclaimed<'_> {
-        self.claims(lane).left.fetch_add(1, Ordering::SeqCst);
-        Unclaimed {
-            waiting: self,
-            lane,
-        }
-    }
-
-    /// Whether the last look left some that are due.
-    fn has_more(&self) -> bool {
-        let has_more = |claims: &Claims| claims.more.load(Ordering::SeqCst);
-        self.claims.iter().any(has_more)
     }
 
     fn mix(&self, ready: &mut [RequestId]) {
@@ -211,13 +149,20 @@ struct Due {
     _slot: Slot,
 }
 
+enum Offered {
+    Begins(Due),
+    /// A task of this process works on it.
+    AtWork,
+    NoPlace,
+}
+
 /// What all pieces of work of one stay share.
 #[derive(Clone, Copy)]
 struct Stay<'s> {
     tasks: &'s TaskTracker,
-    /// Nothing more is claimed.
+    /// When it is cancelled, no more is claimed.
     stop: &'s CancellationToken,
-    /// What has begun ends.
+    /// When it is cancelled, work that has begun gives up.
     give_up: &'s CancellationToken,
 }
 
@@ -272,15 +217,8 @@ impl Worker {
             give_up,
         };
         for &id in named {
-            let lane = Lane::Revoke;
-            if let Place::Taken(slot) = self.service.desk.sit_down(id, lane) {
-                let as_of = self.service.clock().now();
-                let due = Due {
-                    id,
-                    lane,
-                    as_of,
-                    _slot: slot,
-                };
+            let as_of = self.service.clock().now();
+            if let Offered::Begins(due) = self.offer(id, Lane::Revoke, as_of) {
                 self.start(stay, First::Due(due));
             }
         }
@@ -306,7 +244,7 @@ impl Worker {
         let Stay { tasks, stop, .. } = stay;
         while !stop.is_cancelled() {
             *locked(&self.waiting.round) = Some(self.service.clock().uptime());
-            let woken = self.waiting.moved.notified();
+            let woken = self.waiting.claims.look_again.notified();
             let rung = self.service.work_bell.notified();
             tokio::pin!(woken, rung);
             woken.as_mut().enable();
@@ -318,7 +256,7 @@ impl Worker {
                 never = self.serve_the_desk(stay) => match never {},
             };
             let took = self.service.clock().uptime() - looked;
-            if shift.is_over(next) && !self.waiting.has_more() && tasks.is_empty() {
+            if shift.is_over(next) && !self.waiting.claims.has_more() && tasks.is_empty() {
                 break;
             }
             tokio::select! {
@@ -390,7 +328,7 @@ impl Worker {
         for (lane, mut due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
             self.waiting.mix(&mut due.ready);
             let more = due.next.is_some_and(|next| next <= as_of);
-            self.waiting.claims(lane).more.store(more, Ordering::SeqCst);
+            self.waiting.claims.set_more(lane, more);
             // What is due already is at work, or waits for a place.
             let next = due.next.filter(|next| *next > as_of);
             first = first.into_iter().chain(next).min();
@@ -400,25 +338,30 @@ impl Worker {
                     first = first.into_iter().chain([again]).min();
                     continue;
                 }
-                match self.service.desk.sit_down(id, lane) {
-                    Place::Taken(slot) => {
-                        let due = Due {
-                            id,
-                            lane,
-                            as_of,
-                            _slot: slot,
-                        };
-                        self.start(stay, First::Due(due));
-                    }
-                    Place::Had => {}
-                    Place::None => locked(&self.waiting.places).push_back((id, lane, as_of)),
+                match self.offer(id, lane, as_of) {
+                    Offered::Begins(due) => self.start(stay, First::Due(due)),
+                    Offered::AtWork => {}
+                    Offered::NoPlace => locked(&self.waiting.places).push_back((id, lane, as_of)),
                 }
             }
         }
         Ok(first)
     }
 
-    /// Works on one thing, and then on what waits for the place.
+    fn offer(&self, id: RequestId, lane: Lane, as_of: Timestamp) -> Offered {
+        match self.service.desk.sit_down(id, lane) {
+            Place::Taken(slot) => Offered::Begins(Due {
+                id,
+                lane,
+                as_of,
+                _slot: slot,
+            }),
+            Place::Had => Offered::AtWork,
+            Place::None => Offered::NoPlace,
+        }
+    }
+
+    /// Works on one request, and then on those that wait for the place.
     fn start(&self, stay: Stay<'_>, first: First) {
         let worker = self.clone();
         let (stop, give_up) = (stay.stop.clone(), stay.give_up.clone());
@@ -450,11 +393,11 @@ impl Worker {
         stop: &CancellationToken,
         give_up: &CancellationToken,
     ) -> Result<Tried, ServiceError> {
-        let unclaimed = self.waiting.unclaimed(due.lane);
+        let unclaimed = self.waiting.claims.unclaimed(due.lane);
         let claimed = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Tried::NotBegun),
-            _turn = self.waiting.claims(due.lane).turns.acquire() => {
+            _turn = self.waiting.claims.turn(due.lane) => {
                 self.take_up(due.id, due.as_of).await?
             }
         };
@@ -496,15 +439,10 @@ impl Worker {
         let mut waiting = locked(&self.waiting.places);
         while let Some((id, lane, as_of)) = waiting.pop_front() {
             if waiting.is_empty() {
-                self.waiting.moved.notify_one();
+                self.waiting.claims.look_again.notify_one();
             }
-            if let Place::Taken(slot) = self.service.desk.sit_down(id, lane) {
-                return Some(Due {
-                    id,
-                    lane,
-                    as_of,
-                    _slot: slot,
-                });
+            if let Offered::Begins(due) = self.offer(id, lane, as_of) {
+                return Some(due);
             }
         }
         None
@@ -563,28 +501,5 @@ mod tests {
             assert!(first.iter().all(|id| all[..MIXED].contains(id)));
             assert!(last.iter().all(|id| all[MIXED..].contains(id)));
         }
-    }
-
-    #[test]
-    fn the_next_look_is_asked_for_before_all_are_claimed() {
-        let waiting = Waiting::new(&SystemClock);
-        let mut left: Vec<Unclaimed<'_>> = (0..=CLAIMS)
-            .map(|_| waiting.unclaimed(Lane::Remove))
-            .collect();
-        let is_rung = |waiting: &Waiting| waiting.moved.notified().now_or_never().is_some();
-        left.pop();
-        assert!(!is_rung(&waiting), "many are left");
-        waiting
-            .claims(Lane::Remove)
-            .more
-            .store(true, Ordering::SeqCst);
-        left.pop();
-        assert!(is_rung(&waiting), "few are left, and there are more");
-        waiting
-            .claims(Lane::Remove)
-            .more
-            .store(false, Ordering::SeqCst);
-        left.pop();
-        assert!(!is_rung(&waiting), "there are no more");
     }
 }

@@ -67,10 +67,9 @@ impl World {
 
     /// A request that is not over, and mostly one that a worker is at.
     fn a_live_request(&self) -> Option<Request> {
-        let most = self.opened.len().min(8);
-        let newest = &self.opened[self.opened.len() - most..];
         let live: Vec<Request> = self.store.read(|tables| {
-            let known = newest.iter().filter_map(|id| tables.request(*id));
+            let newest = self.opened.iter().rev();
+            let known = newest.filter_map(|id| tables.request(*id)).take(8);
             known
                 .filter(|one| !one.state.is_settled())
                 .cloned()

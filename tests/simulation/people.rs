@@ -1,18 +1,21 @@
 //! What people do, each by a call to one of the processes.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use jit::domain::{
     Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, Refusal, RequestId, Text,
 };
-use jit::service::{Configure, Service, ServiceError};
+use jit::service::{Configure, Idempotency, Service, ServiceError};
 use jit::store::StoreError;
 
 use crate::cast::person;
 use crate::executor::Kind;
+use crate::memory::MemoryStore;
 use crate::replica::Phase;
 use crate::rules::Repeated;
-use crate::world::World;
+use crate::world::{World, Wrong};
 
 pub const PEOPLE: [&str; 3] = ["alice", "dave", "erin"];
 pub const ACCOUNTS: [&str; 2] = ["111122223333", "444455556666"];
@@ -154,15 +157,37 @@ impl World {
             permission_set: Some(set.parse().unwrap()),
             start_at: None,
         };
+        // As a client does that hears no answer: the same call, and the same key.
+        let mut drafts = vec![draft];
+        if self.time.chance(3) {
+            for _ in 0..2 {
+                let id = RequestId::from_uuid(self.time.draw());
+                drafts.push(Draft {
+                    id,
+                    ..drafts[0].clone()
+                });
+            }
+        }
+        self.opened.extend(drafts.iter().map(|draft| draft.id));
         let (store, wrong) = (self.store.clone(), self.wrong.clone());
-        let id = draft.id;
-        self.opened.push(id);
+        let id = drafts[0].id;
         let name = format!("{who} requests {set} in {account} as {id}");
         self.call(name, |service| async move {
-            let opened = service.open(draft, None, None).await;
-            let refused = matches!(opened, Err(ServiceError::Store(StoreError::Unavailable(_))));
-            if refused && store.read(|tables| tables.request(id).is_some()) {
-                wrong.report(format!("{id} was refused by the store, and is written"));
+            let once = Idempotency {
+                key: id.to_string(),
+                fingerprint: "the same call".into(),
+            };
+            for draft in &drafts {
+                let opened = service.open(draft.clone(), Some(once.clone()), None);
+                let opened = refused_wrote_nothing(&store, &wrong, &draft.id, opened).await;
+                if !matches!(opened, Err(ServiceError::Store(_))) {
+                    break;
+                }
+            }
+            let is_written = |draft: &&Draft| store.read(|all| all.request(draft.id).is_some());
+            let written = drafts.iter().filter(is_written).count();
+            if written > 1 {
+                wrong.report(format!("{id}: one call was carried out {written} times"));
             }
         });
     }
@@ -182,7 +207,8 @@ impl World {
                 by: by.clone(),
                 ask,
             };
-            let refused = service.handle(id, asked).await;
+            let refused = service.handle(id, asked);
+            let refused = refused_wrote_nothing(&store, &wrong, &id, refused).await;
             if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = refused
                 && let Err(what) = repeated.check(&store, &by)
             {
@@ -225,13 +251,44 @@ impl World {
 
     /// The newest are the liveliest.
     pub fn a_request(&self) -> Option<RequestId> {
-        let most = self.opened.len().min(6);
-        if most == 0 {
+        let newest: Vec<RequestId> = self.store.read(|tables| {
+            let written = self.opened.iter().rev().copied();
+            let written = written.filter(|id| tables.request(*id).is_some());
+            written.take(6).collect()
+        });
+        if newest.is_empty() {
             return None;
         }
-        let back = self.time.below(u32::try_from(most).unwrap()) as usize;
-        Some(self.opened[self.opened.len() - 1 - back])
+        let which = self.time.below(u32::try_from(newest.len()).unwrap());
+        Some(newest[which as usize])
     }
+}
+
+/// P2: a caller who is told that nothing was changed has changed nothing. Every poll of a call
+/// is one step of the world, so what is written in between is the call's own.
+async fn refused_wrote_nothing<T>(
+    store: &MemoryStore,
+    wrong: &Wrong,
+    what: &RequestId,
+    call: impl Future<Output = Result<T, ServiceError>>,
+) -> Result<T, ServiceError> {
+    let mut call = pin!(call);
+    let mut written = 0;
+    let answer = poll_fn(|context| {
+        let before = store.commits();
+        let polled = call.as_mut().poll(context);
+        written += store.commits() - before;
+        polled
+    })
+    .await;
+    if let Err(ServiceError::Store(StoreError::Unavailable(why))) = &answer
+        && written > 0
+    {
+        wrong.report(format!(
+            "P2: {what} was refused ({why}), and {written} writes of it are in the store"
+        ));
+    }
+    answer
 }
 
 async fn configured(service: &Service, configure: &Configure) {

@@ -156,6 +156,12 @@ impl World {
             .spawn(name, parts.process, Kind::Loop, async move {
                 postman.run(told).await;
             });
+        let (service, told) = (parts.service.clone(), stop.clone());
+        let name = format!("the tidying loop of replica {number}");
+        self.tasks
+            .spawn(name, parts.process, Kind::Loop, async move {
+                service.tidy_up(told).await;
+            });
         Replica {
             process: parts.process,
             clock: parts.clock,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
 
 use jit::domain::{Lease, Millis, Request, RequestId, State, Timestamp};
+use jit::store::STUCK_AFTER;
 
 use crate::aws::Aws;
 use crate::memory::{MemoryStore, Tables};
@@ -19,6 +20,9 @@ const TRIED_WITHIN: Millis = Millis::minutes(5);
 const ASKED_WITHIN: Millis = Millis::minutes(5);
 /// What has been stuck for five minutes says so.
 const SEEN_WITHIN: Millis = Millis::minutes(6);
+/// And `jit_stuck_requests`, which the alarm goes by, counts it: by clocks that may have been
+/// ten minutes off when its trouble began.
+const COUNTED_WITHIN: Millis = Millis::minutes(25);
 /// What DynamoDB takes in one item.
 const LARGEST_ITEM: usize = 400 * 1024;
 /// Nothing changes so fast that it must be looked at more often.
@@ -166,18 +170,26 @@ impl Watch {
                 | State::Checking { .. }
                 | State::Unsettled { .. }
         );
-        let seen = &self.records[&request.id];
-        let Some(due) = seen.due_since else {
-            return Ok(());
-        };
-        let since = due.max(seen.since).max(self.disturbed_at);
-        if !is_work || shows_that_it_is_stuck(request) || now - since <= SEEN_WITHIN {
+        // Each try moves the time at which it is due: what counts is how long it is in a state
+        // that a worker has to end.
+        let since = self.records[&request.id].since.max(self.disturbed_at);
+        let (id, state, stuck_for) = (request.id, &request.state, now - since);
+        if !is_work || stuck_for <= SEEN_WITHIN {
             return Ok(());
         }
-        let (id, state) = (request.id, &request.state);
-        Err(format!(
-            "unseen: {id} has been stuck since {since} and does not say so: {state:?}"
-        ))
+        if !shows_that_it_is_stuck(request) {
+            return Err(format!(
+                "unseen: {id} has been stuck since {since} and does not say so: {state:?}"
+            ));
+        }
+        let troubled = request.troubled_since();
+        let is_counted = troubled.is_some_and(|began| now - began >= STUCK_AFTER);
+        if stuck_for > COUNTED_WITHIN && !is_counted {
+            return Err(format!(
+                "uncounted: {id} has been stuck since {since}, by its record since {troubled:?}: {state:?}"
+            ));
+        }
+        Ok(())
     }
 }
 

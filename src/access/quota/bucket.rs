@@ -16,8 +16,8 @@ use crate::domain::Millis;
 const SAVED: f64 = 0.25;
 /// How fast a slowed rate comes back: from nothing to all in this many seconds.
 const RECOVERY_SECONDS: f64 = 20.0;
-/// One call in so many goes to another lane than the most urgent: removals that never succeed
-/// must not keep everything else from AWS.
+/// One call in this many goes to another lane than the most urgent one: removals that never
+/// succeed must not keep the other lanes from AWS.
 const SHARED: u64 = 16;
 /// Several refusals of one moment are one.
 const MOMENT: Millis = Millis::seconds(1);
@@ -47,7 +47,7 @@ enum Next {
     Go,
     /// First in the queue, and a token will be there then.
     At(Uptime),
-    /// Somebody else is first.
+    /// Another ticket is first.
     Wait,
 }
 
@@ -78,7 +78,7 @@ impl Bucket {
                 Next::At(time) => tokio::select! {
                     biased;
                     () = self.clock.sleep_until(time) => {}
-                    // Somebody more urgent came and went.
+                    // A more urgent ticket came and went.
                     () = place.called.notified() => {}
                 },
                 Next::Wait => place.called.notified().await,
@@ -162,7 +162,7 @@ impl<'a> Queued<'a> {
         let ticket = (turn, inner.tickets);
         let called = Arc::new(Notify::new());
         inner.waiting.insert(ticket, called.clone());
-        // Who comes may make another the next, and that one waits to be called.
+        // A new ticket can change which one is first, and that one waits for its notification.
         inner.call_first();
         Self {
             bucket,
