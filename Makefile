@@ -1,6 +1,6 @@
 # Two commands: `make run` shows jit, `make test` proves it.
 
-.PHONY: run test moto dynamodb package package-test sim bite fixtures bench help
+.PHONY: run test quick audit moto dynamodb package package-test sim bite fixtures bench help
 
 CARGO := cargo
 PYTHON := python3
@@ -18,6 +18,16 @@ test: rust moto dynamodb
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --no-fail-fast
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+## quick: format, the unit tests and the rules of the source, for every commit
+quick: rust
+	$(CARGO) fmt --check
+	$(CARGO) test --locked --lib --test tidy
+
+## audit: licences, advisories and sources of the dependencies
+audit: rust
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "the dependencies are checked by cargo-deny: cargo install --locked cargo-deny"; exit 1; }
+	$(CARGO) deny --locked check
 
 ## moto: another imitation of AWS to test against, from pinned packages in target/
 moto: target/moto/.made

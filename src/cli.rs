@@ -9,10 +9,10 @@ mod break_glass;
 mod cleanup;
 mod client;
 mod config;
-mod hands;
 mod invoke;
 mod lambda;
 mod mattermost;
+mod operator;
 mod output;
 mod reconcile;
 mod requests;
@@ -32,7 +32,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Client, Config, ConfigError, Variables};
 use arguments::{
-    Arguments, AuditCommand, BreakGlassCommand, Command, ConfigCommand, KeysCommand,
+    Arguments, AuditCommand, BreakGlassCommand, CliCommand, ConfigCommand, KeysCommand,
     MattermostCommand, StoreCommand, TablesCommand,
 };
 use output::Output;
@@ -69,7 +69,7 @@ impl Failure {
 }
 
 /// What every command is given.
-pub(crate) struct Context {
+pub(crate) struct CliContext {
     pub config_path: Option<PathBuf>,
     pub variables: Variables,
     pub output: Output,
@@ -77,7 +77,7 @@ pub(crate) struct Context {
     pub acting: arguments::Acting,
 }
 
-impl Context {
+impl CliContext {
     pub async fn config(&self) -> Result<Config, ConfigError> {
         crate::config::read(self.config_path.as_deref(), &self.variables).await
     }
@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    let context = Context {
+    let context = CliContext {
         config_path: arguments.config,
         variables: variables(),
         output: arguments.output,
@@ -141,14 +141,14 @@ fn typed(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-fn run(context: &Context, command: Command) -> Result<(), Failure> {
+fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
     match command {
-        Command::Completions { shell } => {
+        CliCommand::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "jit", &mut std::io::stdout());
             Ok(())
         }
-        Command::Keys(KeysCommand::Generate { id }) => config::generate_key(context, &id),
+        CliCommand::Keys(KeysCommand::Generate { id }) => config::generate_key(context, &id),
         command => {
             let runtime = tokio::runtime::Runtime::new()
                 .map_err(|why| Failure::Failed(format!("no threads can be started: {why}")))?;
@@ -157,29 +157,33 @@ fn run(context: &Context, command: Command) -> Result<(), Failure> {
     }
 }
 
-async fn run_async(context: &Context, command: Command) -> Result<(), Failure> {
+async fn run_async(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
     match command {
-        Command::Serve => serve::serve(context).await,
-        Command::Lambda => lambda::lambda(context).await,
-        Command::Sign(sign) => sign::sign(context, &sign).await,
-        Command::Sandbox { once } => sandbox::sandbox(context, once).await,
-        Command::BreakGlass(BreakGlassCommand::Revoke(asked)) => {
+        CliCommand::Serve => serve::serve(context).await,
+        CliCommand::Lambda => lambda::lambda(context).await,
+        CliCommand::Sign(sign) => sign::sign(context, &sign).await,
+        CliCommand::Sandbox { once } => sandbox::sandbox(context, once).await,
+        CliCommand::BreakGlass(BreakGlassCommand::Revoke(asked)) => {
             break_glass::revoke(context, &asked).await
         }
-        Command::Cleanup(asked) => cleanup::cleanup(context, &asked).await,
-        Command::Reconcile { fix } => reconcile::reconcile(context, fix).await,
-        Command::Config(ConfigCommand::Check { offline }) => config::check(context, offline).await,
-        Command::Store(StoreCommand::Copy(copy)) => store::copy(context, &copy).await,
-        Command::Store(StoreCommand::Backup { file }) => store::back_up(context, &file).await,
-        Command::Mattermost(MattermostCommand::Setup(asked)) => {
+        CliCommand::Cleanup(asked) => cleanup::cleanup(context, &asked).await,
+        CliCommand::Reconcile { fix } => reconcile::reconcile(context, fix).await,
+        CliCommand::Config(ConfigCommand::Check { offline }) => {
+            config::check(context, offline).await
+        }
+        CliCommand::Store(StoreCommand::Copy(copy)) => store::copy(context, &copy).await,
+        CliCommand::Store(StoreCommand::Backup { file }) => store::back_up(context, &file).await,
+        CliCommand::Mattermost(MattermostCommand::Setup(asked)) => {
             mattermost::set_up(context, &asked).await
         }
-        Command::Mattermost(MattermostCommand::Check) => mattermost::check(context).await,
-        Command::Tables(TablesCommand::Create) => tables::create(context).await,
-        Command::Tables(TablesCommand::Check) => tables::check(context).await,
-        Command::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
-        Command::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
-        Command::Audit(AuditCommand::Verify { id }) => audit::verify(context, id.as_deref()).await,
+        CliCommand::Mattermost(MattermostCommand::Check) => mattermost::check(context).await,
+        CliCommand::Tables(TablesCommand::Create) => tables::create(context).await,
+        CliCommand::Tables(TablesCommand::Check) => tables::check(context).await,
+        CliCommand::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
+        CliCommand::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
+        CliCommand::Audit(AuditCommand::Verify { id }) => {
+            audit::verify(context, id.as_deref()).await
+        }
         command => requests::run(context, command).await,
     }
 }

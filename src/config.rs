@@ -11,7 +11,7 @@ mod manager;
 mod secret;
 
 pub use file::{LogFormat, Scope, StoreKind};
-use manager::Kept;
+use manager::FetchedSecrets;
 use secret::Elsewhere;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,26 +22,26 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
-use crate::access::identity_center::IdentityCenterOptions;
-use crate::access::sandbox::SandboxOptions;
 use crate::domain::{AccountId, Policy, Timestamp};
+use crate::identity_center::sandbox::SandboxOptions;
+use crate::identity_center::sdk::IdentityCenterOptions;
 use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: Server,
-    pub store: Store,
-    pub identity_center: IdentityCenter,
-    pub keys: BTreeMap<String, Key>,
-    pub log: Log,
+    pub store: StoreConfig,
+    pub identity_center: IdentityCenterConfig,
+    pub keys: BTreeMap<String, KeyConfig>,
+    pub log: LogConfig,
     pub policy: Policy,
     /// What this was read from: a change there is a change of configuration.
     pub files: Vec<PathBuf>,
     /// Whether any secret is kept in Secrets Manager, where a change shows only by asking.
     pub kept_elsewhere: bool,
     pub webhook: Option<Webhook>,
-    pub mattermost: Option<Mattermost>,
+    pub mattermost: Option<MattermostConfig>,
     /// What people call them.
     pub accounts: BTreeMap<AccountId, String>,
     pub sandbox: SandboxOptions,
@@ -54,14 +54,14 @@ pub struct Server {
 
 /// Where everything is kept; and where it would be otherwise, for who copies it there.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct StoreConfig {
     pub kind: StoreKind,
     pub path: PathBuf,
     pub tables: TableNames,
 }
 
 #[derive(Clone, Debug)]
-pub enum IdentityCenter {
+pub enum IdentityCenterConfig {
     Sandbox,
     Aws {
         options: IdentityCenterOptions,
@@ -71,7 +71,7 @@ pub enum IdentityCenter {
 
 /// A key that callers sign with.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct KeyConfig {
     pub secret: Secret,
     pub scopes: BTreeSet<Scope>,
     pub require_v2: bool,
@@ -98,7 +98,7 @@ pub struct Webhook {
 
 /// The server whose people type `/jit`.
 #[derive(Clone, Debug)]
-pub struct Mattermost {
+pub struct MattermostConfig {
     pub url: Url,
     /// Where Mattermost reaches jit.
     pub public_url: Url,
@@ -112,7 +112,7 @@ pub struct Mattermost {
 }
 
 #[derive(Clone, Debug)]
-pub struct Log {
+pub struct LogConfig {
     pub format: LogFormat,
     pub level: tracing::Level,
 }
@@ -143,7 +143,7 @@ pub type Variables = BTreeMap<String, String>;
 pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (path, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
-    let kept = Kept::fetch(file.secret_ids()).await;
+    let kept = FetchedSecrets::fetch(file.secret_ids()).await;
     let mut config = check::checked(file, Elsewhere::with(&kept))?;
     config.files.push(path);
     Ok(config)
@@ -153,7 +153,7 @@ pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, 
 pub fn read_offline(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (_, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
-    let kept = Kept::unread(file.secret_ids());
+    let kept = FetchedSecrets::unread(file.secret_ids());
     check::checked(file, Elsewhere::with(&kept))
 }
 
@@ -164,7 +164,7 @@ pub fn read_without_secrets(
 ) -> Result<Config, ConfigError> {
     let (_, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?.without_secrets();
-    check::checked(file, Elsewhere::with(&Kept::default()))
+    check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
 }
 
 /// The client's part alone: who only calls need not know how jit is served.
@@ -175,7 +175,7 @@ pub async fn read_client(
     let (_, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
     let section = file.client.as_ref();
-    let kept = Kept::fetch(section.and_then(|section| section.secret_id.named())).await;
+    let kept = FetchedSecrets::fetch(section.and_then(|section| section.secret_id.named())).await;
     check::client(file.client, &file.server.listen, Elsewhere::with(&kept))
 }
 
@@ -196,7 +196,7 @@ fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String),
     }
 }
 
-impl fmt::Display for Store {
+impl fmt::Display for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             StoreKind::Sqlite => self.path.display().fmt(f),

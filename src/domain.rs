@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, touches a disk or knows AWS: time and every
 //! other fact come in as arguments, and what must happen comes out as data.
 //! Whoever reads this room alone knows the product.
+#![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod audit;
 pub mod binding;
@@ -18,11 +19,11 @@ pub mod shown;
 pub mod timestamp;
 
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
-pub use binding::{Admin, BindTerms, Binding, Change, Channel, Rebinding};
+pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
 pub use command::{
     Ask, AssignmentCall, Calls, Claim, Command, Outcome, Presence, Proof, Trouble, Work,
 };
-pub use decide::{Also, Decision, Record, Refusal, decide, open};
+pub use decide::{CoHolders, Decision, Record, Refusal, decide, open};
 pub use holding::{Holding, HoldingKey};
 pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
@@ -31,8 +32,8 @@ pub use ids::{
 pub use notice::{Audience, Notice};
 pub use policy::{EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
-    Approval, Doubt, Draft, Ended, Ending, Extension, Failing, Lane, Lease, LeaseHolder, Period,
-    Reminder, Request, Sessions, State, Status,
+    Approval, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Lane, Lease, LeaseHolder,
+    OldCredentials, Period, Reminder, Request, State, Status,
 };
 pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

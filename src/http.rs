@@ -2,13 +2,16 @@
 //!
 //! Nothing is decided here. `ROUTES` is the whole surface; the tests walk it.
 
+pub mod body;
 mod config;
+pub mod keyring;
 mod list;
 pub mod listen;
 mod ops;
 pub mod reply;
 mod requests;
 pub mod signed;
+pub mod unsigned;
 pub mod wire;
 
 use std::sync::Arc;
@@ -31,13 +34,13 @@ use crate::config::Scope;
 use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
+use keyring::Keyring;
 use reply::Problem;
-use signed::Keyring;
 
 /// More than this at once, and a caller is asked to come back.
 const MOST_AT_ONCE: usize = 1024;
 
-pub struct App {
+pub struct HttpState {
     pub service: Arc<Service>,
     pub keyring: Arc<Keyring>,
     pub metrics: PrometheusHandle,
@@ -50,7 +53,7 @@ pub struct App {
     /// Whose loop must go on for this process to be ready.
     pub worker: Option<Worker>,
     places: Semaphore,
-    tally: ops::Tally,
+    tally: ops::CallCounters,
 }
 
 /// Of a call whose caller, or whose machine, does not wait longer than that.
@@ -137,7 +140,7 @@ pub const ROUTES: [Route; 19] = [
     sealed("/mattermost/dialog"),
 ];
 
-impl App {
+impl HttpState {
     pub fn new(
         service: Arc<Service>,
         keyring: Arc<Keyring>,
@@ -155,7 +158,7 @@ impl App {
             signed_after: None,
             worker: None,
             places,
-            tally: ops::Tally::default(),
+            tally: ops::CallCounters::default(),
         }
     }
 
@@ -191,7 +194,7 @@ impl App {
 }
 
 /// With routes that other rooms answer, under the same roof.
-pub fn router(app: Arc<App>, others: Router) -> Router {
+pub fn router(app: Arc<HttpState>, others: Router) -> Router {
     Router::new()
         .route("/requests", get(requests::list).post(requests::create))
         .route("/requests/{id}", get(requests::show))
@@ -233,7 +236,7 @@ async fn wrong_method(request: Request) -> Problem {
 }
 
 /// Beyond what can be served well, an early no is kinder than a late one. Either is counted.
-async fn seat(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn seat(State(app): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let route = ops::route_of(&request);
     let response = match app.places.try_acquire() {
         Ok(_place) => next.run(request).await,

@@ -1,4 +1,4 @@
-//! The same house under AWS Lambda: no process of its own, so whoever is called does what
+//! jit under AWS Lambda: no process of its own, so whoever is called does what
 //! is due.
 //!
 //! A call is answered by the same router as elsewhere. What it left to be done at once is
@@ -25,11 +25,11 @@ use crate::config::{Config, ConfigError};
 use crate::domain::{Millis, RequestId, Timestamp};
 use crate::http::AnswerBy;
 use crate::http::reply::Problem;
-use crate::serve::{self, ASK_FOR_KEYS_EVERY, House, Purpose, Reload, StartError};
+use crate::serve::{self, ASK_FOR_KEYS_EVERY, App, Purpose, Reload, StartError};
 use crate::store::StoreError;
 use crate::telemetry::{self, CloudWatch};
-use crate::worker::Shift;
-pub use event::{Event, Occasion, understand};
+use crate::worker::RunMode;
+pub use event::{LambdaEvent, Occasion, understand};
 pub use runtime::RuntimeError;
 use runtime::{Invocation, Runtime};
 
@@ -51,7 +51,7 @@ pub enum LambdaError {
 }
 
 /// What Lambda says of itself in the environment.
-pub struct Place {
+pub struct LambdaEnvironment {
     pub runtime_api: String,
     pub function: String,
 }
@@ -65,7 +65,7 @@ enum Measures {
 }
 
 struct Lambda {
-    house: House,
+    app: App,
     router: Router,
     reload: Reload,
     kept_elsewhere: bool,
@@ -76,7 +76,7 @@ struct Lambda {
 
 /// Answers until it is asked to stop, or Lambda does not answer any more.
 pub async fn run(
-    place: Place,
+    place: LambdaEnvironment,
     config: Result<Config, ConfigError>,
     reload: Reload,
     metrics: PrometheusHandle,
@@ -114,13 +114,13 @@ impl Lambda {
     ) -> Result<Self, LambdaError> {
         let config = config?;
         let kept_elsewhere = config.kept_elsewhere;
-        let house =
-            serve::furnish(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
+        let app =
+            serve::build(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
         // Each invocation waits until there are none; those that come later count as well.
-        house.app.tasks.close();
+        app.http.tasks.close();
         Ok(Self {
-            router: house.router.clone(),
-            house,
+            router: app.router.clone(),
+            app,
             reload,
             kept_elsewhere,
             keys_read_at: SystemClock.now(),
@@ -141,11 +141,11 @@ impl Lambda {
         let give_up = stop.child_token();
         let served = async {
             match understand(&invocation.event) {
-                Ok(Event::Call(call)) => {
+                Ok(LambdaEvent::Call(call)) => {
                     self.answer(*call, &times, &invocation.id, runtime, &give_up)
                         .await
                 }
-                Ok(Event::Work(occasion)) => {
+                Ok(LambdaEvent::Work(occasion)) => {
                     self.work(occasion, &invocation.id, runtime, &give_up).await
                 }
                 Err(why) => {
@@ -181,22 +181,24 @@ impl Lambda {
         call.extensions_mut().insert(AnswerBy(times.answer_by));
         let answered = CancellationToken::new();
         // Before anybody could put something there.
-        self.house.worker.sit_at_the_desk();
+        self.app.worker.take_own_work();
         let answer = async {
             let response = match self.router.call(call).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
             let told = runtime.answer(id, &event::told(response).await).await;
-            // What it left at work may still leave something at the desk.
+            // What it left at work may still leave something in the work queue.
             tokio::select! {
-                () = self.house.app.tasks.wait() => {}
+                () = self.app.http.tasks.wait() => {}
                 () = give_up.cancelled() => {}
             }
             answered.cancel();
             told
         };
-        let staff = self.house.staff(Shift::AtTheDesk, &[], &answered, give_up);
+        let staff = self
+            .app
+            .staff(RunMode::OwnWorkOnly, &[], &answered, give_up);
         let (told, ()) = tokio::join!(answer, staff);
         self.cloud_watch.tell_counts(&self.metrics);
         told
@@ -216,8 +218,8 @@ impl Lambda {
             Occasion::Minute => (now + A_MINUTE, Vec::new(), Measures::All),
             Occasion::Changed(ids) => (now, ids, Measures::WhetherTheStoreAnswers),
         };
-        let shift = Shift::Until(horizon);
-        self.house.staff(shift, &named, give_up, give_up).await;
+        let mode = RunMode::UntilIdle(horizon);
+        self.app.staff(mode, &named, give_up, give_up).await;
         match self.measure(measures).await {
             Ok(()) => runtime.answer(id, &json!({"jit": "worked"})).await,
             Err(error) => {
@@ -228,14 +230,14 @@ impl Lambda {
     }
 
     async fn measure(&mut self, measures: Measures) -> Result<(), StoreError> {
-        let (store, now) = (self.house.app.service.store(), SystemClock.now());
+        let service = &self.app.http.service;
         match measures {
             Measures::All => {
-                telemetry::set(&store.gauges(now).await?, now);
+                telemetry::set(&service.gauges().await?, service.clock().now());
                 self.cloud_watch.tell_all(&self.metrics);
             }
             Measures::WhetherTheStoreAnswers => {
-                store.request(RequestId::NIL).await?;
+                service.check_store().await?;
                 self.cloud_watch.tell_counts(&self.metrics);
             }
         }
@@ -247,28 +249,28 @@ impl Lambda {
         let now = SystemClock.now();
         if self.kept_elsewhere && now >= self.keys_read_at + ASK_FOR_KEYS_EVERY {
             self.keys_read_at = now;
-            serve::read_again(&self.reload, &self.house.app.keyring).await;
+            serve::read_again(&self.reload, &self.app.http.keyring).await;
         }
     }
 }
 
-impl House {
-    /// Works a shift, and carries what comes of it.
+impl App {
+    /// Works until the mode is over, and carries what comes of it.
     async fn staff(
         &self,
-        shift: Shift,
+        mode: RunMode,
         named: &[RequestId],
         stop: &CancellationToken,
         give_up: &CancellationToken,
     ) {
         let worked = CancellationToken::new();
         let work = async {
-            self.worker.stay(shift, named, stop, give_up).await;
+            self.worker.stay(mode, named, stop, give_up).await;
             worked.cancel();
         };
         let carry = async {
-            if let Some(postman) = &self.postman {
-                postman.stay(shift, &worked, give_up).await;
+            if let Some(notices) = &self.notices {
+                notices.stay(mode, &worked, give_up).await;
             }
         };
         tokio::join!(work, carry);

@@ -8,7 +8,7 @@ pub mod service;
 
 pub mod store;
 
-pub mod access;
+pub mod identity_center;
 
 pub mod worker;
 

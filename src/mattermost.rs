@@ -43,9 +43,10 @@ use tokio::sync::oneshot;
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::domain::{Millis, MmUserId, Timestamp};
-use crate::http::App;
+use crate::http::HttpState;
+use crate::http::body::read;
 use crate::http::reply::{Problem, json as reply};
-use crate::http::signed::{Unsigned, read, refused};
+use crate::http::unsigned::Unsigned;
 use api::Api;
 use bot::Bot;
 use forgery::Forgeries;
@@ -68,7 +69,7 @@ const ANSWER_WITHIN: Millis = Millis(2_600);
 
 /// What comes in comes here.
 pub struct Mattermost {
-    app: Arc<App>,
+    app: Arc<HttpState>,
     people: People,
     bot: Bot,
     cards: Arc<Cards>,
@@ -92,8 +93,8 @@ enum Answer {
 
 impl Mattermost {
     pub fn new(
-        app: Arc<App>,
-        config: config::Mattermost,
+        app: Arc<HttpState>,
+        config: config::MattermostConfig,
         names: Names,
         cards: Arc<Cards>,
     ) -> reqwest::Result<Self> {
@@ -178,7 +179,7 @@ async fn command(
     let form = Form::read(&body);
     let keyring = &mattermost.app.keyring;
     if !slash::tokens(&headers, &form).any(|token| keyring.is_command_token(token)) {
-        return Err(refused(Unsigned::Token, COMMAND));
+        return Err(Problem::unsigned(Unsigned::Token, COMMAND));
     }
     let Some(slash) = Slash::of(&form) else {
         return Err(Problem::malformed(
@@ -187,7 +188,7 @@ async fn command(
     };
     // Whoever makes a team of their own makes a command of their own, and its token.
     if slash.team_id != mattermost.team_id {
-        return Err(refused(Unsigned::Team, COMMAND));
+        return Err(Problem::unsigned(Unsigned::Team, COMMAND));
     }
     let work = {
         let (mattermost, slash) = (mattermost.clone(), slash.clone());

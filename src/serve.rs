@@ -13,15 +13,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use crate::access::identity_center as real;
-use crate::access::sandbox::{Sandbox, SandboxError, SandboxOptions};
-use crate::access::{Limits, Paced};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, ConfigError, IdentityCenter, StoreKind};
+use crate::config::{self, Config, ConfigError, IdentityCenterConfig, StoreKind};
 use crate::domain::{Millis, Timestamp};
+use crate::http::keyring::Keyring;
 use crate::http::listen::{HEAD_PATIENCE, listen};
-use crate::http::signed::Keyring;
-use crate::http::{App, router};
+use crate::http::{HttpState, router};
+use crate::identity_center::sandbox::{Sandbox, SandboxError, SandboxOptions};
+pub(crate) use crate::identity_center::sdk as real;
+use crate::identity_center::{Limits, Paced};
 use crate::mattermost::{self, Cards, Mattermost, Names};
 use crate::service::{Announce, Service};
 use crate::signature;
@@ -30,7 +30,7 @@ use crate::store::portable::Portable;
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::store::{Store, StoreError};
 use crate::worker::Worker;
-use crate::worker::postman::{Postman, Receiver};
+use crate::worker::notices::{NoticeWorker, Receiver};
 use crate::worker::webhook::WebhookReceiver;
 
 const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
@@ -65,20 +65,20 @@ pub enum StartError {
 pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Config, ConfigError>> + Send + Sync>;
 
 /// The rooms of a process, put together and not yet at work.
-pub(crate) struct House {
-    pub app: Arc<App>,
+pub(crate) struct App {
+    pub http: Arc<HttpState>,
     pub router: Router,
     pub worker: Worker,
     /// Nobody carries if nobody is told.
-    pub postman: Option<Postman>,
+    pub notices: Option<NoticeWorker>,
 }
 
-pub(crate) async fn furnish(
+pub(crate) async fn build(
     config: Config,
     purpose: Purpose,
     metrics: PrometheusHandle,
     stop: CancellationToken,
-) -> Result<House, StartError> {
+) -> Result<App, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store(&config.store, purpose, &clock).await?;
     let signed_after = signed_after(store.as_ref()).await?;
@@ -100,22 +100,22 @@ pub(crate) async fn furnish(
     }
     let keyring = Arc::new(Keyring::new(config.keys, tokens));
     let worker = Worker::new(service.clone(), access);
-    let mut app = App::new(service.clone(), keyring, metrics, stop);
-    app.signed_after = signed_after;
-    app.worker = (purpose == Purpose::Serve).then(|| worker.clone());
-    let app = Arc::new(app);
+    let mut http = HttpState::new(service.clone(), keyring, metrics, stop);
+    http.signed_after = signed_after;
+    http.worker = (purpose == Purpose::Serve).then(|| worker.clone());
+    let http = Arc::new(http);
     let others = match chat {
         Some((config, cards)) => {
-            let mattermost = Mattermost::new(app.clone(), config, names, cards)?;
+            let mattermost = Mattermost::new(http.clone(), config, names, cards)?;
             mattermost::router(Arc::new(mattermost))
         }
         None => Router::new(),
     };
-    Ok(House {
-        router: router(app.clone(), others),
-        app,
-        postman: (!receivers.is_empty())
-            .then(|| Postman::new(service.clone(), Arc::new(receivers))),
+    Ok(App {
+        router: router(http.clone(), others),
+        http,
+        notices: (!receivers.is_empty())
+            .then(|| NoticeWorker::new(service.clone(), Arc::new(receivers))),
         worker,
     })
 }
@@ -127,29 +127,34 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (listen_on, watched) = (config.server.listen, Watched::of(&config));
-    let house = furnish(config, Purpose::Serve, metrics, stop.clone()).await?;
+    let app = build(config, Purpose::Serve, metrics, stop.clone()).await?;
     let listener = bind(listen_on).await?;
     let address = listener.local_addr().map_err(|why| StartError::Listen {
         address: listen_on,
         why,
     })?;
 
-    let (worker, app, router) = (house.worker, house.app, house.router);
+    let App {
+        http,
+        router,
+        worker,
+        notices,
+    } = app;
     tasks.spawn({
         let stop = stop.clone();
         async move { worker.run(stop).await }
     });
-    if let Some(postman) = house.postman {
+    if let Some(notices) = notices {
         let stop = stop.clone();
-        tasks.spawn(async move { postman.run(stop).await });
+        tasks.spawn(async move { notices.run(stop).await });
     }
     tasks.spawn({
-        let (service, stop) = (app.service.clone(), stop.clone());
+        let (service, stop) = (http.service.clone(), stop.clone());
         async move { service.tidy_up(stop).await }
     });
-    let keyring = app.keyring.clone();
+    let keyring = http.keyring.clone();
     tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));
-    tasks.spawn(answer(listener, router, app, stop.clone()));
+    tasks.spawn(answer(listener, router, http, stop.clone()));
     tasks.close();
     Ok(Running {
         address,
@@ -191,7 +196,7 @@ pub enum OpenStoreError {
 }
 
 pub async fn store(
-    which: &config::Store,
+    which: &config::StoreConfig,
     purpose: Purpose,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Store>, OpenStoreError> {
@@ -211,7 +216,7 @@ pub async fn store(
 
 /// As something that can be copied, or copied into; nobody may be serving a file that is.
 pub async fn portable(
-    which: &config::Store,
+    which: &config::StoreConfig,
     clock: &Arc<dyn Clock>,
 ) -> Result<Box<dyn Portable>, OpenStoreError> {
     Ok(match which.kind {
@@ -220,7 +225,10 @@ pub async fn portable(
     })
 }
 
-async fn dynamo(which: &config::Store, clock: &Arc<dyn Clock>) -> Result<DynamoStore, StoreError> {
+async fn dynamo(
+    which: &config::StoreConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<DynamoStore, StoreError> {
     let store = DynamoStore::connect(which.tables.clone(), clock.clone()).await;
     store.knock().await?;
     Ok(store)
@@ -228,20 +236,20 @@ async fn dynamo(which: &config::Store, clock: &Arc<dyn Clock>) -> Result<DynamoS
 
 /// The real one, or the simulated, at the pace that it allows.
 pub async fn identity_center(
-    which: IdentityCenter,
+    which: IdentityCenterConfig,
     sandbox: SandboxOptions,
     clock: &Arc<dyn Clock>,
 ) -> Result<Paced, SandboxError> {
     Ok(match which {
-        IdentityCenter::Sandbox => {
+        IdentityCenterConfig::Sandbox => {
             let sandbox = Sandbox::open(sandbox, clock.clone())?;
             Paced::new(Arc::new(sandbox), Limits::None, clock.clone())
         }
-        IdentityCenter::Aws {
+        IdentityCenterConfig::Aws {
             options,
             calls_per_second,
         } => {
-            let center = real::IdentityCenter::connect(options).await;
+            let center = real::SsoIdentityCenter::connect(options).await;
             let limits = Limits::Aws { calls_per_second };
             Paced::new(Arc::new(center), limits, clock.clone())
         }
@@ -268,10 +276,15 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
         .map_err(|why| StartError::Listen { address, why })
 }
 
-async fn answer(listener: TcpListener, router: Router, app: Arc<App>, stop: CancellationToken) {
+async fn answer(
+    listener: TcpListener,
+    router: Router,
+    http: Arc<HttpState>,
+    stop: CancellationToken,
+) {
     listen(listener, router, HEAD_PATIENCE, stop).await;
-    app.tasks.close();
-    app.tasks.wait().await;
+    http.tasks.close();
+    http.tasks.wait().await;
 }
 
 /// What a change of keys shows in.

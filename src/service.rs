@@ -1,12 +1,14 @@
 //! The one door. People, time and workers all come through `handle`:
 //! load → `decide` → commit, and again from the start if somebody else was first.
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod configure;
-pub(crate) mod desk;
 mod news;
+pub(crate) mod notice_queue;
+mod queries;
 mod ticket;
 mod tidy;
-pub(crate) mod tray;
+pub(crate) mod work_queue;
 
 pub use configure::Configure;
 pub use ticket::Ticket;
@@ -17,19 +19,17 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Uptime};
-use crate::config::{Mattermost, Webhook};
+use crate::config::{MattermostConfig, Webhook};
 use crate::domain::{
-    self, Also, Audience, Command, Decision, Draft, Ending, EventKind, Holding, HoldingKey, Lease,
+    self, Audience, CoHolders, Command, Decision, Draft, Ending, EventKind, Holding, Lease,
     LeaseHolder, Millis, Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State,
     Timestamp, Work,
 };
-use crate::store::{
-    Answered, Commit, Cursor, Filter, Found, Guard, NoticePlace, Store, StoreError,
-};
+use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
 use crate::telemetry;
-use desk::{Desk, Seat, Since};
 use news::News;
-use tray::Tray;
+use notice_queue::NoticeQueue;
+use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
 /// Losing this often in a row is no contention any more, it is a fault.
 const MOST_TRIES: u32 = 40;
@@ -49,8 +49,8 @@ pub struct Service {
     announce: Announce,
     /// Rung when a commit left something due soon.
     pub(crate) work_bell: Notify,
-    pub(crate) tray: Tray,
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) notice_queue: NoticeQueue,
+    pub(crate) work_queue: Arc<WorkQueue>,
     /// Of requests that came to an end, or are being revoked.
     news: News,
 }
@@ -65,7 +65,7 @@ pub enum Announce {
 }
 
 impl Announce {
-    pub fn to(webhook: Option<&Webhook>, mattermost: Option<&Mattermost>) -> Self {
+    pub fn to(webhook: Option<&Webhook>, mattermost: Option<&MattermostConfig>) -> Self {
         match (webhook, mattermost) {
             (None, None) => Self::ToNobody,
             (Some(_), None) => Self::ToWebhook,
@@ -77,27 +77,30 @@ impl Announce {
     /// What is told of one decision. A card shows every step, also those that the channel
     /// is not told of.
     fn notices(self, decision: &mut Decision) -> Vec<Notice> {
-        let shows_cards = matches!(self, Self::OnCards | Self::ToBoth);
-        match (self, decision.events.last()) {
-            (Self::ToNobody, _) => Vec::new(),
-            (_, Some(last))
-                if shows_cards && decision.notices.is_empty() && is_shown(last.event_type) =>
-            {
-                let request = &decision.request;
-                vec![Notice {
-                    request_id: request.id,
-                    seq: last.seq,
-                    status: request.status(),
-                    account_id: request.account_id.clone(),
-                    channel_id: request.channel_id.clone(),
-                    actor: last.actor_email.clone().unwrap_or_default(),
-                    details: BTreeMap::new(),
-                    created_at: last.event_time,
-                    audience: Audience::Card,
-                }]
-            }
-            _ => std::mem::take(&mut decision.notices),
+        let shows_cards = match self {
+            Self::ToNobody => return Vec::new(),
+            Self::ToWebhook => false,
+            Self::OnCards | Self::ToBoth => true,
+        };
+        if !decision.notices.is_empty() || !shows_cards {
+            return std::mem::take(&mut decision.notices);
         }
+        let shown = decision.events.last();
+        let Some(last) = shown.filter(|last| is_shown(last.event_type)) else {
+            return Vec::new();
+        };
+        let request = &decision.request;
+        vec![Notice {
+            request_id: request.id,
+            seq: last.seq,
+            status: request.status(),
+            account_id: request.account_id.clone(),
+            channel_id: request.channel_id.clone(),
+            actor: last.actor_email.clone().unwrap_or_default(),
+            details: BTreeMap::new(),
+            created_at: last.event_time,
+            audience: Audience::Card,
+        }]
     }
 }
 
@@ -179,8 +182,8 @@ impl Service {
             policy,
             announce,
             work_bell: Notify::new(),
-            tray: Tray::default(),
-            desk: Arc::default(),
+            notice_queue: NoticeQueue::default(),
+            work_queue: Arc::default(),
             news: News::default(),
         }
     }
@@ -268,29 +271,24 @@ impl Service {
             self.pause_after_races(tried).await;
             let record = self.load(id, &command, found).await?;
             let guard = Guard::of(&record.request.account_id, record.binding.as_ref());
-            let (now, begun) = (self.clock.now(), Since::now(self.clock()));
+            let (now, begun) = (self.clock.now(), BothClocks::now(self.clock()));
             let (before, held) = (record.request.state.clone(), record.holding.clone());
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
-            let (mut decision, seat) = match command {
-                Command::Asked { .. } => self.begin(decision, held.as_ref(), now, begun),
-                _ => (decision, None),
+            let is_asked = matches!(command, Command::Asked { .. });
+            let (mut decision, reserved) = match is_asked {
+                true => self.begin(decision, held.as_ref(), now, begun),
+                false => (decision, None),
             };
             let held = decision.holding.clone().or(held);
-            let (work, also) = (decision.work.take(), decision.also.take());
+            let (work, co_holders) = (decision.work.take(), decision.co_holders.take());
             let mut decisions = vec![decision];
-            if let Some(also) = also {
-                decisions.extend(self.end_along(id, also, now).await?);
+            if let Some(co_holders) = co_holders {
+                decisions.extend(self.revoke_co_holders(id, co_holders, now).await?);
             }
             let commit = Commit {
-                // Whether somebody may is decided by the binding as it still is.
-                guard: matches!(command, Command::Asked { .. }).then_some(guard),
-                parked: match command {
-                    Command::NoticeParked { seq, .. } => Some(NoticePlace {
-                        request_id: id,
-                        seq,
-                    }),
-                    _ => None,
-                },
+                // The binding that allows it must still be the same.
+                guard: is_asked.then_some(guard),
+                parked: parked_by(id, &command),
                 nonce: ticket.and_then(Ticket::nonce),
                 ..Commit::default()
             };
@@ -303,8 +301,8 @@ impl Service {
                         work,
                         held,
                     };
-                    if let Some(seat) = seat {
-                        seat.begin(handled.clone());
+                    if let Some(reserved) = reserved {
+                        reserved.begin(handled.clone());
                     }
                     return Ok(handled);
                 }
@@ -347,17 +345,20 @@ impl Service {
         decision: Decision,
         held: Option<&Holding>,
         now: Timestamp,
-        begun: Since,
-    ) -> (Decision, Option<Seat>) {
+        begun: BothClocks,
+    ) -> (Decision, Option<ReservedWork>) {
         let claim = || {
-            let staffed = self.desk.is_staffed();
-            let lease = staffed.then(|| desk::new_lease(self.clock(), LeaseHolder::Server))?;
+            let is_open = self.work_queue.is_open();
+            let lease =
+                is_open.then(|| work_queue::new_lease(self.clock(), LeaseHolder::Server))?;
             let claimed = decision.claimed(held.cloned(), &self.policy, lease, now)?;
-            let seat = self.desk.seat(&claimed.request, lease, begun)?;
-            Some((claimed, seat))
+            let reserved = self
+                .work_queue
+                .reserve_for(&claimed.request, lease, begun)?;
+            Some((claimed, reserved))
         };
         match claim() {
-            Some((claimed, seat)) => (claimed, Some(seat)),
+            Some((claimed, reserved)) => (claimed, Some(reserved)),
             None => (decision, None),
         }
     }
@@ -380,12 +381,14 @@ impl Service {
             Some(request) => request,
             None => self.request(id).await?,
         };
-        let key = match command {
-            Command::Finished {
-                outcome: Outcome::Prepared { user, .. },
-                ..
-            } => Some(request.holding_key_of(user.clone())),
-            _ => request.holding_key(),
+        let key = if let Command::Finished {
+            outcome: Outcome::Prepared { user, .. },
+            ..
+        } = command
+        {
+            Some(request.holding_key_of(user.clone()))
+        } else {
+            request.holding_key()
         };
         let holding = async {
             match key {
@@ -394,9 +397,9 @@ impl Service {
             }
         };
         let binding = async {
-            match command {
-                Command::Asked { .. } => self.store.binding(&request.account_id).await,
-                _ => Ok(None),
+            match matches!(command, Command::Asked { .. }) {
+                true => self.store.binding(&request.account_id).await,
+                false => Ok(None),
             }
         };
         let (holding, binding) = tokio::try_join!(holding, binding)?;
@@ -409,20 +412,20 @@ impl Service {
 
     /// The other holders of an assignment that is being revoked. One that has ended
     /// meanwhile refuses, and needs nothing more.
-    async fn end_along(
+    async fn revoke_co_holders(
         &self,
         with: RequestId,
-        also: Also,
+        co_holders: CoHolders,
         now: Timestamp,
     ) -> Result<Vec<Decision>, ServiceError> {
         let mut decisions = Vec::new();
-        for id in also.requests {
-            let (by, reason) = (also.by.clone(), also.reason.clone());
-            let command = Command::EndedAlong { with, by, reason };
+        for id in co_holders.requests {
+            let (by, reason) = (co_holders.by.clone(), co_holders.reason.clone());
+            let command = Command::RevokedWithCoHolder { with, by, reason };
             let record = self.load(id, &command, None).await?;
             match domain::decide(record, &self.policy, command, now) {
                 Ok(decision) => decisions.push(decision),
-                Err(refusal) => tracing::debug!(request = %id, %refusal, "not ended along"),
+                Err(refusal) => tracing::debug!(request_id = %id, %refusal, "not ended along"),
             }
         }
         Ok(decisions)
@@ -448,7 +451,7 @@ impl Service {
             ticket.note(&done);
         }
         done?;
-        self.tray.put(tells.into_iter());
+        self.notice_queue.put(tells.into_iter());
         let heard_anyway = self.clock.now() + WORKERS_LOOK_EVERY;
         let soon = |request: &Request| request.claimable_at().is_some_and(|at| at < heard_anyway);
         if written.iter().any(soon) {
@@ -459,33 +462,6 @@ impl Service {
             self.news.tell(request.id);
         }
         Ok(written)
-    }
-
-    pub async fn request(&self, id: RequestId) -> Result<Request, ServiceError> {
-        self.store
-            .request(id)
-            .await?
-            .ok_or(ServiceError::Unknown(id))
-    }
-
-    /// Those that were made last, page by page, and not many more than `most`.
-    pub async fn newest(&self, filter: &Filter, most: usize) -> Result<Found<Request>, StoreError> {
-        let (mut all, mut after) = (Found::default(), None);
-        while all.len() < most {
-            let page = self.store.list(filter, after.as_ref(), PAGE).await?;
-            all.unreadable.extend(page.unreadable);
-            let Some(last) = page.items.last() else {
-                break;
-            };
-            after = Some(Cursor::from(last));
-            all.items.extend(page.items);
-        }
-        Ok(all)
-    }
-
-    pub async fn holding(&self, key: HoldingKey) -> Result<Holding, StoreError> {
-        let stored = self.store.holding(&key).await?;
-        Ok(stored.unwrap_or_else(|| Holding::unheld(key)))
     }
 
     /// Returns once somebody revokes this request; if another process was told, late or
@@ -516,6 +492,16 @@ impl Service {
             }
         }
     }
+}
+
+fn parked_by(id: RequestId, command: &Command) -> Option<NoticePlace> {
+    let Command::NoticeParked { seq, .. } = command else {
+        return None;
+    };
+    Some(NoticePlace {
+        request_id: id,
+        seq: *seq,
+    })
 }
 
 /// Longer with each race that was lost, up to a bound, and seldom as long as another's.
@@ -550,8 +536,17 @@ impl Revoked {
     pub fn of(request: Request) -> Self {
         match request.state {
             State::Revoked { .. } => Self::Gone(request),
-            ref state if state.is_settled() => Self::Not(request),
-            _ => Self::Going(request),
+            State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Error(_) => Self::Not(request),
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. } => Self::Going(request),
         }
     }
 }

@@ -173,12 +173,12 @@ pub struct Guard {
     pub revision: u64,
     /// Which binding of the account that was: an account that is unbound and bound again
     /// begins at revision 1 again.
-    pub made: Option<Made>,
+    pub made: Option<BindingOrigin>,
 }
 
 /// Where a binding was made, which tells it apart from every other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct BindingOrigin {
     pub channel_id: ChannelId,
     /// The number of its BOUND event in the channel's history.
     pub bound_seq: u64,
@@ -189,7 +189,7 @@ impl Guard {
         Self {
             account_id: account_id.clone(),
             revision: binding.map_or(0, |binding| binding.revision),
-            made: binding.map(|binding| Made {
+            made: binding.map(|binding| BindingOrigin {
                 channel_id: binding.channel_id.clone(),
                 bound_seq: binding.bound_seq,
             }),

@@ -3,12 +3,13 @@
 //!
 //! A worker takes a due record, works on it until it needs nothing more just now, and
 //! reports what came of it. The loop around that, which decides what is taken when, is in
-//! `schedule`; one action in AWS is in `perform`. A restart needs no recovery: what was due
+//! `schedule`; one action in AWS is in `execute`. A restart needs no recovery: what was due
 //! is still due, and is found again.
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod claims;
-mod perform;
-pub mod postman;
+mod execute;
+pub mod notices;
 mod prove;
 mod schedule;
 mod sessions;
@@ -22,18 +23,18 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Paced;
 use crate::clock::Uptime;
 use crate::domain::{
     Calls, Claim, Command, Lane, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
     RequestId, Text, Timestamp, Trouble, Work,
 };
-use crate::service::desk::{Begun, Since, Tenure, lease_again, new_lease};
+use crate::identity_center::Paced;
+use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
-use perform::Sent;
+use execute::SentCalls;
 pub use prove::{ProveError, Proven};
-pub use schedule::Shift;
-use schedule::Waiting;
+pub use schedule::RunMode;
+use schedule::WaitingWork;
 use spawn::{OnRuntime, Spawn};
 use watch::{ClockWatch, Watch};
 
@@ -51,7 +52,7 @@ pub struct Worker {
     by: LeaseHolder,
     watch: Arc<Watch>,
     clock_watch: Arc<ClockWatch>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<WaitingWork>,
 }
 
 /// What one step found to do.
@@ -75,7 +76,7 @@ enum Tried {
 
 impl Worker {
     pub fn new(service: Arc<Service>, access: Arc<Paced>) -> Self {
-        let waiting = Arc::new(Waiting::new(service.clock()));
+        let waiting = Arc::new(WaitingWork::new(service.clock()));
         Self {
             service,
             access,
@@ -104,7 +105,7 @@ impl Worker {
     /// Takes the most urgent record that is due and works on it until it needs nothing
     /// more just now.
     pub async fn step(&self, stop: &CancellationToken) -> Result<Stepped, ServiceError> {
-        if let Some(begun) = self.service.desk.take() {
+        if let Some(begun) = self.service.work_queue.take() {
             let id = begun.handled.request.id;
             let done = self.go_on_with(begun, stop).await;
             return done.map(|()| Stepped::Worked(id));
@@ -173,16 +174,16 @@ impl Worker {
         &self,
         id: RequestId,
         as_of: Timestamp,
-    ) -> Result<Result<Begun, Tried>, ServiceError> {
+    ) -> Result<Result<ClaimedWork, Tried>, ServiceError> {
         let clock = self.service.clock();
-        let (claim, taken) = (self.claim(id, as_of), Since::now(clock));
+        let (claim, taken) = (self.claim(id, as_of), BothClocks::now(clock));
         match self.service.handle(id, Command::Due { claim }).await {
             Ok(handled) => {
                 self.watch.forget_lease(id);
-                Ok(Ok(Begun {
+                Ok(Ok(ClaimedWork {
                     handled,
                     lease: claim.lease,
-                    tenure: Tenure::since(taken),
+                    deadline: LeaseDeadline::since(taken),
                     slot: None,
                 }))
             }
@@ -194,23 +195,25 @@ impl Worker {
     fn refused(&self, id: RequestId, refusal: Refusal) -> Tried {
         let clock = self.service.clock();
         let now = clock.uptime();
-        match refusal {
-            Refusal::Leased { lease: Some(lease) } => {
-                Tried::NotBefore(self.watch.see_lease(id, lease, now))
-            }
-            Refusal::NotDue { until: Some(until) } => {
-                let ahead = until - clock.now();
-                Tried::NotBefore(now + Millis(ahead.0.max(0)))
-            }
-            refusal => Tried::Refused(refusal),
+        if let Refusal::Leased { lease: Some(lease) } = refusal {
+            return Tried::NotBefore(self.watch.see_lease(id, lease, now));
         }
+        if let Refusal::NotDue { until: Some(until) } = refusal {
+            let ahead = until - clock.now();
+            return Tried::NotBefore(now + Millis(ahead.0.max(0)));
+        }
+        Tried::Refused(refusal)
     }
 
-    async fn go_on_with(&self, begun: Begun, stop: &CancellationToken) -> Result<(), ServiceError> {
-        let Begun {
+    async fn go_on_with(
+        &self,
+        begun: ClaimedWork,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
+        let ClaimedWork {
             handled,
             lease,
-            tenure,
+            deadline,
             slot: _slot,
         } = begun;
         let (id, token) = (handled.request.id, lease.token);
@@ -221,28 +224,26 @@ impl Worker {
             held,
         }) = now
         {
-            let sent = Sent::default();
+            let sent = SentCalls::default();
             let performed = async {
                 let held = held.as_ref();
                 tokio::select! {
                     biased;
-                    outcome = perform::perform(self, &action, &request, held, &tenure, &sent) => outcome,
-                    outcome = self.keep_lease(request.clone(), token, &tenure) => outcome,
+                    outcome = execute::execute(self, &action, &request, held, &deadline, &sent) => outcome,
+                    outcome = self.keep_lease(request.clone(), token, &deadline) => outcome,
                     () = stop.cancelled() => Outcome::Interrupted,
                 }
             };
             let outcome = AssertUnwindSafe(performed).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|_| panicked(id, &action));
-            tracing::debug!(request = %id, ?action, ?outcome, "worked");
-            let denied = match &outcome {
-                Outcome::Failed(Trouble::Denied { why }) => Some(why.clone()),
-                _ => None,
-            };
-            now = self.report(id, token, outcome, sent.calls(), stop).await?;
-            if let Some(why) = denied {
-                let next = "it is tried again every minute";
-                tracing::error!(request = %id, ?action, %why, "AWS does not allow it to jit; {next}");
+            tracing::debug!(request_id = %id, ?action, ?outcome, "worked");
+            if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
+                tracing::error!(
+                    request_id = %id, ?action, %why,
+                    "AWS denied the call; retrying every minute"
+                );
             }
+            now = self.report(id, token, outcome, sent.calls(), stop).await?;
         }
         Ok(())
     }
@@ -269,7 +270,7 @@ impl Worker {
                 Ok(handled) => return Ok(Some(handled)),
                 // The lease was lost and the news is of no use.
                 Err(ServiceError::Refused(refusal)) => {
-                    tracing::info!(request = %id, %refusal, "came too late");
+                    tracing::info!(request_id = %id, %refusal, "came too late");
                     return Ok(None);
                 }
                 Err(error) => error,
@@ -277,7 +278,7 @@ impl Worker {
             if clock.uptime() >= until || stop.is_cancelled() {
                 return Err(error);
             }
-            tracing::warn!(request = %id, %error, "outcome not written yet");
+            tracing::warn!(request_id = %id, %error, "outcome not written yet");
             clock.sleep(AFTER_A_FAULT).await;
         }
     }
@@ -288,18 +289,18 @@ impl Worker {
         &self,
         mut request: Request,
         token: LeaseToken,
-        tenure: &Tenure,
+        deadline: &LeaseDeadline,
     ) -> Outcome {
         let clock = self.service.clock();
         loop {
             clock.sleep(Lease::RENEWED_EVERY).await;
-            let (lease, begun) = (lease_again(token, clock, self.by), Since::now(clock));
+            let (lease, begun) = (lease_again(token, clock, self.by), BothClocks::now(clock));
             match self.service.renew(request.clone(), lease).await {
                 Ok(renewed) => {
-                    tenure.renew(begun);
+                    deadline.renew(begun);
                     request = renewed;
                 }
-                Err(error) => tracing::warn!(request = %request.id, %error, "lease not renewed"),
+                Err(error) => tracing::warn!(request_id = %request.id, %error, "lease not renewed"),
             }
         }
     }
@@ -314,7 +315,7 @@ fn note_panic(what: &'static str) {
 /// K6: a fault of jit's own is a failed try like any other. What it sent stays noted, the
 /// lease is given back, and the next try has its chance.
 fn panicked(id: RequestId, action: &Work) -> Outcome {
-    tracing::error!(request = %id, ?action, "this work is tried again");
+    tracing::error!(request_id = %id, ?action, "this work is tried again");
     note_panic("a piece of work");
     let why = Text::clip("jit itself failed (a panic, see its log); it is tried again");
     Outcome::Failed(Trouble::Passing { why })

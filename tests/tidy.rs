@@ -1,7 +1,7 @@
 //! What must hold of the source itself, and is no lint's business.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ const ORDER: [&str; 15] = [
     "domain",
     "signature",
     "clock",
-    "access",
+    "identity_center",
     "store",
     "code",
     "config",
@@ -103,6 +103,140 @@ fn results_are_not_thrown_away() {
             assert!(!line.starts_with("_ = "), "{}: {line}", file.display());
         }
     }
+}
+
+/// A reader who searches for a type finds one.
+#[test]
+fn each_public_type_has_its_own_name() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in code_lines(&text).map(str::trim_start) {
+            let Some(name) = public_type(line) else {
+                continue;
+            };
+            let place = file.display().to_string();
+            places.entry(name.to_owned()).or_default().push(place);
+        }
+    }
+    places.retain(|_, places| places.len() > 1);
+    assert!(places.is_empty(), "{places:#?}");
+}
+
+fn public_type(line: &str) -> Option<&str> {
+    let public = ["pub ", "pub(crate) ", "pub(super) "];
+    let rest = public.iter().find_map(|word| line.strip_prefix(word))?;
+    let kinds = ["struct ", "enum ", "trait ", "type "];
+    let rest = kinds.iter().find_map(|kind| rest.strip_prefix(kind))?;
+    let name = rest.split(|c: char| !c.is_alphanumeric()).next()?;
+    // A macro's `$name` is none.
+    (!name.is_empty()).then_some(name)
+}
+
+/// A new state, outcome or event does not compile until each decision about it is made. The
+/// lint `wildcard_enum_match_arm` does not see the arms of a tuple.
+#[test]
+fn no_wildcard_arm_decides() {
+    let rooms = ["domain", "service", "worker"];
+    for file in sources().filter(|file| rooms.contains(&room_of(file).as_str())) {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in code_lines(&text).map(str::trim_start) {
+            let is_wildcard = line.starts_with("_ =>") || line.starts_with("_ if ");
+            assert!(!is_wildcard, "{}: {line}", file.display());
+        }
+    }
+}
+
+/// Only the service and the workers hold the store; every other room asks the service.
+#[test]
+fn no_other_room_takes_the_store_from_the_service() {
+    let rooms = ["service", "worker", "store"];
+    for file in sources().filter(|file| !rooms.contains(&room_of(file).as_str())) {
+        let text = fs::read_to_string(&file).unwrap();
+        for line in code_lines(&text) {
+            assert!(!line.contains(".store()"), "{}: {line}", file.display());
+        }
+    }
+}
+
+/// Inside a room as well: of two modules, one may use the other.
+#[test]
+fn no_module_uses_one_that_uses_it() {
+    let uses: BTreeMap<String, BTreeSet<String>> = sources()
+        .map(|file| {
+            let text = fs::read_to_string(&file).unwrap();
+            (module_of(&file), used_siblings(&module_of(&file), &text))
+        })
+        .collect();
+    let mut cycles = BTreeSet::new();
+    for start in uses.keys() {
+        let mut paths = vec![vec![start]];
+        let mut seen = BTreeSet::new();
+        while let Some(path) = paths.pop() {
+            for next in uses.get(path[path.len() - 1]).into_iter().flatten() {
+                if next == start {
+                    let mut cycle = path.clone();
+                    cycle.sort();
+                    cycles.insert(cycle);
+                } else if uses.contains_key(next) && seen.insert(next) {
+                    paths.push(path.iter().copied().chain([next]).collect());
+                }
+            }
+        }
+    }
+    assert!(cycles.is_empty(), "{cycles:#?}");
+}
+
+/// `src/http/signed.rs` is `http::signed`.
+fn module_of(file: &Path) -> String {
+    let inside = file.strip_prefix("src").unwrap().with_extension("");
+    let parts = inside
+        .components()
+        .map(|part| part.as_os_str().to_str().unwrap());
+    parts.collect::<Vec<_>>().join("::")
+}
+
+/// The modules with the same parent that this one imports from.
+fn used_siblings(module: &str, text: &str) -> BTreeSet<String> {
+    let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let code = code_lines(text).collect::<Vec<_>>().join("\n");
+    let absolute = format!("crate::{parent}::");
+    let mut found = BTreeSet::new();
+    for prefix in ["super::", absolute.as_str()] {
+        if parent.is_empty() {
+            continue;
+        }
+        for after in code.split(prefix).skip(1) {
+            for name in imported(after) {
+                found.insert(format!("{parent}::{name}"));
+            }
+        }
+    }
+    found.remove(module);
+    found
+}
+
+/// The first words of `name::…`, or of each part of `{name::…, name}`.
+fn imported(after: &str) -> Vec<String> {
+    let word = |text: &str| -> String {
+        let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
+        text.trim_start().chars().take_while(is_word).collect()
+    };
+    let Some(list) = after.strip_prefix('{') else {
+        return vec![word(after)];
+    };
+    let mut names = vec![word(list)];
+    let mut depth = 0;
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(word(&list[at + 1..])),
+            _ => {}
+        }
+    }
+    names
 }
 
 /// Faults of parts that jit does not have, or not yet.
@@ -201,7 +335,7 @@ fn room_of(file: &Path) -> String {
 fn sources() -> impl Iterator<Item = PathBuf> {
     // What stands beside a room to prove it.
     let tests = [
-        "src/domain/decide/cast.rs",
+        "src/domain/decide/fixtures.rs",
         "src/domain/decide/table.rs",
         "src/domain/decide/walks.rs",
         "src/config/tests.rs",

@@ -2,24 +2,25 @@
 //! simulation by chance would.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "common/cast.rs"]
-mod cast;
+#[path = "common/fixtures.rs"]
+mod fixtures;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cast::{person, policy};
-use jit::access::{
-    Access, AccessError, AccessErrorKind, Assignee, Deletion, Limits, Operation, OperationKind,
-    Paced, Page, Place, Progress, Provisioning, UserAttribute,
-};
+use fixtures::{person, policy};
 use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EndSessions, EventKind,
-    HoldingKey, Millis, Minutes, PermissionSet, Policy, RequestId, Sessions, Status, Text,
+    HoldingKey, Millis, Minutes, OldCredentials, PermissionSet, Policy, RequestId, Status, Text,
     Timestamp, UserId,
+};
+use jit::identity_center::{
+    Assignee, AssignmentPlace, Deletion, IdentityCenter, IdentityCenterError,
+    IdentityCenterErrorKind, Limits, Operation, OperationKind, Paced, Page, Progress, Provisioning,
+    UserAttribute,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
@@ -75,7 +76,7 @@ struct Told {
     /// How long it takes to find a user.
     slow: AtomicI64,
     /// How often it still shows what it says it has removed.
-    haunted: AtomicU32,
+    still_present: AtomicU32,
     present: Mutex<HashSet<HoldingKey>>,
     ghosts: Mutex<Vec<HoldingKey>>,
     creates: AtomicU32,
@@ -87,12 +88,12 @@ struct Told {
 }
 
 #[async_trait]
-impl Access for Told {
-    async fn caller(&self) -> Result<String, AccessError> {
+impl IdentityCenter for Told {
+    async fn caller(&self) -> Result<String, IdentityCenterError> {
         Ok("told".into())
     }
 
-    fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
+    fn permission_set_arn(&self, set: &PermissionSet) -> Result<String, IdentityCenterError> {
         Ok(set.to_string())
     }
 
@@ -100,21 +101,28 @@ impl Access for Told {
         &self,
         email: &Email,
         _: UserAttribute,
-    ) -> Result<Option<UserId>, AccessError> {
+    ) -> Result<Option<UserId>, IdentityCenterError> {
         self.hands.pass(Millis(self.slow.swap(0, Ordering::SeqCst)));
         Ok(Some(email.as_str().replace('@', "-").parse().unwrap()))
     }
 
-    async fn assigned(&self, _: &Place, _: Option<&str>) -> Result<Page<Assignee>, AccessError> {
+    async fn assigned(
+        &self,
+        _: &AssignmentPlace,
+        _: Option<&str>,
+    ) -> Result<Page<Assignee>, IdentityCenterError> {
         if self.deleted.load(Ordering::SeqCst) {
-            let kind = AccessErrorKind::NoSuchSet;
-            return Err(AccessError::new(kind, "it was deleted"));
+            let kind = IdentityCenterErrorKind::NoSuchSet;
+            return Err(IdentityCenterError::new(kind, "it was deleted"));
         }
         let one_less = |left: u32| left.checked_sub(1);
         let (seen, here) = (Ordering::SeqCst, Ordering::SeqCst);
-        let haunted = self.haunted.fetch_update(seen, here, one_less).is_ok();
+        let still_present = self
+            .still_present
+            .fetch_update(seen, here, one_less)
+            .is_ok();
         let mut there: Vec<_> = self.present.lock().unwrap().iter().cloned().collect();
-        if haunted {
+        if still_present {
             there.extend(self.ghosts.lock().unwrap().clone());
         }
         let items = there.into_iter().map(|key| Assignee::User(key.user));
@@ -128,16 +136,19 @@ impl Access for Told {
         &self,
         _: OperationKind,
         _: Option<&str>,
-    ) -> Result<Page<String>, AccessError> {
+    ) -> Result<Page<String>, IdentityCenterError> {
         let (items, next) = (Vec::new(), None);
         Ok(Page { items, next })
     }
 
-    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, AccessError> {
+    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, IdentityCenterError> {
         Ok(Millis::hours(1))
     }
 
-    async fn inline_policy(&self, _: &PermissionSet) -> Result<Option<String>, AccessError> {
+    async fn inline_policy(
+        &self,
+        _: &PermissionSet,
+    ) -> Result<Option<String>, IdentityCenterError> {
         let slow = self.slow_policy.swap(0, Ordering::SeqCst);
         self.hands.pass(Millis(slow));
         Ok(self.policy.lock().unwrap().clone())
@@ -147,33 +158,33 @@ impl Access for Told {
         &self,
         _: &PermissionSet,
         policy: Option<&str>,
-    ) -> Result<(), AccessError> {
+    ) -> Result<(), IdentityCenterError> {
         *self.policy.lock().unwrap() = policy.map(str::to_owned);
         Ok(())
     }
 
-    async fn provision(&self, _: &Place) -> Result<Provisioning, AccessError> {
+    async fn provision(&self, _: &AssignmentPlace) -> Result<Provisioning, IdentityCenterError> {
         Ok(Provisioning("1".into()))
     }
 
-    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, AccessError> {
+    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, IdentityCenterError> {
         Ok(Progress::Succeeded)
     }
 
-    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError> {
         self.creates.fetch_add(1, Ordering::SeqCst);
         self.present.lock().unwrap().insert(key.clone());
         let (kind, id) = (OperationKind::Create, "1".into());
         Ok(Operation { kind, id })
     }
 
-    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError> {
         self.present.lock().unwrap().remove(key);
         self.ghosts.lock().unwrap().push(key.clone());
         Ok(Deletion::NothingThere)
     }
 
-    async fn poll(&self, _: &Operation) -> Result<Progress, AccessError> {
+    async fn poll(&self, _: &Operation) -> Result<Progress, IdentityCenterError> {
         Ok(Progress::Succeeded)
     }
 }
@@ -273,7 +284,7 @@ async fn what_aws_still_shows_is_not_called_revoked() {
     let id = scene.approved().await;
     scene.step().await;
     assert_eq!(scene.status(id).await, Status::Granted);
-    scene.aws.haunted.store(2, Ordering::SeqCst);
+    scene.aws.still_present.store(2, Ordering::SeqCst);
     scene.ask(id, Ask::Revoke { reason: None }).await;
     for _ in 0..2 {
         assert_eq!(scene.step().await, Stepped::Worked(id));
@@ -366,7 +377,7 @@ async fn a_policy_is_put_back_only_while_nobody_else_may_have_it() {
     );
     let sessions = scene.service.request(id).await.unwrap().sessions;
     assert!(
-        matches!(sessions, Some(Sessions::Denied { .. })),
+        matches!(sessions, Some(OldCredentials::Denied { .. })),
         "{sessions:?}"
     );
 }

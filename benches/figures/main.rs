@@ -4,12 +4,12 @@
 
 #[path = "../../tests/common/aws.rs"]
 mod aws;
-#[path = "../../tests/common/cast.rs"]
-mod cast;
 #[path = "../../tests/common/chat.rs"]
 mod chat;
 mod clicks;
 mod dynamo;
+#[path = "../../tests/common/fixtures.rs"]
+mod fixtures;
 mod lambda;
 mod load;
 mod process;

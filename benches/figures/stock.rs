@@ -12,7 +12,7 @@ use jit::store::sqlite::SqliteStore;
 use jit::store::{Commit, Store};
 
 use crate::aws::{ADMIN, Aws};
-use crate::cast::{binding, policy};
+use crate::fixtures::{binding, policy};
 use crate::process::ACCOUNT;
 
 /// A live grant to write: of whom, where, and until when.

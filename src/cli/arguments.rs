@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub acting: Acting,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// Which way a signed call goes.
@@ -100,7 +100,7 @@ impl Acting {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// See the whole system on this machine: one request's life, then a server to try
     #[command(after_help = "Example:\n  jit sandbox\n  jit sandbox --once")]
     Sandbox {
@@ -174,7 +174,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  jit bind --channel town-square --account 123456789012 \\\n      \
                       --approvals-required 2 --max-hours 2"
     )]
-    Bind(Bind),
+    Bind(BindArguments),
     /// Take an account out of a channel; its pending requests are cancelled
     #[command(after_help = "Example:\n  jit unbind --channel town-square --account 123456789012")]
     Unbind {
@@ -302,7 +302,7 @@ pub(crate) struct List {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Bind {
+pub(crate) struct BindArguments {
     #[arg(long)]
     pub channel: String,
     #[arg(long)]
@@ -395,20 +395,20 @@ pub(crate) enum StoreCommand {
 pub(crate) struct StoreCopy {
     /// sqlite, sqlite:PATH or dynamodb
     #[arg(long, value_name = "STORE")]
-    pub from: Place,
+    pub from: StoreLocation,
     /// sqlite, sqlite:PATH or dynamodb
     #[arg(long, value_name = "STORE")]
-    pub to: Place,
+    pub to: StoreLocation,
 }
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum StoreLocation {
     Sqlite(Option<PathBuf>),
     Dynamodb,
 }
 
-impl std::str::FromStr for Place {
+impl std::str::FromStr for StoreLocation {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {

@@ -9,7 +9,7 @@ use super::arguments::Export;
 use super::client::Caller;
 use super::output::{one_line, print, table};
 use super::serve::failed;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::audit::verify_against;
 use crate::domain::{AuditKey, Event, Millis, Timestamp};
@@ -26,7 +26,7 @@ const MOST_LOOKS_BACK: u32 = 5;
 /// A history that is being written to is read again before it is called tampered with.
 const LOOKS: u32 = 3;
 
-pub(super) async fn show(context: &Context, id: &str) -> Result<(), Failure> {
+pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> {
     let events = if context.client_if_any().await?.is_some() {
         let path = format!("/requests/{}/audit", percent_encoded(id));
         Caller::new(context).await?.get(&path).await?.value
@@ -66,7 +66,7 @@ fn history(events: &Value) -> String {
     table(&["#", "TIME", "EVENT", "WHO", "DETAILS"], &rows)
 }
 
-pub(super) async fn export(context: &Context, export: &Export) -> Result<(), Failure> {
+pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), Failure> {
     let moment = |text: &Option<String>, parse: fn(&str) -> Option<Timestamp>| {
         let text = text.as_deref();
         text.map(|text| parse(text).ok_or_else(|| no_moment(text)))
@@ -174,7 +174,7 @@ fn no_moment(text: &str) -> Failure {
     Failure::Usage(format!("{text:?} {rule}"))
 }
 
-pub(super) async fn verify(context: &Context, id: Option<&str>) -> Result<(), Failure> {
+pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
     let store = store(context).await?;
     let store = store.as_ref();
     let mut only = match id {
@@ -274,7 +274,7 @@ fn key(id: &str) -> Result<AuditKey, Failure> {
         .map_err(|_| Failure::Usage(format!("{id:?} is neither a request id nor config#CHANNEL")))
 }
 
-async fn store(context: &Context) -> Result<Arc<dyn Store>, Failure> {
+async fn store(context: &CliContext) -> Result<Arc<dyn Store>, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = context.config_without_secrets()?;
     serve::store(&config.store, Purpose::Look, &clock)

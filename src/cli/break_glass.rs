@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arguments::BreakGlass;
-use super::hands::{self, Hands};
+use super::operator::{self, OperatorTools};
 use super::requests::page;
 use super::serve::failed;
 use super::unwritten::{Keeper, Row};
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::domain::{
     Command, EventKind, HoldingKey, Lane, PermissionSet, Request, RequestId, RequestObject, State,
     Status, Text,
@@ -24,25 +24,25 @@ use crate::service::ServiceError;
 use crate::store::{Filter, StoreError};
 use crate::worker::Worker;
 
-pub(super) async fn revoke(context: &Context, asked: &BreakGlass) -> Result<(), Failure> {
-    let reason = hands::reason(&asked.reason)?;
+pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
+    let reason = operator::reason(&asked.reason)?;
     let config = context.config_without_secrets()?;
     let sets: Vec<PermissionSet> = config.policy.permission_sets.keys().cloned().collect();
-    let access = hands::access(&config).await?;
-    let credentials = hands::credentials(&access).await?;
+    let access = operator::access(&config).await?;
+    let credentials = operator::credentials(&access).await?;
     let operator = Operator {
         keeper: Keeper {
-            by: hands::operator(context, &credentials)?,
+            by: operator::operator(context, &credentials)?,
             access: access.clone(),
             reason,
         },
         credentials: credentials.to_string(),
     };
-    let hands = match Hands::with_access(config, access, Purpose::Operate).await {
-        Ok(hands) => hands,
+    let tools = match OperatorTools::with_access(config, access, Purpose::Operate).await {
+        Ok(tools) => tools,
         Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
     };
-    let meant = match meant(&hands, asked).await? {
+    let meant = match meant(&tools, asked).await? {
         Ok(meant) => meant,
         Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
     };
@@ -55,7 +55,7 @@ pub(super) async fn revoke(context: &Context, asked: &BreakGlass) -> Result<(), 
         confirm(meant.len())?;
     }
     let glass = Glass {
-        hands: &hands,
+        tools: &tools,
         operator: Arc::new(operator),
     };
     let ends = glass.take_away(&meant).await;
@@ -63,7 +63,7 @@ pub(super) async fn revoke(context: &Context, asked: &BreakGlass) -> Result<(), 
 }
 
 /// How one of them ended.
-enum End {
+enum RemovalEnd {
     Over(Box<Request>),
     /// It is gone, and the store could not be told.
     Unwritten(Row),
@@ -140,14 +140,18 @@ impl Operator {
 
     /// The store does not take it: what its record says is taken away all the same. P4: if
     /// jit never made anything, what stands there is somebody else's.
-    async fn without_writing(&self, request: &Request, why: &StoreError) -> Result<End, Failure> {
+    async fn without_writing(
+        &self,
+        request: &Request,
+        why: &StoreError,
+    ) -> Result<RemovalEnd, Failure> {
         let (id, email) = (request.id, request.requester_email());
         eprintln!("jit: {id}: {why}; going on without writing it down");
         let key = request.holding_key();
         if let Some(key) = &key {
             self.keeper.take_away(key).await?;
         }
-        Ok(End::Unwritten(self.row(
+        Ok(RemovalEnd::Unwritten(self.row(
             Some(id),
             key,
             Some(email.to_string()),
@@ -167,11 +171,11 @@ impl Operator {
 
 /// One by its id, or everything that is live for somebody or somewhere.
 async fn meant(
-    hands: &Hands,
+    tools: &OperatorTools,
     asked: &BreakGlass,
 ) -> Result<Result<Vec<Request>, StoreError>, Failure> {
     if let Some(id) = &asked.id {
-        let found = hands.service.request(hands::id(id)?).await;
+        let found = tools.service.request(operator::id(id)?).await;
         return match found {
             Err(ServiceError::Store(why)) => Ok(Err(why)),
             found => Ok(Ok(vec![found.map_err(failed)?])),
@@ -185,7 +189,7 @@ async fn meant(
     };
     let mut live = Vec::new();
     for status in [Status::Granted, Status::Approved, Status::Error] {
-        match hands.every(&filter(status)).await {
+        match tools.every(&filter(status)).await {
             Ok(found) => live.extend(found),
             Err(why) => return Ok(Err(why)),
         }
@@ -199,19 +203,19 @@ async fn meant(
 }
 
 struct Glass<'a> {
-    hands: &'a Hands,
+    tools: &'a OperatorTools,
     operator: Arc<Operator>,
 }
 
-type Ends = Vec<(RequestId, Result<End, Failure>)>;
+type RemovalEnds = Vec<(RequestId, Result<RemovalEnd, Failure>)>;
 
 impl Glass<'_> {
-    async fn take_away(&self, meant: &[Request]) -> Ends {
+    async fn take_away(&self, meant: &[Request]) -> RemovalEnds {
         let tasks = TaskTracker::new();
         let mut begun = Vec::new();
         for request in meant {
             let said = self.say(request).await;
-            let (operator, worker) = (self.operator.clone(), self.hands.worker.clone());
+            let (operator, worker) = (self.operator.clone(), self.tools.worker.clone());
             let (id, request) = (request.id, request.clone());
             // The next is said while AWS is at work on this one.
             let end = async move {
@@ -220,7 +224,7 @@ impl Glass<'_> {
                     Err(unsaid) => Err(unsaid),
                 };
                 match gone {
-                    Ok(gone) => Ok(End::Over(Box::new(gone))),
+                    Ok(gone) => Ok(RemovalEnd::Over(Box::new(gone))),
                     Err(Unsaid::Unwritten(why)) => operator.without_writing(&request, &why).await,
                     Err(Unsaid::Failed(failure)) => Err(failure),
                 }
@@ -253,7 +257,7 @@ impl Glass<'_> {
         let Some(key) = request.holding_key() else {
             return Ok(());
         };
-        let stands = self.hands.stands_unheld(Lane::Revoke, &key).await;
+        let stands = self.tools.stands_unheld(Lane::Revoke, &key).await;
         if !stands.map_err(Unsaid::Failed)? {
             return Ok(());
         }
@@ -263,7 +267,7 @@ impl Glass<'_> {
     }
 
     async fn say_once(&self, id: RequestId, command: Command) -> Result<(), Unsaid> {
-        let service = &self.hands.service;
+        let service = &self.tools.service;
         match service.handle(id, command).await {
             // Somebody else was first, and it has come to its end.
             Err(ServiceError::Refused(_)) if service.request(id).await?.state.is_settled() => {
@@ -274,12 +278,12 @@ impl Glass<'_> {
     }
 
     /// What came of each; done is only what AWS shows to be gone.
-    fn tell(&self, context: &Context, ends: Ends) -> Result<(), Failure> {
+    fn tell(&self, context: &CliContext, ends: RemovalEnds) -> Result<(), Failure> {
         let (mut lines, mut values, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let (mut left, all) = (0, ends.len());
         for (id, end) in ends {
             match end {
-                Ok(End::Over(request)) => {
+                Ok(RemovalEnd::Over(request)) => {
                     let object = RequestObject::from(&*request);
                     let how = match (request.status(), object.error_details) {
                         (Status::Error, Some(why)) => why.as_str(),
@@ -289,7 +293,7 @@ impl Glass<'_> {
                     left += usize::from(request.status() == Status::Error);
                     values.push(json!(object));
                 }
-                Ok(End::Unwritten(row)) => rows.push(row),
+                Ok(RemovalEnd::Unwritten(row)) => rows.push(row),
                 Err(failure) => {
                     lines.push(format!("{id}: {failure}"));
                     values.push(json!({"request_id": id, "message": failure.to_string()}));

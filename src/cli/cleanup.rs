@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::arguments::Cleanup;
-use super::hands::{self, Hands};
+use super::operator::{self, OperatorTools};
 use super::serve::failed;
 use super::unwritten::{Keeper, Row};
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::domain::{
     Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
 };
@@ -15,14 +15,14 @@ use crate::service::ServiceError;
 use crate::store::StoreError;
 use crate::worker::{ProveError, Proven};
 
-pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Failure> {
-    let (reason, id) = (hands::reason(&asked.reason)?, hands::id(&asked.id)?);
+pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(), Failure> {
+    let (reason, id) = (operator::reason(&asked.reason)?, operator::id(&asked.id)?);
     let config = context.config_without_secrets()?;
-    let access = hands::access(&config).await?;
+    let access = operator::access(&config).await?;
     let by = match context.acting.person_if_said()? {
         Some(person) => person,
         // As the credentials say; somebody has to answer for it.
-        None => hands::operator(context, &hands::credentials(&access).await?)?,
+        None => operator::operator(context, &operator::credentials(&access).await?)?,
     };
     let keeper = Keeper {
         access: access.clone(),
@@ -30,11 +30,11 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
         reason: reason.clone(),
     };
     let unread = |why: &str| keeper.keep(&[row(id, None, "no")], &unread(id, why));
-    let hands = match Hands::with_access(config, access, Purpose::Operate).await {
-        Ok(hands) => hands,
+    let tools = match OperatorTools::with_access(config, access, Purpose::Operate).await {
+        Ok(tools) => tools,
         Err(why) => return unread(&why.to_string()),
     };
-    let request = match hands.service.request(id).await {
+    let request = match tools.service.request(id).await {
         Err(ServiceError::Store(why)) => return unread(&why.to_string()),
         found => found.map_err(failed)?,
     };
@@ -43,13 +43,13 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
     }
     let proof = match asked.unverified || request.state.is_settled() {
         true => Proof::None,
-        false => match seen_gone(&hands, &request).await? {
-            Seen::Proven(Proven::Gone(proof)) => proof,
-            Seen::Proven(Proven::Over(request)) if request.status() == Status::Revoked => {
+        false => match seen_gone(&tools, &request).await? {
+            CleanupCheck::Proven(Proven::Gone(proof)) => proof,
+            CleanupCheck::Proven(Proven::Over(request)) if request.status() == Status::Revoked => {
                 return tell(context, &request, "already REVOKED");
             }
-            Seen::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
-            Seen::Unwritten(why) => {
+            CleanupCheck::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
+            CleanupCheck::Unwritten(why) => {
                 let rows = [row(id, Some(&request), "yes")];
                 return keeper.keep(&rows, &format!("nothing is written down: {why}"));
             }
@@ -74,14 +74,14 @@ pub(super) async fn cleanup(context: &Context, asked: &Cleanup) -> Result<(), Fa
     };
     let (said, unwritten) = (done(&proof), row(id, Some(&request), verified));
     let cleaned = Command::CleanedUp { by, reason, proof };
-    match hands.service.handle(id, cleaned).await {
+    match tools.service.handle(id, cleaned).await {
         Ok(handled) => tell(context, &handled.request, said),
         Err(ServiceError::Store(why)) => {
             keeper.keep(&[unwritten], &format!("nothing is written down: {why}"))
         }
         Err(error) => {
             if let Some(lease) = held {
-                hands.worker.let_go(id, lease).await;
+                tools.worker.let_go(id, lease).await;
             }
             Err(Failure::Failed(format!("{id}: {error}")))
         }
@@ -115,13 +115,13 @@ fn row(id: RequestId, request: Option<&Request>, verified: &str) -> Row {
 }
 
 /// What AWS shows.
-enum Seen {
+enum CleanupCheck {
     Proven(Proven),
     /// None; and the store does not take that anybody is at it.
     Unwritten(StoreError),
 }
 
-async fn seen_gone(hands: &Hands, request: &Request) -> Result<Seen, Failure> {
+async fn seen_gone(tools: &OperatorTools, request: &Request) -> Result<CleanupCheck, Failure> {
     let id = request.id;
     let mut told = false;
     let waits = || {
@@ -138,23 +138,23 @@ async fn seen_gone(hands: &Hands, request: &Request) -> Result<Seen, Failure> {
              jit break-glass revoke {id} --reason …"
         )))
     };
-    match hands.worker.prove_gone(id, waits).await {
+    match tools.worker.prove_gone(id, waits).await {
         Ok(Proven::StillThere) => still_there(),
         Err(ProveError::Service(ServiceError::Store(why))) => {
             let seen = match request.holding_key() {
-                Some(key) => hands.access.look(Lane::Revoke, &key).await,
+                Some(key) => tools.access.look(Lane::Revoke, &key).await,
                 None => Ok(Presence::Absent),
             };
             match seen.map_err(failed)? {
-                Presence::Absent => Ok(Seen::Unwritten(why)),
+                Presence::Absent => Ok(CleanupCheck::Unwritten(why)),
                 Presence::Present => still_there(),
             }
         }
-        proven => proven.map(Seen::Proven).map_err(failed),
+        proven => proven.map(CleanupCheck::Proven).map_err(failed),
     }
 }
 
-fn tell(context: &Context, request: &Request, done: &str) -> Result<(), Failure> {
+fn tell(context: &CliContext, request: &Request, done: &str) -> Result<(), Failure> {
     let object = RequestObject {
         message: Some(done),
         ..request.into()

@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::arguments::Via;
-use super::invoke::Function;
-use super::{Context, Failure};
+use super::invoke::{Function, SignedRequest};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Client;
 use crate::signature::{self, Message, Scheme};
@@ -15,37 +15,29 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) struct Caller {
     client: Client,
-    way: Way,
+    way: Transport,
 }
 
 /// How a call gets there.
-enum Way {
+enum Transport {
     Http(reqwest::Client),
     Lambda(Function),
 }
 
 /// What jit answered, if it was no refusal.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub status: u16,
     pub value: Value,
 }
 
-/// A signed call, as it is sent.
-pub(super) struct Call<'c> {
-    pub method: Method,
-    pub path_and_query: &'c str,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: String,
-}
-
 impl Caller {
-    pub async fn new(context: &Context) -> Result<Self, Failure> {
+    pub async fn new(context: &CliContext) -> Result<Self, Failure> {
         let client = context.client().await?;
         match &context.via {
             None => Self::with(client),
             Some(Via::Lambda(name)) => {
-                let way = Way::Lambda(Function::named(name).await);
+                let way = Transport::Lambda(Function::named(name).await);
                 Ok(Self { client, way })
             }
         }
@@ -58,16 +50,16 @@ impl Caller {
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|why| Failure::Failed(format!("no calls can be made: {why}")))?;
-        let way = Way::Http(http);
+        let way = Transport::Http(http);
         Ok(Self { client, way })
     }
 
-    pub async fn get(&self, path_and_query: &str) -> Result<Answer, Failure> {
+    pub async fn get(&self, path_and_query: &str) -> Result<HttpAnswer, Failure> {
         self.call(Method::GET, path_and_query, String::new(), None)
             .await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
+    pub async fn post(&self, path: &str, body: &Value) -> Result<HttpAnswer, Failure> {
         self.post_once(path, body, None).await
     }
 
@@ -76,7 +68,7 @@ impl Caller {
         path: &str,
         body: &Value,
         idempotency_key: Option<&str>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpAnswer, Failure> {
         self.call(Method::POST, path, body.to_string(), idempotency_key)
             .await
     }
@@ -87,7 +79,7 @@ impl Caller {
         path_and_query: &str,
         body: String,
         idempotency_key: Option<&str>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpAnswer, Failure> {
         let signed = headers(
             &self.client,
             Scheme::V2,
@@ -95,7 +87,7 @@ impl Caller {
             path_and_query,
             body.as_bytes(),
         );
-        let mut call = Call {
+        let mut call = SignedRequest {
             method,
             path_and_query,
             headers: signed.into(),
@@ -107,21 +99,21 @@ impl Caller {
             call.headers.push(("Idempotency-Key", key.to_owned()));
         }
         let (status, text) = match &self.way {
-            Way::Http(http) => self.over_http(http, call).await?,
-            Way::Lambda(function) => function.invoke(&call).await?,
+            Transport::Http(http) => self.over_http(http, call).await?,
+            Transport::Lambda(function) => function.invoke(&call).await?,
         };
         let there = self.there();
         let value: Value = serde_json::from_slice(&text).map_err(|_| {
             let next = match self.way {
-                Way::Http(_) => "is client.url right?",
-                Way::Lambda(_) => "is it jit's?",
+                Transport::Http(_) => "is client.url right?",
+                Transport::Lambda(_) => "is it jit's?",
             };
             Failure::Failed(format!(
                 "{there} answered {status}, and not as jit does; {next}"
             ))
         })?;
         if status < 400 {
-            return Ok(Answer { status, value });
+            return Ok(HttpAnswer { status, value });
         }
         let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let message = match status {
@@ -140,15 +132,15 @@ impl Caller {
 
     fn there(&self) -> &str {
         match &self.way {
-            Way::Http(_) => &self.client.url,
-            Way::Lambda(function) => function.name(),
+            Transport::Http(_) => &self.client.url,
+            Transport::Lambda(function) => function.name(),
         }
     }
 
     async fn over_http(
         &self,
         http: &reqwest::Client,
-        call: Call<'_>,
+        call: SignedRequest<'_>,
     ) -> Result<(u16, Vec<u8>), Failure> {
         let url = format!("{}{}", self.client.url, call.path_and_query);
         let mut request = http.request(call.method, &url);

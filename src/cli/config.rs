@@ -6,14 +6,14 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::output::facts;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{IdentityCenter, Key, Scope, StoreKind};
+use crate::config::{IdentityCenterConfig, KeyConfig, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
 use crate::serve::real::{self, Verdict};
 use crate::serve::{self, Purpose};
 
-pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failure> {
+pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Failure> {
     let config = match offline {
         true => context.config_offline()?,
         false => context.config().await?,
@@ -58,8 +58,8 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
         told.push(("old sessions", needs.into()));
     }
     let found = match &config.identity_center {
-        IdentityCenter::Aws { options, .. } if !offline => {
-            let center = real::IdentityCenter::connect(options.clone()).await;
+        IdentityCenterConfig::Aws { options, .. } if !offline => {
+            let center = real::SsoIdentityCenter::connect(options.clone()).await;
             center.inspect(config.policy.end_sessions).await
         }
         _ => Vec::new(),
@@ -95,7 +95,7 @@ pub(super) async fn check(context: &Context, offline: bool) -> Result<(), Failur
     }
 }
 
-fn describe(id: &str, key: &Key) -> String {
+fn describe(id: &str, key: &KeyConfig) -> String {
     let scopes: Vec<&str> = key.scopes.iter().copied().map(Scope::as_str).collect();
     let mut told = format!("{id} ({})", scopes.join(" "));
     if key.require_v2 {
@@ -112,7 +112,7 @@ fn describe(id: &str, key: &Key) -> String {
     told
 }
 
-pub(super) fn generate_key(context: &Context, id: &str) -> Result<(), Failure> {
+pub(super) fn generate_key(context: &CliContext, id: &str) -> Result<(), Failure> {
     if id.is_empty()
         || !id
             .bytes()

@@ -10,14 +10,22 @@ use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::DisplayErrorContext;
 use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_lambda::primitives::Blob;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use super::client::Call;
 
 /// Longer than a function of jit's takes, its start included.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A signed call, as it is sent.
+pub(super) struct SignedRequest<'c> {
+    pub method: Method,
+    pub path_and_query: &'c str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
 
 pub(super) struct Function {
     name: String,
@@ -56,7 +64,7 @@ impl Function {
         &self.name
     }
 
-    pub async fn invoke(&self, call: &Call<'_>) -> Result<(u16, Vec<u8>), Failure> {
+    pub async fn invoke(&self, call: &SignedRequest<'_>) -> Result<(u16, Vec<u8>), Failure> {
         let event = Blob::new(event(call).to_string());
         let asked = self
             .client
@@ -98,7 +106,7 @@ impl Function {
     }
 }
 
-fn event(call: &Call<'_>) -> Value {
+fn event(call: &SignedRequest<'_>) -> Value {
     let (path, query) = call
         .path_and_query
         .split_once('?')

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{failed, reload, stop_asked};
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::config::LogFormat;
-use crate::lambda::{self, Place};
+use crate::lambda::{self, LambdaEnvironment};
 use crate::telemetry;
 
-pub(super) async fn lambda(context: &Context) -> Result<(), Failure> {
+pub(super) async fn lambda(context: &CliContext) -> Result<(), Failure> {
     let Ok(runtime_api) = std::env::var("AWS_LAMBDA_RUNTIME_API") else {
         let why = "AWS_LAMBDA_RUNTIME_API is not set: this is what AWS Lambda starts. On a machine \
                    of your own, use jit serve";
@@ -30,7 +30,7 @@ pub(super) async fn lambda(context: &Context) -> Result<(), Failure> {
         Err(_) => telemetry::log(LogFormat::Text, tracing::Level::INFO),
     }
     let metrics = telemetry::install().map_err(failed)?;
-    let place = Place {
+    let place = LambdaEnvironment {
         runtime_api,
         function,
     };

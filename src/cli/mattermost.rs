@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::arguments::MattermostSetup;
 use super::serve::failed;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::mattermost::api::Api;
-use crate::mattermost::setup::{self, Made};
+use crate::mattermost::setup::{self, SetupResult};
 use crate::signature::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ const ADMIN_TOKEN: &str = "JIT_MATTERMOST_ADMIN_TOKEN";
 const BOT_FILE: &str = "mattermost-bot-token";
 const COMMAND_FILE: &str = "mattermost-command-token";
 
-pub(super) async fn check(context: &Context) -> Result<(), Failure> {
+pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
     let config = context.config().await?;
     let Some(mattermost) = config.mattermost else {
         let why = "there is no [mattermost] section: jit mattermost setup writes one";
@@ -35,7 +35,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Failure> {
         .say(|| told.join("\n"), &json!({"ok": true, "found": told}))
 }
 
-pub(super) async fn set_up(context: &Context, asked: &MattermostSetup) -> Result<(), Failure> {
+pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Result<(), Failure> {
     let wrong = |what: &str| {
         Failure::Usage(format!(
             "{what}: expected an address like https://mattermost.example.com"
@@ -80,7 +80,7 @@ pub(super) async fn set_up(context: &Context, asked: &MattermostSetup) -> Result
     context.output.say(|| made.told.join("\n"), &value)
 }
 
-fn section(url: &Url, reach: &Url, made: &Made, folder: &Path) -> String {
+fn section(url: &Url, reach: &Url, made: &SetupResult, folder: &Path) -> String {
     let named = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| name.into());
     format!(
         "[mattermost]\nurl = {:?}\npublic_url = {:?}\nteam_id = {:?}\nbot_token_file = {:?}\ncommand_tokens_file = {:?}\n",

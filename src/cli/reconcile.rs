@@ -5,21 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::hands::Hands;
+use super::operator::OperatorTools;
 use super::output::{progress, table};
 use super::serve::failed;
-use super::{Context, Failure};
-use crate::access::{Assignee, Place};
+use super::{CliContext, Failure};
 use crate::domain::{
     AccountId, Command, HoldingKey, Lane, Presence, Request, RequestId, State, Status, UserId,
 };
+use crate::identity_center::{Assignee, AssignmentPlace};
 use crate::store::{Filter, Found};
 
 const PAGE: usize = 200;
 
 /// What does not agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Finding {
+enum Mismatch {
     /// Recorded as live, and AWS does not have it.
     Missing { request: RequestId },
     /// Over, and AWS still has it.
@@ -27,29 +27,32 @@ enum Finding {
     /// Taken away just now.
     Removed { request: RequestId },
     /// Not of jit's making.
-    Foreign { place: Place, who: Assignee },
+    Foreign {
+        place: AssignmentPlace,
+        who: Assignee,
+    },
 }
 
-pub(super) async fn reconcile(context: &Context, fix: bool) -> Result<(), Failure> {
-    let hands = match fix {
-        true => Hands::take(context).await?,
-        false => Hands::keep_off(context).await?,
+pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Failure> {
+    let tools = match fix {
+        true => OperatorTools::take(context).await?,
+        false => OperatorTools::keep_off(context).await?,
     };
-    let live = live(&hands).await?;
-    let places = places(&hands, &live).await?;
+    let live = live(&tools).await?;
+    let places = places(&tools, &live).await?;
     let bar = progress(places.len());
     let mut findings = Vec::new();
     for place in &places {
         bar.set_message(format!("{} {}", place.account_id, place.permission_set));
-        findings.extend(compare(&hands, place, &live).await?);
+        findings.extend(compare(&tools, place, &live).await?);
         bar.inc(1);
     }
     bar.finish_and_clear();
     if fix {
         for finding in &mut findings {
-            if let Finding::Left { request } = *finding {
-                remove(context, &hands, request).await?;
-                *finding = Finding::Removed { request };
+            if let Mismatch::Left { request } = *finding {
+                remove(context, &tools, request).await?;
+                *finding = Mismatch::Removed { request };
             }
         }
     }
@@ -59,12 +62,12 @@ pub(super) async fn reconcile(context: &Context, fix: bool) -> Result<(), Failur
 /// Every request that AWS should have something of, by what that is.
 type Live = BTreeMap<HoldingKey, Request>;
 
-async fn live(hands: &Hands) -> Result<Live, Failure> {
+async fn live(tools: &OperatorTools) -> Result<Live, Failure> {
     let filter = Filter {
         status: Some(Status::Granted),
         ..Filter::default()
     };
-    let granted = hands.every(&filter).await.map_err(failed)?;
+    let granted = tools.every(&filter).await.map_err(failed)?;
     let keyed = granted
         .into_iter()
         .filter_map(|request| Some((request.holding_key()?, request)));
@@ -72,19 +75,19 @@ async fn live(hands: &Hands) -> Result<Live, Failure> {
 }
 
 /// Every bound account and every one where something is live, with every known set.
-async fn places(hands: &Hands, live: &Live) -> Result<Vec<Place>, Failure> {
+async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
     let mut accounts: BTreeSet<AccountId> = live.keys().map(|key| key.account_id.clone()).collect();
     let mut after: Option<AccountId> = None;
     loop {
-        let page = hands.service.store().bound(after.as_ref(), PAGE).await;
+        let page = tools.service.all_bindings(after.as_ref(), PAGE).await;
         let page = page.and_then(Found::whole).map_err(failed)?;
         let Some(last) = page.last() else { break };
         after = Some(last.account_id.clone());
         accounts.extend(page.into_iter().map(|binding| binding.account_id));
     }
-    let sets = hands.config.policy.permission_sets.keys();
+    let sets = tools.config.policy.permission_sets.keys();
     let everywhere = accounts.iter().flat_map(|account| {
-        sets.clone().map(|set| Place {
+        sets.clone().map(|set| AssignmentPlace {
             account_id: account.clone(),
             permission_set: set.clone(),
         })
@@ -92,42 +95,52 @@ async fn places(hands: &Hands, live: &Live) -> Result<Vec<Place>, Failure> {
     Ok(everywhere.collect())
 }
 
-async fn compare(hands: &Hands, place: &Place, live: &Live) -> Result<Vec<Finding>, Failure> {
-    let there = hands.access.assignees(Lane::Other, place).await;
+async fn compare(
+    tools: &OperatorTools,
+    place: &AssignmentPlace,
+    live: &Live,
+) -> Result<Vec<Mismatch>, Failure> {
+    let there = tools.access.assignees(Lane::Other, place).await;
     let there = there.map_err(failed)?;
     let mut findings = Vec::new();
     for who in there.iter() {
         findings.extend(match who {
-            Assignee::User(user) => unheld(hands, place, user).await?,
+            Assignee::User(user) => unheld(tools, place, user).await?,
             Assignee::Group(_) => Some(foreign(place, who)),
         });
     }
-    let here = live.iter().filter(|(key, _)| Place::of(key) == *place);
+    let here = live
+        .iter()
+        .filter(|(key, _)| AssignmentPlace::of(key) == *place);
     for (key, request) in here {
         let shown = there.contains(&Assignee::User(key.user.clone()));
-        if !shown && is_missing(hands, key, request.id).await? {
+        if !shown && is_missing(tools, key, request.id).await? {
             let request = request.id;
-            findings.push(Finding::Missing { request });
+            findings.push(Mismatch::Missing { request });
         }
     }
     Ok(findings)
 }
 
-fn foreign(place: &Place, who: &Assignee) -> Finding {
-    Finding::Foreign {
+fn foreign(place: &AssignmentPlace, who: &Assignee) -> Mismatch {
+    Mismatch::Foreign {
         place: place.clone(),
         who: who.clone(),
     }
 }
 
 /// Of an assignment that AWS has: nothing if somebody holds it, else whose it was.
-async fn unheld(hands: &Hands, place: &Place, user: &UserId) -> Result<Option<Finding>, Failure> {
+async fn unheld(
+    tools: &OperatorTools,
+    place: &AssignmentPlace,
+    user: &UserId,
+) -> Result<Option<Mismatch>, Failure> {
     let key = HoldingKey {
         account_id: place.account_id.clone(),
         permission_set: place.permission_set.clone(),
         user: user.clone(),
     };
-    let held = hands.service.holding(key.clone()).await.map_err(failed)?;
+    let held = tools.service.holding(key.clone()).await.map_err(failed)?;
     if !held.holders.is_empty() {
         return Ok(None);
     }
@@ -136,19 +149,19 @@ async fn unheld(hands: &Hands, place: &Place, user: &UserId) -> Result<Option<Fi
         return Ok(Some(foreign(place, &who)));
     }
     // What ended while we were looking was there when AWS answered.
-    if !hands.stands_unheld(Lane::Other, &key).await? {
+    if !tools.stands_unheld(Lane::Other, &key).await? {
         return Ok(None);
     }
     let filter = Filter {
         account_id: Some(key.account_id.clone()),
         ..Filter::default()
     };
-    let all = hands.every(&filter).await.map_err(failed)?;
+    let all = tools.every(&filter).await.map_err(failed)?;
     let last = all
         .iter()
         .find(|request| request.holding_key().as_ref() == Some(&key));
     Ok(Some(match last {
-        Some(request) => Finding::Left {
+        Some(request) => Mismatch::Left {
             request: request.id,
         },
         None => foreign(place, &who),
@@ -156,26 +169,30 @@ async fn unheld(hands: &Hands, place: &Place, user: &UserId) -> Result<Option<Fi
 }
 
 /// Not if it was only just given, or is being taken away.
-async fn is_missing(hands: &Hands, key: &HoldingKey, id: RequestId) -> Result<bool, Failure> {
-    let now = hands.service.request(id).await.map_err(failed)?;
+async fn is_missing(
+    tools: &OperatorTools,
+    key: &HoldingKey,
+    id: RequestId,
+) -> Result<bool, Failure> {
+    let now = tools.service.request(id).await.map_err(failed)?;
     if now.state != State::Granted {
         return Ok(false);
     }
-    let again = hands.access.look(Lane::Other, key).await.map_err(failed)?;
+    let again = tools.access.look(Lane::Other, key).await.map_err(failed)?;
     Ok(again == Presence::Absent)
 }
 
-async fn remove(context: &Context, hands: &Hands, id: RequestId) -> Result<(), Failure> {
+async fn remove(context: &CliContext, tools: &OperatorTools, id: RequestId) -> Result<(), Failure> {
     let by = context.acting.person_if_said()?;
     let found = Command::FoundStanding { by };
-    hands.service.handle(id, found).await.map_err(failed)?;
+    tools.service.handle(id, found).await.map_err(failed)?;
     let never = CancellationToken::new();
     let told = |_: &Request| {};
-    let end = hands.worker.see_through(id, &never, told).await;
+    let end = tools.worker.see_through(id, &never, told).await;
     end.map(drop).map_err(failed)
 }
 
-impl Finding {
+impl Mismatch {
     fn row(&self) -> Vec<String> {
         let of = |word: &str, request: &RequestId, next: String| {
             vec![word.to_owned(), request.to_string(), next]
@@ -234,16 +251,16 @@ impl Finding {
     }
 }
 
-fn tell(context: &Context, places: usize, findings: &[Finding]) -> Result<(), Failure> {
+fn tell(context: &CliContext, places: usize, findings: &[Mismatch]) -> Result<(), Failure> {
     let wrong = findings.iter().filter(|one| one.is_wrong()).count();
-    let values: Vec<Value> = findings.iter().map(Finding::value).collect();
+    let values: Vec<Value> = findings.iter().map(Mismatch::value).collect();
     let value = json!({"compared": places, "findings": values, "ok": wrong == 0});
     let text = || {
         let compared = format!("{places} pairs of account and permission set compared");
         if findings.is_empty() {
             return format!("{compared}: all as recorded");
         }
-        let rows: Vec<Vec<String>> = findings.iter().map(Finding::row).collect();
+        let rows: Vec<Vec<String>> = findings.iter().map(Mismatch::row).collect();
         format!("{}\n{compared}", table(&["FINDING", "WHAT", "WHY"], &rows))
     };
     context.output.say(text, &value)?;

@@ -2,26 +2,26 @@
 
 use serde_json::{Value, json};
 
-use super::arguments::{Bind, Command, List, NewRequest};
-use super::client::{Answer, Caller};
+use super::arguments::{BindArguments, CliCommand, List, NewRequest};
+use super::client::{Caller, HttpAnswer};
 use super::output::{clipped, facts, one_line, table};
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Person, Timestamp};
 use crate::signature::percent_encoded;
 
-pub(super) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
     let caller = Caller::new(context).await?;
     let actor = |extra: Value| -> Result<Value, Failure> {
         Ok(acting("actor", &context.acting.person()?, extra))
     };
     let answer = match command {
-        Command::Request(new) => request(context, &caller, new).await?,
-        Command::Approve { id } => {
+        CliCommand::Request(new) => request(context, &caller, new).await?,
+        CliCommand::Approve { id } => {
             let body = acting("approver", &context.acting.person()?, json!({}));
             caller.post(&of(&id, "/approve"), &body).await?
         }
-        Command::Deny { id, reason } => {
+        CliCommand::Deny { id, reason } => {
             let body = acting(
                 "denier",
                 &context.acting.person()?,
@@ -29,7 +29,7 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<(), Failu
             );
             caller.post(&of(&id, "/deny"), &body).await?
         }
-        Command::Revoke { id, reason, wait } => {
+        CliCommand::Revoke { id, reason, wait } => {
             let body = actor(json!({"reason": reason}))?;
             let answer = match caller.post(&of(&id, "/revoke"), &body).await {
                 Err(refused @ Failure::Refused { .. }) if wait => {
@@ -39,26 +39,26 @@ pub(super) async fn run(context: &Context, command: Command) -> Result<(), Failu
             };
             return revoked(context, &caller, &id, answer, wait).await;
         }
-        Command::Cancel { id } => caller.post(&of(&id, "/cancel"), &actor(json!({}))?).await?,
-        Command::Extend { id, minutes } => {
+        CliCommand::Cancel { id } => caller.post(&of(&id, "/cancel"), &actor(json!({}))?).await?,
+        CliCommand::Extend { id, minutes } => {
             let body = actor(json!({"additional_minutes": minutes}))?;
             caller.post(&of(&id, "/extend"), &body).await?
         }
-        Command::Status { id } => caller.get(&of(&id, "")).await?,
-        Command::List(list) => return self::list(context, &caller, &list).await,
-        Command::Bind(bind) => caller.post("/config/bind", &terms(context, &bind)?).await?,
-        Command::Unbind { channel, account } => {
+        CliCommand::Status { id } => caller.get(&of(&id, "")).await?,
+        CliCommand::List(list) => return self::list(context, &caller, &list).await,
+        CliCommand::Bind(bind) => caller.post("/config/bind", &terms(context, &bind)?).await?,
+        CliCommand::Unbind { channel, account } => {
             let body = admin(
                 context,
                 json!({"channel_id": channel, "account_id": account}),
             )?;
             caller.post("/config/unbind", &body).await?
         }
-        Command::Approvers { channel, ids } => {
+        CliCommand::Approvers { channel, ids } => {
             let body = admin(context, json!({"channel_id": channel, "approver_ids": ids}))?;
             caller.post("/config/approvers", &body).await?
         }
-        Command::Accounts { channel } => {
+        CliCommand::Accounts { channel } => {
             let path = format!("/config/accounts?channel_id={}", percent_encoded(&channel));
             caller.get(&path).await?
         }
@@ -89,14 +89,18 @@ fn given(mut body: Value) -> Value {
     body
 }
 
-fn admin(context: &Context, body: Value) -> Result<Value, Failure> {
+fn admin(context: &CliContext, body: Value) -> Result<Value, Failure> {
     Ok(match context.acting.person_if_said()? {
         Some(person) => acting("actor", &person, body),
         None => given(body),
     })
 }
 
-async fn request(context: &Context, caller: &Caller, new: NewRequest) -> Result<Answer, Failure> {
+async fn request(
+    context: &CliContext,
+    caller: &Caller,
+    new: NewRequest,
+) -> Result<HttpAnswer, Failure> {
     let wanted = json!({
         "account_id": new.account,
         "channel_id": new.channel,
@@ -111,7 +115,7 @@ async fn request(context: &Context, caller: &Caller, new: NewRequest) -> Result<
     caller.post_once("/requests", &body, key).await
 }
 
-fn terms(context: &Context, bind: &Bind) -> Result<Value, Failure> {
+fn terms(context: &CliContext, bind: &BindArguments) -> Result<Value, Failure> {
     admin(
         context,
         json!({
@@ -126,17 +130,17 @@ fn terms(context: &Context, bind: &Bind) -> Result<Value, Failure> {
 }
 
 /// The request, if its access is being removed already: that can be waited for as well.
-async fn under_way(caller: &Caller, id: &str) -> Result<Option<Answer>, Failure> {
+async fn under_way(caller: &Caller, id: &str) -> Result<Option<HttpAnswer>, Failure> {
     let answer = caller.get(&of(id, "")).await?;
     Ok(Some(answer).filter(|answer| answer.value["assignment_status"] == "DELETING"))
 }
 
 /// Only "gone" is done. A removal that goes on is followed, or said to go on.
 async fn revoked(
-    context: &Context,
+    context: &CliContext,
     caller: &Caller,
     id: &str,
-    mut answer: Answer,
+    mut answer: HttpAnswer,
     wait: bool,
 ) -> Result<(), Failure> {
     let mut told = false;
@@ -170,7 +174,7 @@ async fn revoked(
     )))
 }
 
-async fn list(context: &Context, caller: &Caller, list: &List) -> Result<(), Failure> {
+async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), Failure> {
     let filters = [
         ("channel_id", &list.channel),
         ("account_id", &list.account),

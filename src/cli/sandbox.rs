@@ -15,23 +15,23 @@ use super::client::Caller;
 use super::output::{clean, print};
 use super::requests::describe;
 use super::serve::{failed, stop_asked};
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Client, LogFormat, Variables};
 use crate::serve;
 use crate::signature::Secret;
 use crate::telemetry;
-use channel::Channel;
+use channel::DemoChannel;
 
 const ACCOUNT: &str = "123456789012";
 const CHANNEL: &str = "town-square";
 
-pub(super) async fn sandbox(context: &Context, once: bool) -> Result<(), Failure> {
+pub(super) async fn sandbox(context: &CliContext, once: bool) -> Result<(), Failure> {
     // The server's log stays out of the story, unless something is wrong.
     telemetry::log(LogFormat::Text, tracing::Level::WARN);
     let folder = Folder::new()?;
     let stop = stop_asked()?;
-    let channel = Channel::open().await?;
+    let channel = DemoChannel::open().await?;
     let (file, secret) = write_configuration(&folder.0, &channel)?;
     let metrics = telemetry::install().map_err(failed)?;
     let reload: serve::Reload = Arc::new({
@@ -87,7 +87,7 @@ impl Drop for Folder {
 }
 
 /// Returns the file, and the secret of the key in it.
-fn write_configuration(folder: &Path, channel: &Channel) -> Result<(PathBuf, String), Failure> {
+fn write_configuration(folder: &Path, channel: &DemoChannel) -> Result<(PathBuf, String), Failure> {
     let file = folder.join("jit.toml");
     let secret = format!("{}{}", SystemClock.draw(), SystemClock.draw());
     let store = folder.join("jit.db").display().to_string();
@@ -117,9 +117,9 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
 }
 
 struct Story<'a> {
-    context: &'a Context,
+    context: &'a CliContext,
     caller: Caller,
-    channel: Channel,
+    channel: DemoChannel,
 }
 
 impl Story<'_> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::print;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::config;
 use crate::serve;
 use crate::telemetry;
 
-pub(super) async fn serve(context: &Context) -> Result<(), Failure> {
+pub(super) async fn serve(context: &CliContext) -> Result<(), Failure> {
     let config = context.config().await?;
     telemetry::log(config.log.format, config.log.level);
     let metrics = telemetry::install().map_err(failed)?;
@@ -28,7 +28,7 @@ pub(super) async fn serve(context: &Context) -> Result<(), Failure> {
 }
 
 /// The same configuration, as it is by then.
-pub(super) fn reload(context: &Context) -> serve::Reload {
+pub(super) fn reload(context: &CliContext) -> serve::Reload {
     let (path, variables) = (context.config_path.clone(), context.variables.clone());
     Arc::new(move || {
         let (path, variables) = (path.clone(), variables.clone());

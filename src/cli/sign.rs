@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::arguments::Sign;
 use super::client::headers;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::signature::{self, Scheme};
 
-pub(super) async fn sign(context: &Context, sign: &Sign) -> Result<(), Failure> {
+pub(super) async fn sign(context: &CliContext, sign: &Sign) -> Result<(), Failure> {
     let client = context.client().await?;
     let method = sign.method.to_uppercase();
     let method: Method = method

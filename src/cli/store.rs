@@ -7,12 +7,12 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::arguments::{Place, StoreCopy};
+use super::arguments::{StoreCopy, StoreLocation};
 use super::output::{one_line, progress};
 use super::serve::failed;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Store as Which, StoreKind};
+use crate::config::{StoreConfig as Which, StoreKind};
 use crate::domain::AuditKey;
 use crate::domain::audit::verify_against;
 use crate::serve;
@@ -26,16 +26,16 @@ const PAGE: usize = 200;
 const AT_ONCE: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
+struct CopyCounts {
     requests: u64,
     channels: u64,
     events: u64,
-    letters: u64,
+    outbox_entries: u64,
     /// Of the histories, those that were there already.
     before: u64,
 }
 
-pub(super) async fn back_up(context: &Context, file: &Path) -> Result<(), Failure> {
+pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Failure> {
     let which = context.config_without_secrets()?.store;
     if which.kind != StoreKind::Sqlite {
         let why = "store.kind is dynamodb, which keeps 35 days by itself: see runbooks/restore.md";
@@ -56,7 +56,7 @@ pub(super) async fn back_up(context: &Context, file: &Path) -> Result<(), Failur
         .say(text, &json!({"file": file, "bytes": bytes}))
 }
 
-pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Failure> {
+pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), Failure> {
     let config = context.config_without_secrets()?;
     let (from, to) = (
         place(&config.store, &asked.from),
@@ -92,27 +92,27 @@ pub(super) async fn copy(context: &Context, asked: &StoreCopy) -> Result<(), Fai
     let from_when = copied_at + WINDOW;
     let value = json!({
         "requests": told.requests, "channels": told.channels, "events": same.events,
-        "notices": told.letters, "were_there": told.before, "only_in_target": extra,
+        "notices": told.outbox_entries, "were_there": told.before, "only_in_target": extra,
         "takes_calls_signed_after": from_when,
     });
     let text = || {
         format!(
             "{} requests, {} channels, {} events and {} notices are in both and the same\n\
              signed calls are taken there from {from_when} on; what falls due is done at once",
-            told.requests, told.channels, same.events, told.letters
+            told.requests, told.channels, same.events, told.outbox_entries
         )
     };
     context.output.say(text, &value)
 }
 
-fn place(configured: &Which, asked: &Place) -> Which {
+fn place(configured: &Which, asked: &StoreLocation) -> Which {
     let mut which = configured.clone();
     match asked {
-        Place::Sqlite(path) => {
+        StoreLocation::Sqlite(path) => {
             which.kind = StoreKind::Sqlite;
             which.path = path.clone().unwrap_or(which.path);
         }
-        Place::Dynamodb => which.kind = StoreKind::Dynamodb,
+        StoreLocation::Dynamodb => which.kind = StoreKind::Dynamodb,
     }
     which
 }
@@ -123,11 +123,11 @@ async fn walk<F>(
     bar: &ProgressBar,
     word: &'static str,
     act: impl Fn(Head) -> F,
-) -> Result<Tally, Failure>
+) -> Result<CopyCounts, Failure>
 where
-    F: Future<Output = Result<Tally, Failure>>,
+    F: Future<Output = Result<CopyCounts, Failure>>,
 {
-    let mut all = Tally::default();
+    let mut all = CopyCounts::default();
     let mut after: Option<AuditKey> = None;
     bar.set_message(word);
     loop {
@@ -145,18 +145,22 @@ where
         after = Some(last.key.clone());
         bar.inc_length(heads.len() as u64);
         let acts = stream::iter(heads.into_iter().map(&act)).buffer_unordered(AT_ONCE);
-        let done: Vec<Tally> = acts.inspect_ok(|_| bar.inc(1)).try_collect().await?;
+        let done: Vec<CopyCounts> = acts.inspect_ok(|_| bar.inc(1)).try_collect().await?;
         for one in done {
             all.requests += one.requests;
             all.channels += one.channels;
             all.events += one.events;
-            all.letters += one.letters;
+            all.outbox_entries += one.outbox_entries;
             all.before += one.before;
         }
     }
 }
 
-async fn take(source: &dyn Portable, target: &dyn Portable, head: Head) -> Result<Tally, Failure> {
+async fn take(
+    source: &dyn Portable,
+    target: &dyn Portable,
+    head: Head,
+) -> Result<CopyCounts, Failure> {
     let name = head.key.to_string();
     let copied = whole(source, head.key).await.map_err(failed)?;
     let Some(copied) = copied else {
@@ -165,14 +169,14 @@ async fn take(source: &dyn Portable, target: &dyn Portable, head: Head) -> Resul
         )));
     };
     let took = target.take_over(&copied).await.map_err(failed)?;
-    let mut tally = Tally {
+    let mut tally = CopyCounts {
         events: copied.events().len() as u64,
         before: u64::from(took == Took::Before),
-        ..Tally::default()
+        ..CopyCounts::default()
     };
     match &copied {
-        Copied::Request { letters, .. } => {
-            (tally.requests, tally.letters) = (1, letters.len() as u64);
+        Copied::Request { outbox_entries, .. } => {
+            (tally.requests, tally.outbox_entries) = (1, outbox_entries.len() as u64);
         }
         Copied::Channel { .. } => tally.channels = 1,
     }
@@ -192,7 +196,7 @@ async fn whole(source: &dyn Portable, key: AuditKey) -> Result<Option<Copied>, S
             };
             Some(Copied::Request {
                 holding,
-                letters: source.letters(id).await?,
+                outbox_entries: source.outbox_entries(id).await?,
                 request: Box::new(request),
                 events,
             })
@@ -214,7 +218,7 @@ async fn compare(
     source: &dyn Portable,
     target: &dyn Portable,
     head: Head,
-) -> Result<Tally, Failure> {
+) -> Result<CopyCounts, Failure> {
     let (name, chain, status) = (head.key.to_string(), head.chain, head.status);
     let here = whole(source, head.key.clone()).await.map_err(failed)?;
     let there = whole(target, head.key).await.map_err(failed)?;
@@ -225,14 +229,14 @@ async fn compare(
     let events = there.as_ref().map(Copied::events).unwrap_or_default();
     verify_against(events, &chain, status)
         .map_err(|why| Failure::Failed(format!("{name} was tampered with: {why}")))?;
-    Ok(Tally {
+    Ok(CopyCounts {
         events: events.len() as u64,
-        ..Tally::default()
+        ..CopyCounts::default()
     })
 }
 
 /// What the target has that the source has not.
-async fn extra(target: &dyn Portable, told: &Tally) -> Result<u64, Failure> {
+async fn extra(target: &dyn Portable, told: &CopyCounts) -> Result<u64, Failure> {
     let mut all = 0_u64;
     let mut after: Option<AuditKey> = None;
     loop {

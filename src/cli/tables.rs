@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 
 use super::output::table;
 use super::serve::failed;
-use super::{Context, Failure};
+use super::{CliContext, Failure};
 use crate::clock::SystemClock;
 use crate::config::StoreKind;
-use crate::store::dynamodb::setup::{Made, Wrong};
+use crate::store::dynamodb::setup::{TableResult, Wrong};
 use crate::store::dynamodb::{DynamoStore, Table};
 
-pub(super) async fn create(context: &Context) -> Result<(), Failure> {
+pub(super) async fn create(context: &CliContext) -> Result<(), Failure> {
     let store = store(context).await?;
     let mut rows = Vec::new();
     for table in Table::ALL {
         let made = match store.create_table(table).await.map_err(failed)? {
-            Made::Now => "made",
-            Made::Before => "was there",
+            TableResult::Now => "made",
+            TableResult::Before => "was there",
         };
         rows.push((store.names().of(table), made));
     }
@@ -31,7 +31,7 @@ pub(super) async fn create(context: &Context) -> Result<(), Failure> {
     context.output.say(lines, &json!({ "tables": value }))
 }
 
-pub(super) async fn check(context: &Context) -> Result<(), Failure> {
+pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
     let store = store(context).await?;
     let mut all: Vec<Wrong> = Vec::new();
     for table in Table::ALL {
@@ -61,7 +61,7 @@ pub(super) async fn check(context: &Context) -> Result<(), Failure> {
     }
 }
 
-async fn store(context: &Context) -> Result<DynamoStore, Failure> {
+async fn store(context: &CliContext) -> Result<DynamoStore, Failure> {
     let store = context.config_without_secrets()?.store;
     match store.kind {
         StoreKind::Dynamodb => Ok(DynamoStore::connect(store.tables, Arc::new(SystemClock)).await),

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::output::print;
 use super::serve::failed;
-use crate::access::{AccessError, AccessErrorKind, Call, Deletion, Ended, Paced};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
     AccountId, Email, EventKind, HoldingKey, Lane, Millis, PermissionSet, Person, Presence,
     RequestId, Text, UserId,
+};
+use crate::identity_center::{
+    Deletion, IdentityCenterError, IdentityCenterErrorKind, OperationResult, Paced, PendingCall,
 };
 
 const AFTER_A_FAULT: Millis = Millis::seconds(2);
@@ -70,15 +72,18 @@ impl Keeper {
     pub async fn take_away(&self, key: &HoldingKey) -> Result<(), Failure> {
         loop {
             let why = match self.told_to_go(key).await {
-                Ok(Ended::Badly { why }) => why,
-                Ok(Ended::NotYet) => "AWS has not finished in two minutes".into(),
-                Ok(Ended::Well | Ended::Somehow) => match self.access.look(Lane::Revoke, key).await
-                {
-                    Ok(Presence::Absent) => return Ok(()),
-                    Ok(Presence::Present) => "AWS still shows it".into(),
-                    Err(error) => error.to_string(),
-                },
-                Err(error) if error.kind == AccessErrorKind::Denied => return Err(failed(error)),
+                Ok(OperationResult::Badly { why }) => why,
+                Ok(OperationResult::NotYet) => "AWS has not finished in two minutes".into(),
+                Ok(OperationResult::Well | OperationResult::Somehow) => {
+                    match self.access.look(Lane::Revoke, key).await {
+                        Ok(Presence::Absent) => return Ok(()),
+                        Ok(Presence::Present) => "AWS still shows it".into(),
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(error) if error.kind == IdentityCenterErrorKind::Denied => {
+                    return Err(failed(error));
+                }
                 Err(error) => error.to_string(),
             };
             let (account, set) = (&key.account_id, &key.permission_set);
@@ -87,14 +92,14 @@ impl Keeper {
         }
     }
 
-    async fn told_to_go(&self, key: &HoldingKey) -> Result<Ended, AccessError> {
+    async fn told_to_go(&self, key: &HoldingKey) -> Result<OperationResult, IdentityCenterError> {
         let room = self
             .access
             .room_to_remove(Lane::Revoke, &key.account_id)
             .await;
-        let now = || -> Call<'_, ()> { Box::pin(async { Ok(()) }) };
+        let now = || -> PendingCall<'_, ()> { Box::pin(async { Ok(()) }) };
         match self.access.delete(Lane::Revoke, key, &now).await? {
-            Deletion::NothingThere => Ok(Ended::Well),
+            Deletion::NothingThere => Ok(OperationResult::Well),
             Deletion::Started(operation) => {
                 self.access.wait_for(Lane::Revoke, &operation, room).await
             }

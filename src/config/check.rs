@@ -12,24 +12,25 @@ use super::file::{
 };
 use super::secret::{Elsewhere, Sources};
 use super::{
-    Client, Config, ConfigError, IdentityCenter, Key, Log, Mattermost, Server, Store, Webhook,
+    Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
+    Server, StoreConfig, Webhook,
 };
-use crate::access::identity_center::IdentityCenterOptions;
-use crate::access::sandbox::{Rates, SandboxOptions, Standing};
 use crate::domain::{AccountId, EndSessions, Millis, PermissionSet, Policy, SetRule};
+use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
+use crate::identity_center::sdk::IdentityCenterOptions;
 use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
 /// How long access may be asked for, in hours: at most a year.
 const HOURS: std::ops::RangeInclusive<u32> = 1..=8784;
 
-type Checked<T> = Result<T, ConfigError>;
+type CheckResult<T> = Result<T, ConfigError>;
 
-fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Checked<T> {
+fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> CheckResult<T> {
     Err(ConfigError::new(key, why))
 }
 
-pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
+pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
     let mut files = Vec::new();
     let kept_elsewhere = file.secret_ids().next().is_some();
     let keys = keys(file.keys, elsewhere, &mut files)?;
@@ -70,14 +71,14 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> Checked<Config> {
         server: Server {
             listen: file.server.listen,
         },
-        store: Store {
+        store: StoreConfig {
             kind: file.store.kind,
             path: file.store.path,
             tables,
         },
         identity_center,
         keys,
-        log: Log {
+        log: LogConfig {
             format: file.log.format,
             level: level(&file.log.level)?,
         },
@@ -94,8 +95,8 @@ fn keys(
     sections: BTreeMap<String, KeySection>,
     elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
-) -> Checked<BTreeMap<String, Key>> {
-    let mut keys: BTreeMap<String, Key> = BTreeMap::new();
+) -> CheckResult<BTreeMap<String, KeyConfig>> {
+    let mut keys: BTreeMap<String, KeyConfig> = BTreeMap::new();
     for (id, section) in sections {
         let name = format!("keys.{id}");
         if id.is_empty() || id.len() > 64 || !id.bytes().all(|b| b.is_ascii_graphic()) {
@@ -122,7 +123,7 @@ fn keys(
             let why = "is empty, so the key could do nothing; leave it out for all scopes";
             return wrong(format!("{name}.scopes"), why);
         }
-        let key = Key {
+        let key = KeyConfig {
             secret,
             scopes: section.scopes.into_iter().collect(),
             require_v2: section.require_v2,
@@ -133,7 +134,7 @@ fn keys(
     Ok(keys)
 }
 
-fn tables(given: &BTreeMap<String, String>) -> Checked<TableNames> {
+fn tables(given: &BTreeMap<String, String>) -> CheckResult<TableNames> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     let known = Table::ALL.map(Table::as_str);
     for (table, name) in given {
@@ -163,7 +164,7 @@ fn tables(given: &BTreeMap<String, String>) -> Checked<TableNames> {
 fn identity_center(
     section: IdentityCenterSection,
     sets: &BTreeMap<PermissionSet, String>,
-) -> Checked<IdentityCenter> {
+) -> CheckResult<IdentityCenterConfig> {
     let like_arn = "expected an ARN like arn:aws:sso:::instance/ssoins-1111111111111111";
     let like_id = "expected an id like d-1111111111";
     let is_arn = |arn: &String| arn.starts_with("arn:aws") && arn.contains(":instance/");
@@ -181,7 +182,7 @@ fn identity_center(
         return wrong("identity_center.calls_per_second", why);
     }
     if section.mode == Mode::Sandbox {
-        return Ok(IdentityCenter::Sandbox);
+        return Ok(IdentityCenterConfig::Sandbox);
     }
     let Some(instance_arn) = instance_arn else {
         let why = format!("is missing; {like_arn} (`aws sso-admin list-instances` tells it)");
@@ -191,7 +192,7 @@ fn identity_center(
         let why = format!("is missing; {like_id} (`aws sso-admin list-instances` tells it)");
         return wrong("identity_center.identity_store_id", why);
     };
-    Ok(IdentityCenter::Aws {
+    Ok(IdentityCenterConfig::Aws {
         options: IdentityCenterOptions {
             instance_arn,
             identity_store_id,
@@ -207,7 +208,7 @@ type Sets = (
     BTreeMap<PermissionSet, SetRule>,
 );
 
-fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Checked<Sets> {
+fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> CheckResult<Sets> {
     let named = match (named.is_empty(), mode) {
         (false, _) => named,
         (true, Mode::Aws) => {
@@ -243,7 +244,7 @@ fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Ch
 }
 
 /// Whoever only wants to see how it works need not make any up.
-fn made_up_sets() -> Checked<BTreeMap<PermissionSet, SetSection>> {
+fn made_up_sets() -> CheckResult<BTreeMap<PermissionSet, SetSection>> {
     let made = ["admin", "readonly"].iter().zip(1..).map(|(name, number)| {
         let arn = format!("arn:aws:sso:::permissionSet/ssoins-0000000000000000/ps-{number:016}");
         let name = name
@@ -266,7 +267,7 @@ fn policy(
     sets: BTreeMap<PermissionSet, SetRule>,
     end_sessions: EndSessions,
     remind_before: Option<Millis>,
-) -> Checked<Policy> {
+) -> CheckResult<Policy> {
     let known = || {
         let names: Vec<&str> = sets.keys().map(PermissionSet::as_str).collect();
         names.join(", ")
@@ -315,7 +316,7 @@ fn sandbox(
     section: SandboxSection,
     store: &Path,
     sets: &BTreeMap<PermissionSet, String>,
-) -> Checked<SandboxOptions> {
+) -> CheckResult<SandboxOptions> {
     let rate = |name: &str, rate: f64| {
         if (0.0..=1.0).contains(&rate) {
             return Ok(rate);
@@ -334,7 +335,7 @@ fn sandbox(
             })
     });
     Ok(SandboxOptions {
-        standing: standing.collect::<Checked<_>>()?,
+        standing: standing.collect::<CheckResult<_>>()?,
         // Beside the store: what "AWS" did must outlive a crash as well.
         path: Some(
             section
@@ -363,7 +364,7 @@ fn standing(text: &str) -> Option<Standing> {
     })
 }
 
-fn address(key: &str, text: &str, like: &str) -> Checked<Url> {
+fn address(key: &str, text: &str, like: &str) -> CheckResult<Url> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => wrong(key, format!("expected an address like {like}")),
@@ -374,7 +375,7 @@ fn webhook(
     section: WebhookSection,
     elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
-) -> Checked<Webhook> {
+) -> CheckResult<Webhook> {
     let like = "https://mattermost.example.com/plugins/com.example.jit/webhook";
     let url = address("webhook.url", &section.url, like)?;
     let sources = Sources {
@@ -408,7 +409,7 @@ fn mattermost(
     section: MattermostSection,
     elsewhere: Elsewhere<'_>,
     files: &mut Vec<PathBuf>,
-) -> Checked<Mattermost> {
+) -> CheckResult<MattermostConfig> {
     let like = "https://mattermost.example.com";
     let url = address("mattermost.url", &section.url, like)?;
     let like = "https://jit.example.com, where Mattermost reaches jit";
@@ -448,7 +449,7 @@ fn mattermost(
     let email_domain = section
         .email_domain
         .map(|domain| domain.trim_start_matches('@').to_lowercase());
-    Ok(Mattermost {
+    Ok(MattermostConfig {
         url,
         public_url,
         team_id: section.team_id,
@@ -460,7 +461,7 @@ fn mattermost(
 }
 
 /// Each name is one word, and says which account is meant.
-fn accounts(names: BTreeMap<AccountId, String>) -> Checked<BTreeMap<AccountId, String>> {
+fn accounts(names: BTreeMap<AccountId, String>) -> CheckResult<BTreeMap<AccountId, String>> {
     let mut known = BTreeSet::new();
     for (id, name) in &names {
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -501,7 +502,7 @@ pub(super) fn client(
     section: Option<ClientSection>,
     listen: &std::net::SocketAddr,
     elsewhere: Elsewhere<'_>,
-) -> Checked<Option<Client>> {
+) -> CheckResult<Option<Client>> {
     let Some(section) = section else {
         return Ok(None);
     };
@@ -526,7 +527,7 @@ pub(super) fn client(
     }))
 }
 
-fn level(text: &str) -> Checked<Level> {
+fn level(text: &str) -> CheckResult<Level> {
     let known = ["error", "warn", "info", "debug", "trace"];
     match text.parse() {
         Ok(level) if known.contains(&text) => Ok(level),

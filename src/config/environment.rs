@@ -6,7 +6,7 @@ use super::file::File;
 use super::{ConfigError, Variables};
 
 /// One key that the environment says.
-struct Said {
+struct EnvironmentKey {
     variable: String,
     path: Vec<String>,
     text: String,
@@ -57,11 +57,11 @@ fn read(table: &Table) -> Result<File, ConfigError> {
     })
 }
 
-fn said(variables: &Variables, table: &Table) -> Vec<Said> {
+fn said(variables: &Variables, table: &Table) -> Vec<EnvironmentKey> {
     let named = variables.iter().filter_map(|(variable, text)| {
         let name = variable.strip_prefix("JIT_")?;
         let (_, _) = name.split_once("__")?;
-        Some(Said {
+        Some(EnvironmentKey {
             variable: variable.clone(),
             path: spelled(name, table),
             text: text.clone(),
@@ -85,7 +85,7 @@ fn spelled(name: &str, table: &Table) -> Vec<String> {
     path
 }
 
-fn put(table: &mut Table, said: &Said, value: Value) -> Result<(), ConfigError> {
+fn put(table: &mut Table, said: &EnvironmentKey, value: Value) -> Result<(), ConfigError> {
     let mut at = table;
     let Some((last, sections)) = said.path.split_last() else {
         return Ok(());
@@ -118,7 +118,7 @@ fn typed(text: &str) -> Option<Value> {
 }
 
 /// Whoever set a variable looks for its name, not for a key in a file.
-fn blamed(error: ConfigError, said: &[Said]) -> ConfigError {
+fn blamed(error: ConfigError, said: &[EnvironmentKey]) -> ConfigError {
     let one = said.iter().find(|one| one.path.join(".") == error.key);
     match one {
         Some(one) => ConfigError::new(format!("{} ({})", error.key, one.variable), error.why),

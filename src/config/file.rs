@@ -124,10 +124,10 @@ pub(super) struct SandboxSection {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PolicySection {
     pub default_permission_set: Option<PermissionSet>,
-    pub pending_lifetime: Span,
+    pub pending_lifetime: DurationText,
     pub max_request_hours: u32,
     pub extension: ExtensionRule,
-    pub grant_patience: Span,
+    pub grant_patience: DurationText,
     pub admins: Vec<String>,
 }
 
@@ -209,7 +209,7 @@ pub(super) struct MattermostSection {
     pub admins: Vec<String>,
     pub email_domain: Option<String>,
     #[serde(default = "ten_minutes")]
-    pub remind_before: Span,
+    pub remind_before: DurationText,
 }
 
 #[derive(Debug, Deserialize)]
@@ -241,7 +241,7 @@ pub enum LogFormat {
 
 /// `90s`, `15m` or `8h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span(pub Millis);
+pub(super) struct DurationText(pub Millis);
 
 /// A day or a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,8 +271,8 @@ fn every_scope() -> Vec<Scope> {
     Scope::ALL.into()
 }
 
-fn ten_minutes() -> Span {
-    Span(Millis::minutes(10))
+fn ten_minutes() -> DurationText {
+    DurationText(Millis::minutes(10))
 }
 
 fn backend() -> String {
@@ -328,10 +328,10 @@ impl Default for PolicySection {
     fn default() -> Self {
         Self {
             default_permission_set: None,
-            pending_lifetime: Span(Millis::hours(8)),
+            pending_lifetime: DurationText(Millis::hours(8)),
             max_request_hours: 4,
             extension: ExtensionRule::NeedsApproval,
-            grant_patience: Span(Millis::minutes(15)),
+            grant_patience: DurationText(Millis::minutes(15)),
             admins: Vec::new(),
         }
     }
@@ -346,7 +346,7 @@ impl Default for LogSection {
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         span(&text).map(Self).ok_or_else(|| {

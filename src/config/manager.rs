@@ -15,9 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What each of them is, or why it cannot be told.
 #[derive(Default)]
-pub(super) struct Kept(BTreeMap<String, Result<String, String>>);
+pub(super) struct FetchedSecrets(BTreeMap<String, Result<String, String>>);
 
-impl Kept {
+impl FetchedSecrets {
     pub async fn fetch(ids: impl IntoIterator<Item = &str>) -> Self {
         let ids: BTreeSet<&str> = ids.into_iter().collect();
         if ids.is_empty() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
-use super::manager::Kept;
+use super::manager::FetchedSecrets;
 use crate::signature::Secret;
 
 pub(super) type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<String>;
@@ -14,11 +14,11 @@ pub(super) type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<String>;
 #[derive(Clone, Copy)]
 pub(super) struct Elsewhere<'a> {
     pub read_file: ReadFile<'a>,
-    pub kept: &'a Kept,
+    pub kept: &'a FetchedSecrets,
 }
 
 impl<'a> Elsewhere<'a> {
-    pub fn with(kept: &'a Kept) -> Self {
+    pub fn with(kept: &'a FetchedSecrets) -> Self {
         let read_file: ReadFile<'_> = &|file| std::fs::read_to_string(file);
         Self { read_file, kept }
     }

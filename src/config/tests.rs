@@ -2,8 +2,8 @@ use std::io;
 use std::path::Path;
 
 use super::{
-    Config, ConfigError, Elsewhere, IdentityCenter, Kept, Scope, StoreKind, Variables, check,
-    environment,
+    Config, ConfigError, Elsewhere, FetchedSecrets, IdentityCenterConfig, Scope, StoreKind,
+    Variables, check, environment,
 };
 use crate::domain::Millis;
 use crate::store::dynamodb::Table;
@@ -21,7 +21,7 @@ fn from(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     };
     let elsewhere = Elsewhere {
         read_file: &read_file,
-        kept: &Kept::default(),
+        kept: &FetchedSecrets::default(),
     };
     check::checked(environment::overlay(text, &variables)?, elsewhere)
 }
@@ -216,7 +216,7 @@ fn the_real_identity_center_is_named_as_a_whole() {
         section(&format!("{arn}\n{id}")) + "\nb = \"arn:aws:sso:::permissionSet/ssoins-1/ps-1\"";
     assert!(refused(&twice, &[]).starts_with("permission_sets.b"));
     let config = from(&section(&format!("{arn}\n{id}")), &[]).unwrap();
-    let IdentityCenter::Aws {
+    let IdentityCenterConfig::Aws {
         options,
         calls_per_second,
     } = config.identity_center

@@ -133,7 +133,7 @@ pub struct Event {
 }
 
 /// The part of an event that the one who makes it knows.
-pub struct Entry<'a> {
+pub struct EventDraft<'a> {
     pub key: AuditKey,
     pub kind: EventKind,
     pub account_id: Option<&'a AccountId>,
@@ -146,7 +146,7 @@ pub struct Entry<'a> {
 impl Chain {
     /// Adds the next event. Its time never runs backwards, whatever a clock says:
     /// the audit table is sorted by it.
-    pub fn append(&mut self, entry: Entry<'_>, now: Timestamp) -> Event {
+    pub fn append(&mut self, entry: EventDraft<'_>, now: Timestamp) -> Event {
         let seq = self.version + 1;
         let mut event = Event {
             account_id: entry.account_id.cloned(),
@@ -345,7 +345,7 @@ mod tests {
         let events = lengths
             .iter()
             .map(|n| {
-                let entry = Entry {
+                let entry = EventDraft {
                     key: AuditKey::Config(channel.clone()),
                     kind: EventKind::Bound,
                     account_id: None,
@@ -390,7 +390,7 @@ mod tests {
             email: "alice@example.com".parse().unwrap(),
         };
         let mut chain = Chain::default();
-        let entry = Entry {
+        let entry = EventDraft {
             key: AuditKey::Config(channel.clone()),
             kind: EventKind::Bound,
             account_id: Some(&account),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::audit::Entry;
+use super::audit::EventDraft;
 use super::{
     AccountId, AuditKey, Chain, ChannelId, Event, EventKind, MmUserId, PermissionSet, Person,
     Policy, Refusal, Timestamp, limits,
@@ -80,7 +80,7 @@ impl Channel {
 
     /// Somebody had people of this channel say what they did not mean, and was not believed.
     pub fn refused(mut self, said: BTreeMap<String, String>, now: Timestamp) -> (Self, Event) {
-        let entry = Entry {
+        let entry = EventDraft {
             key: AuditKey::Config(self.id.clone()),
             kind: EventKind::ForgeryRefused,
             account_id: None,
@@ -96,14 +96,14 @@ impl Channel {
 }
 
 /// A change that somebody makes to a channel's configuration, here and now.
-pub struct Change<'a> {
+pub struct ConfigurationChange<'a> {
     pub channel: Channel,
     pub admin: &'a Admin,
     pub policy: &'a Policy,
     pub now: Timestamp,
 }
 
-impl Change<'_> {
+impl ConfigurationChange<'_> {
     /// Binds an account to the channel, or changes the terms of its binding.
     /// `siblings` are the channel's bindings: a new one starts with their approvers.
     pub fn bind(
@@ -218,9 +218,9 @@ impl Change<'_> {
         let about = match (&unbound, bindings.as_slice()) {
             (Some(binding), _) => Some(&binding.account_id),
             (None, [binding]) => Some(&binding.account_id),
-            _ => None,
+            (None, [] | [_, ..]) => None,
         };
-        let entry = Entry {
+        let entry = EventDraft {
             key: AuditKey::Config(self.channel.id.clone()),
             kind,
             account_id: about,

@@ -39,7 +39,7 @@ pub enum Command {
         by: Option<Person>,
     },
     /// Somebody revoked a request that shares its assignment.
-    EndedAlong {
+    RevokedWithCoHolder {
         with: RequestId,
         by: Option<Person>,
         reason: Option<Text>,
@@ -150,7 +150,7 @@ pub enum Outcome {
         user: UserId,
         presence: Presence,
         revision: u64,
-        means: String,
+        permission_set_arn: String,
     },
     /// No such user, or several: asking again will not help.
     NoUser {

@@ -6,16 +6,18 @@
 //! what every state makes of every command.
 
 mod announce;
-#[cfg(test)]
-pub(crate) mod cast;
 mod claimed;
 mod cleanup;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod old_credentials;
 mod open;
 mod person;
 #[cfg(test)]
 mod quorum;
 mod refusal;
 mod step;
+mod stray;
 #[cfg(test)]
 mod table;
 #[cfg(test)]
@@ -49,7 +51,7 @@ pub struct Decision {
     pub notices: Vec<Notice>,
     pub holding: Option<Holding>,
     /// Other holders of the same assignment, to be revoked in the same commit.
-    pub also: Option<Also>,
+    pub co_holders: Option<CoHolders>,
     /// What the holder of the lease does next; not written, because it can be
     /// asked for again.
     pub work: Option<Work>,
@@ -57,7 +59,7 @@ pub struct Decision {
 
 /// A revoke takes the assignment, and so ends everyone who shares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Also {
+pub struct CoHolders {
     pub requests: Vec<RequestId>,
     pub by: Option<Person>,
     pub reason: Option<Text>,
@@ -78,9 +80,9 @@ pub fn decide(
             credentials,
         } => person::broken_glass(step, &by, reason, &credentials),
         Command::CleanedUp { by, reason, proof } => cleanup::cleaned_up(step, &by, reason, proof),
-        Command::FoundStanding { by } => work::found_standing(step, by.as_ref()),
+        Command::FoundStanding { by } => stray::found_standing(step, by.as_ref()),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
-        Command::EndedAlong { with, by, reason } => {
+        Command::RevokedWithCoHolder { with, by, reason } => {
             person::ended_along(step, with, by.as_ref(), reason)
         }
         Command::Due { claim } => work::due(step, &claim),

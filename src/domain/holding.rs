@@ -42,7 +42,8 @@ pub struct Holding {
     /// What the permission set's name stood for when this was asked for. A name can be
     /// given to another set later, and "AWS shows none" would then be about that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub means: Option<String>,
+    #[serde(rename = "means")]
+    pub permission_set_arn: Option<String>,
     /// Grows with every change and is never reset, so that a look at AWS can be
     /// tied to what was held when it was made.
     pub revision: u64,
@@ -58,7 +59,7 @@ impl Holding {
             unanswered_create: None,
             unanswered_delete: None,
             removing: false,
-            means: None,
+            permission_set_arn: None,
             revision: 0,
         }
     }
@@ -123,8 +124,8 @@ impl Holding {
         self.changed(|next| next.unanswered_create = Some(lease))
     }
 
-    pub(super) fn meaning(&self, means: String) -> Self {
-        self.changed(|next| next.means = Some(means))
+    pub(super) fn under(&self, arn: String) -> Self {
+        self.changed(|next| next.permission_set_arn = Some(arn))
     }
 
     pub(super) fn joined(&self, id: RequestId) -> Self {

@@ -189,7 +189,7 @@ impl FromStr for RequestId {
         // Only the hyphenated form: one request has one spelling.
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
-            _ => Err(Invalid("must be a request id (a UUID)")),
+            Ok(_) | Err(_) => Err(Invalid("must be a request id (a UUID)")),
         }
     }
 }
@@ -216,7 +216,7 @@ impl Minutes {
     pub fn new(minutes: i64) -> Result<Self, Invalid> {
         match u32::try_from(minutes) {
             Ok(value) if (1..=Self::MOST).contains(&minutes) => Ok(Self(value)),
-            _ => Err(Invalid("must be a whole number of minutes, at least 1")),
+            Ok(_) | Err(_) => Err(Invalid("must be a whole number of minutes, at least 1")),
         }
     }
 

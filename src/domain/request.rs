@@ -47,7 +47,7 @@ pub struct Request {
     pub state: State,
     /// What is still to be done about credentials that were fetched meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<Sessions>,
+    pub sessions: Option<OldCredentials>,
     pub trouble: Option<Failing>,
     pub parked_notices: u32,
     /// Where the bot posted it.
@@ -83,7 +83,7 @@ pub enum State {
     Checking {
         by: Person,
         reason: Option<Text>,
-        error: Ended,
+        error: ErrorEnd,
     },
     /// An end that is in doubt until AWS has been asked.
     Unsettled {
@@ -107,7 +107,7 @@ pub enum State {
         reason: Option<Text>,
         at: Timestamp,
     },
-    Error(Ended),
+    Error(ErrorEnd),
 }
 
 /// Why an end is not believed yet.
@@ -138,7 +138,7 @@ pub enum Ending {
 
 /// An end in ERROR: nothing of the request is left in AWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct ErrorEnd {
     pub at: Timestamp,
     pub why: Text,
 }
@@ -189,7 +189,7 @@ pub struct Extension {
 /// Credentials that outlive the access they were fetched with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "are", rename_all = "snake_case")]
-pub enum Sessions {
+pub enum OldCredentials {
     /// To be denied, as far as they began before then.
     Ending { before: Timestamp },
     /// Denied; the last of them is over then by itself.
@@ -254,7 +254,7 @@ pub enum Lane {
     Other,
 }
 
-impl Sessions {
+impl OldCredentials {
     pub fn due_at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Ending { .. } => now,
@@ -309,22 +309,26 @@ impl Request {
 
     pub fn lane(&self) -> Lane {
         match &self.state {
-            state if state.is_settled() => match self.sessions {
-                Some(Sessions::Ending { .. }) => Lane::Remove,
-                _ => Lane::Other,
-            },
             State::Removing {
                 ending: Ending::Revoked { .. },
             }
             | State::Checking { .. } => Lane::Revoke,
             State::Granted | State::Removing { .. } | State::Unsettled { .. } => Lane::Remove,
-            _ => Lane::Other,
+            State::Pending | State::Approved | State::Assigning => Lane::Other,
+            State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_) => match self.sessions {
+                Some(OldCredentials::Ending { .. }) => Lane::Remove,
+                Some(OldCredentials::Denied { .. }) | None => Lane::Other,
+            },
         }
     }
 
     /// Nothing is left to do but what time does by itself.
     pub fn is_over(&self) -> bool {
-        self.state.is_settled() && !matches!(self.sessions, Some(Sessions::Ending { .. }))
+        self.state.is_settled() && !matches!(self.sessions, Some(OldCredentials::Ending { .. }))
     }
 
     /// AWS was asked to take it away, and has not been seen to.
@@ -363,8 +367,8 @@ impl Request {
             | State::Expired { .. }
             | State::Revoked { .. }
             | State::Error(_) => match self.sessions {
-                Some(Sessions::Ending { .. }) => false,
-                Some(Sessions::Denied { .. }) | None => true,
+                Some(OldCredentials::Ending { .. }) => false,
+                Some(OldCredentials::Denied { .. }) | None => true,
             },
         }
     }
@@ -385,7 +389,11 @@ impl Request {
             },
             Status::Expired => State::Expired { at },
             Status::Cancelled => State::Cancelled { by: None, at },
-            _ => State::Error(Ended {
+            Status::Pending
+            | Status::Approved
+            | Status::Granted
+            | Status::Denied
+            | Status::Error => State::Error(ErrorEnd {
                 at,
                 why: Text::clip(&format!(
                     "the record was changed to {said} from outside jit"

@@ -4,8 +4,8 @@
 use serde::Serialize;
 
 use super::{
-    AccountId, ChannelId, Email, Ending, MmUserId, PermissionSet, Request, RequestId, Sessions,
-    State, Status, Text, Timestamp, UserId,
+    AccountId, ChannelId, Email, Ending, MmUserId, OldCredentials, PermissionSet, Request,
+    RequestId, State, Status, Text, Timestamp, UserId,
 };
 
 #[derive(Serialize)]
@@ -71,7 +71,7 @@ pub struct RequestObject<'a> {
 
 impl<'a> From<&'a Request> for RequestObject<'a> {
     fn from(request: &'a Request) -> Self {
-        let ends = Ends::of(&request.state);
+        let ends = EndFields::of(&request.state);
         let approver = request.approvals.last().map(|approval| &approval.by);
         // Of interest only while more than one is waited for.
         let waiting = request.state == State::Pending && !request.approvals.is_empty();
@@ -111,8 +111,8 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
             revoked_by: ends.revoked_by,
             revoke_reason: ends.revoke_reason,
             sessions_denied_until: match request.sessions {
-                Some(Sessions::Denied { until }) => Some(until),
-                _ => None,
+                Some(OldCredentials::Denied { until }) => Some(until),
+                Some(OldCredentials::Ending { .. }) | None => None,
             },
             undelivered_notices: (request.parked_notices > 0).then_some(request.parked_notices),
             version: request.chain.version,
@@ -123,7 +123,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
 
 /// The times and words of an end, each where the reader looks for it.
 #[derive(Default)]
-struct Ends<'a> {
+struct EndFields<'a> {
     denied_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     expired_at: Option<Timestamp>,
@@ -134,7 +134,7 @@ struct Ends<'a> {
     revoke_reason: Option<&'a Text>,
 }
 
-impl<'a> Ends<'a> {
+impl<'a> EndFields<'a> {
     fn of(state: &'a State) -> Self {
         let none = Self::default();
         match state {
@@ -175,7 +175,13 @@ impl<'a> Ends<'a> {
                 ..none
             },
             State::Unsettled { end, .. } => Self::of(end),
-            _ => none,
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing {
+                ending: Ending::Expired,
+            } => none,
         }
     }
 }

@@ -131,7 +131,7 @@ impl fmt::Display for Millis {
         match (hours, minutes) {
             (0, 0) => write!(f, "{rest}s"),
             (0, _) => write!(f, "{minutes}m {rest:02}s"),
-            _ => write!(f, "{hours}h {minutes:02}m"),
+            (hours, _) => write!(f, "{hours}h {minutes:02}m"),
         }
     }
 }

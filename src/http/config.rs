@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::App;
+use super::HttpState;
 use super::list::parsed;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToConfigure, ToRead};
@@ -18,7 +18,7 @@ use crate::service::Configure;
 use crate::signature;
 
 #[derive(Deserialize)]
-struct Bind {
+struct BindBody {
     channel_id: ChannelId,
     account_id: AccountId,
     approvals_required: Option<u32>,
@@ -72,10 +72,10 @@ impl Actor {
 }
 
 pub(super) async fn bind(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToConfigure>,
 ) -> Result<Response, Problem> {
-    let body: Bind = call.json()?;
+    let body: BindBody = call.json()?;
     let terms = BindTerms {
         approvals_required: within("approvals_required", body.approvals_required, 1, 20)?,
         allow_self_approval: body.allow_self_approval,
@@ -97,7 +97,7 @@ pub(super) async fn bind(
 }
 
 pub(super) async fn unbind(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToConfigure>,
 ) -> Result<Response, Problem> {
     let body: Unbind = call.json()?;
@@ -109,7 +109,7 @@ pub(super) async fn unbind(
 }
 
 pub(super) async fn approvers(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToConfigure>,
 ) -> Result<Response, Problem> {
     let body: Approvers = call.json()?;
@@ -126,7 +126,7 @@ pub(super) async fn approvers(
 }
 
 pub(super) async fn accounts(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
     let mut pairs = signature::pairs(&call.query)
@@ -141,12 +141,12 @@ pub(super) async fn accounts(
         )));
     }
     let channel: ChannelId = parsed(&name, &value)?;
-    let bindings = app.service.store().bindings(&channel).await?;
+    let bindings = app.service.bindings(&channel).await?;
     Ok(json(200, &objects(&app, &bindings)))
 }
 
 async fn change(
-    app: &App,
+    app: &HttpState,
     call: &Signed<ToConfigure>,
     actor: Actor,
     channel: ChannelId,
@@ -167,14 +167,14 @@ fn within(name: &str, value: Option<u32>, least: u32, most: u32) -> Result<Optio
     }
 }
 
-fn objects<'a>(app: &App, bindings: &'a [Binding]) -> Vec<ConfigObject<'a>> {
+fn objects<'a>(app: &HttpState, bindings: &'a [Binding]) -> Vec<ConfigObject<'a>> {
     bindings
         .iter()
         .map(|binding| ConfigObject::of(binding, app.service.policy()))
         .collect()
 }
 
-fn one(app: &App, bindings: &[Binding]) -> Result<Response, Problem> {
+fn one(app: &HttpState, bindings: &[Binding]) -> Result<Response, Problem> {
     let mut objects = objects(app, bindings);
     Ok(json(200, &objects.pop()))
 }

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
-use super::App;
+use super::HttpState;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToRead};
 use crate::code::Code;
@@ -21,7 +21,7 @@ const USUAL: usize = 50;
 const MOST: usize = 200;
 
 #[derive(Serialize)]
-struct Page<'a> {
+struct ListPage<'a> {
     items: Vec<RequestObject<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_token: Option<String>,
@@ -33,7 +33,7 @@ struct Page<'a> {
 
 /// A query, understood whole: what is not understood is refused, never ignored.
 #[derive(Debug, Default)]
-struct Asked {
+struct ListQuery {
     filter: Filter,
     limit: Option<usize>,
     next_token: Option<String>,
@@ -42,7 +42,7 @@ struct Asked {
 }
 
 pub(super) async fn list(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
     let asked = understand(&call.query)?;
@@ -63,7 +63,6 @@ pub(super) async fn list(
     // One more than asked for tells whether there is more.
     let mut found = app
         .service
-        .store()
         .list(&asked.filter, after.as_ref(), limit + 1)
         .await?;
     let more = found.len() > limit;
@@ -73,7 +72,7 @@ pub(super) async fn list(
     let items = found.iter().map(RequestObject::from).collect();
     Ok(json(
         200,
-        &Page {
+        &ListPage {
             items,
             next_token,
             filters: &asked.given,
@@ -86,10 +85,10 @@ pub(super) async fn list(
     ))
 }
 
-fn understand(query: &str) -> Result<Asked, Problem> {
+fn understand(query: &str) -> Result<ListQuery, Problem> {
     let pairs = signature::pairs(query)
         .ok_or_else(|| Problem::malformed("the query is not well encoded"))?;
-    let mut asked = Asked::default();
+    let mut asked = ListQuery::default();
     let mut seen = std::collections::BTreeSet::new();
     for (name, value) in pairs {
         if !seen.insert(name.clone()) {

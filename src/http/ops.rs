@@ -10,10 +10,9 @@ use metrics::{Counter, counter, describe_counter, gauge};
 use serde_json::json as object;
 
 use super::reply::{Problem, json};
-use super::signed::Unsigned;
-use super::{App, ROUTES, Route};
+use super::{HttpState, ROUTES, Route, unsigned};
 use crate::code::Code;
-use crate::domain::{Millis, RequestId};
+use crate::domain::Millis;
 use crate::telemetry;
 
 /// The worker's loop looks every few seconds, and waits for the store a little while.
@@ -23,7 +22,7 @@ pub(super) async fn healthz() -> Response {
     json(200, &object!({"status": "ok"}))
 }
 
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub(super) async fn readyz(State(app): State<Arc<HttpState>>) -> Result<Response, Problem> {
     if app.stop.is_cancelled() {
         return Err(Problem::new(Code::Unavailable, "jit is stopping"));
     }
@@ -35,13 +34,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Prob
                    process; restart it";
         return Err(Problem::new(Code::Unavailable, why));
     }
-    // Of no request: that the store answers at all is what is asked.
-    app.service.store().request(RequestId::NIL).await?;
+    app.service.check_store().await?;
     Ok(json(200, &object!({"status": "ready"})))
 }
 
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    match app.service.store().gauges(app.service.clock().now()).await {
+pub(super) async fn metrics(State(app): State<Arc<HttpState>>) -> Response {
+    match app.service.gauges().await {
         Ok(gauges) => {
             telemetry::set(&gauges, app.service.clock().now());
             gauge!("jit_store_up").set(1.0);
@@ -61,19 +59,13 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
 /// Every series that an alarm may ask for is there from the start.
 pub(super) fn describe() {
     describe_counter!("jit_http_requests_total", "Calls by route and status");
-    describe_counter!(
-        "jit_signature_refusals_total",
-        "Calls not accepted as signed, by reason"
-    );
-    for why in Unsigned::ALL {
-        counter!("jit_signature_refusals_total", "reason" => why.as_str()).increment(0);
-    }
+    unsigned::describe();
 }
 
 /// A route's method and pattern; never what a caller put into it.
-type Asked = (&'static str, &'static str);
+type RouteLabel = (&'static str, &'static str);
 
-pub(super) fn route_of(request: &Request) -> Asked {
+pub(super) fn route_of(request: &Request) -> RouteLabel {
     let pattern = request.extensions().get::<MatchedPath>();
     let pattern = pattern.map_or("", MatchedPath::as_str);
     let method = request.method().as_str();
@@ -86,12 +78,12 @@ pub(super) fn route_of(request: &Request) -> Asked {
 
 /// Calls by route and status. Each series is looked up once, not with every call.
 #[derive(Default)]
-pub(super) struct Tally {
-    series: RwLock<HashMap<(Asked, StatusCode), Counter>>,
+pub(super) struct CallCounters {
+    series: RwLock<HashMap<(RouteLabel, StatusCode), Counter>>,
 }
 
-impl Tally {
-    pub fn count(&self, asked: Asked, status: StatusCode) {
+impl CallCounters {
+    pub fn count(&self, asked: RouteLabel, status: StatusCode) {
         let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(counter) = known.get(&(asked, status)) {
             return counter.increment(1);
@@ -106,8 +98,4 @@ impl Tally {
         let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
         known.insert((asked, status), counter);
     }
-}
-
-pub(super) fn count_unsigned(why: Unsigned) {
-    counter!("jit_signature_refusals_total", "reason" => why.as_str()).increment(1);
 }

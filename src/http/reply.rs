@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::signed::{Unsigned, refused};
+use super::unsigned::Unsigned;
 use crate::code::Code;
 use crate::service::ServiceError;
 use crate::store::StoreError;
@@ -23,6 +23,12 @@ impl Problem {
             code,
             message: message.into(),
         }
+    }
+
+    /// The reason is noted, and not told.
+    pub fn unsigned(why: Unsigned, path: &str) -> Self {
+        why.note(path);
+        Self::new(Code::Unsigned, "the call is not signed as it must be")
     }
 
     pub fn malformed(message: impl Into<String>) -> Self {
@@ -45,7 +51,7 @@ impl From<ServiceError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         if error == StoreError::Replayed {
-            return refused(Unsigned::Replayed, "");
+            return Self::unsigned(Unsigned::Replayed, "");
         }
         // The operator reads why in the log; a caller can do nothing about it.
         tracing::error!(%error, "the store failed");

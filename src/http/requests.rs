@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::reply::{Problem, json};
 use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke, Untaken};
-use super::{AnswerBy, App};
+use super::{AnswerBy, HttpState};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::domain::{
@@ -49,7 +49,7 @@ struct Approve {
 }
 
 #[derive(Deserialize)]
-struct Deny {
+struct DenyBody {
     denier_mm_user_id: MmUserId,
     denier_email: Email,
     #[serde(default, deserialize_with = "blank_is_absent")]
@@ -95,7 +95,7 @@ where
 }
 
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Untaken<ToRequest>,
 ) -> Result<Response, Problem> {
     call.once(&app, async |call, ticket| {
@@ -141,7 +141,7 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
 }
 
 pub(super) async fn approve(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Untaken<ToApprove>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: Approve| {
@@ -155,10 +155,10 @@ pub(super) async fn approve(
 }
 
 pub(super) async fn deny(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Untaken<ToApprove>,
 ) -> Result<Response, Problem> {
-    asked(&app, call, |body: Deny| {
+    asked(&app, call, |body: DenyBody| {
         let by = Person {
             id: body.denier_mm_user_id,
             email: body.denier_email,
@@ -170,14 +170,14 @@ pub(super) async fn deny(
 }
 
 pub(super) async fn cancel(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Untaken<ToRequest>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: Act| (body.by(), Ask::Cancel)).await
 }
 
 pub(super) async fn extend(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Untaken<ToRequest>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: Extend| {
@@ -192,7 +192,7 @@ pub(super) async fn extend(
 }
 
 async fn asked<N, B: DeserializeOwned>(
-    app: &App,
+    app: &HttpState,
     call: Untaken<N>,
     understood: impl FnOnce(B) -> (Person, Ask),
 ) -> Result<Response, Problem> {
@@ -207,7 +207,7 @@ async fn asked<N, B: DeserializeOwned>(
 
 /// 200 means gone. Until AWS shows that, the answer waits, and then says that it goes on.
 pub(super) async fn revoke(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     hurry: Option<Extension<AnswerBy>>,
     call: Untaken<ToRevoke>,
 ) -> Result<Response, Problem> {
@@ -251,7 +251,7 @@ fn said_of(followed: Request) -> Result<Response, Problem> {
 }
 
 pub(super) async fn show(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
     let request = app.service.request(call.request_id()?).await?;
@@ -260,7 +260,7 @@ pub(super) async fn show(
 
 /// A request's history, or with `config#<channel_id>` that of a channel's configuration.
 pub(super) async fn audit(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
     let segment = call.path.split('/').nth(2).unwrap_or_default();
@@ -268,7 +268,7 @@ pub(super) async fn audit(
     let key: AuditKey = signature::percent_decoded(segment)
         .and_then(|text| text.parse().ok())
         .ok_or_else(unknown)?;
-    let events = app.service.store().audit(&key).await?;
+    let events = app.service.history(&key).await?;
     if events.is_empty() {
         return Err(unknown());
     }

@@ -19,7 +19,7 @@ use crate::signature::percent_encoded;
 const MOST_ANSWERED: usize = 6 * 1024 * 1024;
 
 #[derive(Debug)]
-pub enum Event {
+pub enum LambdaEvent {
     Call(Box<Request<Body>>),
     Work(Occasion),
 }
@@ -33,21 +33,21 @@ pub enum Occasion {
     Changed(Vec<RequestId>),
 }
 
-type Understood<T> = Result<T, String>;
+type EventResult<T> = Result<T, String>;
 
-pub fn understand(bytes: &[u8]) -> Understood<Event> {
+pub fn understand(bytes: &[u8]) -> EventResult<LambdaEvent> {
     let event: Value =
         serde_json::from_slice(bytes).map_err(|why| format!("the event is no JSON: {why}"))?;
     let Value::Object(event) = event else {
         return Err("the event is no JSON object".into());
     };
     match event.get("requestContext") {
-        Some(context) => call(&event, context).map(Box::new).map(Event::Call),
-        None => work(&event).map(Event::Work),
+        Some(context) => call(&event, context).map(Box::new).map(LambdaEvent::Call),
+        None => work(&event).map(LambdaEvent::Work),
     }
 }
 
-fn work(event: &Map<String, Value>) -> Understood<Occasion> {
+fn work(event: &Map<String, Value>) -> EventResult<Occasion> {
     let says = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
     let is_change = |record: &Value| record["eventSource"] == "aws:dynamodb";
     match event.get("Records") {
@@ -73,7 +73,7 @@ fn work(event: &Map<String, Value>) -> Understood<Occasion> {
     Err(format!("nothing that jit knows: {kinds}"))
 }
 
-fn call(event: &Map<String, Value>, context: &Value) -> Understood<Request<Body>> {
+fn call(event: &Map<String, Value>, context: &Value) -> EventResult<Request<Body>> {
     let method = text(&context["http"]["method"], "requestContext.http.method")?;
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| format!("requestContext.http.method: {method:?} is no method"))?;
@@ -98,7 +98,7 @@ fn call(event: &Map<String, Value>, context: &Value) -> Understood<Request<Body>
     Ok(request)
 }
 
-fn text<'v>(value: &'v Value, name: &str) -> Understood<&'v str> {
+fn text<'v>(value: &'v Value, name: &str) -> EventResult<&'v str> {
     let missing = || format!("{name}: expected a text");
     value.as_str().ok_or_else(missing)
 }
@@ -115,7 +115,7 @@ fn without_stage<'p>(path: &'p str, stage: &str) -> &'p str {
     }
 }
 
-fn joined(pairs: &Map<String, Value>) -> Understood<String> {
+fn joined(pairs: &Map<String, Value>) -> EventResult<String> {
     let pair = |(name, value): (&String, &Value)| {
         let value =
             plain(value).ok_or_else(|| format!("queryStringParameters.{name}: expected a text"))?;
@@ -125,12 +125,12 @@ fn joined(pairs: &Map<String, Value>) -> Understood<String> {
             percent_encoded(&value)
         ))
     };
-    let pairs: Understood<Vec<String>> = pairs.iter().map(pair).collect();
+    let pairs: EventResult<Vec<String>> = pairs.iter().map(pair).collect();
     Ok(pairs?.join("&"))
 }
 
 /// Some gateways decode a path on its way: what cannot stand in one is encoded again.
-fn uri(path: &str, query: &str) -> Understood<Uri> {
+fn uri(path: &str, query: &str) -> EventResult<Uri> {
     let encoded = |text: &str, more: &[u8]| {
         let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/".contains(&b);
         let byte = |b: u8| match keep(b) || more.contains(&b) {
@@ -153,7 +153,7 @@ fn uri(path: &str, query: &str) -> Understood<Uri> {
     text.parse().map_err(why)
 }
 
-fn headers(given: Option<&Value>) -> Understood<HeaderMap> {
+fn headers(given: Option<&Value>) -> EventResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     let given = match given {
         None | Some(Value::Null) => return Ok(headers),
@@ -180,7 +180,7 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-fn body(event: &Map<String, Value>) -> Understood<Vec<u8>> {
+fn body(event: &Map<String, Value>) -> EventResult<Vec<u8>> {
     let body = match event.get("body") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::String(body)) => body,
@@ -232,7 +232,7 @@ mod tests {
 
     fn called(event: &Value) -> Request<Body> {
         match understand(event.to_string().as_bytes()) {
-            Ok(Event::Call(request)) => *request,
+            Ok(LambdaEvent::Call(request)) => *request,
             other => panic!("{other:?}"),
         }
     }

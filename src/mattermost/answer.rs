@@ -6,7 +6,7 @@ use super::api::ApiError;
 use super::slash::Slash;
 use super::text::{plain, short, short_id};
 use super::who::Who;
-use super::words::{Known, Said, VERBS, understand};
+use super::words::{ChatCommand, Known, VERBS, understand};
 use super::{Answer, Mattermost};
 
 use crate::domain::{
@@ -78,20 +78,20 @@ impl Mattermost {
             names: &self.names,
         };
         let said = understand(&slash.text, &known).map_err(No::Told)?;
-        if said == Said::Help {
+        if said == ChatCommand::Help {
             return Ok(Answer::Told(help()));
         }
         let who = self.who(&slash.user_id).await?;
         match said {
-            Said::Ask => self.open_dialog(slash).await,
+            ChatCommand::Ask => self.open_dialog(slash).await,
             said => self.carry_out(slash, &who, said).await.map(Answer::Told),
         }
     }
 
-    async fn carry_out(&self, slash: &Slash, who: &Who, said: Said) -> Result<String, No> {
+    async fn carry_out(&self, slash: &Slash, who: &Who, said: ChatCommand) -> Result<String, No> {
         match said {
-            Said::Help | Said::Ask => Ok(help()),
-            Said::Request {
+            ChatCommand::Help | ChatCommand::Ask => Ok(help()),
+            ChatCommand::Request {
                 account,
                 set,
                 time,
@@ -115,22 +115,26 @@ impl Mattermost {
                 };
                 self.request(slash, draft).await
             }
-            Said::Approve { id } => self.ask(slash, who, &id, Ask::Approve, "Approved").await,
-            Said::Deny { id, why } => {
+            ChatCommand::Approve { id } => {
+                self.ask(slash, who, &id, Ask::Approve, "Approved").await
+            }
+            ChatCommand::Deny { id, why } => {
                 let ask = Ask::Deny { reason: why };
                 self.ask(slash, who, &id, ask, "Denied").await
             }
-            Said::Cancel { id } => self.ask(slash, who, &id, Ask::Cancel, "Taken back").await,
-            Said::Extend { id, time } => {
+            ChatCommand::Cancel { id } => {
+                self.ask(slash, who, &id, Ask::Cancel, "Taken back").await
+            }
+            ChatCommand::Extend { id, time } => {
                 let ask = Ask::Extend { minutes: time };
                 self.ask(slash, who, &id, ask, "More time asked for").await
             }
-            Said::Revoke { id, why } => {
+            ChatCommand::Revoke { id, why } => {
                 let request = self.find(slash, who, &id).await?;
                 let ask = Ask::Revoke { reason: why };
                 self.take_away(who, &request, ask, None).await
             }
-            Said::Status { id: Some(id) } => {
+            ChatCommand::Status { id: Some(id) } => {
                 let request = self.find(slash, who, &id).await?;
                 let line = self.line(&request);
                 Ok(match &request.card {
@@ -143,14 +147,14 @@ impl Mattermost {
                     None => line,
                 })
             }
-            Said::Status { id: None } => {
+            ChatCommand::Status { id: None } => {
                 let filter = Filter {
                     requester_email: Some(who.person.email.clone()),
                     ..Filter::default()
                 };
                 self.list_open(filter, "You have nothing open.").await
             }
-            Said::List => {
+            ChatCommand::List => {
                 let filter = Filter {
                     channel_id: Some(slash.channel_id.clone()),
                     ..Filter::default()
@@ -158,8 +162,8 @@ impl Mattermost {
                 self.list_open(filter, "Nothing is open in this channel.")
                     .await
             }
-            Said::Info => self.info(slash).await,
-            Said::Bind { account, terms } => {
+            ChatCommand::Info => self.info(slash).await,
+            ChatCommand::Bind { account, terms } => {
                 let bind = Configure::Bind {
                     account_id: account,
                     terms,
@@ -172,13 +176,13 @@ impl Mattermost {
                 }
                 Ok(told)
             }
-            Said::Unbind { account } => {
+            ChatCommand::Unbind { account } => {
                 let unbind = Configure::Unbind {
                     account_id: account,
                 };
                 self.configure(slash, who, unbind).await
             }
-            Said::Approvers { names } => {
+            ChatCommand::Approvers { names } => {
                 let approvers = self.approvers(slash, &names).await?;
                 let set = Configure::SetApprovers { approvers };
                 self.configure(slash, who, set).await
@@ -208,12 +212,7 @@ impl Mattermost {
             fingerprint: slash.text.clone(),
         };
         let request = self.open(draft, once).await?;
-        let approvers = self
-            .app
-            .service
-            .store()
-            .binding(&request.account_id)
-            .await?;
+        let approvers = self.app.service.binding(&request.account_id).await?;
         let needed = approvers.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
             1 => "one approver".to_owned(),
@@ -296,7 +295,7 @@ impl Mattermost {
     }
 
     async fn info(&self, slash: &Slash) -> Result<String, No> {
-        let bindings = self.app.service.store().bindings(&slash.channel_id).await?;
+        let bindings = self.app.service.bindings(&slash.channel_id).await?;
         if bindings.is_empty() {
             return Ok(nothing_bound(slash.is_direct));
         }

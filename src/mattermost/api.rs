@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::clock::{Clock, SystemClock, Uptime};
 use crate::domain::Millis;
-use crate::service::desk::locked;
+use crate::service::work_queue::locked;
 use crate::signature::Secret;
 
 /// So long a server may want to be left alone, at most, before it is asked all the same.

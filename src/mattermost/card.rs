@@ -173,7 +173,7 @@ fn approved_by(request: &Request) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decide::cast::record;
+    use crate::domain::decide::fixtures::record;
     use crate::domain::{Failing, Text};
 
     fn shown(request: &Request) -> String {

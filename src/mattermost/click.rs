@@ -13,13 +13,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::No;
-use super::seal::{Action, Broken, Context};
+use super::seal::{Action, Broken, ClickContext};
 use super::trigger::Trigger;
 use super::{ACTION, Answer, Mattermost};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request, RequestId};
+use crate::http::body::read;
 use crate::http::reply::{Problem, json as reply};
-use crate::http::signed::{Unsigned, read};
+use crate::http::unsigned::Unsigned;
 use crate::service::{ServiceError, Ticket};
 use crate::store::{Nonce, StoreError};
 
@@ -48,7 +49,7 @@ struct Click {
 
 /// Why a click is not believed.
 #[derive(Debug)]
-enum Doubt {
+enum ClickFault {
     /// Nobody pressed anything: an error for whoever sent it.
     Forged(Unsigned),
     /// Somebody did, and not just now.
@@ -82,16 +83,16 @@ pub(super) async fn action(
     let believed = mattermost.believed(&click).await;
     match &believed {
         Ok(_) => {}
-        Err(Doubt::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
-        Err(Doubt::Card) => {
+        Err(ClickFault::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
+        Err(ClickFault::Card) => {
             mattermost.forged(Unsigned::Card, ACTION, &claim);
         }
-        Err(Doubt::Stale) => {
+        Err(ClickFault::Stale) => {
             mattermost.forged(Unsigned::Stale, ACTION, &claim);
             return Ok(told(STALE));
         }
-        Err(Doubt::Late) => return Ok(told(LATE)),
-        Err(Doubt::Unsure) => return Ok(told(UNSURE)),
+        Err(ClickFault::Late) => return Ok(told(LATE)),
+        Err(ClickFault::Unsure) => return Ok(told(UNSURE)),
     }
     let user = click.user_id.clone();
     let work = {
@@ -110,27 +111,27 @@ pub(super) async fn action(
 }
 
 impl Mattermost {
-    async fn believed(&self, click: &Click) -> Result<Pressed, Doubt> {
+    async fn believed(&self, click: &Click) -> Result<Pressed, ClickFault> {
         let trigger = Trigger::read(&click.trigger_id);
         let trigger = trigger.filter(|trigger| trigger.user == click.user_id.as_str());
-        let trigger = trigger.ok_or(Doubt::Forged(Unsigned::Trigger))?;
+        let trigger = trigger.ok_or(ClickFault::Forged(Unsigned::Trigger))?;
         match self.server_key.has_signed(&trigger).await {
             Ok(true) => {}
-            Ok(false) => return Err(Doubt::Forged(Unsigned::Trigger)),
+            Ok(false) => return Err(ClickFault::Forged(Unsigned::Trigger)),
             Err(error) => {
                 tracing::error!(%error, "a click could not be verified");
-                return Err(Doubt::Unsure);
+                return Err(ClickFault::Unsure);
             }
         }
         let now = SystemClock.now();
         if !trigger.is_fresh(now) {
-            return Err(Doubt::Stale);
+            return Err(ClickFault::Stale);
         }
         if !click.team_id.is_empty() && click.team_id != self.team_id {
-            return Err(Doubt::Forged(Unsigned::Team));
+            return Err(ClickFault::Forged(Unsigned::Team));
         }
-        let context = serde_json::from_value::<Context>(click.context.clone());
-        let context = context.map_err(|_| Doubt::Card)?;
+        let context = serde_json::from_value::<ClickContext>(click.context.clone());
+        let context = context.map_err(|_| ClickFault::Card)?;
         match self
             .seals
             .pressed(&context, &click.channel_id, &click.post_id, now)
@@ -140,8 +141,8 @@ impl Mattermost {
                 action,
                 trigger,
             }),
-            Err(Broken::Seal) => Err(Doubt::Card),
-            Err(Broken::Late) => Err(Doubt::Late),
+            Err(Broken::Seal) => Err(ClickFault::Card),
+            Err(Broken::Late) => Err(ClickFault::Late),
         }
     }
 
@@ -172,7 +173,7 @@ impl Mattermost {
         }
     }
 
-    /// The postman writes cards as well: what changed meanwhile must not be written over.
+    /// The worker that delivers notices writes cards as well: what changed meanwhile must not be written over.
     async fn renew_as_it_is(&self, mut request: Request) -> Result<(), String> {
         loop {
             let card = request.card.as_ref().ok_or("it is gone")?;

@@ -13,15 +13,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::No;
-use super::seal::{Broken, State as Sealed};
+use super::seal::{Broken, DialogState as Sealed};
 use super::slash::Slash;
 use super::{Answer, DIALOG, Mattermost};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
     Binding, ChannelId, Draft, Millis, Minutes, MmUserId, PermissionSet, RequestId,
 };
+use crate::http::body::read;
 use crate::http::reply::{Problem, json as reply};
-use crate::http::signed::{Unsigned, read};
+use crate::http::unsigned::Unsigned;
 use crate::service::Idempotency;
 
 /// So long somebody may think about it.
@@ -89,7 +90,7 @@ pub(super) async fn dialog(
 impl Mattermost {
     /// Within three seconds: then Mattermost takes the command for forgotten.
     pub(super) async fn open_dialog(&self, slash: &Slash) -> Result<Answer, No> {
-        let bindings = self.app.service.store().bindings(&slash.channel_id).await?;
+        let bindings = self.app.service.bindings(&slash.channel_id).await?;
         if bindings.is_empty() {
             return Err(No::Told(super::answer::nothing_bound(slash.is_direct)));
         }

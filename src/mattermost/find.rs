@@ -15,8 +15,7 @@ const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 
 impl Mattermost {
     pub(super) async fn decides(&self, who: &Who, request: &Request) -> Result<bool, No> {
-        let store = self.app.service.store();
-        let binding = store.binding(&request.account_id).await?;
+        let binding = self.app.service.binding(&request.account_id).await?;
         let decides = |one: &MmUserId| *one == who.person.id;
         Ok(binding.is_some_and(|binding| binding.approvers.iter().any(decides)))
     }
@@ -39,7 +38,7 @@ impl Mattermost {
             ))
         };
         if let Ok(id) = id.parse::<RequestId>() {
-            let found = self.app.service.store().request(id).await?;
+            let found = self.app.service.find(id).await?;
             let request = found.ok_or_else(none)?;
             return match self.may_see(slash, who, &request).await? {
                 true => Ok(request),
@@ -72,7 +71,7 @@ impl Mattermost {
                 status: Some(status),
                 ..filter.clone()
             };
-            let found = self.app.service.store().list(&filter, None, LISTED).await?;
+            let found = self.app.service.list(&filter, None, LISTED).await?;
             lines.extend(
                 found
                     .iter()

@@ -10,8 +10,8 @@ use super::Mattermost;
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{ChannelId, Millis, Text, Timestamp};
 use crate::http::reply::Problem;
-use crate::http::signed::{Unsigned, refused};
-use crate::service::desk::locked;
+use crate::http::unsigned::Unsigned;
+use crate::service::work_queue::locked;
 
 /// Whoever reaches jit can send it rubbish: beyond this many in a minute, they are only
 /// counted and logged.
@@ -68,7 +68,7 @@ impl Mattermost {
                 }
             });
         }
-        refused(why, path)
+        Problem::unsigned(why, path)
     }
 }
 

@@ -76,12 +76,12 @@ pub fn line(event: &Event) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decide::cast::{alice, record};
+    use crate::domain::decide::fixtures::{alice, record};
     use crate::domain::{AuditKey, Chain};
 
     fn event(kind: EventKind, details: &[(&str, &str)]) -> Event {
         let request = record("Granted").request;
-        let entry = crate::domain::audit::Entry {
+        let entry = crate::domain::audit::EventDraft {
             key: AuditKey::Request(request.id),
             kind,
             account_id: None,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::api::{Api, ApiError};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, MmUserId, Timestamp};
-use crate::service::desk::locked;
+use crate::service::work_queue::locked;
 
 const ATTEMPTS: u32 = 2;
 /// So long somebody is who they were. Whoever was thrown out just now is heard of by then.

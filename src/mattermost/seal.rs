@@ -38,7 +38,7 @@ impl Action {
 
 /// What comes back with a click. Texts, all of them: numbers are not sent back as they were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
+pub struct ClickContext {
     pub request_id: RequestId,
     action: String,
     until: String,
@@ -47,7 +47,7 @@ pub struct Context {
 
 /// What comes back with a dialog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct DialogState {
     /// Of this dialog alone: it is submitted once.
     pub once: String,
     until: String,
@@ -63,7 +63,7 @@ pub enum Broken {
 
 /// A button's place: what it is for, and where it stands.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct ButtonPlace<'a> {
     pub request_id: RequestId,
     pub channel_id: &'a ChannelId,
     pub post: &'a PostId,
@@ -78,10 +78,10 @@ impl Seals {
         Self(Secret::new(key))
     }
 
-    pub fn button(&self, place: Place<'_>, action: Action, until: Timestamp) -> Context {
+    pub fn button(&self, place: ButtonPlace<'_>, action: Action, until: Timestamp) -> ClickContext {
         let (action, until) = (action.word(), until.millis().to_string());
         let seal = signature::seal(&self.0, &button(place, &action, &until));
-        Context {
+        ClickContext {
             request_id: place.request_id,
             action,
             until,
@@ -91,12 +91,12 @@ impl Seals {
 
     pub fn pressed(
         &self,
-        context: &Context,
+        context: &ClickContext,
         channel_id: &ChannelId,
         post: &PostId,
         now: Timestamp,
     ) -> Result<Action, Broken> {
-        let place = Place {
+        let place = ButtonPlace {
             request_id: context.request_id,
             channel_id,
             post,
@@ -112,15 +112,15 @@ impl Seals {
         user: &MmUserId,
         channel: &ChannelId,
         until: Timestamp,
-    ) -> State {
+    ) -> DialogState {
         let until = until.millis().to_string();
         let seal = signature::seal(&self.0, &dialog(&once, user, channel, &until));
-        State { once, until, seal }
+        DialogState { once, until, seal }
     }
 
     pub fn submitted(
         &self,
-        state: &State,
+        state: &DialogState,
         user: &MmUserId,
         channel: &ChannelId,
         now: Timestamp,
@@ -147,7 +147,7 @@ impl Seals {
 }
 
 /// Ids have no line breaks: no two places make one text.
-fn button(place: Place<'_>, action: &str, until: &str) -> String {
+fn button(place: ButtonPlace<'_>, action: &str, until: &str) -> String {
     let (id, channel, post) = (place.request_id, place.channel_id, place.post);
     format!("button\n{id}\n{channel}\n{post}\n{action}\n{until}")
 }
@@ -173,15 +173,15 @@ mod tests {
         let (seals, until) = (seals(), Timestamp::from_seconds(100));
         let (channel, post): (ChannelId, PostId) = (text("aws-prod"), text("post1"));
         let id: RequestId = text("01a1fd36-48a0-7000-8000-000000000001");
-        let place = Place {
+        let place = ButtonPlace {
             request_id: id,
             channel_id: &channel,
             post: &post,
         };
         let context = seals.button(place, Action::Deny, until);
-        let pressed = |context: &Context| seals.pressed(context, &channel, &post, until);
+        let pressed = |context: &ClickContext| seals.pressed(context, &channel, &post, until);
         assert_eq!(pressed(&context), Ok(Action::Deny));
-        let altered = |change: fn(&mut Context)| {
+        let altered = |change: fn(&mut ClickContext)| {
             let mut context = context.clone();
             change(&mut context);
             pressed(&context)
@@ -211,7 +211,7 @@ mod tests {
         let (alice, channel): (MmUserId, ChannelId) = (text("alice"), text("aws-prod"));
         let state = seals.dialog("once".into(), &alice, &channel, until);
         assert_eq!(seals.submitted(&state, &alice, &channel, until), Ok(()));
-        let other = State {
+        let other = DialogState {
             once: "twice".into(),
             ..state.clone()
         };

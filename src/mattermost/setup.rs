@@ -10,7 +10,7 @@ const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";
 
 /// What came of it, to be written into the configuration.
-pub struct Made {
+pub struct SetupResult {
     pub team_id: String,
     /// None: the one there is still works.
     pub bot_token: Option<String>,
@@ -42,7 +42,7 @@ pub async fn set_up(
     team: &str,
     reach: &str,
     known_bot: Option<&str>,
-) -> Result<Made, SetupError> {
+) -> Result<SetupResult, SetupError> {
     let me = admin
         .get("users/me")
         .await
@@ -77,7 +77,7 @@ pub async fn set_up(
         }
     };
     let command_token = command(admin, &team_id, reach, &mut told).await?;
-    Ok(Made {
+    Ok(SetupResult {
         team_id,
         bot_token,
         command_token,

@@ -18,7 +18,7 @@ use super::card::{MARK, Offer, card, good_until, offers};
 use super::history::{self, Line};
 use super::names::Names;
 use super::people::People;
-use super::seal::{Action, Place, Seals};
+use super::seal::{Action, ButtonPlace, Seals};
 use super::text::{moment, plain, short, short_id};
 use crate::config;
 use crate::domain::{
@@ -26,7 +26,7 @@ use crate::domain::{
     PostId, Reminder, Request, State, Timestamp,
 };
 use crate::service::Service;
-use crate::worker::postman::{DELIVERY_BOUND, NotReceived, Receiver};
+use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::worker::webhook;
 
 /// Of one call.
@@ -58,7 +58,7 @@ pub struct Cards {
 
 impl Cards {
     pub fn of(
-        config: &config::Mattermost,
+        config: &config::MattermostConfig,
         names: Names,
         service: Arc<Service>,
     ) -> reqwest::Result<Self> {
@@ -149,7 +149,7 @@ impl Cards {
         post: &PostId,
         offers: &[Offer],
     ) -> Vec<Value> {
-        let place = Place {
+        let place = ButtonPlace {
             request_id: request.id,
             channel_id,
             post,
@@ -170,7 +170,7 @@ impl Cards {
 
     async fn event(&self, notice: &Notice) -> Result<Option<Event>, NotReceived> {
         let key = AuditKey::Request(notice.request_id);
-        let events = self.service.store().audit(&key).await;
+        let events = self.service.history(&key).await;
         let events = events.map_err(|error| NotReceived(error.to_string()))?;
         Ok(events.into_iter().find(|event| event.seq == notice.seq))
     }
@@ -216,7 +216,7 @@ impl Cards {
         card: &PostId,
         event: &Event,
     ) -> Result<(), NotReceived> {
-        let binding = self.service.store().binding(&request.account_id).await;
+        let binding = self.service.binding(&request.account_id).await;
         let binding = binding.map_err(|error| NotReceived(error.to_string()))?;
         let approvers = binding.map(|binding| binding.approvers).unwrap_or_default();
         let message = self.asks(request, card);
@@ -231,7 +231,7 @@ impl Cards {
             // One who cannot be told is not worth telling all the others twice.
             for told in join_all(calls).await {
                 if let Err(why) = told {
-                    tracing::warn!(request = %request.id, %why, "an approver was not told");
+                    tracing::warn!(request_id = %request.id, %why, "an approver was not told");
                 }
             }
         }
@@ -368,7 +368,7 @@ fn is_there(
     match changed {
         Ok(()) => Ok(true),
         Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_))) => {
-            tracing::warn!(request = %request.id, %why, "{what}");
+            tracing::warn!(request_id = %request.id, %why, "{what}");
             Ok(false)
         }
         Err(why) => Err(failed(why)),

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::api::{Api, ApiError};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Timestamp};
-use crate::service::desk::locked;
+use crate::service::work_queue::locked;
 
 /// The two clocks may differ by this much, and a click be under way for as long.
 const FRESH: Millis = Millis::minutes(1);

@@ -56,7 +56,7 @@ pub const VERBS: [(&str, &str, &str); 13] = [
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ChatCommand {
     /// A request, in a dialog.
     Ask,
     Request {
@@ -104,51 +104,51 @@ pub enum Said {
 }
 
 /// What is wrong, and what to type instead.
-type Understood<T> = Result<T, String>;
+type ParseResult<T> = Result<T, String>;
 
-pub fn understand(text: &str, known: &Known<'_>) -> Understood<Said> {
+pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let (verb, rest) = first(text);
     let id = || one_id(verb, rest);
     Ok(match verb.to_lowercase().as_str() {
-        "" | "help" => Said::Help,
-        "request" if rest.is_empty() => Said::Ask,
+        "" | "help" => ChatCommand::Help,
+        "request" if rest.is_empty() => ChatCommand::Ask,
         "request" => request(rest, known)?,
-        "approve" => Said::Approve { id: id()?.0 },
+        "approve" => ChatCommand::Approve { id: id()?.0 },
         "deny" => {
             let (id, why) = id()?;
-            Said::Deny {
+            ChatCommand::Deny {
                 id,
                 why: reason(why)?,
             }
         }
         "revoke" => {
             let (id, why) = id()?;
-            Said::Revoke {
+            ChatCommand::Revoke {
                 id,
                 why: reason(why)?,
             }
         }
-        "cancel" => Said::Cancel { id: id()?.0 },
+        "cancel" => ChatCommand::Cancel { id: id()?.0 },
         "extend" => {
             let (id, time) = id()?;
             let time = minutes(time).ok_or("say for how long: `/jit extend ID 30m`")?;
-            Said::Extend { id, time }
+            ChatCommand::Extend { id, time }
         }
-        "status" if rest.is_empty() => Said::Status { id: None },
-        "status" => Said::Status { id: Some(id()?.0) },
-        "list" => Said::List,
-        "info" => Said::Info,
+        "status" if rest.is_empty() => ChatCommand::Status { id: None },
+        "status" => ChatCommand::Status { id: Some(id()?.0) },
+        "list" => ChatCommand::List,
+        "info" => ChatCommand::Info,
         "bind" => {
             let (word, rest) = first(rest);
-            Said::Bind {
+            ChatCommand::Bind {
                 account: account("bind", word, known.names)?,
                 terms: terms(rest)?,
             }
         }
-        "unbind" => Said::Unbind {
+        "unbind" => ChatCommand::Unbind {
             account: account("unbind", first(rest).0, known.names)?,
         },
-        "approvers" => Said::Approvers {
+        "approvers" => ChatCommand::Approvers {
             names: names(rest)?,
         },
         unknown => return Err(meant(unknown)),
@@ -162,7 +162,7 @@ fn first(text: &str) -> (&str, &str) {
     (word, rest.trim_start())
 }
 
-fn one_id<'t>(verb: &str, rest: &'t str) -> Understood<(String, &'t str)> {
+fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
     let (id, rest) = first(rest);
     let is_like_one = id.len() >= 4 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
     if is_like_one {
@@ -177,7 +177,7 @@ fn one_id<'t>(verb: &str, rest: &'t str) -> Understood<(String, &'t str)> {
     })
 }
 
-fn reason(text: &str) -> Understood<Option<Text>> {
+fn reason(text: &str) -> ParseResult<Option<Text>> {
     let inside = text
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'));
@@ -190,14 +190,14 @@ fn reason(text: &str) -> Understood<Option<Text>> {
     }
 }
 
-fn account(verb: &str, word: &str, names: &Names) -> Understood<AccountId> {
+fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
     names.meant(word).ok_or_else(|| {
         format!("which account? Its name, or its twelve digits: `/jit {verb} 123456789012`; `/jit info` shows those of this channel")
     })
 }
 
 /// Each with its value, in any order; what is not mentioned stays as it is.
-fn terms(rest: &str) -> Understood<BindTerms> {
+fn terms(rest: &str) -> ParseResult<BindTerms> {
     let mut terms = BindTerms::default();
     let mut words = rest.split_whitespace();
     while let Some(name) = words.next() {
@@ -235,7 +235,7 @@ fn terms(rest: &str) -> Understood<BindTerms> {
 }
 
 /// The account, then in any order the set and the time, then why.
-fn request(rest: &str, known: &Known<'_>) -> Understood<Said> {
+fn request(rest: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let (word, mut rest) = first(rest);
     let account = account("request", word, known.names)?;
     let (mut set, mut time) = (None, None);
@@ -260,7 +260,7 @@ fn request(rest: &str, known: &Known<'_>) -> Understood<Said> {
             "say why, or name a ticket: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
         );
     }
-    Ok(Said::Request {
+    Ok(ChatCommand::Request {
         account,
         set,
         time,
@@ -309,7 +309,7 @@ fn minutes(text: &str) -> Option<Minutes> {
     }
 }
 
-fn names(rest: &str) -> Understood<Vec<String>> {
+fn names(rest: &str) -> ParseResult<Vec<String>> {
     let words = rest
         .split([',', ' ', '\t', '\n'])
         .filter(|word| !word.is_empty());
@@ -337,7 +337,7 @@ mod tests {
 
     use super::*;
 
-    fn told(text: &str) -> Understood<Said> {
+    fn told(text: &str) -> ParseResult<ChatCommand> {
         let names = [("111122223333".parse().unwrap(), "acme-prod".to_owned())];
         let names = Names::new(names.into());
         understand(
@@ -351,7 +351,7 @@ mod tests {
 
     fn request(text: &str) -> (Option<String>, Option<u32>, Option<String>, Option<String>) {
         match told(text) {
-            Ok(Said::Request {
+            Ok(ChatCommand::Request {
                 set,
                 time,
                 why,
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_account_has_a_name_and_a_bind_has_terms() {
-        assert_eq!(told("request"), Ok(Said::Ask));
+        assert_eq!(told("request"), Ok(ChatCommand::Ask));
         let account = "111122223333".parse().unwrap();
         let terms = BindTerms {
             approvals_required: Some(2),
@@ -417,9 +417,12 @@ mod tests {
             permission_sets: Some(vec!["admin".parse().unwrap(), "readonly".parse().unwrap()]),
         };
         let typed = told("bind Acme-Prod max 8h self yes sets admin,readonly approvals 2");
-        assert_eq!(typed, Ok(Said::Bind { account, terms }));
+        assert_eq!(typed, Ok(ChatCommand::Bind { account, terms }));
         let account = "111122223333".parse().unwrap();
-        assert_eq!(told("unbind acme-prod"), Ok(Said::Unbind { account }));
+        assert_eq!(
+            told("unbind acme-prod"),
+            Ok(ChatCommand::Unbind { account })
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{MOST_TRIES, Service, ServiceError, lost_every_race};
 use crate::domain::{
-    self, AccountId, Admin, BindTerms, Binding, Change, Channel, ChannelId, Command, MmUserId,
-    Rebinding, RequestId, Status,
+    self, AccountId, Admin, BindTerms, Binding, Channel, ChannelId, Command, ConfigurationChange,
+    MmUserId, Rebinding, RequestId, Status,
 };
 use crate::store::{Commit, Filter, StoreError};
 
@@ -123,7 +123,7 @@ impl Service {
     ) -> Result<Option<Rebinding>, ServiceError> {
         let stored = self.store.channel(channel_id).await?;
         let channel = stored.unwrap_or_else(|| Channel::unknown(channel_id.clone()));
-        let change = Change {
+        let change = ConfigurationChange {
             channel,
             admin,
             policy: &self.policy,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-use super::desk::locked;
+use super::work_queue::locked;
 use crate::domain::RequestId;
 
 #[derive(Debug, Default)]

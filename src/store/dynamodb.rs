@@ -31,7 +31,9 @@ use aws_sdk_dynamodb::config::Builder;
 use aws_sdk_dynamodb::config::retry::{RetryPartition, TokenBucket};
 use futures_util::future::try_join_all;
 
-pub use tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table, TableNames};
+pub use tables::{
+    Attribute, AttributeKind, Definition, Index, Keeping, KeySchema, Shows, Table, TableNames,
+};
 
 use super::portable::COPIED;
 use super::{
@@ -43,7 +45,7 @@ use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
     LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
 };
-use calls::{Condition, Written};
+use calls::{Condition, WriteResult};
 use items::{Item, millis, s};
 
 /// No attempt takes longer, and with all its attempts no call.
@@ -174,12 +176,12 @@ impl Store for DynamoStore {
         let (mut item, condition) = (items::nonce(nonce), commit::is_fresh(nonce));
         item.insert("spent_by".into(), spent_by.clone());
         Ok(match self.put(Table::Nonces, item, &condition).await? {
-            Written::Yes => Freshness::Fresh,
+            WriteResult::Yes => Freshness::Fresh,
             // The answer to this very write was lost.
-            Written::No(Some(found)) if found.get("spent_by") == Some(&spent_by) => {
+            WriteResult::No(Some(found)) if found.get("spent_by") == Some(&spent_by) => {
                 Freshness::Fresh
             }
-            Written::No(_) => Freshness::Spent,
+            WriteResult::No(_) => Freshness::Spent,
         })
     }
 
@@ -209,14 +211,14 @@ impl Store for DynamoStore {
                 .with(":since", millis(lapsed.until));
         }
         Ok(match self.put(Table::Leases, item, &condition).await? {
-            Written::Yes => Taken::Yes,
-            Written::No(Some(found)) => Taken::ByAnother(Lease {
+            WriteResult::Yes => Taken::Yes,
+            WriteResult::No(Some(found)) => Taken::ByAnother(Lease {
                 token: LeaseToken(items::parsed(&found, "lease_token")?),
                 until: items::time(&found, "lease_until")?,
                 by: LeaseHolder::Server,
             }),
             // It was given back between the write and the look at what stood in its way.
-            Written::No(None) => {
+            WriteResult::No(None) => {
                 return Err(StoreError::Unavailable("a lease changed hands".into()));
             }
         })

@@ -26,7 +26,7 @@ pub struct Unreadable {
 
 /// What cannot be read, for the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     Request,
     Channel,
     Binding,
@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Notice,
 }
 
-impl Kind {
+impl RecordKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -95,7 +95,7 @@ impl<T> Found<T> {
     /// whole question.
     pub(super) fn take(
         &mut self,
-        kind: Kind,
+        kind: RecordKind,
         name: impl FnOnce() -> String,
         read: Result<T, StoreError>,
     ) -> Result<(), StoreError> {
@@ -108,7 +108,7 @@ impl<T> Found<T> {
 
 /// What was read; or nothing, and it is noted what could not be.
 pub(super) fn readable<T>(
-    kind: Kind,
+    kind: RecordKind,
     name: impl FnOnce() -> String,
     read: Result<T, StoreError>,
     unreadable: &mut Vec<Unreadable>,
@@ -127,7 +127,7 @@ pub(super) fn readable<T>(
 
 /// Counted each time that it is met, and logged the first time in this process: a look for
 /// work meets it every few seconds.
-pub(super) fn note(kind: Kind, one: &Unreadable) {
+pub(super) fn note(kind: RecordKind, one: &Unreadable) {
     const MOST_SAID: usize = 1000;
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     counter!("jit_unreadable_records_total", "kind" => kind.as_str()).increment(1);

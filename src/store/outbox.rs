@@ -14,14 +14,14 @@ pub const MOST_PARKED: usize = 8;
 
 /// A notice that waits, as far as the rule looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingNotice {
     /// Absent if the notice cannot be read.
     pub audience: Option<Audience>,
-    pub claim: Claim,
+    pub claim: NoticeClaim,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum NoticeClaim {
     Free,
     /// A delivery is under way, or was: its notice stays where it is.
     Claimed,
@@ -36,20 +36,21 @@ pub enum Fate {
 }
 
 /// What becomes of each of a request's notices, oldest first. The newest always stays.
-pub fn fates(waiting: &[Waiting]) -> Vec<Fate> {
+pub fn fates(waiting: &[PendingNotice]) -> Vec<Fate> {
     let mut fates = vec![Fate::Stays; waiting.len()];
     if waiting.len() <= MOST_PENDING {
         return fates;
     }
-    let is_free = |one: &Waiting| one.claim == Claim::Free;
-    let is_card = |one: &Waiting| one.audience == Some(Audience::Card);
+    let is_free = |one: &PendingNotice| one.claim == NoticeClaim::Free;
+    let is_card = |one: &PendingNotice| one.audience == Some(Audience::Card);
     let newest_card = waiting.iter().rposition(is_card);
     for (place, one) in waiting.iter().enumerate() {
         if is_free(one) && is_card(one) && Some(place) != newest_card {
             fates[place] = Fate::Merged;
         }
     }
-    let first_to_go = |one: &Waiting| matches!(one.audience, None | Some(Audience::Everybody));
+    let first_to_go =
+        |one: &PendingNotice| matches!(one.audience, None | Some(Audience::Everybody));
     for parks_any in [false, true] {
         for place in 0..waiting.len() - 1 {
             let left = fates.iter().filter(|fate| **fate == Fate::Stays).count();
@@ -74,7 +75,7 @@ pub fn note_parked(id: RequestId, fates: &[Fate]) {
     let parked = fates.iter().filter(|fate| **fate == Fate::Parked).count();
     if parked > 0 {
         tracing::error!(
-            request = %id,
+            request_id = %id,
             parked,
             "more than {MOST_PENDING} notices of one request wait: the oldest are not tried any more"
         );
@@ -86,10 +87,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn one(audience: Audience) -> Waiting {
-        Waiting {
+    fn one(audience: Audience) -> PendingNotice {
+        PendingNotice {
             audience: Some(audience),
-            claim: Claim::Free,
+            claim: NoticeClaim::Free,
         }
     }
 
@@ -112,22 +113,22 @@ mod tests {
     fn the_oldest_that_all_were_to_hear_is_parked_first() {
         let mut waiting = vec![one(Audience::Everybody); MOST_PENDING];
         waiting.insert(0, one(Audience::Requester));
-        waiting[1].claim = Claim::Claimed;
+        waiting[1].claim = NoticeClaim::Claimed;
         let mut wanted = vec![Fate::Stays; MOST_PENDING + 1];
         wanted[2] = Fate::Parked;
         assert_eq!(fates(&waiting), wanted);
     }
 
-    fn any_waiting() -> impl Strategy<Value = Waiting> {
+    fn any_waiting() -> impl Strategy<Value = PendingNotice> {
         let audience = prop_oneof![
             Just(None),
             Just(Some(Audience::Everybody)),
             Just(Some(Audience::Card)),
             Just(Some(Audience::Requester)),
         ];
-        audience.prop_map(|audience| Waiting {
+        audience.prop_map(|audience| PendingNotice {
             audience,
-            claim: Claim::Free,
+            claim: NoticeClaim::Free,
         })
     }
 
@@ -139,7 +140,7 @@ mod tests {
             claimed in any::<bool>(),
         ) {
             if claimed {
-                waiting[0].claim = Claim::Claimed;
+                waiting[0].claim = NoticeClaim::Claimed;
             }
             let fates = fates(&waiting);
             let stay = fates.iter().filter(|fate| **fate == Fate::Stays).count();

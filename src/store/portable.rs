@@ -15,7 +15,7 @@ pub enum Copied {
     Request {
         request: Box<Request>,
         holding: Option<Holding>,
-        letters: Vec<Letter>,
+        outbox_entries: Vec<OutboxEntry>,
         events: Vec<Event>,
     },
     Channel {
@@ -27,7 +27,7 @@ pub enum Copied {
 
 /// A notice that was not delivered, and how far that is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Letter {
+pub struct OutboxEntry {
     pub notice: Notice,
     pub attempts: u32,
     pub next_at: Timestamp,
@@ -43,7 +43,7 @@ pub enum Took {
 #[async_trait]
 pub trait Portable: Store {
     /// What a request has still to tell, and what of it was given up, in order.
-    async fn letters(&self, id: RequestId) -> Result<Vec<Letter>, StoreError>;
+    async fn outbox_entries(&self, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError>;
     /// Writes a history as it is elsewhere. One that is here in an older state is brought
     /// up to it; one that went another way is `Diverged`.
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError>;

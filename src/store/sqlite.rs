@@ -9,6 +9,7 @@
 mod checkpoint;
 mod fault;
 mod nonces;
+mod notices;
 #[cfg(test)]
 mod plans;
 mod portable;
@@ -263,7 +264,7 @@ impl Store for SqliteStore {
             let ready = Vec::new();
             return Ok(Due { ready, next });
         }
-        self.write(move |db| queries::claim_notices(db, now, lease, lease_until, limit))
+        self.write(move |db| notices::claim_notices(db, now, lease, lease_until, limit))
             .await
     }
 
@@ -274,7 +275,7 @@ impl Store for SqliteStore {
         lease: LeaseToken,
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
-        self.write(move |db| queries::claim_notice(db, id, now, lease, lease_until))
+        self.write(move |db| notices::claim_notice(db, id, now, lease, lease_until))
             .await
     }
 

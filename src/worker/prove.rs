@@ -2,10 +2,10 @@
 //! no worker is at it: before that, what AWS shows proves nothing.
 
 use super::Worker;
-use crate::access::AccessError;
 use crate::domain::{
     Calls, Command, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal, Request, RequestId,
 };
+use crate::identity_center::IdentityCenterError;
 use crate::service::{Handled, ServiceError};
 
 /// How often a lease that another worker has is looked at.
@@ -26,7 +26,7 @@ pub enum ProveError {
     #[error("{0}")]
     Service(#[from] ServiceError),
     #[error("{0}")]
-    Access(#[from] AccessError),
+    Access(#[from] IdentityCenterError),
 }
 
 impl Worker {
@@ -69,7 +69,7 @@ impl Worker {
             calls: Calls::default(),
         };
         if let Err(error) = self.service.handle(id, finished).await {
-            tracing::debug!(request = %id, %error, "lease not given back");
+            tracing::debug!(request_id = %id, %error, "lease not given back");
         }
     }
 

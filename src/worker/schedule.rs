@@ -18,7 +18,7 @@ use super::claims::Claims;
 use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
-use crate::service::desk::{Begun, Place, Slot, locked};
+use crate::service::work_queue::{ClaimedWork, Reservation, Slot, locked};
 use crate::service::{ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 
@@ -39,33 +39,33 @@ const MIXED: usize = 256;
 
 /// How long a worker stays, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shift {
+pub enum RunMode {
     /// Until it is asked to stop, for everything.
-    Standing,
+    Forever,
     /// Until it is asked to stop, for what this process is asked for itself.
-    AtTheDesk,
+    OwnWorkOnly,
     /// Until nothing is due before then.
-    Until(Timestamp),
+    UntilIdle(Timestamp),
 }
 
-impl Shift {
+impl RunMode {
     pub(super) fn looks(self) -> bool {
-        self != Self::AtTheDesk
+        self != Self::OwnWorkOnly
     }
 
     fn asked_for_here(self) -> bool {
-        !matches!(self, Self::Until(_))
+        !matches!(self, Self::UntilIdle(_))
     }
 
     /// Whether what is due next is another process's already.
     pub(super) fn is_over(self, next: Option<Timestamp>) -> bool {
-        matches!(self, Self::Until(horizon) if next.is_none_or(|next| next > horizon))
+        matches!(self, Self::UntilIdle(horizon) if next.is_none_or(|next| next > horizon))
     }
 }
 
 /// What is due and not at work.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingWork {
     /// What the last look found due and had no place for.
     places: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
     /// What could not be worked on, and is not looked at before then.
@@ -83,7 +83,7 @@ struct Aside {
     until: Uptime,
 }
 
-impl Waiting {
+impl WaitingWork {
     pub fn new(clock: &dyn Clock) -> Self {
         Self {
             places: Mutex::default(),
@@ -136,12 +136,12 @@ impl Waiting {
 
 /// What a piece of work begins with.
 enum First {
-    Due(Due),
-    Begun(Box<Begun>),
+    DueRequest(DueRequest),
+    ClaimedWork(Box<ClaimedWork>),
 }
 
 /// A request that is due as of then, with its place.
-struct Due {
+struct DueRequest {
     id: RequestId,
     lane: Lane,
     as_of: Timestamp,
@@ -150,7 +150,7 @@ struct Due {
 }
 
 enum Offered {
-    Begins(Due),
+    Begins(DueRequest),
     /// A task of this process works on it.
     AtWork,
     NoPlace,
@@ -169,8 +169,8 @@ struct Stay<'s> {
 impl Worker {
     /// From now on this process begins by itself what it is asked for: it steps, or runs,
     /// until it ends.
-    pub fn sit_at_the_desk(&self) {
-        self.service.desk.open();
+    pub fn take_own_work(&self) {
+        self.service.work_queue.open();
     }
 
     /// When the loop last began a round, if it ever did.
@@ -183,7 +183,7 @@ impl Worker {
         let give_up = CancellationToken::new();
         tokio::select! {
             biased;
-            () = self.stay(Shift::Standing, &[], &stop, &give_up) => {}
+            () = self.stay(RunMode::Forever, &[], &stop, &give_up) => {}
             never = self.lose_patience(&stop, &give_up) => match never {},
         }
     }
@@ -199,12 +199,12 @@ impl Worker {
         std::future::pending().await
     }
 
-    /// Works a shift to its end, or until `stop`; what has begun by then is finished,
+    /// Works until the mode is over, or until `stop`; what has begun by then is finished,
     /// unless told to give it up. The next process finds what is left. What is `named` is
     /// begun without looking: an index may know of it later.
     pub async fn stay(
         &self,
-        shift: Shift,
+        mode: RunMode,
         named: &[RequestId],
         stop: &CancellationToken,
         give_up: &CancellationToken,
@@ -219,28 +219,28 @@ impl Worker {
         for &id in named {
             let as_of = self.service.clock().now();
             if let Offered::Begins(due) = self.offer(id, Lane::Revoke, as_of) {
-                self.start(stay, First::Due(due));
+                self.start(stay, First::DueRequest(due));
             }
         }
-        if shift.asked_for_here() {
-            self.sit_at_the_desk();
+        if mode.asked_for_here() {
+            self.take_own_work();
         }
         // K6: a panic in the loop itself ends one round, and no more.
         loop {
-            let rounds = self.make_rounds(shift, stay);
+            let rounds = self.make_rounds(mode, stay);
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
             note_panic("the worker's loop");
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
-        self.service.desk.close();
-        self.clear_the_desk(stay);
+        self.service.work_queue.close();
+        self.start_own_work(stay);
         locked(&self.waiting.places).clear();
         tasks.wait().await;
     }
 
-    async fn make_rounds(&self, shift: Shift, stay: Stay<'_>) {
+    async fn make_rounds(&self, mode: RunMode, stay: Stay<'_>) {
         let Stay { tasks, stop, .. } = stay;
         while !stop.is_cancelled() {
             *locked(&self.waiting.round) = Some(self.service.clock().uptime());
@@ -252,38 +252,38 @@ impl Worker {
             let looked = self.service.clock().uptime();
             let next = tokio::select! {
                 biased;
-                next = self.look(shift, stay) => next,
-                never = self.serve_the_desk(stay) => match never {},
+                next = self.look(mode, stay) => next,
+                never = self.serve_own_work(stay) => match never {},
             };
             let took = self.service.clock().uptime() - looked;
-            if shift.is_over(next) && !self.waiting.claims.has_more() && tasks.is_empty() {
+            if mode.is_over(next) && !self.waiting.claims.has_more() && tasks.is_empty() {
                 break;
             }
             tokio::select! {
                 biased;
                 () = woken => {}
                 () = rung => {}
-                never = self.serve_the_desk(stay) => match never {},
-                () = self.look_again(shift, next) => {}
-                () = tasks.wait(), if shift.is_over(next) => {}
+                never = self.serve_own_work(stay) => match never {},
+                () = self.look_again(mode, next) => {}
+                () = tasks.wait(), if mode.is_over(next) => {}
                 () = stop.cancelled() => {}
             }
             // A slow store is not asked without a pause.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                never = self.serve_the_desk(stay) => match never {},
+                never = self.serve_own_work(stay) => match never {},
                 () = self.service.clock().sleep(took.min(WORKERS_LOOK_EVERY)) => {}
             }
         }
     }
 
-    /// When something is due that is not at work, if this shift looks for any.
-    async fn look(&self, shift: Shift, stay: Stay<'_>) -> Option<Timestamp> {
-        if !shift.looks() {
+    /// When something is due that is not at work, if the mode looks for any.
+    async fn look(&self, mode: RunMode, stay: Stay<'_>) -> Option<Timestamp> {
+        if !mode.looks() {
             return None;
         }
-        match self.begin_due(shift, stay).await {
+        match self.begin_due(mode, stay).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(%error, "cannot see what is due");
@@ -292,8 +292,8 @@ impl Worker {
         }
     }
 
-    async fn look_again(&self, shift: Shift, next: Option<Timestamp>) {
-        if !shift.looks() {
+    async fn look_again(&self, mode: RunMode, next: Option<Timestamp>) {
+        if !mode.looks() {
             return std::future::pending().await;
         }
         let clock = self.service.clock();
@@ -306,19 +306,19 @@ impl Worker {
     /// will be.
     async fn begin_due(
         &self,
-        shift: Shift,
+        mode: RunMode,
         stay: Stay<'_>,
     ) -> Result<Option<Timestamp>, StoreError> {
         let clock = self.service.clock();
         let (now, up) = (clock.now(), clock.uptime());
-        let as_of = match shift {
-            Shift::Standing | Shift::AtTheDesk => self.clock_watch.as_of(clock),
-            Shift::Until(_) => now,
+        let as_of = match mode {
+            RunMode::Forever | RunMode::OwnWorkOnly => self.clock_watch.as_of(clock),
+            RunMode::UntilIdle(_) => now,
         };
         // K15: what is at work or set aside is due as well, so that many more are asked for.
         let aside = self.waiting.many_aside();
         let look = |lane| {
-            let most = AHEAD + self.service.desk.at_work(lane) + aside;
+            let most = AHEAD + self.service.work_queue.at_work(lane) + aside;
             self.service.store().due(lane, as_of, most)
         };
         let [revoke, remove, other] = Lane::ALL.map(look);
@@ -339,7 +339,7 @@ impl Worker {
                     continue;
                 }
                 match self.offer(id, lane, as_of) {
-                    Offered::Begins(due) => self.start(stay, First::Due(due)),
+                    Offered::Begins(due) => self.start(stay, First::DueRequest(due)),
                     Offered::AtWork => {}
                     Offered::NoPlace => locked(&self.waiting.places).push_back((id, lane, as_of)),
                 }
@@ -349,15 +349,15 @@ impl Worker {
     }
 
     fn offer(&self, id: RequestId, lane: Lane, as_of: Timestamp) -> Offered {
-        match self.service.desk.sit_down(id, lane) {
-            Place::Taken(slot) => Offered::Begins(Due {
+        match self.service.work_queue.reserve(id, lane) {
+            Reservation::Reserved(slot) => Offered::Begins(DueRequest {
                 id,
                 lane,
                 as_of,
                 _slot: slot,
             }),
-            Place::Had => Offered::AtWork,
-            Place::None => Offered::NoPlace,
+            Reservation::AlreadyAtWork => Offered::AtWork,
+            Reservation::Full => Offered::NoPlace,
         }
     }
 
@@ -367,8 +367,8 @@ impl Worker {
         let (stop, give_up) = (stay.stop.clone(), stay.give_up.clone());
         let piece = stay.tasks.track_future(async move {
             let mut next = match first {
-                First::Due(due) => Some(due),
-                First::Begun(begun) => {
+                First::DueRequest(due) => Some(due),
+                First::ClaimedWork(begun) => {
                     let id = begun.handled.request.id;
                     let done = worker
                         .go_on_with(*begun, &give_up)
@@ -389,7 +389,7 @@ impl Worker {
 
     async fn work_in_turn(
         &self,
-        due: &Due,
+        due: &DueRequest,
         stop: &CancellationToken,
         give_up: &CancellationToken,
     ) -> Result<Tried, ServiceError> {
@@ -415,11 +415,11 @@ impl Worker {
             Ok(Ok(Tried::Done | Tried::NotBegun)) => self.waiting.take_back(id),
             Ok(Ok(Tried::NotBefore(until))) => self.waiting.set_aside(id, until, now),
             Ok(Ok(Tried::Refused(refusal))) => {
-                tracing::debug!(request = %id, %refusal, "not worked on");
+                tracing::debug!(request_id = %id, %refusal, "not worked on");
                 self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
             Ok(Err(error)) => {
-                tracing::warn!(request = %id, %error, "left for later");
+                tracing::warn!(request_id = %id, %error, "left for later");
                 // A store that fails says nothing of this record.
                 let longest = match is_the_stores(&error) {
                     true => WORKERS_LOOK_EVERY,
@@ -428,14 +428,14 @@ impl Worker {
                 self.waiting.set_aside_after_a_fault(id, longest, now);
             }
             Err(_) => {
-                tracing::error!(request = %id, "work on this request is tried again");
+                tracing::error!(request_id = %id, "work on this request is tried again");
                 note_panic("a piece of work");
                 self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
         }
     }
 
-    fn next_for_a_place(&self) -> Option<Due> {
+    fn next_for_a_place(&self) -> Option<DueRequest> {
         let mut waiting = locked(&self.waiting.places);
         while let Some((id, lane, as_of)) = waiting.pop_front() {
             if waiting.is_empty() {
@@ -448,18 +448,18 @@ impl Worker {
         None
     }
 
-    /// Takes up what is put on the desk, also while a look takes long.
-    async fn serve_the_desk(&self, stay: Stay<'_>) -> Infallible {
+    /// Takes up what is put into the work queue, also while a look takes long.
+    async fn serve_own_work(&self, stay: Stay<'_>) -> Infallible {
         loop {
-            let rung = self.service.desk.bell.notified();
-            self.clear_the_desk(stay);
+            let rung = self.service.work_queue.bell.notified();
+            self.start_own_work(stay);
             rung.await;
         }
     }
 
-    fn clear_the_desk(&self, stay: Stay<'_>) {
-        while let Some(begun) = self.service.desk.take() {
-            self.start(stay, First::Begun(Box::new(begun)));
+    fn start_own_work(&self, stay: Stay<'_>) {
+        while let Some(begun) = self.service.work_queue.take() {
+            self.start(stay, First::ClaimedWork(Box::new(begun)));
         }
     }
 }
@@ -491,7 +491,7 @@ mod tests {
             .collect();
         let order = || {
             let mut ready = all.clone();
-            Waiting::new(&SystemClock).mix(&mut ready);
+            WaitingWork::new(&SystemClock).mix(&mut ready);
             ready
         };
         let (one, other) = (order(), order());

@@ -7,14 +7,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::perform::{Done, Hand, passing, refused, unfinished};
-use crate::access::deny::{self, Deny, DenyError};
-use crate::access::{AccessError, AccessErrorKind, CALL_PATIENCE, Call, Ended, Gate, Place};
+use super::execute::{Done, Execution, passing, refused, unfinished};
 use crate::domain::{
     HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text,
     Timestamp, Trouble,
 };
-use crate::service::desk::{Since, Tenure, lease_again};
+use crate::identity_center::deny::{self, DenyError, PolicyDeny};
+use crate::identity_center::{
+    AssignmentPlace, CALL_PATIENCE, Gate, IdentityCenterError, IdentityCenterErrorKind,
+    OperationResult, PendingCall,
+};
+use crate::service::work_queue::{BothClocks, LeaseDeadline, lease_again};
 use crate::store::{StoreError, Taken};
 
 /// How long others are waited for.
@@ -22,9 +25,9 @@ use crate::store::{StoreError, Taken};
 const PATIENCE: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
 const PAUSE: Millis = Millis(200);
 
-impl Hand<'_> {
+impl Execution<'_> {
     pub(super) async fn end_sessions(&self, key: &HoldingKey, before: Timestamp) -> Done {
-        let place = Place::of(key);
+        let place = AssignmentPlace::of(key);
         if self.access.assignees(self.lane, &place).await?.is_empty() {
             // Whoever tried before may have placed it, and not have lived to say so.
             self.take_out(key).await?;
@@ -32,7 +35,7 @@ impl Hand<'_> {
         }
         let set = &key.permission_set;
         let lasting = self.access.session_duration(self.lane, set).await?;
-        let deny = Deny {
+        let deny = PolicyDeny {
             request: self.id,
             user: key.user.clone(),
             before,
@@ -50,7 +53,7 @@ impl Hand<'_> {
     }
 
     pub(super) async fn lift_deny(&self, key: &HoldingKey) -> Done {
-        let place = Place::of(key);
+        let place = AssignmentPlace::of(key);
         self.take_out(key).await?;
         // Where nobody has the set any more, there is nothing to bring it to.
         if !self.access.assignees(self.lane, &place).await?.is_empty() {
@@ -65,14 +68,14 @@ impl Hand<'_> {
         self.change_policy(&key.permission_set, without).await
     }
 
-    async fn bring_into(&self, place: &Place) -> Done<()> {
+    async fn bring_into(&self, place: &AssignmentPlace) -> Done<()> {
         let set = &place.permission_set;
         match self.access.provision(self.lane, place).await? {
-            Ended::Badly { why } => Err(refused(&format!(
+            OperationResult::Badly { why } => Err(refused(&format!(
                 "the permission set could not be provisioned: {why}"
             ))),
-            Ended::NotYet => Err(unfinished("provisioning", set.as_str())),
-            Ended::Well | Ended::Somehow => Ok(()),
+            OperationResult::NotYet => Err(unfinished("provisioning", set.as_str())),
+            OperationResult::Well | OperationResult::Somehow => Ok(()),
         }
     }
 
@@ -83,10 +86,10 @@ impl Hand<'_> {
         change: impl FnOnce(Option<&str>) -> Result<Option<String>, DenyError>,
     ) -> Done<()> {
         let name = format!("inline-policy/{set}");
-        let (lease, tenure) = self.be_alone_with(&name).await?;
+        let (lease, deadline) = self.be_alone_with(&name).await?;
         let put = Put {
-            hand: self,
-            tenure: &tenure,
+            execution: self,
+            deadline: &deadline,
             is_unanswered: AtomicBool::new(false),
         };
         let changed = self.change_alone(set, &put, change).await;
@@ -101,17 +104,17 @@ impl Hand<'_> {
     }
 
     /// Others are soon done with it, or this is for later.
-    async fn be_alone_with(&self, name: &str) -> Done<(LeaseToken, Tenure)> {
+    async fn be_alone_with(&self, name: &str) -> Done<(LeaseToken, LeaseDeadline)> {
         let (clock, store) = (self.service.clock(), self.service.store());
         let token = LeaseToken(clock.draw());
         let patience = clock.uptime() + PATIENCE;
         let mut lapsed = None;
         loop {
-            let since = Since::now(clock);
+            let since = BothClocks::now(clock);
             let lease = lease_again(token, clock, LeaseHolder::Server);
             let taken = store.take_lease(name, lease, lapsed).await;
             match taken.map_err(|error| unavailable(&error))? {
-                Taken::Yes => return Ok((token, Tenure::since(since))),
+                Taken::Yes => return Ok((token, LeaseDeadline::since(since))),
                 Taken::ByAnother(other) => {
                     lapsed = self.watch.see_named_lease(name, other, clock.uptime());
                 }
@@ -147,23 +150,26 @@ impl Hand<'_> {
 
 /// Puts a policy back only while its lease is sure to outlast the call.
 struct Put<'h> {
-    hand: &'h Hand<'h>,
-    tenure: &'h Tenure,
+    execution: &'h Execution<'h>,
+    deadline: &'h LeaseDeadline,
     is_unanswered: AtomicBool,
 }
 
 impl<'h> Gate<'h> for Put<'h> {
-    fn may_be_sent(&self) -> Call<'h, ()> {
+    fn may_be_sent(&self) -> PendingCall<'h, ()> {
         let lasts = self
-            .tenure
-            .lasts_for(CALL_PATIENCE, self.hand.service.clock());
+            .deadline
+            .lasts_for(CALL_PATIENCE, self.execution.service.clock());
         self.is_unanswered.fetch_or(lasts, Ordering::SeqCst);
         Box::pin(async move {
             if lasts {
                 return Ok(());
             }
             let why = "not asked: it took too long to be alone with the policy";
-            Err(AccessError::new(AccessErrorKind::NoAnswer, why))
+            Err(IdentityCenterError::new(
+                IdentityCenterErrorKind::NoAnswer,
+                why,
+            ))
         })
     }
 

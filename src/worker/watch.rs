@@ -5,23 +5,23 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard};
 
-use crate::access::CALL_PATIENCE;
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lease, LeaseToken, Millis, RequestId, Timestamp};
-use crate::service::desk::locked;
+use crate::identity_center::CALL_PATIENCE;
+use crate::service::work_queue::locked;
 
 /// What was not looked at for so long is forgotten.
 const REMEMBERED_FOR: Millis = Millis::minutes(30);
 /// From so many on, what is old is looked for at all.
 const MANY: usize = 1024;
 
-/// Since when a thing has been as it is.
+/// BothClocks when a thing has been as it is.
 #[derive(Debug)]
-struct Seen<K, V> {
+struct Observed<K, V> {
     things: Mutex<HashMap<K, (V, Uptime)>>,
 }
 
-impl<K: Eq + Hash, V: PartialEq> Seen<K, V> {
+impl<K: Eq + Hash, V: PartialEq> Observed<K, V> {
     fn new() -> Self {
         Self {
             things: Mutex::default(),
@@ -36,7 +36,7 @@ impl<K: Eq + Hash, V: PartialEq> Seen<K, V> {
         }
         match things.get(&thing) {
             Some((was, since)) if *was == is => *since,
-            _ => {
+            Some(_) | None => {
                 things.insert(thing, (is, now));
                 now
             }
@@ -51,17 +51,17 @@ impl<K: Eq + Hash, V: PartialEq> Seen<K, V> {
 /// What a worker watches.
 #[derive(Debug)]
 pub(super) struct Watch {
-    leases: Seen<RequestId, Lease>,
-    named_leases: Seen<String, Lease>,
-    calls: Seen<LeaseToken, ()>,
+    leases: Observed<RequestId, Lease>,
+    named_leases: Observed<String, Lease>,
+    calls: Observed<LeaseToken, ()>,
 }
 
 impl Watch {
     pub fn new() -> Self {
         Self {
-            leases: Seen::new(),
-            named_leases: Seen::new(),
-            calls: Seen::new(),
+            leases: Observed::new(),
+            named_leases: Observed::new(),
+            calls: Observed::new(),
         }
     }
 
@@ -105,10 +105,10 @@ const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 /// Notices that the wall clock was set, or that the process was frozen; and says until when
 /// a look for work looks.
 #[derive(Debug, Default)]
-pub(super) struct ClockWatch(Mutex<Option<Known>>);
+pub(super) struct ClockWatch(Mutex<Option<ClockReading>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct ClockReading {
     up: Uptime,
     wall: Timestamp,
     looked_ahead: Uptime,
@@ -134,7 +134,7 @@ impl ClockWatch {
             (false, Some(last)) => last,
             (true, _) | (false, None) => up,
         };
-        *known = Some(Known {
+        *known = Some(ClockReading {
             up,
             wall,
             looked_ahead,
@@ -149,7 +149,7 @@ impl ClockWatch {
 fn note_jump(jumped: Millis) {
     let direction = match jumped.0 {
         ..0 => "back",
-        _ => "forward",
+        0.. => "forward",
     };
     metrics::counter!("jit_clock_jumps_total", "direction" => direction).increment(1);
     tracing::warn!(
@@ -168,12 +168,12 @@ mod tests {
     use uuid::Uuid;
 
     #[derive(Default)]
-    struct Hands {
+    struct TestClock {
         up: AtomicI64,
         wall: AtomicI64,
     }
 
-    impl Hands {
+    impl TestClock {
         fn pass(&self, up: i64, wall: i64) {
             self.up.fetch_add(up * 1000, Ordering::SeqCst);
             self.wall.fetch_add(wall * 1000, Ordering::SeqCst);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Clock for Hands {
+    impl Clock for TestClock {
         fn now(&self) -> Timestamp {
             Timestamp::from_millis(self.wall.load(Ordering::SeqCst))
         }
@@ -202,8 +202,8 @@ mod tests {
     // K8
     #[test]
     fn a_worker_looks_ahead_once_a_minute_and_when_the_clock_was_set_back() {
-        let (clock, watch) = (Hands::default(), ClockWatch::default());
-        let ahead = |clock: &Hands| watch.as_of(clock) - clock.now();
+        let (clock, watch) = (TestClock::default(), ClockWatch::default());
+        let ahead = |clock: &TestClock| watch.as_of(clock) - clock.now();
         clock.pass(0, 1_000_000);
         assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first look");
         clock.pass(5, 5);

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use reqwest::{Client, redirect};
 
-use super::postman::{DELIVERY_BOUND, NotReceived, Receiver};
+use super::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::clock::Clock;
 use crate::config::Webhook;
 use crate::domain::{Audience, Millis, Notice, Timestamp};

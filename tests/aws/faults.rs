@@ -129,7 +129,7 @@ async fn access_denied_is_loud() {
 
 async fn is_told_everywhere(jit: &Jit, caller: &Caller, id: &str) {
     // The call is made in the same task: waiting must let it go on.
-    jit.comes_to_log("AWS does not allow it to jit").await;
+    jit.comes_to_log("AWS denied the call").await;
     let status = caller.show(id).await;
     assert_eq!(status["status"], "GRANTED", "the truth");
     let told = status["error_details"].as_str().unwrap();

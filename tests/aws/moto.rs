@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aws_sdk_identitystore::types::{Email, Name};
 use aws_sdk_ssoadmin::config::{Credentials, Region, SharedCredentialsProvider};
-use jit::access::identity_center::environment;
+use jit::identity_center::sdk::environment;
 
 use crate::common::moto::Moto;
 use crate::common::{ACCOUNT, Jit, SECRET};

@@ -2,9 +2,9 @@
 #![allow(dead_code)] // each target uses its part
 
 pub mod aws;
-pub mod cast;
 pub mod chat;
 pub mod dynamo;
+pub mod fixtures;
 pub mod lambda;
 pub mod mattermost;
 pub mod moto;

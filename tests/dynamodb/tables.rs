@@ -142,7 +142,7 @@ async fn recovery_and_forgetting_are_turned_on_and_missed() {
     ] {
         assert!(found.out.contains(&line), "{}", found.out);
     }
-    // Made again, it is put right.
+    // TableResult again, it is put right.
     assert_eq!(shell.run(&["tables", "create"]).code, 0);
     assert_eq!(shell.run(&["tables", "check"]).code, 0);
 }

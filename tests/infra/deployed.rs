@@ -61,10 +61,10 @@ fn without_outputs_of_others(mut template: Value) -> Value {
     template
 }
 
-/// README's own command, from a folder that looks like this one with a package in it.
+/// The command of docs/lambda.md, from a folder that looks like this one with a package in it.
 fn packaged(account: &Account, folder: &Path) -> PathBuf {
-    let readme = include_str!("../../README.md");
-    let mut lines = readme.lines();
+    let page = include_str!("../../docs/lambda.md");
+    let mut lines = page.lines();
     let line = lines.find(|line| line.starts_with("aws cloudformation package"));
     let words: Vec<String> = line
         .unwrap()

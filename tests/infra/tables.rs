@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jit::store::dynamodb::{Index, Keeping, Key, Kind, Shows, Table};
+use jit::store::dynamodb::{AttributeKind, Index, Keeping, KeySchema, Shows, Table};
 use serde_json::{Value, json};
 
 use crate::template;
 
-fn schema(key: Key) -> Value {
+fn schema(key: KeySchema) -> Value {
     let kinds = ["HASH", "RANGE"].into_iter();
     key.attributes()
         .zip(kinds)
@@ -21,10 +21,10 @@ fn declared(table: Table) -> Value {
     let keys = definition.indexes.iter().map(|index| index.key);
     let kinds: BTreeMap<&str, &str> = std::iter::once(definition.key)
         .chain(keys)
-        .flat_map(Key::attributes)
+        .flat_map(KeySchema::attributes)
         .map(|attribute| match attribute.kind {
-            Kind::Text => (attribute.name, "S"),
-            Kind::Number => (attribute.name, "N"),
+            AttributeKind::Text => (attribute.name, "S"),
+            AttributeKind::Number => (attribute.name, "N"),
         })
         .collect();
     let index = |index: &Index| {

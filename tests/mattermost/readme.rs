@@ -1,4 +1,7 @@
-//! The life that the README tells, as it is: typed, pressed, and read off the cards.
+//! The life of a request that docs/mattermost.md shows is what the binary says: typed,
+//! pressed, and read from the cards.
+
+use jit::domain::{Millis, Timestamp};
 
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, TEAM, Team};
 
@@ -10,21 +13,43 @@ const NO_ID: &str = "\0";
 struct Told {
     lines: Vec<String>,
     threads_seen: usize,
-}
-
-/// As it is shown: the signs that keep it from meaning anything are not seen.
-fn seen(text: &str, id: &str) -> String {
-    let text = text.replace(['\u{200b}', '\\'], "");
-    let mut seen = text.replace(id, "01a1fd36-48a0");
-    for (at, _) in text.match_indices(" UTC") {
-        seen = seen.replace(&text[at - 16..at], "2027-01-15 14:00");
-    }
-    seen
+    /// The first end that is told: 14:00 in the document.
+    first_end: Option<Timestamp>,
 }
 
 impl Told {
+    /// As Mattermost shows it: without the characters that keep text from being Markdown.
+    fn seen(&mut self, text: &str, id: &str) -> String {
+        let text = text.replace(['\u{200b}', '\\'], "");
+        let mut seen = String::new();
+        let mut rest = text.as_str();
+        while let Some(end) = rest.find(" UTC") {
+            let (before, time) = rest[..end].split_at(end - 16);
+            seen.push_str(before);
+            seen.push_str(&self.time(time));
+            seen.push_str(" UTC");
+            rest = &rest[end + " UTC".len()..];
+        }
+        seen.push_str(rest);
+        seen.replace(id, "01a1fd36-48a0")
+    }
+
+    /// The time in the document's day. The minute in which the test runs does not show: the
+    /// grant began an hour before its first end.
+    fn time(&mut self, text: &str) -> String {
+        let (day, time) = text.split_once(' ').unwrap();
+        let at = Timestamp::parse(&format!("{day}T{time}:00Z")).unwrap();
+        let first_end = *self.first_end.get_or_insert(at);
+        let minutes = (at - first_end).0 / 60_000;
+        let minutes = if minutes < 0 { -60 } else { minutes };
+        let end = Timestamp::parse("2027-01-15T14:00:00Z").unwrap();
+        let shown = (end + Millis::minutes(minutes)).to_string();
+        shown[..16].replace('T', " ")
+    }
+
     fn say(&mut self, who: &str, text: &str, id: &str) {
-        for (number, line) in seen(text, id).lines().enumerate() {
+        let seen = self.seen(text, id);
+        for (number, line) in seen.lines().enumerate() {
             let who = if number == 0 { who } else { "" };
             self.lines
                 .push(format!("{who:<9}{line}").trim_end().to_owned());
@@ -64,7 +89,7 @@ impl Told {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_readme_tells_a_life_as_it_is() {
+async fn the_page_on_mattermost_shows_what_the_binary_says() {
     let mattermost = Mattermost::open().await;
     let more = format!(
         "{}remind_before = \"3599s\"\n[accounts]\n{ACCOUNT} = \"acme-prod\"\n",
@@ -122,10 +147,10 @@ async fn the_readme_tells_a_life_as_it_is() {
     let card = told.card(&team, &id, "REVOKED", &[]).await;
     told.thread(&team, &card, &id, 2).await;
     let told = told.lines.join("\n");
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/mattermost.md");
     assert!(
-        readme.contains(&format!("```text\n{told}\n```")),
-        "README.md should say:\n{told}\n"
+        page.contains(&format!("```text\n{told}\n```")),
+        "docs/mattermost.md should say:\n{told}\n"
     );
     assert!(!told.contains(CHANNEL) && !told.contains(TEAM));
 }

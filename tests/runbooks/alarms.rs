@@ -39,7 +39,7 @@ fn each_alarm_has_its_section() {
 }
 
 /// What a night has besides: logs, a schedule, a queue.
-fn furnish(stage: &Stage) {
+fn prepare(stage: &Stage) {
     let said = stage.run(
         r#"for name in jit-api jit-worker; do
             aws logs create-log-group --log-group-name "/aws/lambda/$name"
@@ -76,7 +76,7 @@ async fn the_page_is_played_to_its_end() {
         ..Setup::default()
     };
     let stage = Stage::with(&setup);
-    furnish(&stage);
+    prepare(&stage);
     let _process = Process::start(&cloud, &setup);
     let gateway = cloud.gateway("$default").await;
     let caller = Caller::new(&gateway, "plugin", SECRET);

@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use jit::access::{
-    AccessError, AccessErrorKind, Assignee, Deletion, Operation, OperationKind, Page, Place,
-    Progress, Provisioning, progress_of_failure,
-};
 use jit::domain::{Email, HoldingKey, Millis, PermissionSet, Timestamp, UserId};
+use jit::identity_center::{
+    Assignee, AssignmentPlace, Deletion, IdentityCenterError, IdentityCenterErrorKind, Operation,
+    OperationKind, Page, Progress, Provisioning, progress_of_failure,
+};
 
 use crate::clock::Time;
 use crate::plan::{Fault, Plan};
@@ -25,7 +25,7 @@ pub const SESSIONS_LAST: Millis = Millis::hours(1);
 #[derive(Clone, Debug)]
 pub enum Question {
     FindUser(Email),
-    Assigned(Place, Option<String>),
+    Assigned(AssignmentPlace, Option<String>),
     UnderWay(OperationKind, Option<String>),
     Create(HoldingKey),
     Delete(HoldingKey),
@@ -33,7 +33,7 @@ pub enum Question {
     SessionDuration,
     InlinePolicy(PermissionSet),
     SetInlinePolicy(PermissionSet, Option<String>),
-    Provision(Place),
+    Provision(AssignmentPlace),
     Provisioned,
 }
 
@@ -61,7 +61,7 @@ pub enum Answer {
 }
 
 /// Where the sender of a call finds its answer.
-pub type Slot = Arc<Mutex<Option<Result<Answer, AccessError>>>>;
+pub type Slot = Arc<Mutex<Option<Result<Answer, IdentityCenterError>>>>;
 
 struct Sent {
     by: String,
@@ -103,7 +103,7 @@ struct Center {
     changed: BTreeSet<HoldingKey>,
     /// When a delete of it was sent last.
     deletes: BTreeMap<HoldingKey, Timestamp>,
-    looks: BTreeMap<Place, Timestamp>,
+    looks: BTreeMap<AssignmentPlace, Timestamp>,
     /// When something last happened to it.
     touched: BTreeMap<HoldingKey, Timestamp>,
 }
@@ -247,7 +247,7 @@ impl Aws {
             return Some(center.time.now());
         }
         let delete = center.deletes.get(key).copied();
-        delete.max(center.looks.get(&Place::of(key)).copied())
+        delete.max(center.looks.get(&AssignmentPlace::of(key)).copied())
     }
 }
 
@@ -330,10 +330,14 @@ impl Center {
         *sent.slot.lock().unwrap() = Some(answer);
     }
 
-    fn answer(&mut self, question: &Question, now: Timestamp) -> Result<Answer, AccessError> {
+    fn answer(
+        &mut self,
+        question: &Question,
+        now: Timestamp,
+    ) -> Result<Answer, IdentityCenterError> {
         if self.time.strikes(self.rate) {
-            return Err(AccessError::new(
-                AccessErrorKind::Throttled,
+            return Err(IdentityCenterError::new(
+                IdentityCenterErrorKind::Throttled,
                 "Rate exceeded",
             ));
         }
@@ -366,11 +370,11 @@ impl Center {
     }
 
     /// By user, from the first after `after`.
-    fn assigned(&self, place: &Place, after: Option<&String>) -> Page<Assignee> {
+    fn assigned(&self, place: &AssignmentPlace, after: Option<&String>) -> Page<Assignee> {
         let here = self
             .assignments
             .iter()
-            .filter(|key| Place::of(key) == *place);
+            .filter(|key| AssignmentPlace::of(key) == *place);
         let rest = here.filter(|key| after.is_none_or(|after| key.user.as_str() > after.as_str()));
         let mut users: Vec<UserId> = rest.map(|key| key.user.clone()).collect();
         users.sort();
@@ -398,16 +402,23 @@ impl Center {
         self.open.iter().any(|id| self.operations[id].key == *key)
     }
 
-    fn check_free(&mut self, key: &HoldingKey) -> Result<(), AccessError> {
+    fn check_free(&mut self, key: &HoldingKey) -> Result<(), IdentityCenterError> {
         self.touched.insert(key.clone(), self.time.now());
         if self.is_busy(key) || self.time.strikes(self.rate) {
             let why = format!("another operation on {key} is in progress");
-            return Err(AccessError::new(AccessErrorKind::Conflict, why));
+            return Err(IdentityCenterError::new(
+                IdentityCenterErrorKind::Conflict,
+                why,
+            ));
         }
         Ok(())
     }
 
-    fn create(&mut self, key: &HoldingKey, now: Timestamp) -> Result<Operation, AccessError> {
+    fn create(
+        &mut self,
+        key: &HoldingKey,
+        now: Timestamp,
+    ) -> Result<Operation, IdentityCenterError> {
         self.check_free(key)?;
         let creates = self
             .open
@@ -415,12 +426,19 @@ impl Center {
             .filter(|id| self.operations[*id].kind == OperationKind::Create);
         if creates.count() >= MOST_OUTSTANDING_CREATES {
             let why = "too many creates are outstanding";
-            return Err(AccessError::new(AccessErrorKind::Throttled, why));
+            return Err(IdentityCenterError::new(
+                IdentityCenterErrorKind::Throttled,
+                why,
+            ));
         }
         Ok(self.begin(OperationKind::Create, key, now, None))
     }
 
-    fn delete(&mut self, key: &HoldingKey, now: Timestamp) -> Result<Deletion, AccessError> {
+    fn delete(
+        &mut self,
+        key: &HoldingKey,
+        now: Timestamp,
+    ) -> Result<Deletion, IdentityCenterError> {
         self.check_free(key)?;
         let failure = match self.assignments.contains(key) {
             true => None,
@@ -471,10 +489,10 @@ impl Center {
         Operation { kind, id }
     }
 
-    fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
+    fn poll(&self, operation: &Operation) -> Result<Progress, IdentityCenterError> {
         match self.operations.get(&operation.id) {
-            None => Err(AccessError::new(
-                AccessErrorKind::Invalid,
+            None => Err(IdentityCenterError::new(
+                IdentityCenterErrorKind::Invalid,
                 "there is no such operation",
             )),
             Some(begun) if !begun.is_over => Ok(Progress::InProgress),

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use jit::access::deny::{Deny, holds};
 use jit::domain::audit::verify_against;
 use jit::domain::{
-    AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice, Policy, Request,
-    RequestId, Sessions, State, Status, Timestamp,
+    AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice, OldCredentials, Policy,
+    Request, RequestId, State, Status, Timestamp,
 };
+use jit::identity_center::deny::{PolicyDeny, holds};
 
 use crate::aws::{Aws, SESSIONS_LAST};
 use crate::memory::{MemoryStore, Tables};
@@ -258,10 +258,11 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
 
 /// A deny that is recorded stands in the policy, whatever else has changed there since.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
-    let (Some(Sessions::Denied { until }), Some(user)) = (request.sessions, &request.user) else {
+    let (Some(OldCredentials::Denied { until }), Some(user)) = (request.sessions, &request.user)
+    else {
         return Ok(());
     };
-    let deny = Deny {
+    let deny = PolicyDeny {
         request: request.id,
         user: user.clone(),
         before: until + Millis(-SESSIONS_LAST.0),

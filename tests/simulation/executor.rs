@@ -18,7 +18,7 @@ pub struct Planted;
 /// What ends when a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `Worker::run`, `Postman::run` or `Service::tidy_up`.
+    /// `Worker::run`, `NoticeWorker::run` or `Service::tidy_up`.
     Loop,
     /// A piece of work that a loop has begun.
     Piece,

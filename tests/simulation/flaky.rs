@@ -12,7 +12,7 @@ use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
     Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
-use jit::worker::postman::{NotReceived, Receiver};
+use jit::worker::notices::{NotReceived, Receiver};
 
 use crate::clock::ProcessClock;
 use crate::memory::MemoryStore;

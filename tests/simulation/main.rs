@@ -31,11 +31,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod aws;
-#[path = "../common/cast.rs"]
-mod cast;
 mod check;
 mod clock;
 mod executor;
+#[path = "../common/fixtures.rs"]
+mod fixtures;
 mod flaky;
 #[path = "../store/memory.rs"]
 mod memory;

@@ -1,20 +1,20 @@
 //! What operators do: with jit's own commands, from a short-lived process beside the
 //! replicas; in the AWS console; and with a database client.
 
-use jit::access::{Assignee, Place};
 use jit::clock::Clock;
 use jit::domain::{
     Command, HoldingKey, Lane, Millis, Presence, Proof, Request, RequestId, State, Status, Text,
 };
+use jit::identity_center::{Assignee, AssignmentPlace};
 use jit::service::ServiceError;
 use jit::store::Filter;
 use jit::worker::Proven;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::user_id;
-use crate::cast::person;
 use crate::check::Hands;
 use crate::executor::Kind;
+use crate::fixtures::person;
 use crate::people::{ACCOUNTS, PEOPLE};
 use crate::replica::Parts;
 use crate::world::World;
@@ -51,7 +51,7 @@ impl World {
     where
         F: Future<Output = Result<(), ServiceError>> + 'static,
     {
-        let parts = self.furnish("an operator", Millis(0));
+        let parts = self.build_process("an operator", Millis(0));
         let (process, clock) = (parts.process, parts.clock.clone());
         self.say(&name);
         let done = command(parts);
@@ -144,7 +144,7 @@ impl World {
         self.operate(name, |parts| async move {
             for account in ACCOUNTS {
                 for set in ["admin", "readonly"] {
-                    let place = Place {
+                    let place = AssignmentPlace {
                         account_id: account.parse().unwrap(),
                         permission_set: set.parse().unwrap(),
                     };
@@ -220,7 +220,11 @@ async fn see_through(parts: &Parts, id: RequestId) -> Result<(), ServiceError> {
     parts.worker.see_through(id, &never, |_| {}).await.map(drop)
 }
 
-async fn compare(parts: &Parts, place: &Place, hands: &Hands) -> Result<(), ServiceError> {
+async fn compare(
+    parts: &Parts,
+    place: &AssignmentPlace,
+    hands: &Hands,
+) -> Result<(), ServiceError> {
     let Ok(there) = parts.access.assignees(Lane::Other, place).await else {
         return Ok(());
     };

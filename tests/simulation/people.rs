@@ -10,8 +10,8 @@ use jit::domain::{
 use jit::service::{Configure, Idempotency, Service, ServiceError};
 use jit::store::StoreError;
 
-use crate::cast::person;
 use crate::executor::Kind;
+use crate::fixtures::person;
 use crate::memory::MemoryStore;
 use crate::replica::Phase;
 use crate::rules::Repeated;

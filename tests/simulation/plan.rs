@@ -1,9 +1,9 @@
 //! What a seed plays: which faults, how often, and what the world is like besides.
 
-use jit::access::Limits;
 use jit::domain::{EndSessions, ExtensionRule, Millis, Policy};
+use jit::identity_center::Limits;
 
-use crate::cast::policy;
+use crate::fixtures::policy;
 
 /// One family of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,14 @@
-//! A process that serves: its own service, pace, worker and postman, with production's
+//! A process that serves: its own service, pace, worker and notice worker, with production's
 //! loops. It is started, killed, stopped, frozen, and its clock is set.
 
 use std::sync::Arc;
 
-use jit::access::Paced;
 use jit::clock::Clock;
 use jit::domain::{Millis, Timestamp};
+use jit::identity_center::Paced;
 use jit::service::{Announce, Service};
 use jit::worker::Worker;
-use jit::worker::postman::Postman;
+use jit::worker::notices::NoticeWorker;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{ProcessClock, ProcessId};
@@ -82,7 +82,7 @@ pub struct Parts {
 
 impl World {
     /// A service and a worker of their own on the one store, as every process has them.
-    pub fn furnish(&mut self, name: &str, ahead: Millis) -> Parts {
+    pub fn build_process(&mut self, name: &str, ahead: Millis) -> Parts {
         self.processes += 1;
         let process = self.processes;
         let clock = ProcessClock::new(&self.time, process, ahead);
@@ -135,14 +135,14 @@ impl World {
     fn start(&mut self, number: usize, ahead: Millis) -> Replica {
         self.say(&format!("replica {number} starts"));
         self.watch.disturbed(self.time.now());
-        let parts = self.furnish(&format!("replica {number}"), ahead);
+        let parts = self.build_process(&format!("replica {number}"), ahead);
         let receiver = SimReceiver {
             clock: parts.clock.clone(),
             weather: self.weather.clone(),
             heard: self.heard.clone(),
         };
-        let postman = Postman::new(parts.service.clone(), Arc::new(receiver));
-        let postman = postman.spawning(self.tasks.spawner(parts.process));
+        let notices = NoticeWorker::new(parts.service.clone(), Arc::new(receiver));
+        let notices = notices.spawning(self.tasks.spawner(parts.process));
         let stop = CancellationToken::new();
         let (worker, told) = (parts.worker, stop.clone());
         let name = format!("the worker's loop of replica {number}");
@@ -151,10 +151,10 @@ impl World {
                 worker.run(told).await;
             });
         let told = stop.clone();
-        let name = format!("the postman's loop of replica {number}");
+        let name = format!("the notice worker's loop of replica {number}");
         self.tasks
             .spawn(name, parts.process, Kind::Loop, async move {
-                postman.run(told).await;
+                notices.run(told).await;
             });
         let (service, told) = (parts.service.clone(), stop.clone());
         let name = format!("the tidying loop of replica {number}");

@@ -1,12 +1,12 @@
 //! One process's end of the wire to AWS.
 
 use async_trait::async_trait;
-use jit::access::{
-    Access, AccessError, AccessErrorKind, Assignee, CALL_PATIENCE, Deletion, Operation,
-    OperationKind, Page, Place, Progress, Provisioning, UserAttribute,
-};
 use jit::clock::Clock;
 use jit::domain::{Email, HoldingKey, Millis, PermissionSet, Timestamp, UserId};
+use jit::identity_center::{
+    Assignee, AssignmentPlace, CALL_PATIENCE, Deletion, IdentityCenter, IdentityCenterError,
+    IdentityCenterErrorKind, Operation, OperationKind, Page, Progress, Provisioning, UserAttribute,
+};
 
 use crate::aws::{Answer, Aws, Question, Slot};
 use crate::clock::ProcessClock;
@@ -76,7 +76,7 @@ impl Wire {
         }
     }
 
-    async fn ask(&self, question: Question) -> Result<Answer, AccessError> {
+    async fn ask(&self, question: Question) -> Result<Answer, IdentityCenterError> {
         self.weather.may_panic(&self.clock.time);
         let fate = self.fate(&question);
         // From here on the call is on its way: there is no await between the two.
@@ -104,13 +104,13 @@ impl Wire {
     }
 }
 
-fn answer_in(slot: Option<Slot>) -> Result<Answer, AccessError> {
+fn answer_in(slot: Option<Slot>) -> Result<Answer, IdentityCenterError> {
     let answer = slot.and_then(|slot| slot.lock().unwrap().take());
     answer.unwrap_or_else(|| Err(lost("no answer")))
 }
 
-fn lost(why: &str) -> AccessError {
-    AccessError::new(AccessErrorKind::NoAnswer, why)
+fn lost(why: &str) -> IdentityCenterError {
+    IdentityCenterError::new(IdentityCenterErrorKind::NoAnswer, why)
 }
 
 /// The one answer that fits the question.
@@ -124,25 +124,25 @@ macro_rules! ask {
 }
 
 #[async_trait]
-impl Access for Wire {
-    async fn caller(&self) -> Result<String, AccessError> {
+impl IdentityCenter for Wire {
+    async fn caller(&self) -> Result<String, IdentityCenterError> {
         Ok("the simulated Identity Center".into())
     }
-    fn means(&self, set: &PermissionSet) -> Result<String, AccessError> {
+    fn permission_set_arn(&self, set: &PermissionSet) -> Result<String, IdentityCenterError> {
         Ok(set.to_string())
     }
     async fn find_user(
         &self,
         email: &Email,
         _: UserAttribute,
-    ) -> Result<Option<UserId>, AccessError> {
+    ) -> Result<Option<UserId>, IdentityCenterError> {
         ask!(self, Question::FindUser(email.clone()), User).map(Some)
     }
     async fn assigned(
         &self,
-        place: &Place,
+        place: &AssignmentPlace,
         after: Option<&str>,
-    ) -> Result<Page<Assignee>, AccessError> {
+    ) -> Result<Page<Assignee>, IdentityCenterError> {
         let after = after.map(str::to_owned);
         ask!(self, Question::Assigned(place.clone(), after), Assigned)
     }
@@ -150,38 +150,44 @@ impl Access for Wire {
         &self,
         kind: OperationKind,
         after: Option<&str>,
-    ) -> Result<Page<String>, AccessError> {
+    ) -> Result<Page<String>, IdentityCenterError> {
         let after = after.map(str::to_owned);
         ask!(self, Question::UnderWay(kind, after), UnderWay)
     }
-    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, AccessError> {
+    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, IdentityCenterError> {
         ask!(self, Question::SessionDuration, Duration)
     }
-    async fn inline_policy(&self, set: &PermissionSet) -> Result<Option<String>, AccessError> {
+    async fn inline_policy(
+        &self,
+        set: &PermissionSet,
+    ) -> Result<Option<String>, IdentityCenterError> {
         ask!(self, Question::InlinePolicy(set.clone()), Policy)
     }
     async fn set_inline_policy(
         &self,
         set: &PermissionSet,
         policy: Option<&str>,
-    ) -> Result<(), AccessError> {
+    ) -> Result<(), IdentityCenterError> {
         let policy = policy.map(str::to_owned);
         let set = Question::SetInlinePolicy(set.clone(), policy);
         self.ask(set).await.map(drop)
     }
-    async fn provision(&self, place: &Place) -> Result<Provisioning, AccessError> {
+    async fn provision(
+        &self,
+        place: &AssignmentPlace,
+    ) -> Result<Provisioning, IdentityCenterError> {
         ask!(self, Question::Provision(place.clone()), Provisioning)
     }
-    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, AccessError> {
+    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, IdentityCenterError> {
         ask!(self, Question::Provisioned, Progress)
     }
-    async fn create(&self, key: &HoldingKey) -> Result<Operation, AccessError> {
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError> {
         ask!(self, Question::Create(key.clone()), Created)
     }
-    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, AccessError> {
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError> {
         ask!(self, Question::Delete(key.clone()), Deleted)
     }
-    async fn poll(&self, operation: &Operation) -> Result<Progress, AccessError> {
+    async fn poll(&self, operation: &Operation) -> Result<Progress, IdentityCenterError> {
         ask!(self, Question::Poll(operation.clone()), Progress)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use jit::domain::{Ask, Millis, Minutes, Notice, RequestId, Text, Timestamp};
+use jit::domain::{Ask, Millis, Minutes, Notice, Request, RequestId, Text, Timestamp};
 
 use crate::aws::Aws;
 use crate::check::{self, Checker, Hands};
@@ -20,6 +20,8 @@ use crate::weather::Weather;
 const OPERATIONS: u32 = 200;
 /// From so far on, a look for work every few seconds is not played.
 const SOON: Millis = Millis::seconds(6);
+/// A worker looks ahead of its clock this often.
+const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 /// So many polls at most are spent on letting time pass in one go.
 const MOST_POLLS: u64 = 6_000;
 /// Longer than every grant, and every pause.
@@ -299,10 +301,19 @@ impl World {
         let due = due.into_iter().chain(self.store.next_notice()).min();
         let ahead = self.latest_clock(now) - now;
         let due = due.map(|due| due + Millis(-ahead.0));
+        // What a wrong clock has put off is found by a look ahead of the clock.
+        let looks_ahead = self.has_work().then_some(now + LOOKS_AHEAD_EVERY);
+        let due = due.into_iter().chain(looks_ahead).min();
         match due {
             None => Some(now + Millis::hours(1)),
             Some(due) => (due > now + SOON).then_some(due),
         }
+    }
+
+    /// Whether a request is in a state that a worker has to end, and not only at a date.
+    fn has_work(&self) -> bool {
+        let is_work = |one: &Request| one.due_at.is_some() && !one.is_dated();
+        self.store.read(|tables| tables.requests().any(is_work))
     }
 
     fn earliest_clock(&self, now: Timestamp) -> Timestamp {

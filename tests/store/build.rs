@@ -1,14 +1,14 @@
 //! Records to write.
 
 use jit::domain::{
-    Admin, Audience, BindTerms, Binding, Change, Channel, Decision, Draft, Holding, HoldingKey,
-    Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding, Refusal, Request,
-    RequestId, State, Status, Text, Timestamp, open,
+    Admin, Audience, BindTerms, Binding, Channel, ConfigurationChange, Decision, Draft, Holding,
+    HoldingKey, Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding,
+    Refusal, Request, RequestId, State, Status, Text, Timestamp, open,
 };
 use jit::store::{Commit, Nonce};
 use uuid::Uuid;
 
-use crate::cast::policy;
+use crate::fixtures::policy;
 
 pub const T0: i64 = 1_800_000_000;
 
@@ -53,14 +53,14 @@ pub fn unbound(channel: &Channel, binding: &Binding) -> Rebinding {
 
 fn changed(
     channel: &Channel,
-    make: impl FnOnce(Change<'_>) -> Result<Rebinding, Refusal>,
+    make: impl FnOnce(ConfigurationChange<'_>) -> Result<Rebinding, Refusal>,
 ) -> Rebinding {
     let admin = Admin {
         person: None,
         key_id: "plugin".into(),
     };
     let policy = policy();
-    let change = Change {
+    let change = ConfigurationChange {
         channel: channel.clone(),
         admin: &admin,
         policy: &policy,

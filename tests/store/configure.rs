@@ -12,7 +12,7 @@ use jit::store::{Commit, Store};
 use uuid::Uuid;
 
 use crate::build::at;
-use crate::cast::policy;
+use crate::fixtures::policy;
 use crate::memory::MemoryStore;
 
 const ACCOUNTS: usize = 100;
@@ -35,7 +35,7 @@ struct Meanwhile {
 impl Meanwhile {
     fn unbind_the_first(&self) {
         let unbinding = async {
-            let change = jit::domain::Change {
+            let change = jit::domain::ConfigurationChange {
                 channel: self.store.channel(&town()).await.unwrap().unwrap(),
                 admin: &admin(),
                 policy: &policy(),

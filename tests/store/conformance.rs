@@ -17,7 +17,7 @@ use crate::build::{
     at, binding, bound, bound_again, creating, granted, held, id, key, lease, next, nonce, notice,
     opened, token, unbound, writing,
 };
-use crate::cast::policy;
+use crate::fixtures::policy;
 
 /// A store under test, and a way to reach past it.
 #[async_trait]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jit::domain::{Lane, Millis, RequestId, Status};
 use jit::store::dynamodb::Table;
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
-use jit::store::portable::{Copied, Letter, Portable};
+use jit::store::portable::{Copied, OutboxEntry, Portable};
 use jit::store::{Commit, Cursor, Filter, Store};
 
 use crate::build::{at, creating, granted, id, lease, next, notice, opened};
@@ -139,7 +139,7 @@ async fn to_renew_a_lease_is_one_write_and_no_transaction() {
 async fn a_full_outbox_keeps_no_step_from_being_written() {
     let store = Tables::fresh().await.store();
     let decision = opened(1, at(0));
-    let letters = (2..1_400).map(|seq| Letter {
+    let outbox_entries = (2..1_400).map(|seq| OutboxEntry {
         notice: notice(1, seq, at(1)),
         attempts: 0,
         next_at: at(1),
@@ -148,7 +148,7 @@ async fn a_full_outbox_keeps_no_step_from_being_written() {
     let copied = Copied::Request {
         request: Box::new(decision.request.clone()),
         holding: None,
-        letters: letters.collect(),
+        outbox_entries: outbox_entries.collect(),
         events: decision.events.clone(),
     };
     store.take_over(&copied).await.unwrap();
@@ -162,7 +162,7 @@ async fn a_full_outbox_keeps_no_step_from_being_written() {
         request = commit.requests[0].clone();
     }
     let left: Vec<u64> = store
-        .letters(id(1))
+        .outbox_entries(id(1))
         .await
         .unwrap()
         .iter()

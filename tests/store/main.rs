@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod build;
-#[path = "../common/cast.rs"]
-mod cast;
 mod configure;
+#[path = "../common/fixtures.rs"]
+mod fixtures;
 #[macro_use]
 mod conformance;
 #[path = "../common/dynamo/mod.rs"]

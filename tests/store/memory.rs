@@ -204,11 +204,11 @@ impl Store for MemoryStore {
         due.sort();
         due.truncate(limit);
         let claim = |(_, place)| {
-            let letter = tables.notices.get_mut(&place)?;
-            letter.lease = Some((lease, lease_until));
+            let entry = tables.notices.get_mut(&place)?;
+            entry.lease = Some((lease, lease_until));
             Some(ClaimedNotice {
-                notice: letter.notice.clone(),
-                attempts: letter.attempts,
+                notice: entry.notice.clone(),
+                attempts: entry.attempts,
             })
         };
         let ready = due.into_iter().filter_map(claim).collect();
@@ -224,13 +224,13 @@ impl Store for MemoryStore {
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         let mut tables = self.tables();
-        let letter = tables.first_of(id);
-        let letter = letter.filter(|letter| letter.claimable_at() <= now);
-        Ok(letter.map(|letter| {
-            letter.lease = Some((lease, lease_until));
+        let entry = tables.first_of(id);
+        let entry = entry.filter(|entry| entry.claimable_at() <= now);
+        Ok(entry.map(|entry| {
+            entry.lease = Some((lease, lease_until));
             ClaimedNotice {
-                notice: letter.notice.clone(),
-                attempts: letter.attempts,
+                notice: entry.notice.clone(),
+                attempts: entry.attempts,
             }
         }))
     }
@@ -242,13 +242,13 @@ impl Store for MemoryStore {
         settled: Settled,
     ) -> Result<Left, StoreError> {
         let mut tables = self.tables();
-        let Some(letter) = tables.notices.get_mut(&place) else {
+        let Some(entry) = tables.notices.get_mut(&place) else {
             return Ok(Left::Nothing);
         };
-        if letter.lease.is_none_or(|(holder, _)| holder != lease) {
+        if entry.lease.is_none_or(|(holder, _)| holder != lease) {
             return Ok(Left::Nothing);
         }
-        letter.lease = None;
+        entry.lease = None;
         match settled {
             Settled::Delivered => {
                 tables.notices.remove(&place);
@@ -257,8 +257,8 @@ impl Store for MemoryStore {
                 }
             }
             Settled::TryAgain { at } => {
-                letter.attempts += 1;
-                letter.next_at = at;
+                entry.attempts += 1;
+                entry.next_at = at;
             }
             Settled::Released => {}
         }
@@ -383,7 +383,7 @@ impl Store for MemoryStore {
                 .filter(|request| wanted(request))
                 .count() as u64
         };
-        let on_their_way = || tables.notices.values().filter(|letter| !letter.parked);
+        let on_their_way = || tables.notices.values().filter(|entry| !entry.parked);
         Ok(Gauges {
             backlog: count(&|request| request.claimable_at().is_some_and(|at| at <= now)),
             oldest_due: tables
@@ -400,12 +400,8 @@ impl Store for MemoryStore {
                 since.is_some_and(|since| now - since >= STUCK_AFTER)
             }),
             undelivered_notices: on_their_way().count() as u64,
-            oldest_undelivered: on_their_way().map(|letter| letter.notice.created_at).min(),
-            parked_notices: tables
-                .notices
-                .values()
-                .filter(|letter| letter.parked)
-                .count() as u64
+            oldest_undelivered: on_their_way().map(|entry| entry.notice.created_at).min(),
+            parked_notices: tables.notices.values().filter(|entry| entry.parked).count() as u64
                 + tables.forgotten,
         })
     }

@@ -1,15 +1,15 @@
 //! Out of one store and into any other: whole, once, and never over something else.
 
 use jit::domain::{AuditKey, Holding, Request, Timestamp};
-use jit::store::portable::{Copied, Letter, Portable, Took};
+use jit::store::portable::{Copied, OutboxEntry, Portable, Took};
 use jit::store::sqlite::SqliteStore;
 use jit::store::{Settled, StoreError};
 
 use crate::build::{at, bound, granted, held, id, key, lease, next, notice, opened, token};
 use crate::dynamo::Tables;
 
-fn letter(seq: u64, parked: bool) -> Letter {
-    Letter {
+fn entry(seq: u64, parked: bool) -> OutboxEntry {
+    OutboxEntry {
         notice: notice(1, seq, at(1)),
         attempts: 0,
         next_at: at(1),
@@ -17,11 +17,15 @@ fn letter(seq: u64, parked: bool) -> Letter {
     }
 }
 
-fn copied(request: Request, events: Vec<jit::domain::Event>, letters: Vec<Letter>) -> Copied {
+fn copied(
+    request: Request,
+    events: Vec<jit::domain::Event>,
+    outbox_entries: Vec<OutboxEntry>,
+) -> Copied {
     Copied::Request {
         request: Box::new(request),
         holding: Some(held(4, &[id(1)])),
-        letters,
+        outbox_entries,
         events,
     }
 }
@@ -33,20 +37,24 @@ async fn is_taken_over_whole(store: &dyn Portable) {
         lease: Some(lease(9, at(30))),
         ..granted(&decision.request, at(3600))
     };
-    let letters = vec![
-        letter(2, true),
-        Letter {
+    let outbox_entries = vec![
+        entry(2, true),
+        OutboxEntry {
             attempts: 3,
             next_at: at(50),
-            ..letter(3, false)
+            ..entry(3, false)
         },
-        letter(4, false),
+        entry(4, false),
     ];
-    let whole = copied(request.clone(), decision.events.clone(), letters.clone());
+    let whole = copied(
+        request.clone(),
+        decision.events.clone(),
+        outbox_entries.clone(),
+    );
     assert_eq!(store.take_over(&whole).await, Ok(Took::Now));
     assert_eq!(store.take_over(&whole).await, Ok(Took::Before));
     assert_eq!(store.request(id(1)).await.unwrap(), Some(request.clone()));
-    assert_eq!(store.letters(id(1)).await.unwrap(), letters);
+    assert_eq!(store.outbox_entries(id(1)).await.unwrap(), outbox_entries);
     let holding: Option<Holding> = store.holding(&key()).await.unwrap();
     assert_eq!(holding, Some(held(4, &[id(1)])));
     let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
@@ -88,10 +96,10 @@ async fn goes_on_only_from_where_it_was(store: &dyn Portable) {
         parked_notices: 1,
         ..one.request.clone()
     };
-    let ahead = copied(further.clone(), one.events.clone(), vec![letter(2, false)]);
+    let ahead = copied(further.clone(), one.events.clone(), vec![entry(2, false)]);
     assert_eq!(store.take_over(&ahead).await, Ok(Took::Now));
     assert_eq!(store.request(id(1)).await.unwrap(), Some(further));
-    assert_eq!(store.letters(id(1)).await.unwrap().len(), 1);
+    assert_eq!(store.outbox_entries(id(1)).await.unwrap().len(), 1);
     assert!(matches!(
         store.take_over(&behind).await,
         Err(StoreError::Diverged(_))

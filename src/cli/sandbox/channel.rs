@@ -24,7 +24,7 @@ const PLUGIN: &str = "/plugins/com.example.jit";
 /// Only a fault takes this long.
 const PATIENCE: Millis = Millis::seconds(60);
 
-pub(super) struct Channel {
+pub(super) struct DemoChannel {
     pub url: String,
     pub secret_text: String,
     heard: Mutex<mpsc::Receiver<Value>>,
@@ -37,7 +37,7 @@ struct Ear {
     heard: mpsc::Sender<Value>,
 }
 
-impl Channel {
+impl DemoChannel {
     pub async fn open() -> Result<Self, Failure> {
         let secret_text = SystemClock.draw().to_string();
         let (sender, heard) = mpsc::channel(16);

@@ -21,7 +21,7 @@ pub(super) fn announce(mut step: Step<'_>, end: Timestamp) -> Result<Decision, R
 
 #[cfg(test)]
 mod tests {
-    use super::super::cast::{alice, asked, due_at, later, lease, minutes, policy, record};
+    use super::super::fixtures::{alice, asked, due_at, later, lease, minutes, policy, record};
     use super::super::{Record, Refusal, decide};
     use super::*;
     use crate::domain::{Ask, Calls, Command, ExtensionRule, Millis, Outcome, Policy, Request};
@@ -82,7 +82,7 @@ mod tests {
         // What is shorter than that is not announced, and nothing is without a chat.
         for (rules, minutes) in [(&rules, 10), (&policy(), 60)] {
             let mut short = record("Assigning");
-            short.request.duration = super::super::cast::minutes(minutes);
+            short.request.duration = super::super::fixtures::minutes(minutes);
             let granted = decide(short, rules, made.clone(), later()).unwrap().request;
             assert_eq!(
                 granted.due_at,

@@ -39,7 +39,7 @@ impl Decision {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cast::{alice, asked, bob, id, later, lease, minutes, policy, record};
+    use super::super::fixtures::{alice, asked, bob, id, later, lease, minutes, policy, record};
     use super::*;
     use crate::domain::{Ask, LeaseToken, Work};
 
@@ -113,7 +113,7 @@ mod tests {
         let revoke = Ask::Revoke { reason: None };
         let (plain, claimed) = claimed(shared, asked(bob(), revoke));
         let claimed = claimed.unwrap();
-        assert_eq!(claimed.also, plain.also);
+        assert_eq!(claimed.co_holders, plain.co_holders);
         assert!(matches!(claimed.work, Some(Work::Remove(_))));
     }
 }

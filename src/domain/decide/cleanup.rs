@@ -24,7 +24,19 @@ pub(super) fn cleaned_up(
             check_proof(&step, lease)?;
             settle(step, *end, doubt)
         }
-        _ => Err(Refusal::WrongState {
+        (State::Unsettled { .. }, Proof::None)
+        | (
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Checking { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_),
+            _,
+        ) => Err(Refusal::WrongState {
             status: step.request.status(),
             done: "cleaned up after",
             hint: "; only access that is recorded as given can be",
@@ -98,7 +110,7 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::super::cast::{bob, id, later, lease, policy, record};
+    use super::super::fixtures::{bob, id, later, lease, policy, record};
     use super::super::{Record, decide};
     use super::*;
     use crate::domain::{Command, Status};
@@ -123,7 +135,7 @@ mod tests {
         let mut shared = record("Granted");
         shared.holding.as_mut().unwrap().holders.insert(id(2));
         let decision = cleaned(shared, seen_gone()).unwrap();
-        assert_eq!(decision.also.unwrap().requests, [id(2)]);
+        assert_eq!(decision.co_holders.unwrap().requests, [id(2)]);
         let left = decision.holding.unwrap();
         assert!(left.removing && !left.holders.contains(&decision.request.id));
     }

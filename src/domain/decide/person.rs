@@ -56,7 +56,21 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
                 step.done(None)
             }
         }
-        _ => wrong_state(&step, "approved"),
+        (
+            State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_),
+            _,
+            _,
+        ) => wrong_state(&step, "approved"),
     }
 }
 
@@ -86,7 +100,20 @@ fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decisio
             step.record(EventKind::ExtensionDenied, Some(by), said);
             step.done(None)
         }
-        _ => wrong_state(&step, "denied"),
+        (
+            State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_),
+            _,
+        ) => wrong_state(&step, "denied"),
     }
 }
 
@@ -108,16 +135,28 @@ pub(super) fn broken_glass(
         ("break_glass", words(Some(credentials))),
     ]);
     match step.request.state {
+        // Under way, and perhaps waiting for its next try: the operator tries it now.
         State::Removing {
-            ending: Ending::Failed { .. } | Ending::Expired,
-        } => take_away(step, by, reason, Ok(()), said),
-        // Under way, and perhaps waiting for its next try: these hands are free now.
-        State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
+            ending: Ending::Revoked { .. },
+        }
+        | State::Checking { .. }
+        | State::Unsettled { .. } => {
             step.request.due_at = Some(step.now);
             step.record(EventKind::RevokeRequested, Some(by), said);
             step.done(None)
         }
-        _ => take_away(step, by, reason, Ok(()), said),
+        State::Removing {
+            ending: Ending::Failed { .. } | Ending::Expired,
+        }
+        | State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => take_away(step, by, reason, Ok(()), said),
     }
 }
 
@@ -177,7 +216,10 @@ fn take_away(
             done: "revoked",
             hint: "; there is no access to take away yet, deny or cancel it instead",
         }),
-        _ => wrong_state(&step, "revoked"),
+        State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. } => wrong_state(&step, "revoked"),
     }
 }
 
@@ -218,7 +260,16 @@ pub(super) fn ended_along(
             ]);
             begin_revoke(step, by, reason, said)
         }
-        _ => wrong_state(&step, "revoked"),
+        State::Pending
+        | State::Approved
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => wrong_state(&step, "revoked"),
     }
 }
 
@@ -251,7 +302,21 @@ fn extend(mut step: Step<'_>, by: &Person, minutes: Minutes) -> Result<Decision,
     let status = step.request.status();
     let period = match (&step.request.state, step.request.granted) {
         (State::Granted, Some(period)) if step.now < period.until => period,
-        _ => return wrong_state(&step, "extended"),
+        (
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_),
+            _,
+        ) => return wrong_state(&step, "extended"),
     };
     if step.request.extension.is_some() {
         return Err(Refusal::ExtensionWaiting { status });
@@ -339,7 +404,7 @@ fn check_waiting(step: &Step<'_>) -> Result<(), Refusal> {
             status: step.request.status(),
             until,
         }),
-        _ => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 

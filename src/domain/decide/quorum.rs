@@ -1,6 +1,6 @@
 //! Whose approvals count: by the binding as it is when they are counted.
 
-use super::cast::{alice, asked, bob, carol, later, minutes, policy, record};
+use super::fixtures::{alice, asked, bob, carol, later, minutes, policy, record};
 use super::{Refusal, decide};
 use crate::domain::{Ask, State};
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Also, Decision, Record, Refusal};
-use crate::domain::audit::Entry;
+use super::{CoHolders, Decision, Record, Refusal};
+use crate::domain::audit::EventDraft;
 use crate::domain::{
-    Audience, AuditKey, Binding, Calls, Ended, EventKind, Failing, Holding, Lease, LeaseToken,
+    Audience, AuditKey, Binding, Calls, ErrorEnd, EventKind, Failing, Holding, Lease, LeaseToken,
     Notice, Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
 };
 
@@ -19,7 +19,7 @@ pub(super) struct Step<'a> {
     held_before: Option<Holding>,
     events: Vec<crate::domain::Event>,
     notices: Vec<Notice>,
-    also: Option<Also>,
+    co_holders: Option<CoHolders>,
 }
 
 pub(super) type Details = BTreeMap<String, String>;
@@ -47,7 +47,7 @@ impl<'a> Step<'a> {
             request: record.request,
             events: Vec::new(),
             notices: Vec::new(),
-            also: None,
+            co_holders: None,
         }
     }
 
@@ -68,7 +68,7 @@ impl<'a> Step<'a> {
 
     pub fn record(&mut self, kind: EventKind, actor: Option<&Person>, details: Details) {
         let request = &mut self.request;
-        let entry = Entry {
+        let entry = EventDraft {
             key: AuditKey::Request(request.id),
             kind,
             account_id: Some(&request.account_id),
@@ -122,7 +122,7 @@ impl<'a> Step<'a> {
         let said = details([("error", Some(why.to_string()))]);
         let at = self.now;
         self.end(
-            State::Error(Ended { at, why }),
+            State::Error(ErrorEnd { at, why }),
             EventKind::Error,
             actor,
             said,
@@ -198,7 +198,7 @@ impl<'a> Step<'a> {
         let id = self.request.id;
         let requests: Vec<_> = self.held.iter().flat_map(|held| held.others(id)).collect();
         if !requests.is_empty() {
-            self.also = Some(Also {
+            self.co_holders = Some(CoHolders {
                 requests,
                 by: by.cloned(),
                 reason: reason.cloned(),
@@ -217,6 +217,12 @@ impl<'a> Step<'a> {
             refusals: before.map_or(0, |b| b.refusals) + refused,
             why,
         }
+    }
+
+    /// Nothing is left to do, whatever made the request due.
+    pub fn nothing_left(mut self) -> Result<Decision, Refusal> {
+        self.request.due_at = None;
+        self.done(None)
     }
 
     /// Takes the lease and hands out the work.
@@ -259,7 +265,7 @@ impl<'a> Step<'a> {
                 revision: held.revision + 1,
                 ..held
             }),
-            also: self.also,
+            co_holders: self.co_holders,
             work,
         })
     }

@@ -3,15 +3,16 @@
 //! A cell is the state that follows; `=` where only something beside the state
 //! changes; the refusal's status as the outside sees it (`409`, `403`), or `.` where a
 //! worker is turned away and nobody else hears of it.
+#![allow(clippy::wildcard_enum_match_arm)] // tests name states, and decide nothing
 
-use super::cast::{
+use super::fixtures::{
     alice, asked, at_the_end, binding, bob, draft, due_at, finished, id, key, later, lease,
     minutes, person, policy, record,
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Draft, Ending, Holding, Millis, Outcome, Person, Policy, PostId, Presence, Proof,
-    Reminder, Request, Sessions, State, Text, Timestamp, Trouble,
+    Ask, Command, Draft, Ending, Holding, Millis, OldCredentials, Outcome, Person, Policy, PostId,
+    Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
@@ -88,7 +89,7 @@ fn what_people_ask_for() {
         ),
         (
             "along",
-            Command::EndedAlong {
+            Command::RevokedWithCoHolder {
                 with: id(9),
                 by: Some(bob()),
                 reason: None,
@@ -120,7 +121,7 @@ fn what_time_and_aws_bring() {
         user,
         presence: Presence::Absent,
         revision: 0,
-        means: "arn".into(),
+        permission_set_arn: "arn".into(),
     };
     let passing = Trouble::Passing {
         why: Text::clip("slow"),
@@ -265,7 +266,7 @@ fn a_shared_assignment_ends_with_its_last_holder() {
     assert!(!decision.holding.unwrap().holds(id(1)));
     let ask = asked(bob(), Ask::Revoke { reason: None });
     let decision = decide(shared, &policy(), ask, later()).unwrap();
-    assert_eq!(decision.also.unwrap().requests, [id(7)]);
+    assert_eq!(decision.co_holders.unwrap().requests, [id(7)]);
     assert!(decision.holding.unwrap().removing);
 }
 
@@ -291,7 +292,7 @@ fn a_foreign_assignment_is_left_alone() {
         user,
         presence: Presence::Present,
         revision: 0,
-        means: "arn".into(),
+        permission_set_arn: "arn".into(),
     };
     let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
     assert_eq!(
@@ -308,7 +309,7 @@ fn a_stale_look_proves_nothing() {
         user,
         presence: Presence::Absent,
         revision: 4,
-        means: "arn".into(),
+        permission_set_arn: "arn".into(),
     };
     let decision = decide(record("Approved"), &policy(), finished(outcome), later()).unwrap();
     assert_eq!(decision.work, Some(crate::domain::Work::Prepare));
@@ -326,7 +327,7 @@ fn so_many_share_an_assignment_and_no_more() {
             user: "u-1".parse().unwrap(),
             presence: Presence::Present,
             revision: 0,
-            means: "arn".into(),
+            permission_set_arn: "arn".into(),
         };
         let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
         assert_eq!(name(&decision.request), ends, "{many}");
@@ -364,7 +365,7 @@ fn a_removal_is_never_given_up() {
 fn a_deny_stands_for_as_long_as_it_was_said() {
     let until = later() + Millis::hours(1);
     let mut doubted = record("Doubted");
-    doubted.request.sessions = Some(Sessions::Denied { until });
+    doubted.request.sessions = Some(OldCredentials::Denied { until });
     let settled = decide(doubted, &policy(), finished(Outcome::Gone), later()).unwrap();
     assert!(settled.request.state.is_settled());
     assert_eq!(settled.request.due_at, Some(until));
@@ -546,7 +547,7 @@ fn name(request: &Request) -> String {
         } => "RollingBack".into(),
         State::Unsettled { .. } => "Doubted".into(),
         State::Revoked { .. } if request.sessions.is_some() => match request.sessions {
-            Some(Sessions::Ending { .. }) => "ToDeny".into(),
+            Some(OldCredentials::Ending { .. }) => "ToDeny".into(),
             _ => "DenyStands".into(),
         },
         State::Error(_) => "Error".into(),

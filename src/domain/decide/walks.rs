@@ -2,13 +2,14 @@
 //!
 //! Three requests of one person for one assignment, and an AWS that does what it is told,
 //! late, or not at all. P1, P3, P4 and P6 are checked after every single step.
+#![allow(clippy::wildcard_enum_match_arm)] // tests name states, and decide nothing
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::cast::{bob, draft, id, key, minutes};
+use super::fixtures::{bob, draft, id, key, minutes};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::{
     Ask, Calls, Claim, Command, EndSessions, Ending, Holding, Lease, LeaseHolder, LeaseToken,
@@ -20,7 +21,7 @@ use crate::domain::{
 fn policy() -> Policy {
     Policy {
         end_sessions: EndSessions::PermissionSet,
-        ..super::cast::policy()
+        ..super::fixtures::policy()
     }
 }
 
@@ -49,7 +50,7 @@ enum Luck {
 }
 
 #[derive(Clone)]
-struct Hand {
+struct WorkerModel {
     id: RequestId,
     lease: LeaseToken,
     work: Work,
@@ -63,7 +64,7 @@ struct World {
     holding: Holding,
     /// The assignment stands.
     standing: bool,
-    hands: Vec<Hand>,
+    hands: Vec<WorkerModel>,
     drawn: u128,
     ends: BTreeMap<RequestId, u32>,
 }
@@ -131,7 +132,7 @@ impl World {
         let mut draft = draft();
         draft.id = id(10 + self.requests.len() as u128);
         draft.duration = minutes(10);
-        let decision = open(draft, Some(super::cast::binding()), &policy(), self.now).unwrap();
+        let decision = open(draft, Some(super::fixtures::binding()), &policy(), self.now).unwrap();
         self.requests.insert(decision.request.id, decision.request);
     }
 
@@ -143,7 +144,7 @@ impl World {
     fn record(&self, id: RequestId) -> Record {
         Record {
             request: self.requests[&id].clone(),
-            binding: Some(super::cast::binding()),
+            binding: Some(super::fixtures::binding()),
             holding: Some(self.holding.clone()),
         }
     }
@@ -151,10 +152,10 @@ impl World {
     fn say(&mut self, id: RequestId, command: Command) -> Result<Decision, Refusal> {
         let decision = decide(self.record(id), &policy(), command, self.now)?;
         self.write(decision.clone());
-        if let Some(also) = &decision.also {
-            for other in &also.requests {
-                let (by, reason) = (also.by.clone(), also.reason.clone());
-                let command = Command::EndedAlong {
+        if let Some(co_holders) = &decision.co_holders {
+            for other in &co_holders.requests {
+                let (by, reason) = (co_holders.by.clone(), co_holders.reason.clone());
+                let command = Command::RevokedWithCoHolder {
                     with: id,
                     by,
                     reason,
@@ -223,7 +224,7 @@ impl World {
 
     fn take_up(&mut self, id: RequestId, lease: LeaseToken, work: Option<Work>) {
         let revision = self.holding.revision;
-        self.hands.extend(work.map(|work| Hand {
+        self.hands.extend(work.map(|work| WorkerModel {
             id,
             lease,
             work,
@@ -233,7 +234,7 @@ impl World {
 
     /// A worker that lost its lease finds that out before it acts. The one that does not
     /// is the simulation's to play.
-    fn take_hand(&mut self, which: usize) -> Option<Hand> {
+    fn take_hand(&mut self, which: usize) -> Option<WorkerModel> {
         let requests = &self.requests;
         self.hands.retain(|hand| {
             requests[&hand.id]
@@ -262,7 +263,7 @@ impl World {
                     Presence::Absent
                 },
                 revision: hand.revision,
-                means: "arn".into(),
+                permission_set_arn: "arn".into(),
             }),
         };
         let finished = Command::Finished {

@@ -1,21 +1,23 @@
 //! What time and AWS bring: work that falls due, and what came of it.
 
+use super::old_credentials::{
+    follow_up, is_denied, is_ending, is_over_by_itself, old_credentials, sessions_denied,
+};
 use super::step::{Details, Step, details};
+use super::stray::late;
 use super::{Decision, Refusal, announce};
 use crate::domain::holding::MOST_HOLDERS;
 use crate::domain::{
-    Calls, Claim, Doubt, EndSessions, Ending, EventKind, Holding, HoldingKey, Lease, LeaseToken,
-    Millis, Outcome, Period, Person, Presence, RequestId, Sessions, State, Text, Timestamp,
+    Calls, Claim, Doubt, EndSessions, Ending, EventKind, Failing, Holding, HoldingKey, Lease,
+    LeaseToken, Millis, OldCredentials, Outcome, Period, Person, Presence, RequestId, State, Text,
     Trouble, UserId, Work,
 };
 
 /// How often AWS may carry out a create and fail before it is given up.
 const MOST_REFUSALS: u32 = 3;
 const LONGEST_PAUSE: Millis = Millis::seconds(60);
-/// The longest session that a permission set can have.
-const LONGEST_SESSION: Millis = Millis::hours(12);
 
-pub(super) fn due(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
+pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
     let (lease, until) = (claim.lease, step.request.due_at);
     let time = match step.request.is_dated() {
         true => step.now,
@@ -32,56 +34,76 @@ pub(super) fn due(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal
     match (&step.request.state, key) {
         (State::Pending, _) => {
             let why = Some("nobody approved it in time".to_owned());
-            let at = step.now;
-            step.end(
-                State::Expired { at },
-                EventKind::Expired,
-                None,
-                details([("reason", why)]),
-            )
+            expire(step, details([("reason", why)]))
         }
         (State::Approved, _) => step.lease(lease, Work::Prepare),
-        (State::Assigning, Some(key)) => step.lease(lease, Work::Create(key)),
-        // The others' grants keep the assignment; this one's is over.
-        (State::Granted, Some(_)) if step.is_shared() => {
-            let at = step.now;
-            step.end(State::Expired { at }, EventKind::Expired, None, details([]))
-        }
-        (State::Granted, Some(key)) => {
-            step.request.extension = None;
-            step.change_holding(Holding::being_removed);
-            step.become_(State::Removing {
-                ending: Ending::Expired,
-            });
-            step.record(EventKind::ExpiryStarted, None, details([]));
-            step.lease(lease, Work::Remove(key))
-        }
-        (State::Removing { .. }, Some(key)) => step.lease(lease, Work::Remove(key)),
-        // A create that was sent and never answered may still make it: it is this jit's, and
-        // goes. A look does not show what AWS is still carrying out.
-        (State::Checking { by, reason, .. }, Some(key)) if step.may_appear_unheld() => {
-            let (by, reason) = (Some(by.clone()), reason.clone());
-            let asked_at = step.now;
-            step.take_over();
-            step.become_(State::Removing {
-                ending: Ending::Revoked {
-                    by,
-                    reason,
-                    asked_at,
-                },
-            });
-            step.record(EventKind::StrayAccessFound, None, details([]));
-            step.lease(lease, Work::Remove(key))
-        }
-        (State::Checking { .. }, Some(key)) => step.lease(lease, Work::Look(key)),
         (State::Unsettled { .. }, key) => settle_doubt(step, lease, key),
-        (_, Some(key)) => match step.request.sessions {
-            Some(Sessions::Ending { before }) => step.lease(lease, Work::EndSessions(key, before)),
-            Some(Sessions::Denied { .. }) => step.lease(lease, Work::LiftDeny(key)),
-            None => nothing_left(step),
-        },
-        _ => nothing_left(step),
+        (State::Assigning, Some(key)) => step.lease(lease, Work::Create(key)),
+        (State::Granted, Some(key)) => end_grant(step, lease, key),
+        (State::Removing { .. }, Some(key)) => step.lease(lease, Work::Remove(key)),
+        (State::Checking { by, reason, .. }, Some(key)) => {
+            let (by, reason) = (by.clone(), reason.clone());
+            check_for_a_rest(step, lease, key, by, reason)
+        }
+        // A state in which AWS may hold the access names the user, and so the assignment.
+        (
+            State::Assigning | State::Granted | State::Removing { .. } | State::Checking { .. },
+            None,
+        ) => step.nothing_left(),
+        (
+            State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_),
+            key,
+        ) => old_credentials(step, lease, key),
     }
+}
+
+fn expire(step: Step<'_>, said: Details) -> Result<Decision, Refusal> {
+    let at = step.now;
+    step.end(State::Expired { at }, EventKind::Expired, None, said)
+}
+
+fn end_grant(mut step: Step<'_>, lease: Lease, key: HoldingKey) -> Result<Decision, Refusal> {
+    // The grants of the other holders keep the assignment; this grant is over.
+    if step.is_shared() {
+        return expire(step, details([]));
+    }
+    step.request.extension = None;
+    step.change_holding(Holding::being_removed);
+    step.become_(State::Removing {
+        ending: Ending::Expired,
+    });
+    step.record(EventKind::ExpiryStarted, None, details([]));
+    step.lease(lease, Work::Remove(key))
+}
+
+/// A revoke of a request that ended in ERROR.
+fn check_for_a_rest(
+    mut step: Step<'_>,
+    lease: Lease,
+    key: HoldingKey,
+    by: Person,
+    reason: Option<Text>,
+) -> Result<Decision, Refusal> {
+    if !step.may_appear_unheld() {
+        return step.lease(lease, Work::Look(key));
+    }
+    // A create that was sent and never answered may still make the assignment: it is this
+    // jit's, and is removed. A look does not show what AWS is still carrying out.
+    let asked_at = step.now;
+    step.take_over();
+    step.become_(State::Removing {
+        ending: Ending::Revoked {
+            by: Some(by),
+            reason,
+            asked_at,
+        },
+    });
+    step.record(EventKind::StrayAccessFound, None, details([]));
+    step.lease(lease, Work::Remove(key))
 }
 
 /// P1, P4: a lease ends when its holder gives it back, or when it is seen to have lapsed.
@@ -103,12 +125,6 @@ pub(super) fn hold(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusa
         });
     }
     step.request.lease = Some(claim.lease);
-    step.done(None)
-}
-
-/// Nothing is left to do, whatever made it due.
-fn nothing_left(mut step: Step<'_>) -> Result<Decision, Refusal> {
-    step.request.due_at = None;
     step.done(None)
 }
 
@@ -134,10 +150,7 @@ pub(super) fn finished(
     };
     step.note_calls(token, calls);
     match (step.request.state.clone(), outcome) {
-        (_, Outcome::Interrupted) => {
-            step.request.lease = None;
-            step.done(None)
-        }
+        (_, Outcome::Interrupted) => not_asked(step),
         (_, Outcome::Failed(trouble)) => failed(step, &trouble),
         (
             State::Approved,
@@ -145,21 +158,15 @@ pub(super) fn finished(
                 user,
                 presence,
                 revision,
-                means,
+                permission_set_arn,
             },
-        ) => prepared(step, user, presence, revision, means),
+        ) => prepared(step, user, presence, revision, permission_set_arn),
         (State::Approved, Outcome::NoUser { why }) => step.end_in_error(why, None),
         (State::Assigning, Outcome::Created) => granted(step),
-        (State::Removing { .. }, Outcome::Created) => {
-            // It was revoked while AWS was making it: the same worker goes on to remove it.
-            let id = step.request.id;
-            step.change_holding(|held| held.answered(id));
-            let work = step.request.holding_key().map(Work::Remove);
-            step.done(work)
-        }
+        (State::Removing { .. }, Outcome::Created) => made_while_revoked(step),
         (State::Removing { ending }, Outcome::Gone) => gone(step, ending),
         (State::Unsettled { .. }, Outcome::Created) => {
-            // Somebody wrote an end into the store meanwhile: the same worker removes it.
+            // An operator wrote an end into the store meanwhile: the same worker removes it.
             let id = step.request.id;
             step.change_holding(|held| held.answered(id));
             let key = step.request.holding_key();
@@ -196,93 +203,33 @@ pub(super) fn finished(
         (_, Outcome::DenyLifted) if is_denied(&step) => {
             follow_up(step, None, EventKind::SessionDenyLifted, details([]))
         }
-        // An answer to a question that this state does not ask: ask the right one.
-        _ => {
-            step.request.lease = None;
-            step.done(None)
-        }
+        (
+            _,
+            Outcome::Prepared { .. }
+            | Outcome::NoUser { .. }
+            | Outcome::Created
+            | Outcome::Gone
+            | Outcome::StillThere
+            | Outcome::SessionsDenied { .. }
+            | Outcome::SessionsGone
+            | Outcome::DenyLifted,
+        ) => not_asked(step),
     }
 }
 
-/// News from a worker whose lease is lost. What it says of AWS's past proves nothing
-/// about now, except that an assignment it made may be standing, and that calls which it
-/// sent may still take effect.
-fn late(
-    mut step: Step<'_>,
-    token: LeaseToken,
-    outcome: &Outcome,
-    calls: &Calls,
-) -> Result<Decision, Refusal> {
-    let made = *outcome == Outcome::Created;
-    let is_news = made || calls.unanswered.is_some();
-    if !is_news || step.held.is_none() {
-        let lease = step.request.lease;
-        return Err(Refusal::Leased { lease });
-    }
-    if made && may_be_stray(&step, &step.request.state) {
-        return stray(step, None, details([]));
-    }
-    let unanswered = Calls {
-        unanswered: calls.unanswered,
-        ..Calls::default()
-    };
-    step.note_calls(token, &unanswered);
-    if made {
-        // The worker that has the lease now may have looked before it was made.
-        step.change_holding(|held| held.made_late(token));
-    }
-    match (&step.request.state, made) {
-        // A revoke of what ended in ERROR: it stands after all, and is this request's.
-        (State::Checking { by, reason, .. }, true) if !step.is_shared() => {
-            let (by, reason) = (by.clone(), reason.clone());
-            step.take_over();
-            let said = details([("error", Some("it was made after all".to_owned()))]);
-            let asked_at = step.now;
-            step.become_(State::Removing {
-                ending: Ending::Revoked {
-                    by: Some(by),
-                    reason,
-                    asked_at,
-                },
-            });
-            step.record(EventKind::StrayAccessFound, None, said);
-        }
-        (State::Removing { .. } | State::Unsettled { .. }, true) => {
-            step.request.due_at = Some(step.now);
-        }
-        _ => {}
-    }
+/// An answer to a question that the state does not ask, because the state has changed since
+/// the work began: the next worker asks the right one.
+fn not_asked(mut step: Step<'_>) -> Result<Decision, Refusal> {
+    step.request.lease = None;
     step.done(None)
 }
 
-/// Somebody looked at AWS, and what they saw is what this request left behind.
-pub(super) fn found_standing(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
-    if may_be_stray(&step, &step.request.state) {
-        let how = Some("compared with Identity Center".to_owned());
-        return stray(step, by, details([("source", how)]));
-    }
-    Err(Refusal::WrongState {
-        status: step.request.status(),
-        done: "cleaned up after",
-        hint: "; it is not over, or somebody else holds the same access",
-    })
-}
-
-fn may_be_stray(step: &Step<'_>, state: &State) -> bool {
-    state.is_settled() && step.request.user.is_some() && !step.is_shared()
-}
-
-/// Access stands that nobody holds: the last who held it has it removed.
-fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
-    let end = Box::new(step.request.state.clone());
-    step.take_over();
-    step.become_(State::Unsettled {
-        end,
-        doubt: Doubt::LateAnswer,
-    });
-    step.request.due_at = Some(step.now);
-    step.record(EventKind::StrayAccessFound, by, said);
-    step.done(None)
+/// It was revoked while AWS was making it: the same worker goes on to remove it.
+fn made_while_revoked(mut step: Step<'_>) -> Result<Decision, Refusal> {
+    let id = step.request.id;
+    step.change_holding(|held| held.answered(id));
+    let work = step.request.holding_key().map(Work::Remove);
+    step.done(work)
 }
 
 fn prepared(
@@ -290,7 +237,7 @@ fn prepared(
     user: UserId,
     presence: Presence,
     revision: u64,
-    means: String,
+    permission_set_arn: String,
 ) -> Result<Decision, Refusal> {
     let Some(held) = step.held.clone() else {
         return step.done(Some(Work::Prepare));
@@ -308,7 +255,10 @@ fn prepared(
         let why = Text::clip("the same access of this user is being taken away just now");
         return failed(step, &Trouble::Passing { why });
     }
-    let other = held.means.as_ref().filter(|then| **then != means);
+    let other = held
+        .permission_set_arn
+        .as_ref()
+        .filter(|then| **then != permission_set_arn);
     if let (Some(then), false) = (other, held.holders.is_empty()) {
         let why = Text::clip(&format!(
             "the same access stands under another meaning: {then}"
@@ -328,7 +278,7 @@ fn prepared(
     }
     // From here on AWS may hold the access, so the duty to remove it is written first.
     let id = step.request.id;
-    step.held = Some(held.joined(id).meaning(means));
+    step.held = Some(held.joined(id).under(permission_set_arn));
     step.request.due_at = Some(step.now);
     step.become_(State::Assigning);
     let user = step.request.user.as_ref().map(ToString::to_string);
@@ -377,46 +327,13 @@ fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
     }
     let at = step.now;
     if step.policy.end_sessions == EndSessions::PermissionSet {
-        step.request.sessions = Some(Sessions::Ending { before: at });
+        step.request.sessions = Some(OldCredentials::Ending { before: at });
     }
     match ending {
         Ending::Expired => step.end(State::Expired { at }, EventKind::Expired, None, details([])),
         Ending::Revoked { by, reason, .. } => step.end_revoked(by, reason),
         Ending::Failed { why } => step.end_in_error(why, None),
     }
-}
-
-/// What is left to do about older credentials, from here on.
-fn follow_up(
-    mut step: Step<'_>,
-    sessions: Option<Sessions>,
-    kind: EventKind,
-    said: Details,
-) -> Result<Decision, Refusal> {
-    let now = step.now;
-    step.request.sessions = sessions;
-    step.request.trouble = None;
-    step.request.lease = None;
-    step.request.due_at = sessions.map(|sessions| sessions.due_at(now));
-    step.record(kind, None, said);
-    step.done(None)
-}
-
-fn sessions_denied(
-    step: Step<'_>,
-    until: Timestamp,
-    dropped: &[RequestId],
-) -> Result<Decision, Refusal> {
-    let dropped: Vec<String> = dropped.iter().map(ToString::to_string).collect();
-    let said = details([
-        ("until", Some(until.to_string())),
-        (
-            "dropped",
-            Some(dropped.join(",")).filter(|ids| !ids.is_empty()),
-        ),
-    ]);
-    let denied = Some(Sessions::Denied { until });
-    follow_up(step, denied, EventKind::SessionsDenied, said)
 }
 
 /// Gone now, but a create may still take effect: the end would be said too early. That it
@@ -442,31 +359,42 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
         State::Approved if hopeless => return step.end_in_error(failing.why, None),
         State::Assigning if hopeless => return roll_back(step, failing.why),
         State::Approved | State::Assigning => {}
-        // Nobody's credentials last longer: what was to be denied is over by itself. Some
-        // try may have placed the deny all the same: it is taken out like any other.
-        _ if is_over_by_itself(&step) => {
-            let said = details([("error", Some(failing.why.to_string()))]);
-            let lift = Some(Sessions::Denied { until: step.now });
-            return follow_up(step, lift, EventKind::SessionsNotEnded, said);
+        // A removal is never given up.
+        State::Pending
+        | State::Granted
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. } => record_failure(&mut step, &failing, EventKind::RemovalFailing),
+        State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => {
+            // No credentials last longer: those that were to be denied have expired. A try
+            // may have placed the deny all the same: it is lifted like any other.
+            if is_over_by_itself(&step) {
+                let said = details([("error", Some(failing.why.to_string()))]);
+                let lift = Some(OldCredentials::Denied { until: step.now });
+                return follow_up(step, lift, EventKind::SessionsNotEnded, said);
+            }
+            record_failure(&mut step, &failing, EventKind::SessionsNotEnded);
         }
-        // A removal is never given up. It is recorded that it fails, ever more rarely.
-        _ if failing.attempts.is_power_of_two() => {
-            let said = details([
-                ("attempts", Some(failing.attempts.to_string())),
-                ("error", Some(failing.why.to_string())),
-            ]);
-            let kind = match step.request.state.is_settled() {
-                true => EventKind::SessionsNotEnded,
-                false => EventKind::RemovalFailing,
-            };
-            step.record(kind, None, said);
-        }
-        _ => {}
     }
     step.request.due_at = Some(step.now + pause(step.request.id, failing.attempts, trouble));
     step.request.lease = None;
     step.request.trouble = Some(failing);
     step.done(None)
+}
+
+/// Records that work fails, ever more rarely.
+fn record_failure(step: &mut Step<'_>, failing: &Failing, kind: EventKind) {
+    if failing.attempts.is_power_of_two() {
+        let said = details([
+            ("attempts", Some(failing.attempts.to_string())),
+            ("error", Some(failing.why.to_string())),
+        ]);
+        step.record(kind, None, said);
+    }
 }
 
 /// Gives a grant up. The assignment may exist all the same, so it is removed first.
@@ -545,26 +473,18 @@ fn settled(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Ref
             let said = details([("error", Some(ended.why.to_string()))]);
             step.end(end, EventKind::Error, None, said)
         }
-        (Doubt::Outside, _) => step.end(end, EventKind::Error, None, source),
-    }
-}
-
-fn is_ending(step: &Step<'_>) -> bool {
-    let ending = matches!(step.request.sessions, Some(Sessions::Ending { .. }));
-    ending && step.request.state.is_settled()
-}
-
-fn is_denied(step: &Step<'_>) -> bool {
-    let denied = matches!(step.request.sessions, Some(Sessions::Denied { .. }));
-    denied && step.request.state.is_settled()
-}
-
-fn is_over_by_itself(step: &Step<'_>) -> bool {
-    match step.request.sessions {
-        Some(Sessions::Ending { before }) => {
-            is_ending(step) && step.now - before >= LONGEST_SESSION
-        }
-        _ => false,
+        // `hear_outside` makes none of these.
+        (
+            Doubt::Outside,
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. },
+        ) => step.end(end, EventKind::Error, None, source),
     }
 }
 
@@ -582,7 +502,9 @@ fn pause(id: RequestId, attempts: u32, trouble: &Trouble) -> Millis {
         attempts,
         match trouble {
             Trouble::Denied { .. } => LONGEST_PAUSE,
-            _ => Millis(500 << attempts.min(7)).min(LONGEST_PAUSE),
+            Trouble::Passing { .. } | Trouble::Refused { .. } => {
+                Millis(500 << attempts.min(7)).min(LONGEST_PAUSE)
+            }
         },
     )
 }

@@ -34,7 +34,7 @@ const BATCH: usize = 100;
 
 /// What a conditional write came to.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(super) enum WriteResult {
     Yes,
     /// The condition did not hold; what stands there, if anything does.
     No(Option<Item>),
@@ -50,12 +50,12 @@ pub(super) enum Updated {
 pub(super) enum Transacted {
     Yes,
     /// At least one condition did not hold: how each did, by the place of the action.
-    No(Vec<Checked>),
+    No(Vec<ConditionResult>),
 }
 
 /// How the condition of one action of a transaction did.
 #[derive(Debug)]
-pub(super) enum Checked {
+pub(super) enum ConditionResult {
     Held,
     /// With what stands there, if anything does and it was asked for.
     Failed(Option<Item>),
@@ -147,7 +147,7 @@ impl DynamoStore {
         table: Table,
         item: Item,
         condition: &Condition,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WriteResult, StoreError> {
         let call = self
             .client
             .put_item()
@@ -162,9 +162,9 @@ impl DynamoStore {
         Ok(match done {
             Ok(answer) => {
                 note_write(answer.consumed_capacity());
-                Written::Yes
+                WriteResult::Yes
             }
-            Err(found) => Written::No(found),
+            Err(found) => WriteResult::No(found),
         })
     }
 
@@ -172,7 +172,7 @@ impl DynamoStore {
         &self,
         table: Table,
         key: Item,
-        change: &Change,
+        change: &ConditionalUpdate,
     ) -> Result<Updated, StoreError> {
         let call = self
             .client
@@ -203,7 +203,7 @@ impl DynamoStore {
         table: Table,
         key: Item,
         condition: &Condition,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WriteResult, StoreError> {
         let call = self
             .client
             .delete_item()
@@ -220,9 +220,9 @@ impl DynamoStore {
         Ok(match done {
             Ok(answer) => {
                 note_write(answer.consumed_capacity());
-                Written::Yes
+                WriteResult::Yes
             }
-            Err(found) => Written::No(found),
+            Err(found) => WriteResult::No(found),
         })
     }
 
@@ -297,8 +297,8 @@ impl DynamoStore {
                         count("TransactWriteItems", "refused");
                         let checked = reasons.iter().map(|reason| {
                             match is(reason, "ConditionalCheckFailed") {
-                                true => Checked::Failed(reason.item.clone()),
-                                false => Checked::Held,
+                                true => ConditionResult::Failed(reason.item.clone()),
+                                false => ConditionResult::Held,
                             }
                         });
                         return Ok(Transacted::No(checked.collect()));
@@ -375,7 +375,7 @@ pub(super) struct Condition {
 
 /// What an update does, and under which condition.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
+pub(super) struct ConditionalUpdate {
     pub text: String,
     pub condition: Condition,
 }

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::DynamoStore;
-use super::calls::{Change, Checked, Condition, Transacted, Written};
+use super::calls::{Condition, ConditionResult, ConditionalUpdate, Transacted, WriteResult};
 use super::items::{self, Item, n, s};
 use super::tables::Table;
 use super::{outbox, sizes};
@@ -53,11 +53,11 @@ impl DynamoStore {
             };
             let mut full = Vec::new();
             for (place, notices) in &outboxes {
-                if let Some(Checked::Failed(found)) = checked.get(*place) {
+                if let Some(ConditionResult::Failed(found)) = checked.get(*place) {
                     full.push((found.clone().unwrap_or_default(), notices));
                 }
             }
-            let failed = |one: &&Checked| matches!(one, Checked::Failed(_));
+            let failed = |one: &&ConditionResult| matches!(one, ConditionResult::Failed(_));
             if checked.iter().filter(failed).count() > full.len() {
                 return refused(&commit, checked);
             }
@@ -81,21 +81,21 @@ impl DynamoStore {
             .put(Table::Requests, items::request(request)?, &condition)
             .await?;
         match written {
-            Written::Yes => Ok(()),
-            Written::No(found) => conflict(found),
+            WriteResult::Yes => Ok(()),
+            WriteResult::No(found) => conflict(found),
         }
     }
 }
 
 /// In every plan requests come first, and the nonce last.
-fn refused(commit: &Commit, checked: Vec<Checked>) -> Result<(), StoreError> {
-    if commit.nonce.is_some() && matches!(checked.last(), Some(Checked::Failed(_))) {
+fn refused(commit: &Commit, checked: Vec<ConditionResult>) -> Result<(), StoreError> {
+    if commit.nonce.is_some() && matches!(checked.last(), Some(ConditionResult::Failed(_))) {
         return Err(StoreError::Replayed);
     }
     let requests = checked.into_iter().take(commit.requests.len());
     let mut found = requests.filter_map(|one| match one {
-        Checked::Failed(found) => found,
-        Checked::Held => None,
+        ConditionResult::Failed(found) => found,
+        ConditionResult::Held => None,
     });
     conflict(found.next())
 }
@@ -262,7 +262,12 @@ impl<'c> Plan<'_, 'c> {
         Ok(())
     }
 
-    fn update(&mut self, table: Table, key: Item, change: &Change) -> Result<(), StoreError> {
+    fn update(
+        &mut self,
+        table: Table,
+        key: Item,
+        change: &ConditionalUpdate,
+    ) -> Result<(), StoreError> {
         let condition = &change.condition;
         let update = Update::builder()
             .table_name(self.store.names.of(table))
@@ -291,7 +296,7 @@ fn channel_change(
     channel: Option<&Channel>,
     more: &[&Binding],
     fewer: Option<&Binding>,
-) -> Result<Change, StoreError> {
+) -> Result<ConditionalUpdate, StoreError> {
     let mut text = "SET kind = :kind".to_owned();
     let mut condition = match channel {
         Some(channel) => {
@@ -318,7 +323,7 @@ fn channel_change(
         text.push_str(" DELETE accounts :accounts");
         condition = condition.with(":accounts", accounts(&[binding]));
     }
-    Ok(Change { text, condition })
+    Ok(ConditionalUpdate { text, condition })
 }
 
 fn by_request(notices: &[Notice]) -> BTreeMap<RequestId, Vec<&Notice>> {

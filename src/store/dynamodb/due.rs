@@ -10,7 +10,7 @@ use super::DynamoStore;
 use super::items::{self, Item, due_lane, n, parsed, s, time};
 use super::tables::{BY_DUE, BY_WATCH, SHARDS, Table};
 use crate::domain::{Lane, RequestId, Status, Timestamp};
-use crate::store::found::{Kind, readable};
+use crate::store::found::{RecordKind, readable};
 use crate::store::{Due, StoreError};
 
 /// An idle look reads no more of a partition than this.
@@ -19,7 +19,7 @@ pub(super) const A_PAGE: usize = 256;
 
 /// What an index says of an item that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
+pub(super) struct IndexEntry {
     pub at: Timestamp,
     pub id: RequestId,
 }
@@ -50,7 +50,7 @@ impl DynamoStore {
             Lane::Remove => {
                 let (mut due, words) = tokio::try_join!(due, self.words_of_others(limit))?;
                 due.ready.retain(|entry| !words.contains(&entry.id));
-                let first = words.into_iter().map(|id| Entry {
+                let first = words.into_iter().map(|id| IndexEntry {
                     at: Timestamp::default(),
                     id,
                 });
@@ -72,7 +72,7 @@ impl DynamoStore {
         partitions: impl Iterator<Item = Partition>,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Due<Entry>, StoreError> {
+    ) -> Result<Due<IndexEntry>, StoreError> {
         let asked = partitions.map(|partition| self.due_here(table, partition, now, limit));
         let mut all = Due {
             ready: Vec::new(),
@@ -92,7 +92,7 @@ impl DynamoStore {
         (name, value): Partition,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Due<Entry>, StoreError> {
+    ) -> Result<Due<IndexEntry>, StoreError> {
         let mut ready = Vec::new();
         let (mut from, mut page) = (None, A_FEW);
         loop {
@@ -111,7 +111,7 @@ impl DynamoStore {
                     let next = Some(at);
                     return Ok(Due { ready, next });
                 }
-                let entry = parsed(item, "request_id").map(|id| Entry { at, id });
+                let entry = parsed(item, "request_id").map(|id| IndexEntry { at, id });
                 ready.extend(readable_entry(item, entry)?);
             }
             (from, page) = (answer.last_evaluated_key, limit.clamp(A_FEW, A_PAGE));
@@ -169,11 +169,11 @@ impl DynamoStore {
 /// An entry whose key is no request's id keeps no other from being found.
 fn readable_entry<T>(item: &Item, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     let name = || items::name(item, "request_id");
-    readable(Kind::Request, name, read, &mut Vec::new())
+    readable(RecordKind::Request, name, read, &mut Vec::new())
 }
 
 /// What is too much for now is next.
-fn cut(mut due: Due<Entry>, limit: usize) -> Due<Entry> {
+fn cut(mut due: Due<IndexEntry>, limit: usize) -> Due<IndexEntry> {
     if let Some(left) = due.ready.get(limit) {
         due.next = due.next.into_iter().chain([left.at]).min();
     }

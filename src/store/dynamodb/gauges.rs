@@ -26,7 +26,7 @@ const OF_A_SHARD: usize = COUNTED / SHARDS as usize + 1;
 const OF_THE_LAST: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum IndexEnd {
     First,
     Last,
 }
@@ -38,7 +38,7 @@ impl DynamoStore {
             self.live_grants(),
             self.words_of_others(A_PAGE),
             self.waiting(),
-            self.some_of(Table::Outbox, BY_PARKED, "parked_shard", End::First),
+            self.some_of(Table::Outbox, BY_PARKED, "parked_shard", IndexEnd::First),
         )?;
         let is_over = |item: &&Item, name: &str| {
             number_if_any(item, name).is_some_and(|at| at <= now.millis())
@@ -121,8 +121,8 @@ impl DynamoStore {
     /// are tried last.
     async fn waiting(&self) -> Result<Vec<Item>, StoreError> {
         let (first, last) = tokio::try_join!(
-            self.some_of(Table::Outbox, BY_DUE, "due_shard", End::First),
-            self.some_of(Table::Outbox, BY_DUE, "due_shard", End::Last),
+            self.some_of(Table::Outbox, BY_DUE, "due_shard", IndexEnd::First),
+            self.some_of(Table::Outbox, BY_DUE, "due_shard", IndexEnd::Last),
         )?;
         let named = first.into_iter().chain(last).filter_map(|item| {
             let id = text(&item, "request_id").ok()?.to_owned();
@@ -137,11 +137,11 @@ impl DynamoStore {
         table: Table,
         index: &str,
         shard: &'static str,
-        end: End,
+        end: IndexEnd,
     ) -> Result<Vec<Item>, StoreError> {
         let most = match end {
-            End::First => OF_A_SHARD,
-            End::Last => OF_THE_LAST,
+            IndexEnd::First => OF_A_SHARD,
+            IndexEnd::Last => OF_THE_LAST,
         };
         let asked = shards(shard).map(|(name, value): Partition| {
             let call = self
@@ -150,7 +150,7 @@ impl DynamoStore {
                 .key_condition_expression("#partition = :here")
                 .expression_attribute_names("#partition", name)
                 .expression_attribute_values(":here", value)
-                .scan_index_forward(end == End::First)
+                .scan_index_forward(end == IndexEnd::First)
                 .limit(i32::try_from(most).unwrap_or(i32::MAX));
             self.query(call)
         });

@@ -14,7 +14,7 @@ use super::tables::{
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Request, RequestId, Status,
 };
-use crate::store::found::{Kind, readable};
+use crate::store::found::{RecordKind, readable};
 use crate::store::{AuditFilter, Cursor, Filter, Found, Head, StoreError, Unreadable};
 
 const LISTED: &str = "created_at_request_id";
@@ -29,7 +29,7 @@ enum Order {
 }
 
 /// A span of an index, over one or more of its partitions.
-struct Span {
+struct IndexSpan {
     table: Table,
     index: &'static str,
     sort: &'static str,
@@ -62,12 +62,12 @@ impl Stream {
 
 /// The partitions of a span, read side by side and put in one order.
 struct Walk {
-    span: Span,
+    span: IndexSpan,
     streams: Vec<Stream>,
 }
 
 impl Walk {
-    fn new(span: Span, partitions: Vec<Partition>) -> Self {
+    fn new(span: IndexSpan, partitions: Vec<Partition>) -> Self {
         // A span that ends before it begins is empty, and DynamoDB would call it a mistake.
         let partitions = partitions.into_iter().filter(|_| span.from <= span.to);
         let streams = partitions.map(Stream::new).collect();
@@ -108,7 +108,7 @@ impl Stream {
     async fn fill(
         &mut self,
         store: &DynamoStore,
-        span: &Span,
+        span: &IndexSpan,
         page: usize,
     ) -> Result<(), StoreError> {
         while self.read.is_empty() && !self.is_over {
@@ -157,7 +157,7 @@ impl DynamoStore {
             return Ok(found);
         }
         let (index, partitions, only) = narrowest(filter);
-        let span = Span {
+        let span = IndexSpan {
             table: Table::Requests,
             index,
             sort: LISTED,
@@ -233,7 +233,7 @@ impl DynamoStore {
                 Ok(_) => {}
                 // What else stands there says whether it would be asked for.
                 Err(_) if !may_be_wanted(&item, filter, after) => {}
-                read => found.take(Kind::Request, || id.to_string(), read)?,
+                read => found.take(RecordKind::Request, || id.to_string(), read)?,
             }
         }
         Ok(found)
@@ -261,7 +261,7 @@ impl DynamoStore {
         let from = from.as_str().max(after.unwrap_or_default()).to_owned();
         let account = filter.account_id.as_ref().map(ToString::to_string);
         let channel = filter.channel_id.as_ref().map(ToString::to_string);
-        let span = Span {
+        let span = IndexSpan {
             table: Table::Audit,
             index: BY_TIME,
             sort: "event_time_event_id",
@@ -283,7 +283,7 @@ impl DynamoStore {
                 let name = items::name(&item, "event_time_event_id");
                 // The span begins with the one that was seen last.
                 if found.len() < limit && after.is_none_or(|after| name.as_str() > after) {
-                    found.take(Kind::Event, || name, items::read_event(item))?;
+                    found.take(RecordKind::Event, || name, items::read_event(item))?;
                 }
             }
         }
@@ -319,7 +319,7 @@ impl DynamoStore {
                     let key = items::name(item, "binding_key");
                     key.replacen("channel#", "config#", 1)
                 };
-                heads.take(Kind::Channel, name, channel.map(Head::from))?;
+                heads.take(RecordKind::Channel, name, channel.map(Head::from))?;
             }
         }
         Ok(heads)
@@ -331,7 +331,7 @@ impl DynamoStore {
         limit: usize,
     ) -> Result<Found<Head>, StoreError> {
         let after = after.unwrap_or_else(|| START.into());
-        let span = Span {
+        let span = IndexSpan {
             table: Table::Requests,
             index: BY_TIME,
             sort: LISTED,
@@ -422,7 +422,11 @@ fn read_bindings(found: &[Item]) -> Result<Found<Binding>, StoreError> {
     let mut bindings: Found<Binding> = Found::default();
     for item in found {
         let name = || items::name(item, "binding_key");
-        bindings.take(Kind::Binding, name, items::from_doc(item, "binding_key"))?;
+        bindings.take(
+            RecordKind::Binding,
+            name,
+            items::from_doc(item, "binding_key"),
+        )?;
     }
     let account = |binding: &Binding| binding.account_id.clone();
     bindings.items.sort_by_cached_key(account);
@@ -435,16 +439,16 @@ fn ids_of(found: &[Item], unreadable: &mut Vec<Unreadable>) -> Result<Vec<Reques
     for item in found {
         let name = || items::name(item, "request_id");
         let id = parsed::<RequestId>(item, "request_id");
-        ids.extend(readable(Kind::Request, name, id, unreadable)?);
+        ids.extend(readable(RecordKind::Request, name, id, unreadable)?);
     }
     Ok(ids)
 }
 
-type Way = (&'static str, Vec<Partition>, Vec<(&'static str, String)>);
+type IndexChoice = (&'static str, Vec<Partition>, Vec<(&'static str, String)>);
 
 /// The narrowest index for what is given. Of a status that passes there are few at any
 /// time, and of one that ends early not many; what is left is looked at record by record.
-fn narrowest(filter: &Filter) -> Way {
+fn narrowest(filter: &Filter) -> IndexChoice {
     let passes = filter.status.is_some_and(items::is_watched);
     let is_usual_end = filter.status == Some(Status::Expired);
     let one = |name, value: &dyn std::fmt::Display| vec![(name, s(value))];
@@ -461,7 +465,7 @@ fn narrowest(filter: &Filter) -> Way {
     }
 }
 
-fn by_status(status: Status, filter: &Filter) -> Way {
+fn by_status(status: Status, filter: &Filter) -> IndexChoice {
     let partition = |shard| ("status_shard", s(items::status_shard(status, shard)));
     let only = given([
         (

@@ -8,21 +8,21 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::DynamoStore;
-use super::calls::{Change, Condition, Updated, Written};
-use super::due::{Entry, shards};
+use super::calls::{Condition, ConditionalUpdate, Updated, WriteResult};
+use super::due::{IndexEntry, shards};
 use super::items::{self, Item, millis, n, number_if_any, s, text};
 use super::tables::{Table, shard_of};
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
-use crate::store::found::{Kind, readable};
+use crate::store::found::{RecordKind, readable};
 use crate::store::outbox::{
-    Claim, Fate, MOST_PARKED, MOST_PENDING, Waiting, fates, forgotten, note_parked,
+    Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, forgotten, note_parked,
 };
-use crate::store::portable::Letter;
+use crate::store::portable::OutboxEntry;
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
 /// Adds to what a request has to tell, if there is room; the first that is added can be
 /// claimed at once.
-pub(super) fn adding(notices: &[&Notice]) -> Result<Change, StoreError> {
+pub(super) fn adding(notices: &[&Notice]) -> Result<ConditionalUpdate, StoreError> {
     let listed = notices.iter().map(|notice| element(notice));
     let listed = listed.collect::<Result<Vec<_>, _>>()?;
     let since = notices.iter().map(|notice| notice.created_at).min();
@@ -46,7 +46,7 @@ pub(super) fn adding(notices: &[&Notice]) -> Result<Change, StoreError> {
         .with(":zero", n(0))
         .with(":since", millis(since))
         .with(":shard", n(shard));
-    Ok(Change {
+    Ok(ConditionalUpdate {
         text: text.into(),
         condition,
     })
@@ -71,26 +71,26 @@ fn read_element(item: &Item, element: &AttributeValue) -> Result<Notice, StoreEr
     serde_json::from_str(doc).map_err(|why| items::unreadable(name, why))
 }
 
-/// A request's letters as one item.
-pub(super) fn whole(id: RequestId, letters: &[Letter]) -> Result<Item, StoreError> {
+/// A request's outbox as one item.
+pub(super) fn whole(id: RequestId, outbox_entries: &[OutboxEntry]) -> Result<Item, StoreError> {
     let listed = |parked| {
-        let some = letters.iter().filter(|letter| letter.parked == parked);
+        let some = outbox_entries.iter().filter(|entry| entry.parked == parked);
         let all = some
-            .map(|letter| element(&letter.notice))
+            .map(|entry| element(&entry.notice))
             .collect::<Result<Vec<_>, _>>();
         all.map(AttributeValue::L)
     };
     let mut item = items::request_key(id);
     let shard = n(shard_of(&id.to_string()));
-    let parked = letters.iter().filter(|letter| letter.parked).count();
+    let parked = outbox_entries.iter().filter(|entry| entry.parked).count();
     if parked > 0 {
         item.insert("parked".into(), n(parked));
         item.insert("parked_shard".into(), shard.clone());
         item.insert("parked_notices".into(), listed(true)?);
     }
-    if let Some(first) = letters.iter().find(|letter| !letter.parked) {
+    if let Some(first) = outbox_entries.iter().find(|entry| !entry.parked) {
         item.insert("notices".into(), listed(false)?);
-        item.insert("pending".into(), n(letters.len() - parked));
+        item.insert("pending".into(), n(outbox_entries.len() - parked));
         item.insert("attempts".into(), n(first.attempts));
         item.insert("oldest_at".into(), millis(first.notice.created_at));
         item.insert("next_at".into(), millis(first.next_at));
@@ -101,8 +101,8 @@ pub(super) fn whole(id: RequestId, letters: &[Letter]) -> Result<Item, StoreErro
 }
 
 /// And back: only the first can have been tried.
-pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
-    let mut letters = Vec::new();
+pub(super) fn outbox_entries(item: &Item) -> Result<Vec<OutboxEntry>, StoreError> {
+    let mut outbox_entries = Vec::new();
     for (list, parked) in [("parked_notices", true), ("notices", false)] {
         let listed = item.get(list).and_then(|list| list.as_l().ok());
         for (place, element) in listed.into_iter().flatten().enumerate() {
@@ -110,7 +110,7 @@ pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
             let is_first = place == 0 && !parked;
             let next_at = number_if_any(item, "next_at").filter(|_| is_first);
             let attempts = number_if_any(item, "attempts").filter(|_| is_first);
-            letters.push(Letter {
+            outbox_entries.push(OutboxEntry {
                 attempts: attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
                 next_at: next_at.map_or(notice.created_at, Timestamp::from_millis),
                 notice,
@@ -118,8 +118,8 @@ pub(super) fn letters(item: &Item) -> Result<Vec<Letter>, StoreError> {
             });
         }
     }
-    letters.sort_by_key(|letter| letter.notice.seq);
-    Ok(letters)
+    outbox_entries.sort_by_key(|entry| entry.notice.seq);
+    Ok(outbox_entries)
 }
 
 fn list<'i>(item: &'i Item, name: &str) -> &'i [AttributeValue] {
@@ -144,19 +144,19 @@ fn number_of(element: &AttributeValue, name: &str) -> Option<i64> {
 }
 
 /// As the rule sees what waits there, with what is to be added.
-fn waiting_in(item: &Item, adding: &[&Notice]) -> Vec<Waiting> {
+fn waiting_in(item: &Item, adding: &[&Notice]) -> Vec<PendingNotice> {
     let is_claimed = item.contains_key("lease_token");
     let there = list(item, "notices").iter().enumerate();
-    let there = there.map(|(place, element)| Waiting {
+    let there = there.map(|(place, element)| PendingNotice {
         audience: read_element(item, element).ok().map(|one| one.audience),
         claim: match is_claimed && place == 0 {
-            true => Claim::Claimed,
-            false => Claim::Free,
+            true => NoticeClaim::Claimed,
+            false => NoticeClaim::Free,
         },
     });
-    let added = adding.iter().map(|notice| Waiting {
+    let added = adding.iter().map(|notice| PendingNotice {
         audience: Some(notice.audience),
-        claim: Claim::Free,
+        claim: NoticeClaim::Free,
     });
     there.chain(added).collect()
 }
@@ -200,7 +200,7 @@ fn untouched(item: &Item) -> Condition {
 }
 
 /// What an item becomes so that these can be added to it.
-fn room_for(item: &Item, adding: &[&Notice]) -> (Change, Vec<Fate>) {
+fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
     let fates = fates(&waiting_in(item, adding));
     let pending = list(item, "notices");
     let of = |wanted: Fate| -> Vec<AttributeValue> {
@@ -227,7 +227,7 @@ fn room_for(item: &Item, adding: &[&Notice]) -> (Change, Vec<Fate>) {
                 true => NOTHING_TO_TELL.to_owned(),
                 false => format!("{NOTHING_TO_TELL} SET {}", sets.join(", ")),
             };
-            return (Change { text, condition }, fates);
+            return (ConditionalUpdate { text, condition }, fates);
         }
         Some(next) if seq(Some(next)) != seq(pending.first()) => {
             let since = number_of(next, "created_at").unwrap_or_default();
@@ -242,7 +242,7 @@ fn room_for(item: &Item, adding: &[&Notice]) -> (Change, Vec<Fate>) {
         .with(":left", n(stay.len()))
         .with(":stay", AttributeValue::L(stay));
     let text = format!("SET {}", sets.join(", "));
-    (Change { text, condition }, fates)
+    (ConditionalUpdate { text, condition }, fates)
 }
 
 /// Lets the next in line pass: as often tried as it is, from when it was written.
@@ -276,7 +276,11 @@ impl DynamoStore {
         Ok(Due { ready, next })
     }
 
-    async fn due_notices(&self, now: Timestamp, limit: usize) -> Result<Due<Entry>, StoreError> {
+    async fn due_notices(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Due<IndexEntry>, StoreError> {
         self.due_in(Table::Outbox, shards("due_shard"), now, limit)
             .await
     }
@@ -294,7 +298,7 @@ impl DynamoStore {
             .with(":token", s(lease.0))
             .with(":until", millis(until));
         let text = "SET lease_token = :token, lease_until = :until, claimable_at = :until";
-        let claim = Change {
+        let claim = ConditionalUpdate {
             text: text.into(),
             condition,
         };
@@ -307,7 +311,7 @@ impl DynamoStore {
         };
         let mut unreadable = Vec::new();
         let name = || id.to_string();
-        let claimed = readable(Kind::Notice, name, first(&item), &mut unreadable)?;
+        let claimed = readable(RecordKind::Notice, name, first(&item), &mut unreadable)?;
         if !unreadable.is_empty() {
             // The next in line passes; it stays to be seen, and is counted.
             let held = Condition::that("lease_token = :token").with(":token", s(lease.0));
@@ -340,7 +344,7 @@ impl DynamoStore {
                 held,
             ),
         };
-        let change = Change {
+        let change = ConditionalUpdate {
             text: text.into(),
             condition,
         };
@@ -355,8 +359,8 @@ impl DynamoStore {
             .and("pending = :one AND attribute_not_exists(parked)")
             .with(":one", n(1));
         let found = match self.delete(Table::Outbox, key.clone(), &alone).await? {
-            Written::Yes | Written::No(None) => return Ok(Left::Nothing),
-            Written::No(Some(found)) => found,
+            WriteResult::Yes | WriteResult::No(None) => return Ok(Left::Nothing),
+            WriteResult::No(Some(found)) => found,
         };
         let change = passing(&found, held.clone());
         // If it was lost, or its own answer was, the item says what is left all the same.
@@ -393,7 +397,10 @@ impl DynamoStore {
     }
 
     /// A notice that is given up: out of the way of the next, and kept to be shown.
-    pub(super) async fn parking(&self, place: NoticePlace) -> Result<Change, StoreError> {
+    pub(super) async fn parking(
+        &self,
+        place: NoticePlace,
+    ) -> Result<ConditionalUpdate, StoreError> {
         let key = items::request_key(place.request_id);
         let found = self.get(Table::Outbox, key).await?.unwrap_or_default();
         let first = Condition::that("notices[0].seq = :seq").with(":seq", n(place.seq));
@@ -402,7 +409,7 @@ impl DynamoStore {
 }
 
 /// Takes the first out of the way of the next, under a condition that says that it is.
-fn parking(found: &Item, id: RequestId, first: Condition) -> Change {
+fn parking(found: &Item, id: RequestId, first: Condition) -> ConditionalUpdate {
     let first = match found.get("parked") {
         Some(parked) => first
             .and("parked = :parked")
@@ -434,17 +441,17 @@ fn is_leased(item: &Item, lease: LeaseToken) -> bool {
 }
 
 /// The first is done with; with one that came meanwhile the condition no longer holds.
-fn passing(found: &Item, condition: Condition) -> Change {
+fn passing(found: &Item, condition: Condition) -> ConditionalUpdate {
     let pending = items::count(found, "pending");
     let condition = condition
         .and("pending = :pending")
         .with(":pending", n(pending));
     match pending {
-        0 | 1 => Change {
+        0 | 1 => ConditionalUpdate {
             text: NOTHING_TO_TELL.into(),
             condition,
         },
-        _ => Change {
+        _ => ConditionalUpdate {
             text: NEXT_IN_LINE.into(),
             condition: condition.with(":one", n(1)).with(":zero", n(0)),
         },

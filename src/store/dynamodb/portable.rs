@@ -5,19 +5,19 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::DynamoStore;
-use super::calls::{Condition, Written};
+use super::calls::{Condition, WriteResult};
 use super::items::{self, Item, millis, n, s};
 use super::outbox;
 use super::tables::Table;
 use crate::domain::{AuditKey, Binding, Channel, Event, Holding, Request, RequestId, Timestamp};
-use crate::store::portable::{COPIED, Copied, Letter, Portable, Took, is_behind};
+use crate::store::portable::{COPIED, Copied, OutboxEntry, Portable, Took, is_behind};
 use crate::store::{Store, StoreError};
 
 #[async_trait]
 impl Portable for DynamoStore {
-    async fn letters(&self, id: RequestId) -> Result<Vec<Letter>, StoreError> {
+    async fn outbox_entries(&self, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError> {
         let item = self.get(Table::Outbox, items::request_key(id)).await?;
-        outbox::letters(&item.unwrap_or_default())
+        outbox::outbox_entries(&item.unwrap_or_default())
     }
 
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError> {
@@ -25,10 +25,10 @@ impl Portable for DynamoStore {
             Copied::Request {
                 request,
                 holding,
-                letters,
+                outbox_entries,
                 events,
             } => {
-                self.take_request(request, holding.as_ref(), letters, events)
+                self.take_request(request, holding.as_ref(), outbox_entries, events)
                     .await
             }
             Copied::Channel {
@@ -55,7 +55,7 @@ impl DynamoStore {
         &self,
         request: &Request,
         holding: Option<&Holding>,
-        letters: &[Letter],
+        outbox_entries: &[OutboxEntry],
         events: &[Event],
     ) -> Result<Took, StoreError> {
         let key = AuditKey::Request(request.id);
@@ -76,8 +76,8 @@ impl DynamoStore {
             let item = items::holding(holding)?;
             self.put(Table::Assignments, item, &further).await?;
         }
-        if here.is_some() || !letters.is_empty() {
-            let item = outbox::whole(request.id, letters)?;
+        if here.is_some() || !outbox_entries.is_empty() {
+            let item = outbox::whole(request.id, outbox_entries)?;
             self.put(Table::Outbox, item, &Condition::default()).await?;
         }
         let unchanged = match here {
@@ -86,10 +86,12 @@ impl DynamoStore {
         };
         let item = items::request(request)?;
         match self.put(Table::Requests, item, &unchanged).await? {
-            Written::Yes => Ok(Took::Now),
+            WriteResult::Yes => Ok(Took::Now),
             // The answer to this very write was lost.
-            Written::No(Some(found)) if items::read_request(&found)? == *request => Ok(Took::Now),
-            Written::No(_) => Err(StoreError::Diverged(key.to_string())),
+            WriteResult::No(Some(found)) if items::read_request(&found)? == *request => {
+                Ok(Took::Now)
+            }
+            WriteResult::No(_) => Err(StoreError::Diverged(key.to_string())),
         }
     }
 
@@ -146,10 +148,10 @@ impl DynamoStore {
         let none = Condition::that("attribute_not_exists(request_id)");
         for event in events.iter().skip(here.len()) {
             match self.put(Table::Audit, items::event(event)?, &none).await? {
-                Written::Yes => {}
+                WriteResult::Yes => {}
                 // The answer to this very write was lost.
-                Written::No(Some(found)) if items::read_event(found.clone())? == *event => {}
-                Written::No(_) => return Err(StoreError::Diverged(key.to_string())),
+                WriteResult::No(Some(found)) if items::read_event(found.clone())? == *event => {}
+                WriteResult::No(_) => return Err(StoreError::Diverged(key.to_string())),
             }
         }
         Ok(())

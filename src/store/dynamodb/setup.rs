@@ -12,7 +12,9 @@ use aws_sdk_dynamodb::types::{
 
 use super::DynamoStore;
 use super::calls::counted;
-use super::tables::{Attribute, Definition, Index, Keeping, Key, Kind, Shows, Table};
+use super::tables::{
+    Attribute, AttributeKind, Definition, Index, Keeping, KeySchema, Shows, Table,
+};
 use crate::domain::Millis;
 use crate::store::StoreError;
 
@@ -22,7 +24,7 @@ const PATIENCE: Millis = Millis::minutes(10);
 
 /// What `create` found or did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Made {
+pub enum TableResult {
     Now,
     Before,
 }
@@ -37,9 +39,9 @@ pub struct Wrong {
 impl DynamoStore {
     /// Makes a table unless it is there, and turns on what it needs. What is there is left
     /// as it is: `check` says if that will not do.
-    pub async fn create_table(&self, table: Table) -> Result<Made, StoreError> {
+    pub async fn create_table(&self, table: Table) -> Result<TableResult, StoreError> {
         let made = match self.describe(table).await? {
-            Some(_) => Made::Before,
+            Some(_) => TableResult::Before,
             None => self.create(table).await?,
         };
         self.wait_until_active(table).await?;
@@ -93,7 +95,7 @@ impl DynamoStore {
         }
     }
 
-    async fn create(&self, table: Table) -> Result<Made, StoreError> {
+    async fn create(&self, table: Table) -> Result<TableResult, StoreError> {
         let definition = table.definition();
         let mut call = self
             .client
@@ -115,9 +117,9 @@ impl DynamoStore {
                     Some(CreateTableError::ResourceInUseException(_))
                 ) =>
             {
-                Ok(Made::Before)
+                Ok(TableResult::Before)
             }
-            answer => counted("CreateTable", answer).map(|_| Made::Now),
+            answer => counted("CreateTable", answer).map(|_| TableResult::Now),
         }
     }
 
@@ -239,7 +241,7 @@ fn attributes(definition: &Definition) -> Vec<Attribute> {
     let mut all: Vec<Attribute> = Vec::new();
     for attribute in std::iter::once(definition.key)
         .chain(keys)
-        .flat_map(Key::attributes)
+        .flat_map(KeySchema::attributes)
     {
         if !all.contains(&attribute) {
             all.push(attribute);
@@ -252,14 +254,14 @@ fn defined(attribute: Attribute) -> Result<AttributeDefinition, StoreError> {
     AttributeDefinition::builder()
         .attribute_name(attribute.name)
         .attribute_type(match attribute.kind {
-            Kind::Text => ScalarAttributeType::S,
-            Kind::Number => ScalarAttributeType::N,
+            AttributeKind::Text => ScalarAttributeType::S,
+            AttributeKind::Number => ScalarAttributeType::N,
         })
         .build()
         .map_err(StoreError::from)
 }
 
-fn schema(key: Key) -> Result<Vec<KeySchemaElement>, StoreError> {
+fn schema(key: KeySchema) -> Result<Vec<KeySchemaElement>, StoreError> {
     key.attributes()
         .zip([KeyType::Hash, KeyType::Range])
         .map(|(attribute, kind)| {
@@ -327,7 +329,7 @@ fn differences(definition: &Definition, found: &TableDescription) -> Vec<String>
 }
 
 fn key_difference(
-    key: Key,
+    key: KeySchema,
     found: &[KeySchemaElement],
     types: &[AttributeDefinition],
 ) -> Option<String> {
@@ -339,8 +341,8 @@ fn key_difference(
     let wanted: Vec<String> = key
         .attributes()
         .map(|attribute| match attribute.kind {
-            Kind::Text => format!("{} (S)", attribute.name),
-            Kind::Number => format!("{} (N)", attribute.name),
+            AttributeKind::Text => format!("{} (S)", attribute.name),
+            AttributeKind::Number => format!("{} (N)", attribute.name),
         })
         .collect();
     let there: Vec<String> = found

@@ -63,15 +63,15 @@ mod tests {
 
     use super::super::{items, outbox};
     use super::*;
-    use crate::domain::audit::Entry;
+    use crate::domain::audit::EventDraft;
     use crate::domain::limits::{MOST_ACCOUNTS, MOST_APPROVALS, MOST_APPROVERS, MOST_SETS};
     use crate::domain::{
-        Approval, Audience, AuditKey, Binding, Chain, Channel, Ended, Ending, Event, EventKind,
-        Extension, Failing, Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice, Period,
-        Person, Reminder, Request, RequestId, Sessions, State, Text, Timestamp,
+        Approval, Audience, AuditKey, Binding, Chain, Channel, Ending, ErrorEnd, Event, EventKind,
+        Extension, Failing, Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice,
+        OldCredentials, Period, Person, Reminder, Request, RequestId, State, Text, Timestamp,
     };
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
-    use crate::store::portable::Letter;
+    use crate::store::portable::OutboxEntry;
 
     /// So many requests share one assignment, and end in one write.
     const HOLDERS: u128 = 32;
@@ -129,7 +129,7 @@ mod tests {
                 approvals: approvals(),
             }),
             state,
-            sessions: Some(Sessions::Ending {
+            sessions: Some(OldCredentials::Ending {
                 before: Timestamp::default(),
             }),
             trouble: Some(Failing {
@@ -158,7 +158,7 @@ mod tests {
     /// Every state with words in it, at its longest.
     fn states() -> [State; 6] {
         let (by, reason, at) = (person(), Some(text()), Timestamp::default());
-        let error = Ended { at, why: text() };
+        let error = ErrorEnd { at, why: text() };
         [
             State::Denied {
                 by: by.clone(),
@@ -191,7 +191,7 @@ mod tests {
 
     fn event(kind: EventKind, details: BTreeMap<String, String>) -> Event {
         let channel = word();
-        let entry = Entry {
+        let entry = EventDraft {
             key: AuditKey::Config(word()),
             kind,
             account_id: Some(&"123456789012".parse().unwrap()),
@@ -232,7 +232,7 @@ mod tests {
             creating: holders.clone(),
             holders,
             removing: true,
-            means: Some("m".repeat(2048)),
+            permission_set_arn: Some("m".repeat(2048)),
             revision: u64::MAX,
             ..Holding::unheld(HoldingKey {
                 account_id: "123456789012".parse().unwrap(),
@@ -244,7 +244,7 @@ mod tests {
 
     /// Of more time that was granted: the only one that can come again and again and is
     /// told to all; an end, with its reason, comes few times.
-    fn letter(seq: u64, parked: bool) -> Letter {
+    fn entry(seq: u64, parked: bool) -> OutboxEntry {
         let mut details = said(&[
             ("additional_minutes", u32::MAX.to_string()),
             ("end_time", Timestamp::default().to_string()),
@@ -254,7 +254,7 @@ mod tests {
         if !parked && seq < 4 {
             details.insert("reason".into(), text().to_string());
         }
-        Letter {
+        OutboxEntry {
             notice: Notice {
                 request_id: id(0),
                 seq,
@@ -273,10 +273,10 @@ mod tests {
     }
 
     fn whole_outbox() -> usize {
-        let letters: Vec<Letter> = (0..MOST_PENDING + MOST_PARKED)
-            .map(|place| letter(place as u64, place >= MOST_PENDING))
+        let outbox_entries: Vec<OutboxEntry> = (0..MOST_PENDING + MOST_PARKED)
+            .map(|place| entry(place as u64, place >= MOST_PENDING))
             .collect();
-        of_item(&outbox::whole(id(0), &letters).unwrap())
+        of_item(&outbox::whole(id(0), &outbox_entries).unwrap())
     }
 
     // K9

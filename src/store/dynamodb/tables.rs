@@ -22,7 +22,7 @@ pub enum Table {
     /// What the channel is still to be told, an item for each request.
     Outbox,
     Nonces,
-    /// What was answered to an `Idempotency-Key`.
+    /// What was answered to an `Idempotency-KeySchema`.
     Answers,
     /// Who alone may change a thing outside that has no revision of its own.
     Leases,
@@ -30,7 +30,7 @@ pub enum Table {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Definition {
-    pub key: Key,
+    pub key: KeySchema,
     pub indexes: &'static [Index],
     /// Where DynamoDB finds when to forget an item. Nothing depends on that it does.
     pub forgets_by: Option<&'static str>,
@@ -47,12 +47,12 @@ pub enum Keeping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Index {
     pub name: &'static str,
-    pub key: Key,
+    pub key: KeySchema,
     pub shows: Shows,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct KeySchema {
     pub hash: Attribute,
     pub range: Option<Attribute>,
 }
@@ -60,11 +60,11 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: AttributeKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttributeKind {
     Text,
     Number,
 }
@@ -78,25 +78,25 @@ pub enum Shows {
 }
 
 const fn text(name: &'static str) -> Attribute {
-    let kind = Kind::Text;
+    let kind = AttributeKind::Text;
     Attribute { name, kind }
 }
 
 const fn number(name: &'static str) -> Attribute {
-    let kind = Kind::Number;
+    let kind = AttributeKind::Number;
     Attribute { name, kind }
 }
 
-const fn key(hash: Attribute) -> Key {
-    Key { hash, range: None }
+const fn key(hash: Attribute) -> KeySchema {
+    KeySchema { hash, range: None }
 }
 
-const fn keys(hash: Attribute, range: Attribute) -> Key {
+const fn keys(hash: Attribute, range: Attribute) -> KeySchema {
     let range = Some(range);
-    Key { hash, range }
+    KeySchema { hash, range }
 }
 
-const fn index(name: &'static str, key: Key, shows: Shows) -> Index {
+const fn index(name: &'static str, key: KeySchema, shows: Shows) -> Index {
     Index { name, key, shows }
 }
 
@@ -240,7 +240,7 @@ impl Table {
     }
 }
 
-impl Key {
+impl KeySchema {
     pub fn attributes(self) -> impl Iterator<Item = Attribute> {
         std::iter::once(self.hash).chain(self.range)
     }

@@ -32,7 +32,7 @@ struct Spent {
 }
 
 struct Half {
-    log: Arc<Log>,
+    log: Arc<NonceLog>,
     /// Where the next one is written, and where the file ends.
     next: u64,
     length: u64,
@@ -41,15 +41,15 @@ struct Half {
 }
 
 /// A place of its own for each nonce, so that one that was cut off spoils no other.
-struct Log {
+struct NonceLog {
     file: File,
     /// Whether it may hold what is not on the disk yet.
     loose: AtomicBool,
 }
 
 /// Where a nonce is to be written.
-struct Place {
-    log: Arc<Log>,
+struct NonceSlot {
+    log: Arc<NonceLog>,
     offset: u64,
 }
 
@@ -127,7 +127,7 @@ impl Nonces {
 
 impl Spent {
     /// Marks a nonce as spent if it was not, and says where that must be written.
-    fn claim(&mut self, short: u128, now: i64, until: i64) -> io::Result<Option<Place>> {
+    fn claim(&mut self, short: u128, now: i64, until: i64) -> io::Result<Option<NonceSlot>> {
         if self.keep_until.get(&short).is_some_and(|kept| *kept >= now) {
             return Ok(None);
         }
@@ -157,14 +157,14 @@ impl Half {
         }
         let loose = AtomicBool::new(true);
         Ok(Self {
-            log: Arc::new(Log { file, loose }),
+            log: Arc::new(NonceLog { file, loose }),
             next,
             length: bytes.len() as u64,
             last,
         })
     }
 
-    fn place(&mut self, until: i64) -> io::Result<Place> {
+    fn place(&mut self, until: i64) -> io::Result<NonceSlot> {
         let (offset, next) = (self.next, self.next + RECORD as u64);
         if next > self.length {
             self.log.file.set_len(next + GROWS_BY)?;
@@ -173,7 +173,7 @@ impl Half {
         self.next = next;
         self.last = self.last.max(Some(until));
         let log = self.log.clone();
-        Ok(Place { log, offset })
+        Ok(NonceSlot { log, offset })
     }
 
     fn empty(&mut self) -> io::Result<()> {
@@ -183,7 +183,7 @@ impl Half {
     }
 }
 
-impl Place {
+impl NonceSlot {
     fn write(&self, short: u128, until: i64) -> io::Result<()> {
         let mut record = [0; RECORD];
         record[..16].copy_from_slice(&short.to_be_bytes());
@@ -195,7 +195,7 @@ impl Place {
     }
 }
 
-impl Log {
+impl NonceLog {
     fn sync(&self) -> io::Result<()> {
         if self.loose.swap(false, Ordering::AcqRel) {
             self.file.sync_data().inspect_err(|_| {
@@ -231,11 +231,11 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    struct Folder {
+    struct TestFolder {
         dir: tempfile::TempDir,
     }
 
-    impl Folder {
+    impl TestFolder {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             Self { dir }
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_restart_remembers_even_what_was_never_synced() {
-        let place = Folder::new();
+        let place = TestFolder::new();
         assert_eq!(spend(&place.open(), "a", 0), Freshness::Fresh);
         assert_eq!(spend(&place.open(), "a", 1000), Freshness::Spent);
         assert_eq!(spend(&place.open(), "a", 1001), Freshness::Fresh);
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_nonce_in_the_log_that_rests_is_synced_as_well() {
-        let place = Folder::new();
+        let place = TestFolder::new();
         let nonces = place.open();
         nonces.sync().unwrap();
         spend(&nonces, "a", 0);
@@ -300,10 +300,10 @@ mod tests {
     /// A full disk: the call is refused, and can be made again once there is room.
     #[test]
     fn a_nonce_that_cannot_be_written_is_not_taken() {
-        let place = Folder::new();
+        let place = TestFolder::new();
         let nonces = place.open();
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let full = Arc::new(Log {
+        let full = Arc::new(NonceLog {
             file: full,
             loose: AtomicBool::new(false),
         });
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn half_a_record_spoils_no_other() {
-        let place = Folder::new();
+        let place = TestFolder::new();
         spend(&place.open(), "a", 0);
         let file = File::options().write(true).open(place.log("a")).unwrap();
         file.write_all_at(b"torn", RECORD as u64).unwrap();
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn what_is_over_is_forgotten_and_what_is_not_is_kept() {
-        let place = Folder::new();
+        let place = TestFolder::new();
         let nonces = place.open();
         for now in 0..10_000 {
             spend(&nonces, &now.to_string(), now * 100);

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{queries, rows, writes};
+use super::{notices, queries, rows, writes};
 use crate::domain::Status;
 use crate::store::Filter;
 
@@ -34,8 +34,8 @@ fn fixed() -> Vec<(String, String)> {
         ("answered", queries::ANSWERED),
         ("due", queries::DUE),
         ("next_due", queries::NEXT_DUE),
-        ("claim_notices", queries::DUE_NOTICES),
-        ("claim_notice", queries::FIRST_IN_LINE),
+        ("claim_notices", notices::DUE_NOTICES),
+        ("claim_notice", notices::FIRST_IN_LINE),
         ("next_notice", queries::NEXT_NOTICE),
         ("lease_notice", writes::LEASE_NOTICE),
         ("pending notices", writes::PENDING),

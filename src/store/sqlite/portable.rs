@@ -3,16 +3,16 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{Written, int};
+use super::rows::{Serialized, int};
 use super::{SqliteStore, queries, writes};
 use crate::domain::{AuditKey, Binding, Channel, Event, Holding, Request, RequestId, Timestamp};
 use crate::store::StoreError;
-use crate::store::portable::{COPIED, Copied, Letter, Portable, Took, is_behind};
+use crate::store::portable::{COPIED, Copied, OutboxEntry, Portable, Took, is_behind};
 
 #[async_trait]
 impl Portable for SqliteStore {
-    async fn letters(&self, id: RequestId) -> Result<Vec<Letter>, StoreError> {
-        self.readers.look(|db| letters(db, id))
+    async fn outbox_entries(&self, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.readers.look(|db| outbox_entries(db, id))
     }
 
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError> {
@@ -21,9 +21,9 @@ impl Portable for SqliteStore {
             Copied::Request {
                 request,
                 holding,
-                letters,
+                outbox_entries,
                 events,
-            } => take_request(db, request, holding.as_ref(), letters, events),
+            } => take_request(db, request, holding.as_ref(), outbox_entries, events),
             Copied::Channel {
                 channel,
                 bindings,
@@ -51,29 +51,29 @@ pub(super) fn copied_at(db: &Connection) -> Result<Option<Timestamp>, StoreError
     Ok(at.map(Timestamp::from_millis))
 }
 
-fn letters(db: &Connection, id: RequestId) -> Result<Vec<Letter>, StoreError> {
+fn outbox_entries(db: &Connection, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError> {
     let sql = "SELECT doc, attempts, next_at, state = 'parked', request_id || '.' || seq
          FROM jit_notices WHERE request_id = ?1 AND state <> 'forgotten' ORDER BY seq";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([id.to_string()])?;
-    let mut letters = Vec::new();
+    let mut outbox_entries = Vec::new();
     while let Some(row) = rows.next()? {
         let (doc, name): (String, String) = (row.get(0)?, row.get(4)?);
-        letters.push(Letter {
+        outbox_entries.push(OutboxEntry {
             notice: super::rows::from_doc(&format!("notice {name}"), &doc)?,
             attempts: row.get(1)?,
             next_at: Timestamp::from_millis(row.get(2)?),
             parked: row.get(3)?,
         });
     }
-    Ok(letters)
+    Ok(outbox_entries)
 }
 
 fn take_request(
     db: &Connection,
     request: &Request,
     holding: Option<&Holding>,
-    letters: &[Letter],
+    outbox_entries: &[OutboxEntry],
     events: &[Event],
 ) -> Result<Took, StoreError> {
     let key = AuditKey::Request(request.id);
@@ -90,21 +90,21 @@ fn take_request(
         db.execute("DELETE FROM jit_notices WHERE request_id = ?1", [&id])?;
     }
     // A record of any revision is put where none is; afterwards it goes on from there.
-    let first = Written::new(Request {
+    let first = Serialized::new(Request {
         revision: 1,
         ..request.clone()
     })?;
     writes::put_request(db, &first)?;
-    let whole = Written::new(request.clone())?;
+    let whole = Serialized::new(request.clone())?;
     let sql = "UPDATE jit_requests SET revision = ?2, doc = ?3 WHERE request_id = ?1";
     let id = request.id.to_string();
     db.execute(sql, params![id, int(request.revision), whole.doc])?;
     put_events(db, &key, events)?;
-    for letter in letters {
-        put_letter(db, letter)?;
+    for entry in outbox_entries {
+        put_letter(db, entry)?;
     }
     if let Some(holding) = holding {
-        let whole = Written::new(holding.clone())?;
+        let whole = Serialized::new(holding.clone())?;
         let sql =
             "INSERT OR REPLACE INTO jit_holdings (holding_key, revision, doc) VALUES (?1, ?2, ?3)";
         let key = holding.key.to_string();
@@ -127,7 +127,7 @@ fn take_channel(
     if here.is_some() && !is_behind(&queries::audit(db, &key)?, events) {
         return Err(StoreError::Diverged(key.to_string()));
     }
-    let whole = Written::new(channel.clone())?;
+    let whole = Serialized::new(channel.clone())?;
     let sql = "INSERT OR REPLACE INTO jit_channels (request_id, revision, doc) VALUES (?1, ?2, ?3)";
     let name = key.to_string();
     db.execute(sql, params![name, int(channel.revision), whole.doc])?;
@@ -136,7 +136,7 @@ fn take_channel(
     let sql =
         "INSERT INTO jit_bindings (account_id, channel_id, revision, doc) VALUES (?1, ?2, ?3, ?4)";
     for binding in bindings {
-        let whole = Written::new(binding.clone())?;
+        let whole = Serialized::new(binding.clone())?;
         let (account, channel) = (binding.account_id.as_str(), channel.id.as_str());
         db.execute(
             sql,
@@ -150,24 +150,24 @@ fn take_channel(
 fn put_events(db: &Connection, key: &AuditKey, events: &[Event]) -> Result<(), StoreError> {
     let name = key.to_string();
     db.execute("DELETE FROM jit_audit WHERE request_id = ?1", [name])?;
-    for event in Written::all(events.to_vec())? {
+    for event in Serialized::all(events.to_vec())? {
         writes::add_event(db, &event)?;
     }
     Ok(())
 }
 
-fn put_letter(db: &Connection, letter: &Letter) -> Result<(), StoreError> {
-    let whole = Written::new(letter.notice.clone())?;
+fn put_letter(db: &Connection, entry: &OutboxEntry) -> Result<(), StoreError> {
+    let whole = Serialized::new(entry.notice.clone())?;
     writes::insert_notice(db, &whole)?;
     let sql = "UPDATE jit_notices SET attempts = ?3, next_at = ?4, state = ?5,
          claimable_at = CASE WHEN ?5 = 'pending' THEN claimable_at END
          WHERE request_id = ?1 AND seq = ?2";
-    let (id, seq) = (letter.notice.request_id, int(letter.notice.seq));
-    let state = if letter.parked { "parked" } else { "pending" };
-    let next_at = letter.next_at.millis();
+    let (id, seq) = (entry.notice.request_id, int(entry.notice.seq));
+    let state = if entry.parked { "parked" } else { "pending" };
+    let next_at = entry.next_at.millis();
     db.execute(
         sql,
-        params![id.to_string(), seq, letter.attempts, next_at, state],
+        params![id.to_string(), seq, entry.attempts, next_at, state],
     )?;
     writes::put_first_in_line(db, id)?;
     Ok(())

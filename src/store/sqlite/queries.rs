@@ -5,17 +5,15 @@ use rusqlite::{Connection, OptionalExtension, Rows, ToSql, named_params, params}
 
 use super::fault::unknown;
 use super::rows::{
-    RequestRow, all_docs, count, from_doc, limit, one_doc, readable_docs, request_columns, text_of,
+    RequestRow, all_docs, count, limit, one_doc, readable_docs, request_columns, text_of,
 };
-use super::writes;
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, LeaseToken,
-    Millis, Notice, Request, RequestId, Status, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Millis,
+    Request, RequestId, Status, Timestamp,
 };
-use crate::store::found::{Kind, readable};
+use crate::store::found::RecordKind;
 use crate::store::{
-    Answered, AuditFilter, ClaimedNotice, Cursor, Due, Filter, Found, Gauges, Head, NoticePlace,
-    STUCK_AFTER, StoreError,
+    Answered, AuditFilter, Cursor, Due, Filter, Found, Gauges, Head, STUCK_AFTER, StoreError,
 };
 
 pub(super) const REQUEST: &str = concat!(
@@ -59,7 +57,7 @@ pub(super) const BINDINGS: &str = "SELECT doc, 'binding of ' || account_id
 
 pub(super) fn bindings(db: &Connection, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
     let all = [channel.as_str()];
-    readable_docs(db, Kind::Binding, BINDINGS, all, usize::MAX)
+    readable_docs(db, RecordKind::Binding, BINDINGS, all, usize::MAX)
 }
 
 pub(super) const BOUND: &str = "SELECT doc, 'binding of ' || account_id
@@ -71,7 +69,7 @@ pub(super) fn bound(
     most: usize,
 ) -> Result<Found<Binding>, StoreError> {
     let after = after.map_or("", AccountId::as_str);
-    readable_docs(db, Kind::Binding, BOUND, [after], most)
+    readable_docs(db, RecordKind::Binding, BOUND, [after], most)
 }
 
 pub(super) const ANSWERED: &str = "SELECT fingerprint, request_id, answered_at FROM jit_answers
@@ -123,7 +121,7 @@ pub(super) fn due(
     {
         let id = text_of(row, 0);
         let read = id.parse().map_err(|why| unknown("a request_id", &why));
-        found.take(Kind::Request, || id, read)?;
+        found.take(RecordKind::Request, || id, read)?;
     }
     let passed = found.items.len() + found.unreadable.len();
     let next: Option<i64> = db
@@ -134,75 +132,6 @@ pub(super) fn due(
         ready: found.items,
         next: next.map(Timestamp::from_millis),
     })
-}
-
-pub(super) const DUE_NOTICES: &str = "SELECT doc, attempts, request_id, seq
-     FROM jit_notices INDEXED BY jit_notices_due
-     WHERE claimable_at <= ?1 ORDER BY claimable_at, request_id, seq LIMIT ?2";
-
-pub(super) fn claim_notices(
-    db: &Connection,
-    now: Timestamp,
-    lease: LeaseToken,
-    until: Timestamp,
-    most: usize,
-) -> Result<Due<ClaimedNotice>, StoreError> {
-    let ready = claim_found(
-        db,
-        DUE_NOTICES,
-        params![now.millis(), limit(most)],
-        lease,
-        until,
-    )?;
-    let next = next_notice(db)?;
-    Ok(Due { ready, next })
-}
-
-pub(super) const FIRST_IN_LINE: &str = "SELECT doc, attempts, request_id, seq
-     FROM jit_notices WHERE request_id = ?1 AND claimable_at <= ?2 ORDER BY seq LIMIT 1";
-
-pub(super) fn claim_notice(
-    db: &Connection,
-    id: RequestId,
-    now: Timestamp,
-    lease: LeaseToken,
-    until: Timestamp,
-) -> Result<Option<ClaimedNotice>, StoreError> {
-    let first = params![id.to_string(), now.millis()];
-    Ok(claim_found(db, FIRST_IN_LINE, first, lease, until)?.pop())
-}
-
-fn claim_found(
-    db: &Connection,
-    sql: &str,
-    given: impl rusqlite::Params,
-    lease: LeaseToken,
-    until: Timestamp,
-) -> Result<Vec<ClaimedNotice>, StoreError> {
-    let found: Vec<(String, u32, String, i64)> = db
-        .prepare_cached(sql)?
-        .query_map(given, |row| {
-            Ok((text_of(row, 0), row.get(1)?, text_of(row, 2), row.get(3)?))
-        })?
-        .collect::<Result<_, _>>()?;
-    let mut claimed = Vec::new();
-    for (doc, attempts, id, seq) in found {
-        let read = from_doc::<Notice>(&format!("notice {id}.{seq}"), &doc);
-        let mut unreadable = Vec::new();
-        let notice = readable(Kind::Notice, || id.clone(), read, &mut unreadable)?;
-        let Some(notice) = notice else {
-            // The next of its request passes; it stays to be seen, and is counted.
-            writes::park(db, &id, seq)?;
-            continue;
-        };
-        let place = NoticePlace {
-            request_id: notice.request_id,
-            seq: notice.seq,
-        };
-        writes::lease_notice(db, place, lease, until)?;
-        claimed.push(ClaimedNotice { notice, attempts });
-    }
-    Ok(claimed)
 }
 
 pub(super) const NEXT_NOTICE: &str = "SELECT claimable_at
@@ -300,7 +229,7 @@ fn readable_requests(mut rows: Rows<'_>, most: usize) -> Result<Found<Request>, 
     {
         let read = RequestRow::from_row(row).map_err(StoreError::from);
         let name = || text_of(row, 0);
-        found.take(Kind::Request, name, read.and_then(RequestRow::read))?;
+        found.take(RecordKind::Request, name, read.and_then(RequestRow::read))?;
     }
     Ok(found)
 }
@@ -337,7 +266,7 @@ pub(super) fn export(
         ":channel": filter.channel_id.as_ref().map(ChannelId::as_str),
         ":after": after, ":before": before,
     };
-    readable_docs(db, Kind::Event, EXPORT, given, most)
+    readable_docs(db, RecordKind::Event, EXPORT, given, most)
 }
 
 pub(super) const REQUEST_HEADS: &str = concat!(
@@ -356,7 +285,8 @@ pub(super) fn heads(
     let after = after.map(ToString::to_string).unwrap_or_default();
     let mut statement = db.prepare_cached(REQUEST_HEADS)?;
     let requests = readable_requests(statement.query([&after])?, most)?;
-    let channels = readable_docs::<Channel>(db, Kind::Channel, CHANNEL_HEADS, [&after], most)?;
+    let channels =
+        readable_docs::<Channel>(db, RecordKind::Channel, CHANNEL_HEADS, [&after], most)?;
     let mut unreadable = requests.unreadable;
     unreadable.extend(channels.unreadable);
     let mut items: Vec<Head> = requests.items.into_iter().map(Head::from).collect();

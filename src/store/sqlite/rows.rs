@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::fault::unreadable;
 use crate::domain::{Request, State, Status, Timestamp};
-use crate::store::found::Kind;
+use crate::store::found::RecordKind;
 use crate::store::{Found, StoreError};
 
 /// The columns that a request is read from, in the order of `RequestRow`.
@@ -107,12 +107,12 @@ pub(super) fn limit(number: usize) -> i64 {
 
 /// A record with its document, made beforehand by whoever wants it written: the one
 /// thread that writes has enough to do.
-pub(super) struct Written<T> {
+pub(super) struct Serialized<T> {
     record: T,
     pub doc: String,
 }
 
-impl<T: Serialize> Written<T> {
+impl<T: Serialize> Serialized<T> {
     pub fn new(record: T) -> Result<Self, StoreError> {
         match serde_json::to_string(&record) {
             Ok(doc) => Ok(Self { record, doc }),
@@ -125,7 +125,7 @@ impl<T: Serialize> Written<T> {
     }
 }
 
-impl<T> Deref for Written<T> {
+impl<T> Deref for Serialized<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -155,7 +155,7 @@ pub(super) fn one_doc<T: DeserializeOwned>(
 /// passed over and named by the second column.
 pub(super) fn readable_docs<T: DeserializeOwned>(
     db: &Connection,
-    kind: Kind,
+    kind: RecordKind,
     sql: &str,
     params: impl Params,
     most: usize,

@@ -219,10 +219,10 @@ fn clear_lease(db: &Connection, mut request: Request) -> Result<(), StoreError> 
     if let Some(key) = request.holding_key()
         && let Some(held) = queries::holding(db, &key)?
     {
-        let orphaned = rows::Written::new(held.orphaned(lease.token))?;
+        let orphaned = rows::Serialized::new(held.orphaned(lease.token))?;
         writes::put_holding(db, &orphaned)?;
     }
     request.lease = None;
     request.revision += 1;
-    writes::put_request(db, &rows::Written::new(request)?)
+    writes::put_request(db, &rows::Serialized::new(request)?)
 }

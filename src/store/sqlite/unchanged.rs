@@ -16,7 +16,7 @@ use crate::domain::{Request, RequestId};
 use crate::store::StoreError;
 
 /// The header of the index, which is written last of all.
-type State = [u8; 48];
+type IndexHeader = [u8; 48];
 
 /// So many are remembered at most; more are asked for only by those who list.
 const MOST: usize = 1024;
@@ -25,11 +25,11 @@ pub(super) struct Unchanged {
     /// SQLite's locks on this file would end with the first handle of this process that is
     /// closed: it is kept until no connection is left.
     index: File,
-    seen: Mutex<Seen>,
+    seen: Mutex<Cached>,
 }
 
-struct Seen {
-    state: State,
+struct Cached {
+    state: IndexHeader,
     requests: HashMap<RequestId, Arc<Request>>,
 }
 
@@ -39,7 +39,7 @@ impl Unchanged {
         let mut path = store.as_os_str().to_owned();
         path.push("-shm");
         let index = File::open(path)?;
-        let seen = Mutex::new(Seen {
+        let seen = Mutex::new(Cached {
             state: [0; 48],
             requests: HashMap::new(),
         });
@@ -64,7 +64,7 @@ impl Unchanged {
         Ok(found)
     }
 
-    fn state(&self) -> Result<State, StoreError> {
+    fn state(&self) -> Result<IndexHeader, StoreError> {
         let mut state = [0; 48];
         match self.index.read_exact_at(&mut state, 0) {
             Ok(()) => Ok(state),
@@ -72,18 +72,18 @@ impl Unchanged {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Cached> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seen {
-    fn find(&self, state: &State, id: RequestId) -> Option<Arc<Request>> {
+impl Cached {
+    fn find(&self, state: &IndexHeader, id: RequestId) -> Option<Arc<Request>> {
         let known = self.requests.get(&id)?;
         (self.state == *state).then(|| known.clone())
     }
 
-    fn remember(&mut self, state: State, id: RequestId, request: Arc<Request>) {
+    fn remember(&mut self, state: IndexHeader, id: RequestId, request: Arc<Request>) {
         if self.state != state || self.requests.len() >= MOST {
             self.requests.clear();
             self.state = state;
@@ -95,7 +95,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decide::cast::record;
+    use crate::domain::decide::fixtures::record;
 
     /// An index that a test changes as a commit would.
     fn index() -> (tempfile::TempDir, std::path::PathBuf) {

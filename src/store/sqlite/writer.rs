@@ -35,33 +35,33 @@ pub(super) struct Writer {
 /// Something to write and somebody who waits for it. It may be run a second time, after
 /// everything that the first did was taken back.
 trait Job: Send {
-    fn run(&mut self, db: &Connection) -> Verdict;
+    fn run(&mut self, db: &Connection) -> AfterJob;
     /// Why the last run failed, if it did.
     fn error(&self) -> Option<&StoreError>;
     fn answer(self: Box<Self>, batch: Result<(), StoreError>);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum AfterJob {
     Keep,
     TakeBack,
 }
 
-struct Errand<W, T> {
+struct WriteJob<W, T> {
     work: W,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<W, T> Job for Errand<W, T>
+impl<W, T> Job for WriteJob<W, T>
 where
     W: Fn(&Connection) -> Result<T, StoreError> + Send,
     T: Send,
 {
-    fn run(&mut self, db: &Connection) -> Verdict {
+    fn run(&mut self, db: &Connection) -> AfterJob {
         match self.result.insert((self.work)(db)) {
-            Ok(_) => Verdict::Keep,
-            Err(_) => Verdict::TakeBack,
+            Ok(_) => AfterJob::Keep,
+            Err(_) => AfterJob::TakeBack,
         }
     }
 
@@ -89,7 +89,7 @@ impl Writer {
         after_commit: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let books = Books::new(db, Box::new(before_commit), Box::new(after_commit))?;
+        let books = WriterThread::new(db, Box::new(before_commit), Box::new(after_commit))?;
         let thread = std::thread::Builder::new()
             .name("jit-store".into())
             .spawn(move || books.serve(queue))?;
@@ -107,7 +107,7 @@ impl Writer {
         T: Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
-        let job = Box::new(Errand {
+        let job = Box::new(WriteJob {
             work,
             result: None,
             caller,
@@ -132,7 +132,7 @@ impl Drop for Writer {
 }
 
 /// What the thread has to itself. Its connection is closed last: that leaves one file.
-struct Books {
+struct WriterThread {
     before_commit: Box<BeforeCommit>,
     after_commit: Box<AfterCommit>,
     /// Set while the COMMIT of a batch runs; the commit hook refuses any other commit.
@@ -155,7 +155,7 @@ impl From<StoreError> for Failed {
     }
 }
 
-impl Books {
+impl WriterThread {
     fn new(
         mut db: Connection,
         before_commit: Box<BeforeCommit>,
@@ -212,7 +212,7 @@ impl Books {
         for job in batch {
             let written = self.db.total_changes();
             let verdict = self.run_job(job.as_mut())?;
-            if verdict == Verdict::TakeBack && self.db.total_changes() != written {
+            if verdict == AfterJob::TakeBack && self.db.total_changes() != written {
                 return Err(Failed::OneToTakeBack);
             }
         }
@@ -224,7 +224,7 @@ impl Books {
         self.run("BEGIN IMMEDIATE")?;
         for job in batch {
             self.run_within("SAVEPOINT job")?;
-            if self.run_job(job.as_mut())? == Verdict::TakeBack {
+            if self.run_job(job.as_mut())? == AfterJob::TakeBack {
                 self.run_within("ROLLBACK TO job")?;
             }
             self.run_within("RELEASE job")?;
@@ -233,7 +233,7 @@ impl Books {
     }
 
     /// Fails if the transaction is gone afterwards, whatever the job says of itself.
-    fn run_job(&self, job: &mut dyn Job) -> Result<Verdict, StoreError> {
+    fn run_job(&self, job: &mut dyn Job) -> Result<AfterJob, StoreError> {
         let verdict = job.run(&self.db);
         self.check_transaction(job.error())?;
         Ok(verdict)
@@ -316,14 +316,14 @@ mod tests {
             .unwrap()
     }
 
-    type Work = Box<dyn Fn(&Connection) -> Result<(), StoreError> + Send>;
+    type TestJob = Box<dyn Fn(&Connection) -> Result<(), StoreError> + Send>;
 
-    fn puts(n: i64) -> Work {
+    fn puts(n: i64) -> TestJob {
         Box::new(move |db| put(db, n))
     }
 
     /// A debt that is only found out at COMMIT.
-    fn owes(n: i64) -> Work {
+    fn owes(n: i64) -> TestJob {
         Box::new(move |db| {
             db.execute("INSERT INTO owed VALUES (?1)", [n])?;
             Ok(())
@@ -331,7 +331,7 @@ mod tests {
     }
 
     /// Queues jobs behind one that holds the writer until all of them wait.
-    async fn together(writer: &Writer, jobs: Vec<Work>) -> Vec<Result<(), StoreError>> {
+    async fn together(writer: &Writer, jobs: Vec<TestJob>) -> Vec<Result<(), StoreError>> {
         let (open, gate) = std_mpsc::channel::<()>();
         let (begin, begun) = std_mpsc::channel::<()>();
         let held = writer.write(move |_| {
@@ -431,7 +431,7 @@ mod tests {
         filled.map(drop).map_err(StoreError::from)
     }
 
-    async fn all_are_refused_and_nothing_is_written(jobs: Vec<Work>) {
+    async fn all_are_refused_and_nothing_is_written(jobs: Vec<TestJob>) {
         let writer = Writer::start(full(), || Ok(()), || {}).unwrap();
         let count = jobs.len();
         let answers = together(&writer, jobs).await;
@@ -473,7 +473,7 @@ mod tests {
     async fn no_job_runs_after_the_one_in_which_sqlite_rolled_the_batch_back() {
         let writer = Writer::start(full(), || Ok(()), || {}).unwrap();
         let (ran, was_run) = std_mpsc::channel();
-        let later: Work = Box::new(move |_| {
+        let later: TestJob = Box::new(move |_| {
             ran.send(()).unwrap();
             Ok(())
         });
@@ -484,7 +484,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_job_writes_after_sqlite_rolled_back_is_not_committed() {
-        let goes_on: Work = Box::new(|db| {
+        let goes_on: TestJob = Box::new(|db| {
             assert!(fill_up(db).is_err());
             db.execute("INSERT INTO t VALUES (2)", []).ok();
             Ok(())
@@ -494,7 +494,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_sqlite_rolls_back_in_its_second_run_is_refused_as_a_whole() {
-        let late: Work = Box::new(|db| {
+        let late: TestJob = Box::new(|db| {
             put(db, 2)?;
             Err(StoreError::Conflict(None))
         });
@@ -504,7 +504,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_after_sqlite_rolled_back_leaves_nothing_written() {
-        let panics: Work = Box::new(|db| {
+        let panics: TestJob = Box::new(|db| {
             fill_up(db).ok();
             db.execute("INSERT INTO t VALUES (2)", []).ok();
             panic!("a bug")
@@ -514,7 +514,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_cannot_commit_by_itself() {
-        let commits: Work = Box::new(|db| {
+        let commits: TestJob = Box::new(|db| {
             put(db, 2)?;
             db.execute_batch("COMMIT").ok();
             Ok(())

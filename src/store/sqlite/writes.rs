@@ -4,12 +4,14 @@
 use rusqlite::{Connection, named_params, params};
 
 use super::queries;
-use super::rows::{Written, end_at, int, limit, revoked_at};
+use super::rows::{Serialized, end_at, int, limit, revoked_at};
 use crate::domain::{
     AuditKey, Binding, Channel, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Notice,
     Request, RequestId, Timestamp,
 };
-use crate::store::outbox::{Claim, Fate, MOST_PARKED, MOST_PENDING, Waiting, fates, note_parked};
+use crate::store::outbox::{
+    Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, note_parked,
+};
 use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError, Taken};
 
 /// Of what is over, so much is forgotten at a time: a clean-up holds nobody up.
@@ -17,12 +19,12 @@ const TIDIED_AT_ONCE: usize = 1000;
 
 /// A commit, ready to be written.
 pub(super) struct Prepared {
-    requests: Vec<Written<Request>>,
-    holdings: Vec<Written<Holding>>,
-    channel: Vec<Written<Channel>>,
-    bindings: Vec<Written<Binding>>,
-    events: Vec<Written<Event>>,
-    notices: Vec<Written<Notice>>,
+    requests: Vec<Serialized<Request>>,
+    holdings: Vec<Serialized<Holding>>,
+    channel: Vec<Serialized<Channel>>,
+    bindings: Vec<Serialized<Binding>>,
+    events: Vec<Serialized<Event>>,
+    notices: Vec<Serialized<Notice>>,
     unbound: Option<Binding>,
     guard: Option<Guard>,
     parked: Option<NoticePlace>,
@@ -32,12 +34,12 @@ pub(super) struct Prepared {
 impl Prepared {
     pub fn new(commit: Commit) -> Result<Self, StoreError> {
         Ok(Self {
-            requests: Written::all(commit.requests)?,
-            holdings: Written::all(commit.holdings)?,
-            channel: Written::all(commit.channel.into_iter().collect())?,
-            bindings: Written::all(commit.bindings)?,
-            events: Written::all(commit.events)?,
-            notices: Written::all(commit.notices)?,
+            requests: Serialized::all(commit.requests)?,
+            holdings: Serialized::all(commit.holdings)?,
+            channel: Serialized::all(commit.channel.into_iter().collect())?,
+            bindings: Serialized::all(commit.bindings)?,
+            events: Serialized::all(commit.events)?,
+            notices: Serialized::all(commit.notices)?,
             unbound: commit.unbound,
             guard: commit.guard,
             parked: commit.parked,
@@ -118,7 +120,10 @@ pub(super) const UPDATE_REQUEST: &str = "UPDATE jit_requests SET
      written_end_at = :end, lease_until = :lease, failing = :failing
      WHERE request_id = :id AND revision = :revision - 1";
 
-pub(super) fn put_request(db: &Connection, request: &Written<Request>) -> Result<(), StoreError> {
+pub(super) fn put_request(
+    db: &Connection,
+    request: &Serialized<Request>,
+) -> Result<(), StoreError> {
     let millis = |at: Option<Timestamp>| at.map(Timestamp::millis);
     let id = request.id.to_string();
     let doc = &request.doc;
@@ -208,7 +213,10 @@ pub(super) fn give_lease(db: &Connection, name: &str, token: LeaseToken) -> Resu
     Ok(())
 }
 
-pub(super) fn put_holding(db: &Connection, holding: &Written<Holding>) -> Result<(), StoreError> {
+pub(super) fn put_holding(
+    db: &Connection,
+    holding: &Serialized<Holding>,
+) -> Result<(), StoreError> {
     put(
         db,
         [
@@ -222,7 +230,7 @@ pub(super) fn put_holding(db: &Connection, holding: &Written<Holding>) -> Result
     )
 }
 
-fn put_channel(db: &Connection, channel: &Written<Channel>) -> Result<(), StoreError> {
+fn put_channel(db: &Connection, channel: &Serialized<Channel>) -> Result<(), StoreError> {
     put(
         db,
         [
@@ -254,7 +262,7 @@ fn put(
     )
 }
 
-fn put_binding(db: &Connection, binding: &Written<Binding>) -> Result<(), StoreError> {
+fn put_binding(db: &Connection, binding: &Serialized<Binding>) -> Result<(), StoreError> {
     let sql = match before(binding.revision)? {
         0 => {
             "INSERT INTO jit_bindings (account_id, revision, channel_id, doc)
@@ -280,7 +288,7 @@ fn unbind(db: &Connection, binding: &Binding) -> Result<(), StoreError> {
     )
 }
 
-pub(super) fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), StoreError> {
+pub(super) fn add_event(db: &Connection, event: &Serialized<Event>) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_audit (request_id, event_time_event_id, seq, event_time, event_type,
                                 account_id, channel_id, doc)
@@ -302,7 +310,7 @@ pub(super) fn add_event(db: &Connection, event: &Written<Event>) -> Result<(), S
     Ok(())
 }
 
-fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
+fn add_notice(db: &Connection, notice: &Serialized<Notice>) -> Result<(), StoreError> {
     insert_notice(db, notice)?;
     match put_first_in_line(db, notice.request_id)? > MOST_PENDING {
         true => make_room(db, notice.request_id),
@@ -310,7 +318,10 @@ fn add_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreErro
     }
 }
 
-pub(super) fn insert_notice(db: &Connection, notice: &Written<Notice>) -> Result<(), StoreError> {
+pub(super) fn insert_notice(
+    db: &Connection,
+    notice: &Serialized<Notice>,
+) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_notices (request_id, seq, state, created_at, attempts, next_at, doc)
          VALUES (?1, ?2, 'pending', ?3, 0, ?3, ?4)",
@@ -335,13 +346,13 @@ fn make_room(db: &Connection, id: RequestId) -> Result<(), StoreError> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<Result<_, _>>()?;
-    let waiting = found.iter().map(|(_, is_claimed, doc)| Waiting {
+    let waiting = found.iter().map(|(_, is_claimed, doc)| PendingNotice {
         audience: serde_json::from_str(doc)
             .ok()
             .map(|notice: Notice| notice.audience),
         claim: match is_claimed {
-            true => Claim::Claimed,
-            false => Claim::Free,
+            true => NoticeClaim::Claimed,
+            false => NoticeClaim::Free,
         },
     });
     let fates = fates(&waiting.collect::<Vec<_>>());

@@ -6,7 +6,7 @@ use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lease,
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
-use jit::store::outbox::{Claim, Fate, Waiting, fates, forgotten};
+use jit::store::outbox::{Fate, NoticeClaim, PendingNotice, fates, forgotten};
 use jit::store::{Answered, Commit, Freshness, Nonce, NoticePlace, StoreError};
 
 #[derive(Default)]
@@ -16,7 +16,7 @@ pub struct Tables {
     pub(super) channels: BTreeMap<ChannelId, Channel>,
     pub(super) bindings: BTreeMap<AccountId, Binding>,
     pub(super) events: BTreeMap<AuditKey, BTreeMap<u64, Event>>,
-    pub(super) notices: BTreeMap<NoticePlace, Letter>,
+    pub(super) notices: BTreeMap<NoticePlace, OutboxEntry>,
     pub(super) nonces: BTreeMap<String, Timestamp>,
     pub(super) leases: BTreeMap<String, Lease>,
     pub(super) answers: BTreeMap<String, Answered>,
@@ -44,7 +44,7 @@ enum Undo {
     Channel(ChannelId, Option<Channel>),
     Binding(AccountId, Option<Binding>),
     Event(AuditKey, u64, Option<Event>),
-    Notice(NoticePlace, Option<Letter>),
+    Notice(NoticePlace, Option<OutboxEntry>),
     /// How many parked notices were only counted.
     Forgotten(u64),
     Nonce(String, Option<Timestamp>),
@@ -52,7 +52,7 @@ enum Undo {
 }
 
 #[derive(Clone)]
-pub(super) struct Letter {
+pub(super) struct OutboxEntry {
     pub(super) notice: Notice,
     pub(super) attempts: u32,
     pub(super) next_at: Timestamp,
@@ -60,7 +60,7 @@ pub(super) struct Letter {
     pub(super) parked: bool,
 }
 
-impl Letter {
+impl OutboxEntry {
     fn new(notice: Notice) -> Self {
         Self {
             next_at: notice.created_at,
@@ -231,7 +231,7 @@ impl Tables {
                 request_id: notice.request_id,
                 seq: notice.seq,
             };
-            let before = self.notices.insert(place, Letter::new(notice));
+            let before = self.notices.insert(place, OutboxEntry::new(notice));
             let is_taken = before.is_some();
             undo.push(Undo::Notice(place, before));
             if is_taken {
@@ -240,11 +240,11 @@ impl Tables {
             self.make_room(place.request_id, undo);
         }
         if let Some(place) = parked {
-            let Some(letter) = self.notices.get_mut(&place).filter(|one| !one.parked) else {
+            let Some(entry) = self.notices.get_mut(&place).filter(|one| !one.parked) else {
                 return Err(StoreError::Conflict(None));
             };
-            undo.push(Undo::Notice(place, Some(letter.clone())));
-            (letter.parked, letter.lease) = (true, None);
+            undo.push(Undo::Notice(place, Some(entry.clone())));
+            (entry.parked, entry.lease) = (true, None);
             self.forget_parked(place.request_id, undo);
         }
         Ok(())
@@ -256,17 +256,17 @@ impl Tables {
             seq,
         };
         let all = self.notices.range(of(0)..=of(u64::MAX));
-        let those = all.filter(|(_, letter)| letter.parked == parked);
+        let those = all.filter(|(_, entry)| entry.parked == parked);
         those.map(|(place, _)| *place).collect()
     }
 
     fn make_room(&mut self, id: RequestId, undo: &mut Vec<Undo>) {
         let places = self.places(id, false);
-        let waiting = places.iter().map(|place| Waiting {
+        let waiting = places.iter().map(|place| PendingNotice {
             audience: Some(self.notices[place].notice.audience),
             claim: match self.notices[place].lease {
-                Some(_) => Claim::Claimed,
-                None => Claim::Free,
+                Some(_) => NoticeClaim::Claimed,
+                None => NoticeClaim::Free,
             },
         });
         let fates = fates(&waiting.collect::<Vec<_>>());
@@ -322,25 +322,25 @@ impl Tables {
             seq,
         };
         let all = self.notices.range(place(0)..=place(u64::MAX));
-        all.map(|(_, letter)| serde_json::to_vec(&letter.notice).unwrap().len())
+        all.map(|(_, entry)| serde_json::to_vec(&entry.notice).unwrap().len())
             .sum()
     }
 
     /// The oldest notice of this request that is on its way.
-    pub(super) fn first_of(&mut self, id: RequestId) -> Option<&mut Letter> {
+    pub(super) fn first_of(&mut self, id: RequestId) -> Option<&mut OutboxEntry> {
         let place = |seq| NoticePlace {
             request_id: id,
             seq,
         };
         let all = self.notices.range_mut(place(0)..=place(u64::MAX));
-        all.map(|(_, letter)| letter).find(|letter| !letter.parked)
+        all.map(|(_, entry)| entry).find(|entry| !entry.parked)
     }
 
     /// Of each request the oldest notice that is on its way.
     pub(super) fn first_in_line(&self) -> Vec<NoticePlace> {
         let mut first: BTreeMap<RequestId, NoticePlace> = BTreeMap::new();
-        for (place, letter) in &self.notices {
-            if !letter.parked {
+        for (place, entry) in &self.notices {
+            if !entry.parked {
                 first.entry(place.request_id).or_insert(*place);
             }
         }

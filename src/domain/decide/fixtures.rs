@@ -1,0 +1,247 @@
+//! Who plays in the tables and the walks: people, records in every state, the rules.
+
+use uuid::Uuid;
+
+use super::{Record, open};
+use crate::domain::request::{Approval, Doubt, ErrorEnd, Extension, OldCredentials, Period};
+use crate::domain::{
+    Ask, Binding, Calls, Chain, Claim, Command, Draft, EndSessions, Ending, ExtensionRule, Holding,
+    HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, Outcome, Person, Policy,
+    RequestId, SetRule, State, Text, Timestamp,
+};
+
+/// A request in that state, at work under `lease()` unless it is over.
+pub(crate) fn record(word: &str) -> Record {
+    let opened = open(
+        draft(),
+        Some(binding()),
+        &policy(),
+        Timestamp::from_seconds(0),
+    )
+    .unwrap();
+    let mut request = opened.request;
+    let at = Timestamp::from_seconds(60);
+    let why = Text::clip("AWS said no");
+    let error = ErrorEnd {
+        at,
+        why: why.clone(),
+    };
+    let by = Some(bob());
+    let reason = None;
+    let state = match word {
+        "Pending" => {
+            request.lease = Some(lease());
+            return Record {
+                request,
+                binding: Some(binding()),
+                holding: None,
+            };
+        }
+        "Approved" => State::Approved,
+        "Assigning" => State::Assigning,
+        "Granted" | "Extending" => State::Granted,
+        "Expiring" => State::Removing {
+            ending: Ending::Expired,
+        },
+        "Revoking" => State::Removing {
+            ending: Ending::Revoked {
+                by,
+                reason,
+                asked_at: at,
+            },
+        },
+        "RollingBack" => State::Removing {
+            ending: Ending::Failed { why },
+        },
+        "Checking" => State::Checking {
+            by: bob(),
+            reason,
+            error,
+        },
+        "Doubted" => State::Unsettled {
+            end: Box::new(State::Revoked { by, reason, at }),
+            doubt: Doubt::Outside,
+        },
+        "Denied" => State::Denied {
+            by: bob(),
+            reason,
+            at,
+        },
+        "Cancelled" => State::Cancelled { by, at },
+        "Expired" => State::Expired { at },
+        "Revoked" | "ToDeny" | "DenyStands" => State::Revoked { by, reason, at },
+        "Error" | "NeverHeld" => State::Error(error),
+        other => panic!("no such state: {other}"),
+    };
+    let settled = state.is_settled();
+    let never = word == "NeverHeld";
+    if word == "Extending" {
+        let approvals = Vec::new();
+        request.extension = Some(Extension {
+            by: alice(),
+            minutes: minutes(30),
+            approvals,
+        });
+    }
+    request.approvals = vec![Approval { by: bob(), at }];
+    request.approved_at = Some(at);
+    request.due_at = (!settled).then(later);
+    request.lease = (!settled).then(lease);
+    request.state = state;
+    request.sessions = match word {
+        "ToDeny" => Some(OldCredentials::Ending { before: at }),
+        "DenyStands" => Some(OldCredentials::Denied { until: later() }),
+        _ => None,
+    };
+    if request.sessions.is_some() {
+        request.due_at = Some(later());
+        request.lease = Some(lease());
+    }
+    request.chain = Chain {
+        version: 3,
+        ..Chain::default()
+    };
+    let held = !matches!(request.state, State::Approved | State::Error(_));
+    if held {
+        request.granted = Some(Period {
+            from: at,
+            until: at_the_end(),
+        });
+    }
+    request.user = (!never).then(|| "u-1".parse().unwrap());
+    let mut holding = Holding::unheld(key());
+    if held && !settled {
+        holding.holders.insert(request.id);
+    }
+    Record {
+        request,
+        binding: Some(binding()),
+        holding: (!never).then_some(holding),
+    }
+}
+
+pub(super) fn draft() -> Draft {
+    Draft {
+        id: id(1),
+        account_id: "123456789012".parse().unwrap(),
+        channel_id: "town".parse().unwrap(),
+        requester: alice(),
+        reason: Some(Text::clip("INC-42: db down: need psql")),
+        jira: None,
+        duration: minutes(60),
+        permission_set: None,
+        start_at: None,
+    }
+}
+
+pub(super) fn binding() -> Binding {
+    Binding {
+        account_id: "123456789012".parse().unwrap(),
+        channel_id: "town".parse().unwrap(),
+        approvers: vec![
+            "bob".parse().unwrap(),
+            "carol".parse().unwrap(),
+            "alice".parse().unwrap(),
+        ],
+        approvals_required: 1,
+        allow_self_approval: false,
+        max_request_hours: None,
+        session_duration_minutes: 60,
+        permission_sets: Vec::new(),
+        updated_at: Timestamp::default(),
+        revision: 1,
+        bound_seq: 1,
+    }
+}
+
+pub(super) fn policy() -> Policy {
+    Policy {
+        permission_sets: ["admin", "readonly"]
+            .map(|name| (name.parse().unwrap(), SetRule::default()))
+            .into(),
+        default_permission_set: "admin".parse().unwrap(),
+        pending_lifetime: Millis::hours(8),
+        max_request_hours: 4,
+        extension: ExtensionRule::NeedsApproval,
+        grant_patience: Millis::minutes(15),
+        admins: [].into(),
+        end_sessions: EndSessions::Off,
+        remind_before: None,
+    }
+}
+
+pub(super) fn key() -> HoldingKey {
+    HoldingKey {
+        account_id: "123456789012".parse().unwrap(),
+        permission_set: "admin".parse().unwrap(),
+        user: "u-1".parse().unwrap(),
+    }
+}
+
+pub(super) fn asked(by: Person, ask: Ask) -> Command {
+    Command::Asked { by, ask }
+}
+
+pub(super) fn finished(outcome: Outcome) -> Command {
+    Command::Finished {
+        lease: lease().token,
+        outcome,
+        calls: Calls::default(),
+    }
+}
+
+/// The offer to do what is due, under `lease()`.
+pub(super) fn due_at(now: Timestamp) -> Command {
+    Command::Due {
+        claim: Claim {
+            lease: lease(),
+            lapsed: None,
+            as_of: now,
+        },
+    }
+}
+
+pub(super) fn lease() -> Lease {
+    Lease {
+        token: LeaseToken(Uuid::from_u128(77)),
+        until: later() + Millis::seconds(30),
+        by: LeaseHolder::Server,
+    }
+}
+
+pub(super) fn later() -> Timestamp {
+    Timestamp::from_seconds(120)
+}
+
+/// Of every grant here.
+pub(super) fn at_the_end() -> Timestamp {
+    later() + Millis::minutes(9)
+}
+
+pub(super) fn id(number: u128) -> RequestId {
+    RequestId::from_uuid(Uuid::from_u128(number))
+}
+
+pub(super) fn minutes(minutes: i64) -> Minutes {
+    Minutes::new(minutes).unwrap()
+}
+
+pub(super) fn person(name: &str) -> Person {
+    let email = format!("{name}@example.com").parse().unwrap();
+    Person {
+        id: name.parse().unwrap(),
+        email,
+    }
+}
+
+pub(crate) fn alice() -> Person {
+    person("alice")
+}
+
+pub(super) fn bob() -> Person {
+    person("bob")
+}
+
+pub(super) fn carol() -> Person {
+    person("carol")
+}

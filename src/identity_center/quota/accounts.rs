@@ -1,0 +1,114 @@
+//! One operation at a time in an account: AWS does them so anyway, and says no to the
+//! second. An explicit revoke does not wait for what is under way: it asks at once, is
+//! told of the conflict if there is one, and asks again before anybody else may.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::{AccountId, Lane};
+
+#[derive(Default)]
+pub struct Accounts(Mutex<HashMap<AccountId, Queue>>);
+
+#[derive(Default)]
+struct Queue {
+    inside: usize,
+    revokes_inside: usize,
+    waiting: BTreeMap<AccountTicket, Arc<Notify>>,
+    tickets: u64,
+}
+
+type AccountTicket = (Lane, u64);
+
+/// A place in one account, or in the queue for it; given up when it is dropped.
+pub struct AccountSlot<'a> {
+    accounts: &'a Accounts,
+    account: AccountId,
+    ticket: AccountTicket,
+    seated: bool,
+}
+
+impl Accounts {
+    pub async fn enter(&self, lane: Lane, account: &AccountId) -> AccountSlot<'_> {
+        let (mut seat, called) = self.queue_up(lane, account);
+        while !seat.reserve() {
+            called.notified().await;
+        }
+        seat
+    }
+
+    fn queue_up(&self, lane: Lane, account: &AccountId) -> (AccountSlot<'_>, Arc<Notify>) {
+        let called = Arc::new(Notify::new());
+        let mut all = self.all();
+        let queue = all.entry(account.clone()).or_default();
+        queue.tickets += 1;
+        let ticket = (lane, queue.tickets);
+        queue.waiting.insert(ticket, called.clone());
+        let seat = AccountSlot {
+            accounts: self,
+            account: account.clone(),
+            ticket,
+            seated: false,
+        };
+        (seat, called)
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<AccountId, Queue>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn admits(&self, ticket: AccountTicket) -> bool {
+        let first = self.waiting.first_key_value().map(|(first, _)| *first);
+        let free = match ticket.0 {
+            Lane::Revoke => self.revokes_inside == 0,
+            Lane::Remove | Lane::Other => self.inside == 0,
+        };
+        free && first == Some(ticket)
+    }
+
+    fn call_first(&self) {
+        if let Some((_, first)) = self.waiting.first_key_value() {
+            first.notify_one();
+        }
+    }
+}
+
+impl AccountSlot<'_> {
+    fn reserve(&mut self) -> bool {
+        let mut all = self.accounts.all();
+        let Some(queue) = all.get_mut(&self.account) else {
+            return false;
+        };
+        if !queue.admits(self.ticket) {
+            return false;
+        }
+        queue.waiting.remove(&self.ticket);
+        queue.inside += 1;
+        queue.revokes_inside += usize::from(self.ticket.0 == Lane::Revoke);
+        self.seated = true;
+        true
+    }
+}
+
+impl Drop for AccountSlot<'_> {
+    fn drop(&mut self) {
+        let mut all = self.accounts.all();
+        let Some(queue) = all.get_mut(&self.account) else {
+            return;
+        };
+        if self.seated {
+            queue.inside -= 1;
+            queue.revokes_inside -= usize::from(self.ticket.0 == Lane::Revoke);
+        } else {
+            queue.waiting.remove(&self.ticket);
+        }
+        queue.call_first();
+        if queue.inside == 0 && queue.waiting.is_empty() {
+            all.remove(&self.account);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Between the service and the notice worker of the same process: whose notices were just written,
+//! so that nobody has to look for them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+
+use super::work_queue::locked;
+use crate::domain::{RequestId, Timestamp};
+
+#[derive(Debug, Default)]
+pub(crate) struct NoticeQueue {
+    /// Whether somebody here carries until the process ends.
+    is_open: AtomicBool,
+    ids: Mutex<VecDeque<RequestId>>,
+    /// When one that was not taken is to be tried again.
+    again_at: Mutex<Option<Timestamp>>,
+    /// Rung when something was put in, or a hand is free again.
+    pub bell: Notify,
+}
+
+impl NoticeQueue {
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    pub fn put(&self, ids: impl Iterator<Item = RequestId>) {
+        if self.is_open.load(Ordering::SeqCst) {
+            self.ids().extend(ids);
+            self.bell.notify_one();
+        }
+    }
+
+    pub fn take(&self) -> Option<RequestId> {
+        self.ids().pop_front()
+    }
+
+    pub fn try_again(&self, at: Timestamp) {
+        let mut again_at = locked(&self.again_at);
+        *again_at = again_at.iter().copied().chain([at]).min();
+    }
+
+    pub fn take_again_at(&self) -> Option<Timestamp> {
+        locked(&self.again_at).take()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, VecDeque<RequestId>> {
+        locked(&self.ids)
+    }
+}

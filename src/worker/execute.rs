@@ -1,0 +1,422 @@
+//! One action in AWS, carried through until its outcome is known.
+//!
+//! A refusal that passes by itself (a conflict, throttling) is waited out for a few
+//! seconds by `Paced`; everything longer goes back to the record, where it survives a
+//! restart.
+//!
+//! A call that was sent may take effect up to `CALL_PATIENCE` later, whatever becomes of
+//! its sender. So a call is sent only while the lease is sure to outlast it, `SentCalls` knows
+//! which one has no answer yet, and "gone" is believed only of a removal that was asked for
+//! after every earlier create without an answer was waited out: AWS refuses a removal while
+//! such a create is being carried out, and a look does not show it.
+
+use std::sync::Mutex;
+
+use super::Worker;
+use super::watch::Watch;
+use crate::domain::{
+    AssignmentCall, Calls, Holding, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence,
+    Request, RequestId, State, Text, Trouble, Work,
+};
+use crate::identity_center::{
+    CALL_PATIENCE, Deletion, Gate, IdentityCenterError, IdentityCenterErrorKind, OperationResult,
+    Paced, PendingCall, Progress,
+};
+use crate::service::work_queue::{LeaseDeadline, locked};
+use crate::service::{Service, ServiceError};
+
+/// How long a revoke waits for a create that AWS has accepted, before it asks AWS to remove
+/// what that may make.
+const REVOKE_PATIENCE: Millis = Millis::seconds(5);
+
+pub(super) async fn execute(
+    worker: &Worker,
+    work: &Work,
+    request: &Request,
+    held: Option<&Holding>,
+    deadline: &LeaseDeadline,
+    sent: &SentCalls,
+) -> Outcome {
+    let execution = Execution {
+        service: &worker.service,
+        access: &worker.access,
+        watch: &worker.watch,
+        held,
+        deadline,
+        sent,
+        id: request.id,
+        lane: request.lane(),
+    };
+    let done = execution.carry_out(work, request).await;
+    done.unwrap_or_else(|trouble| trouble)
+}
+
+/// What is known of the calls of one piece of work, also when it is cut off.
+#[derive(Debug, Default)]
+pub(super) struct SentCalls(Mutex<Calls>);
+
+impl SentCalls {
+    pub fn calls(&self) -> Calls {
+        locked(&self.0).clone()
+    }
+
+    fn send(&self, call: AssignmentCall) {
+        locked(&self.0).unanswered = Some(call);
+    }
+
+    fn answered(&self) {
+        locked(&self.0).unanswered = None;
+    }
+
+    fn waited_out(&self, calls: impl Iterator<Item = LeaseToken>) {
+        locked(&self.0).waited_out.extend(calls);
+    }
+
+    fn has_waited_out(&self, call: LeaseToken) -> bool {
+        locked(&self.0).waited_out.contains(&call)
+    }
+}
+
+/// How far a change has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    NotSent,
+    Sent,
+}
+
+pub(super) struct Execution<'a> {
+    pub service: &'a Service,
+    pub access: &'a Paced,
+    pub watch: &'a Watch,
+    /// Who held the assignment when the work was handed out.
+    held: Option<&'a Holding>,
+    deadline: &'a LeaseDeadline,
+    sent: &'a SentCalls,
+    pub id: RequestId,
+    pub lane: Lane,
+}
+
+/// The right side of every `?` is what went wrong, as an outcome already.
+pub(super) type Done<T = Outcome> = Result<T, Outcome>;
+
+/// Sends one change of an assignment, and notes that it was sent until it is answered.
+struct Sending<'h> {
+    execution: &'h Execution<'h>,
+    call: AssignmentCall,
+    stage: &'h Mutex<Stage>,
+}
+
+impl<'h> Gate<'h> for Sending<'h> {
+    fn may_be_sent(&self) -> PendingCall<'h, ()> {
+        let (execution, call, stage) = (self.execution, self.call, self.stage);
+        Box::pin(async move {
+            if call == AssignmentCall::Create {
+                execution.still_wanted().await?;
+            }
+            // Last, because what is asked before it may take long.
+            execution.still_held()?;
+            execution.note_waited_out();
+            execution.sent.send(call);
+            *locked(stage) = Stage::Sent;
+            Ok(())
+        })
+    }
+
+    fn was_answered(&self) {
+        self.execution.sent.answered();
+    }
+}
+
+impl Execution<'_> {
+    async fn carry_out(&self, work: &Work, request: &Request) -> Done {
+        match work {
+            Work::Prepare => {}
+            Work::Create(key)
+            | Work::Remove(key)
+            | Work::Look(key)
+            | Work::EndSessions(key, _)
+            | Work::LiftDeny(key) => self.check_meaning(key)?,
+        }
+        match work {
+            Work::Prepare => self.prepare(request).await,
+            Work::Create(key) => self.create(key).await,
+            Work::Remove(key) => self.remove(key).await,
+            Work::Look(key) => self.look(key).await,
+            Work::EndSessions(key, before) => self.end_sessions(key, *before).await,
+            Work::LiftDeny(key) => self.lift_deny(key).await,
+        }
+    }
+
+    /// P6: what AWS shows of another set of the same name proves nothing about this one.
+    fn check_meaning(&self, key: &HoldingKey) -> Done<()> {
+        let (now, set) = (
+            self.access.permission_set_arn(&key.permission_set)?,
+            &key.permission_set,
+        );
+        match self.held.and_then(|held| held.permission_set_arn.as_ref()) {
+            Some(then) if *then != now => {
+                let why = Text::clip(&format!(
+                    "{set} stood for {then} when this access was given, and stands for {now} now: \
+                     put permission_sets.{set} back in jit.toml until it has ended"
+                ));
+                Err(Outcome::Failed(Trouble::Denied { why }))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn prepare(&self, request: &Request) -> Done {
+        let email = request.requester_email();
+        let user = self.access.find_user(self.lane, email).await?;
+        let key = request.holding_key_of(user.clone());
+        // Read before the look: if anybody joins or leaves meanwhile, the look is stale.
+        let held = self.service.holding(key.clone()).await;
+        let held = held.map_err(|error| unreadable(&error.into()))?;
+        // P4: what an earlier delete may still take away is not made again before.
+        self.wait_out(held.unanswered()).await;
+        self.sent.waited_out(held.unanswered());
+        let presence = self.access.look(self.lane, &key).await?;
+        let permission_set_arn = self.access.permission_set_arn(&key.permission_set)?;
+        Ok(Outcome::Prepared {
+            user,
+            presence,
+            revision: held.revision,
+            permission_set_arn,
+        })
+    }
+
+    /// The turn of a create may be long in coming. A revoke that comes meanwhile does not
+    /// wait for it: what was not sent yet is not sent any more, and what AWS has accepted
+    /// and does not finish is removed as if it had.
+    async fn create(&self, key: &HoldingKey) -> Done {
+        let stage = Mutex::new(Stage::NotSent);
+        let created = self.carried_through(key, &stage);
+        let done = tokio::select! {
+            biased;
+            done = created => done,
+            () = self.hurried_past(&stage) => Ok(Outcome::Interrupted),
+        };
+        match done {
+            Err(_) if *locked(&stage) == Stage::NotSent => Ok(Outcome::Interrupted),
+            done => done,
+        }
+    }
+
+    async fn carried_through(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
+        let room = self.access.room_to_create(self.lane, &key.account_id).await;
+        let sending = Sending {
+            execution: self,
+            call: AssignmentCall::Create,
+            stage,
+        };
+        let operation = self.access.create(self.lane, key, &sending).await?;
+        match self.access.wait_for(self.lane, &operation, room).await? {
+            OperationResult::Badly { why } => Ok(refused(&why)),
+            OperationResult::Well | OperationResult::Somehow => Ok(Outcome::Created),
+            OperationResult::NotYet => Ok(unfinished("create", &operation.id)),
+        }
+    }
+
+    /// Gone is what AWS shows afterwards, not what it was asked to do. What waits for its
+    /// turn when a revoke comes is taken up anew, ahead of the others.
+    async fn remove(&self, key: &HoldingKey) -> Done {
+        let stage = Mutex::new(Stage::NotSent);
+        let done = tokio::select! {
+            biased;
+            done = self.removed_for_good(key, &stage) => done,
+            () = self.hurried(&stage) => Ok(Outcome::Interrupted),
+        };
+        match done {
+            // Not sent, because the lease was not sure to last: taken up anew, under another.
+            Err(_) if *locked(&stage) == Stage::NotSent => Ok(Outcome::Interrupted),
+            done => done,
+        }
+    }
+
+    /// What is removed while a create may still arrive is removed once more after that.
+    async fn removed_for_good(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
+        loop {
+            let outcome = self.removed(key, stage).await?;
+            let create = self.held.and_then(|held| held.unanswered_create);
+            let in_doubt = create.filter(|call| !self.sent.has_waited_out(*call));
+            if outcome != Outcome::Gone || in_doubt.is_none() {
+                return Ok(outcome);
+            }
+            self.wait_out(in_doubt.into_iter()).await;
+        }
+    }
+
+    /// Returns if it is revoked before AWS was asked for anything.
+    async fn hurried(&self, stage: &Mutex<Stage>) {
+        self.revoked().await;
+        if *locked(stage) == Stage::Sent {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns if it is revoked: at once before AWS was asked for anything, and else after
+    /// what AWS was asked for has had its time.
+    async fn hurried_past(&self, stage: &Mutex<Stage>) {
+        self.revoked().await;
+        if *locked(stage) == Stage::Sent {
+            self.service.clock().sleep(REVOKE_PATIENCE).await;
+        }
+    }
+
+    /// Returns if a revoke comes that this work is not part of.
+    async fn revoked(&self) {
+        match self.lane {
+            Lane::Revoke => std::future::pending().await,
+            Lane::Remove | Lane::Other => self.service.until_revoked(self.id).await,
+        }
+    }
+
+    async fn removed(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
+        let room = self.access.room_to_remove(self.lane, &key.account_id).await;
+        let sending = Sending {
+            execution: self,
+            call: AssignmentCall::Delete,
+            stage,
+        };
+        let deletion = self.access.delete(self.lane, key, &sending).await?;
+        let Deletion::Started(operation) = deletion else {
+            drop(room);
+            let seen = self.look(key).await?;
+            return Ok(match seen == Outcome::StillThere {
+                true => still_present(),
+                false => seen,
+            });
+        };
+        let mut ended = self.access.wait_for(self.lane, &operation, room).await?;
+        loop {
+            match ended {
+                OperationResult::Badly { why } => return Ok(refused(&why)),
+                OperationResult::NotYet => return Ok(unfinished("delete", &operation.id)),
+                OperationResult::Well | OperationResult::Somehow => {}
+            }
+            if self.look(key).await? == Outcome::Gone {
+                return Ok(Outcome::Gone);
+            }
+            ended = match self.access.poll(self.lane, &operation).await? {
+                Progress::Failed { why } => OperationResult::Badly { why },
+                Progress::Succeeded => return Ok(still_present()),
+                // It was not listed any more, or not yet, and is not over.
+                Progress::InProgress => {
+                    let room = self.access.no_room();
+                    self.access.wait_for(self.lane, &operation, room).await?
+                }
+            };
+        }
+    }
+
+    /// What AWS shows. Ahead of the others from the moment that it is revoked.
+    async fn look(&self, key: &HoldingKey) -> Done {
+        let nothing_sent = Mutex::new(Stage::NotSent);
+        let seen = tokio::select! {
+            biased;
+            seen = self.access.look(self.lane, key) => seen,
+            () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
+        };
+        // K15: a set that the assignment was made with, and that is there no more, was deleted:
+        // AWS deletes none that is assigned.
+        let was_there = self
+            .held
+            .is_some_and(|held| held.permission_set_arn.is_some());
+        Ok(match seen {
+            Ok(Presence::Absent) => Outcome::Gone,
+            Err(error) if error.kind == IdentityCenterErrorKind::NoSuchSet && was_there => {
+                Outcome::Gone
+            }
+            seen => match seen? {
+                Presence::Absent => Outcome::Gone,
+                Presence::Present => Outcome::StillThere,
+            },
+        })
+    }
+
+    /// Of the calls that were on their way when the work was handed out, those that this
+    /// process has known for long enough.
+    fn note_waited_out(&self) {
+        let now = self.service.clock().uptime();
+        let known = self.held.into_iter().flat_map(Holding::unanswered);
+        let over = known.filter(|call| self.watch.see_call(*call, now) <= now);
+        self.sent.waited_out(over);
+    }
+
+    /// Returns when these calls have reached AWS, or never will.
+    async fn wait_out(&self, calls: impl Iterator<Item = LeaseToken>) {
+        let (clock, now) = (self.service.clock(), self.service.clock().uptime());
+        let last = calls.map(|call| self.watch.see_call(call, now)).max();
+        if let Some(last) = last {
+            clock.sleep_until(last).await;
+        }
+    }
+
+    /// A call that changes something is sent only while the lease is sure to outlast it:
+    /// the worker that takes over must find everything done that is ever going to be.
+    fn still_held(&self) -> Result<(), IdentityCenterError> {
+        if self.deadline.lasts_for(CALL_PATIENCE, self.service.clock()) {
+            return Ok(());
+        }
+        let why = "not asked: the lease could not be kept";
+        Err(IdentityCenterError::new(
+            IdentityCenterErrorKind::NoAnswer,
+            why,
+        ))
+    }
+
+    /// Another process may have been told to revoke it.
+    async fn still_wanted(&self) -> Result<(), IdentityCenterError> {
+        let why = match self.service.request(self.id).await {
+            Ok(request) if request.state == State::Assigning => return Ok(()),
+            Ok(_) => "not asked: it is not wanted any more".into(),
+            Err(error) => format!("not asked: {error}"),
+        };
+        Err(IdentityCenterError::new(
+            IdentityCenterErrorKind::NoAnswer,
+            why,
+        ))
+    }
+}
+
+impl From<IdentityCenterError> for Outcome {
+    fn from(error: IdentityCenterError) -> Self {
+        let why = Text::clip(&error.to_string());
+        match error.kind {
+            IdentityCenterErrorKind::NoUser => Self::NoUser { why },
+            IdentityCenterErrorKind::Denied => Self::Failed(Trouble::Denied { why }),
+            IdentityCenterErrorKind::Invalid => Self::Failed(Trouble::Refused { why }),
+            IdentityCenterErrorKind::Conflict
+            | IdentityCenterErrorKind::Throttled
+            | IdentityCenterErrorKind::NoAnswer
+            | IdentityCenterErrorKind::NoSuchSet => Self::Failed(Trouble::Passing { why }),
+        }
+    }
+}
+
+pub(super) fn refused(why: &str) -> Outcome {
+    let why = Text::clip(why);
+    Outcome::Failed(Trouble::Refused { why })
+}
+
+pub(super) fn passing(why: &str) -> Outcome {
+    let why = Text::clip(why);
+    Outcome::Failed(Trouble::Passing { why })
+}
+
+/// K7: an operation that AWS does not end is told as what it is, and looked at again later.
+pub(super) fn unfinished(what: &str, operation: &str) -> Outcome {
+    passing(&format!(
+        "AWS has not finished the {what} operation {operation} in two minutes; \
+         open a support case with AWS if this lasts"
+    ))
+}
+
+fn still_present() -> Outcome {
+    passing("AWS still shows the assignment after removing it")
+}
+
+/// jit's own store failed while AWS was about to be asked: nothing has happened.
+fn unreadable(error: &ServiceError) -> Outcome {
+    passing(&error.to_string())
+}

@@ -1,0 +1,343 @@
+//! Delivers notices: at least once, for one request in order, and for nobody's sake late.
+//!
+//! The outbox is the store's; this only carries. A receiver that is slow or down costs
+//! attempts here, and nothing anywhere else.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::spawn::{OnRuntime, Spawn};
+use super::{RunMode, note_panic};
+use crate::clock::Uptime;
+use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
+use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
+use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
+
+/// The longest that one delivery takes, counted from the claim of its notice. What all
+/// receivers together wait for is less (asserted where each says how long that is).
+pub const DELIVERY_BOUND: Millis = Millis::seconds(32);
+/// The claim and the result are written within this, and clocks of replicas differ.
+const MARGIN: Millis = Millis::seconds(12);
+/// A notice that is being delivered is claimed by nobody else.
+const LEASE: Millis = Millis::seconds(45);
+const _: () = assert!(DELIVERY_BOUND.0 + MARGIN.0 <= LEASE.0);
+const AT_ONCE: usize = 32;
+const FIRST_PAUSE: Millis = Millis::seconds(1);
+const LONGEST_PAUSE: Millis = Millis::minutes(5);
+const GIVE_UP_AFTER: Millis = Millis::DAY;
+const AFTER_A_FAULT: Millis = Millis::seconds(1);
+
+/// Where notices go; a seam, so that a test can be the one who does not answer.
+#[async_trait]
+pub trait Receiver: Send + Sync + 'static {
+    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
+}
+
+/// One after the other; whoever took it already takes a repeat.
+#[async_trait]
+impl Receiver for Vec<Arc<dyn Receiver>> {
+    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
+        for receiver in self {
+            receiver.receive(notice, now).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReceived(pub String);
+
+/// The right to deliver what was claimed under it, until its deadline.
+#[derive(Clone, Copy)]
+struct DeliveryLease {
+    lease: LeaseToken,
+    until: Timestamp,
+    deadline: Uptime,
+}
+
+#[derive(Clone)]
+pub struct NoticeWorker {
+    service: Arc<Service>,
+    receiver: Arc<dyn Receiver>,
+    pieces: Arc<dyn Spawn>,
+}
+
+impl NoticeWorker {
+    pub fn new(service: Arc<Service>, receiver: Arc<dyn Receiver>) -> Self {
+        Self {
+            service,
+            receiver,
+            pieces: Arc::new(OnRuntime),
+        }
+    }
+
+    /// The same, with deliveries that run elsewhere.
+    #[must_use]
+    pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
+        Self { pieces, ..self }
+    }
+
+    /// From now on this process carries by itself what it writes: somebody steps, or runs,
+    /// until it ends.
+    pub fn stand_by_the_tray(&self) {
+        self.service.notice_queue.open();
+    }
+
+    /// Delivers until `stop`; what is on its way then is let go, to be taken again.
+    pub async fn run(&self, stop: CancellationToken) {
+        self.stay(RunMode::Forever, &stop, &stop).await;
+    }
+
+    /// Delivers until the mode is over, and what is written here until `stop`; what is still to be
+    /// carried then is carried, unless told to give it up.
+    pub async fn stay(&self, mode: RunMode, stop: &CancellationToken, give_up: &CancellationToken) {
+        let tasks = TaskTracker::new();
+        tasks.close();
+        self.stand_by_the_tray();
+        // K6: a panic in the loop itself ends one round, and no more.
+        loop {
+            let rounds = self.make_rounds(mode, &tasks, stop, give_up);
+            if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
+                break;
+            }
+            note_panic("the loop that delivers notices");
+            self.service.clock().sleep(AFTER_A_FAULT).await;
+        }
+        tasks.wait().await;
+    }
+
+    async fn make_rounds(
+        &self,
+        mode: RunMode,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) {
+        let clock = self.service.clock();
+        let (mut next, mut look_at) = (None, clock.uptime());
+        loop {
+            let rung = self.service.notice_queue.bell.notified();
+            self.clear_the_tray(tasks, give_up);
+            if let Some(at) = self.service.notice_queue.take_again_at() {
+                next = next.into_iter().chain([at]).min();
+                look_at = look_at.min(self.when_to_look(Some(at)));
+            }
+            if mode.looks() && clock.uptime() >= look_at {
+                next = self.send_due(tasks, give_up).await;
+                look_at = self.when_to_look(next);
+            }
+            let is_over = mode.is_over(next) || !matches!(mode, RunMode::UntilIdle(_));
+            if give_up.is_cancelled() || stop.is_cancelled() && is_over && tasks.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = rung => {}
+                () = clock.sleep_until(look_at), if mode.looks() => {}
+                () = tasks.wait(), if !tasks.is_empty() => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+                () = give_up.cancelled() => {}
+            }
+        }
+    }
+
+    /// Dates are by the wall clock, which may be set meanwhile: so it never waits long.
+    fn when_to_look(&self, next: Option<Timestamp>) -> Uptime {
+        let clock = self.service.clock();
+        let until_next = next.map_or(WORKERS_LOOK_EVERY, |next| next - clock.now());
+        clock.uptime() + until_next.clamp(Millis(0), WORKERS_LOOK_EVERY)
+    }
+
+    /// One round: what was just written, and else what is due; each carried to its end.
+    pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
+        if let Some(id) = self.service.notice_queue.take() {
+            self.carry_all_of(id, stop).await?;
+            return Ok(1);
+        }
+        let mut delivered = 0;
+        // One by one: what waits for others to be delivered would lose its lease.
+        while delivered < AT_ONCE {
+            let (claim, claimed) = self.claim_due(1).await?;
+            let Some(one) = claimed.ready.first() else {
+                break;
+            };
+            self.deliver(one, claim, stop).await?;
+            delivered += 1;
+        }
+        Ok(delivered)
+    }
+
+    fn clear_the_tray(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        while tasks.len() < AT_ONCE
+            && let Some(id) = self.service.notice_queue.take()
+        {
+            let (notices, stop) = (self.clone(), stop.clone());
+            self.start(
+                tasks,
+                id,
+                async move { notices.carry_all_of(id, &stop).await },
+            );
+        }
+    }
+
+    /// What was found by looking; returns when something will be due that was not.
+    async fn send_due(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Option<Timestamp> {
+        let now = self.service.clock().now();
+        let free = AT_ONCE.saturating_sub(tasks.len());
+        if free == 0 {
+            return Some(now + AFTER_A_FAULT);
+        }
+        let (claim, claimed) = match self.claim_due(free).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(%error, "cannot see what is to be delivered");
+                return Some(now + AFTER_A_FAULT);
+            }
+        };
+        for one in claimed.ready {
+            let (notices, stop) = (self.clone(), stop.clone());
+            let id = one.notice.request_id;
+            self.start(tasks, id, async move {
+                match notices.deliver(&one, claim, &stop).await? {
+                    Left::More => notices.carry_all_of(id, &stop).await,
+                    Left::Nothing => Ok(()),
+                }
+            });
+        }
+        // More may be due than there were hands for.
+        claimed.next.map(|next| {
+            if next > now {
+                next
+            } else {
+                now + AFTER_A_FAULT
+            }
+        })
+    }
+
+    fn start(
+        &self,
+        tasks: &TaskTracker,
+        id: RequestId,
+        carried: impl Future<Output = Result<(), ServiceError>> + Send + 'static,
+    ) {
+        let service = self.service.clone();
+        let piece = tasks.track_future(async move {
+            match AssertUnwindSafe(carried).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(request_id = %id, %error, "a delivery could not be settled");
+                }
+                // Its claim ends by itself, and it is tried again.
+                Err(_) => note_panic("a delivery"),
+            }
+            service.notice_queue.bell.notify_one();
+        });
+        self.pieces.spawn(Box::pin(piece));
+    }
+
+    /// One request's notices, one after the other, for as long as they are taken.
+    async fn carry_all_of(
+        &self,
+        id: RequestId,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
+        loop {
+            let (now, claim) = self.claim();
+            let store = self.service.store();
+            let claimed = store.claim_notice(id, now, claim.lease, claim.until);
+            let Some(one) = claimed.await? else {
+                return Ok(());
+            };
+            if self.deliver(&one, claim, stop).await? == Left::Nothing {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn claim_due(
+        &self,
+        limit: usize,
+    ) -> Result<(DeliveryLease, Due<ClaimedNotice>), ServiceError> {
+        let (now, claim) = self.claim();
+        let store = self.service.store();
+        let claimed = store.claim_notices(now, claim.lease, claim.until, limit);
+        Ok((claim, claimed.await?))
+    }
+
+    /// What is to be written as of now; its deadline counts from before that is written.
+    fn claim(&self) -> (Timestamp, DeliveryLease) {
+        let clock = self.service.clock();
+        let (now, lease) = (clock.now(), LeaseToken(clock.draw()));
+        let claim = DeliveryLease {
+            lease,
+            until: now + LEASE,
+            deadline: clock.uptime() + DELIVERY_BOUND,
+        };
+        (now, claim)
+    }
+
+    async fn deliver(
+        &self,
+        claimed: &ClaimedNotice,
+        claim: DeliveryLease,
+        stop: &CancellationToken,
+    ) -> Result<Left, ServiceError> {
+        let (clock, notice) = (self.service.clock(), &claimed.notice);
+        let place = NoticePlace {
+            request_id: notice.request_id,
+            seq: notice.seq,
+        };
+        let received = tokio::select! {
+            biased;
+            received = self.receiver.receive(notice, clock.now()) => Some(received),
+            () = clock.sleep_until(claim.deadline) => Some(Err(too_slow())),
+            () = stop.cancelled() => None,
+        };
+        let now = clock.now();
+        let settled = match received {
+            Some(Ok(())) => Settled::Delivered,
+            None => Settled::Released,
+            Some(Err(why)) if now - notice.created_at >= GIVE_UP_AFTER => {
+                self.park(place, &why).await?;
+                return Ok(Left::More);
+            }
+            Some(Err(why)) => {
+                let at = now + pause(notice.request_id, claimed.attempts);
+                tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
+                self.service.notice_queue.try_again(at);
+                Settled::TryAgain { at }
+            }
+        };
+        let store = self.service.store();
+        Ok(store.settle_notice(place, claim.lease, settled).await?)
+    }
+
+    async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
+        tracing::error!(request_id = %place.request_id, %why, "notice parked after a day of trying");
+        let command = Command::NoticeParked {
+            seq: place.seq,
+            why: Text::clip(&why.0),
+        };
+        self.service.handle(place.request_id, command).await?;
+        Ok(())
+    }
+}
+
+fn too_slow() -> NotReceived {
+    let seconds = DELIVERY_BOUND.0 / 1000;
+    NotReceived(format!("not received within {seconds} seconds"))
+}
+
+/// Doubling from one second to five minutes.
+fn pause(id: RequestId, attempts: u32) -> Millis {
+    id.spread(
+        attempts,
+        Millis(FIRST_PAUSE.0 << attempts.min(20)).min(LONGEST_PAUSE),
+    )
+}

@@ -1,0 +1,571 @@
+//! The pace: how often AWS is asked, who goes first, and what is asked once for many.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jit::clock::{Clock, Uptime};
+use jit::domain::{
+    AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, Timestamp, UserId,
+};
+use jit::identity_center::{
+    Assignee, AssignmentPlace, Deletion, IdentityCenter, IdentityCenterError,
+    IdentityCenterErrorKind, Limits, Operation, OperationKind, OperationResult, Paced, Page,
+    PendingCall, Progress, Provisioning, UserAttribute,
+};
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use crate::conformance::email;
+
+/// Passes only while everybody waits. Its wall clock can be set, and nothing may mind.
+struct Paused {
+    begun: Instant,
+    set_back: AtomicUsize,
+}
+
+#[async_trait]
+impl Clock for Paused {
+    fn now(&self) -> Timestamp {
+        let set_back = i64::try_from(self.set_back.load(Ordering::SeqCst)).unwrap();
+        Timestamp::from_millis(self.uptime().0.0) + Millis::seconds(-set_back)
+    }
+
+    fn uptime(&self) -> Uptime {
+        let up = i64::try_from(self.begun.elapsed().as_millis()).unwrap();
+        Uptime(Millis(up))
+    }
+
+    async fn wait_until(&self, _: Timestamp) {
+        panic!("the pace waits for no date");
+    }
+
+    async fn sleep_until(&self, moment: Uptime) {
+        sleep_until(self.begun + moment.0.std()).await;
+    }
+
+    fn draw(&self) -> Uuid {
+        panic!("the pace draws nothing")
+    }
+}
+
+/// An AWS that answers everything after a while, and notes what it heard when.
+struct Listening {
+    begun: Instant,
+    answers_after: Duration,
+    operations_take: Duration,
+    heard: Mutex<Vec<(Duration, String)>>,
+    throttles: AtomicUsize,
+    ready: Mutex<BTreeMap<String, Instant>>,
+    assigned: Mutex<Vec<Assignee>>,
+}
+
+impl Listening {
+    async fn hear(&self, what: String) -> Result<(), IdentityCenterError> {
+        self.heard
+            .lock()
+            .unwrap()
+            .push((self.begun.elapsed(), what));
+        sleep(self.answers_after).await;
+        let one_less = |left: usize| left.checked_sub(1);
+        let throttled = self
+            .throttles
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        match throttled {
+            Ok(_) => Err(IdentityCenterError::new(
+                IdentityCenterErrorKind::Throttled,
+                "Rate exceeded",
+            )),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn begin(&self, kind: OperationKind, key: &HoldingKey) -> Operation {
+        let id = format!("{kind:?} {key}");
+        let ready = Instant::now() + self.operations_take;
+        self.ready.lock().unwrap().insert(id.clone(), ready);
+        Operation { kind, id }
+    }
+}
+
+#[async_trait]
+impl IdentityCenter for Listening {
+    async fn caller(&self) -> Result<String, IdentityCenterError> {
+        unreachable!("nobody asks")
+    }
+
+    fn permission_set_arn(&self, set: &PermissionSet) -> Result<String, IdentityCenterError> {
+        Ok(set.to_string())
+    }
+
+    async fn find_user(
+        &self,
+        _: &Email,
+        _: UserAttribute,
+    ) -> Result<Option<UserId>, IdentityCenterError> {
+        self.hear("find".into()).await?;
+        Ok(Some("u-1".parse().unwrap()))
+    }
+
+    async fn assigned(
+        &self,
+        place: &AssignmentPlace,
+        _: Option<&str>,
+    ) -> Result<Page<Assignee>, IdentityCenterError> {
+        let items = self.assigned.lock().unwrap().clone();
+        self.hear(format!("look {}", place.account_id)).await?;
+        Ok(Page { items, next: None })
+    }
+
+    async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError> {
+        self.hear(format!("create {}", key.account_id)).await?;
+        Ok(self.begin(OperationKind::Create, key))
+    }
+
+    async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError> {
+        self.hear(format!("delete {}", key.account_id)).await?;
+        Ok(Deletion::Started(self.begin(OperationKind::Delete, key)))
+    }
+
+    async fn poll(&self, operation: &Operation) -> Result<Progress, IdentityCenterError> {
+        self.hear("poll".into()).await?;
+        let ready = self.ready.lock().unwrap()[&operation.id];
+        Ok(match Instant::now() >= ready {
+            true => Progress::Succeeded,
+            false => Progress::InProgress,
+        })
+    }
+
+    async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, IdentityCenterError> {
+        unreachable!("no sessions here")
+    }
+
+    async fn inline_policy(
+        &self,
+        _: &PermissionSet,
+    ) -> Result<Option<String>, IdentityCenterError> {
+        unreachable!("no sessions here")
+    }
+
+    async fn set_inline_policy(
+        &self,
+        _: &PermissionSet,
+        _: Option<&str>,
+    ) -> Result<(), IdentityCenterError> {
+        unreachable!("no sessions here")
+    }
+
+    async fn provision(&self, _: &AssignmentPlace) -> Result<Provisioning, IdentityCenterError> {
+        unreachable!("no sessions here")
+    }
+
+    async fn provisioned(&self, _: &Provisioning) -> Result<Progress, IdentityCenterError> {
+        unreachable!("no sessions here")
+    }
+
+    async fn under_way(
+        &self,
+        kind: OperationKind,
+        _: Option<&str>,
+    ) -> Result<Page<String>, IdentityCenterError> {
+        self.hear(format!("list {kind:?}")).await?;
+        let ready = self.ready.lock().unwrap();
+        let still = ready.iter().filter(|(_, ready)| Instant::now() < **ready);
+        let items = still.map(|(id, _)| id.clone()).collect();
+        Ok(Page { items, next: None })
+    }
+}
+
+struct Scene {
+    aws: Arc<Listening>,
+    paced: Arc<Paced>,
+    clock: Arc<Paused>,
+}
+
+impl Scene {
+    fn open(calls_per_second: u32) -> Self {
+        Self::taking(calls_per_second, Duration::from_secs(3))
+    }
+
+    /// With operations that take so long.
+    fn taking(calls_per_second: u32, operations_take: Duration) -> Self {
+        let begun = Instant::now();
+        let aws = Arc::new(Listening {
+            begun,
+            answers_after: Duration::from_millis(20),
+            operations_take,
+            heard: Mutex::default(),
+            throttles: AtomicUsize::new(0),
+            ready: Mutex::default(),
+            assigned: Mutex::default(),
+        });
+        let limits = Limits::Aws { calls_per_second };
+        let clock = Arc::new(Paused {
+            begun,
+            set_back: AtomicUsize::new(0),
+        });
+        let paced = Arc::new(Paced::new(aws.clone(), limits, clock.clone()));
+        Self { aws, paced, clock }
+    }
+
+    fn heard(&self) -> Vec<(Duration, String)> {
+        self.aws.heard.lock().unwrap().clone()
+    }
+
+    fn heard_of(&self, word: &str) -> Vec<Duration> {
+        let heard = self.heard();
+        let of = heard.into_iter().filter(|(_, what)| what.starts_with(word));
+        of.map(|(at, _)| at).collect()
+    }
+
+    async fn remove(&self, lane: Lane, key: HoldingKey) -> OperationResult {
+        let check = || -> PendingCall<'_, ()> { Box::pin(async { Ok(()) }) };
+        let room = self.paced.room_to_remove(lane, &key.account_id).await;
+        match self.paced.delete(lane, &key, &check).await.unwrap() {
+            Deletion::Started(operation) => {
+                self.paced.wait_for(lane, &operation, room).await.unwrap()
+            }
+            Deletion::NothingThere => OperationResult::Well,
+        }
+    }
+
+    async fn create(&self, key: HoldingKey) -> OperationResult {
+        let check = || -> PendingCall<'_, ()> { Box::pin(async { Ok(()) }) };
+        let lane = Lane::Other;
+        let room = self.paced.room_to_create(lane, &key.account_id).await;
+        let operation = self.paced.create(lane, &key, &check).await.unwrap();
+        self.paced.wait_for(lane, &operation, room).await.unwrap()
+    }
+}
+
+fn account(number: usize) -> AccountId {
+    format!("{number:012}").parse().unwrap()
+}
+
+fn key(number: usize, user: &str) -> HoldingKey {
+    HoldingKey {
+        account_id: account(number),
+        permission_set: "admin".parse().unwrap(),
+        user: user.parse().unwrap(),
+    }
+}
+
+async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(move |context| {
+        for (future, done) in futures.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *done = Some(value);
+            }
+        }
+        match done.iter().all(Option::is_some) {
+            true => std::task::Poll::Ready(done.iter_mut().filter_map(Option::take).collect()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn aws_is_asked_no_more_often_than_it_allows() {
+    let scene = Scene::open(10);
+    let keys: Vec<_> = (1..=60).map(|number| key(number, "u-1")).collect();
+    all(keys.iter().map(|key| scene.paced.look(Lane::Other, key))).await;
+    let heard = scene.heard_of("look");
+    assert_eq!(heard.len(), 60);
+    for (from, at) in heard.iter().enumerate() {
+        let within = heard[from..]
+            .iter()
+            .filter(|later| **later - *at < Duration::from_secs(1));
+        assert!(within.count() <= 13, "{heard:?}");
+    }
+    let last = heard.last().unwrap().as_millis();
+    assert!(
+        (5_500..6_500).contains(&last),
+        "and not much less often: {last} ms"
+    );
+}
+
+// K8
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_stops_no_call() {
+    let scene = Scene::open(10);
+    let keys: Vec<_> = (1..=20).map(|number| key(number, "u-1")).collect();
+    all(keys[..10]
+        .iter()
+        .map(|key| scene.paced.look(Lane::Other, key)))
+    .await;
+    scene.clock.set_back.store(600, Ordering::SeqCst);
+    let before = scene.aws.begun.elapsed();
+    all(keys[10..]
+        .iter()
+        .map(|key| scene.paced.look(Lane::Other, key)))
+    .await;
+    let took = scene.aws.begun.elapsed() - before;
+    assert!(took < Duration::from_secs(3), "ten calls took {took:?}");
+}
+
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+// K7
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_never_ends_keeps_its_account_for_a_bounded_time() {
+    let scene = Scene::taking(10, NEVER);
+    let removed = ["u-1", "u-2"].map(|user| scene.remove(Lane::Remove, key(1, user)));
+    let ends = all(removed).await;
+    assert_eq!(ends, [OperationResult::NotYet, OperationResult::NotYet]);
+    let deletes = scene.heard_of("delete");
+    assert_eq!(deletes.len(), 2);
+    let waited = deletes[1] - deletes[0];
+    assert!(
+        waited < Duration::from_secs(40),
+        "the second waited {waited:?}"
+    );
+}
+
+// K7
+#[tokio::test(start_paused = true)]
+async fn ten_creates_that_never_end_keep_no_other_create_out() {
+    let scene = Scene::taking(20, NEVER);
+    let creates = (1..=11).map(|number| scene.create(key(number, "u-1")));
+    let ends = all(creates).await;
+    assert!(
+        ends.iter().all(|end| *end == OperationResult::NotYet),
+        "{ends:?}"
+    );
+    let sent = scene.heard_of("create");
+    assert_eq!(sent.len(), 11);
+    let waited = sent[10] - sent[0];
+    assert!(
+        waited < Duration::from_secs(40),
+        "the eleventh waited {waited:?}"
+    );
+}
+
+/// Revokes that ask again and again would otherwise keep every other request from AWS.
+#[tokio::test(start_paused = true)]
+async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {
+    let scene = Scene::open(2);
+    let lane = |place| match place {
+        2 => Lane::Other,
+        _ => Lane::Revoke,
+    };
+    let calls: Vec<_> = (1..=40)
+        .map(|place| (key(place, "u-1"), lane(place)))
+        .collect();
+    all(calls.iter().map(|(key, lane)| scene.paced.look(*lane, key))).await;
+    let heard = scene.heard();
+    let place = heard
+        .iter()
+        .position(|(_, what)| what.ends_with("000000000002"));
+    assert_eq!(place, Some(15), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_revokes_goes_first_and_who_is_given_something_last() {
+    let scene = Scene::open(2);
+    let lanes = [Lane::Other, Lane::Remove, Lane::Revoke];
+    let mut calls = Vec::new();
+    for (place, lane) in lanes.iter().cycle().take(12).enumerate() {
+        calls.push((key(place + 1, "u-1"), *lane));
+    }
+    all(calls.iter().map(|(key, lane)| scene.paced.look(*lane, key))).await;
+    let order: Vec<usize> = scene
+        .heard()
+        .iter()
+        .map(|(_, what)| what.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    // The first had its turn before anybody else had come.
+    assert_eq!(order, [1, 3, 6, 9, 12, 2, 5, 8, 11, 4, 7, 10]);
+}
+
+/// A delete goes before the looks of removals that are done: access ends sooner.
+#[tokio::test(start_paused = true)]
+async fn an_end_goes_before_the_proof_of_another() {
+    let scene = Scene::open(2);
+    let keys: Vec<_> = (1..=6).map(|number| key(number, "u-1")).collect();
+    let looks = all(keys[..3]
+        .iter()
+        .map(|key| scene.paced.look(Lane::Remove, key)));
+    let removals = all(keys[3..]
+        .iter()
+        .map(|key| scene.remove(Lane::Remove, key.clone())));
+    tokio::join!(looks, removals);
+    let order: Vec<String> = scene.heard().into_iter().map(|(_, what)| what).collect();
+    let last_delete = order
+        .iter()
+        .rposition(|what| what.starts_with("delete"))
+        .unwrap();
+    let looked = order[..last_delete]
+        .iter()
+        .filter(|what| what.starts_with("look"));
+    assert!(looked.count() <= 1, "{order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_slow_down_when_aws_throttles_and_come_back_to_speed() {
+    let scene = Scene::open(10);
+    let keys: Vec<_> = (1..=200).map(|number| key(number, "u-1")).collect();
+    scene.aws.throttles.store(2, Ordering::SeqCst);
+    all(keys.iter().map(|key| scene.paced.look(Lane::Other, key))).await;
+    let heard = scene.heard_of("look");
+    let in_second = |second: u64| {
+        let span = Duration::from_secs(second)..Duration::from_secs(second + 1);
+        heard.iter().filter(|at| span.contains(*at)).count()
+    };
+    assert!(in_second(1) <= 7, "{} in the second after", in_second(1));
+    assert!(in_second(15) >= 9, "{} a while later", in_second(15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_operation_at_a_time_in_an_account_and_a_revoke_at_once() {
+    let scene = Scene::open(20);
+    let removals = all(["u-1", "u-2", "u-3"].map(|user| scene.remove(Lane::Remove, key(1, user))));
+    let elsewhere = scene.remove(Lane::Remove, key(2, "u-1"));
+    let revoke = async {
+        sleep(Duration::from_secs(1)).await;
+        scene.remove(Lane::Revoke, key(1, "u-9")).await
+    };
+    tokio::join!(removals, elsewhere, revoke);
+    let there = scene.heard_of(&format!("delete {}", account(1)));
+    assert_eq!(there.len(), 4);
+    let seconds: Vec<u64> = there.iter().map(Duration::as_secs).collect();
+    assert_eq!(seconds[..2], [0, 1], "the revoke does not wait: {there:?}");
+    assert!(there[1].as_millis() < 1_100, "{there:?}");
+    // The others wait for what is under way, one after another, and for the revoke.
+    assert!(there[2] - there[1] >= Duration::from_secs(3), "{there:?}");
+    assert!(there[3] - there[2] >= Duration::from_secs(3), "{there:?}");
+    assert_eq!(
+        scene.heard_of(&format!("delete {}", account(2)))[0].as_secs(),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_creates_are_under_way_at_most_and_no_removal_waits_for_them() {
+    let scene = Scene::open(20);
+    let creates = all((1..=15).map(|number| scene.create(key(number, "u-1"))));
+    let removal = async {
+        sleep(Duration::from_secs(2)).await;
+        scene.remove(Lane::Remove, key(15, "u-2")).await
+    };
+    let (ended, removed) = tokio::join!(creates, removal);
+    assert!(
+        ended.iter().all(|end| *end == OperationResult::Well),
+        "{ended:?}"
+    );
+    assert_ne!(removed, OperationResult::Badly { why: String::new() });
+    let begun = scene.heard_of("create");
+    let early = begun.iter().filter(|at| **at < Duration::from_secs(3));
+    assert_eq!(early.count(), 10);
+    let removal = scene.heard_of("delete")[0];
+    assert!(removal < Duration::from_millis(2_500), "{removal:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_want_to_see_is_looked_at_once() {
+    let scene = Scene::open(2);
+    let users: Vec<_> = (0..20)
+        .map(|number| key(1, &format!("u-{number}")))
+        .collect();
+    *scene.aws.assigned.lock().unwrap() = vec![Assignee::User("u-7".parse().unwrap())];
+    // Somebody else is before them, so that all of them wait.
+    let busy: Vec<_> = (2..=4).map(|number| key(number, "u-1")).collect();
+    let busy = all(busy.iter().map(|key| scene.paced.look(Lane::Revoke, key)));
+    let seen = all(users.iter().map(|key| scene.paced.look(Lane::Remove, key)));
+    let (_, seen) = tokio::join!(busy, seen);
+    for (number, presence) in seen.into_iter().enumerate() {
+        let there = matches!(presence, Ok(Presence::Present));
+        assert_eq!(there, number == 7);
+    }
+    assert_eq!(scene.heard_of(&format!("look {}", account(1))).len(), 1);
+}
+
+/// P6: an answer to a question that was sent before I asked proves nothing to me.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_what_was_seen_before_they_asked() {
+    let scene = Scene::open(20);
+    let here = key(1, "u-1");
+    let before = scene.paced.look(Lane::Other, &here);
+    let after = async {
+        // In the middle of that call it is assigned.
+        sleep(Duration::from_millis(10)).await;
+        scene
+            .aws
+            .assigned
+            .lock()
+            .unwrap()
+            .push(Assignee::User("u-1".parse().unwrap()));
+        scene.paced.look(Lane::Other, &here).await
+    };
+    let (before, after) = tokio::join!(before, after);
+    assert_eq!(before, Ok(Presence::Absent));
+    assert_eq!(after, Ok(Presence::Present));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_are_asked_about_together_and_one_alone() {
+    let scene = Scene::open(20);
+    let ended = all((1..=12).map(|number| scene.remove(Lane::Remove, key(number, "u-1")))).await;
+    // How they ended is what the look shows that follows.
+    let unsaid = ended
+        .iter()
+        .filter(|end| **end == OperationResult::Somehow)
+        .count();
+    assert!(unsaid >= 9, "{ended:?}");
+    let (lists, polls) = (scene.heard_of("list").len(), scene.heard_of("poll").len());
+    assert!(lists <= 6 && polls <= 8, "{:?}", scene.heard());
+
+    // Who revokes asks alone, and hears it at once.
+    let busy = Scene::open(20);
+    let removals = all((1..=6).map(|number| busy.remove(Lane::Remove, key(number, "u-1"))));
+    let revoke = busy.remove(Lane::Revoke, key(7, "u-1"));
+    let (_, ended) = tokio::join!(removals, revoke);
+    assert_eq!(ended, OperationResult::Well);
+    let begun = busy.heard_of(&format!("delete {}", account(7)))[0];
+    let asked = busy.heard_of("poll")[0] - begun;
+    assert!(asked < Duration::from_millis(400), "{asked:?}");
+
+    let alone = Scene::open(20);
+    assert_eq!(
+        alone.remove(Lane::Remove, key(1, "u-1")).await,
+        OperationResult::Well
+    );
+    assert_eq!(alone.heard_of("list").len(), 0);
+    let polls = alone.heard_of("poll");
+    let first = polls[0] - alone.heard_of("delete")[0];
+    assert!(
+        first < Duration::from_millis(300),
+        "soon at first: {first:?}"
+    );
+    let pauses: Vec<_> = polls.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(
+        pauses.last().unwrap() > pauses.first().unwrap(),
+        "{pauses:?}"
+    );
+}
+
+/// Who somebody is may be known for a minute; whoever must be sure asks.
+#[tokio::test(start_paused = true)]
+async fn a_person_is_looked_up_once_in_a_while() {
+    let scene = Scene::open(20);
+    let alice = email("alice");
+    for _ in 0..3 {
+        scene.paced.find_user(Lane::Other, &alice).await.unwrap();
+    }
+    assert_eq!(scene.heard_of("find").len(), 2, "by name and by address");
+    scene
+        .paced
+        .look_up_user(Lane::Revoke, &alice)
+        .await
+        .unwrap();
+    assert_eq!(scene.heard_of("find").len(), 4);
+    sleep(Duration::from_secs(61)).await;
+    scene.paced.find_user(Lane::Other, &alice).await.unwrap();
+    assert_eq!(scene.heard_of("find").len(), 6);
+}

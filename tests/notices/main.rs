@@ -1,0 +1,251 @@
+//! How notices are delivered to receivers that do not answer. Time passes only while
+//! everything waits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/fixtures.rs"]
+mod fixtures;
+#[path = "../store/memory.rs"]
+mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use fixtures::{person, policy};
+use jit::clock::{Clock, Uptime};
+use jit::domain::{
+    AccountId, Admin, BindTerms, ChannelId, Draft, Millis, Minutes, Notice, RequestId, Text,
+    Timestamp,
+};
+use jit::service::{Announce, Configure, Service};
+use jit::worker::notices::{NotReceived, NoticeWorker, Receiver};
+use memory::MemoryStore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Tokio's time, with a wall clock that can be set.
+#[derive(Clone)]
+struct PausedClock {
+    begun: Instant,
+    set_by: Arc<AtomicI64>,
+    drawn: Arc<AtomicU64>,
+}
+
+impl PausedClock {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            set_by: Arc::default(),
+            drawn: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        let passed = self.uptime().0.0;
+        Timestamp::from_millis(1_000_000_000_000 + passed + self.set_by.load(Ordering::SeqCst))
+    }
+
+    fn uptime(&self) -> Uptime {
+        Uptime(Millis(
+            i64::try_from(self.begun.elapsed().as_millis()).unwrap(),
+        ))
+    }
+
+    async fn wait_until(&self, time: Timestamp) {
+        while self.now() < time {
+            let rest = (time - self.now()).min(Millis::seconds(5));
+            tokio::time::sleep(rest.std()).await;
+        }
+    }
+
+    async fn sleep_until(&self, moment: Uptime) {
+        tokio::time::sleep((moment - self.uptime()).std()).await;
+    }
+
+    fn draw(&self) -> Uuid {
+        Uuid::from_u128(self.drawn.fetch_add(1, Ordering::SeqCst).into())
+    }
+}
+
+/// A receiver that answers none of its first calls for a notice.
+#[derive(Clone, Default)]
+struct Hangs {
+    first: u32,
+    seen: Arc<Mutex<BTreeMap<u64, Seen>>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    tries: u32,
+    now: u32,
+    at_once: u32,
+    received: u32,
+}
+
+impl Hangs {
+    fn at(first: u32) -> Self {
+        let seen = Arc::default();
+        Self { first, seen }
+    }
+
+    fn note(&self, seq: u64, change: impl Fn(&mut Seen)) {
+        change(self.seen.lock().unwrap().entry(seq).or_default());
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().values().copied().collect()
+    }
+}
+
+/// One call to the receiver, until it is over or dropped.
+struct Call<'a>(&'a Hangs, u64);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.note(self.1, |seen| seen.now -= 1);
+    }
+}
+
+#[async_trait]
+impl Receiver for Hangs {
+    async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
+        let seq = notice.seq;
+        self.note(seq, |seen| {
+            seen.tries += 1;
+            seen.now += 1;
+            seen.at_once = seen.at_once.max(seen.now);
+        });
+        let call = Call(self, seq);
+        let tries = self.seen.lock().unwrap()[&seq].tries;
+        if tries <= self.first {
+            std::future::pending::<()>().await;
+        }
+        self.note(seq, |seen| seen.received += 1);
+        drop(call);
+        Ok(())
+    }
+}
+
+/// Two replicas on one store, and one receiver for both.
+struct Replicas {
+    clock: PausedClock,
+    store: Arc<MemoryStore>,
+    stop: CancellationToken,
+    running: tokio::task::JoinSet<()>,
+}
+
+impl Replicas {
+    fn start(receiver: &Hangs) -> Self {
+        let mut replicas = Self {
+            clock: PausedClock::new(),
+            store: Arc::new(MemoryStore::default()),
+            stop: CancellationToken::new(),
+            running: tokio::task::JoinSet::new(),
+        };
+        replicas.run(receiver);
+        replicas
+    }
+
+    fn run(&mut self, receiver: &Hangs) {
+        self.stop = CancellationToken::new();
+        for _ in 0..2 {
+            let notices = NoticeWorker::new(Arc::new(self.service()), Arc::new(receiver.clone()));
+            let stop = self.stop.clone();
+            self.running.spawn(async move { notices.run(stop).await });
+        }
+    }
+
+    fn service(&self) -> Service {
+        let clock = Arc::new(self.clock.clone());
+        Service::new(self.store.clone(), clock, policy(), Announce::ToBoth)
+    }
+
+    /// A request, whose notice is due at once; its writer delivers nothing itself.
+    async fn request(&self) {
+        let service = self.service();
+        let channel: ChannelId = "ch".parse().unwrap();
+        let account: AccountId = "123456789012".parse().unwrap();
+        let bind = Configure::Bind {
+            account_id: account.clone(),
+            terms: BindTerms::default(),
+        };
+        let approvers = vec!["bob".parse().unwrap()];
+        let admin = Admin {
+            person: None,
+            key_id: "test".into(),
+        };
+        for configure in [bind, Configure::SetApprovers { approvers }] {
+            let configured = service.configure(&channel, &configure, &admin);
+            configured.await.unwrap();
+        }
+        let draft = Draft {
+            id: RequestId::from_uuid(self.clock.draw()),
+            account_id: account,
+            channel_id: channel,
+            requester: person("alice"),
+            reason: Some(Text::clip("x")),
+            jira: None,
+            duration: Minutes::new(60).unwrap(),
+            permission_set: None,
+            start_at: None,
+        };
+        service.open(draft, None, None).await.unwrap();
+    }
+
+    async fn end(&mut self) {
+        self.stop.cancel();
+        while let Some(done) = self.running.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+// K14
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_hangs_is_not_called_by_two_at_once_and_is_called_again_later() {
+    let receiver = Hangs::at(3);
+    let mut replicas = Replicas::start(&receiver);
+    replicas.request().await;
+    tokio::time::sleep(Millis::minutes(30).std()).await;
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].at_once, 1, "{seen:?}");
+    assert_eq!((seen[0].tries, seen[0].received), (4, 1), "{seen:?}");
+    replicas.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_stopped_is_made_after_the_next_start() {
+    let receiver = Hangs::at(1);
+    let mut replicas = Replicas::start(&receiver);
+    replicas.request().await;
+    while receiver.seen().is_empty() {
+        tokio::time::sleep(Millis::seconds(1).std()).await;
+    }
+    replicas.end().await;
+    replicas.run(&receiver);
+    tokio::time::sleep(Millis::seconds(30).std()).await;
+    let seen = receiver.seen();
+    assert_eq!((seen[0].tries, seen[0].received), (2, 1), "{seen:?}");
+    replicas.end().await;
+}
+
+/// P8: a clock that is set back does not keep the notice worker from looking.
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_delays_no_other_notice() {
+    let receiver = Hangs::at(0);
+    let mut replicas = Replicas::start(&receiver);
+    tokio::time::sleep(Millis::seconds(1).std()).await;
+    let hour = Millis::minutes(60);
+    replicas.clock.set_by.store(-hour.0, Ordering::SeqCst);
+    replicas.request().await;
+    tokio::time::sleep(Millis::seconds(30).std()).await;
+    let seen = receiver.seen();
+    assert_eq!(seen.len(), 1, "not delivered");
+    replicas.end().await;
+}
