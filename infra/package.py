@@ -1,8 +1,8 @@
 """Packs jit for Lambda: python3 infra/package.py BINARY CONFIG ZIP
 
-The binary becomes bootstrap, the configuration jit.toml beside it. What could not start
-there is refused here: a binary that needs a newer C library than Amazon Linux 2023 has,
-and a configuration that is not one.
+The package contains the binary as bootstrap and the configuration as jit.toml. The script
+refuses a binary that needs a newer C library than Amazon Linux 2023 has, and a
+configuration that jit config check refuses.
 """
 
 import os
@@ -13,20 +13,20 @@ import zipfile
 
 GLIBC_OF_AL2023 = (2, 34)
 
-# What the template says; here only so that the rest can be looked over.
+# The template sets these keys; the check of the configuration needs some value for them.
 FROM_THE_TEMPLATE = {
     "JIT_STORE__KIND": "dynamodb",
     "JIT_IDENTITY_CENTER__MODE": "aws",
     "JIT_IDENTITY_CENTER__INSTANCE_ARN": "arn:aws:sso:::instance/ssoins-1111111111111111",
     "JIT_IDENTITY_CENTER__IDENTITY_STORE_ID": "d-1111111111",
-    "JIT_KEYS__PLUGIN__SECRET": "looked over, and not packed: 1",
-    "JIT_KEYS__OPERATOR__SECRET": "looked over, and not packed: 2",
+    "JIT_KEYS__PLUGIN__SECRET": "for the check only, not packed: 1",
+    "JIT_KEYS__OPERATOR__SECRET": "for the check only, not packed: 2",
 }
 
 
 def needs(binary):
-    """The newest version of the C library that it asks for."""
-    # readelf reads any machine's binaries, and comes with every linker.
+    """The newest version of the C library that the binary needs."""
+    # readelf reads the binaries of every architecture, and is part of binutils.
     said = subprocess.run(["readelf", "-V", binary], check=True, capture_output=True, text=True)
     found = re.findall(r"GLIBC_(\d+)\.(\d+)", said.stdout)
     return max(((int(major), int(minor)) for major, minor in found), default=(0, 0))
@@ -40,13 +40,13 @@ def check_config(binary, config):
             command, env={**ours, **FROM_THE_TEMPLATE}, capture_output=True, text=True, check=False
         )
     except OSError as why:
-        sys.exit(f"{binary} is not for this machine, and cannot look {config} over: {why}")
+        sys.exit(f"{binary} does not run on this machine, so it cannot check {config}: {why}")
     if said.returncode != 0:
         sys.exit(f"{config}: {said.stderr.strip()}")
 
 
 def add(archive, name, path, mode):
-    # The same bytes make the same package, whenever it is packed.
+    # A constant time: the same files always give the same package.
     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     entry.external_attr = mode << 16
     entry.compress_type = zipfile.ZIP_DEFLATED

@@ -1,7 +1,7 @@
-//! The commands: arguments in, calls to the other rooms, words out. Wiring only.
+//! The commands: they read the arguments, call the other rooms and print the result.
 //!
-//! 0: done. 1: refused or failed. 2: wrong usage. What a person should do next is on
-//! stderr; what a program reads is on stdout.
+//! Exit codes: 0 is done, 1 is refused or failed, 2 is wrong usage. stdout has the result for
+//! programs; stderr has the messages for people, with the next command.
 
 mod arguments;
 mod audit;
@@ -37,7 +37,7 @@ use arguments::{
 };
 use output::Output;
 
-/// Why a command did not do what it was asked to.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{message}")]
@@ -68,7 +68,7 @@ impl Failure {
     }
 }
 
-/// What every command is given.
+/// The context of every command.
 pub(crate) struct CliContext {
     pub config_path: Option<PathBuf>,
     pub variables: Variables,
@@ -86,7 +86,7 @@ impl CliContext {
         crate::config::read_offline(self.config_path.as_deref(), &self.variables)
     }
 
-    /// For commands that need the store and AWS, and nobody's keys.
+    /// For commands that need the store and AWS, and no keys of callers.
     pub fn config_without_secrets(&self) -> Result<Config, ConfigError> {
         crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)
     }
@@ -96,7 +96,7 @@ impl CliContext {
     }
 
     pub async fn client(&self) -> Result<Client, ConfigError> {
-        let why = "no key to sign with: set client.url, client.key_id and client.secret in \
+        let why = "jit has no key to sign with: set client.url, client.key_id and client.secret in \
                    jit.toml, or JIT_CLIENT__URL, JIT_CLIENT__KEY_ID and JIT_CLIENT__SECRET";
         self.client_if_any()
             .await?
@@ -108,7 +108,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse_from(typed(std::env::args_os().collect())) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help goes to stdout and is no failure; the rest goes to stderr.
+            // Help goes to stdout and is not a failure; every other message goes to stderr.
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Lambda starts what it calls `bootstrap`, and says nothing.
+/// AWS Lambda starts the binary as `bootstrap`, without arguments.
 fn typed(mut words: Vec<OsString>) -> Vec<OsString> {
     let name = words.first().map(Path::new).and_then(Path::file_name);
     if words.len() == 1 && name.is_some_and(|name| name == "bootstrap") {
@@ -151,7 +151,7 @@ fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
         CliCommand::Keys(KeysCommand::Generate { id }) => config::generate_key(context, &id),
         command => {
             let runtime = tokio::runtime::Runtime::new()
-                .map_err(|why| Failure::Failed(format!("no threads can be started: {why}")))?;
+                .map_err(|why| Failure::Failed(format!("jit cannot start its threads: {why}")))?;
             runtime.block_on(run_async(context, command))
         }
     }
@@ -189,7 +189,7 @@ async fn run_async(context: &CliContext, command: CliCommand) -> Result<(), Fail
 }
 
 fn variables() -> BTreeMap<String, String> {
-    // A variable that is not UTF-8 is none of ours.
+    // jit ignores variables that are not UTF-8.
     let ours = std::env::vars_os().filter_map(|(name, value)| {
         let name = name
             .into_string()
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_hold_together() {
+    fn clap_accepts_the_definition_of_the_arguments() {
         Arguments::command().debug_assert();
     }
 

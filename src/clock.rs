@@ -1,8 +1,8 @@
-//! Time and chance. The only place where the process reads either.
+//! Time and random ids. Only this module reads a clock or a random number generator.
 //!
-//! There are two times. The wall clock (`now`) dates what is recorded and decides when a
-//! grant ends; it can be set, forward and back. Uptime only passes: everything that waits,
-//! paces calls or holds a lease goes by it, so a clock that is set delays none of these.
+//! There are two times. The wall clock (`now`) gives the recorded dates and decides when a
+//! grant ends; an operator can set it forward or back. Uptime only increases: waits, the pace
+//! of calls and leases use it, so a change of the wall clock delays none of them.
 
 use std::ops::{Add, Sub};
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::domain::{Millis, Timestamp};
 
-/// A moment by the time that only passes. It means nothing outside its process.
+/// A moment in uptime. It has no meaning outside its process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uptime(pub Millis);
 
@@ -32,36 +32,36 @@ impl Sub for Uptime {
     }
 }
 
-/// A seam, so that a test can be the one who says what time it is.
+/// The interface to the clock. A test implements it to control the time.
 #[async_trait]
 pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
-    /// How long the process has been up, at least: nobody can set it.
+    /// Returns the uptime of the process, which no operator can set.
     fn uptime(&self) -> Uptime;
-    /// Returns once `now()` is at or past `time`: for dates that are recorded.
+    /// Waits until `now()` is at or after `time`; for recorded dates.
     async fn wait_until(&self, time: Timestamp);
-    /// Returns once `uptime()` is at or past `moment`: for everything else.
+    /// Waits until `uptime()` is at or after `moment`; for everything else.
     async fn sleep_until(&self, moment: Uptime);
-    /// Returns after this span.
+    /// Waits for this span of uptime.
     async fn sleep(&self, span: Millis) {
         self.sleep_until(self.uptime() + span).await;
     }
-    /// A new id that nobody can guess.
+    /// Returns a new random id that cannot be guessed.
     fn draw(&self) -> Uuid;
-    /// The same, and sorting after those that were drawn before, so that what is written
-    /// together lies together. Where nothing is kept for long, any order will do.
+    /// Returns a new random id that sorts after the earlier ones, so that records of the same
+    /// time are stored together. A clock for tests may return ids in any order.
     fn draw_in_order(&self) -> Uuid {
         self.draw()
     }
 }
 
-/// The machine's own.
+/// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 #[async_trait]
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods)] // the one place
+    #[allow(clippy::disallowed_methods)] // only this module reads the clock and random numbers
     fn now(&self) -> Timestamp {
         let millis = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
         Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
@@ -75,14 +75,14 @@ impl Clock for SystemClock {
 
     async fn sleep_until(&self, moment: Uptime) {
         tokio::time::sleep((moment - self.uptime()).std()).await;
-        // A timer may fire a fraction of a millisecond early.
+        // A timer can fire a fraction of a millisecond early.
         while self.uptime() < moment {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     }
 
     async fn wait_until(&self, time: Timestamp) {
-        // The wall clock may be set while we sleep, so never sleep long without looking.
+        // An operator may set the wall clock during the wait, so it is read again regularly.
         const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
         loop {
             let now = self.now();
@@ -93,12 +93,12 @@ impl Clock for SystemClock {
         }
     }
 
-    #[allow(clippy::disallowed_methods)] // the one place
+    #[allow(clippy::disallowed_methods)] // only this module reads the clock and random numbers
     fn draw(&self) -> Uuid {
         Uuid::new_v4()
     }
 
-    #[allow(clippy::disallowed_methods)] // the one place
+    #[allow(clippy::disallowed_methods)] // only this module reads the clock and random numbers
     fn draw_in_order(&self) -> Uuid {
         Uuid::now_v7()
     }

@@ -1,7 +1,8 @@
-//! One table of what callers can be told: its word, its HTTP status, its exit code.
+//! The error codes: the word, the HTTP status, and the refusals that each of them covers.
 
 use crate::domain::Refusal;
 
+/// An error code of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
     Malformed,
@@ -67,6 +68,7 @@ impl Code {
         }
     }
 
+    /// Returns the code for a refusal of the domain.
     pub fn of(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::NoReason

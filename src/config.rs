@@ -1,8 +1,7 @@
-//! What jit.toml and the environment say, checked as a whole before anything starts.
+//! The configuration: jit.toml and the environment, checked completely before anything starts.
 //!
-//! What depends on nothing but text and variables is checked as a whole; secrets that are
-//! kept elsewhere are fetched before. What is wrong is told in one line that names the key.
-//! No secret is in any message or `Debug`.
+//! jit fetches the secrets from Secrets Manager first; the check itself then depends only on
+//! texts. An error is one line that names the key. No message and no `Debug` contains a secret.
 
 mod check;
 mod environment;
@@ -28,6 +27,7 @@ use crate::identity_center::sdk::IdentityCenterOptions;
 use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
+/// A complete and checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: Server,
@@ -36,13 +36,13 @@ pub struct Config {
     pub keys: BTreeMap<String, KeyConfig>,
     pub log: LogConfig,
     pub policy: Policy,
-    /// What this was read from: a change there is a change of configuration.
+    /// The files that this configuration was read from. A change of one changes the configuration.
     pub files: Vec<PathBuf>,
-    /// Whether any secret is kept in Secrets Manager, where a change shows only by asking.
+    /// Whether Secrets Manager keeps any secret. jit must read it regularly to notice a change.
     pub kept_elsewhere: bool,
     pub webhook: Option<Webhook>,
     pub mattermost: Option<MattermostConfig>,
-    /// What people call them.
+    /// The names of the accounts.
     pub accounts: BTreeMap<AccountId, String>,
     pub sandbox: SandboxOptions,
 }
@@ -52,7 +52,7 @@ pub struct Server {
     pub listen: SocketAddr,
 }
 
-/// Where everything is kept; and where it would be otherwise, for who copies it there.
+/// The store. It contains the settings of both kinds, because a copy needs both.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     pub kind: StoreKind,
@@ -60,6 +60,7 @@ pub struct StoreConfig {
     pub tables: TableNames,
 }
 
+/// The Identity Center that jit uses: the sandbox, or the one at AWS.
 #[derive(Clone, Debug)]
 pub enum IdentityCenterConfig {
     Sandbox,
@@ -69,7 +70,7 @@ pub enum IdentityCenterConfig {
     },
 }
 
-/// A key that callers sign with.
+/// A key with which callers sign.
 #[derive(Clone, Debug)]
 pub struct KeyConfig {
     pub secret: Secret,
@@ -78,7 +79,7 @@ pub struct KeyConfig {
     pub expires: Option<Timestamp>,
 }
 
-/// The key that jit's own commands sign with.
+/// The key with which jit's own commands sign.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub url: String,
@@ -86,27 +87,28 @@ pub struct Client {
     pub secret: Secret,
 }
 
-/// Who is told, and the key that the telling is signed with.
+/// The receiver of notices, and the key with which jit signs them.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     pub url: Url,
     pub key_id: String,
     pub secret: Secret,
-    /// The path that the receiver sees, which need not be the url's.
+    /// The path that the receiver sees. It can differ from the path of the url.
     pub signed_path: String,
 }
 
-/// The server whose people type `/jit`.
+/// The Mattermost server in which people use `/jit`.
 #[derive(Clone, Debug)]
 pub struct MattermostConfig {
     pub url: Url,
-    /// Where Mattermost reaches jit.
+    /// The address at which Mattermost reaches jit.
     pub public_url: Url,
-    /// Whose command it is: any team's admin can make one that calls jit.
+    /// The team whose slash command jit accepts. The admin of any team could create a command that
+    /// calls jit.
     pub team_id: String,
     pub bot_token: Secret,
     pub command_tokens: Vec<Secret>,
-    /// Besides the system's own: user ids or addresses.
+    /// The admins besides the system admins of Mattermost, as user ids or e-mail addresses.
     pub admins: BTreeSet<String>,
     pub email_domain: Option<String>,
 }
@@ -117,7 +119,7 @@ pub struct LogConfig {
     pub level: tracing::Level,
 }
 
-/// One line: which key, and what to do about it.
+/// A configuration error in one line: the key, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {why}")]
 pub struct ConfigError {
@@ -135,11 +137,11 @@ impl ConfigError {
     }
 }
 
-/// The environment that jit was started with.
+/// The environment variables of the process.
 pub type Variables = BTreeMap<String, String>;
 
-/// Reads what the command line or the environment points to, else `./jit.toml`. A file
-/// that nobody asked for need not exist: the environment may say it all.
+/// Reads the file that the command line or the environment names, or else `./jit.toml`. The
+/// default file need not exist, because the environment can contain all keys.
 pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (path, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
@@ -149,7 +151,7 @@ pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, 
     Ok(config)
 }
 
-/// The same for who only looks it over: whatever Secrets Manager keeps is taken to be there.
+/// Reads the configuration only to check it: jit assumes that Secrets Manager has the secrets.
 pub fn read_offline(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (_, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
@@ -157,7 +159,7 @@ pub fn read_offline(path: Option<&Path>, variables: &Variables) -> Result<Config
     check::checked(file, Elsewhere::with(&kept))
 }
 
-/// The same without anybody's secrets, for an operator's own hands.
+/// Reads the configuration without any secret, for an operator's command that signs nothing.
 pub fn read_without_secrets(
     path: Option<&Path>,
     variables: &Variables,
@@ -167,7 +169,7 @@ pub fn read_without_secrets(
     check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
 }
 
-/// The client's part alone: who only calls need not know how jit is served.
+/// Reads only the `[client]` section, because a client needs no other.
 pub async fn read_client(
     path: Option<&Path>,
     variables: &Variables,

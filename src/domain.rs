@@ -1,8 +1,8 @@
-//! What a request is and what may happen to it.
+//! The domain: what a request is, and which commands change it.
 //!
-//! Nothing here reads a clock, touches a disk or knows AWS: time and every
-//! other fact come in as arguments, and what must happen comes out as data.
-//! Whoever reads this room alone knows the product.
+//! This module reads no clock and no store, and it knows nothing of AWS. Time and all other
+//! facts come in as arguments; the writes and the work that follow come out as data. All rules
+//! of the product are here.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod audit;

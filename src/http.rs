@@ -1,6 +1,7 @@
-//! The HTTP API: bytes in, a verified call to the one door, JSON out.
+//! The HTTP API: reads and verifies a call, passes it to the service, and answers in JSON.
 //!
-//! Nothing is decided here. `ROUTES` is the whole surface; the tests walk it.
+//! This module makes no decisions about requests. `ROUTES` lists every route, and the tests
+//! check that the router has exactly these.
 
 pub mod body;
 mod config;
@@ -37,30 +38,34 @@ use crate::worker::Worker;
 use keyring::Keyring;
 use reply::Problem;
 
-/// More than this at once, and a caller is asked to come back.
+/// The number of calls that jit processes at the same time. It refuses further calls with 429.
 const MOST_AT_ONCE: usize = 1024;
 
+/// The state that all handlers share.
 pub struct HttpState {
     pub service: Arc<Service>,
     pub keyring: Arc<Keyring>,
     pub metrics: PrometheusHandle,
-    /// Set when the process is asked to end: long answers are cut short.
+    /// Cancelled when the process is asked to stop. A revoke that waits for AWS then answers
+    /// early.
     pub stop: CancellationToken,
-    /// What must run to its end even if the caller hangs up.
+    /// The tasks that run to completion even if the caller closes the connection.
     pub tasks: TaskTracker,
-    /// What was signed before then may have been taken where this store was copied from.
+    /// The time of the last copy into this store. A call that was signed before it may already
+    /// have been accepted on the original store.
     pub signed_after: Option<Timestamp>,
-    /// Whose loop must go on for this process to be ready.
+    /// The worker of this process. `/readyz` fails when its loop makes no progress.
     pub worker: Option<Worker>,
     places: Semaphore,
     tally: ops::CallCounters,
 }
 
-/// Of a call whose caller, or whose machine, does not wait longer than that.
+/// The moment by which a call must be answered, because its caller or Lambda does not wait
+/// longer.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerBy(pub Uptime);
 
-/// One line of the surface: what is asked, and what it takes to be heard.
+/// One route, and the authentication that it requires.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
     pub method: &'static str,
@@ -68,19 +73,22 @@ pub struct Route {
     pub takes: Takes,
 }
 
+/// The authentication that a route requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     /// A signature by a key that has this scope.
     Signature(Scope),
     /// The token of Mattermost's command.
     CommandToken,
-    /// A seal that jit made for it; a click, Mattermost's signature as well.
+    /// A seal that jit made for this button or dialog; a click also needs Mattermost's
+    /// signature.
     Seal,
+    /// No authentication.
     Nothing,
 }
 
 impl Route {
-    /// The scope that its signature takes, if it takes one.
+    /// The scope that the key of the signature needs, if the route takes a signature.
     pub fn scope(&self) -> Option<Scope> {
         match self.takes {
             Takes::Signature(scope) => Some(scope),
@@ -162,8 +170,8 @@ impl HttpState {
         }
     }
 
-    /// Says one thing to one request, to the end: a caller who hangs up in the middle
-    /// must not leave a commit whose work nobody was told of.
+    /// Applies one command to one request, and completes it even if the caller disconnects:
+    /// otherwise a commit could be written without its work reaching the worker.
     async fn handle(
         &self,
         id: RequestId,
@@ -175,7 +183,7 @@ impl HttpState {
             .await
     }
 
-    /// To its end, also if the caller hangs up.
+    /// Runs `work` as a task, which completes even if the caller disconnects.
     async fn uncut<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
@@ -183,17 +191,18 @@ impl HttpState {
         match self.tasks.spawn(work).await {
             Ok(done) => Ok(done?),
             Err(error) => {
-                tracing::error!(%error, "a call was not carried out");
+                tracing::error!(%error, "a call panicked or was aborted; its caller gets a 500");
                 Err(Problem::new(
                     Code::Internal,
-                    "jit failed to carry this out; see its log",
+                    "jit failed to process this call; its log names the cause",
                 ))
             }
         }
     }
 }
 
-/// With routes that other rooms answer, under the same roof.
+/// Builds the router. `others` are routes of other modules, which get the same limits and
+/// counters.
 pub fn router(app: Arc<HttpState>, others: Router) -> Router {
     Router::new()
         .route("/requests", get(requests::list).post(requests::create))
@@ -219,30 +228,40 @@ pub fn router(app: Arc<HttpState>, others: Router) -> Router {
             ServiceBuilder::new()
                 .layer(middleware::from_fn_with_state(app, seat))
                 .layer(CatchPanicLayer::custom(|_| {
-                    Problem::new(Code::Internal, "jit failed to carry this out; see its log")
-                        .into_response()
+                    Problem::new(
+                        Code::Internal,
+                        "jit failed to process this call; its log names the cause",
+                    )
+                    .into_response()
                 })),
         )
 }
 
 async fn no_such_route(request: Request) -> Problem {
-    let message = format!("there is nothing at {}", request.uri().path());
+    let message = format!(
+        "there is no route {}; see docs/api.md",
+        request.uri().path()
+    );
     Problem::new(Code::NoSuchRoute, message)
 }
 
 async fn wrong_method(request: Request) -> Problem {
-    let message = format!("{} is not answered here", request.method());
+    let message = format!(
+        "this route does not accept {}; see docs/api.md",
+        request.method()
+    );
     Problem::new(Code::WrongMethod, message)
 }
 
-/// Beyond what can be served well, an early no is kinder than a late one. Either is counted.
+/// Refuses a call at once when too many are in progress, so that the others stay fast. Counts
+/// every call, refused or not.
 async fn seat(State(app): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let route = ops::route_of(&request);
     let response = match app.places.try_acquire() {
         Ok(_place) => next.run(request).await,
         Err(_) => Problem::new(
             Code::TooMany,
-            "too many calls at once; try again in a moment",
+            "jit is processing too many calls; try again in a second",
         )
         .into_response(),
     };

@@ -1,8 +1,8 @@
-//! Identity Center, as far as jit needs it, and what its answers really mean.
+//! Identity Center, as far as jit uses it, and the meaning of its answers.
 //!
-//! `IdentityCenter` is what AWS can be asked: one method, one call. Making and removing an
-//! assignment are asynchronous: an accepted call is a promise, and `poll` tells what
-//! became of it. Nobody calls it but `Paced`, which asks at the pace that AWS allows.
+//! One method of `IdentityCenter` is one AWS call. Create and delete are asynchronous: AWS
+//! accepts the call, and `poll` tells how the operation ended. Only `Paced` calls these
+//! methods, at the pace that AWS allows.
 
 pub mod deny;
 mod paced;
@@ -21,53 +21,55 @@ pub use quota::{Limits, Room};
 
 use crate::domain::{AccountId, Email, HoldingKey, Millis, PermissionSet, UserId};
 
-/// A call that has not arrived after this long never does: whoever implements `IdentityCenter`
-/// gives up on it. A worker counts on it, because AWS lets nobody take back a call.
+/// A call that has not taken effect after this time never does: an implementation of
+/// `IdentityCenter` gives up on it before that. Workers rely on this, because AWS cannot take
+/// a call back.
 pub const CALL_PATIENCE: Millis = Millis::seconds(10);
 
 #[async_trait]
 pub trait IdentityCenter: Send + Sync + 'static {
-    /// Whom AWS takes jit for.
+    /// The AWS identity of jit's credentials.
     async fn caller(&self) -> Result<String, IdentityCenterError>;
-    /// What AWS calls the set of this name; a name can be given to another set.
+    /// The ARN that the configuration has for this name; a name can be given to another ARN.
     fn permission_set_arn(&self, set: &PermissionSet) -> Result<String, IdentityCenterError>;
-    /// The user whose attribute this is; none, if nobody has it.
+    /// The user with this attribute; none if there is no such user.
     async fn find_user(
         &self,
         email: &Email,
         by: UserAttribute,
     ) -> Result<Option<UserId>, IdentityCenterError>;
-    /// Who has this permission set in this account now; `after` is the page before.
+    /// A page of the assignees of this permission set in this account; `after` is the token of
+    /// the page before.
     async fn assigned(
         &self,
         place: &AssignmentPlace,
         after: Option<&str>,
     ) -> Result<Page<Assignee>, IdentityCenterError>;
-    /// Starts to make an assignment. One that exists already succeeds.
+    /// Starts to make an assignment. If it exists already, the operation succeeds.
     async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError>;
-    /// Starts to remove an assignment, unless AWS says that there is none.
+    /// Starts to remove an assignment, unless AWS answers that there is none.
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError>;
     async fn poll(&self, operation: &Operation) -> Result<Progress, IdentityCenterError>;
-    /// How long credentials of this set last at most.
+    /// The session duration of this set: how long its credentials last at most.
     async fn session_duration(&self, set: &PermissionSet) -> Result<Millis, IdentityCenterError>;
     async fn inline_policy(
         &self,
         set: &PermissionSet,
     ) -> Result<Option<String>, IdentityCenterError>;
-    /// None takes it away.
+    /// None removes the policy.
     async fn set_inline_policy(
         &self,
         set: &PermissionSet,
         policy: Option<&str>,
     ) -> Result<(), IdentityCenterError>;
-    /// Starts to bring a changed set into an account.
+    /// Starts to provision a changed set in an account.
     async fn provision(&self, place: &AssignmentPlace)
     -> Result<Provisioning, IdentityCenterError>;
     async fn provisioned(
         &self,
         provisioning: &Provisioning,
     ) -> Result<Progress, IdentityCenterError>;
-    /// The ids of all operations of this kind that are not over, whoever began them.
+    /// The ids of all running operations of this kind, also those that jit did not start.
     async fn under_way(
         &self,
         kind: OperationKind,
@@ -75,14 +77,14 @@ pub trait IdentityCenter: Send + Sync + 'static {
     ) -> Result<Page<String>, IdentityCenterError>;
 }
 
-/// What a person can be known by.
+/// The attributes by which jit looks up a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserAttribute {
     UserName,
     Email,
 }
 
-/// Where an assignment is made: AWS lists who has one there.
+/// An account and a permission set: AWS lists the assignees of this pair.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AssignmentPlace {
     pub account_id: AccountId,
@@ -101,7 +103,7 @@ impl AssignmentPlace {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Assignee {
     User(UserId),
-    /// Never jit's: it assigns to users alone.
+    /// Never made by jit, which assigns only users.
     Group(String),
 }
 
@@ -113,14 +115,14 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// An accepted call, to be asked about until it is over.
+/// An operation of an accepted create or delete, to be polled until it has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub kind: OperationKind,
     pub id: String,
 }
 
-/// An accepted provisioning, to be asked about until it is over.
+/// An operation of an accepted provisioning, to be polled until it has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provisioning(pub String);
 
@@ -133,7 +135,7 @@ pub enum OperationKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deletion {
     Started(Operation),
-    /// ResourceNotFoundException: gone already.
+    /// ResourceNotFoundException: there is no assignment.
     NothingThere,
 }
 
@@ -141,8 +143,8 @@ pub enum Deletion {
 pub enum Progress {
     InProgress,
     Succeeded,
-    /// FAILED, with the FailureReason. A delete that failed because there was nothing to
-    /// delete has succeeded, and says so.
+    /// FAILED, with the FailureReason. A delete that failed because there was no assignment
+    /// counts as succeeded.
     Failed {
         why: String,
     },
@@ -165,14 +167,15 @@ impl IdentityCenterError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityCenterErrorKind {
-    /// Another operation on the same thing is under way. Never means that it is done.
+    /// Another operation on the same assignment or account is running. It never means that the
+    /// call is done.
     Conflict,
     Throttled,
-    /// No answer, or none that can be understood: the call may have been carried out.
+    /// No answer, or one that jit cannot understand: AWS may have carried the call out.
     NoAnswer,
-    /// jit's own credentials do not allow it.
+    /// jit's credentials do not allow the call.
     Denied,
-    /// No such user, or more than one.
+    /// No such user, or several.
     NoUser,
     /// The instance has no permission set of this ARN.
     NoSuchSet,
@@ -194,8 +197,8 @@ impl fmt::Display for IdentityCenterErrorKind {
     }
 }
 
-/// What a FAILED operation comes to. A removal that found nothing to remove has
-/// succeeded; everything else has failed, whatever it sounds like.
+/// The meaning of a FAILED operation. A delete that found no assignment has succeeded; every
+/// other one has failed, whatever its text.
 pub fn progress_of_failure(kind: OperationKind, why: String) -> Progress {
     let absent = why.contains("404") && why.contains("Assignment not found");
     if kind == OperationKind::Delete && absent {

@@ -1,10 +1,9 @@
-//! jit under AWS Lambda: no process of its own, so whoever is called does what
-//! is due.
+//! jit under AWS Lambda, where no process runs all the time: each invocation does due work.
 //!
-//! A call is answered by the same router as elsewhere. What it left to be done at once is
-//! done by the same process, after the answer and before the next question: Lambda lets a
-//! process run until it asks. What is due later is done by the schedule's invocation of
-//! its minute; what was not finished is heard of by the table's stream.
+//! The router is the same as in `jit serve`. The process does the work that a call left after
+//! the answer, before it asks for the next invocation: Lambda lets a process run until it
+//! asks. The invocation that the schedule makes every minute does the work that is due later.
+//! The table's stream invokes jit for work that an invocation did not finish.
 
 mod event;
 mod runtime;
@@ -20,12 +19,13 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::app::{Purpose, Server, StartError};
 use crate::clock::{Clock, SystemClock, Uptime};
 use crate::config::{Config, ConfigError};
 use crate::domain::{Millis, RequestId, Timestamp};
 use crate::http::AnswerBy;
 use crate::http::reply::Problem;
-use crate::serve::{self, ASK_FOR_KEYS_EVERY, App, Purpose, Reload, StartError};
+use crate::serve::{self, ASK_FOR_KEYS_EVERY, Reload};
 use crate::store::StoreError;
 use crate::telemetry::{self, CloudWatch};
 use crate::worker::RunMode;
@@ -33,11 +33,11 @@ pub use event::{LambdaEvent, Occasion, understand};
 pub use runtime::RuntimeError;
 use runtime::{Invocation, Runtime};
 
-/// To write down that something is let go of, before Lambda ends the process.
+/// The time reserved to record the interrupted work before Lambda ends the process.
 const LAST_WORDS: Millis = Millis(1500);
-/// To get an answer out before that.
+/// The time reserved before that to send the answer.
 const TO_ANSWER: Millis = Millis(500);
-/// How often the schedule calls.
+/// The period of the schedule.
 const A_MINUTE: Millis = Millis::minutes(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +50,14 @@ pub enum LambdaError {
     Runtime(#[from] RuntimeError),
 }
 
-/// What Lambda says of itself in the environment.
+/// What Lambda tells the process in environment variables.
 pub struct LambdaEnvironment {
     pub runtime_api: String,
     pub function: String,
 }
 
-/// What an invocation measures once its work is done: the figures are the schedule's, or
-/// they would be counted with every change.
+/// What an invocation measures after its work. Only the schedule's invocation measures the
+/// gauges: counting them after every change would cost too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measures {
     All,
@@ -65,7 +65,7 @@ enum Measures {
 }
 
 struct Lambda {
-    app: App,
+    server: Server,
     router: Router,
     reload: Reload,
     kept_elsewhere: bool,
@@ -74,7 +74,7 @@ struct Lambda {
     cloud_watch: CloudWatch,
 }
 
-/// Answers until it is asked to stop, or Lambda does not answer any more.
+/// Serves invocations until it is asked to stop, or until the Runtime API fails.
 pub async fn run(
     place: LambdaEnvironment,
     config: Result<Config, ConfigError>,
@@ -97,9 +97,9 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             next = runtime.next() => next?,
         };
-        // Whoever asked has given up on it; the next may not have.
+        // Only this invocation failed, so the process goes on with the next one.
         if let Err(error) = lambda.serve(invocation, &mut runtime, &stop).await {
-            tracing::error!(%error, "an answer was not taken");
+            tracing::error!(%error, "Lambda did not accept an answer; the next invocation goes on");
         }
     }
 }
@@ -114,13 +114,13 @@ impl Lambda {
     ) -> Result<Self, LambdaError> {
         let config = config?;
         let kept_elsewhere = config.kept_elsewhere;
-        let app =
-            serve::build(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
-        // Each invocation waits until there are none; those that come later count as well.
-        app.http.tasks.close();
+        let server =
+            Server::build(config, Purpose::AnswerAtOnce, metrics.clone(), stop.clone()).await?;
+        // A closed tracker still accepts tasks, and each invocation waits until none is left.
+        server.http.tasks.close();
         Ok(Self {
-            router: app.router.clone(),
-            app,
+            router: server.router.clone(),
+            server,
             reload,
             kept_elsewhere,
             keys_read_at: SystemClock.now(),
@@ -129,7 +129,7 @@ impl Lambda {
         })
     }
 
-    /// One invocation, let go of in time.
+    /// Serves one invocation, and gives up its work before Lambda's deadline.
     async fn serve(
         &mut self,
         invocation: Invocation,
@@ -149,7 +149,7 @@ impl Lambda {
                     self.work(occasion, &invocation.id, runtime, &give_up).await
                 }
                 Err(why) => {
-                    tracing::error!(%why, "an event was not understood");
+                    tracing::error!(%why, "the event has no known form; its sender gets a 400");
                     let problem = Problem::malformed(why).into_response();
                     runtime
                         .answer(&invocation.id, &event::told(problem).await)
@@ -168,7 +168,7 @@ impl Lambda {
         }
     }
 
-    /// The answer first, and then what it left to be done at once.
+    /// Answers a call, and then does the work that the call left.
     async fn answer(
         &mut self,
         mut call: Request<Body>,
@@ -180,32 +180,32 @@ impl Lambda {
         self.look_at_keys().await;
         call.extensions_mut().insert(AnswerBy(times.answer_by));
         let answered = CancellationToken::new();
-        // Before anybody could put something there.
-        self.app.worker.take_own_work();
+        // The worker must own the queue before the call can put work into it.
+        self.server.worker.take_own_work();
         let answer = async {
             let response = match self.router.call(call).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
             let told = runtime.answer(id, &event::told(response).await).await;
-            // What it left at work may still leave something in the work queue.
+            // The tasks of the call may still put work into the work queue.
             tokio::select! {
-                () = self.app.http.tasks.wait() => {}
+                () = self.server.http.tasks.wait() => {}
                 () = give_up.cancelled() => {}
             }
             answered.cancel();
             told
         };
         let staff = self
-            .app
+            .server
             .staff(RunMode::OwnWorkOnly, &[], &answered, give_up);
         let (told, ()) = tokio::join!(answer, staff);
         self.cloud_watch.tell_counts(&self.metrics);
         told
     }
 
-    /// All that is due for this occasion. If not even how it stands can be read, it is not
-    /// called done.
+    /// Does all work that is due for this occasion. If the store cannot be read afterwards, the
+    /// invocation fails, so that Lambda repeats it.
     async fn work(
         &mut self,
         occasion: Occasion,
@@ -219,18 +219,18 @@ impl Lambda {
             Occasion::Changed(ids) => (now, ids, Measures::WhetherTheStoreAnswers),
         };
         let mode = RunMode::UntilIdle(horizon);
-        self.app.staff(mode, &named, give_up, give_up).await;
+        self.server.staff(mode, &named, give_up, give_up).await;
         match self.measure(measures).await {
             Ok(()) => runtime.answer(id, &json!({"jit": "worked"})).await,
             Err(error) => {
-                tracing::error!(%error, "the store could not be measured");
+                tracing::error!(%error, "the store did not answer; the invocation fails");
                 runtime.fail(id, &error.to_string()).await
             }
         }
     }
 
     async fn measure(&mut self, measures: Measures) -> Result<(), StoreError> {
-        let service = &self.app.http.service;
+        let service = &self.server.http.service;
         match measures {
             Measures::All => {
                 telemetry::set(&service.gauges().await?, service.clock().now());
@@ -244,18 +244,19 @@ impl Lambda {
         Ok(())
     }
 
-    /// A process sleeps between two calls: whether keys were changed is asked with one.
+    /// Reads the keys again, at most once per interval. Lambda freezes the process between two
+    /// invocations, so only a call can do this.
     async fn look_at_keys(&mut self) {
         let now = SystemClock.now();
         if self.kept_elsewhere && now >= self.keys_read_at + ASK_FOR_KEYS_EVERY {
             self.keys_read_at = now;
-            serve::read_again(&self.reload, &self.app.http.keyring).await;
+            serve::read_again(&self.reload, &self.server.http.keyring).await;
         }
     }
 }
 
-impl App {
-    /// Works until the mode is over, and carries what comes of it.
+impl Server {
+    /// Runs the worker until its run mode ends, and delivers the notices of its work.
     async fn staff(
         &self,
         mode: RunMode,
@@ -277,7 +278,7 @@ impl App {
     }
 }
 
-/// What must have happened when, for an invocation that Lambda ends at its deadline.
+/// The times of an invocation that follow from Lambda's deadline.
 struct Times {
     answer_by: Uptime,
     let_go_at: Uptime,

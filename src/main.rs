@@ -1,4 +1,4 @@
-//! Arguments in, exit code out.
+//! The entry point: `cli` parses the arguments and returns the exit code.
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
-//! Mattermost itself, without a plugin: a slash command, buttons and a dialog come in, and
-//! a bot looks up who it was and keeps a card. The rules are the engine's; here is only who
-//! is who, what is believed, and what is said back.
+//! Mattermost without a plugin: jit receives slash commands, clicks and dialogs, and a bot
+//! looks up users and posts cards. The domain has the rules; this module identifies the
+//! person, checks what comes in, and writes the answer.
 //!
-//! Only the command brings a secret. A click and a dialog bring a seal of jit's own, and a
-//! click what Mattermost signed of it. Whose they are says `user_id` alone: names, addresses
-//! and texts are the user's own to change.
+//! Only a slash command carries a secret. A click and a dialog carry a seal that jit made,
+//! and a click also carries a signature of Mattermost. Only `user_id` identifies the person:
+//! users can change names, addresses and texts.
 
 mod answer;
 pub mod api;
@@ -61,13 +61,13 @@ pub const COMMAND: &str = "/mattermost/command";
 pub const ACTION: &str = "/mattermost/action";
 pub const DIALOG: &str = "/mattermost/dialog";
 
-/// Of one call to Mattermost that somebody waits for.
+/// For one call to Mattermost while a user waits.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Mattermost's users get impatient after three seconds: what takes longer goes on, and is
-/// told in a message of the bot's.
+/// Mattermost shows a failure after three seconds: work that takes longer continues, and the
+/// bot sends the result.
 const ANSWER_WITHIN: Millis = Millis(2_600);
 
-/// What comes in comes here.
+/// The state of the routes.
 pub struct Mattermost {
     app: Arc<HttpState>,
     people: People,
@@ -82,12 +82,12 @@ pub struct Mattermost {
     dialog_url: String,
 }
 
-/// What somebody gets to see.
+/// The answer that a user sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Nothing,
     Told(String),
-    /// What is wrong with a dialog, field by field.
+    /// The errors of a dialog, by field.
     Wrong(BTreeMap<&'static str, String>),
 }
 
@@ -117,7 +117,7 @@ impl Mattermost {
         })
     }
 
-    /// To its end, whoever waits: what is not done in time is told later, to that user.
+    /// Runs the work to its end. If it takes too long, the bot sends the result to the user.
     async fn in_time(
         self: &Arc<Self>,
         begun: Timestamp,
@@ -134,10 +134,10 @@ impl Mattermost {
         tokio::select! {
             biased;
             told = told => told.unwrap_or_else(|_| {
-                Answer::Told(":warning: jit failed to carry this out; see its log".into())
+                Answer::Told(":warning: jit could not carry out the command because of an internal error; ask an operator to read the log of jit".into())
             }),
             () = SystemClock.wait_until(begun + ANSWER_WITHIN) => Answer::Told(
-                "This takes longer than usual. It goes on, and what comes of it is sent to you.".into(),
+                "This takes longer than usual. jit continues, and sends you the result in a direct message.".into(),
             ),
         }
     }
@@ -150,12 +150,12 @@ impl Mattermost {
         };
         let once = SystemClock.draw().to_string();
         if let Err(why) = self.bot.send(user, &message, &once).await {
-            tracing::error!(%user, %why, "what came of a command could not be told");
+            tracing::error!(%user, %why, "jit could not send the result of a command");
         }
     }
 }
 
-/// A path of a server's, wherever the server is.
+/// The address of a path on a server.
 fn at(server: &Url, path: &str) -> String {
     format!("{}{path}", server.as_str().trim_end_matches('/'))
 }
@@ -168,7 +168,7 @@ pub fn router(mattermost: Arc<Mattermost>) -> Router {
         .with_state(mattermost)
 }
 
-/// Anything but 200 is shown to the user as a failure: only who is not Mattermost gets it.
+/// Mattermost shows every status except 200 as a failure: jit sends it only to other callers.
 async fn command(
     State(mattermost): State<Arc<Mattermost>>,
     headers: HeaderMap,
@@ -183,10 +183,10 @@ async fn command(
     }
     let Some(slash) = Slash::of(&form) else {
         return Err(Problem::malformed(
-            "this is no slash command of Mattermost's",
+            "this is not a slash command of Mattermost",
         ));
     };
-    // Whoever makes a team of their own makes a command of their own, and its token.
+    // The admin of another team can make a command with its own token.
     if slash.team_id != mattermost.team_id {
         return Err(Problem::unsigned(Unsigned::Team, COMMAND));
     }
@@ -195,7 +195,7 @@ async fn command(
         async move { mattermost.answer(&slash).await }
     };
     Ok(match mattermost.in_time(begun, slash.user_id, work).await {
-        // Never in_channel: such a post is the requester's own, to be changed at will.
+        // Never in_channel: the requester could edit such a post.
         Answer::Told(text) => reply(
             200,
             &json!({"response_type": "ephemeral", "text": text, "skip_slack_parsing": true}),

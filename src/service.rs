@@ -1,5 +1,5 @@
-//! The one door. People, time and workers all come through `handle`:
-//! load → `decide` → commit, and again from the start if somebody else was first.
+//! The service: all commands of people, the time and workers go through `handle`. It loads the
+//! record, calls `decide` and commits the decision. After a conflict it starts again.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod configure;
@@ -31,15 +31,16 @@ use news::News;
 use notice_queue::NoticeQueue;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
-/// Losing this often in a row is no contention any more, it is a fault.
+/// After this many conflicts in a row the command fails.
 const MOST_TRIES: u32 = 40;
-/// The first races are lost without a pause; then each pause may be longer than the last.
+/// The first conflicts are followed by no pause, the later ones by pauses of growing length.
 const RACES_AT_ONCE: u32 = 3;
 const LONGEST_PAUSE: Millis = Millis(500);
 const PAGE: usize = 200;
 
-/// Replicas, and people with a database client, change things without ringing a bell, so
-/// workers look by themselves this often; the bell is only for what cannot wait for that.
+/// Other replicas, and operators who write into the store, do not notify the workers of this
+/// process, so workers look for due work this often. A notification only makes urgent work
+/// start sooner.
 pub const WORKERS_LOOK_EVERY: Millis = Millis::seconds(5);
 
 pub struct Service {
@@ -47,15 +48,15 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     policy: Policy,
     announce: Announce,
-    /// Rung when a commit left something due soon.
+    /// Notified when a commit makes a request due soon.
     pub(crate) work_bell: Notify,
     pub(crate) notice_queue: NoticeQueue,
     pub(crate) work_queue: Arc<WorkQueue>,
-    /// Of requests that came to an end, or are being revoked.
+    /// About requests that ended or were revoked.
     news: News,
 }
 
-/// Whether anybody listens: if nobody does, notices would only pile up.
+/// The configured receivers. Without a receiver jit stores no notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
     ToNobody,
@@ -74,8 +75,7 @@ impl Announce {
         }
     }
 
-    /// What is told of one decision. A card shows every step, also those that the channel
-    /// is not told of.
+    /// The notices of one decision. A card also shows steps for which the channel gets no notice.
     fn notices(self, decision: &mut Decision) -> Vec<Notice> {
         let shows_cards = match self {
             Self::ToNobody => return Vec::new(),
@@ -104,7 +104,7 @@ impl Announce {
     }
 }
 
-/// Whether a card looks different once this has happened.
+/// Whether an event of this kind changes the card.
 fn is_shown(kind: EventKind) -> bool {
     match kind {
         EventKind::Requested
@@ -141,19 +141,19 @@ fn is_shown(kind: EventKind) -> bool {
     }
 }
 
-/// A key that makes a repeated call the same call.
+/// An idempotency key, with a fingerprint of the request body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
     pub key: String,
     pub fingerprint: String,
 }
 
-/// The request as it is now, and what the holder of the lease does next.
+/// The request after the command, and the next work of the worker that has the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handled {
     pub request: Request,
     pub work: Option<Work>,
-    /// Who holds its assignment.
+    /// The holding of its assignment.
     pub held: Option<Holding>,
 }
 
@@ -200,7 +200,7 @@ impl Service {
         &self.policy
     }
 
-    /// Makes a request, once for each idempotency key.
+    /// Opens a request, once for each idempotency key.
     pub async fn open(
         &self,
         draft: Draft,
@@ -254,12 +254,12 @@ impl Service {
         self.request(answered.request_id).await.map(Some)
     }
 
-    /// Says one thing to one request.
+    /// Gives a command to a request.
     pub async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, ServiceError> {
         self.handle_once(id, command, None).await
     }
 
-    /// The same for a signed call, which counts once.
+    /// Gives the command of a signed call, whose nonce counts once.
     pub async fn handle_once(
         &self,
         id: RequestId,
@@ -286,7 +286,7 @@ impl Service {
                 decisions.extend(self.revoke_co_holders(id, co_holders, now).await?);
             }
             let commit = Commit {
-                // The binding that allows it must still be the same.
+                // The commit fails if the binding that allows the command has changed.
                 guard: is_asked.then_some(guard),
                 parked: parked_by(id, &command),
                 nonce: ticket.and_then(Ticket::nonce),
@@ -306,7 +306,8 @@ impl Service {
                     }
                     return Ok(handled);
                 }
-                // Who won is decided upon next, and need not be asked for.
+                // The next decision is about the record that the other writer stored; the
+                // conflict carries it.
                 Err(StoreError::Conflict(winner)) => {
                     found = winner.filter(|winner| winner.id == id).map(|found| *found);
                 }
@@ -316,8 +317,8 @@ impl Service {
         Err(lost_every_race())
     }
 
-    /// Renews the lease on a request, as far as its holder knows it: one write and no look,
-    /// unless somebody has written meanwhile.
+    /// Renews the lease on a request, which the worker passes as it knows it: one write without a
+    /// read, unless another writer has changed the record.
     pub(crate) async fn renew(
         &self,
         known: Request,
@@ -338,8 +339,8 @@ impl Service {
         }
     }
 
-    /// What a person asked for and is due at once is begun in the same write, if this
-    /// process has a hand free for it.
+    /// Claims the request in the same commit, if the command of a person makes it due at once and
+    /// this process has a free slot.
     fn begin(
         &self,
         decision: Decision,
@@ -363,7 +364,7 @@ impl Service {
         }
     }
 
-    /// K15: those who meet at one record do not all come again at once.
+    /// K15: writers that collide at one record pause for different times.
     async fn pause_after_races(&self, lost: u32) {
         if lost >= RACES_AT_ONCE {
             let chance = self.clock.draw().as_fields().0;
@@ -410,8 +411,8 @@ impl Service {
         })
     }
 
-    /// The other holders of an assignment that is being revoked. One that has ended
-    /// meanwhile refuses, and needs nothing more.
+    /// Revokes the other holders of an assignment. A holder that has ended meanwhile refuses the
+    /// command and needs no work.
     async fn revoke_co_holders(
         &self,
         with: RequestId,
@@ -425,13 +426,13 @@ impl Service {
             let record = self.load(id, &command, None).await?;
             match domain::decide(record, &self.policy, command, now) {
                 Ok(decision) => decisions.push(decision),
-                Err(refusal) => tracing::debug!(request_id = %id, %refusal, "not ended along"),
+                Err(refusal) => tracing::debug!(request_id = %id, %refusal, "co-holder has ended"),
             }
         }
         Ok(decisions)
     }
 
-    /// Writes what was decided, and rings whoever has something to do because of it.
+    /// Commits the decision, and notifies the workers and listeners that have work because of it.
     async fn write(
         &self,
         mut commit: Commit,
@@ -464,8 +465,8 @@ impl Service {
         Ok(written)
     }
 
-    /// Returns once somebody revokes this request; if another process was told, late or
-    /// never.
+    /// Returns when this process revokes the request. If another process does, it may return late
+    /// or never.
     pub(crate) async fn until_revoked(&self, id: RequestId) {
         let mut news = self.news.listen(id);
         while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
@@ -473,9 +474,9 @@ impl Service {
         }
     }
 
-    /// Follows a revoke to its end, or until `deadline`; returns the request as it is then.
+    /// Waits for the end of a revoke, or until `deadline`; returns the request as it is then.
     pub async fn follow(&self, id: RequestId, deadline: Uptime) -> Result<Request, ServiceError> {
-        // Another replica may be the one to finish it, and rings no bell here.
+        // Another replica may finish the removal, and does not notify this process.
         const LOOK_AGAIN: Millis = Millis::seconds(1);
         let mut news = self.news.listen(id);
         loop {
@@ -504,7 +505,7 @@ fn parked_by(id: RequestId, command: &Command) -> Option<NoticePlace> {
     })
 }
 
-/// Longer with each race that was lost, up to a bound, and seldom as long as another's.
+/// A random pause whose bound grows with each conflict, up to a limit.
 fn pause_after(lost: u32, chance: u32) -> Millis {
     let doublings = lost.saturating_sub(RACES_AT_ONCE).min(10);
     let whole = Millis(4 << doublings).min(LONGEST_PAUSE).0;
@@ -517,18 +518,18 @@ fn is_being_revoked(request: &Request) -> bool {
 }
 
 fn lost_every_race() -> ServiceError {
-    let why = format!("lost {MOST_TRIES} races in a row for the same record; try again");
+    let why = format!("{MOST_TRIES} conflicts in a row at the same record; try again");
     ServiceError::Store(StoreError::Unavailable(why))
 }
 
-/// What became of an explicit revoke.
+/// The result of a revoke that a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revoked {
     /// AWS shows that the access is gone.
     Gone(Request),
-    /// Under way, and it goes on.
+    /// The removal is still running.
     Going(Request),
-    /// It ended otherwise: AWS still shows an assignment that is not this request's.
+    /// The request ended in ERROR: AWS shows an assignment that this request did not make.
     Not(Request),
 }
 
@@ -557,7 +558,7 @@ mod tests {
 
     // K15
     #[test]
-    fn each_lost_race_may_be_followed_by_a_longer_pause_up_to_a_bound() {
+    fn the_pause_after_a_conflict_grows_up_to_a_bound() {
         let longest = |lost| (0..1000).map(|chance| pause_after(lost, chance)).max();
         assert!(longest(RACES_AT_ONCE) < longest(RACES_AT_ONCE + 2));
         assert!(longest(MOST_TRIES) <= Some(LONGEST_PAUSE));
@@ -565,7 +566,7 @@ mod tests {
         assert_ne!(
             pause_after(10, 1),
             pause_after(10, 2),
-            "two do not meet again"
+            "two writers get different pauses"
         );
     }
 }

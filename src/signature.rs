@@ -1,7 +1,7 @@
-//! One sign and one verify: both schemes, both directions. Pure: no clock, no I/O.
+//! Signs and verifies calls and notices, in both schemes. This module uses no clock and no I/O.
 //!
-//! v1 is what the public plugin speaks. v2 also covers the key id and the query, so
-//! that neither can be altered on the way.
+//! The public plugin uses v1. v2 also covers the key id and the query, so that neither of them
+//! can be altered on the way.
 
 use std::fmt;
 use subtle::ConstantTimeEq;
@@ -14,15 +14,15 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{Millis, Timestamp};
 
-/// How far a caller's clock may be from ours, either way.
+/// The largest accepted difference between the caller's clock and jit's, in seconds.
 const WINDOW_SECONDS: i64 = 300;
 const V2: &str = "v2=";
 
-/// A shared secret: the key is its UTF-8 bytes. It is never printed.
+/// A shared secret. The HMAC key is its UTF-8 bytes. `Debug` does not show it.
 #[derive(Clone)]
 pub struct Secret {
     text: SecretString,
-    /// Made once, not with every call.
+    /// The prepared HMAC: preparing it with every call would be slow.
     keyed: Hmac<Sha256>,
 }
 
@@ -32,7 +32,7 @@ pub enum Scheme {
     V2,
 }
 
-/// What a signature is over, as it stands on the wire.
+/// The parts of a call that a signature covers, as they were sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub key_id: &'a str,
@@ -45,9 +45,10 @@ pub struct Message<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the signature does not hold")]
+#[error("the signature is not valid")]
 pub struct Mismatch;
 
+/// Returns the value of the header `X-JIT-Signature` for a call.
 pub fn sign(scheme: Scheme, secret: &Secret, message: &Message<'_>) -> String {
     let mac = secret.mac(message.canonical(scheme).as_bytes());
     let hex = hex::encode(mac.finalize().into_bytes());
@@ -57,13 +58,13 @@ pub fn sign(scheme: Scheme, secret: &Secret, message: &Message<'_>) -> String {
     }
 }
 
-/// Which scheme a signature is of, if it holds. Compared in constant time.
+/// Returns the scheme of a valid signature. The comparison takes constant time.
 pub fn verify(secret: &Secret, message: &Message<'_>, mac: &str) -> Result<Scheme, Mismatch> {
     let (scheme, hex) = match mac.strip_prefix(V2) {
         Some(hex) => (Scheme::V2, hex),
         None => (Scheme::V1, mac),
     };
-    // One signature has one spelling.
+    // Only lower-case hex is valid, so that a signature has one form only.
     let lowercase = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let mut bytes = [0; 32];
     if !hex.bytes().all(lowercase) || hex::decode_to_slice(hex, &mut bytes).is_err() {
@@ -76,10 +77,10 @@ pub fn verify(secret: &Secret, message: &Message<'_>, mac: &str) -> Result<Schem
         .map_err(|_| Mismatch)
 }
 
-/// How far a caller's clock may be from ours, either way.
+/// The largest accepted difference between the caller's clock and jit's.
 pub const WINDOW: Millis = Millis::seconds(WINDOW_SECONDS);
 
-/// Whether a timestamp, as sent, is close enough to now.
+/// Reports whether a timestamp, as sent, is within `WINDOW` of `now`.
 pub fn is_fresh(timestamp: &str, now: Timestamp) -> bool {
     let plain =
         (1..=12).contains(&timestamp.len()) && timestamp.bytes().all(|b| b.is_ascii_digit());
@@ -89,7 +90,7 @@ pub fn is_fresh(timestamp: &str, now: Timestamp) -> bool {
     plain && (now.seconds() - seconds).abs() <= WINDOW_SECONDS
 }
 
-/// The signature of the Standard Webhooks headers.
+/// Returns the signature for the Standard Webhooks headers.
 pub fn webhook_signature(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> String {
     let mut text = format!("{id}.{timestamp}.").into_bytes();
     text.extend_from_slice(body);
@@ -99,17 +100,18 @@ pub fn webhook_signature(secret: &Secret, id: &str, timestamp: &str, body: &[u8]
     )
 }
 
-/// A seal on a text of our own, for what we hand out and want back unaltered.
+/// Returns a seal for a text that jit hands out and later accepts only unaltered.
 pub fn seal(secret: &Secret, text: &str) -> String {
     hex::encode(secret.mac(text.as_bytes()).finalize().into_bytes())
 }
 
+/// Reports whether `seal` is jit's seal on this text. The comparison takes constant time.
 pub fn is_seal(secret: &Secret, text: &str, seal: &str) -> bool {
     hex::decode(seal).is_ok_and(|seal| secret.mac(text.as_bytes()).verify_slice(&seal).is_ok())
 }
 
-/// The pairs of a query, decoded; none if an escape is broken or it is not UTF-8.
-/// A `+` is a plus: RFC 3986 knows no other.
+/// Returns the decoded pairs of a query, or `None` if an escape is invalid or the result is not
+/// UTF-8. A `+` is a plus and not a space, as in RFC 3986.
 pub fn pairs(query: &str) -> Option<Vec<(String, String)>> {
     let pieces = query.split('&').filter(|piece| !piece.is_empty());
     pieces
@@ -157,8 +159,8 @@ impl Message<'_> {
     }
 }
 
-/// A query that cannot be decoded stands for itself: it can be signed, and is refused
-/// by whoever reads it.
+/// Returns the canonical form of a query. A query that cannot be decoded is signed unchanged;
+/// the handler that parses it refuses it.
 fn canonical_query(query: &str) -> String {
     let Some(mut pairs) = pairs(query) else {
         return query.to_owned();
@@ -170,7 +172,7 @@ fn canonical_query(query: &str) -> String {
     encoded.collect::<Vec<_>>().join("&")
 }
 
-/// RFC 3986: everything but the unreserved characters.
+/// Encodes every character except the unreserved ones of RFC 3986.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -186,20 +188,20 @@ pub fn percent_encoded(text: &str) -> String {
 
 impl Secret {
     pub fn new(text: String) -> Self {
-        // HMAC takes keys of every length; the empty one stands in for an error that
-        // cannot happen, and verifies nothing that anybody signed.
+        // HMAC accepts keys of every length, so this error cannot happen. The fallback is an
+        // empty key, which verifies no signature made with this secret.
         let keyed = Hmac::<Sha256>::new_from_slice(text.as_bytes())
             .unwrap_or_else(|_| Hmac::<Sha256>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
         let text = SecretString::from(text);
         Self { text, keyed }
     }
 
-    /// To compare two secrets of one configuration, not to authenticate anybody.
+    /// Compares two secrets of one configuration; this does not authenticate a caller.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.text.expose_secret() == other.text.expose_secret()
     }
 
-    /// In constant time: for a secret that is sent as it is.
+    /// Compares a secret that a caller sends in plain text, in constant time.
     pub fn is(&self, text: &str) -> bool {
         self.text
             .expose_secret()
@@ -208,7 +210,7 @@ impl Secret {
             .into()
     }
 
-    /// For a header, and for nothing that is written down.
+    /// Returns the secret, for use in a header only; it must not be logged or stored.
     pub(crate) fn expose(&self) -> &str {
         self.text.expose_secret()
     }
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vectors_hold() {
+    fn every_published_vector_is_signed_and_verified() {
         let cases = vectors();
         assert!(cases.len() >= 5);
         for case in &cases {
@@ -280,9 +282,9 @@ mod tests {
         }
     }
 
-    // P5, G1, G2: whatever is signed cannot be another.
+    // P5, G1, G2: a change of any signed part makes the signature invalid.
     #[test]
-    fn nothing_that_is_signed_can_be_altered() {
+    fn an_altered_call_does_not_verify() {
         for case in &vectors() {
             let secret = Secret::new(case["secret"].as_str().unwrap().to_owned());
             let v2 = case["v2"]["signature"].as_str().unwrap();
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_query_in_other_words_is_the_same() {
+    fn equivalent_queries_have_one_canonical_form() {
         for (one, other) in [
             ("a=1&b=2", "b=2&a=1"),
             ("a=%7E", "a=~"),
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timestamp_is_plain_and_close() {
+    fn only_a_plain_timestamp_within_the_window_is_fresh() {
         let now = Timestamp::from_seconds(1_000_000);
         for fresh in ["1000000", "999700", "1000300"] {
             assert!(is_fresh(fresh, now), "{fresh}");
@@ -372,14 +374,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_never_shown() {
+    fn debug_does_not_show_a_secret() {
         assert_eq!(format!("{:?}", Secret::new("hush".into())), "Secret(…)");
     }
 
-    // Checked against the example in the Standard Webhooks specification's own terms: the
-    // secret's bytes are the key, the text is id.timestamp.body.
+    // The Standard Webhooks specification defines it: the key is the bytes of the secret, and
+    // the signed text is id.timestamp.body.
     #[test]
-    fn webhooks_are_signed_as_the_standard_says() {
+    fn a_webhook_signature_follows_standard_webhooks() {
         let secret = Secret::new("key".into());
         let signed = webhook_signature(&secret, "msg_1", "1614265330", b"{}");
         let mac = secret.mac(b"msg_1.1614265330.{}").finalize().into_bytes();

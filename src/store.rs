@@ -1,18 +1,19 @@
-//! Where everything is kept. One atomic write, and reads that see every write before them.
+//! The store: the interface to SQLite and DynamoDB, with one atomic write operation.
 //!
-//! A store promises, and `tests/store` holds each one to it:
+//! Every store keeps these promises, and `tests/store` checks each store against them:
 //!
-//! - `commit` writes all or nothing, and only if every record in it follows directly on
-//!   what is stored: a record of revision *n* replaces revision *n − 1*, and revision 1
-//!   replaces nothing. Otherwise `Conflict`, and nothing has changed.
-//! - After `commit` returned, it survives the loss of power.
-//! - A read that starts after a commit returned sees it.
-//! - What a request still has to tell is bounded (`outbox`), and no commit is refused
-//!   because of it.
-//! - A record that cannot be read keeps no other from being found: what finds many passes
-//!   it over and names it, what asks for it by its key fails with `Corrupt`.
-//! - A nonce is fresh once, for all callers together.
-//! - A status that was changed in the store from outside is heard (`Request::hear_outside`).
+//! - `commit` writes everything or nothing. It writes only if every record in it directly
+//!   follows the stored one: a record of revision *n* replaces revision *n − 1*, and a record
+//!   of revision 1 replaces nothing. Otherwise it returns `Conflict` and changes nothing.
+//! - A commit that returned `Ok` survives a power failure.
+//! - A read that starts after a commit returned sees that commit.
+//! - The outbox of a request has a bounded size (`outbox`), and the store refuses no commit
+//!   because an outbox is full.
+//! - An unreadable record hides no other record: a read that finds many records skips and
+//!   names it, and a read by its key fails with `Corrupt`.
+//! - A nonce is fresh exactly once, for all callers and replicas together.
+//! - A read takes account of a status that an operator changed directly in the store
+//!   (`Request::hear_outside`).
 
 pub mod dynamodb;
 mod found;
@@ -29,25 +30,35 @@ use crate::domain::{
     Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, Status, Timestamp,
 };
 
+/// The operations that the service and the workers need from a store.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Returns the request with this id. A status that was changed from outside is already
+    /// applied to it.
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError>;
+    /// Returns the holding of one assignment.
     async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError>;
+    /// Returns the binding of an account.
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError>;
+    /// Returns a channel with its approvers.
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError>;
-    /// A channel's bindings, by account.
+    /// Returns all bindings of a channel, ordered by account.
     async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError>;
 
-    /// Everybody's bindings, by account, from the first after `after`.
+    /// Returns up to `limit` bindings of all channels, ordered by account; the first is the
+    /// one that follows `after`.
     async fn bound(
         &self,
         after: Option<&AccountId>,
         limit: usize,
     ) -> Result<Found<Binding>, StoreError>;
 
+    /// Writes everything in `commit`, or nothing. On success the data survives a power
+    /// failure, and every later read sees it. Fails with `Conflict` if another write came
+    /// first: the caller reads again and decides again.
     async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
-    /// Writes a request of which nothing but the lease was renewed. Holders do this again
-    /// and again while they wait for AWS, so a store may have a cheaper way than a commit.
+    /// Writes a request in which only the lease changed. A worker renews its lease repeatedly
+    /// while it waits for AWS, so a store may implement this more cheaply than `commit`.
     async fn renew(&self, request: Request) -> Result<(), StoreError> {
         self.commit(Commit {
             requests: vec![request],
@@ -56,24 +67,27 @@ pub trait Store: Send + Sync + 'static {
         .await
     }
 
-    /// What was answered to this key before, if it is not older than a day.
+    /// Returns the answer that was stored for this idempotency key, unless it is older than
+    /// one day.
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError>;
-    /// Spends a nonce by itself. One conditional write; times are compared, so a
-    /// forgotten nonce never waits for a clean-up.
+    /// Spends a nonce outside a commit, in one conditional write. The store compares times,
+    /// so an expired nonce is fresh again even before `tidy` deletes it.
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError>;
 
-    /// Takes a lease by name, if no other holder has it, or only the one that is known to
-    /// have lapsed: for what may be changed by one at a time and is not in the store.
+    /// Takes the lease with this name if it is free, if the caller holds it already, or if it
+    /// is still exactly `lapsed`, which the caller saw lapse. Such a lease protects something
+    /// outside the store that only one process may change at a time.
     async fn take_lease(
         &self,
         name: &str,
         lease: Lease,
         lapsed: Option<Lease>,
     ) -> Result<Taken, StoreError>;
-    /// Gives it back, if it is still the holder's.
+    /// Releases a named lease if `token` still holds it; otherwise changes nothing.
     async fn give_lease(&self, name: &str, token: LeaseToken) -> Result<(), StoreError>;
 
-    /// Requests of a lane that may be claimed now, the longest due first.
+    /// Returns up to `limit` requests of a lane that a worker may claim now, the one that has
+    /// been due longest first, and the time at which the next one becomes due.
     async fn due(
         &self,
         lane: Lane,
@@ -81,8 +95,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Due<RequestId>, StoreError>;
 
-    /// Takes up to `limit` notices that are due: of each request only the oldest that is
-    /// not delivered, so that what happened first is told first.
+    /// Claims up to `limit` due notices. Of each request the store offers only the oldest
+    /// undelivered notice, so the notices of a request are delivered in order.
     async fn claim_notices(
         &self,
         now: Timestamp,
@@ -90,7 +104,8 @@ pub trait Store: Send + Sync + 'static {
         lease_until: Timestamp,
         limit: usize,
     ) -> Result<Due<ClaimedNotice>, StoreError>;
-    /// The same for one request, by whoever knows that it has something to tell.
+    /// Claims the oldest undelivered notice of one request, for a caller that knows that this
+    /// request has a new notice.
     async fn claim_notice(
         &self,
         id: RequestId,
@@ -98,7 +113,8 @@ pub trait Store: Send + Sync + 'static {
         lease: LeaseToken,
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError>;
-    /// Ends the claim. A claim that was lost meanwhile changes nothing.
+    /// Records the result of a delivery and ends the claim. If the claim was lost in the
+    /// meantime, this changes nothing.
     async fn settle_notice(
         &self,
         place: NoticePlace,
@@ -106,59 +122,74 @@ pub trait Store: Send + Sync + 'static {
         settled: Settled,
     ) -> Result<Left, StoreError>;
 
-    /// Newest first.
+    /// Returns up to `limit` requests that match `filter`, newest first, starting after the
+    /// request at `after`.
     async fn list(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Found<Request>, StoreError>;
-    /// One history, oldest first.
+    /// Returns one complete history, oldest event first. Fails with `Corrupt` if any of its
+    /// events is unreadable.
     async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError>;
-    /// Everybody's history by time; `after` is the sort key of the last event seen.
+    /// Returns up to `limit` events of all histories that match `filter`, ordered by time.
+    /// `after` is the sort key of the last event of the previous page.
     async fn export(
         &self,
         filter: &AuditFilter,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Found<Event>, StoreError>;
-    /// Where each history must end, in the order of their keys' text.
+    /// Returns the expected end of each history, ordered by the text of the audit key, so
+    /// that `jit audit verify` can compare it with the stored events.
     async fn heads(
         &self,
         after: Option<&AuditKey>,
         limit: usize,
     ) -> Result<Found<Head>, StoreError>;
 
-    /// When this was last copied into from another store.
+    /// Returns the time at which another store was last copied into this one.
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError>;
 
+    /// Returns the numbers that `/metrics` and the alarms show.
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError>;
-    /// Forgets spent nonces, delivered notices and old answers whose time is over.
+    /// Deletes expired nonces and expired answers.
     async fn tidy(&self, now: Timestamp) -> Result<(), StoreError>;
 }
 
-/// Everything that becomes true together.
+/// Everything that one decision writes. The store writes all of it in one atomic write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
+    /// The new revisions of requests. Each must be one higher than the stored revision.
     pub requests: Vec<Request>,
+    /// The new revisions of holdings, by the same rule.
     pub holdings: Vec<Holding>,
+    /// The new revision of a channel, by the same rule.
     pub channel: Option<Channel>,
+    /// The new revisions of bindings, by the same rule.
     pub bindings: Vec<Binding>,
-    /// To be removed, if it is still at this revision.
+    /// A binding to delete. The commit is a `Conflict` if the stored revision differs.
     pub unbound: Option<Binding>,
-    /// What must not have changed since it was read.
+    /// The binding under which the decision was made. The commit is a `Conflict` if it has
+    /// changed since.
     pub guard: Option<Guard>,
+    /// The audit events to add.
     pub events: Vec<Event>,
+    /// The notices to add to the outbox.
     pub notices: Vec<Notice>,
-    /// A notice that is no longer tried.
+    /// A notice that the notice worker gives up: it is not delivered any more.
     pub parked: Option<NoticePlace>,
-    /// Remembers the answer to an `Idempotency-Key`; a second one is a `Conflict`.
+    /// The answer to store for an `Idempotency-Key`. The commit is a `Conflict` if the key
+    /// already has an answer.
     pub answered: Option<Answered>,
-    /// Of the call that asked for it: spent in the same write, and not by a `Conflict`.
+    /// The nonce of the call that asked for this commit. A successful commit spends it; a
+    /// `Conflict` does not, so the same call can be decided again.
     pub nonce: Option<Nonce>,
 }
 
-/// What makes a signed call count once, for all keys together.
+/// A nonce to spend. The store accepts each text once until `keep_until`, for all key ids
+/// together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nonce {
     pub text: String,
@@ -166,25 +197,27 @@ pub struct Nonce {
     pub keep_until: Timestamp,
 }
 
-/// The binding that a decision was made under: `revision` 0 says that there was none.
+/// The binding under which a decision was made. `revision` 0 means that the account had no
+/// binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
     pub account_id: AccountId,
     pub revision: u64,
-    /// Which binding of the account that was: an account that is unbound and bound again
-    /// begins at revision 1 again.
+    /// The origin of the binding. The revision alone is not enough: an account that is unbound
+    /// and bound again starts at revision 1 again.
     pub made: Option<BindingOrigin>,
 }
 
-/// Where a binding was made, which tells it apart from every other.
+/// The channel and the event that created a binding. No two bindings have the same origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingOrigin {
     pub channel_id: ChannelId,
-    /// The number of its BOUND event in the channel's history.
+    /// The sequence number of the BOUND event in the channel's history.
     pub bound_seq: u64,
 }
 
 impl Guard {
+    /// Returns the guard for a binding that was just read, or for its absence.
     pub fn of(account_id: &AccountId, binding: Option<&Binding>) -> Self {
         Self {
             account_id: account_id.clone(),
@@ -196,73 +229,81 @@ impl Guard {
         }
     }
 
-    /// Whether nothing has changed since: what stands there is what was read.
+    /// Reports whether the stored binding is still the one that was read.
     pub fn holds(&self, stored: Option<&Binding>) -> bool {
         *self == Self::of(&self.account_id, stored)
     }
 }
 
+/// The stored answer to a call with an `Idempotency-Key`: the request that it created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     pub key: String,
-    /// Of the call that the key came with: the same key with another call is a mistake.
+    /// The fingerprint of the call that carried the key. The service refuses the same key in
+    /// a different call.
     pub fingerprint: String,
     pub request_id: RequestId,
     pub at: Timestamp,
 }
 
-/// What can be taken now.
+/// The entries that can be claimed now, and the time at which the next one becomes due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due<T> {
     pub ready: Vec<T>,
-    /// When the first that is not among it can be taken, past or future.
+    /// The time at which the first entry outside `ready` can be claimed. It may be in the
+    /// past, if `limit` cut `ready` short.
     pub next: Option<Timestamp>,
 }
 
+/// Whether a nonce was spent before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     Fresh,
     Spent,
 }
 
+/// The result of `take_lease`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     Yes,
+    /// Another process holds the lease; this is the lease as stored.
     ByAnother(Lease),
 }
 
+/// The key of a notice in the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NoticePlace {
     pub request_id: RequestId,
     pub seq: u64,
 }
 
+/// A notice that the caller may deliver until its claim ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedNotice {
     pub notice: Notice,
-    /// How often it was tried before.
+    /// The number of earlier delivery attempts.
     pub attempts: u32,
 }
 
+/// The result of a delivery attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
+    /// The receiver accepted the notice; the store deletes it.
     Delivered,
-    /// Not delivered: to be tried again then, one attempt more.
-    TryAgain {
-        at: Timestamp,
-    },
-    /// Not tried at all: to be taken by the next who asks.
+    /// The delivery failed: the notice becomes due again at `at`, with one attempt more.
+    TryAgain { at: Timestamp },
+    /// No delivery was attempted: the notice can be claimed again at once.
     Released,
 }
 
-/// Whether a request has another notice that can be claimed, now that one is settled.
+/// Whether the request has another notice that can be claimed after one was settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     Nothing,
     More,
 }
 
-/// What a list is narrowed to; everything given must hold.
+/// The conditions of a list. A request must meet every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub request_id: Option<RequestId>,
@@ -270,13 +311,13 @@ pub struct Filter {
     pub account_id: Option<AccountId>,
     pub requester_email: Option<Email>,
     pub status: Option<Status>,
-    /// Created at or after.
+    /// The request was created at or after this time.
     pub from: Option<Timestamp>,
-    /// Created before.
+    /// The request was created before this time.
     pub before: Option<Timestamp>,
 }
 
-/// The last request of a page.
+/// The position of a request in a list: the last one of the previous page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     pub created_at: Timestamp,
@@ -292,6 +333,7 @@ impl From<&Request> for Cursor {
     }
 }
 
+/// The conditions of an audit export. An event must meet every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
     pub account_id: Option<AccountId>,
@@ -300,11 +342,12 @@ pub struct AuditFilter {
     pub before: Option<Timestamp>,
 }
 
+/// The end that a history must have, according to the record that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     pub key: AuditKey,
     pub chain: Chain,
-    /// Of a request; configuration has none.
+    /// The status of the request; `None` for the history of a channel.
     pub status: Option<Status>,
 }
 
@@ -328,49 +371,57 @@ impl From<Channel> for Head {
     }
 }
 
-/// What has gone wrong for so long does not pass by itself.
+/// After this time a request counts as stuck: work that has failed for this long seldom
+/// succeeds without an operator.
 pub const STUCK_AFTER: Millis = Millis::minutes(5);
 
+/// The numbers that `/metrics` and the alarms show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// Requests that could be claimed now.
+    /// Requests that a worker could claim now.
     pub backlog: u64,
-    /// Since when the first of them could.
+    /// The time since which the first request of the backlog has been due.
     pub oldest_due: Option<Timestamp>,
+    /// Requests with the status GRANTED.
     pub live_grants: u64,
-    /// Grants whose end has come and whose removal nobody has begun.
+    /// Grants past their end whose removal has not begun.
     pub overdue_grants: u64,
-    /// Removals that went wrong the last time they were tried.
+    /// Removals that failed at their last attempt.
     pub failing_removals: u64,
-    /// Requests whose work at AWS has gone wrong, or not ended, since `STUCK_AFTER` ago.
+    /// Requests whose work at AWS has failed, or has not ended, for `STUCK_AFTER`.
     pub stuck_requests: u64,
+    /// Notices that wait for delivery.
     pub undelivered_notices: u64,
+    /// The creation time of the oldest notice that waits for delivery.
     pub oldest_undelivered: Option<Timestamp>,
+    /// Notices that jit gave up.
     pub parked_notices: u64,
 }
 
+/// The ways in which a store operation can fail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// With the request as it stands there now, if that was in the way: whoever lost need
-    /// not ask who won.
-    #[error("somebody else changed it first")]
+    /// Another write came first, and this one changed nothing. Carries the request as it is
+    /// stored now, if the request caused the conflict, so the caller need not read it again.
+    #[error("another write changed the record first")]
     Conflict(Option<Box<Request>>),
-    /// The nonce was spent before, and nothing has changed.
-    #[error("the call was taken before")]
+    /// The nonce was spent before; nothing was written.
+    #[error("the nonce of this call was used before")]
     Replayed,
-    /// Nothing was written. Full disk, read-only file, no connection.
-    #[error("the store cannot be used just now: {0}")]
+    /// Nothing was written: the disk is full, the file is read-only, or DynamoDB cannot be
+    /// reached.
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// It did not answer: whether it was written is not known.
-    #[error("the store did not answer, and may have done it: {0}")]
+    /// The store did not answer, so the write may or may not have happened.
+    #[error("the store did not answer and may have made the change: {0}")]
     Unsure(String),
-    /// Nothing was written: a record or a write would be larger than the store takes.
-    #[error("this is too much to keep: {0}")]
+    /// Nothing was written: a record or a commit is larger than the store accepts.
+    #[error("the change is too large for the store: {0}")]
     TooLarge(String),
-    /// What was to be copied is here already, and went another way.
-    #[error("{0} is in both, and each has a history of its own")]
+    /// Both stores contain this history, and neither version continues the other.
+    #[error("{0} is in both stores, with different histories")]
     Diverged(String),
-    /// What is stored cannot be understood.
-    #[error("the store holds something that jit did not write: {0}")]
+    /// A stored record or event is unreadable.
+    #[error("the store contains data that jit cannot read: {0}")]
     Corrupt(String),
 }

@@ -1,4 +1,4 @@
-//! Logs and figures.
+//! Logs and metrics.
 
 mod cloud_watch;
 
@@ -19,9 +19,9 @@ use crate::store::Gauges;
 
 const REVOKE_SECONDS: &str = "jit_revoke_duration_seconds";
 
-/// Logs to stderr, so that stdout stays what a program can read.
+/// Sends the log to stderr, so that stdout contains only the output that programs read.
 pub fn log(format: LogFormat, level: Level) {
-    // Ours at the level asked for; the libraries' own only if something is wrong.
+    // jit logs at the configured level; the libraries log only warnings and errors.
     let filter = Targets::new()
         .with_default(Level::WARN)
         .with_target("jit", level);
@@ -36,7 +36,7 @@ pub fn log(format: LogFormat, level: Level) {
     }
 }
 
-/// Installs the recorder.
+/// Installs the recorder of the metrics, and describes each metric.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let buckets = [
         0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
@@ -44,13 +44,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(REVOKE_SECONDS.into()), &buckets)?
         .install_recorder()?;
-    describe_gauge!(
-        "jit_due_backlog",
-        "Requests whose next step could begin now"
-    );
+    describe_gauge!("jit_due_backlog", "Requests that a worker could claim now");
     describe_gauge!(
         "jit_oldest_due_seconds",
-        "For how long the longest due step has waited to be begun"
+        "Time for which the request that is due longest has waited for a worker"
     );
     describe_gauge!(
         "jit_overdue_grants",
@@ -58,19 +55,19 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!(
         "jit_failing_removals",
-        "Removals that went wrong the last time they were tried"
+        "Removals that failed at their last attempt"
     );
     describe_gauge!(
         "jit_stuck_requests",
-        "Requests whose work at AWS has gone wrong or not ended for five minutes"
+        "Requests whose work at AWS has failed or not ended for five minutes"
     );
     describe_counter!(
         "jit_clock_jumps_total",
-        "How often the wall clock was set, or the process frozen, by direction"
+        "Changes of the wall clock and pauses of the process, by direction"
     );
     describe_counter!(
         "jit_worker_panics_total",
-        "Panics in the worker that were caught: faults of jit itself"
+        "Panics that the worker caught; each is a bug in jit"
     );
     counter!("jit_worker_panics_total").increment(0);
     describe_gauge!(
@@ -79,28 +76,28 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_gauge!(
         "jit_oldest_undelivered_notice_seconds",
-        "Age of the oldest notice on its way"
+        "Age of the oldest notice that waits for delivery"
     );
     describe_gauge!(
         "jit_undelivered_notices",
-        "Notices on their way; on DynamoDB of about 1000 requests at most"
+        "Notices that wait for delivery; on DynamoDB of about 1000 requests at most"
     );
     describe_gauge!(
         "jit_parked_notices",
-        "Notices given up after a day, or before it because too many waited; on DynamoDB of about 1000 requests at most"
+        "Notices given up, after one day or from a full outbox; on DynamoDB of about 1000 requests"
     );
     describe_counter!(
         "jit_unreadable_records_total",
-        "Records, events and notices that were met and cannot be read, by kind"
+        "Reads of unreadable records, events and notices, by kind"
     );
-    describe_gauge!("jit_store_up", "Whether the store answered");
+    describe_gauge!("jit_store_up", "1 if the store answered, else 0");
     describe_counter!(
         "jit_store_calls_total",
         "Calls to DynamoDB by operation and outcome"
     );
     describe_counter!(
         "jit_store_tenth_units_total",
-        "Tenths of units that DynamoDB charges for, by kind"
+        "Tenths of the capacity units that DynamoDB charges for, by kind"
     );
     describe_counter!(
         "jit_aws_calls_total",
@@ -108,12 +105,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_histogram!(
         REVOKE_SECONDS,
-        "From a revoke's acceptance until AWS showed it gone"
+        "Time from the acceptance of a revoke until AWS showed no assignment"
     );
     Ok(handle)
 }
 
-#[allow(clippy::cast_precision_loss)] // figures for a graph
+/// Sets the gauges that the store measured.
+#[allow(clippy::cast_precision_loss)] // a graph needs no more precision
 pub fn set(gauges: &Gauges, now: Timestamp) {
     let age = |oldest: Option<Timestamp>| {
         let millis = oldest.map_or(0, |oldest| (now - oldest).0.max(0));
@@ -130,7 +128,7 @@ pub fn set(gauges: &Gauges, now: Timestamp) {
     gauge!("jit_parked_notices").set(gauges.parked_notices as f64);
 }
 
-/// Notes how long a revoke took, once it is over.
+/// Records the duration of a revoke that just ended.
 #[allow(clippy::cast_precision_loss)]
 pub fn note_revoke(before: &State, after: &Request) {
     let State::Revoked { at, .. } = after.state else {

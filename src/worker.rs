@@ -1,10 +1,9 @@
-//! Everything that happens later: one record that is due, one lease, one action in AWS
-//! at a time, and its outcome brought back through the one door.
+//! The worker: it claims a due request, executes the work at AWS, and reports the outcome to
+//! the service as a command.
 //!
-//! A worker takes a due record, works on it until it needs nothing more just now, and
-//! reports what came of it. The loop around that, which decides what is taken when, is in
-//! `schedule`; one action in AWS is in `execute`. A restart needs no recovery: what was due
-//! is still due, and is found again.
+//! A worker goes on with a request until the request needs no more work for now. `schedule`
+//! has the loop that decides what is claimed when; `execute` carries out one piece of work at
+//! AWS. A restart needs no recovery: due requests are still due, and a worker finds them.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod claims;
@@ -38,10 +37,10 @@ use schedule::WaitingWork;
 use spawn::{OnRuntime, Spawn};
 use watch::{ClockWatch, Watch};
 
-/// How long work that has begun may go on once the process is asked to stop.
+/// How long executions that have begun may continue after the process was asked to stop.
 const GRACE: Millis = Millis::seconds(5);
 const AFTER_A_FAULT: Millis = Millis::seconds(1);
-/// How often an operator's command looks at a request that another worker has.
+/// How often an operator's command reads a request that another worker has.
 const LOOKS_AGAIN: Millis = Millis(500);
 
 #[derive(Clone)]
@@ -55,22 +54,22 @@ pub struct Worker {
     waiting: Arc<WaitingWork>,
 }
 
-/// What one step found to do.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
     Worked(RequestId),
     Idle,
 }
 
-/// What came of an offer to work on a request.
+/// The result of an attempt to work on a request.
 #[derive(Debug)]
 enum Tried {
     Done,
-    /// Not yet: another worker has it, or its time has not come. To be tried again then.
+    /// Another worker has the lease, or the request is not due. To be tried again at this time.
     NotBefore(Uptime),
-    /// It is not to be worked on as it stands.
+    /// The request does not accept the claim.
     Refused(Refusal),
-    /// The process was asked to stop before this was claimed.
+    /// The process was asked to stop before the claim.
     NotBegun,
 }
 
@@ -88,22 +87,21 @@ impl Worker {
         }
     }
 
-    /// The same, with pieces of work that run elsewhere.
+    /// A worker whose executions run on this spawner.
     #[must_use]
     pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
         Self { pieces, ..self }
     }
 
-    /// The same, for an operator's command: a server that starts beside it leaves its leases
-    /// alone.
+    /// A worker of an operator's command: a server that starts meanwhile does not take its
+    /// leases.
     #[must_use]
     pub fn of_an_operator(self) -> Self {
         let by = LeaseHolder::Operator;
         Self { by, ..self }
     }
 
-    /// Takes the most urgent record that is due and works on it until it needs nothing
-    /// more just now.
+    /// Claims the most urgent due request and works on it until it needs no more work for now.
     pub async fn step(&self, stop: &CancellationToken) -> Result<Stepped, ServiceError> {
         if let Some(begun) = self.service.work_queue.take() {
             let id = begun.handled.request.id;
@@ -121,8 +119,8 @@ impl Worker {
         Ok(Stepped::Idle)
     }
 
-    /// Works on this one request, and on nothing else, until it is over. Another worker that
-    /// is at it is waited for; `told` hears how it stands meanwhile.
+    /// Works only on this request, until it is settled and its old credentials are denied. If
+    /// another worker has it, this waits; `told` is called with the request meanwhile.
     pub async fn see_through(
         &self,
         id: RequestId,
@@ -155,8 +153,8 @@ impl Worker {
         }
     }
 
-    /// Claims, acts, reports; and goes on under the same lease for as long as the core
-    /// has a next action.
+    /// Claims the request, executes the work and reports the outcome; goes on under the same
+    /// lease as long as the decision returns more work.
     async fn work_on(
         &self,
         id: RequestId,
@@ -169,7 +167,7 @@ impl Worker {
         }
     }
 
-    /// Claims what is due.
+    /// Claims the request if it is due.
     async fn take_up(
         &self,
         id: RequestId,
@@ -236,7 +234,7 @@ impl Worker {
             };
             let outcome = AssertUnwindSafe(performed).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|_| panicked(id, &action));
-            tracing::debug!(request_id = %id, ?action, ?outcome, "worked");
+            tracing::debug!(request_id = %id, ?action, ?outcome, "execution ended");
             if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
                 tracing::error!(
                     request_id = %id, ?action, %why,
@@ -248,8 +246,8 @@ impl Worker {
         Ok(())
     }
 
-    /// What AWS did must not be forgotten because the store is out of breath: it is said
-    /// again for as long as the lease would hold.
+    /// Reports the outcome. If the store fails, the report is repeated for as long as the lease
+    /// lasts, because the outcome at AWS must be stored.
     async fn report(
         &self,
         id: RequestId,
@@ -268,9 +266,9 @@ impl Worker {
             };
             let error = match self.service.handle(id, finished).await {
                 Ok(handled) => return Ok(Some(handled)),
-                // The lease was lost and the news is of no use.
+                // The lease was lost, and the outcome changes nothing.
                 Err(ServiceError::Refused(refusal)) => {
-                    tracing::info!(request_id = %id, %refusal, "came too late");
+                    tracing::info!(request_id = %id, %refusal, "outcome refused, the lease was lost");
                     return Ok(None);
                 }
                 Err(error) => error,
@@ -278,13 +276,13 @@ impl Worker {
             if clock.uptime() >= until || stop.is_cancelled() {
                 return Err(error);
             }
-            tracing::warn!(request_id = %id, %error, "outcome not written yet");
+            tracing::warn!(request_id = %id, %error, "outcome not stored, will be retried");
             clock.sleep(AFTER_A_FAULT).await;
         }
     }
 
-    /// Never returns while the lease can be kept, and not either once it is lost: what
-    /// AWS is doing must still be heard and reported.
+    /// Renews the lease. It never returns, also not when the lease is lost: the outcome of a call
+    /// that was sent must still be reported.
     async fn keep_lease(
         &self,
         mut request: Request,
@@ -295,28 +293,28 @@ impl Worker {
         loop {
             clock.sleep(Lease::RENEWED_EVERY).await;
             let (lease, begun) = (lease_again(token, clock, self.by), BothClocks::now(clock));
-            match self.service.renew(request.clone(), lease).await {
-                Ok(renewed) => {
-                    deadline.renew(begun);
-                    request = renewed;
+            let renewed = self.service.renew(request.clone(), lease).await;
+            match deadline.renewed(begun, renewed) {
+                Ok(renewed) => request = renewed,
+                Err(error) => {
+                    tracing::warn!(request_id = %request.id, %error, "lease not renewed, will be retried");
                 }
-                Err(error) => tracing::warn!(request_id = %request.id, %error, "lease not renewed"),
             }
         }
     }
 }
 
-/// Counts a panic that was caught: a fault of jit's own, whose trace is in the log.
+/// Counts a caught panic. A panic is a defect of jit; the log has its trace.
 fn note_panic(what: &'static str) {
     metrics::counter!("jit_worker_panics_total").increment(1);
-    tracing::error!("{what} panicked, and goes on");
+    tracing::error!("{what} panicked, will be retried");
 }
 
-/// K6: a fault of jit's own is a failed try like any other. What it sent stays noted, the
-/// lease is given back, and the next try has its chance.
+/// K6: a panic counts as a failed attempt. The holding keeps the unanswered calls, the lease
+/// is given back, and the work is tried again.
 fn panicked(id: RequestId, action: &Work) -> Outcome {
-    tracing::error!(request_id = %id, ?action, "this work is tried again");
-    note_panic("a piece of work");
-    let why = Text::clip("jit itself failed (a panic, see its log); it is tried again");
+    tracing::error!(request_id = %id, ?action, "an execution panicked, will be retried");
+    note_panic("an execution");
+    let why = Text::clip("jit failed (a panic, see its log); the work is tried again");
     Outcome::Failed(Trouble::Passing { why })
 }

@@ -1,5 +1,5 @@
-//! Nothing is left out: every mutation audits, and the documents name every code, event and
-//! metric. (That every route authenticates is in `tests/api/signing.rs`.)
+//! Completeness: every mutation writes an audit event, and the documents name every error code,
+//! event and metric. (`tests/api/signing.rs` tests that every route authenticates.)
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -38,7 +38,7 @@ fn every_event_is_documented() {
 }
 
 #[tokio::test]
-async fn every_figure_is_documented() {
+async fn every_metric_is_documented() {
     let jit = Setup::default().start();
     let metrics = jit.caller().send("GET", "/metrics", vec![], vec![]).await;
     let named: BTreeSet<&str> = metrics
@@ -55,12 +55,12 @@ async fn every_figure_is_documented() {
 
 struct Change {
     route: &'static str,
-    /// Whose history it is written into.
+    /// The history that records the change.
     history: String,
     body: Value,
 }
 
-// G12, G13, E12: whatever changes something says so, with who did it.
+// G12, G13, E12: every change writes an audit event with its actor.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mutation_is_audited() {
     let (_jit, caller) = Setup::default().bound().await;
@@ -103,16 +103,16 @@ async fn every_mutation_is_audited() {
         let path = change.route.replace("{id}", &change.history);
         caller.post(&path, &change.body).await.is(200);
         let after = length(&caller, &change.history).await;
-        assert!(after > before, "{} left no trace", change.route);
+        assert!(after > before, "{} wrote no audit event", change.route);
     }
-    // A new request's history begins with it.
+    // The history of a new request begins with the event of its creation.
     assert_eq!(caller.kinds(&denied).await, ["REQUESTED", "DENIED"]);
     let walked = changes
         .iter()
         .map(|change| change.route)
         .chain(["/requests"]);
     let walked: BTreeSet<&str> = walked.collect();
-    // What is typed in Mattermost goes through the same door: tests/mattermost/life.rs.
+    // Commands in Mattermost use the same service: tests/mattermost/life.rs.
     let mutating = ROUTES
         .iter()
         .filter(|route| route.method != "GET" && route.scope().is_some());

@@ -1,5 +1,4 @@
-//! What a worker may believe and when it may act, against an AWS that does what no
-//! simulation by chance would.
+//! The decisions of a worker in single cases, with an AWS whose answers the test sets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "common/fixtures.rs"]
@@ -29,21 +28,21 @@ use jit::worker::{Stepped, Worker};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Short waits pass at once; who would renew a lease waits for ever.
+/// Short waits end at once; the wait for a lease renewal never ends.
 #[derive(Clone, Default)]
-struct Hands {
+struct TestClock {
     now: Arc<AtomicI64>,
     drawn: Arc<AtomicU32>,
 }
 
-impl Hands {
+impl TestClock {
     fn pass(&self, span: Millis) {
         self.now.fetch_add(span.0, Ordering::SeqCst);
     }
 }
 
 #[async_trait]
-impl Clock for Hands {
+impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.now.load(Ordering::SeqCst))
     }
@@ -69,26 +68,26 @@ impl Clock for Hands {
     }
 }
 
-/// An Identity Center that is told what to say.
+/// An Identity Center whose answers the test sets.
 #[derive(Default)]
-struct Told {
-    hands: Hands,
-    /// How long it takes to find a user.
+struct ScriptedCenter {
+    test_clock: TestClock,
+    /// The time that it takes to find a user.
     slow: AtomicI64,
-    /// How often it still shows what it says it has removed.
+    /// How often it still shows an assignment after it reported the removal.
     still_present: AtomicU32,
     present: Mutex<HashSet<HoldingKey>>,
     ghosts: Mutex<Vec<HoldingKey>>,
     creates: AtomicU32,
     policy: Mutex<Option<String>>,
-    /// How long it takes to read the policy.
+    /// The time that it takes to read the policy.
     slow_policy: AtomicI64,
-    /// Somebody has deleted the permission set.
+    /// The permission set was deleted.
     deleted: AtomicBool,
 }
 
 #[async_trait]
-impl IdentityCenter for Told {
+impl IdentityCenter for ScriptedCenter {
     async fn caller(&self) -> Result<String, IdentityCenterError> {
         Ok("told".into())
     }
@@ -102,7 +101,8 @@ impl IdentityCenter for Told {
         email: &Email,
         _: UserAttribute,
     ) -> Result<Option<UserId>, IdentityCenterError> {
-        self.hands.pass(Millis(self.slow.swap(0, Ordering::SeqCst)));
+        self.test_clock
+            .pass(Millis(self.slow.swap(0, Ordering::SeqCst)));
         Ok(Some(email.as_str().replace('@', "-").parse().unwrap()))
     }
 
@@ -150,7 +150,7 @@ impl IdentityCenter for Told {
         _: &PermissionSet,
     ) -> Result<Option<String>, IdentityCenterError> {
         let slow = self.slow_policy.swap(0, Ordering::SeqCst);
-        self.hands.pass(Millis(slow));
+        self.test_clock.pass(Millis(slow));
         Ok(self.policy.lock().unwrap().clone())
     }
 
@@ -189,15 +189,15 @@ impl IdentityCenter for Told {
     }
 }
 
-struct Scene {
+struct TestSetup {
     _folder: tempfile::TempDir,
-    hands: Hands,
-    aws: Arc<Told>,
+    test_clock: TestClock,
+    aws: Arc<ScriptedCenter>,
     service: Arc<Service>,
     worker: Worker,
 }
 
-impl Scene {
+impl TestSetup {
     async fn open() -> Self {
         Self::with(policy()).await
     }
@@ -205,19 +205,19 @@ impl Scene {
     async fn with(policy: Policy) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
-        let hands = Hands::default();
-        let aws = Arc::new(Told {
-            hands: hands.clone(),
-            ..Told::default()
+        let test_clock = TestClock::default();
+        let aws = Arc::new(ScriptedCenter {
+            test_clock: test_clock.clone(),
+            ..ScriptedCenter::default()
         });
         let store: Arc<dyn Store> = Arc::new(store);
-        let clock: Arc<dyn Clock> = Arc::new(hands.clone());
+        let clock: Arc<dyn Clock> = Arc::new(test_clock.clone());
         let paced = Paced::new(aws.clone(), Limits::None, clock.clone());
         let service = Arc::new(Service::new(store, clock, policy, Announce::ToNobody));
         let worker = Worker::new(service.clone(), Arc::new(paced));
         Self {
             _folder: folder,
-            hands,
+            test_clock,
             aws,
             service,
             worker,
@@ -244,7 +244,7 @@ impl Scene {
             let configured = self.service.configure(&channel, &configure, &admin);
             configured.await.unwrap();
         }
-        let id = RequestId::from_uuid(self.hands.draw());
+        let id = RequestId::from_uuid(self.test_clock.draw());
         let draft = Draft {
             id,
             account_id: account,
@@ -277,24 +277,24 @@ impl Scene {
     }
 }
 
-/// P6: that AWS says it has removed something is not yet that it is gone.
+/// P6: a successful delete does not prove that the assignment is gone.
 #[tokio::test]
-async fn what_aws_still_shows_is_not_called_revoked() {
-    let scene = Scene::open().await;
-    let id = scene.approved().await;
-    scene.step().await;
-    assert_eq!(scene.status(id).await, Status::Granted);
-    scene.aws.still_present.store(2, Ordering::SeqCst);
-    scene.ask(id, Ask::Revoke { reason: None }).await;
+async fn a_request_is_not_revoked_while_aws_shows_the_assignment() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.step().await;
+    assert_eq!(test.status(id).await, Status::Granted);
+    test.aws.still_present.store(2, Ordering::SeqCst);
+    test.ask(id, Ask::Revoke { reason: None }).await;
     for _ in 0..2 {
-        assert_eq!(scene.step().await, Stepped::Worked(id));
-        assert_eq!(scene.status(id).await, Status::Granted);
-        scene.hands.pass(Millis::minutes(1));
+        assert_eq!(test.step().await, Stepped::Worked(id));
+        assert_eq!(test.status(id).await, Status::Granted);
+        test.test_clock.pass(Millis::minutes(1));
     }
-    scene.step().await;
-    assert_eq!(scene.status(id).await, Status::Revoked);
+    test.step().await;
+    assert_eq!(test.status(id).await, Status::Revoked);
     let key = jit::domain::AuditKey::Request(id);
-    let events = scene.service.store().audit(&key).await.unwrap();
+    let events = test.service.store().audit(&key).await.unwrap();
     let failing = events
         .iter()
         .filter(|event| event.event_type == EventKind::RemovalFailing);
@@ -303,116 +303,120 @@ async fn what_aws_still_shows_is_not_called_revoked() {
 
 // K15
 #[tokio::test]
-async fn the_removal_of_what_a_deleted_set_gave_ends() {
-    let scene = Scene::open().await;
-    let id = scene.approved().await;
-    scene.step().await;
-    assert_eq!(scene.status(id).await, Status::Granted);
-    scene.aws.deleted.store(true, Ordering::SeqCst);
-    scene.ask(id, Ask::Revoke { reason: None }).await;
-    scene.step().await;
-    assert_eq!(scene.status(id).await, Status::Revoked);
+async fn the_removal_of_an_assignment_of_a_deleted_set_ends() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.step().await;
+    assert_eq!(test.status(id).await, Status::Granted);
+    test.aws.deleted.store(true, Ordering::SeqCst);
+    test.ask(id, Ask::Revoke { reason: None }).await;
+    test.step().await;
+    assert_eq!(test.status(id).await, Status::Revoked);
 }
 
-/// P1: a call that nobody can take back is made only by who is sure to be there for its
-/// answer: with the lease nearly over, and nothing that could renew it, it is not made.
+/// P1: a call that cannot be undone is sent only while the lease is sure to outlast it: with the
+/// lease nearly over, and no renewal, the worker does not send it.
 #[tokio::test]
-async fn nothing_is_made_in_the_last_seconds_of_a_lease() {
-    let scene = Scene::open().await;
-    let id = scene.approved().await;
-    scene.aws.slow.store(25_000, Ordering::SeqCst);
-    scene.step().await;
-    assert_eq!(scene.aws.creates.load(Ordering::SeqCst), 0);
-    scene.hands.pass(Millis::minutes(1));
-    scene.step().await;
-    assert_eq!(scene.aws.creates.load(Ordering::SeqCst), 1);
-    assert_eq!(scene.status(id).await, Status::Granted);
+async fn no_create_is_sent_in_the_last_seconds_of_a_lease() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.aws.slow.store(25_000, Ordering::SeqCst);
+    test.step().await;
+    assert_eq!(test.aws.creates.load(Ordering::SeqCst), 0);
+    test.test_clock.pass(Millis::minutes(1));
+    test.step().await;
+    assert_eq!(test.aws.creates.load(Ordering::SeqCst), 1);
+    assert_eq!(test.status(id).await, Status::Granted);
 }
 
-/// P8: a grant lasts exactly as long as was asked for, from when AWS gave it.
+/// P8: a grant lasts exactly as long as requested, from the time at which AWS made it.
 #[tokio::test]
-async fn a_grant_ends_on_time_and_not_before() {
-    let scene = Scene::open().await;
-    let id = scene.approved().await;
-    scene.hands.pass(Millis::minutes(7));
-    scene.step().await;
-    let granted = scene.service.request(id).await.unwrap().granted.unwrap();
+async fn a_grant_ends_exactly_at_its_end_time() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.test_clock.pass(Millis::minutes(7));
+    test.step().await;
+    let granted = test.service.request(id).await.unwrap().granted.unwrap();
     assert_eq!(granted.until, granted.from + Millis::minutes(60));
-    scene
-        .hands
-        .pass(granted.until + Millis(-1) - scene.hands.now());
-    assert_eq!(scene.step().await, Stepped::Idle);
-    assert_eq!(scene.status(id).await, Status::Granted);
-    scene.hands.pass(Millis(1));
-    assert_eq!(scene.step().await, Stepped::Worked(id));
-    assert_eq!(scene.status(id).await, Status::Expired);
+    test.test_clock
+        .pass(granted.until + Millis(-1) - test.test_clock.now());
+    assert_eq!(test.step().await, Stepped::Idle);
+    assert_eq!(test.status(id).await, Status::Granted);
+    test.test_clock.pass(Millis(1));
+    assert_eq!(test.step().await, Stepped::Worked(id));
+    assert_eq!(test.status(id).await, Status::Expired);
 }
 
-/// A policy that took too long to read may be another's by now: it is not put back.
+/// Another process may have changed a policy that took too long to read: the worker does not write
+/// it.
 #[tokio::test]
-async fn a_policy_is_put_back_only_while_nobody_else_may_have_it() {
-    let scene = Scene::with(Policy {
+async fn a_policy_is_written_only_within_the_lease_of_its_read() {
+    let test = TestSetup::with(Policy {
         end_sessions: EndSessions::PermissionSet,
         ..policy()
     })
     .await;
-    let id = scene.approved().await;
-    scene.step().await;
-    let request = scene.service.request(id).await.unwrap();
+    let id = test.approved().await;
+    test.step().await;
+    let request = test.service.request(id).await.unwrap();
     let bobs = HoldingKey {
         user: "bob".parse().unwrap(),
         ..request.holding_key().unwrap()
     };
-    scene.aws.present.lock().unwrap().insert(bobs);
-    scene.ask(id, Ask::Revoke { reason: None }).await;
-    scene.step().await;
-    scene.aws.slow_policy.store(25_000, Ordering::SeqCst);
-    scene.step().await;
-    assert_eq!(*scene.aws.policy.lock().unwrap(), None);
-    scene.hands.pass(Millis::minutes(1));
-    scene.step().await;
+    test.aws.present.lock().unwrap().insert(bobs);
+    test.ask(id, Ask::Revoke { reason: None }).await;
+    test.step().await;
+    test.aws.slow_policy.store(25_000, Ordering::SeqCst);
+    test.step().await;
+    assert_eq!(*test.aws.policy.lock().unwrap(), None);
+    test.test_clock.pass(Millis::minutes(1));
+    test.step().await;
     assert!(
-        scene.aws.policy.lock().unwrap().is_some(),
-        "the next try was alone in time"
+        test.aws.policy.lock().unwrap().is_some(),
+        "the next attempt was in time"
     );
-    let sessions = scene.service.request(id).await.unwrap().sessions;
+    let sessions = test.service.request(id).await.unwrap().sessions;
     assert!(
         matches!(sessions, Some(OldCredentials::Denied { .. })),
         "{sessions:?}"
     );
 }
 
-/// Whatever has waited longer: what somebody revokes goes first, then what expires, and
-/// then what is to be given.
+/// A revoke by a person goes first, then an expiry, and then a create, whichever has waited
+/// longest.
 #[tokio::test]
-async fn taking_away_goes_before_giving() {
-    let scene = Scene::open().await;
-    let expiring = scene.approved().await;
-    scene.step().await;
-    let revoked = scene.approved_for("dave").await;
-    scene.step().await;
-    let waiting = scene.approved_for("erin").await;
-    scene.hands.pass(Millis::minutes(90));
-    scene.ask(revoked, Ask::Revoke { reason: None }).await;
+async fn removals_go_before_creates() {
+    let test = TestSetup::open().await;
+    let expiring = test.approved().await;
+    test.step().await;
+    let revoked = test.approved_for("dave").await;
+    test.step().await;
+    let waiting = test.approved_for("erin").await;
+    test.test_clock.pass(Millis::minutes(90));
+    test.ask(revoked, Ask::Revoke { reason: None }).await;
     for next in [revoked, expiring, waiting] {
-        assert_eq!(scene.step().await, Stepped::Worked(next));
+        assert_eq!(test.step().await, Stepped::Worked(next));
     }
 }
 
-/// A worker on the machine's own clocks, at its loop, with an AWS that does as it is told.
-struct AtTheLoop {
+/// A worker in its loop, on the clocks of the machine, with an AWS whose answers the test sets.
+struct LoopSetup {
     folder: tempfile::TempDir,
     service: Arc<Service>,
     worker: Worker,
     stop: CancellationToken,
 }
 
-impl AtTheLoop {
+impl LoopSetup {
     fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let paced = Paced::new(Arc::new(Told::default()), Limits::None, clock.clone());
+        let paced = Paced::new(
+            Arc::new(ScriptedCenter::default()),
+            Limits::None,
+            clock.clone(),
+        );
         let announce = Announce::ToNobody;
         let service = Arc::new(Service::new(Arc::new(store), clock, policy(), announce));
         Self {
@@ -423,7 +427,7 @@ impl AtTheLoop {
         }
     }
 
-    /// Requests that are approved and that no worker has begun, in this order.
+    /// Requests that are approved and that no worker has claimed, in this order.
     async fn approved(&self, many: usize) -> Vec<RequestId> {
         let channel: ChannelId = "ch".parse().unwrap();
         let account: AccountId = "123456789012".parse().unwrap();
@@ -484,14 +488,14 @@ impl AtTheLoop {
 
 // K15
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_cannot_be_read_at_the_head_of_a_lane_starve_none_behind_them() {
-    let scene = AtTheLoop::open();
-    let ids = scene.approved(101).await;
+async fn unreadable_records_at_the_head_of_a_lane_starve_no_other() {
+    let test = LoopSetup::open();
+    let ids = test.approved(101).await;
     let (last, unreadable) = ids.split_last().unwrap();
-    let db = rusqlite::Connection::open(scene.folder.path().join("jit.db")).unwrap();
+    let db = rusqlite::Connection::open(test.folder.path().join("jit.db")).unwrap();
     for id in unreadable {
         let sql = "UPDATE jit_requests SET doc = 'rubbish' WHERE request_id = ?1";
         assert_eq!(db.execute(sql, [id.to_string()]), Ok(1));
     }
-    scene.run_until_granted(*last).await;
+    test.run_until_granted(*last).await;
 }

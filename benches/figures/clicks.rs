@@ -1,4 +1,4 @@
-//! From a click in Mattermost until the card shows what came of it.
+//! Measures the time from a click in Mattermost until the card shows the result.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use crate::process::{Process, wanted};
 
 const CARDS: usize = 64;
 const AT_ONCE: usize = 8;
-/// What AWS takes for itself: just longer than a poll, which is the worst moment.
+/// The duration of the simulated AWS operation: just longer than the poll interval, which is the
+/// worst case.
 const AWS: Duration = Duration::from_millis(1010);
 
 pub async fn until_the_card_shows_it(report: &mut Report) {

@@ -1,5 +1,5 @@
-//! DynamoDB beside SQLite, on Amazon's own DynamoDB Local: how fast is its business, but
-//! how often it is asked, and for how much, is jit's.
+//! Compares DynamoDB with SQLite, on Amazon's DynamoDB Local. The speed depends on DynamoDB, but
+//! jit determines the number of calls and of capacity units.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ use crate::tables::proxy::{Mood, Proxy};
 use crate::{CLIENTS, ROUND, Report, millis};
 
 const LIVES: usize = 50;
-/// How many requests are stored where it must make no difference.
+/// The number of stored requests that must not change the number of calls.
 const STORED: usize = 1_000_000;
-/// Dollars for a million units, on demand in us-east-1.
+/// The price in dollars of a million units, on demand in us-east-1.
 const WRITE_PRICE: f64 = 0.625;
 const READ_PRICE: f64 = 0.125;
 const WRITES: [&str; 4] = ["TransactWriteItems", "PutItem", "UpdateItem", "DeleteItem"];
@@ -44,7 +44,7 @@ pub async fn beside_sqlite(report: &mut Report) {
     what_is_stored(report, &jit, &tables, stored).await;
 }
 
-/// What jit itself counted, by the name of the figure and its label.
+/// Returns jit's own counters, by metric name and label.
 async fn counted(jit: &Process) -> BTreeMap<String, f64> {
     let url = format!("http://{}/metrics", jit.address);
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
@@ -113,7 +113,8 @@ async fn reads(report: &mut Report, name: &str, jit: &Process) {
     );
 }
 
-/// Each asks every 50 ms whether it is granted, by a signed call.
+/// Runs whole lives. Each client asks every 50 ms, with a signed call, whether its request is
+/// granted.
 async fn lives(report: &mut Report, name: &str, jit: &Process) {
     let begun = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
@@ -129,7 +130,7 @@ async fn lives(report: &mut Report, name: &str, jit: &Process) {
     );
 }
 
-/// How many calls a look for work and a list make, and how much is read for them.
+/// Returns the number of calls of a search for work and of the lists.
 async fn looked(tables: &Tables) -> (u64, u64) {
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let store = tables.through(&proxy.url).store();
@@ -182,7 +183,7 @@ async fn what_is_stored(report: &mut Report, jit: &Process, tables: &Tables, sto
     assert!(looks(&after) >= looks(&before));
 }
 
-/// Requests that are over, in the account and channel of all: made of one that really is.
+/// Stores settled requests in the same account and channel, as copies of a real one.
 async fn store_many(tables: &Tables, count: usize) {
     let (client, store) = (tables.client(), tables.store());
     let over = Filter {

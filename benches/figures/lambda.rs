@@ -1,5 +1,5 @@
-//! How long somebody waits for a function that sleeps: from the start of the process to
-//! its first answer, on DynamoDB, with the real clients.
+//! Measures a cold start under Lambda: from the start of the process to its first answer, on
+//! DynamoDB, with the real clients.
 #![allow(clippy::disallowed_methods)] // its tasks end with the bench's runtime
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::{Report, median, millis};
 
 const RUNS: usize = 20;
 
-/// One invocation, and when it was answered.
+/// The simulated Runtime API: one invocation, and the time of its answer.
 #[derive(Default)]
 struct Lambda {
     event: std::sync::Mutex<String>,
@@ -51,7 +51,7 @@ async fn answered(State(lambda): State<Arc<Lambda>>, body: Bytes) -> &'static st
     "{}"
 }
 
-/// What was packaged, if somebody did.
+/// Returns the packaged binary if `JIT_BOOTSTRAP` names it, else the built one.
 fn binary() -> PathBuf {
     let packaged = std::env::var_os("JIT_BOOTSTRAP");
     packaged.map_or_else(|| env!("CARGO_BIN_EXE_jit").into(), PathBuf::from)

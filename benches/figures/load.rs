@@ -1,5 +1,5 @@
-//! Many clients with one connection each, sending bytes that were signed beforehand: what
-//! is measured is the server and not the caller's own arithmetic.
+//! Many clients with one connection each, which send calls that were signed beforehand, so that
+//! only the server is measured and not the signing.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Each client sends its calls one after another until the time is over.
+    /// Sends the calls of each client one after another until the time is over.
     pub async fn run(address: &str, calls: Vec<Vec<Vec<u8>>>, span: Duration) -> Self {
         let mut clients = tokio::task::JoinSet::new();
         let begun = Instant::now();
@@ -81,11 +81,11 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
             }
         }
         let read = stream.read_buf(buffer).await.unwrap();
-        assert!(read > 0, "the server hung up");
+        assert!(read > 0, "the server closed the connection");
     }
 }
 
-/// So many calls, dealt out to the clients.
+/// Makes signed calls, enough for the given rate, and distributes them over the clients.
 pub fn signed_gets(path: &str, clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
     deal(clients, each_second, |_| http("GET", path, ""))
 }

@@ -1,5 +1,5 @@
-//! The figures of the binary that ships, each beside what it is measured against, from
-//! one run. A number that is missed is said to be missed, and ends the run with 1.
+//! Measures the release binary, each figure together with its reference from the same run. A
+//! missed aim is printed as MISSED, and the run exits with 1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../../tests/common/aws.rs"]
@@ -66,7 +66,7 @@ impl Report {
         println!("{name:<52} {figure}");
     }
 
-    /// A figure that must be reached.
+    /// Prints a figure that must reach its aim.
     fn hold(&mut self, name: &str, figure: &str, reached: bool, aim: &str) {
         let word = if reached { "reached" } else { "MISSED" };
         self.missed += u32::from(!reached);
@@ -74,7 +74,7 @@ impl Report {
     }
 }
 
-/// All of it, or one part by its name.
+/// Runs all measurements, or the one with this name.
 async fn all(report: &mut Report, only: Option<&str>) {
     let wanted = |part: &str| only.is_none_or(|only| only == part);
     if wanted("start") {
@@ -152,7 +152,7 @@ async fn start(report: &mut Report) {
     report.tell("binary", &format!("{:.1} MiB", size as f64 / 1048576.0));
 }
 
-/// Signed reads against a handler that returns the same bytes and does nothing else.
+/// Compares signed reads with a handler that only returns the same bytes.
 async fn reads(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let jit = Process::jit(folder.path(), 0);
@@ -179,7 +179,7 @@ async fn reads(report: &mut Report) {
     );
 }
 
-/// Durable signed creates against group-committed inserts of the same bytes.
+/// Compares durable signed creates with group-committed inserts of the same bytes.
 async fn creates(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let jit = Process::jit(folder.path(), 0);
@@ -215,7 +215,7 @@ async fn creates(report: &mut Report) {
     );
 }
 
-/// request → approve → granted → revoke, over and over, by 64 clients at once.
+/// Repeats request → approve → granted → revoke with 64 clients at once.
 async fn lives(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let jit = Process::jit(folder.path(), 0);
@@ -244,10 +244,10 @@ async fn lives(report: &mut Report) {
     );
 }
 
-/// From the moment the simulated AWS finished until the revoke was answered.
+/// Measures the time from the end of the simulated AWS operation to the answer to the revoke.
 async fn revokes(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    // Just after a poll: the worst moment for AWS to finish.
+    // The operation ends just after a poll, which is the worst case.
     let jit = Process::jit(folder.path(), 1010);
     jit.bind().await;
     let mut clients = tokio::task::JoinSet::new();
@@ -273,7 +273,7 @@ async fn revokes(report: &mut Report) {
     );
 }
 
-/// What a large stock costs, and whether it makes anything late.
+/// Measures the idle load with many live grants, and how late their expiries begin.
 async fn many_grants(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
     let ending = stock::of_grants(folder.path(), 10_000, 20).await;

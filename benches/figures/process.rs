@@ -1,4 +1,4 @@
-//! The processes that are measured: jit as it ships, and a server that does nothing.
+//! The measured processes: the release binary of jit, and a server with a constant answer.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -27,7 +27,7 @@ impl Process {
         Self::jit_with(folder, latency_ms, "")
     }
 
-    /// With more in its configuration.
+    /// Starts jit with additional configuration.
     pub fn jit_with(folder: &Path, latency_ms: u32, more: &str) -> Self {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
@@ -42,7 +42,7 @@ impl Process {
         Self::start(command)
     }
 
-    /// In these tables instead of a file.
+    /// Starts jit on these DynamoDB tables.
     pub fn jit_in(folder: &Path, tables: &Tables) -> Self {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
@@ -59,7 +59,7 @@ impl Process {
         Self::start(command)
     }
 
-    /// With the real client, talking to this end of the wire.
+    /// Starts jit with the real AWS client, connected to the simulated AWS of the tests.
     pub fn jit_at(folder: &Path, aws: &Aws, calls_per_second: u32) -> Self {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
@@ -76,7 +76,7 @@ impl Process {
         Self::start(command)
     }
 
-    /// Answers everything with the same text.
+    /// Starts a server that answers every call with the same text.
     pub fn echo(text: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("--echo").arg(text);
@@ -119,7 +119,7 @@ impl Process {
         self.caller().get(path).await.to_string()
     }
 
-    /// As Mattermost sends a click: unsigned, and on a connection of its own.
+    /// Sends a click as Mattermost does: without a signature of jit's keys, on a new connection.
     pub async fn press(&self, click: &Value) {
         let url = format!("http://{}/mattermost/action", self.address);
         let call = reqwest::Client::new().post(url).body(click.to_string());
@@ -184,7 +184,8 @@ pub fn sign(method: &str, path: &str, body: &[u8]) -> [(&'static str, String); 4
     ]
 }
 
-/// Everybody asks for themselves, so that no two share an assignment.
+/// Returns a call for a request. Each number has its own requester, so that no two requests
+/// share an assignment.
 pub fn wanted(number: usize) -> Value {
     json!({
         "account_id": ACCOUNT,
@@ -209,7 +210,7 @@ impl Caller {
         self.post("/config/approvers", &approvers).await;
     }
 
-    /// A whole life; returns the user whose it was, and when its revoke was answered.
+    /// Runs one request from creation to revoke; returns its user and the time of the answer.
     pub async fn live(&self, number: usize) -> (String, i64) {
         let created = self.post("/requests", &wanted(number)).await;
         let id = created["request_id"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! What AWS's limits cost: a thousand grants that end in the same second.
+//! Measures the effect of AWS's limits, with a thousand grants that end in the same second.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ const CALLS_PER_SECOND: u32 = 20;
 
 const STUCK: usize = 10;
 
-/// A process whose grants end in the same second. AWS takes a second for each operation,
-/// does one at a time in an account, and throttles a caller above the limit.
+/// A process whose grants end in the same second. The simulated AWS takes one second for each
+/// operation, runs one at a time in an account, and throttles a caller above the limit.
 struct Ending {
     folder: TempDir,
     aws: Aws,
@@ -52,8 +52,8 @@ impl Ending {
         jit
     }
 
-    /// How long it took until the last of these ended, also as a multiple of the limit: at
-    /// least one call for each has to be made.
+    /// Reports the time until the last grant ended, also as a multiple of the minimum: each
+    /// removal needs at least one call.
     fn report(&self, report: &mut Report, name: &str, ended: Vec<Timestamp>, most: f64) {
         let end = ended.into_iter().max().unwrap_or_default();
         let took = (end - self.until).0 as f64 / 1000.0;
@@ -67,8 +67,8 @@ impl Ending {
     }
 }
 
-/// Ten operations that AWS never ends, each in an account of its own, hold up none of a
-/// thousand other ends.
+/// Ten operations that AWS never completes, each in its own account, must not delay a thousand
+/// other removals.
 pub async fn many_ends_beside_stuck_operations(report: &mut Report) {
     let ending = Ending::prepare(GRANTS + STUCK).await;
     for number in 1..=STUCK {
@@ -87,8 +87,8 @@ pub async fn many_ends(report: &mut Report) {
     let (last, ending) = all.ids.split_last().unwrap();
     let aws = &all.aws;
 
-    // In the middle of it, and in accounts that are busy: one that would stay, and one that
-    // waits for its turn to end.
+    // The revokes come in the middle and in busy accounts: one for a grant that would stay, and
+    // one for a grant that waits for its removal.
     SystemClock
         .wait_until(all.until + Millis::seconds(20))
         .await;
@@ -126,7 +126,7 @@ pub async fn many_ends(report: &mut Report) {
     }
 }
 
-/// How soon AWS heard of a revoke, and how soon it was answered.
+/// Returns the time until AWS received the delete of a revoke, and until its answer.
 async fn revoke(jit: &Process, aws: &Aws, id: &RequestId) -> (Duration, Duration) {
     let actor = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
     let asked = Instant::now();

@@ -1,5 +1,5 @@
-//! What the disk and SQLite allow: rows of the same size, each waited for until it is
-//! durable, and everybody who waits committed together.
+//! Measures the limit of the disk and SQLite: inserts of rows of the same size, each durable
+//! before its client continues, with all waiting clients in one commit.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

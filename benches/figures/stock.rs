@@ -1,4 +1,4 @@
-//! A store with much in it, and what can be read out of it afterwards.
+//! Fills a store with many grants, and reads the results of a measurement from it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::aws::{ADMIN, Aws};
 use crate::fixtures::{binding, policy};
 use crate::process::ACCOUNT;
 
-/// A live grant to write: of whom, where, and until when.
+/// A live grant to write: its requester, its account and its end.
 struct Grant {
     number: usize,
     user: String,
@@ -42,7 +42,7 @@ fn opened(number: usize, now: Timestamp) -> Decision {
     open(draft, Some(binding()), &policy(), now).unwrap()
 }
 
-/// What one create writes: the record, its event and the nonce.
+/// Returns the number of bytes that one create writes: the record, its event and the nonce.
 pub fn bytes_of_a_create() -> usize {
     let decision = opened(1, SystemClock.now());
     let record = serde_json::to_string(&decision.request).unwrap();
@@ -50,7 +50,7 @@ pub fn bytes_of_a_create() -> usize {
     record.len() + event.len() + 36
 }
 
-/// Fills a store with live grants; returns the few that end soon, with their ends.
+/// Fills a store with live grants; returns those that end soon, with their ends.
 pub async fn of_grants(folder: &Path, count: usize, soon: usize) -> Vec<(RequestId, Timestamp)> {
     let store = SqliteStore::open(&folder.join("jit.db")).unwrap();
     let now = SystemClock.now();
@@ -102,8 +102,8 @@ fn put(commit: &mut Commit, grant: Grant, now: Timestamp) -> RequestId {
     id
 }
 
-/// Grants that all end at once, spread over accounts, and one that does not; AWS has all
-/// of them. The last is the one that stays.
+/// Stores grants in several accounts that all end at once, and as the last one a grant that
+/// stays. The simulated AWS has an assignment for each.
 pub async fn ending_together(
     folder: &Path,
     aws: &Aws,
@@ -136,12 +136,12 @@ pub async fn ending_together(
     ids
 }
 
-/// When each history came to its end.
+/// Waits until these histories have ended, and returns the time of each end.
 pub async fn ended(folder: &Path, ids: &[RequestId]) -> Vec<Timestamp> {
     first_ended(folder, ids, ids.len()).await
 }
 
-/// The same, of so many that end first.
+/// Waits until `many` of these histories have ended, and returns the time of each end.
 pub async fn first_ended(folder: &Path, ids: &[RequestId], many: usize) -> Vec<Timestamp> {
     let store = SqliteStore::open_read_only(&folder.join("jit.db")).unwrap();
     let (mut ended, mut left) = (Vec::new(), ids.to_vec());
@@ -165,7 +165,7 @@ pub async fn first_ended(folder: &Path, ids: &[RequestId], many: usize) -> Vec<T
     }
 }
 
-/// By how much the worst of the expiries was begun late, in milliseconds.
+/// Returns the largest delay of the start of an expiry, in milliseconds.
 pub async fn lateness(folder: &Path, ending: &[(RequestId, Timestamp)]) -> i64 {
     let store = SqliteStore::open_read_only(&folder.join("jit.db")).unwrap();
     let mut worst = 0;
@@ -185,7 +185,8 @@ pub async fn lateness(folder: &Path, ending: &[(RequestId, Timestamp)]) -> i64 {
     worst
 }
 
-/// How long after the simulated AWS had finished each revoke was answered, in milliseconds.
+/// Returns for each revoke the time from the end of the AWS operation to the answer, in
+/// milliseconds.
 pub fn after_removal(folder: &Path, answered: &[(String, i64)]) -> Vec<i64> {
     let db = rusqlite::Connection::open(folder.join("jit.db.sandbox")).unwrap();
     let sql = "SELECT max(ready_at) FROM operations WHERE kind = 'delete' AND user_id = ?1";

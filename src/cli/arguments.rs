@@ -1,4 +1,4 @@
-//! What can be typed, and the help that goes with it.
+//! The commands and options that a person can type, and their help.
 
 use std::path::PathBuf;
 
@@ -8,18 +8,18 @@ use super::Failure;
 use super::output::Output;
 use crate::domain::{Email, MmUserId, Person};
 
-/// Just-in-time AWS access from Mattermost: asked for in chat, given by IAM Identity
-/// Center, taken away on time.
+/// Just-in-time AWS access from Mattermost: a person asks for access in a channel, jit makes
+/// the assignment in IAM Identity Center, and removes it when the time is over.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
-    /// The configuration [default: ./jit.toml]
+    /// The configuration file [default: ./jit.toml]
     #[arg(long, global = true, value_name = "FILE", env = "JIT_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Text for people, JSON for programs
+    /// The format of the output: text for people, JSON for programs
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Call a function of AWS Lambda instead of client.url, with your own AWS credentials
+    /// Call an AWS Lambda function with your own AWS credentials, instead of client.url
     #[arg(long, global = true, value_name = "lambda:FUNCTION", env = "JIT_VIA")]
     pub via: Option<Via>,
     #[command(flatten)]
@@ -28,10 +28,10 @@ pub(crate) struct Arguments {
     pub command: CliCommand,
 }
 
-/// Which way a signed call goes.
+/// How a signed call reaches jit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// By its name or its ARN.
+    /// The name or the ARN of a Lambda function.
     Lambda(String),
 }
 
@@ -47,10 +47,10 @@ impl std::str::FromStr for Via {
     }
 }
 
-/// Who acts.
+/// The person who acts.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Acting {
-    /// Who acts, by e-mail
+    /// The e-mail address of the person who acts
     #[arg(
         id = "as",
         long = "as",
@@ -59,7 +59,8 @@ pub(crate) struct Acting {
         env = "JIT_AS"
     )]
     pub email: Option<Email>,
-    /// Who acts, by Mattermost user id [default: the e-mail's part before the @]
+    /// The Mattermost user id of the person who acts [default: the part of the e-mail
+    /// address before the @]
     #[arg(
         id = "as-id",
         long = "as-id",
@@ -72,7 +73,7 @@ pub(crate) struct Acting {
 
 impl Acting {
     pub fn person(&self) -> Result<Person, Failure> {
-        let ask = "say who acts: --as EMAIL (and --as-id ID), or JIT_AS and JIT_AS_ID";
+        let ask = "name the person who acts: --as EMAIL (and --as-id ID), or JIT_AS and JIT_AS_ID";
         let email = self
             .email
             .clone()
@@ -86,11 +87,11 @@ impl Acting {
         let name = email.as_str().split('@').next().unwrap_or_default();
         let id = name
             .parse()
-            .map_err(|_| Failure::Usage(format!("{name:?} is no user id: say it with --as-id")))?;
+            .map_err(|_| Failure::Usage(format!("{name:?} is not a user id: add --as-id ID")))?;
         Ok(Person { id, email })
     }
 
-    /// For what can also be done without saying who.
+    /// For commands that do not require `--as`.
     pub fn person_if_said(&self) -> Result<Option<Person>, Failure> {
         match (&self.email, &self.id) {
             (None, None) => Ok(None),
@@ -101,20 +102,21 @@ impl Acting {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
-    /// See the whole system on this machine: one request's life, then a server to try
+    /// Show the whole system on this machine: the life of one request, then a server to try
     #[command(after_help = "Example:\n  jit sandbox\n  jit sandbox --once")]
     Sandbox {
-        /// Exit after the walk
+        /// Exit after the life of the first request
         #[arg(long)]
         once: bool,
     },
-    /// Run the HTTP backend and its workers
+    /// Run the HTTP server and the workers
     #[command(after_help = "Example:\n  jit serve --config /etc/jit/jit.toml")]
     Serve,
-    /// Answer AWS Lambda: calls, schedules and streams
+    /// Run under AWS Lambda: handle calls, schedules and streams
     #[command(
         after_help = "Example:\n  AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001 jit lambda\n\n\
-                      Lambda starts it by itself, as bootstrap: make package, and infra/template.yaml."
+                      AWS Lambda starts it as bootstrap. `make package` makes the package;\n\
+                      infra/template.yaml deploys it."
     )]
     Lambda,
     /// Ask for access
@@ -123,47 +125,61 @@ pub(crate) enum CliCommand {
                       --minutes 60 --reason 'INC-42: db down' --as alice@example.com"
     )]
     Request(NewRequest),
-    /// Approve a request, or the extension it waits for
+    /// Approve a request, or the extension that it waits for
     #[command(after_help = "Example:\n  jit approve ID --as bob@example.com")]
-    Approve { id: String },
-    /// Deny a request
+    Approve {
+        /// The request
+        id: String,
+    },
+    /// Deny a request or an extension
     #[command(after_help = "Example:\n  jit deny ID --reason 'use readonly' --as bob@example.com")]
     Deny {
+        /// The request
         id: String,
+        /// The reason, for the requester and the audit
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Take access away, now; done when AWS shows that it is gone
+    /// End access now; done when AWS shows that the access is gone
     #[command(
         after_help = "Example:\n  jit revoke ID --reason 'incident 7' --wait --as sec@example.com\n\n\
-                      Straight to the function, if nothing else answers:\n  \
+                      If the HTTP server does not answer, call the Lambda function directly:\n  \
                       jit revoke ID --reason 'incident 7' --via lambda:jit-api --as sec@example.com\n\n\
-                      Exits with 0 only if the access is gone. Without --wait, a removal that AWS\n\
-                      has not finished after ten seconds goes on, and the exit code is 1."
+                      The exit code is 0 only if the access is gone. Without --wait, the command waits\n\
+                      ten seconds; then the removal continues in the server and the exit code is 1."
     )]
     Revoke {
+        /// The request
         id: String,
+        /// The reason, for the requester and the audit
         #[arg(long)]
         reason: Option<String>,
-        /// Wait until it is gone, however long AWS takes
+        /// Wait until AWS shows that the access is gone, without a time limit
         #[arg(long)]
         wait: bool,
     },
-    /// Take back one's own request that nobody has decided yet
+    /// Withdraw your own request that has no decision yet
     #[command(after_help = "Example:\n  jit cancel ID --as alice@example.com")]
-    Cancel { id: String },
-    /// Ask for more time
+    Cancel {
+        /// The request
+        id: String,
+    },
+    /// Ask for more time for a grant
     #[command(after_help = "Example:\n  jit extend ID --minutes 30 --as alice@example.com")]
     Extend {
+        /// The request
         id: String,
-        /// How much longer
+        /// The additional time in minutes
         #[arg(long)]
         minutes: u32,
     },
-    /// One request, and how much time is left
+    /// Show one request and the time that is left
     #[command(after_help = "Example:\n  jit status ID\n  jit status ID -o json")]
-    Status { id: String },
-    /// Requests, newest first
+    Status {
+        /// The request
+        id: String,
+    },
+    /// List requests, newest first
     #[command(
         after_help = "Example:\n  jit list --channel town-square --status GRANTED\n  \
                       jit list --requester alice@example.com --from 2026-01-01"
@@ -175,55 +191,60 @@ pub(crate) enum CliCommand {
                       --approvals-required 2 --max-hours 2"
     )]
     Bind(BindArguments),
-    /// Take an account out of a channel; its pending requests are cancelled
+    /// Remove the binding of an account; jit cancels its pending requests
     #[command(after_help = "Example:\n  jit unbind --channel town-square --account 123456789012")]
     Unbind {
+        /// The id of the channel in Mattermost
         #[arg(long)]
         channel: String,
+        /// The AWS account, 12 digits
         #[arg(long)]
         account: String,
     },
-    /// Say who approves in a channel
+    /// Set all approvers of a channel
     #[command(after_help = "Example:\n  jit approvers --channel town-square bob carol")]
     Approvers {
+        /// The id of the channel in Mattermost
         #[arg(long)]
         channel: String,
-        /// Mattermost user ids: all of them, not the ones to add
+        /// The Mattermost user ids of all approvers; they replace the approvers of before
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
-    /// The accounts of a channel, and their terms
+    /// List the accounts of a channel and their terms
     #[command(after_help = "Example:\n  jit accounts --channel town-square")]
     Accounts {
+        /// The id of the channel in Mattermost
         #[arg(long)]
         channel: String,
     },
-    /// Without a server: straight to AWS, with your own credentials
+    /// End access without the server, with your own AWS credentials
     #[command(subcommand)]
     BreakGlass(BreakGlassCommand),
-    /// After access was removed by hand: make the record follow
+    /// Correct the record after an assignment was removed by hand
     #[command(
         after_help = "Example:\n  jit cleanup ID --reason 'incident 7, removed in the console' --as sec@example.com\n  \
                       jit cleanup ID --reason 'incident 7' --unverified\n\n\
-                      Needs the store and AWS, and no server. AWS is asked first whether the assignment\n\
-                      is gone; the record is changed only if it is."
+                      Needs the store and AWS credentials, and no server. jit asks AWS first, and\n\
+                      corrects the record only if AWS shows that the assignment is gone."
     )]
     Cleanup(Cleanup),
-    /// Compare what is recorded with what Identity Center has
+    /// Compare the records with Identity Center
     #[command(
         after_help = "Example:\n  jit reconcile\n  jit reconcile --fix --as ops@example.com\n\n\
-                      Exits with 1 if anything is not as recorded: live here and gone in AWS, or over\n\
-                      here and still in AWS. Assignments that jit never made are listed and left alone."
+                      The exit code is 1 if there is a difference: an access is live in jit and gone in\n\
+                      AWS, or over in jit and still in AWS. jit lists the assignments that it did not\n\
+                      make, and does not change them."
     )]
     Reconcile {
-        /// Remove what is over here and still in AWS
+        /// Remove access that is over in jit and still exists in AWS
         #[arg(long)]
         fix: bool,
     },
-    /// The tables in DynamoDB
+    /// Create or check the DynamoDB tables
     #[command(subcommand)]
     Tables(TablesCommand),
-    /// The store
+    /// Copy or back up the store
     #[command(subcommand)]
     Store(StoreCommand),
     /// Print the headers of a signed call
@@ -232,176 +253,194 @@ pub(crate) enum CliCommand {
                       jit sign POST /requests/ID/revoke --body body.json --curl"
     )]
     Sign(Sign),
-    /// What happened
+    /// Show, export or verify the audit
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// The configuration
+    /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Keys
+    /// Make keys
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// A stock Mattermost, made ready for /jit
+    /// Set up or check the bot and the slash command in Mattermost
     #[command(subcommand)]
     Mattermost(MattermostCommand),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  jit completions bash > /etc/bash_completion.d/jit")]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NewRequest {
-    /// AWS account, 12 digits
+    /// The AWS account, 12 digits
     #[arg(long)]
     pub account: String,
-    /// Mattermost channel id
+    /// The id of the channel in Mattermost
     #[arg(long)]
     pub channel: String,
-    /// For how long
+    /// The duration in minutes
     #[arg(long)]
     pub minutes: u32,
-    /// Why
+    /// The reason
     #[arg(long, required_unless_present = "jira")]
     pub reason: Option<String>,
-    /// The ticket
+    /// The ticket; it can replace --reason
     #[arg(long)]
     pub jira: Option<String>,
-    /// Which permission set [default: the configured one]
+    /// The permission set [default: policy.default_permission_set]
     #[arg(long, value_name = "NAME")]
     pub permission_set: Option<String>,
-    /// When it should begin [default: once approved]
+    /// The time when the access begins, like 2026-01-31T12:00:00Z [default: after the approval]
     #[arg(long, value_name = "TIME")]
     pub start_at: Option<String>,
-    /// The same key gives the same request
+    /// A repeated call with the same key returns the same request
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Only requests of this channel
     #[arg(long)]
     pub channel: Option<String>,
+    /// Only requests for this account
     #[arg(long)]
     pub account: Option<String>,
+    /// Only requests of this requester
     #[arg(long, value_name = "EMAIL")]
     pub requester: Option<String>,
+    /// Only requests with this status, like GRANTED
     #[arg(long)]
     pub status: Option<String>,
-    /// Created on or after
+    /// Only requests created on or after this day, like 2026-01-31
     #[arg(long, value_name = "DATE")]
     pub from: Option<String>,
-    /// Created on or before
+    /// Only requests created on or before this day
     #[arg(long, value_name = "DATE")]
     pub to: Option<String>,
-    /// How many at most
+    /// The number of requests on one page
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub limit: u32,
-    /// Where the last page ended
+    /// The token that the page before ended with
     #[arg(long, value_name = "TOKEN")]
     pub next_token: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BindArguments {
+    /// The id of the channel in Mattermost
     #[arg(long)]
     pub channel: String,
+    /// The AWS account, 12 digits
     #[arg(long)]
     pub account: String,
-    /// How many must approve
+    /// The number of approvals that a request needs
     #[arg(long, value_name = "N")]
     pub approvals_required: Option<u32>,
-    /// Whether one may approve one's own request
+    /// Whether requesters may approve their own requests
     #[arg(long, value_name = "BOOL")]
     pub allow_self_approval: Option<bool>,
-    /// The longest request
+    /// The longest duration of a request
     #[arg(long, value_name = "HOURS")]
     pub max_hours: Option<u32>,
-    /// Which permission sets may be had; repeat for several
+    /// A permission set that people may request; repeat it for several
     #[arg(long = "permission-set", value_name = "NAME")]
     pub permission_sets: Option<Vec<String>>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Sign {
-    /// GET or POST
+    /// The HTTP method: GET or POST
     pub method: String,
-    /// With its query: /requests?status=GRANTED
+    /// The path with its query: /requests?status=GRANTED
     pub path: String,
-    /// The body; - is standard input
+    /// The file with the body; - is standard input
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
-    /// The whole line for curl
+    /// Print the whole curl line
     #[arg(long)]
     pub curl: bool,
-    /// The older signature, that the query is no part of
+    /// Use signature scheme v1, which does not cover the query
     #[arg(long)]
     pub v1: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// One request's history, or with config#CHANNEL a channel's
+    /// Show the history of one request, or of one channel with config#CHANNEL
     #[command(after_help = "Example:\n  jit audit show ID\n  jit audit show 'config#town-square'")]
-    Show { id: String },
-    /// Everything that happened, as JSON lines, from the store
+    Show {
+        /// The request, or config#CHANNEL
+        id: String,
+    },
+    /// Print all audit events from the store as JSON lines
     #[command(
         after_help = "Example:\n  jit audit export --from 2026-01-01 --to 2026-01-31 --account 123456789012"
     )]
     Export(Export),
-    /// Check every history (or one) for tampering, in the store
+    /// Check the audit chain of every history in the store, or of one, for tampering
     #[command(after_help = "Example:\n  jit audit verify\n  jit audit verify ID")]
-    Verify { id: Option<String> },
+    Verify {
+        /// The request, or config#CHANNEL; without it, every history
+        id: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// On or after
+    /// Only events on or after this day or time
     #[arg(long, value_name = "DATE")]
     pub from: Option<String>,
-    /// On or before
+    /// Only events on or before this day or time
     #[arg(long, value_name = "DATE")]
     pub to: Option<String>,
+    /// Only events of this account
     #[arg(long)]
     pub account: Option<crate::domain::AccountId>,
+    /// Only events of this channel
     #[arg(long)]
     pub channel: Option<crate::domain::ChannelId>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Copy everything from one store into another, so that an installation can grow
+    /// Copy everything from one store into another, for example from SQLite into DynamoDB
     #[command(
         after_help = "Example:\n  jit store copy --from sqlite --to dynamodb\n  \
                       jit store copy --from sqlite:/backup/jit.db --to sqlite:/var/lib/jit/jit.db\n\n\
-                      sqlite is store.path and dynamodb store.tables of jit.toml, whichever of them is\n\
-                      served. Stop whoever serves the first; what was interrupted is gone on with.\n\
-                      Afterwards every history is read again in both and compared. The copy takes\n\
-                      signed calls five minutes later: what was signed before may have been taken."
+                      sqlite stands for store.path, and dynamodb for store.tables of jit.toml. Stop every\n\
+                      jit that serves the source store before you copy. An interrupted copy continues\n\
+                      when you run the command again. After the copy, jit reads every history in both\n\
+                      stores and compares them. The target store refuses signed calls for five minutes,\n\
+                      because it does not know the nonces of the source store."
     )]
     Copy(StoreCopy),
-    /// Copy the SQLite file as it is now into another, while jit serves or not
+    /// Copy the SQLite file into a backup file, also while jit serves
     #[command(
         after_help = "Example:\n  jit store backup /backup/jit-2026-01-31.db\n\n\
-                      Back again: jit store copy --from sqlite:/backup/jit-2026-01-31.db --to sqlite\n\
-                      DynamoDB has point-in-time recovery instead."
+                      To restore: jit store copy --from sqlite:/backup/jit-2026-01-31.db --to sqlite\n\
+                      For DynamoDB, use point-in-time recovery: see runbooks/restore.md."
     )]
     Backup {
-        /// A file that is not there yet
+        /// The backup file; it must not exist yet
         file: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreCopy {
-    /// sqlite, sqlite:PATH or dynamodb
+    /// The source store: sqlite, sqlite:PATH or dynamodb
     #[arg(long, value_name = "STORE")]
     pub from: StoreLocation,
-    /// sqlite, sqlite:PATH or dynamodb
+    /// The target store: sqlite, sqlite:PATH or dynamodb
     #[arg(long, value_name = "STORE")]
     pub to: StoreLocation,
 }
 
-/// Where a store is.
+/// The place of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoreLocation {
     Sqlite(Option<PathBuf>),
@@ -422,49 +461,50 @@ impl std::str::FromStr for StoreLocation {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TablesCommand {
-    /// Make the tables that are not there yet, and wait until they can be used
+    /// Create the tables that do not exist yet, and wait until they are ready
     #[command(
         after_help = "Example:\n  jit tables create\n  AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:8000 jit tables create\n\n\
-                      What is there already is left as it is; jit tables check says if it will do."
+                      Tables that exist stay as they are; check them with jit tables check."
     )]
     Create,
-    /// Say what about the tables is not as it must be
+    /// Check the tables and print each problem
     #[command(after_help = "Example:\n  jit tables check\n  jit tables check -o json")]
     Check,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BreakGlassCommand {
-    /// Take access away: one request, or all that is live for somebody or somewhere
+    /// End one access, or all live access of a person or in an account
     #[command(
         after_help = "Example:\n  jit break-glass revoke ID --reason 'incident 7' --as sec@example.com\n  \
                       jit break-glass revoke --user alice@example.com --reason 'laptop stolen' --as sec@example.com\n\n\
-                      Needs the store and AWS, and no server. It is recorded before AWS is asked, and\n\
-                      done when AWS shows that it is gone. Without --as, your AWS credentials say who\n\
-                      you are.\n\n\
-                      Without the store as well, say what to take away: --user and --account. It is\n\
-                      taken away, and the row that cannot be written is printed, to be kept."
+                      Needs the store and AWS credentials, and no server. jit records the revoke before\n\
+                      it calls AWS, and is done when AWS shows that the access is gone. Without --as,\n\
+                      jit takes your name from your AWS credentials.\n\n\
+                      If the store does not answer either, add --user EMAIL and --account ID. jit ends\n\
+                      the access and prints the audit rows that it cannot write; keep them."
     )]
     Revoke(BreakGlass),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BreakGlass {
+    /// The request
     #[arg(required_unless_present_any = ["user", "account"])]
     pub id: Option<String>,
-    /// Everything that is live for this person
+    /// End all live access of this person
     #[arg(long, value_name = "EMAIL", conflicts_with = "id")]
     pub user: Option<Email>,
-    /// Everything that is live in this account
+    /// End all live access in this account
     #[arg(long, value_name = "ID", conflicts_with = "id")]
     pub account: Option<crate::domain::AccountId>,
     /// Only this permission set
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     pub permission_set: Option<crate::domain::PermissionSet>,
-    /// Why
+    /// The reason, for the audit
     #[arg(long)]
     pub reason: String,
-    /// Do not ask before taking away a list
+    /// Do not ask for confirmation before ending several accesses
     #[arg(long)]
     pub yes: bool,
 }
@@ -473,20 +513,20 @@ pub(crate) struct BreakGlass {
 pub(crate) struct Cleanup {
     /// The request
     pub id: String,
-    /// Why
+    /// The reason, for the audit
     #[arg(long)]
     pub reason: String,
-    /// Do not ask AWS first; the audit says so, and the next worker asks
+    /// Do not ask AWS first; the audit records this, and the next worker asks AWS
     #[arg(long)]
     pub unverified: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Say whether jit could start with it, and whether AWS lets it do what it will have to
+    /// Check that jit can start with the configuration and has its permissions at AWS
     #[command(
         after_help = "Example:\n  jit config check --config /etc/jit/jit.toml\n  jit config check --offline\n\n\
-                      Nothing is changed: AWS is only asked what can be asked without effect."
+                      The command changes nothing: it makes only AWS calls without effect."
     )]
     Check {
         /// Do not ask AWS
@@ -497,42 +537,43 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MattermostCommand {
-    /// Make the bot and the command, or put them right, and write the configuration
+    /// Make or correct the bot and the slash command, and write the configuration
     #[command(
         after_help = "Example:\n  jit mattermost setup --url https://mattermost.example.com --team acme \\\n      \
                       --public-url https://jit.example.com\n\n\
-                      Asks for a system admin's token, or takes it from --token-file or from\n\
-                      JIT_MATTERMOST_ADMIN_TOKEN; it is not kept. What is there already is kept: run it\n\
-                      again whenever something was changed by hand."
+                      The command needs the token of a system admin: from --token-file, from\n\
+                      JIT_MATTERMOST_ADMIN_TOKEN, or typed when it asks. jit does not store this token.\n\
+                      The command keeps a bot and a slash command that exist, and corrects them. Run\n\
+                      it again after a change by hand."
     )]
     Setup(MattermostSetup),
-    /// Say whether the bot and the command are as they must be
+    /// Check the bot and the slash command
     #[command(after_help = "Example:\n  jit mattermost check")]
     Check,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct MattermostSetup {
-    /// Where Mattermost is
+    /// The address of Mattermost
     #[arg(long)]
     pub url: String,
-    /// The team's name, as in its addresses
+    /// The name of the team, as in its addresses
     #[arg(long, value_name = "NAME")]
     pub team: String,
-    /// Where Mattermost reaches jit
+    /// The address at which Mattermost reaches jit
     #[arg(long, value_name = "URL")]
     pub public_url: String,
-    /// A file with a system admin's token
+    /// A file with the token of a system admin
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// Make a new key, ready for jit.toml
+    /// Make a new key and print it as a section for jit.toml
     #[command(after_help = "Example:\n  jit keys generate plugin >> jit.toml")]
     Generate {
-        /// The key's id
+        /// The id of the key
         #[arg(default_value = "plugin")]
         id: String,
     },

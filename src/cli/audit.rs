@@ -1,4 +1,4 @@
-//! What happened: one history over HTTP, all of them from the store itself.
+//! The audit: one history over HTTP, or all histories from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use super::client::Caller;
 use super::output::{one_line, print, table};
 use super::serve::failed;
 use super::{CliContext, Failure};
+use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::audit::verify_against;
 use crate::domain::{AuditKey, Event, Millis, Timestamp};
-use crate::serve::{self, Purpose};
 use crate::signature::percent_encoded;
 use crate::store::{AuditFilter, Found, Head, Store, StoreError};
 
 const PAGE: usize = 500;
-/// So long after the time that it bears may an event be stored: the clocks of replicas
-/// differ, and a write may be slow.
+/// The store may receive an event this long after the time of the event, because the clocks
+/// of replicas differ and a write may be slow.
 const LATE: Millis = Millis::minutes(5);
-/// So often an export looks back for what came late.
+/// How often an export reads the recent events again for late ones.
 const MOST_LOOKS_BACK: u32 = 5;
-/// A history that is being written to is read again before it is called tampered with.
+/// A worker may write to a history during the check: jit reads it this often.
 const LOOKS: u32 = 3;
 
 pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> {
@@ -37,7 +37,9 @@ pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> 
             .await
             .map_err(failed)?;
         if events.is_empty() {
-            return Err(Failure::Failed(format!("there is no history of {id}")));
+            return Err(Failure::Failed(format!(
+                "there is no history of {id}; jit list shows the requests"
+            )));
         }
         json!(events)
     };
@@ -63,7 +65,7 @@ fn history(events: &Value) -> String {
             ]
         })
         .collect();
-    table(&["#", "TIME", "EVENT", "WHO", "DETAILS"], &rows)
+    table(&["#", "TIME", "EVENT", "ACTOR", "DETAILS"], &rows)
 }
 
 pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), Failure> {
@@ -84,8 +86,8 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
     run.all(&SystemClock, &mut tell).await?;
     let from = run.go_on_from;
     eprintln!(
-        "jit: an export that goes on from this one and misses nothing begins with --from {from}; an \
-         event that is in both has the same event_id"
+        "jit: to miss no event, start the next export with --from {from}; an event that both \
+         exports contain has the same event_id"
     );
     if run.unreadable.is_empty() {
         return Ok(());
@@ -94,21 +96,21 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
     let lines = each.map(|(name, why)| format!("{}: {}", one_line(name), one_line(why)));
     let (count, lines) = (run.unreadable.len(), lines.collect::<Vec<_>>().join("\n"));
     Err(Failure::Failed(format!(
-        "{count} events cannot be read and were left out; jit audit verify looks at all:\n{lines}"
+        "the export left out {count} events that cannot be read; jit audit verify checks all:\n{lines}"
     )))
 }
 
-/// One export: each event once, also one that is stored late with an earlier time.
+/// One export: it contains each event once, also an event that the store receives late.
 struct Exporting<'s> {
     store: &'s dyn Store,
     filter: &'s AuditFilter,
     page: usize,
-    /// What is older was stored before this began.
+    /// The store had received older events before the export began.
     recent: Timestamp,
-    /// The recent events that were told.
+    /// The recent events that the export has printed.
     told: BTreeSet<String>,
     unreadable: BTreeMap<String, String>,
-    /// What is stored from now on has no earlier time.
+    /// Events that the store receives from now on have no earlier time.
     go_on_from: Timestamp,
 }
 
@@ -143,7 +145,7 @@ impl<'s> Exporting<'s> {
         Ok(())
     }
 
-    /// Tells what was not told yet, and how many that were.
+    /// Prints the new events, and returns their number.
     async fn pass(&mut self, filter: &AuditFilter, tell: &mut Tell<'_>) -> Result<u64, Failure> {
         let (mut new, mut last) = (0, None::<String>);
         loop {
@@ -170,7 +172,7 @@ impl<'s> Exporting<'s> {
 type Tell<'t> = dyn FnMut(&Event) -> Result<(), Failure> + Send + 't;
 
 fn no_moment(text: &str) -> Failure {
-    let rule = "is neither a day like 2026-01-31 nor a time like 2026-01-31T12:00:00Z";
+    let rule = "is not a day like 2026-01-31 and not a time like 2026-01-31T12:00:00Z";
     Failure::Usage(format!("{text:?} {rule}"))
 }
 
@@ -180,7 +182,11 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
     let mut only = match id {
         Some(id) => {
             let head = look(store, &key(id)?).await.map_err(failed)?;
-            let unknown = || Failure::Failed(format!("there is no history of {id}"));
+            let unknown = || {
+                Failure::Failed(format!(
+                    "there is no history of {id}; jit list shows the requests"
+                ))
+            };
             Some(Found::from(vec![head.ok_or_else(unknown)?]))
         }
         None => None,
@@ -214,7 +220,7 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
     }
     let value = json!({"histories": histories, "events": events, "broken": broken});
     let text = || match broken.is_empty() {
-        true => format!("{histories} histories with {events} events are whole"),
+        true => format!("{histories} audit chains verified, {events} events"),
         false => {
             let lines = broken.iter().map(|one| {
                 let word = |name: &str| one_line(one[name].as_str().unwrap_or_default());
@@ -229,12 +235,12 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
     }
     let (count, all) = (broken.len(), histories);
     Err(Failure::Failed(format!(
-        "{count} of {all} histories cannot be believed; keep a copy of the store before anything \
-         else is done to it"
+        "{count} of {all} audit chains failed verification; copy the store before you change \
+         anything in it"
     )))
 }
 
-/// How many events a history has, or what is wrong with it.
+/// The number of events of a history, or the reason why its audit chain fails.
 async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>, Failure> {
     let mut looks = 0;
     loop {
@@ -257,7 +263,7 @@ async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>,
     }
 }
 
-/// Where a history must end, as the record says.
+/// The end of the history according to the record.
 async fn look(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, StoreError> {
     Ok(match key {
         AuditKey::Request(id) => store.request(*id).await?.map(Head::from),
@@ -266,18 +272,18 @@ async fn look(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, StoreEr
 }
 
 fn unreadable(why: &str) -> String {
-    format!("it cannot be read: {why}")
+    format!("the record cannot be read: {why}")
 }
 
 fn key(id: &str) -> Result<AuditKey, Failure> {
     id.parse()
-        .map_err(|_| Failure::Usage(format!("{id:?} is neither a request id nor config#CHANNEL")))
+        .map_err(|_| Failure::Usage(format!("{id:?} is not a request id and not config#CHANNEL")))
 }
 
 async fn store(context: &CliContext) -> Result<Arc<dyn Store>, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let config = context.config_without_secrets()?;
-    serve::store(&config.store, Purpose::Look, &clock)
+    app::store(&config.store, Purpose::Look, &clock)
         .await
         .map_err(failed)
 }
@@ -299,7 +305,7 @@ mod tests {
         }
     }
 
-    /// As another process writes it: between two pages.
+    /// Writes an event like another process does, between two pages.
     fn write(path: &std::path::Path, event: &Event) {
         let db = rusqlite::Connection::open(path).unwrap();
         let given = [
@@ -350,7 +356,7 @@ mod tests {
         let mut wanted: Vec<String> = (0..8).map(|number| format!("c{number}")).collect();
         wanted.push("late".into());
         assert_eq!(told, wanted);
-        // What ended long ago goes on from there.
+        // The next export after a past period begins at the end of that period.
         let span = AuditFilter {
             before: Some(now + Millis(-Millis::hours(1).0)),
             ..AuditFilter::default()

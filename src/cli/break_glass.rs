@@ -1,6 +1,6 @@
-//! Access is taken away with no server: straight to AWS with the operator's own
-//! credentials, and recorded as it would be otherwise. Beside a server that runs, leases
-//! see to it that the two do not get into each other's way.
+//! `jit break-glass`: an operator ends access without the server, with their own AWS
+//! credentials. jit records it like any other revoke. The command also works beside a
+//! running server: leases prevent that both work on one request.
 
 use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::requests::page;
 use super::serve::failed;
 use super::unwritten::{Keeper, Row};
 use super::{CliContext, Failure};
+use crate::app::Purpose;
 use crate::domain::{
     Command, EventKind, HoldingKey, Lane, PermissionSet, Request, RequestId, RequestObject, State,
     Status, Text,
 };
-use crate::serve::Purpose;
 use crate::service::ServiceError;
 use crate::store::{Filter, StoreError};
 use crate::worker::Worker;
@@ -47,7 +47,7 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
     };
     if meant.is_empty() {
-        let nothing = || "nothing is live there".into();
+        let nothing = || "no live access matches; nothing was changed".into();
         return context.output.say(nothing, &json!([]));
     }
     operator.announce(&listed(&meant));
@@ -62,14 +62,14 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     glass.tell(context, ends)
 }
 
-/// How one of them ended.
+/// How one removal ended.
 enum RemovalEnd {
     Over(Box<Request>),
-    /// It is gone, and the store could not be told.
+    /// AWS shows that the access is gone; the store did not record it.
     Unwritten(Row),
 }
 
-/// Why nothing was written before AWS was to be asked.
+/// Why the store did not record the revoke before the call to AWS.
 enum Unsaid {
     Unwritten(StoreError),
     Failed(Failure),
@@ -84,7 +84,7 @@ impl From<ServiceError> for Unsaid {
     }
 }
 
-/// Who breaks it, with what.
+/// The operator and their credentials.
 struct Operator {
     keeper: Keeper,
     credentials: String,
@@ -93,10 +93,12 @@ struct Operator {
 impl Operator {
     fn announce(&self, what: &str) {
         let (credentials, by) = (&self.credentials, &self.keeper.by.email);
-        eprintln!("jit: with the credentials of {credentials}, recorded as {by}:\n{what}");
+        eprintln!(
+            "jit: uses the credentials of {credentials}, and records {by} as the actor:\n{what}"
+        );
     }
 
-    /// Nobody can say what was given: what AWS shows of somebody, somewhere, is taken away.
+    /// Without the store, jit ends the access that AWS shows for one person in one account.
     async fn go_by_aws(
         &self,
         asked: &BreakGlass,
@@ -105,18 +107,19 @@ impl Operator {
     ) -> Result<(), Failure> {
         let (Some(user), Some(account)) = (&asked.user, &asked.account) else {
             return Err(Failure::Failed(format!(
-                "{why}. What a request stands for is written only there: say it yourself, with \
-                 --user EMAIL and --account ID (and --permission-set NAME), and AWS is asked alone"
+                "{why}. Only the store knows what a request stands for. Name the access instead, and \
+                 jit asks only AWS: jit break-glass revoke --user EMAIL --account ID \
+                 [--permission-set NAME] --reason TEXT"
             )));
         };
-        eprintln!("jit: {why}; going by what AWS shows");
+        eprintln!("jit: {why}; jit ends the access that AWS shows");
         let wanted = asked.permission_set.as_ref();
         let sets = sets
             .into_iter()
             .filter(|set| wanted.is_none_or(|wanted| wanted == set));
         let standing = self.keeper.standing(user, account, sets).await?;
         if standing.is_empty() {
-            eprintln!("jit: AWS shows nothing of {user} in {account}, and nothing was done");
+            eprintln!("jit: AWS shows no access of {user} in {account}; nothing was changed");
             return Ok(());
         }
         let list = standing
@@ -134,19 +137,19 @@ impl Operator {
         }
         self.keeper.keep(
             &rows,
-            &format!("AWS shows that it is gone, and it is not written down: {why}"),
+            &format!("AWS shows that the access is gone, but the store did not record it: {why}"),
         )
     }
 
-    /// The store does not take it: what its record says is taken away all the same. P4: if
-    /// jit never made anything, what stands there is somebody else's.
+    /// The store does not record the revoke: jit ends the access of its record anyway. P4: if
+    /// jit never made an assignment, an assignment at AWS is one from outside.
     async fn without_writing(
         &self,
         request: &Request,
         why: &StoreError,
     ) -> Result<RemovalEnd, Failure> {
         let (id, email) = (request.id, request.requester_email());
-        eprintln!("jit: {id}: {why}; going on without writing it down");
+        eprintln!("jit: {id}: {why}; jit removes the access without a record in the store");
         let key = request.holding_key();
         if let Some(key) = &key {
             self.keeper.take_away(key).await?;
@@ -169,13 +172,13 @@ impl Operator {
     }
 }
 
-/// One by its id, or everything that is live for somebody or somewhere.
+/// One request by its id, or all live access of a person or in an account.
 async fn meant(
     tools: &OperatorTools,
     asked: &BreakGlass,
 ) -> Result<Result<Vec<Request>, StoreError>, Failure> {
     if let Some(id) = &asked.id {
-        let found = tools.service.request(operator::id(id)?).await;
+        let found = tools.app.service.request(operator::id(id)?).await;
         return match found {
             Err(ServiceError::Store(why)) => Ok(Err(why)),
             found => Ok(Ok(vec![found.map_err(failed)?])),
@@ -195,7 +198,7 @@ async fn meant(
         }
     }
     let set = asked.permission_set.as_ref();
-    // Approved and not yet begun is to come; an error that is over is over.
+    // An approved request may still get access; a settled ERROR has none.
     live.retain(|request| {
         !request.state.is_settled() && set.is_none_or(|set| request.permission_set == *set)
     });
@@ -215,9 +218,9 @@ impl Glass<'_> {
         let mut begun = Vec::new();
         for request in meant {
             let said = self.say(request).await;
-            let (operator, worker) = (self.operator.clone(), self.tools.worker.clone());
+            let (operator, worker) = (self.operator.clone(), self.tools.app.worker.clone());
             let (id, request) = (request.id, request.clone());
-            // The next is said while AWS is at work on this one.
+            // jit records the next request while AWS works on this one.
             let end = async move {
                 let gone = match said {
                     Ok(()) => until_gone(worker, request.id).await.map_err(Unsaid::from),
@@ -238,7 +241,7 @@ impl Glass<'_> {
         ends
     }
 
-    /// Intent before action: what is to be done is written before AWS hears of it.
+    /// The store records the revoke before the call to AWS.
     async fn say(&self, request: &Request) -> Result<(), Unsaid> {
         if request.state.is_settled() && !is_in_doubt(request) {
             return self.say_if_it_stands(request).await;
@@ -252,7 +255,7 @@ impl Glass<'_> {
         self.say_once(request.id, broken).await
     }
 
-    /// It is over; if AWS shows otherwise, that is put right.
+    /// For a settled request: jit removes the access only if AWS still shows it.
     async fn say_if_it_stands(&self, request: &Request) -> Result<(), Unsaid> {
         let Some(key) = request.holding_key() else {
             return Ok(());
@@ -267,9 +270,9 @@ impl Glass<'_> {
     }
 
     async fn say_once(&self, id: RequestId, command: Command) -> Result<(), Unsaid> {
-        let service = &self.tools.service;
+        let service = &self.tools.app.service;
         match service.handle(id, command).await {
-            // Somebody else was first, and it has come to its end.
+            // Another command was first, and the request is settled.
             Err(ServiceError::Refused(_)) if service.request(id).await?.state.is_settled() => {
                 Ok(())
             }
@@ -277,7 +280,7 @@ impl Glass<'_> {
         }
     }
 
-    /// What came of each; done is only what AWS shows to be gone.
+    /// Prints the result of each removal; done means that AWS shows no access.
     fn tell(&self, context: &CliContext, ends: RemovalEnds) -> Result<(), Failure> {
         let (mut lines, mut values, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let (mut left, all) = (0, ends.len());
@@ -287,7 +290,7 @@ impl Glass<'_> {
                     let object = RequestObject::from(&*request);
                     let how = match (request.status(), object.error_details) {
                         (Status::Error, Some(why)) => why.as_str(),
-                        _ => "AWS shows that it is gone",
+                        _ => "AWS shows that the access is gone",
                     };
                     lines.push(format!("{id} {}: {how}", request.status()));
                     left += usize::from(request.status() == Status::Error);
@@ -309,11 +312,11 @@ impl Glass<'_> {
         match (left, rows.is_empty()) {
             (0, true) => Ok(()),
             (0, false) => {
-                let gone = "nothing of it is left at AWS, and the store could not be told";
+                let gone = "AWS shows that the access is gone, but the store did not record it";
                 self.operator.keeper.keep(&rows, gone)
             }
             (left, _) => {
-                let failure = format!("{left} of {all} not taken away");
+                let failure = format!("{left} of {all} accesses were not removed");
                 match rows.is_empty() {
                     true => Err(Failure::Failed(failure)),
                     false => self.operator.keeper.keep(&rows, &failure),
@@ -331,7 +334,7 @@ async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, ServiceErr
         {
             heard = trouble.attempts;
             eprintln!(
-                "jit: {id}: {}; trying again, Ctrl-C stops looking",
+                "jit: {id}: {}; jit tries again, Ctrl-C stops waiting",
                 trouble.why
             );
         }
@@ -340,17 +343,17 @@ async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, ServiceErr
     worker.see_through(id, &never, told).await
 }
 
-/// An end in ERROR may have left something behind: AWS is asked.
+/// A request in ERROR may have left an assignment: jit asks AWS.
 fn is_in_doubt(request: &Request) -> bool {
     matches!(request.state, State::Error(_)) && request.user.is_some()
 }
 
 fn confirm(count: usize) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
-        let why = "nobody is there to say yes: look at the list, then add --yes";
+        let why = "confirmation needs a terminal: check the list, then add --yes";
         return Err(Failure::Usage(why.into()));
     }
-    eprint!("take away {count}? [y/N] ");
+    eprint!("end {count} accesses? [y/N] ");
     let mut line = String::new();
     std::io::stdin()
         .lock()
@@ -358,7 +361,7 @@ fn confirm(count: usize) -> Result<(), Failure> {
         .map_err(failed)?;
     match line.trim() {
         "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::Failed("nothing was touched".into())),
+        _ => Err(Failure::Failed("not confirmed; nothing was changed".into())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Access was removed by hand, at AWS: the record follows, and the audit with it.
+//! `jit cleanup`: corrects the record and the audit after an assignment was removed by hand.
 
 use serde_json::json;
 
@@ -7,10 +7,10 @@ use super::operator::{self, OperatorTools};
 use super::serve::failed;
 use super::unwritten::{Keeper, Row};
 use super::{CliContext, Failure};
+use crate::app::Purpose;
 use crate::domain::{
     Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
 };
-use crate::serve::Purpose;
 use crate::service::ServiceError;
 use crate::store::StoreError;
 use crate::worker::{ProveError, Proven};
@@ -21,7 +21,7 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
     let access = operator::access(&config).await?;
     let by = match context.acting.person_if_said()? {
         Some(person) => person,
-        // As the credentials say; somebody has to answer for it.
+        // The audit needs an actor: jit takes the name from the credentials.
         None => operator::operator(context, &operator::credentials(&access).await?)?,
     };
     let keeper = Keeper {
@@ -34,7 +34,7 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
         Ok(tools) => tools,
         Err(why) => return unread(&why.to_string()),
     };
-    let request = match tools.service.request(id).await {
+    let request = match tools.app.service.request(id).await {
         Err(ServiceError::Store(why)) => return unread(&why.to_string()),
         found => found.map_err(failed)?,
     };
@@ -51,7 +51,10 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
             CleanupCheck::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
             CleanupCheck::Unwritten(why) => {
                 let rows = [row(id, Some(&request), "yes")];
-                return keeper.keep(&rows, &format!("nothing is written down: {why}"));
+                return keeper.keep(
+                    &rows,
+                    &format!("the store did not record the cleanup: {why}"),
+                );
             }
         },
     };
@@ -60,11 +63,11 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
         Proof::None => None,
     };
     eprintln!(
-        "jit: {id} is {}; {}, it is recorded as REVOKED by {}",
+        "jit: {id} is {}; {}; jit records REVOKED by {}",
         request.status(),
         match held {
             Some(_) => "AWS shows that its assignment is gone",
-            None => "without asking AWS",
+            None => "jit did not ask AWS",
         },
         by.email
     );
@@ -74,14 +77,15 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
     };
     let (said, unwritten) = (done(&proof), row(id, Some(&request), verified));
     let cleaned = Command::CleanedUp { by, reason, proof };
-    match tools.service.handle(id, cleaned).await {
+    match tools.app.service.handle(id, cleaned).await {
         Ok(handled) => tell(context, &handled.request, said),
-        Err(ServiceError::Store(why)) => {
-            keeper.keep(&[unwritten], &format!("nothing is written down: {why}"))
-        }
+        Err(ServiceError::Store(why)) => keeper.keep(
+            &[unwritten],
+            &format!("the store did not record the cleanup: {why}"),
+        ),
         Err(error) => {
             if let Some(lease) = held {
-                tools.worker.let_go(id, lease).await;
+                tools.app.worker.let_go(id, lease).await;
             }
             Err(Failure::Failed(format!("{id}: {error}")))
         }
@@ -90,17 +94,17 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
 
 fn done(proof: &Proof) -> &'static str {
     match proof {
-        Proof::SeenGone { .. } => "REVOKED: AWS shows that it is gone",
+        Proof::SeenGone { .. } => "REVOKED: AWS shows that the access is gone",
         Proof::None => {
-            "REVOKED, and not verified: the next worker asks AWS, and removes what it finds; \
-             jit cleanup without --unverified asks now"
+            "REVOKED, and not verified: the next worker asks AWS, and removes an assignment that \
+             it finds; to ask AWS now, run jit cleanup without --unverified"
         }
     }
 }
 
 fn unread(id: RequestId, why: &str) -> String {
     format!(
-        "{id} cannot be read, so AWS was not asked about it, and nothing is written down: {why}"
+        "the store cannot read {id}, so jit did not ask AWS and did not record the cleanup: {why}"
     )
 }
 
@@ -114,10 +118,10 @@ fn row(id: RequestId, request: Option<&Request>, verified: &str) -> Row {
     }
 }
 
-/// What AWS shows.
+/// The answer of AWS.
 enum CleanupCheck {
     Proven(Proven),
-    /// None; and the store does not take that anybody is at it.
+    /// AWS shows no assignment, and the store gives no lease.
     Unwritten(StoreError),
 }
 
@@ -127,22 +131,22 @@ async fn seen_gone(tools: &OperatorTools, request: &Request) -> Result<CleanupCh
     let waits = || {
         if !std::mem::replace(&mut told, true) {
             eprintln!(
-                "jit: {id}: a worker of jit has it; waiting until that is done, or has been \
-                 silent for long enough"
+                "jit: {id}: a worker works on this request; jit waits until the worker is done or \
+                 its lease has ended"
             );
         }
     };
     let still_there = || {
         Err(Failure::Failed(format!(
-            "{id}: AWS still shows the assignment, and nothing was changed; remove it with: \
-             jit break-glass revoke {id} --reason …"
+            "{id}: AWS still shows the assignment; nothing was changed. Remove the access first: \
+             jit break-glass revoke {id} --reason TEXT"
         )))
     };
-    match tools.worker.prove_gone(id, waits).await {
+    match tools.app.worker.prove_gone(id, waits).await {
         Ok(Proven::StillThere) => still_there(),
         Err(ProveError::Service(ServiceError::Store(why))) => {
             let seen = match request.holding_key() {
-                Some(key) => tools.access.look(Lane::Revoke, &key).await,
+                Some(key) => tools.app.identity_center.look(Lane::Revoke, &key).await,
                 None => Ok(Presence::Absent),
             };
             match seen.map_err(failed)? {

@@ -1,4 +1,4 @@
-//! Signed calls to a jit that serves.
+//! Signed calls to a running jit.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Client;
 use crate::signature::{self, Message, Scheme};
 
-/// Longer than the ten seconds that a revoke may take to answer.
+/// More than the ten seconds in which jit answers a revoke.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) struct Caller {
@@ -18,13 +18,13 @@ pub(crate) struct Caller {
     way: Transport,
 }
 
-/// How a call gets there.
+/// How a call reaches jit.
 enum Transport {
     Http(reqwest::Client),
     Lambda(Function),
 }
 
-/// What jit answered, if it was no refusal.
+/// The answer of jit, if it is not a refusal.
 #[derive(Debug)]
 pub(crate) struct HttpAnswer {
     pub status: u16,
@@ -49,7 +49,7 @@ impl Caller {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|why| Failure::Failed(format!("no calls can be made: {why}")))?;
+            .map_err(|why| Failure::Failed(format!("jit cannot make HTTP calls: {why}")))?;
         let way = Transport::Http(http);
         Ok(Self { client, way })
     }
@@ -105,11 +105,11 @@ impl Caller {
         let there = self.there();
         let value: Value = serde_json::from_slice(&text).map_err(|_| {
             let next = match self.way {
-                Transport::Http(_) => "is client.url right?",
-                Transport::Lambda(_) => "is it jit's?",
+                Transport::Http(_) => "check client.url",
+                Transport::Lambda(_) => "check the name of the function",
             };
             Failure::Failed(format!(
-                "{there} answered {status}, and not as jit does; {next}"
+                "{there} answered {status}, but the answer is not from jit; {next}"
             ))
         })?;
         if status < 400 {
@@ -157,19 +157,19 @@ impl Caller {
     fn no_answer(&self, why: &reqwest::Error) -> Failure {
         let url = &self.client.url;
         let why = if why.is_timeout() {
-            "it did not answer in time"
+            "the server did not answer in time"
         } else if why.is_connect() {
-            "nothing listens there"
+            "the connection was refused"
         } else {
-            "the connection broke"
+            "the connection was closed"
         };
         Failure::Failed(format!(
-            "no answer from {url}: {why}; is `jit serve` running, and client.url right?"
+            "no answer from {url}: {why}; check that `jit serve` runs, and check client.url"
         ))
     }
 }
 
-/// The four headers of a call, by the wall clock.
+/// The four headers of a signed call at the current time.
 pub(crate) fn headers(
     client: &Client,
     scheme: Scheme,

@@ -1,4 +1,4 @@
-//! The configuration, and keys for it.
+//! `jit config check` and `jit keys generate`.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::output::facts;
 use super::{CliContext, Failure};
+use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{IdentityCenterConfig, KeyConfig, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
-use crate::serve::real::{self, Verdict};
-use crate::serve::{self, Purpose};
+use crate::identity_center::sdk::{SsoIdentityCenter, Verdict};
 
 pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Failure> {
     let config = match offline {
@@ -39,7 +39,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         .map(|(id, key)| describe(id, key))
         .collect();
     let keys = match keys.is_empty() {
-        true => "none: nobody can call".into(),
+        true => "none: jit accepts no signed calls".into(),
         false => keys.join("; "),
     };
     let mut told = vec![
@@ -47,19 +47,16 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         ("store", config.store.to_string()),
         ("permission sets", sets.join(", ")),
         ("keys", keys),
-        (
-            "webhook",
-            webhook.unwrap_or("none: nobody is told").to_owned(),
-        ),
+        ("webhook", webhook.unwrap_or("none").to_owned()),
     ];
     if config.policy.end_sessions == EndSessions::PermissionSet {
-        let needs = "denied in the permission set's inline policy; needs the statement EndSessions \
-                     of infra/iam-policy.json";
-        told.push(("old sessions", needs.into()));
+        let needs = "denied in the inline policy of the permission set; jit needs the statement \
+                     EndSessions of infra/iam-policy.json";
+        told.push(("old credentials", needs.into()));
     }
     let found = match &config.identity_center {
         IdentityCenterConfig::Aws { options, .. } if !offline => {
-            let center = real::SsoIdentityCenter::connect(options.clone()).await;
+            let center = SsoIdentityCenter::connect(options.clone()).await;
             center.inspect(config.policy.end_sessions).await
         }
         _ => Vec::new(),
@@ -67,8 +64,8 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
     let mut wrong = Vec::new();
     if config.store.kind == StoreKind::Dynamodb && !offline {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match serve::store(&config.store, Purpose::Look, &clock).await {
-            Ok(_) => told.push(("tables", "there, and may be read".into())),
+        match app::store(&config.store, Purpose::Look, &clock).await {
+            Ok(_) => told.push(("tables", "exist, and jit may read them".into())),
             Err(error) => wrong.push(format!("store.tables: {error}")),
         }
     }
@@ -83,7 +80,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         value["wrong"] = json!(wrong);
     }
     let end = match wrong.is_empty() {
-        true => "\njit could start with this.",
+        true => "\njit can start with this configuration.",
         false => "",
     };
     context
@@ -118,10 +115,10 @@ pub(super) fn generate_key(context: &CliContext, id: &str) -> Result<(), Failure
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     {
-        let why = format!("{id:?} is no key id: letters, digits, - and _");
+        let why = format!("{id:?} is not a key id: use letters, digits, - and _");
         return Err(Failure::Usage(why));
     }
-    // Three draws hold more chance than a digest has room for.
+    // Three draws have more random bits than the digest.
     let mut chance = Sha256::new();
     for _ in 0..3 {
         chance.update(SystemClock.draw());

@@ -1,5 +1,5 @@
-//! Signed calls straight to a function of AWS Lambda, for when no gateway answers, or none
-//! is there: the smallest event that jit understands, by the operator's own credentials.
+//! Signed calls to a Lambda function, for when no gateway answers or none exists: jit sends
+//! the smallest event that it understands, with the operator's own AWS credentials.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use serde_json::{Map, Value, json};
 
 use super::Failure;
 
-/// Longer than a function of jit's takes, its start included.
+/// More than a call to a function of jit takes, with its start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A signed call, as it is sent.
+/// A signed call, ready to send.
 pub(super) struct SignedRequest<'c> {
     pub method: Method,
     pub path_and_query: &'c str,
@@ -32,7 +32,7 @@ pub(super) struct Function {
     client: Client,
 }
 
-/// What a function answers.
+/// The answer of a function.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Told {
@@ -43,7 +43,7 @@ struct Told {
 
 impl Function {
     pub async fn named(name: &str) -> Self {
-        // A call that is sent twice is refused the second time: its nonce is spent.
+        // jit refuses the second attempt of a call, because its nonce is used.
         let once = RetryConfig::disabled();
         let patience = TimeoutConfig::builder()
             .operation_timeout(PATIENCE)
@@ -74,23 +74,23 @@ impl Function {
         let answer = asked.send().await.map_err(|error| {
             let next = match error.as_service_error() {
                 Some(InvokeError::ResourceNotFoundException(_)) => {
-                    "there is no such function: check its name, AWS_REGION and AWS_PROFILE"
+                    "the function does not exist: check its name, AWS_REGION and AWS_PROFILE"
                 }
                 Some(InvokeError::TooManyRequestsException(_)) => {
-                    "nothing was done: try again in a moment"
+                    "the function did not run: try again"
                 }
-                _ => "check AWS_REGION, AWS_PROFILE, and that you may lambda:InvokeFunction",
+                _ => "check AWS_REGION, AWS_PROFILE, and your permission lambda:InvokeFunction",
             };
             let why = DisplayErrorContext(&error);
-            Failure::Failed(format!("{} cannot be invoked: {why}; {next}", self.name))
+            Failure::Failed(format!("jit cannot invoke {}: {why}; {next}", self.name))
         })?;
         let payload = answer.payload.map(Blob::into_inner).unwrap_or_default();
         if answer.function_error.is_some() {
             let told: Value = serde_json::from_slice(&payload).unwrap_or_default();
             let why = told["errorMessage"]
                 .as_str()
-                .unwrap_or("it does not say why");
-            let next = "look into its log, and with `jit status` at what was done";
+                .unwrap_or("the function gave no reason");
+            let next = "read its log, and check the request with `jit status ID`";
             return Err(Failure::Failed(format!(
                 "{} failed: {why}; {next}",
                 self.name
@@ -98,7 +98,7 @@ impl Function {
         }
         let told: Told = serde_json::from_slice(&payload).map_err(|_| {
             Failure::Failed(format!(
-                "{} answered, and not as jit does; is it jit's?",
+                "{} answered, but the answer is not from jit; check the name of the function",
                 self.name
             ))
         })?;

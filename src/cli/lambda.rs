@@ -1,4 +1,4 @@
-//! `jit lambda`: as AWS Lambda starts it, which calls it `bootstrap`.
+//! `jit lambda`: AWS Lambda starts it as `bootstrap`.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::telemetry;
 
 pub(super) async fn lambda(context: &CliContext) -> Result<(), Failure> {
     let Ok(runtime_api) = std::env::var("AWS_LAMBDA_RUNTIME_API") else {
-        let why = "AWS_LAMBDA_RUNTIME_API is not set: this is what AWS Lambda starts. On a machine \
-                   of your own, use jit serve";
+        let why = "AWS_LAMBDA_RUNTIME_API is not set: only AWS Lambda starts jit lambda. On your own \
+                   machine, run jit serve";
         return Err(Failure::Usage(why.into()));
     };
     let runtime_api = runtime_api
@@ -39,7 +39,7 @@ pub(super) async fn lambda(context: &CliContext) -> Result<(), Failure> {
     tokio::select! {
         ran = &mut ran => ran.map_err(failed),
         () = asked => {
-            tracing::info!("asked to stop");
+            tracing::info!("jit received a stop signal");
             stop.cancel();
             ran.await.map_err(failed)
         }

@@ -1,4 +1,4 @@
-//! A stock Mattermost, made ready for `/jit`.
+//! `jit mattermost`: sets up and checks the bot and the slash command.
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -23,7 +23,7 @@ const COMMAND_FILE: &str = "mattermost-command-token";
 pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
     let config = context.config().await?;
     let Some(mattermost) = config.mattermost else {
-        let why = "there is no [mattermost] section: jit mattermost setup writes one";
+        let why = "the configuration has no [mattermost] section: jit mattermost setup writes one";
         return Err(Failure::Failed(why.into()));
     };
     let bot = Api::new(mattermost.url, mattermost.bot_token, PATIENCE).map_err(failed)?;
@@ -38,7 +38,7 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
 pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Result<(), Failure> {
     let wrong = |what: &str| {
         Failure::Usage(format!(
-            "{what}: expected an address like https://mattermost.example.com"
+            "{what} must be an address like https://mattermost.example.com"
         ))
     };
     let url: Url = asked.url.parse().map_err(|_| wrong("--url"))?;
@@ -63,7 +63,7 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
     let section = section(&url, &reach, &made, &folder);
     if before.lines().any(|line| line.trim() == "[mattermost]") {
         let told = format!(
-            "{} has a [mattermost] section, which was left as it is; it should say:\n{section}",
+            "{} has a [mattermost] section, and jit did not change it; it must contain:\n{section}",
             file.display()
         );
         made.told.push(told);
@@ -73,8 +73,10 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
         std::fs::write(&file, text).map_err(|why| {
             Failure::Failed(format!("{} cannot be written: {why}", file.display()))
         })?;
-        made.told
-            .push(format!("{} has a [mattermost] section", file.display()));
+        made.told.push(format!(
+            "wrote the [mattermost] section of {}",
+            file.display()
+        ));
     }
     let value = json!({"team_id": made.team_id, "done": made.told});
     context.output.say(|| made.told.join("\n"), &value)
@@ -92,7 +94,7 @@ fn section(url: &Url, reach: &Url, made: &SetupResult, folder: &Path) -> String 
     )
 }
 
-/// Whose token is kept there, if it is anybody's.
+/// The user id that the stored bot token belongs to, if the token works.
 async fn known_bot(url: &Url, file: &Path) -> Option<String> {
     let token = std::fs::read_to_string(file).ok()?;
     let bot = Api::new(url.clone(), Secret::new(token.trim().to_owned()), PATIENCE).ok()?;
@@ -100,7 +102,7 @@ async fn known_bot(url: &Url, file: &Path) -> Option<String> {
     me["id"].as_str().map(str::to_owned)
 }
 
-/// Never an argument: those are seen by everybody on the machine.
+/// The token is never an argument: every user of the machine can see arguments.
 fn admin_token(asked: &MattermostSetup) -> Result<Secret, Failure> {
     let token = match (&asked.token_file, std::env::var(ADMIN_TOKEN)) {
         (Some(file), _) => std::fs::read_to_string(file)
@@ -110,15 +112,16 @@ fn admin_token(asked: &MattermostSetup) -> Result<Secret, Failure> {
             rpassword::prompt_password("token of a system admin: ").map_err(failed)?
         }
         (None, Err(_)) => {
-            let why =
-                format!("a system admin's token is needed: --token-file FILE, or {ADMIN_TOKEN}");
+            let why = format!(
+                "the token of a system admin is missing: add --token-file FILE, or set {ADMIN_TOKEN}"
+            );
             return Err(Failure::Usage(why));
         }
     };
     Ok(Secret::new(token.trim().to_owned()))
 }
 
-/// For its owner alone.
+/// Only the owner of the file can read it.
 fn keep(file: &PathBuf, token: &str) -> Result<(), Failure> {
     let mut options = std::fs::OpenOptions::new();
     let opened = options

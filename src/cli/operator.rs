@@ -1,25 +1,20 @@
-//! What an operator's command works with: the store and Identity Center without a server between.
+//! The store and Identity Center for the commands of an operator, without a server.
 
 use std::sync::Arc;
 
 use super::serve::failed;
 use super::{CliContext, Failure};
-use crate::clock::{Clock, SystemClock};
+use crate::app::{self, App, OpenStoreError, Purpose};
 use crate::config::Config;
 use crate::domain::{HoldingKey, Lane, Person, Presence, Request, RequestId, Text};
 use crate::identity_center::{IdentityCenterErrorKind, Paced};
-use crate::serve::{self, OpenStoreError, Purpose};
-use crate::service::{Announce, Service};
 use crate::store::{Filter, StoreError};
-use crate::worker::Worker;
 
-/// How long STS may take to say who calls.
+/// How long jit waits for STS to name the caller.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 pub(super) struct OperatorTools {
-    pub service: Arc<Service>,
-    pub access: Arc<Paced>,
-    pub worker: Worker,
+    pub app: App,
     pub config: Config,
 }
 
@@ -28,7 +23,7 @@ impl OperatorTools {
         Self::with(context.config_without_secrets()?, Purpose::Operate).await
     }
 
-    /// To look only: a server on the same store is not disturbed.
+    /// To read only: it does not disturb a server on the same store.
     pub async fn keep_off(context: &CliContext) -> Result<Self, Failure> {
         Self::with(context.config_without_secrets()?, Purpose::Look).await
     }
@@ -39,35 +34,36 @@ impl OperatorTools {
         operator.map_err(failed)
     }
 
-    /// With what AWS can be asked by, whatever the store does.
+    /// With an access to AWS that works without the store.
     pub async fn with_access(
         config: Config,
         access: Arc<Paced>,
         purpose: Purpose,
     ) -> Result<Self, OpenStoreError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = serve::store(&config.store, purpose, &clock).await?;
-        let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
-        let service = Service::new(store, clock, config.policy.clone(), announce);
-        let service = Arc::new(service);
-        Ok(Self {
-            worker: Worker::new(service.clone(), access.clone()).of_an_operator(),
-            service,
-            access,
-            config,
-        })
+        let app = App::open(&config, access, purpose).await?;
+        Ok(Self { app, config })
     }
 
-    /// Whether AWS has it and nobody here holds it.
+    /// Whether AWS shows the assignment and no request holds it.
     pub async fn stands_unheld(&self, lane: Lane, key: &HoldingKey) -> Result<bool, Failure> {
-        let seen = self.access.look(lane, key).await.map_err(failed)?;
-        let held = self.service.holding(key.clone()).await.map_err(failed)?;
+        let seen = self
+            .app
+            .identity_center
+            .look(lane, key)
+            .await
+            .map_err(failed)?;
+        let held = self
+            .app
+            .service
+            .holding(key.clone())
+            .await
+            .map_err(failed)?;
         Ok(seen == Presence::Present && held.holders.is_empty())
     }
 
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {
-        // What is left out here may be access that stands.
-        self.service.newest(filter, usize::MAX).await?.whole()
+        // A request that is left out here may have access.
+        self.app.service.newest(filter, usize::MAX).await?.whole()
     }
 }
 
@@ -82,40 +78,37 @@ pub(super) fn id(text: &str) -> Result<RequestId, Failure> {
 }
 
 pub(super) async fn access(config: &Config) -> Result<Arc<Paced>, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (which, sandbox) = (config.identity_center.clone(), config.sandbox.clone());
-    let access = serve::identity_center(which, sandbox, &clock).await;
-    Ok(Arc::new(access.map_err(failed)?))
+    app::identity_center(config).await.map_err(failed)
 }
 
-/// Whose AWS credentials these are. That nobody tells is no reason to leave access where
-/// it is; that there are none is.
+/// The owner of the AWS credentials. If STS does not answer, jit continues; if the
+/// credentials are refused, jit stops.
 pub(super) async fn credentials(access: &Paced) -> Result<Text, Failure> {
     match tokio::time::timeout(PATIENCE, access.caller()).await {
         Ok(Ok(arn)) => Ok(Text::clip(&arn)),
         Ok(Err(error)) if error.kind == IdentityCenterErrorKind::Denied => {
-            let next = "sign in to AWS first, or say which profile: AWS_PROFILE=…";
-            let why = format!("AWS does not know who calls: {error}; {next}");
+            let next = "sign in to AWS first, or set AWS_PROFILE";
+            let why = format!("AWS does not accept these credentials: {error}; {next}");
             Err(Failure::Failed(why))
         }
-        _ => Ok(Text::clip("somebody whom STS did not name")),
+        _ => Ok(Text::clip("unknown: STS did not answer")),
     }
 }
 
-/// Who does it: as said, or else as the credentials say.
+/// The person who acts: from --as, or from the credentials.
 pub(super) fn operator(context: &CliContext, credentials: &Text) -> Result<Person, Failure> {
     if let Some(person) = context.acting.person_if_said()? {
         return Ok(person);
     }
     let derived = person_of(credentials.as_str());
     derived.ok_or_else(|| {
-        let why = format!("{credentials:?} names nobody: say who acts with --as EMAIL");
+        let why = format!("the credentials {credentials:?} name no person: add --as EMAIL");
         Failure::Usage(why)
     })
 }
 
-/// A session of Identity Center's is named by the person's address; any other name is
-/// somebody in that account.
+/// A session of Identity Center has the e-mail address of the person as its name; any other
+/// name belongs to a user or role of that account.
 fn person_of(arn: &str) -> Option<Person> {
     let account = arn.split(':').nth(4)?;
     let name = arn.rsplit(['/', ':']).next()?;
@@ -141,7 +134,7 @@ mod tests {
     use super::person_of;
 
     #[test]
-    fn credentials_say_who_acts() {
+    fn the_person_is_derived_from_the_arn_of_the_credentials() {
         for (arn, id, email) in [
             (
                 "arn:aws:sts::111111111111:assumed-role/AWSReservedSSO_Sec_0f/dana.d@example.com",

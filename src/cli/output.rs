@@ -1,4 +1,4 @@
-//! Words for people, JSON for programs.
+//! The output: text for people, JSON for programs.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Says it on stdout, once, in the form that was asked for.
+    /// Prints it on stdout in the format that the caller chose.
     pub fn say(self, text: impl FnOnce() -> String, value: &Value) -> Result<(), Failure> {
         match self {
             Self::Text => print(&text()),
@@ -30,25 +30,25 @@ impl Output {
     }
 }
 
-/// How far something is that takes long; on a terminal only.
+/// A progress bar on a terminal.
 pub(crate) fn progress(length: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} {msg}");
-    // A wrong template would be found by the first test that runs this.
+    // The template is constant; every test that runs this checks it.
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
 }
 
-/// A line on stdout. Whoever reads it may be gone, which is theirs to decide.
+/// A line on stdout. A closed pipe is not a failure.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{line}") {
-        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::Failed(format!("cannot be written: {why}")))
-        }
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Failed(format!(
+            "jit cannot write to stdout: {why}"
+        ))),
         _ => Ok(()),
     }
 }
 
-/// What somebody else wrote must not drive the terminal it is shown on.
+/// Text from outside must not control the terminal.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
@@ -60,7 +60,7 @@ pub(crate) fn one_line(text: &str) -> String {
     clean(text).replace('\n', " ")
 }
 
-/// At most so many characters, the last of them telling that there is more.
+/// At most so many characters; `…` at the end shows that the text is cut.
 pub(crate) fn clipped(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
@@ -69,7 +69,7 @@ pub(crate) fn clipped(text: &str, most: usize) -> String {
     shown.chain(['…']).collect()
 }
 
-/// Columns as wide as what is in them.
+/// Columns as wide as their longest cell.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -94,7 +94,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         .join("\n")
 }
 
-/// Names and values, one below the other.
+/// Names and values, one pair a line.
 pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let said: Vec<_> = facts
         .iter()
@@ -112,19 +112,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_drives_the_terminal() {
+    fn control_characters_are_replaced_by_spaces() {
         assert_eq!(clean("a\u{1b}[31mred\u{7}\nb"), "a [31mred \nb");
         assert_eq!(one_line("a\nb"), "a b");
     }
 
     #[test]
-    fn what_is_too_long_says_that_there_is_more() {
+    fn a_text_that_is_too_long_ends_with_an_ellipsis() {
         assert_eq!(clipped("äöü", 3), "äöü");
         assert_eq!(clipped("äöüß", 3), "äö…");
     }
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_as_wide_as_their_longest_cell() {
         let rows = vec![
             vec!["1".into(), "long".into()],
             vec!["22".into(), "x".into()],

@@ -1,4 +1,4 @@
-//! What is recorded, beside what Identity Center has.
+//! `jit reconcile`: compares the records with Identity Center.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,16 +17,16 @@ use crate::store::{Filter, Found};
 
 const PAGE: usize = 200;
 
-/// What does not agree.
+/// A difference between the records and Identity Center.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Mismatch {
-    /// Recorded as live, and AWS does not have it.
+    /// Live in jit, gone in AWS.
     Missing { request: RequestId },
-    /// Over, and AWS still has it.
+    /// Over in jit, still in AWS.
     Left { request: RequestId },
-    /// Taken away just now.
+    /// Removed by this command.
     Removed { request: RequestId },
-    /// Not of jit's making.
+    /// An assignment from outside.
     Foreign {
         place: AssignmentPlace,
         who: Assignee,
@@ -59,7 +59,7 @@ pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Fai
     tell(context, places.len(), &findings)
 }
 
-/// Every request that AWS should have something of, by what that is.
+/// Every granted request, by its assignment.
 type Live = BTreeMap<HoldingKey, Request>;
 
 async fn live(tools: &OperatorTools) -> Result<Live, Failure> {
@@ -74,12 +74,12 @@ async fn live(tools: &OperatorTools) -> Result<Live, Failure> {
     Ok(keyed.collect())
 }
 
-/// Every bound account and every one where something is live, with every known set.
+/// Every bound account and every account with live access, with every known permission set.
 async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
     let mut accounts: BTreeSet<AccountId> = live.keys().map(|key| key.account_id.clone()).collect();
     let mut after: Option<AccountId> = None;
     loop {
-        let page = tools.service.all_bindings(after.as_ref(), PAGE).await;
+        let page = tools.app.service.all_bindings(after.as_ref(), PAGE).await;
         let page = page.and_then(Found::whole).map_err(failed)?;
         let Some(last) = page.last() else { break };
         after = Some(last.account_id.clone());
@@ -100,7 +100,11 @@ async fn compare(
     place: &AssignmentPlace,
     live: &Live,
 ) -> Result<Vec<Mismatch>, Failure> {
-    let there = tools.access.assignees(Lane::Other, place).await;
+    let there = tools
+        .app
+        .identity_center
+        .assignees(Lane::Other, place)
+        .await;
     let there = there.map_err(failed)?;
     let mut findings = Vec::new();
     for who in there.iter() {
@@ -129,7 +133,7 @@ fn foreign(place: &AssignmentPlace, who: &Assignee) -> Mismatch {
     }
 }
 
-/// Of an assignment that AWS has: nothing if somebody holds it, else whose it was.
+/// For an assignment that AWS shows: none if a request holds it, else the last holder.
 async fn unheld(
     tools: &OperatorTools,
     place: &AssignmentPlace,
@@ -140,7 +144,12 @@ async fn unheld(
         permission_set: place.permission_set.clone(),
         user: user.clone(),
     };
-    let held = tools.service.holding(key.clone()).await.map_err(failed)?;
+    let held = tools
+        .app
+        .service
+        .holding(key.clone())
+        .await
+        .map_err(failed)?;
     if !held.holders.is_empty() {
         return Ok(None);
     }
@@ -148,7 +157,7 @@ async fn unheld(
     if held.revision == 0 {
         return Ok(Some(foreign(place, &who)));
     }
-    // What ended while we were looking was there when AWS answered.
+    // A grant that ended during the comparison existed when AWS answered.
     if !tools.stands_unheld(Lane::Other, &key).await? {
         return Ok(None);
     }
@@ -168,27 +177,32 @@ async fn unheld(
     }))
 }
 
-/// Not if it was only just given, or is being taken away.
+/// Not for a grant that was made just now, or that is being removed.
 async fn is_missing(
     tools: &OperatorTools,
     key: &HoldingKey,
     id: RequestId,
 ) -> Result<bool, Failure> {
-    let now = tools.service.request(id).await.map_err(failed)?;
+    let now = tools.app.service.request(id).await.map_err(failed)?;
     if now.state != State::Granted {
         return Ok(false);
     }
-    let again = tools.access.look(Lane::Other, key).await.map_err(failed)?;
+    let again = tools
+        .app
+        .identity_center
+        .look(Lane::Other, key)
+        .await
+        .map_err(failed)?;
     Ok(again == Presence::Absent)
 }
 
 async fn remove(context: &CliContext, tools: &OperatorTools, id: RequestId) -> Result<(), Failure> {
     let by = context.acting.person_if_said()?;
     let found = Command::FoundStanding { by };
-    tools.service.handle(id, found).await.map_err(failed)?;
+    tools.app.service.handle(id, found).await.map_err(failed)?;
     let never = CancellationToken::new();
     let told = |_: &Request| {};
-    let end = tools.worker.see_through(id, &never, told).await;
+    let end = tools.app.worker.see_through(id, &never, told).await;
     end.map(drop).map_err(failed)
 }
 
@@ -199,11 +213,11 @@ impl Mismatch {
         };
         match self {
             Self::Missing { request } => {
-                let next = format!("live here, gone in AWS; end it: jit revoke {request}");
+                let next = format!("live in jit, gone in AWS; end it: jit revoke {request}");
                 of("missing", request, next)
             }
             Self::Left { request } => {
-                let next = "over here, still in AWS; remove it: jit reconcile --fix".to_owned();
+                let next = "over in jit, still in AWS; remove it: jit reconcile --fix".to_owned();
                 of("left", request, next)
             }
             Self::Removed { request } => {
@@ -219,7 +233,7 @@ impl Mismatch {
                 vec![
                     "foreign".into(),
                     where_,
-                    format!("{whose}; not jit's, left alone"),
+                    format!("{whose}; not made by jit, not changed"),
                 ]
             }
         }
@@ -245,7 +259,7 @@ impl Mismatch {
         }
     }
 
-    /// Whether somebody has to do something about it.
+    /// Whether an operator must act.
     fn is_wrong(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::Left { .. })
     }
@@ -258,14 +272,19 @@ fn tell(context: &CliContext, places: usize, findings: &[Mismatch]) -> Result<()
     let text = || {
         let compared = format!("{places} pairs of account and permission set compared");
         if findings.is_empty() {
-            return format!("{compared}: all as recorded");
+            return format!("{compared}: no differences");
         }
         let rows: Vec<Vec<String>> = findings.iter().map(Mismatch::row).collect();
-        format!("{}\n{compared}", table(&["FINDING", "WHAT", "WHY"], &rows))
+        format!(
+            "{}\n{compared}",
+            table(&["FINDING", "ACCESS", "DETAILS"], &rows)
+        )
     };
     context.output.say(text, &value)?;
     match wrong {
         0 => Ok(()),
-        wrong => Err(Failure::Failed(format!("{wrong} not as recorded"))),
+        wrong => Err(Failure::Failed(format!(
+            "differences between the records and AWS: {wrong}"
+        ))),
     }
 }

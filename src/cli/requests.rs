@@ -1,4 +1,4 @@
-//! Requests and bindings, over HTTP.
+//! The commands for requests and bindings; they call the server over HTTP.
 
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             let path = format!("/config/accounts?channel_id={}", percent_encoded(&channel));
             caller.get(&path).await?
         }
-        // Every other command has been run elsewhere.
+        // The caller handles every other command.
         other => return Err(Failure::Usage(format!("{other:?} is not called over HTTP"))),
     };
     context
@@ -74,7 +74,7 @@ fn of(id: &str, step: &str) -> String {
     format!("/requests/{}{step}", percent_encoded(id))
 }
 
-/// A body that says who acts; what is null is left out.
+/// A body with the acting person and without null fields.
 fn acting(role: &str, person: &Person, extra: Value) -> Value {
     let mut body = given(extra);
     body[format!("{role}_mm_user_id")] = person.id.as_str().into();
@@ -129,13 +129,13 @@ fn terms(context: &CliContext, bind: &BindArguments) -> Result<Value, Failure> {
     )
 }
 
-/// The request, if its access is being removed already: that can be waited for as well.
+/// The request, if jit removes its access already: the command can wait for that as well.
 async fn under_way(caller: &Caller, id: &str) -> Result<Option<HttpAnswer>, Failure> {
     let answer = caller.get(&of(id, "")).await?;
     Ok(Some(answer).filter(|answer| answer.value["assignment_status"] == "DELETING"))
 }
 
-/// Only "gone" is done. A removal that goes on is followed, or said to go on.
+/// Only REVOKED is done. The command waits for a removal that continues, or reports it.
 async fn revoked(
     context: &CliContext,
     caller: &Caller,
@@ -148,12 +148,12 @@ async fn revoked(
         if !wait {
             let message = answer.value["message"].as_str().unwrap_or_default();
             return Err(Failure::Failed(format!(
-                "not gone yet: {message}. It goes on by itself; watch it with `jit status {id}`, \
-                 or wait for the end with `jit revoke --wait`"
+                "the access is not gone yet: {message}. The removal continues in the server; see \
+                 `jit status {id}`, or wait with `jit revoke {id} --wait`"
             )));
         }
         if !told {
-            eprintln!("jit: AWS is still removing it; waiting until it is gone");
+            eprintln!("jit: AWS is still removing the access; jit waits until it is gone");
             told = true;
         }
         SystemClock
@@ -170,7 +170,7 @@ async fn revoked(
     let status = answer.value["status"].as_str().unwrap_or_default();
     let why = answer.value["error_details"].as_str().unwrap_or_default();
     Err(Failure::Failed(format!(
-        "it ended {status}, not REVOKED {why}"
+        "the request ended {status}, not REVOKED {why}"
     )))
 }
 
@@ -198,13 +198,13 @@ async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), 
         let ids = ids.iter().filter_map(Value::as_str).map(one_line);
         let ids = ids.collect::<Vec<_>>().join(", ");
         eprintln!(
-            "jit: left out, because their records cannot be read: {ids}; jit audit verify says why"
+            "jit: the list leaves out requests whose records cannot be read: {ids}; jit audit verify says why"
         );
     }
     Ok(())
 }
 
-/// So much of a reason fits beside the rest; `jit status` shows all of it.
+/// The length of a reason in a list; `jit status` shows the whole reason.
 const WHY_SHOWN: usize = 60;
 
 pub(super) fn page(value: &Value) -> String {
@@ -213,7 +213,7 @@ pub(super) fn page(value: &Value) -> String {
         .map(Vec::as_slice)
         .unwrap_or_default();
     if items.is_empty() {
-        return "no such requests".into();
+        return "no requests match".into();
     }
     let word = |item: &Value, name: &str| one_line(item[name].as_str().unwrap_or_default());
     let rows: Vec<Vec<String>> = items
@@ -239,29 +239,34 @@ pub(super) fn page(value: &Value) -> String {
         "REQUEST",
         "STATUS",
         "ACCOUNT",
-        "SET",
+        "PERMISSION SET",
         "REQUESTER",
-        "WHEN",
-        "WHY",
+        "TIME",
+        "REASON",
     ];
     let mut text = table(&head, &rows);
     if let Some(token) = value["next_token"].as_str() {
-        text.push_str(&format!("\nmore: add --next-token {}", one_line(token)));
+        text.push_str(&format!(
+            "\nmore requests: add --next-token {}",
+            one_line(token)
+        ));
     }
     text
 }
 
-/// Anything that jit answers, in words.
+/// Any answer of jit as text.
 pub(super) fn describe(value: &Value) -> String {
     match value {
-        Value::Array(items) if items.is_empty() => "nothing is bound here".into(),
+        Value::Array(items) if items.is_empty() => {
+            "no account is bound to this channel: bind one with `jit bind`".into()
+        }
         Value::Array(items) => items.iter().map(describe).collect::<Vec<_>>().join("\n\n"),
         _ if value["request_id"].is_string() => describe_request(value),
         _ => describe_binding(value),
     }
 }
 
-/// A field as a person reads it; nothing if there is none.
+/// A field as text; empty if it is absent.
 fn word(value: &Value, name: &str) -> String {
     match &value[name] {
         Value::String(text) => text.clone(),
@@ -303,7 +308,7 @@ fn describe_request(value: &Value) -> String {
         ("approver", person("approver")),
         ("granted", word("grant_time")),
         ("ends", word("end_time")),
-        ("extension asked", word("extension_minutes")),
+        ("extension requested", word("extension_minutes")),
         ("denied", word("denied_at")),
         ("deny reason", word("deny_reason")),
         ("cancelled", word("cancelled_at")),
@@ -311,14 +316,17 @@ fn describe_request(value: &Value) -> String {
         ("revoked", word("revoked_at")),
         ("revoked by", word("revoked_by")),
         ("revoke reason", word("revoke_reason")),
-        ("old sessions denied until", word("sessions_denied_until")),
-        ("trouble", word("error_details")),
-        ("notices given up", word("undelivered_notices")),
+        (
+            "old credentials denied until",
+            word("sessions_denied_until"),
+        ),
+        ("error", word("error_details")),
+        ("parked notices", word("undelivered_notices")),
         ("note", word("message")),
     ])
 }
 
-/// How long a grant still lasts.
+/// The time that is left of a grant.
 fn time_left(value: &Value) -> Option<String> {
     if value["status"] != "GRANTED" || value["assignment_status"] == "DELETING" {
         return None;
@@ -326,7 +334,7 @@ fn time_left(value: &Value) -> Option<String> {
     let end = Timestamp::parse(value["end_time"].as_str()?)?;
     let left = end - SystemClock.now();
     Some(match left.0 {
-        ..=0 => "time is over".into(),
+        ..=0 => "past its end".into(),
         _ => format!("{left} left"),
     })
 }
@@ -334,7 +342,7 @@ fn time_left(value: &Value) -> Option<String> {
 fn describe_binding(value: &Value) -> String {
     let word = |name: &str| word(value, name);
     let approvers = match word("approver_mm_user_ids") {
-        none if none.is_empty() => "nobody yet: name them with `jit approvers`".into(),
+        none if none.is_empty() => "no approvers yet: name them with `jit approvers`".into(),
         some => some,
     };
     facts(&[
@@ -343,7 +351,7 @@ fn describe_binding(value: &Value) -> String {
         ("approvers", approvers),
         ("policy", word("approval_policy")),
         ("self approval", word("allow_self_approval")),
-        ("longest, hours", word("max_request_hours")),
+        ("longest duration, hours", word("max_request_hours")),
         ("permission sets", word("permission_sets")),
         ("changed", word("updated_at")),
         ("note", word("message")),

@@ -1,7 +1,7 @@
 //! `jit sandbox`: the whole system on one machine, with nothing to install.
 //!
-//! Everything is real but Identity Center and the channel: the server, the store, the
-//! signatures, the worker. It lives in a temporary folder and goes with it.
+//! The server, the store, the signatures and the worker are real; Identity Center and the
+//! channel are simulated. All files are in a temporary folder, which jit deletes at the end.
 
 mod channel;
 
@@ -27,7 +27,7 @@ const ACCOUNT: &str = "123456789012";
 const CHANNEL: &str = "town-square";
 
 pub(super) async fn sandbox(context: &CliContext, once: bool) -> Result<(), Failure> {
-    // The server's log stays out of the story, unless something is wrong.
+    // The log of the server shows only warnings and errors.
     telemetry::log(LogFormat::Text, tracing::Level::WARN);
     let folder = Folder::new()?;
     let stop = stop_asked()?;
@@ -65,7 +65,7 @@ pub(super) async fn sandbox(context: &CliContext, once: bool) -> Result<(), Fail
     told
 }
 
-/// A folder of our own, gone when we are.
+/// A temporary folder, deleted on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -73,7 +73,7 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("jit-sandbox-{}", SystemClock.draw()));
         let made = std::fs::create_dir(&path)
             .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)));
-        made.map_err(|why| Failure::Failed(format!("{} cannot be made: {why}", path.display())))?;
+        made.map_err(|why| Failure::Failed(format!("jit cannot make {}: {why}", path.display())))?;
         Ok(Self(path))
     }
 }
@@ -81,19 +81,19 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(why) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("jit: {} is left behind: {why}", self.0.display());
+            eprintln!("jit: cannot delete {}: {why}", self.0.display());
         }
     }
 }
 
-/// Returns the file, and the secret of the key in it.
+/// Returns the file and the secret of its key.
 fn write_configuration(folder: &Path, channel: &DemoChannel) -> Result<(PathBuf, String), Failure> {
     let file = folder.join("jit.toml");
     let secret = format!("{}{}", SystemClock.draw(), SystemClock.draw());
     let store = folder.join("jit.db").display().to_string();
     let (hook, hook_secret) = (&channel.url, &channel.secret_text);
     let text = format!(
-        "# A jit to try things on. Everything here goes when it stops.\n\
+        "# The configuration of jit sandbox. jit deletes this folder when it stops.\n\
          [server]\nlisten = \"127.0.0.1:0\"\n\n\
          [store]\npath = {store:?}\n\n\
          [identity_center]\nmode = \"sandbox\"\n\n\
@@ -105,7 +105,7 @@ fn write_configuration(folder: &Path, channel: &DemoChannel) -> Result<(PathBuf,
     Ok((file, secret))
 }
 
-/// The client's commands find the server where it really listens.
+/// Writes the address at which the server listens into the configuration.
 fn rewrite_url(file: &Path, url: &str) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(failed)?;
     write(file, &text.replace("http://127.0.0.1:0", url))
@@ -113,7 +113,7 @@ fn rewrite_url(file: &Path, url: &str) -> Result<(), Failure> {
 
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(file, text)
-        .map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))
+        .map_err(|why| Failure::Failed(format!("jit cannot write {}: {why}", file.display())))
 }
 
 struct Story<'a> {
@@ -123,9 +123,9 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// One request's life, as its people see it.
+    /// The life of one request, as the people see it.
     async fn tell(&self) -> Result<(), Failure> {
-        self.say("An account is bound to a channel, and somebody there may approve.")?;
+        self.say("An admin binds an account to a channel and names the approvers.")?;
         let terms = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
         self.post("/config/bind", &terms).await?;
         let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob", "carol"]});
@@ -150,22 +150,24 @@ impl Story<'_> {
         let bob = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
         self.post(&format!("/requests/{id}/approve"), &bob).await?;
 
-        self.say("\nIdentity Center takes a moment, and the channel hears:")?;
+        self.say("\nIdentity Center makes the assignment. The channel receives:")?;
         self.heard("GRANTED").await?;
 
-        self.say("\nSecurity revokes it. The answer comes when AWS shows that it is gone.")?;
+        self.say(
+            "\nSecurity revokes the access. jit answers when AWS shows that the access is gone.",
+        )?;
         let sec = json!({
             "actor_mm_user_id": "sec",
             "actor_email": "sec@example.com",
             "reason": "incident 7",
         });
         let revoked = self.post(&format!("/requests/{id}/revoke"), &sec).await?;
-        self.say("\nThe channel hears:")?;
+        self.say("\nThe channel receives:")?;
         self.heard("REVOKED").await?;
 
-        self.say("\nWhat jit knows of it now:")?;
+        self.say("\nThe request now:")?;
         self.say(&indented(&describe(&revoked)))?;
-        self.say("\nWhat the audit says, each event chained to the one before:")?;
+        self.say("\nThe audit history, with a hash chain over all events:")?;
         let path = format!("/requests/{id}/audit");
         let audit = self.caller.get(&path).await?.value;
         for event in audit.as_array().into_iter().flatten() {
@@ -176,7 +178,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// A signed call, shown.
+    /// Makes a signed call and prints it.
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let answer = self.caller.post(path, body).await?;
         let what = answer.value["status"].as_str().unwrap_or("done");
@@ -204,7 +206,7 @@ impl Story<'_> {
         }
         let said = &notice["status"];
         Err(Failure::Failed(format!(
-            "the channel heard {said}, not {status}"
+            "the channel received {said}, not {status}"
         )))
     }
 
@@ -213,17 +215,17 @@ impl Story<'_> {
         let jit = std::env::current_exe().map_err(failed)?;
         let jit = jit.display();
         self.say(&format!(
-            "\njit listens on {url}. Try, in another terminal:\n\n  \
+            "\njit listens on {url}. Try these commands in another terminal:\n\n  \
              alias jit={jit}\n  \
              export JIT_CONFIG={file}\n  \
              jit request --account {ACCOUNT} --channel {CHANNEL} --minutes 30 \\\n      \
-             --reason 'a look around' --as alice@example.com\n  \
+             --reason 'a first test' --as alice@example.com\n  \
              jit approve ID --as bob@example.com\n  \
              jit status ID\n  \
              jit revoke ID --reason 'done' --as sec@example.com\n  \
              jit list --channel {CHANNEL}\n  \
              jit audit verify\n\n\
-             Ctrl-C ends it, and takes everything away."
+             Ctrl-C stops jit and deletes the temporary folder."
         ))
     }
 

@@ -1,4 +1,4 @@
-//! `jit serve`: until it is asked to stop.
+//! `jit serve`: runs the server until a stop signal.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ pub(super) async fn serve(context: &CliContext) -> Result<(), Failure> {
     telemetry::log(config.log.format, config.log.level);
     let metrics = telemetry::install().map_err(failed)?;
     let reload = reload(context);
-    // Before anything is announced: whoever reads the line may stop us at once.
+    // Before the address is printed: a reader of the line may stop jit at once.
     let stop = stop_asked()?;
     let running = serve::start(config, reload, metrics)
         .await
         .map_err(failed)?;
     print(&format!("jit listens on http://{}", running.address))?;
     stop.await;
-    tracing::info!("asked to stop");
+    tracing::info!("jit received a stop signal");
     running.stop().await;
     Ok(())
 }
 
-/// The same configuration, as it is by then.
+/// Reads the same configuration again.
 pub(super) fn reload(context: &CliContext) -> serve::Reload {
     let (path, variables) = (context.config_path.clone(), context.variables.clone());
     Arc::new(move || {
@@ -36,7 +36,7 @@ pub(super) fn reload(context: &CliContext) -> serve::Reload {
     })
 }
 
-/// Ends when somebody asks the process to: SIGTERM, or Ctrl-C.
+/// Ends at SIGTERM or Ctrl-C.
 pub(super) fn stop_asked() -> Result<impl Future<Output = ()>, Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

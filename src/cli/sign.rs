@@ -1,4 +1,4 @@
-//! The headers of a signed call, for curl and whatever else can send a request.
+//! `jit sign`: prints the headers of a signed call, for curl and other clients.
 
 use std::io::Read;
 
@@ -16,9 +16,9 @@ pub(super) async fn sign(context: &CliContext, sign: &Sign) -> Result<(), Failur
     let method = sign.method.to_uppercase();
     let method: Method = method
         .parse()
-        .map_err(|_| Failure::Usage(format!("{:?} is no HTTP method", sign.method)))?;
+        .map_err(|_| Failure::Usage(format!("{:?} is not an HTTP method", sign.method)))?;
     if !sign.path.starts_with('/') {
-        let why = format!("the path begins with a slash: /{}", sign.path);
+        let why = format!("the path must begin with a slash: /{}", sign.path);
         return Err(Failure::Usage(why));
     }
     let body = body(sign)?;
@@ -30,7 +30,7 @@ pub(super) async fn sign(context: &CliContext, sign: &Sign) -> Result<(), Failur
         .collect();
     let url = format!("{}{}", client.url, sign.path);
     eprintln!(
-        "jit: signed as {} for {method} {}: good once, until {}",
+        "jit: signed with key {} for {method} {}: valid for one call, until {}",
         client.key_id,
         sign.path,
         SystemClock.now() + signature::WINDOW
@@ -54,7 +54,7 @@ fn body(sign: &Sign) -> Result<Vec<u8>, Failure> {
     } else {
         std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut body))
     };
-    read.map_err(|why| Failure::Failed(format!("{} cannot be read: {why}", file.display())))?;
+    read.map_err(|why| Failure::Failed(format!("jit cannot read {}: {why}", file.display())))?;
     Ok(body)
 }
 
@@ -65,7 +65,7 @@ fn curl(sign: &Sign, method: &Method, url: &str, headers: &[(&str, String); 4]) 
     }
     if let Some(file) = &sign.body {
         words.push("-H 'Content-Type: application/json'".into());
-        // --data would take the line breaks out, and the signature would not hold.
+        // --data would remove the line breaks, and the signature would be wrong.
         words.push(format!(
             "--data-binary {}",
             quoted(&format!("@{}", file.display()))
@@ -74,7 +74,7 @@ fn curl(sign: &Sign, method: &Method, url: &str, headers: &[(&str, String); 4]) 
     words.join(" ")
 }
 
-/// As a shell takes it for one word, whatever is in it.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -1,4 +1,4 @@
-//! From one store into another: everything, compared afterwards.
+//! `jit store`: copies one store into another and compares both; backs up the SQLite file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use super::arguments::{StoreCopy, StoreLocation};
 use super::output::{one_line, progress};
 use super::serve::failed;
 use super::{CliContext, Failure};
+use crate::app;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{StoreConfig as Which, StoreKind};
 use crate::domain::AuditKey;
 use crate::domain::audit::verify_against;
-use crate::serve;
 use crate::signature::WINDOW;
 use crate::store::portable::{Copied, Portable, Took};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Head, StoreError};
 
 const PAGE: usize = 200;
-/// So many histories are under way at once.
+/// The number of histories that jit copies at the same time.
 const AT_ONCE: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,26 +31,26 @@ struct CopyCounts {
     channels: u64,
     events: u64,
     outbox_entries: u64,
-    /// Of the histories, those that were there already.
+    /// The histories that the target store had already.
     before: u64,
 }
 
 pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Failure> {
     let which = context.config_without_secrets()?.store;
     if which.kind != StoreKind::Sqlite {
-        let why = "store.kind is dynamodb, which keeps 35 days by itself: see runbooks/restore.md";
+        let why = "store.kind is dynamodb: use its point-in-time recovery, see runbooks/restore.md";
         return Err(Failure::Usage(why.into()));
     }
     if file.exists() {
-        let why = format!("{} is there already: name another file", file.display());
+        let why = format!("{} exists already: name another file", file.display());
         return Err(Failure::Failed(why));
     }
     let store = SqliteStore::open_read_only(&which.path).map_err(failed)?;
     store.back_up_to(file).await.map_err(failed)?;
-    // What cannot be read is no backup.
+    // jit opens the backup to check that it can be read.
     SqliteStore::open_read_only(file).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
-    let text = || format!("{} holds all of {which} ({bytes} bytes)", file.display());
+    let text = || format!("{} is a backup of {which} ({bytes} bytes)", file.display());
     context
         .output
         .say(text, &json!({"file": file, "bytes": bytes}))
@@ -63,20 +63,22 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
         place(&config.store, &asked.to),
     );
     if from.to_string() == to.to_string() {
-        return Err(Failure::Usage("--from and --to are the same store".into()));
+        return Err(Failure::Usage("--from and --to name the same store".into()));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     if from.kind == StoreKind::Sqlite && !from.path.exists() {
         let path = from.path.display();
-        return Err(Failure::Failed(format!("there is no {path} to copy from")));
+        return Err(Failure::Failed(format!(
+            "the source store {path} does not exist"
+        )));
     }
-    let source = serve::portable(&from, &clock).await.map_err(failed)?;
-    let target = serve::portable(&to, &clock).await.map_err(failed)?;
+    let source = app::portable(&from, &clock).await.map_err(failed)?;
+    let target = app::portable(&to, &clock).await.map_err(failed)?;
     let (source, target) = (source.as_ref(), target.as_ref());
     eprintln!("jit: copies {from} into {to}");
     let bar = progress(0);
     let told = walk(source, &bar, "copied", |head| take(source, target, head)).await;
-    // Also if it was interrupted: what is there so far must not be taken for the original.
+    // Also after an interruption: the target must not accept calls as if it were the source.
     let copied_at = clock.now();
     target.note_copied(copied_at).await.map_err(failed)?;
     let told = told?;
@@ -87,7 +89,7 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
     bar.finish_and_clear();
     let extra = extra(target, &told).await?;
     if extra > 0 {
-        eprintln!("jit: {extra} histories are in {to} alone, and were left as they are");
+        eprintln!("jit: {extra} histories exist only in {to}; jit did not change them");
     }
     let from_when = copied_at + WINDOW;
     let value = json!({
@@ -97,8 +99,8 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
     });
     let text = || {
         format!(
-            "{} requests, {} channels, {} events and {} notices are in both and the same\n\
-             signed calls are taken there from {from_when} on; what falls due is done at once",
+            "{} requests, {} channels, {} events and {} notices are equal in both stores\n\
+             the target store accepts signed calls from {from_when} on; due work starts at once",
             told.requests, told.channels, same.events, told.outbox_entries
         )
     };
@@ -117,7 +119,7 @@ fn place(configured: &Which, asked: &StoreLocation) -> Which {
     which
 }
 
-/// Every history of the source, several at a time.
+/// Calls `act` for every history of the source, several at the same time.
 async fn walk<F>(
     source: &dyn Portable,
     bar: &ProgressBar,
@@ -132,11 +134,11 @@ where
     bar.set_message(word);
     loop {
         let heads = source.heads(after.as_ref(), PAGE).await.map_err(failed)?;
-        // What cannot be read cannot be copied, and a copy is whole or none.
+        // jit does not copy a store with a record that it cannot read.
         if let Some(one) = heads.unreadable.first() {
             let (name, why) = (one_line(&one.name), one_line(&one.why));
-            let next = "put it right, or delete it, and run this again";
-            let why = format!("{name} cannot be read: {why}; {next}");
+            let next = "correct the record or delete it, then run the same command again";
+            let why = format!("jit cannot read {name}: {why}; {next}");
             return Err(Failure::Failed(why));
         }
         let Some(last) = heads.last() else {
@@ -165,7 +167,7 @@ async fn take(
     let copied = whole(source, head.key).await.map_err(failed)?;
     let Some(copied) = copied else {
         return Err(Failure::Failed(format!(
-            "{name} went while it was being copied"
+            "{name} was deleted during the copy: run the same command again"
         )));
     };
     let took = target.take_over(&copied).await.map_err(failed)?;
@@ -213,7 +215,7 @@ async fn whole(source: &dyn Portable, key: AuditKey) -> Result<Option<Copied>, S
     })
 }
 
-/// The same in both, and whole: record, chain, and what is still to be told.
+/// Compares record, hash chain and notices of one history in both stores.
 async fn compare(
     source: &dyn Portable,
     target: &dyn Portable,
@@ -223,19 +225,20 @@ async fn compare(
     let here = whole(source, head.key.clone()).await.map_err(failed)?;
     let there = whole(target, head.key).await.map_err(failed)?;
     if here != there {
-        let why = "is not the same in both: stop whoever serves either, and run it again";
+        let why = "differs between the stores: stop every jit that serves one of them, then run the same \
+                   command again";
         return Err(Failure::Failed(format!("{name} {why}")));
     }
     let events = there.as_ref().map(Copied::events).unwrap_or_default();
     verify_against(events, &chain, status)
-        .map_err(|why| Failure::Failed(format!("{name} was tampered with: {why}")))?;
+        .map_err(|why| Failure::Failed(format!("{name} failed the audit check: {why}")))?;
     Ok(CopyCounts {
         events: events.len() as u64,
         ..CopyCounts::default()
     })
 }
 
-/// What the target has that the source has not.
+/// The number of histories that only the target has.
 async fn extra(target: &dyn Portable, told: &CopyCounts) -> Result<u64, Failure> {
     let mut all = 0_u64;
     let mut after: Option<AuditKey> = None;

@@ -1,4 +1,4 @@
-//! The tables in DynamoDB: made, and looked over.
+//! `jit tables`: creates and checks the DynamoDB tables.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ pub(super) async fn create(context: &CliContext) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for table in Table::ALL {
         let made = match store.create_table(table).await.map_err(failed)? {
-            TableResult::Now => "made",
-            TableResult::Before => "was there",
+            TableResult::Now => "created",
+            TableResult::Before => "exists already",
         };
         rows.push((store.names().of(table), made));
     }
     let value: Vec<Value> = rows
         .iter()
-        .map(|(name, made)| json!({"table": name, "made": *made == "made"}))
+        .map(|(name, made)| json!({"table": name, "made": *made == "created"}))
         .collect();
     let row = |(name, made): &(&str, &str)| vec![(*name).to_owned(), (*made).to_owned()];
     let lines = || table(&["TABLE", ""], &rows.iter().map(row).collect::<Vec<_>>());
@@ -43,7 +43,7 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
         .collect();
     let value = json!({"ok": all.is_empty(), "wrong": wrong});
     let lines = || match all.is_empty() {
-        true => format!("{} tables are as they must be", Table::ALL.len()),
+        true => format!("all {} tables are correct", Table::ALL.len()),
         false => {
             let lines = all
                 .iter()
@@ -54,9 +54,11 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
     context.output.say(lines, &value)?;
     match all.len() {
         0 => Ok(()),
-        1 => Err(Failure::Failed("1 thing is not as it must be".into())),
+        1 => Err(Failure::Failed(
+            "1 problem: correct it, then run jit tables check again".into(),
+        )),
         many => Err(Failure::Failed(format!(
-            "{many} things are not as they must be"
+            "{many} problems: correct them, then run jit tables check again"
         ))),
     }
 }
@@ -68,7 +70,7 @@ async fn store(context: &CliContext) -> Result<DynamoStore, Failure> {
         StoreKind::Sqlite => {
             let path = store.path.display();
             let why = format!(
-                "everything is kept in {path}, which needs no tables: set store.kind = \"dynamodb\" first"
+                "the store is the SQLite file {path}, which needs no tables: set store.kind = \"dynamodb\" first"
             );
             Err(Failure::Usage(why))
         }

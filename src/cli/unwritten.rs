@@ -1,5 +1,5 @@
-//! A store that cannot be used keeps nobody in: access is taken away all the same, and
-//! what ought to stand in the audit is given to whoever did it, to be written later.
+//! Without a usable store, jit still ends access. It prints the audit rows that it could not
+//! write, so that the operator can write them later.
 
 use std::sync::Arc;
 
@@ -19,18 +19,18 @@ use crate::identity_center::{
 
 const AFTER_A_FAULT: Millis = Millis::seconds(2);
 
-/// A row of `jit_audit` that could not be written.
+/// A row of `jit_audit` that the store did not accept.
 pub(super) struct Row {
     pub kind: EventKind,
-    /// Only the store knows which request it was.
+    /// None if the store could not name the request.
     pub id: Option<RequestId>,
     pub key: Option<HoldingKey>,
-    /// Whose access it was, if anybody knows.
+    /// The e-mail address of the requester, if it is known.
     pub user: Option<String>,
     pub details: Vec<(&'static str, String)>,
 }
 
-/// Who does it and why, and how AWS is asked.
+/// The actor, the reason, and the access to AWS.
 pub(super) struct Keeper {
     pub access: Arc<Paced>,
     pub by: Person,
@@ -45,7 +45,7 @@ impl Keeper {
             .map_err(failed)
     }
 
-    /// Which of these somebody has there now.
+    /// The permission sets that the user has in the account now.
     pub async fn standing(
         &self,
         user: &Email,
@@ -68,16 +68,18 @@ impl Keeper {
         Ok(standing)
     }
 
-    /// Until AWS shows that it is gone, however often it has to be told.
+    /// Repeats the removal until AWS shows that the access is gone.
     pub async fn take_away(&self, key: &HoldingKey) -> Result<(), Failure> {
         loop {
             let why = match self.told_to_go(key).await {
                 Ok(OperationResult::Badly { why }) => why,
-                Ok(OperationResult::NotYet) => "AWS has not finished in two minutes".into(),
+                Ok(OperationResult::NotYet) => {
+                    "AWS has not finished the removal after two minutes".into()
+                }
                 Ok(OperationResult::Well | OperationResult::Somehow) => {
                     match self.access.look(Lane::Revoke, key).await {
                         Ok(Presence::Absent) => return Ok(()),
-                        Ok(Presence::Present) => "AWS still shows it".into(),
+                        Ok(Presence::Present) => "AWS still shows the access".into(),
                         Err(error) => error.to_string(),
                     }
                 }
@@ -87,7 +89,7 @@ impl Keeper {
                 Err(error) => error.to_string(),
             };
             let (account, set) = (&key.account_id, &key.permission_set);
-            eprintln!("jit: {set} in {account}: {why}; trying again, Ctrl-C stops trying");
+            eprintln!("jit: {set} in {account}: {why}; jit tries again, Ctrl-C stops it");
             SystemClock.sleep(AFTER_A_FAULT).await;
         }
     }
@@ -106,8 +108,8 @@ impl Keeper {
         }
     }
 
-    /// Gives out what is to be written later, and says how. That it was not written is a
-    /// failure, whatever became of the access.
+    /// Prints the rows and the command that writes them later. A row that was not written is
+    /// a failure, also if the access is gone.
     pub fn keep(&self, rows: &[Row], why: &str) -> Result<(), Failure> {
         for row in rows {
             print(&self.json(row).to_string())?;
@@ -116,7 +118,7 @@ impl Keeper {
         let id = id.map_or_else(|| "ID".to_owned(), |id| id.to_string());
         let reason = self.reason.as_str().replace('\'', "'\\''");
         Err(Failure::Failed(format!(
-            "{why}. Keep what stands on stdout; once the store can be used, this writes it: \
+            "{why}. Keep the rows on stdout. When the store works again, write them with: \
              jit cleanup {id} --reason '{reason}' --as {}",
             self.by.email
         )))

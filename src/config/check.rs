@@ -1,4 +1,4 @@
-//! From what is written to what holds: every value that depends on another.
+//! Checks the sections of jit.toml, and computes the values that depend on others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::identity_center::sdk::IdentityCenterOptions;
 use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
-/// How long access may be asked for, in hours: at most a year.
+/// The permitted range of a longest duration, in hours: at most a leap year.
 const HOURS: std::ops::RangeInclusive<u32> = 1..=8784;
 
 type CheckResult<T> = Result<T, ConfigError>;
@@ -46,7 +46,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
-    // Whoever has access can be told only where there is a chat to tell them in.
+    // Without Mattermost there is no chat to which jit could send a reminder.
     let remind_before = file
         .mattermost
         .as_ref()
@@ -139,11 +139,11 @@ fn tables(given: &BTreeMap<String, String>) -> CheckResult<TableNames> {
     let known = Table::ALL.map(Table::as_str);
     for (table, name) in given {
         if !known.contains(&table.as_str()) {
-            let why = format!("is no table of jit's: those are {}", known.join(", "));
+            let why = format!("is not a table of jit: the tables are {}", known.join(", "));
             return wrong(format!("store.tables.{table}"), why);
         }
         if !(3..=255).contains(&name.len()) || !name.bytes().all(plain) {
-            let why = "is no DynamoDB table name: 3 to 255 letters, digits, _ . -";
+            let why = "is not a DynamoDB table name: use 3 to 255 letters, digits, _ . -";
             return wrong(format!("store.tables.{table}"), why);
         }
     }
@@ -152,7 +152,7 @@ fn tables(given: &BTreeMap<String, String>) -> CheckResult<TableNames> {
         let mut others = Table::ALL.into_iter().filter(|other| *other < table);
         if let Some(other) = others.find(|other| names.of(*other) == names.of(table)) {
             let why = format!(
-                "is the table of {} as well: give each its own",
+                "is the table of {} as well: give each a name of its own",
                 other.as_str()
             );
             return wrong(format!("store.tables.{}", table.as_str()), why);
@@ -185,11 +185,11 @@ fn identity_center(
         return Ok(IdentityCenterConfig::Sandbox);
     }
     let Some(instance_arn) = instance_arn else {
-        let why = format!("is missing; {like_arn} (`aws sso-admin list-instances` tells it)");
+        let why = format!("is missing; {like_arn} (`aws sso-admin list-instances` shows it)");
         return wrong("identity_center.instance_arn", why);
     };
     let Some(identity_store_id) = identity_store_id else {
-        let why = format!("is missing; {like_id} (`aws sso-admin list-instances` tells it)");
+        let why = format!("is missing; {like_id} (`aws sso-admin list-instances` shows it)");
         return wrong("identity_center.identity_store_id", why);
     };
     Ok(IdentityCenterConfig::Aws {
@@ -202,7 +202,7 @@ fn identity_center(
     })
 }
 
-/// The ARN of every set, and its rules.
+/// The ARN and the rules of every permission set.
 type Sets = (
     BTreeMap<PermissionSet, String>,
     BTreeMap<PermissionSet, SetRule>,
@@ -212,7 +212,7 @@ fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Ch
     let named = match (named.is_empty(), mode) {
         (false, _) => named,
         (true, Mode::Aws) => {
-            let why = "names none: add a line like admin = \"arn:aws:sso:::permissionSet/…\"";
+            let why = "has no entry: add a line like admin = \"arn:aws:sso:::permissionSet/…\"";
             return wrong("permission_sets", why);
         }
         (true, Mode::Sandbox) => made_up_sets()?,
@@ -226,7 +226,7 @@ fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Ch
                        arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
             return wrong(format!("permission_sets.{name}"), why);
         }
-        // Two names would be two assignments here, and one at AWS.
+        // jit would treat two names as two assignments, and AWS as one.
         let same = arns.iter().find(|(_, known)| **known == arn);
         if let (Some((other, _)), Mode::Aws) = (same, mode) {
             let why = format!("is the same set as permission_sets.{other}: keep one of the names");
@@ -243,7 +243,7 @@ fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Ch
     Ok((arns, rules))
 }
 
-/// Whoever only wants to see how it works need not make any up.
+/// Returns example permission sets for the sandbox, so that a first try needs none.
 fn made_up_sets() -> CheckResult<BTreeMap<PermissionSet, SetSection>> {
     let made = ["admin", "readonly"].iter().zip(1..).map(|(name, number)| {
         let arn = format!("arn:aws:sso:::permissionSet/ssoins-0000000000000000/ps-{number:016}");
@@ -288,10 +288,7 @@ fn policy(
         {
             Some(set) => set.clone(),
             None => {
-                let why = format!(
-                    "say which of the permission_sets is meant by default: {}",
-                    known()
-                );
+                let why = format!("is missing: name one of the permission_sets: {}", known());
                 return wrong(key, why);
             }
         },
@@ -330,13 +327,14 @@ fn sandbox(
         standing(text)
             .filter(|one| sets.contains_key(&one.permission_set))
             .ok_or_else(|| {
-                let why = format!("{text:?} is not account/permission_set/email, of known sets");
+                let why = format!("{text:?} is not account/permission_set/email with a known set");
                 ConfigError::new("sandbox.standing", why)
             })
     });
     Ok(SandboxOptions {
         standing: standing.collect::<CheckResult<_>>()?,
-        // Beside the store: what "AWS" did must outlive a crash as well.
+        // The file is beside the store, because the state of the simulated AWS must survive a
+        // crash too.
         path: Some(
             section
                 .path
@@ -392,7 +390,7 @@ fn webhook(
         Some(_) => {
             return wrong(
                 "webhook.signed_path",
-                "begins with a slash, like \"/webhook\"",
+                "must begin with a slash, like \"/webhook\"",
             );
         }
         None => seen_by_plugin(url.path()),
@@ -443,7 +441,7 @@ fn mattermost(
     if command_tokens.is_empty() {
         return wrong(
             "mattermost.command_tokens",
-            "is empty: nobody could type /jit",
+            "is empty: add the token of the slash command /jit",
         );
     }
     let email_domain = section
@@ -460,7 +458,7 @@ fn mattermost(
     })
 }
 
-/// Each name is one word, and says which account is meant.
+/// Checks that each name is one word and belongs to one account only.
 fn accounts(names: BTreeMap<AccountId, String>) -> CheckResult<BTreeMap<AccountId, String>> {
     let mut known = BTreeSet::new();
     for (id, name) in &names {
@@ -471,14 +469,14 @@ fn accounts(names: BTreeMap<AccountId, String>) -> CheckResult<BTreeMap<AccountI
             return wrong(format!("accounts.{id}"), why);
         }
         if !known.insert(name.to_lowercase()) {
-            let why = format!("{name} is another account's name already");
+            let why = format!("{name} is already the name of another account");
             return wrong(format!("accounts.{id}"), why);
         }
     }
     Ok(names)
 }
 
-/// By id, or by address, whose case nobody minds.
+/// Returns the admins. An address becomes lower case, because people write it in any case.
 fn named(admins: Vec<String>) -> BTreeSet<String> {
     let plain = |admin: String| match admin.contains('@') {
         true => admin.to_lowercase(),
@@ -487,7 +485,7 @@ fn named(admins: Vec<String>) -> BTreeSet<String> {
     admins.into_iter().map(plain).collect()
 }
 
-/// Mattermost takes `/plugins/<plugin id>` off before a plugin sees the path.
+/// Returns the path that the plugin sees: Mattermost removes `/plugins/<plugin id>`.
 pub(super) fn seen_by_plugin(path: &str) -> String {
     let inside = path
         .strip_prefix("/plugins/")
@@ -509,7 +507,10 @@ pub(super) fn client(
     let url = section.url.unwrap_or_else(|| format!("http://{listen}"));
     address("client.url", &url, "https://jit.example.com")?;
     let Some(key_id) = section.key_id else {
-        return wrong("client.key_id", "is missing: which key signs?");
+        return wrong(
+            "client.key_id",
+            "is missing: give the id of the key with which to sign",
+        );
     };
     let sources = Sources {
         section: "client",
@@ -533,7 +534,7 @@ fn level(text: &str) -> CheckResult<Level> {
         Ok(level) if known.contains(&text) => Ok(level),
         _ => wrong(
             "log.level",
-            format!("{text:?} is none of {}", known.join(", ")),
+            format!("{text:?} is not one of {}", known.join(", ")),
         ),
     }
 }

@@ -1,24 +1,24 @@
-//! Every key can be said by the environment as well: `JIT_SERVER__LISTEN`.
+//! Reads keys from environment variables, such as `JIT_SERVER__LISTEN`, which override jit.toml.
 
 use toml::{Table, Value};
 
 use super::file::File;
 use super::{ConfigError, Variables};
 
-/// One key that the environment says.
+/// One key that an environment variable sets.
 struct EnvironmentKey {
     variable: String,
     path: Vec<String>,
     text: String,
 }
 
-/// The file's text with the environment over it.
+/// Parses the file and applies the environment variables to it.
 pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigError> {
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error
             .span()
             .map_or(1, |span| text[..span.start].lines().count().max(1));
-        // Not the parser's own picture of the line: there may be a secret in it.
+        // The parser's own message quotes the line, which may contain a secret.
         ConfigError::new(
             format!("jit.toml line {line}"),
             format!("is not TOML: {}", error.message()),
@@ -28,7 +28,7 @@ pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigE
     for one in &said {
         put(&mut table, one, Value::String(one.text.clone()))?;
     }
-    // A variable is a text; where another type is wanted it is read as TOML's.
+    // A variable is a text first. If the key needs another type, it is parsed as TOML.
     for _ in 0..=said.len() {
         let error = match read(&table) {
             Ok(file) => return Ok(file),
@@ -70,8 +70,8 @@ fn said(variables: &Variables, table: &Table) -> Vec<EnvironmentKey> {
     named.collect()
 }
 
-/// A variable's name cannot have everything that a key can: where the file has a key that
-/// differs in case or hyphens alone, that one is meant.
+/// Returns the path of a variable. A variable's name cannot contain lower case or hyphens, so
+/// it matches a key of the file that differs only in these.
 fn spelled(name: &str, table: &Table) -> Vec<String> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let mut at = Some(table);
@@ -95,7 +95,7 @@ fn put(table: &mut Table, said: &EnvironmentKey, value: Value) -> Result<(), Con
             .entry(section)
             .or_insert_with(|| Value::Table(Table::new()));
         at = inside.as_table_mut().ok_or_else(|| {
-            let why = format!("names a section, and {section} is none");
+            let why = format!("names a section, but {section} is not one");
             ConfigError::new(said.variable.clone(), why)
         })?;
     }
@@ -117,7 +117,7 @@ fn typed(text: &str) -> Option<Value> {
     table.remove("value").filter(|value| !value.is_str())
 }
 
-/// Whoever set a variable looks for its name, not for a key in a file.
+/// Adds the variable's name to an error about its key, because the operator set the variable.
 fn blamed(error: ConfigError, said: &[EnvironmentKey]) -> ConfigError {
     let one = said.iter().find(|one| one.path.join(".") == error.key);
     match one {

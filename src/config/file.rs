@@ -1,4 +1,4 @@
-//! jit.toml as it is written, section by section.
+//! The sections of jit.toml as they are written.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ pub(super) struct File {
     pub keys: BTreeMap<String, KeySection>,
     pub webhook: Option<WebhookSection>,
     pub mattermost: Option<MattermostSection>,
-    /// What people call them.
+    /// The names of the accounts.
     pub accounts: BTreeMap<AccountId, String>,
     pub client: Option<ClientSection>,
     pub log: LogSection,
 }
 
 impl File {
-    /// For who neither serves nor calls: an operator may do without the keys of others.
+    /// Replaces the secrets by placeholders, for an operator's command that signs nothing.
     pub fn without_secrets(mut self) -> Self {
         self.keys.clear();
         self.client = None;
@@ -52,7 +52,7 @@ impl File {
         self
     }
 
-    /// Everything that Secrets Manager has to be asked for before a process can start.
+    /// Returns the ids of all secrets that jit must fetch from Secrets Manager before it starts.
     pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
         let keys = self.keys.values().map(|section| &section.secret_id);
         let mattermost = self.mattermost.as_ref();
@@ -109,14 +109,14 @@ pub enum Mode {
 pub(super) struct SandboxSection {
     pub latency_ms: u32,
     pub users: Vec<Email>,
-    /// Where its state is kept; beside the store unless said otherwise.
+    /// The file of the sandbox's state; by default beside the store.
     pub path: Option<PathBuf>,
     pub seed: u64,
     pub conflict_rate: f64,
     pub throttle_rate: f64,
     pub fail_rate: f64,
     pub lost_rate: f64,
-    /// `account/permission_set/email`: assigned by somebody outside jit.
+    /// Assignments from outside, each as `account/permission_set/email`.
     pub standing: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ pub(super) struct PolicySection {
     pub admins: Vec<String>,
 }
 
-/// An ARN, or an ARN with rules of its own.
+/// A permission set: an ARN, or an ARN with rules of its own.
 #[derive(Debug)]
 pub(super) struct SetSection {
     pub arn: String,
@@ -200,7 +200,7 @@ pub(super) struct MattermostSection {
     pub bot_token_id: SecretSource<String>,
     #[serde(default)]
     pub command_tokens: SecretSource<Vec<String>>,
-    /// A token a line.
+    /// A file with one token per line.
     #[serde(default)]
     pub command_tokens_file: SecretSource<PathBuf>,
     #[serde(default)]
@@ -239,7 +239,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// `90s`, `15m` or `8h`.
+/// A duration: `90s`, `15m` or `8h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DurationText(pub Millis);
 

@@ -1,5 +1,4 @@
-//! Secrets that are kept in AWS Secrets Manager: fetched together, before anything else is
-//! checked.
+//! Fetches the secrets from AWS Secrets Manager, all at the same time, before the check.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,10 +9,10 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use futures_util::future::join_all;
 
-/// For one secret, its repeats included. Whoever waits for a start has not much longer.
+/// The time limit for one secret, with retries: a Lambda start must end within ten seconds.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// What each of them is, or why it cannot be told.
+/// The text of each secret, or the error of its fetch.
 #[derive(Default)]
 pub(super) struct FetchedSecrets(BTreeMap<String, Result<String, String>>);
 
@@ -36,7 +35,7 @@ impl FetchedSecrets {
         Self(join_all(asked).await.into_iter().collect())
     }
 
-    /// Each as something that no other is.
+    /// Returns a different placeholder for each secret, because two keys may not share a secret.
     pub fn unread<'i>(ids: impl IntoIterator<Item = &'i str>) -> Self {
         let unread = |id: &str| (id.to_owned(), Ok(format!("unread {id}")));
         Self(ids.into_iter().map(unread).collect())
@@ -46,7 +45,7 @@ impl FetchedSecrets {
         match self.0.get(id) {
             Some(Ok(secret)) => Ok(secret),
             Some(Err(why)) => Err(why),
-            None => Err("was not asked for"),
+            None => Err("was not fetched"),
         }
     }
 }
@@ -60,7 +59,7 @@ async fn one(client: &Client, id: &str) -> Result<String, String> {
     let text = found
         .secret_string
         .ok_or_else(|| format!("{id} is binary: keep the secret as a text"))?;
-    // Whole, it would be a secret that nobody else has.
+    // The whole JSON text as a secret would not match the secret that callers use.
     if text.trim_start().starts_with('{') {
         let next = "keep the secret itself as the text, without a name and braces";
         return Err(format!("{id} holds JSON: {next}"));

@@ -1,4 +1,4 @@
-//! Where a secret is written: as a value, in a file, or in Secrets Manager.
+//! Reads a secret from its place: a value, a file, or Secrets Manager.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::signature::Secret;
 
 pub(super) type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<String>;
 
-/// Where secrets come from that are not in the text itself.
+/// The sources of secrets that are not in jit.toml itself.
 #[derive(Clone, Copy)]
 pub(super) struct Elsewhere<'a> {
     pub read_file: ReadFile<'a>,
@@ -24,7 +24,7 @@ impl<'a> Elsewhere<'a> {
     }
 }
 
-/// A value that must not show in a `Debug` or an error.
+/// A value that must not appear in a `Debug` or an error.
 #[derive(Clone)]
 pub(super) struct SecretSource<T>(Option<T>);
 
@@ -45,14 +45,14 @@ impl SecretSource<Vec<String>> {
         Self(Some(vec!["unread".into()]))
     }
 
-    /// A line each, as they stand in a file.
+    /// Joins the values with line breaks, in the form of a file with one value per line.
     pub fn lines(self) -> SecretSource<String> {
         SecretSource(self.0.map(|all| all.join("\n")))
     }
 }
 
 impl SecretSource<String> {
-    /// In the place of one that nothing is signed with.
+    /// A placeholder, for a process that does not sign with this secret.
     pub fn unread() -> Self {
         Self(Some("unread".into()))
     }
@@ -64,7 +64,7 @@ impl SecretSource<String> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for SecretSource<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A wrong type would be quoted with its value.
+        // serde's own error for a wrong type would quote the value.
         T::deserialize(deserializer)
             .map(|value| Self(Some(value)))
             .map_err(|_| serde::de::Error::custom("expected a text in quotes"))
@@ -74,7 +74,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for SecretSource<T> {
 /// The three ways that a section can name its secret.
 pub(super) struct Sources<'a> {
     pub section: &'a str,
-    /// What it is called there: `secret`, if nothing else.
+    /// The name of the key, usually `secret`.
     pub name: &'a str,
     pub secret: SecretSource<String>,
     pub secret_file: SecretSource<PathBuf>,
@@ -82,7 +82,7 @@ pub(super) struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The secret, and the file that it came from.
+    /// Returns the secret, and the file from which it was read.
     pub fn read(self, elsewhere: Elsewhere<'_>) -> Result<(Secret, Option<PathBuf>), ConfigError> {
         let (section, name) = (self.section, self.name);
         let key = |kind: &str| format!("{section}.{name}{kind}");
@@ -118,7 +118,7 @@ impl Sources<'_> {
     }
 }
 
-/// Only keys are made here.
+/// Returns a hint for a key's secret, which jit can generate; other secrets come from outside.
 fn made(name: &str) -> &'static str {
     match name {
         "secret" => "; `jit keys generate` makes one",
@@ -130,6 +130,6 @@ fn read_secret(key: &str, file: &Path, read_file: ReadFile<'_>) -> Result<String
     let text = read_file(file).map_err(|why| {
         ConfigError::new(key, format!("{} cannot be read: {why}", file.display()))
     })?;
-    // The line break is the editor's.
+    // Editors add a line break at the end of the file.
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

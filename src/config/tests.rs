@@ -29,12 +29,15 @@ fn from(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
 fn refused(text: &str, variables: &[(&str, &str)]) -> String {
     let error = from(text, variables).expect_err(text).to_string();
     assert!(!error.contains('\n'), "{error}");
-    assert!(!error.contains("hush"), "a secret is told: {error}");
+    assert!(
+        !error.contains("hush"),
+        "the error contains a secret: {error}"
+    );
     error
 }
 
 #[test]
-fn the_example_file_is_taken_as_it_is() {
+fn the_example_file_is_valid() {
     let config = from(WHOLE, &[]).unwrap();
     assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
     assert_eq!(config.webhook.as_ref().unwrap().signed_path, "/webhook");
@@ -42,7 +45,7 @@ fn the_example_file_is_taken_as_it_is() {
 }
 
 #[test]
-fn nothing_at_all_is_a_configuration_but_for_the_permission_sets() {
+fn an_empty_file_lacks_only_the_permission_sets() {
     assert!(refused("", &[]).starts_with("permission_sets:"));
     let sandbox = from("[identity_center]\nmode = \"sandbox\"", &[]).unwrap();
     assert_eq!(sandbox.server.listen.to_string(), "127.0.0.1:8080");
@@ -50,7 +53,7 @@ fn nothing_at_all_is_a_configuration_but_for_the_permission_sets() {
 }
 
 #[test]
-fn the_environment_says_it_last() {
+fn the_environment_overrides_the_file() {
     let sandbox = ("JIT_IDENTITY_CENTER__MODE", "sandbox");
     let config = from(
         "[server]\nlisten = \"127.0.0.1:1\"\n[keys.Key-One]\nsecret = \"hush\"",
@@ -69,7 +72,7 @@ fn the_environment_says_it_last() {
     assert_eq!(config.policy.max_request_hours, 7);
     assert_eq!(config.sandbox.users.len(), 1);
     assert!(config.keys["Key-One"].require_v2);
-    // A secret stays the text it is, even if it looks like a number.
+    // A secret that looks like a number stays a text.
     assert!(
         config.keys["other"]
             .secret
@@ -84,7 +87,7 @@ fn the_environment_says_it_last() {
 }
 
 #[test]
-fn what_is_wrong_is_named_in_one_line() {
+fn each_error_names_its_key_in_one_line() {
     let secret = "secret = \"hush\"";
     for (text, names) in [
         ("[server]\nlisten = 5", "server.listen"),
@@ -188,7 +191,7 @@ fn what_is_wrong_is_named_in_one_line() {
 }
 
 #[test]
-fn the_real_identity_center_is_named_as_a_whole() {
+fn mode_aws_needs_every_identity_center_key() {
     let section = |more: &str| {
         format!(
             "[identity_center]\n{more}\n[permission_sets]\n\
@@ -221,14 +224,14 @@ fn the_real_identity_center_is_named_as_a_whole() {
         calls_per_second,
     } = config.identity_center
     else {
-        panic!("the default is the real one");
+        panic!("the default mode is aws");
     };
     assert_eq!(calls_per_second, 10);
     assert_eq!(options.identity_store_id, "d-1");
 }
 
 #[test]
-fn each_table_has_a_name_of_its_own() {
+fn two_tables_with_one_name_are_refused() {
     let with = |tables: &str| {
         format!(
             "[identity_center]\nmode = \"sandbox\"\n[store]\nkind = \"dynamodb\"\n\
@@ -242,7 +245,7 @@ fn each_table_has_a_name_of_its_own() {
 
     let error = refused(&with("audits = \"x_y\""), &[]);
     assert!(
-        error.starts_with("store.tables.audits: is no table"),
+        error.starts_with("store.tables.audits: is not a table"),
         "{error}"
     );
     let error = refused(&with("audit = \"jit_requests\""), &[]);
@@ -253,7 +256,7 @@ fn each_table_has_a_name_of_its_own() {
 }
 
 #[test]
-fn no_secret_is_in_a_debug() {
+fn debug_output_contains_no_secret() {
     let text = "[identity_center]\nmode = \"sandbox\"\n[keys.a]\nsecret = \"hush-hush\"\n\
                 [keys.b]\nsecret_file = \"plugin.secret\"\n[client]\nkey_id = \"a\"\nsecret = \"hush\"\n\
                 [webhook]\nurl = \"https://mm/webhook\"\nsecret = \"hush\"";
@@ -263,11 +266,11 @@ fn no_secret_is_in_a_debug() {
         !shown.contains("hush") && !shown.contains("from a file"),
         "{shown}"
     );
-    assert_eq!(config.files.len(), 1, "the secret's file is watched");
+    assert_eq!(config.files.len(), 1, "jit watches the file of the secret");
 }
 
 #[test]
-fn the_signed_path_is_the_one_that_the_plugin_sees() {
+fn the_signed_path_is_without_the_plugin_prefix() {
     for (url, path) in [
         ("https://mm/plugins/com.example.jit/webhook", "/webhook"),
         ("https://mm/plugins/com.example.jit", "/"),
@@ -281,7 +284,7 @@ fn the_signed_path_is_the_one_that_the_plugin_sees() {
 }
 
 #[test]
-fn a_mattermost_is_named_as_a_whole() {
+fn mattermost_needs_every_key_of_its_section() {
     let whole = [
         ("url", "\"https://mattermost.example.com\""),
         ("public_url", "\"https://jit.example.com\""),
@@ -299,7 +302,7 @@ fn a_mattermost_is_named_as_a_whole() {
         format!("[mattermost]\n{lines}[identity_center]\nmode = \"sandbox\"\n")
     };
     let read = from(&section("", ""), &[]).unwrap();
-    // Whoever has access is told, where there is a chat to tell them in.
+    // With Mattermost, jit sends reminders by default.
     assert_eq!(read.policy.remind_before, Some(Millis::minutes(10)));
     for (name, value, wanted) in [
         ("url", "\"mattermost\"", "mattermost.url"),

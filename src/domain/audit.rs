@@ -1,8 +1,8 @@
-//! What happened, once each, in order, and provably so.
+//! The audit: all events of a request or a channel, in order and verifiable.
 //!
-//! Every request (and every channel's configuration) has a chain of events.
-//! Each event carries the hash of the one before it, so an event that was
-//! changed, dropped or slipped in is found by anyone who reads the chain.
+//! Every request (and every channel's configuration) has a chain of events. Each event carries
+//! the hash of the event before it. A reader of the chain therefore finds an event that was
+//! changed, removed or inserted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 
 use super::{AccountId, ChannelId, Invalid, Person, RequestId, Timestamp};
 
-/// What a chain is about: the audit table's `request_id`.
+/// The owner of a chain, and the audit table's `request_id`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuditKey {
     Request(RequestId),
     Config(ChannelId),
 }
 
-/// Everything that is ever recorded.
+/// All kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EventKind {
@@ -58,7 +58,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// As many as there are up to the last: one that is left out does not compile.
+    /// The length is taken from the last kind, so a kind that is missing here does not compile.
     pub const ALL: [Self; Self::Unbound as usize + 1] = [
         Self::Requested,
         Self::ApprovalRecorded,
@@ -106,8 +106,8 @@ pub struct Chain {
     pub last_at: Timestamp,
 }
 
-/// One thing that happened. Fields stand in alphabetical order because the hash
-/// is taken over the event's JSON without `hash`, keys sorted, no white space.
+/// One audit event. The fields are in alphabetical order because the hash is taken over the
+/// event's JSON without `hash`, with sorted keys and no white space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,12 +127,12 @@ pub struct Event {
     pub prev_hash: Hash,
     pub request_id: AuditKey,
     pub seq: u64,
-    /// The request's status once this had happened; absent for configuration.
+    /// The request's status after the event; absent for configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<super::Status>,
 }
 
-/// The part of an event that the one who makes it knows.
+/// The part of an event that its author supplies.
 pub struct EventDraft<'a> {
     pub key: AuditKey,
     pub kind: EventKind,
@@ -144,8 +144,8 @@ pub struct EventDraft<'a> {
 }
 
 impl Chain {
-    /// Adds the next event. Its time never runs backwards, whatever a clock says:
-    /// the audit table is sorted by it.
+    /// Adds the next event. Its time is never before the time of the event before it, whatever
+    /// the clock says: the audit table is sorted by it.
     pub fn append(&mut self, entry: EventDraft<'_>, now: Timestamp) -> Event {
         let seq = self.version + 1;
         let mut event = Event {
@@ -184,14 +184,14 @@ impl Event {
             hash: Hash::default(),
             ..self.clone()
         };
-        // An event is strings, numbers and a map of strings: it always serialises.
-        // Were that ever to fail, the empty text would fail every verification.
+        // An event has only strings, numbers and a map of strings, so it can always be
+        // serialised. If that failed, the empty text would fail every verification.
         let text = serde_json::to_vec(&bare).unwrap_or_default();
         Hash(Sha256::digest(&text).into())
     }
 }
 
-/// Why a history is not to be believed.
+/// Why the verification of a history failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Tampered {
     #[error("event {seq} is missing (event {found} follows {before})", before = seq - 1)]
@@ -234,7 +234,7 @@ pub fn verify(events: &[Event]) -> Result<Chain, Tampered> {
     Ok(chain)
 }
 
-/// `verify`, and that the record really is where its history ends.
+/// Verifies the chain, and checks that the record agrees with its end.
 pub fn verify_against(
     events: &[Event],
     record: &Chain,
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_back_does_not_turn_history_round() {
+    fn event_times_stay_in_order_when_the_clock_runs_back() {
         let (events, chain) = history(&[9, 3]);
         assert_eq!(events[1].event_time, events[0].event_time);
         assert!(events[1].sort_key() > events[0].sort_key());
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_tail_is_found_by_the_record() {
+    fn a_history_without_its_last_event_is_found_by_the_record() {
         let (mut events, chain) = history(&[1, 2, 3]);
         events.pop();
         assert_eq!(
@@ -424,21 +424,25 @@ mod tests {
             assert_ne!(forged, event, "{name}");
             assert!(verify(&[forged]).is_err(), "{name}");
         }
-        assert_eq!(names.len(), 13, "a field without its change: {names:?}");
+        assert_eq!(
+            names.len(),
+            13,
+            "fields without a change in this test: {names:?}"
+        );
         assert!(verify(&[event]).is_ok());
     }
 
     proptest! {
         // P7
         #[test]
-        fn every_tampering_is_found(lengths in proptest::collection::vec(0u8..9, 2..8), at in 0usize..8, how in 0..4) {
+        fn every_changed_removed_or_inserted_event_is_found(lengths in proptest::collection::vec(0u8..9, 2..8), at in 0usize..8, how in 0..4) {
             let (mut events, chain) = history(&lengths);
             let at = at % events.len();
             match how {
                 0 => { events[at].details.insert("n".into(), "forged".into()); }
                 1 => { events.remove(at); }
                 2 => {
-                    // Even a forger who recomputes the hash breaks the link after it, or the head.
+                    // A recomputed hash does not match the next event, or the record.
                     events[at].actor_email = Some("mallory@example.com".into());
                     events[at].hash = events[at].compute_hash();
                 }

@@ -1,7 +1,7 @@
-//! Which accounts a channel gives access to, and who there may say yes.
+//! Bindings: which accounts belong to a channel, and who approves there.
 //!
-//! An account belongs to one channel. A change keeps what it does not mention,
-//! and is recorded under the channel's own audit chain.
+//! An account belongs to one channel. A change keeps the terms that it does not mention. The
+//! audit chain of the channel records it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,21 +20,22 @@ pub struct Binding {
     pub approvers: Vec<MmUserId>,
     pub approvals_required: u32,
     pub allow_self_approval: bool,
-    /// Stricter than the policy's, or it has no effect.
+    /// The policy's limit applies as well: a larger value has no effect.
     pub max_request_hours: Option<u32>,
     pub session_duration_minutes: u32,
-    /// Empty: every configured set.
+    /// Empty: every configured permission set is allowed.
     pub permission_sets: Vec<PermissionSet>,
     pub updated_at: Timestamp,
-    /// Grows with every change, so that an approval can be tied to the rules it was given under.
+    /// Grows with every change, so that an approval can be tied to the terms under which it was
+    /// given.
     pub revision: u64,
-    /// The number of its BOUND event in the channel's history: no other binding of the
-    /// account to this channel has it. 0 for one that was made before this was kept.
+    /// The number of its BOUND event in the channel's history, which identifies this binding. 0
+    /// if an older version of jit made the binding.
     #[serde(default)]
     pub bound_seq: u64,
 }
 
-/// A channel's configuration history. It outlives its bindings.
+/// A channel's configuration history. It is kept when its bindings are removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
     pub id: ChannelId,
@@ -42,7 +43,7 @@ pub struct Channel {
     pub revision: u64,
 }
 
-/// The fields of a bind that were mentioned.
+/// The terms that a bind mentions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindTerms {
     pub approvals_required: Option<u32>,
@@ -52,15 +53,15 @@ pub struct BindTerms {
     pub permission_sets: Option<Vec<PermissionSet>>,
 }
 
-/// Who changes the configuration: the plugin does not always say.
+/// Who changes the configuration; the plugin does not always name a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     pub person: Option<Person>,
-    /// The key that signed the call: at least this much is known.
+    /// The key that signed the call.
     pub key_id: String,
 }
 
-/// What a change of configuration writes.
+/// What the commit of a configuration change writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebinding {
     pub channel: Channel,
@@ -78,7 +79,7 @@ impl Channel {
         }
     }
 
-    /// Somebody had people of this channel say what they did not mean, and was not believed.
+    /// Records a forgery: a click or a dialog of this channel that jit did not accept as genuine.
     pub fn refused(mut self, said: BTreeMap<String, String>, now: Timestamp) -> (Self, Event) {
         let entry = EventDraft {
             key: AuditKey::Config(self.id.clone()),
@@ -95,7 +96,7 @@ impl Channel {
     }
 }
 
-/// A change that somebody makes to a channel's configuration, here and now.
+/// A change to a channel's configuration.
 pub struct ConfigurationChange<'a> {
     pub channel: Channel,
     pub admin: &'a Admin,
@@ -104,8 +105,8 @@ pub struct ConfigurationChange<'a> {
 }
 
 impl ConfigurationChange<'_> {
-    /// Binds an account to the channel, or changes the terms of its binding.
-    /// `siblings` are the channel's bindings: a new one starts with their approvers.
+    /// Binds an account to the channel, or changes the terms of its binding. `siblings` are the
+    /// channel's other bindings: a new binding starts with their approvers.
     pub fn bind(
         self,
         current: Option<Binding>,
@@ -155,7 +156,7 @@ impl ConfigurationChange<'_> {
         Ok(self.recorded(kind, vec![binding], None, details))
     }
 
-    /// Names the approvers of every account that the channel has.
+    /// Sets the approvers of every account of the channel.
     pub fn set_approvers(
         self,
         bindings: Vec<Binding>,
@@ -186,7 +187,7 @@ impl ConfigurationChange<'_> {
         Ok(self.recorded(EventKind::ApproversSet, bindings, None, details))
     }
 
-    /// Takes an account out of the channel. Its pending requests are the caller's to cancel.
+    /// Unbinds an account from the channel. The caller cancels its pending requests.
     pub fn unbind(
         self,
         current: Option<Binding>,
@@ -241,7 +242,7 @@ impl ConfigurationChange<'_> {
 }
 
 impl Binding {
-    /// `one_of_n`, as the plugin knows it; with a quorum, `2_of_n` and so on.
+    /// The name that the plugin knows: `one_of_n`, or `2_of_n` for a quorum of two.
     pub fn approval_policy(&self) -> String {
         match self.approvals_required {
             1 => "one_of_n".into(),
@@ -249,7 +250,7 @@ impl Binding {
         }
     }
 
-    /// Whether it can be had here, if it can be had at all.
+    /// Whether the terms allow this permission set; the policy must allow it as well.
     pub fn allows(&self, set: &PermissionSet) -> bool {
         self.permission_sets.is_empty() || self.permission_sets.contains(set)
     }
@@ -271,8 +272,8 @@ impl Binding {
         }
     }
 
-    /// A quorum that its approvers can never reach would only be noticed by the first
-    /// request that waits for it.
+    /// Refuses a quorum that the approvers can never reach: otherwise only the first request
+    /// under it would show that.
     fn check_quorum(&self) -> Result<(), Refusal> {
         let named = self.approvers.len();
         if named > 0 && (named as u64) < u64::from(self.approvals_required) {

@@ -1,7 +1,7 @@
-//! Everything that can be said to a request, and by whom.
+//! All commands that can be given to a request.
 //!
-//! A person, the clock and the worker each have their own words: a person
-//! cannot express a worker's result.
+//! People, the time and workers have different commands: a person cannot report a worker's
+//! outcome.
 
 use std::collections::BTreeSet;
 
@@ -16,61 +16,61 @@ pub enum Command {
         by: Person,
         ask: Ask,
     },
-    /// An operator takes access away without asking jit's rules who may: whoever has
-    /// AWS's own permission to do it could do it without jit as well.
+    /// An operator ends the access with `jit break-glass`. jit's rules about revokers do not
+    /// apply: the operator's AWS credentials already allow the removal.
     BrokenGlass {
         by: Person,
         reason: Option<Text>,
-        /// Whose permission that is.
+        /// The AWS identity whose permission was used.
         credentials: Text,
     },
-    /// An operator removed the assignment by hand, and says so.
+    /// An operator removed the assignment by hand and gives the command `jit cleanup`.
     CleanedUp {
         by: Person,
         reason: Text,
         proof: Proof,
     },
-    /// AWS shows the assignment of a request that is over.
+    /// AWS shows the assignment of a settled request.
     FoundStanding {
         by: Option<Person>,
     },
-    /// Its account was taken out of the channel.
+    /// The request's account was unbound from the channel.
     Unbound {
         by: Option<Person>,
     },
-    /// Somebody revoked a request that shares its assignment.
+    /// Another request with the same assignment was revoked.
     RevokedWithCoHolder {
         with: RequestId,
         by: Option<Person>,
         reason: Option<Text>,
     },
-    /// Its time has come, and a worker offers to do the work.
+    /// The request is due, and a worker offers to work on it.
     Due {
         claim: Claim,
     },
-    /// An operator's command wants to be alone with it for a moment, due or not.
+    /// An operator's command takes the lease, whether the request is due or not.
     Hold {
         claim: Claim,
     },
-    /// The holder of a lease needs longer.
+    /// The worker that has the lease renews it.
     Renew {
         lease: Lease,
     },
-    /// The holder of a lease did the work.
+    /// The worker that has the lease reports the outcome of its work.
     Finished {
         lease: LeaseToken,
         outcome: Outcome,
         calls: Calls,
     },
-    /// Its card was posted in its channel.
+    /// The notice worker posted the request's card.
     CardPosted {
         post: PostId,
     },
-    /// Whoever asked for it was told that its end is near.
+    /// The notice worker posted a reminder to the requester.
     ReminderPosted {
         reminder: Reminder,
     },
-    /// A notice could not be delivered and is no longer tried.
+    /// The notice worker gave up a notice that it could not deliver.
     NoticeParked {
         seq: u64,
         why: Text,
@@ -81,21 +81,21 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub lease: Lease,
-    /// Another's lease that this worker has seen unchanged for as long as a lease lasts, by
-    /// a time that nobody can set: its holder sends nothing any more.
+    /// The lease of another worker, if this worker has seen it unchanged for as long as a lease
+    /// lasts, by its own uptime: the other worker sends no more calls.
     pub lapsed: Option<Lease>,
-    /// Until when the worker looks: now, or ahead of it, so that what a clock that was wrong
-    /// has put off is not put off. Dates that people were told of are not brought forward.
+    /// The worker looks for due times up to this one: now, or a later time, so that it finds next
+    /// tries that a wrong clock put too late. Dates that people know are not brought forward.
     pub as_of: Timestamp,
 }
 
-/// What a worker knows of calls that AWS may still carry out.
+/// What a worker knows about calls that may still take effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// It sent one under its own lease, and heard no answer.
+    /// A call that it sent under its own lease without an answer.
     pub unanswered: Option<AssignmentCall>,
-    /// The leases of earlier ones, known to it for so long that they have reached AWS or
-    /// never will, before it asked AWS for what it reports.
+    /// The leases of earlier unanswered calls that cannot take effect any more: this worker had
+    /// known of them for `CALL_PATIENCE` before it asked AWS for what it reports.
     pub waited_out: BTreeSet<LeaseToken>,
 }
 
@@ -106,12 +106,12 @@ pub enum AssignmentCall {
     Delete,
 }
 
-/// What an operator's word that access is gone rests on.
+/// The evidence of a cleanup that the assignment is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// AWS was asked under this lease, and shows none.
+    /// The command asked AWS while it had this lease, and AWS shows no assignment.
     SeenGone { lease: LeaseToken },
-    /// AWS was not asked: it will be.
+    /// The command did not ask AWS; the next worker does.
     None,
 }
 
@@ -124,35 +124,35 @@ pub enum Ask {
     Extend { minutes: Minutes },
 }
 
-/// What the holder of a lease is to do next: one operation in AWS.
+/// The next work of the worker that has the lease: one operation in AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Find the user, and see whether the assignment is there already.
+    /// Find the user, and look whether the assignment exists already.
     Prepare,
-    /// Make the assignment, and wait until AWS has.
+    /// Create the assignment, and wait until the operation has ended.
     Create(HoldingKey),
-    /// Remove the assignment, and wait until AWS shows it absent.
+    /// Delete the assignment, and wait until AWS shows that it is gone.
     Remove(HoldingKey),
-    /// See whether the assignment is there; touch nothing.
+    /// Look whether the assignment exists; change nothing.
     Look(HoldingKey),
-    /// Deny everything to credentials that were fetched before then.
+    /// Deny everything to credentials that were fetched before this time.
     EndSessions(HoldingKey, Timestamp),
-    /// Take that deny out again.
+    /// Remove that deny statement.
     LiftDeny(HoldingKey),
 }
 
-/// What came of the work.
+/// The result of the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The user, and whether the assignment stood when its holding was at `revision`; and
-    /// what AWS calls the permission set.
+    /// The user, whether the assignment existed when the holding had `revision`, and the ARN of
+    /// the permission set.
     Prepared {
         user: UserId,
         presence: Presence,
         revision: u64,
         permission_set_arn: String,
     },
-    /// No such user, or several: asking again will not help.
+    /// Identity Center has no such user, or several; a retry does not help.
     NoUser {
         why: Text,
     },
@@ -161,17 +161,17 @@ pub enum Outcome {
     Gone,
     /// AWS shows an assignment (the answer to `Work::Look`).
     StillThere,
-    /// Older credentials are denied everything; the deny is of no more use after `until`.
-    /// Those of other requests had to make room for it.
+    /// Old credentials are denied everything; the deny statement can be removed after `until`.
+    /// The deny statements of the `dropped` requests were removed to make room for it.
     SessionsDenied {
         until: Timestamp,
         dropped: Vec<RequestId>,
     },
-    /// Older credentials are worth nothing: the role is gone that they were for.
+    /// Old credentials do not work any more, because the IAM role of the permission set is gone.
     SessionsGone,
     DenyLifted,
     Failed(Trouble),
-    /// Stopped on purpose before it was done, by a shutdown.
+    /// A shutdown or a revoke stopped the work before its end.
     Interrupted,
 }
 
@@ -181,14 +181,14 @@ pub enum Presence {
     Present,
 }
 
-/// Why work failed, and how that bears on trying again.
+/// Why work failed; the kind decides how soon jit tries again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// No answer, throttled, in conflict: the next try may well do.
+    /// No answer, throttling or a conflict: the next try may succeed.
     Passing { why: Text },
-    /// AWS carried the operation out and it FAILED.
+    /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
     Refused { why: Text },
-    /// jit itself may not: trying fast only adds noise.
+    /// AWS denied the call to jit: retries are slow, because fast ones would not help.
     Denied { why: Text },
 }
 

@@ -1,9 +1,8 @@
-//! The heart: what a command does to a request, and what must happen because of it.
+//! The decision: what a command changes in a request, and which writes and work follow.
 //!
-//! Pure and total. It reads the record as it is and the time as it is given, and
-//! answers with everything that has to be written in one atomic commit, or with
-//! a refusal that changes nothing. The table beside it (`decide/table.rs`) says
-//! what every state makes of every command.
+//! The function is pure and total. It takes the record and the time as arguments, and returns
+//! everything that one atomic commit must write, or a refusal that changes nothing.
+//! `decide/table.rs` lists the result for every state and every command.
 
 mod announce;
 mod claimed;
@@ -33,13 +32,13 @@ use super::{
 };
 use step::Step;
 
-/// A request and all that bears on it, read at one moment.
+/// A request, and the other records that a decision about it needs, read at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub request: Request,
-    /// The binding of its account, wherever that is bound now.
+    /// The binding of the request's account, also if the account belongs to another channel now.
     pub binding: Option<Binding>,
-    /// Who holds the assignment that this request holds or wants.
+    /// The holding of the assignment that this request holds or asks for.
     pub holding: Option<Holding>,
 }
 
@@ -50,14 +49,14 @@ pub struct Decision {
     pub events: Vec<Event>,
     pub notices: Vec<Notice>,
     pub holding: Option<Holding>,
-    /// Other holders of the same assignment, to be revoked in the same commit.
+    /// The other holders of the same assignment; the service revokes them in the same commit.
     pub co_holders: Option<CoHolders>,
-    /// What the holder of the lease does next; not written, because it can be
-    /// asked for again.
+    /// The next work of the worker that has the lease. The store does not keep it: the next `Due`
+    /// command computes it again.
     pub work: Option<Work>,
 }
 
-/// A revoke takes the assignment, and so ends everyone who shares it.
+/// A revoke removes the assignment, so it also ends every other holder's access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoHolders {
     pub requests: Vec<RequestId>,

@@ -1,8 +1,8 @@
-//! Who shares one assignment in Identity Center.
+//! The holding: which requests share one assignment in Identity Center.
 //!
-//! AWS knows one assignment per account, permission set and user; two requests
-//! may want the same one. Its holders are written before AWS is asked to make
-//! it, so "there is a holder" means "it is ours, or may be".
+//! AWS has at most one assignment per account, permission set and user, but two requests may
+//! ask for the same one. The store has the holders before AWS gets the create. So if a holding
+//! has holders, jit made the assignment or may have made it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountId, AssignmentCall, Calls, LeaseToken, PermissionSet, RequestId, UserId};
 
-/// So many requests share one assignment at most: a revoke ends all of them in one write,
-/// and a store takes only so many records at once.
+/// At most this many requests share one assignment: a revoke ends all of them in one commit,
+/// and a store limits the number of records in one commit.
 pub(super) const MOST_HOLDERS: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,31 +26,32 @@ pub struct HoldingKey {
 pub struct Holding {
     pub key: HoldingKey,
     pub holders: BTreeSet<RequestId>,
-    /// Holders whose call to make the assignment may still be on its way: until it
-    /// has answered, "AWS shows none" is no proof that none will appear.
+    /// The holders whose create may still take effect: until it is answered, a look that shows no
+    /// assignment does not prove that none will appear.
     pub creating: BTreeSet<RequestId>,
-    /// The lease under which the last create without an answer was sent. AWS may still
-    /// carry it out, whatever became of its sender: until it is waited out, no look proves
-    /// that the assignment is gone.
+    /// The lease under which the last unanswered create was sent. AWS may still carry it out,
+    /// even if its worker is dead: until it is waited out, no look proves that the assignment is
+    /// gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unanswered_create: Option<LeaseToken>,
-    /// The same of a delete: until it is waited out, the assignment is not made again.
+    /// The lease under which the last unanswered delete was sent. Until it is waited out, no
+    /// worker makes the assignment again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unanswered_delete: Option<LeaseToken>,
-    /// A removal is under way: nobody may join until it is proven gone.
+    /// A removal runs: no request may join until AWS shows that the assignment is gone.
     pub removing: bool,
-    /// What the permission set's name stood for when this was asked for. A name can be
-    /// given to another set later, and "AWS shows none" would then be about that one.
+    /// The ARN that the permission set's name had at the create. If the configuration gives the
+    /// name to another ARN, a look under the new ARN proves nothing about this assignment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "means")]
     pub permission_set_arn: Option<String>,
-    /// Grows with every change and is never reset, so that a look at AWS can be
-    /// tied to what was held when it was made.
+    /// Grows with every change and is never reset, so that the result of a look can be tied to
+    /// the holding as it was at the time of the look.
     pub revision: u64,
 }
 
 impl Holding {
-    /// What nobody has ever held.
+    /// The holding of an assignment that no request ever held.
     pub fn unheld(key: HoldingKey) -> Self {
         Self {
             key,
@@ -79,18 +80,18 @@ impl Holding {
         self.others(id).next().is_some()
     }
 
-    /// Another holder's create may still land.
+    /// Whether the create of another holder may still take effect.
     pub fn awaits_another(&self, id: RequestId) -> bool {
         self.creating.iter().any(|other| *other != id)
     }
 
-    /// The calls that may still take effect, by the leases under which they were sent.
+    /// The unanswered calls, named by the leases under which they were sent.
     pub fn unanswered(&self) -> impl Iterator<Item = LeaseToken> + '_ {
         let both = [self.unanswered_create, self.unanswered_delete];
         both.into_iter().flatten()
     }
 
-    /// The process that held this lease is dead: calls that it sent may be on their way.
+    /// The process with this lease is dead: calls that it sent may still take effect.
     pub fn orphaned(&self, lease: LeaseToken) -> Self {
         let revision = self.revision + 1;
         let orphaned = self.changed(|next| {
@@ -103,8 +104,8 @@ impl Holding {
         }
     }
 
-    /// What the holder of a lease knows of calls on their way. The newest stands for all of
-    /// its kind: when it is waited out, those before it are as well.
+    /// Stores what a worker reported about unanswered calls. The newest call of a kind stands for
+    /// the earlier ones: when it is waited out, they are as well.
     pub(super) fn knowing(&self, lease: LeaseToken, calls: &Calls) -> Self {
         self.changed(|next| {
             let over = |call: &LeaseToken| calls.waited_out.contains(call);
@@ -118,8 +119,8 @@ impl Holding {
         })
     }
 
-    /// A create that was answered too late took effect some time ago: a look that is older
-    /// proves nothing.
+    /// The answer of this create came after its lease was lost, and the assignment may be newer
+    /// than the last look; so the create counts as unanswered.
     pub(super) fn made_late(&self, lease: LeaseToken) -> Self {
         self.changed(|next| next.unanswered_create = Some(lease))
     }

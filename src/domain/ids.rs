@@ -1,4 +1,5 @@
-//! The names of things. Each is parsed once, at the edge; inside it is true.
+//! Ids, names and other checked values. Each is parsed once, where it enters jit; after that
+//! it is valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::Millis;
 
-/// Why a value was not taken. The text completes "`<field>` …".
+/// Why a value is invalid. The text completes "`<field>` …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(pub &'static str);
@@ -70,7 +71,7 @@ checked_text!(
 );
 
 checked_text!(
-    /// A Mattermost user id. The name can be changed by its owner, the id cannot.
+    /// A Mattermost user id. A user can change the user name, but not the id.
     MmUserId,
     |text| plain_word(text, "must be a Mattermost user id: 1 to 64 letters, digits, - or _")
 );
@@ -94,7 +95,7 @@ checked_text!(
 );
 
 checked_text!(
-    /// An e-mail address, kept in lower case: Identity Center and people ignore the case.
+    /// An e-mail address in lower case: Identity Center ignores the case.
     Email,
     |text| {
         let rule = Invalid("must be an e-mail address");
@@ -103,7 +104,7 @@ checked_text!(
             !part.is_empty()
                 && part.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '@')
         };
-        // A letter may become longer in lower case.
+        // A letter can have more bytes in lower case.
         let lower = text.to_lowercase();
         if clean(name) && clean(host) && text.len().max(lower.len()) <= 254 {
             Ok(lower)
@@ -114,7 +115,7 @@ checked_text!(
 );
 
 checked_text!(
-    /// What a person wrote: a reason or a ticket. Line breaks are theirs to make.
+    /// A text that a person wrote: a reason or a ticket. It may have line breaks.
     Text,
     |text| {
         let text = text.trim();
@@ -129,8 +130,7 @@ checked_text!(
 );
 
 impl Text {
-    /// Text that jit wrote itself, such as AWS's own words for a failure: cut and
-    /// cleaned to the rule rather than refused.
+    /// Makes a valid text out of one that jit or AWS wrote: it is cut and cleaned, not refused.
     pub fn clip(text: &str) -> Self {
         let clean: String = text
             .chars()
@@ -157,7 +157,7 @@ fn plain_word(text: &str, rule: &'static str) -> Result<String, Invalid> {
 pub struct RequestId(Uuid);
 
 impl RequestId {
-    /// No request's.
+    /// The id of no request.
     pub const NIL: Self = Self(Uuid::nil());
 
     pub const fn from_uuid(uuid: Uuid) -> Self {
@@ -169,9 +169,8 @@ impl RequestId {
         self.0.as_u128() ^ salt
     }
 
-    /// A pause somewhere in the second half of `whole`, different for each request and
-    /// each turn, so that what failed together does not come back together: jitter that
-    /// needs no randomness.
+    /// A pause in the second half of `whole`. It differs for each request and each turn, so that
+    /// requests which failed together are not retried together; it needs no random numbers.
     pub fn spread(self, turn: u32, whole: Millis) -> Millis {
         let half = whole.0 / 2;
         let (high, low) = self.0.as_u64_pair();
@@ -186,7 +185,7 @@ impl RequestId {
 impl FromStr for RequestId {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        // Only the hyphenated form: one request has one spelling.
+        // Only the hyphenated form, so that each request id has one spelling.
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
             Ok(_) | Err(_) => Err(Invalid("must be a request id (a UUID)")),
@@ -200,12 +199,12 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Proof of holding a lease; drawn fresh for every claim.
+/// The id of a lease; a new one for every claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LeaseToken(pub Uuid);
 
-/// How long access is wanted: at least a minute, at most a year.
+/// The duration of an access: at least a minute, at most a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Minutes(u32);
@@ -235,7 +234,7 @@ impl<'de> Deserialize<'de> for Minutes {
     }
 }
 
-/// Somebody who acts, as the signed caller names them.
+/// A person who gives a command, as named by the signed call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     pub id: MmUserId,
@@ -243,8 +242,8 @@ pub struct Person {
 }
 
 impl Person {
-    /// The same human: by either name, so that neither a second account with the
-    /// same address nor a changed address makes a stranger of them.
+    /// Whether both are the same person: by the user id or by the address. A second account with
+    /// the same address, or a changed address, is still the same person.
     pub fn is(&self, other: &Person) -> bool {
         self.id == other.id || self.email == other.email
     }
@@ -255,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked_at_the_edge() {
+    fn an_invalid_id_or_text_is_refused() {
         assert!("123456789012".parse::<AccountId>().is_ok());
         for bad in [
             "1234567890123",
@@ -272,7 +271,7 @@ mod tests {
         for bad in ["", "alice", "@x", "a@", "a b@x", "a@b@c", "a@b\n"] {
             assert!(bad.parse::<Email>().is_err(), "{bad:?}");
         }
-        // K9, K12: what is taken is read again as it was written.
+        // K9, K12: a value that is accepted is read back unchanged.
         let long = format!("{}@x", "\u{130}".repeat(126));
         assert!(long.parse::<Email>().is_err());
         for bad in ["", "   ", "a\u{7}b", "\u{1b}[31m"] {
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn minutes_are_positive_and_bounded() {
+    fn minutes_of_zero_or_more_than_a_year_are_refused() {
         for bad in [0, -5, i64::MIN, i64::MAX, 600_000] {
             assert!(Minutes::new(bad).is_err(), "{bad}");
         }
@@ -290,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_one_spelling() {
+    fn a_request_id_has_one_spelling() {
         let id = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
         assert_eq!(id.parse::<RequestId>().unwrap().to_string(), id);
         assert!(id.replace('-', "").parse::<RequestId>().is_err());

@@ -1,17 +1,18 @@
-//! How large what callers make may grow. A store takes an item and a write of so many
-//! bytes at most (`store/dynamodb/sizes.rs` shows that the largest fit), so what would
-//! outgrow that is refused while it is still small, and never when access is to end.
+//! Limits for the data that callers create. A store limits the size of an item and of a commit
+//! (`store/dynamodb/sizes.rs` shows that the largest records fit). jit refuses a command that
+//! would exceed a limit while the record is still small; it never refuses a command that ends
+//! access.
 
 use super::{BindTerms, ChannelId, Refusal, Status};
 
-/// Who may say yes in one channel.
+/// The most approvers of one channel.
 pub const MOST_APPROVERS: usize = 200;
-/// Permission sets that one binding names.
+/// The most permission sets of one binding.
 pub const MOST_SETS: usize = 200;
-/// Accounts that one channel has.
+/// The most accounts of one channel.
 pub const MOST_ACCOUNTS: usize = 2_000;
-/// Approvals that one request waits with, more than any quorum needs. Those of people who
-/// are approvers no longer are among them.
+/// The most approvals of one pending request, more than any quorum needs. Approvals of former
+/// approvers count here.
 pub const MOST_APPROVALS: usize = 24;
 
 pub(super) fn check_approvers(named: usize) -> Result<(), Refusal> {
@@ -35,7 +36,7 @@ pub(super) fn check_sets(terms: &BindTerms) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a channel may have one account more than those that are bound to it.
+/// Refuses a further account if the channel has the most accounts already.
 pub(super) fn check_accounts(bound: usize, channel_id: &ChannelId) -> Result<(), Refusal> {
     match bound >= MOST_ACCOUNTS {
         true => Err(Refusal::TooManyAccounts {
@@ -60,9 +61,9 @@ pub(super) fn check_approvals(given: usize, status: Status) -> Result<(), Refusa
 mod tests {
     use super::*;
 
-    // K9: the quorum that a binding can ask for is always within reach.
+    // K9: the limits allow every quorum that a binding can ask for.
     #[test]
-    fn each_limit_lets_the_last_pass_and_refuses_the_next() {
+    fn each_limit_accepts_its_value_and_refuses_one_more() {
         assert_eq!(check_approvers(MOST_APPROVERS), Ok(()));
         assert!(check_approvers(MOST_APPROVERS + 1).is_err());
         let channel: ChannelId = "town".parse().unwrap();

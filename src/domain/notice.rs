@@ -1,4 +1,5 @@
-//! What the channel is told. A notice is part of the commit that makes it true.
+//! Notices: what jit tells about a step of a request. The commit that stores the step stores
+//! its notice as well.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,8 @@ use super::{AccountId, ChannelId, RequestId, Status, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     pub request_id: RequestId,
-    /// The number of the audit event that it speaks of: its place in the order.
+    /// The number of the audit event that the notice is about; notices are delivered in this
+    /// order.
     pub seq: u64,
     pub status: Status,
     pub account_id: AccountId,
@@ -21,15 +23,15 @@ pub struct Notice {
     pub audience: Audience,
 }
 
-/// Who hears of it.
+/// Who gets the notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Audience {
     #[default]
     Everybody,
-    /// The request's card alone: it shows more steps than the channel is told of.
+    /// Only the request's card, which shows more steps than the channel gets notices of.
     Card,
-    /// Whoever asked for it, and nobody else.
+    /// Only the requester.
     Requester,
 }
 
@@ -39,7 +41,7 @@ impl Audience {
     }
 }
 
-/// The body of the webhook, field by field what the plugin reads.
+/// The body of the webhook, with the fields that the plugin reads.
 #[derive(Serialize)]
 struct Payload<'a> {
     request_id: RequestId,
@@ -51,7 +53,7 @@ struct Payload<'a> {
 }
 
 impl Notice {
-    /// The same for every attempt: a receiver can tell a repeat by it.
+    /// The same for every attempt, so that a receiver recognises a repeated delivery.
     pub fn message_id(&self) -> String {
         format!("{}.{}", self.request_id, self.seq)
     }

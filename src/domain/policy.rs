@@ -1,8 +1,7 @@
-//! The house rules: who may ask, approve and revoke, and for how long.
+//! The policy: who may ask, approve and revoke, and for how long.
 //!
-//! Where two rules differ, the stricter one holds. Where a rule is missing, the
-//! answer is no. Taking access away is the exception: no rule about who was
-//! eligible, or how long was allowed, ever stands in the way of an end.
+//! The stricter of two rules applies. Without a rule, the answer is no. The end of access is
+//! the exception: no rule about approvers, sets or durations refuses a revoke.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,30 +17,31 @@ pub struct Policy {
     pub pending_lifetime: Millis,
     pub max_request_hours: u32,
     pub extension: ExtensionRule,
-    /// How long a grant is tried before it is given up and rolled back.
+    /// How long jit retries a grant before it gives the grant up and rolls it back.
     pub grant_patience: Millis,
-    /// Who may change bindings, by user id or e-mail, and revoke what is not theirs.
-    /// Empty: whoever holds a key with the scope for it.
+    /// The admins, by user id or e-mail: they may change bindings and revoke every grant. Empty:
+    /// the scope of the key is enough for both.
     pub admins: BTreeSet<String>,
     pub end_sessions: EndSessions,
-    /// So long before its end, whoever has access is told; none: nobody can be.
+    /// How long before the end of a grant jit reminds the requester; none if jit sends no
+    /// reminders.
     pub remind_before: Option<Millis>,
 }
 
-/// What holds for one permission set, besides what holds for all.
+/// The rules for one permission set, in addition to the rules for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetRule {
     pub max_request_hours: Option<u32>,
 }
 
-/// What becomes of credentials that were fetched while access lasted, and outlive it by
-/// up to the permission set's session duration.
+/// What jit does about old credentials, which stay valid for up to the permission set's
+/// session duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EndSessions {
     #[default]
     Off,
-    /// They are denied everything, in the permission set's inline policy.
+    /// A deny statement in the permission set's inline policy denies them everything.
     PermissionSet,
 }
 
@@ -53,7 +53,7 @@ pub enum ExtensionRule {
 }
 
 impl Policy {
-    /// Which set a draft means, if it may be had here.
+    /// The permission set of a draft, if the binding allows it.
     pub(super) fn permission_set(
         &self,
         draft: &Draft,
@@ -62,7 +62,7 @@ impl Policy {
         let wanted = draft.permission_set.as_ref();
         let set = match (wanted, binding.permission_sets.as_slice()) {
             (Some(set), _) => set,
-            // One set allowed here, and not the default: no other can be meant.
+            // The binding allows one set, which is not the default: the draft means that set.
             (None, [only]) => only,
             (None, _) => &self.default_permission_set,
         };
@@ -91,19 +91,19 @@ impl Policy {
         })
     }
 
-    /// When a grant needs work next: at its end, or before, if that is to be announced.
+    /// When a grant needs work next: at its announcement, or else at its end.
     pub(super) fn wakes_at(&self, end: Timestamp, now: Timestamp) -> Timestamp {
         let announced = self.remind_before.map(|before| end + Millis(-before.0));
         announced.filter(|at| *at > now).unwrap_or(end)
     }
 
-    /// In hours, by the policy and the binding.
+    /// The longest duration in hours, by the policy and the binding.
     pub fn longest(&self, binding: &Binding) -> u32 {
         self.max_request_hours
             .min(binding.max_request_hours.unwrap_or(u32::MAX))
     }
 
-    /// In minutes, of this set in particular.
+    /// The longest duration of this set in minutes.
     pub(super) fn longest_of(&self, set: &PermissionSet, binding: &Binding) -> u32 {
         let own = self.permission_sets.get(set);
         let own = own.and_then(|rule| rule.max_request_hours);
@@ -129,7 +129,7 @@ impl Policy {
         Ok(())
     }
 
-    /// May this person approve or deny here? No binding and no approvers mean no.
+    /// Checks that this person may approve or deny; without a binding or approvers, nobody may.
     pub(super) fn check_approver<'a>(
         &self,
         person: &Person,
@@ -155,7 +155,7 @@ impl Policy {
         Ok(binding)
     }
 
-    /// With no admins named, the key's scope is the whole of the permission.
+    /// If the policy names no admins, the scope of the key is enough.
     pub(super) fn check_revoker(
         &self,
         person: &Person,

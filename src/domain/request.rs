@@ -1,4 +1,4 @@
-//! A request for access: the record, and the states it lives through.
+//! A request for access: the record and its states.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use super::{
     PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
 };
 
-/// What somebody asks for, checked but not yet allowed.
+/// What a requester asks for: valid values, but the policy has not allowed them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     pub id: RequestId,
@@ -37,55 +37,55 @@ pub struct Request {
     pub start_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub approvals: Vec<Approval>,
-    /// When the last approval that was needed came.
+    /// The time of the approval that completed the quorum.
     pub approved_at: Option<Timestamp>,
-    /// Known from the moment that Identity Center named the user; the duty to
-    /// remove is about this user.
+    /// The user in Identity Center. A worker looks it up once; the removal uses the same id.
     pub user: Option<UserId>,
     pub granted: Option<Period>,
     pub extension: Option<Extension>,
     pub state: State,
-    /// What is still to be done about credentials that were fetched meanwhile.
+    /// What is left to do about old credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<OldCredentials>,
     pub trouble: Option<Failing>,
     pub parked_notices: u32,
-    /// Where the bot posted it.
+    /// The post of the request's card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub card: Option<PostId>,
-    /// What whoever asked for it was told last of its end.
+    /// The last reminder that the requester got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reminder: Option<Reminder>,
-    /// When this needs work next; absent if never.
+    /// When a worker has to work on this request next; absent if never.
     pub due_at: Option<Timestamp>,
     pub lease: Option<Lease>,
     pub chain: Chain,
-    /// Grows with every write, also those that are nobody's news, such as a lease.
+    /// Grows with every write, also with those that record no event, such as a lease.
     pub revision: u64,
 }
 
-/// Where a request stands, with the evidence for it. The states between
-/// `Approved` and the end are those in which AWS may hold the access.
+/// What jit stores of the status, with its evidence. AWS may hold the assignment in the states
+/// between `Approved` and the settled ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum State {
     Pending,
-    /// Approved, and AWS has not been asked for anything yet.
+    /// Approved; no AWS call was made yet.
     Approved,
-    /// The duty to remove is stored; the assignment may be there already.
+    /// The record names the user, so the assignment can be removed; AWS may have it already.
     Assigning,
     Granted,
-    /// Nothing but proof that the assignment is gone leads out of here.
+    /// A request leaves this state only when AWS shows that the assignment is gone.
     Removing {
         ending: Ending,
     },
-    /// A revoke of a request that ended in ERROR: AWS is asked whether anything is left.
+    /// A revoke of a request that ended in ERROR: a worker asks AWS whether an assignment is
+    /// left.
     Checking {
         by: Person,
         reason: Option<Text>,
         error: ErrorEnd,
     },
-    /// An end that is in doubt until AWS has been asked.
+    /// An end that a worker has yet to verify at AWS.
     Unsettled {
         end: Box<State>,
         doubt: Doubt,
@@ -110,13 +110,13 @@ pub enum State {
     Error(ErrorEnd),
 }
 
-/// Why an end is not believed yet.
+/// Why jit has to verify an end at AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Doubt {
-    /// Somebody wrote it into the store, the way the runbook does it.
+    /// An operator wrote the status into the store, as the runbook describes.
     Outside,
-    /// A worker that had lost its lease said afterwards that it made the assignment.
+    /// A worker that had lost its lease reported that it made the assignment.
     LateAnswer,
 }
 
@@ -130,20 +130,20 @@ pub enum Ending {
         reason: Option<Text>,
         asked_at: Timestamp,
     },
-    /// The grant was given up; what may exist of it goes.
+    /// A worker gave the grant up; the assignment may exist and is removed.
     Failed {
         why: Text,
     },
 }
 
-/// An end in ERROR: nothing of the request is left in AWS.
+/// An end in ERROR: AWS has no assignment of this request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorEnd {
     pub at: Timestamp,
     pub why: Text,
 }
 
-/// The word that the outside knows a state by.
+/// The status that people and programs see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
@@ -163,22 +163,22 @@ pub struct Approval {
     pub at: Timestamp,
 }
 
-/// From the grant to the moment access must begin to end.
+/// The time from the grant to the end of the access, when the removal must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Period {
     pub from: Timestamp,
     pub until: Timestamp,
 }
 
-/// A post that says when access ends, to who has it.
+/// The post that reminds the requester of the end of the access.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reminder {
     pub post: PostId,
-    /// The number of the event that it was posted for.
+    /// The number of the audit event for which it was posted.
     pub of: u64,
 }
 
-/// More time, asked for and not yet approved.
+/// An extension that waits for its approvals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
     pub by: Person,
@@ -186,41 +186,42 @@ pub struct Extension {
     pub approvals: Vec<Approval>,
 }
 
-/// Credentials that outlive the access they were fetched with.
+/// Credentials that a person fetched before the end of the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "are", rename_all = "snake_case")]
 pub enum OldCredentials {
-    /// To be denied, as far as they began before then.
+    /// To be denied, if they were fetched before this time.
     Ending { before: Timestamp },
-    /// Denied; the last of them is over then by itself.
+    /// Denied by a deny statement; the last of them expires at this time.
     Denied { until: Timestamp },
 }
 
-/// A run of failures of the same work.
+/// Consecutive failures of the same work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
     pub since: Timestamp,
     pub attempts: u32,
-    /// How many of them AWS itself refused, as opposed to not answering.
+    /// How many of them AWS refused; the others got no answer.
     pub refusals: u32,
     pub why: Text,
 }
 
-/// The right to do the one next action of a record, for as long as it is renewed.
+/// The right of one worker to work on a request, for as long as it renews the lease.
 ///
-/// Another worker takes it over after it has seen the lease unchanged for `Lease::LASTS` of
-/// its own uptime: no two clocks need to agree on that.
+/// Another worker takes the lease over after it has seen the lease unchanged for
+/// `Lease::LASTS` of its own uptime: the clocks of two processes need not agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub token: LeaseToken,
-    /// Renewed before then; from then on others watch whether it still is.
+    /// The worker renews the lease before this time. After it, other workers watch whether the
+    /// lease changes.
     pub until: Timestamp,
     #[serde(default, skip_serializing_if = "LeaseHolder::is_server")]
     pub by: LeaseHolder,
 }
 
-/// Which kind of process holds a lease: a server that starts knows that the one before it
-/// on the same file is dead, and knows nothing of operators' commands.
+/// The kind of process that holds a lease. A server that starts knows that the server before
+/// it on the same file is dead; it does not know whether an operator's command still runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeaseHolder {
@@ -230,23 +231,23 @@ pub enum LeaseHolder {
 }
 
 impl LeaseHolder {
-    #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands it over like this
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     fn is_server(&self) -> bool {
         *self == Self::Server
     }
 }
 
 impl Lease {
-    /// How long the holder of a lease may act after it was taken or renewed.
+    /// How long a worker may act after it took or renewed the lease.
     pub const LASTS: Millis = Millis::seconds(24);
-    /// How often a holder that lives renews it.
+    /// How often a worker renews its lease.
     pub const RENEWED_EVERY: Millis = Millis::seconds(8);
-    /// A lease that was not renewed for so long is watched by others.
+    /// Other workers watch a lease that was not renewed for this long.
     pub const TRUSTED_FOR: Millis = Millis::seconds(12);
 }
 
-/// Which work is claimed first. The order is the promise: an incident does not
-/// wait behind a Monday morning's requests.
+/// The urgency of work; workers claim the first lane first, so that a revoke does not wait
+/// behind many new requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
     Revoke,
@@ -280,7 +281,7 @@ impl Request {
         self.state.status()
     }
 
-    /// When access ends, or would end if the next step were taken at once.
+    /// The end of the access, or the end it would have if the next step happened now.
     pub fn end_time(&self) -> Timestamp {
         match (self.granted, self.start_at) {
             (Some(period), _) => period.until,
@@ -289,12 +290,12 @@ impl Request {
         }
     }
 
-    /// What this request holds in AWS or would hold, once its user is known.
+    /// The key of the assignment that this request holds or asks for, once the user is known.
     pub fn holding_key(&self) -> Option<HoldingKey> {
         self.user.clone().map(|user| self.holding_key_of(user))
     }
 
-    /// The same, of a user that the record does not name yet.
+    /// The same key for a user that the record does not name yet.
     pub fn holding_key_of(&self, user: UserId) -> HoldingKey {
         HoldingKey {
             account_id: self.account_id.clone(),
@@ -326,34 +327,37 @@ impl Request {
         }
     }
 
-    /// Nothing is left to do but what time does by itself.
+    /// The request is settled, and no old credentials have to be denied; a deny statement may
+    /// still have to be removed later.
     pub fn is_over(&self) -> bool {
         self.state.is_settled() && !matches!(self.sessions, Some(OldCredentials::Ending { .. }))
     }
 
-    /// AWS was asked to take it away, and has not been seen to.
+    /// A removal of this request failed at its last attempt.
     pub fn is_failing_removal(&self) -> bool {
         self.trouble.is_some() && self.lane() != Lane::Other
     }
 
-    /// Since when the same work of this request has gone wrong, time after time.
+    /// When the consecutive failures of this request's work began.
     pub fn troubled_since(&self) -> Option<Timestamp> {
         self.trouble.as_ref().map(|failing| failing.since)
     }
 
-    /// The first moment a worker may take this: when it is due and nobody holds it.
+    /// The first moment at which a worker may claim this request: it is due, and its lease is
+    /// over.
     pub fn claimable_at(&self) -> Option<Timestamp> {
         let due = self.due_at?;
         Some(self.lease.map_or(due, |lease| due.max(lease.until)))
     }
 
-    /// Another's lease that this claim knows nothing against.
+    /// The lease of another worker, unless the claim says that this lease has lapsed.
     pub fn leased_to_another(&self, claim: &Claim) -> Option<Lease> {
         self.lease
             .filter(|lease| lease.token != claim.lease.token && Some(*lease) != claim.lapsed)
     }
 
-    /// What is due at a date that people were told of; anything else is due for its next try.
+    /// Whether the due time is a date that people know. All other due times are times of a next
+    /// try.
     pub fn is_dated(&self) -> bool {
         match &self.state {
             State::Pending | State::Granted => true,
@@ -373,9 +377,9 @@ impl Request {
         }
     }
 
-    /// Takes a status that was written from outside, the way the runbook does it,
-    /// for what it is: somebody's word that AWS has yet to confirm. A word that is
-    /// no end at all gives nobody access: it ends the request in ERROR.
+    /// Handles a status that an operator wrote into the store, as the runbook describes: it is an
+    /// unverified end until a worker has asked AWS. A status that is not an end gives no access:
+    /// it ends the request in ERROR.
     pub fn hear_outside(&mut self, said: Status, at: Option<Timestamp>, now: Timestamp) {
         if said == self.status() {
             return;
@@ -405,7 +409,7 @@ impl Request {
             doubt: Doubt::Outside,
         };
         self.extension = None;
-        // The lease stays: its holder may have sent calls that nobody can take back.
+        // The lease stays: the worker that has it may have sent calls that still take effect.
         self.due_at = Some(now);
     }
 }
@@ -415,7 +419,7 @@ impl State {
         match self {
             Self::Pending => Status::Pending,
             Self::Approved | Self::Assigning => Status::Approved,
-            // While AWS may still hold the access, GRANTED is the truth.
+            // AWS may still hold the access, so the status is GRANTED.
             Self::Granted | Self::Removing { .. } => Status::Granted,
             Self::Denied { .. } => Status::Denied,
             Self::Cancelled { .. } => Status::Cancelled,
@@ -426,7 +430,7 @@ impl State {
         }
     }
 
-    /// Over, and nothing left to do.
+    /// Whether the state is final.
     pub fn is_settled(&self) -> bool {
         matches!(
             self,
@@ -438,7 +442,7 @@ impl State {
         )
     }
 
-    /// What is known of the assignment itself; absent where none was ever asked for.
+    /// The state of the assignment; absent if jit never asked AWS to make one.
     pub fn assignment_status(&self, granted: Option<Period>) -> Option<&'static str> {
         match self {
             Self::Pending | Self::Approved | Self::Denied { .. } | Self::Cancelled { .. } => None,

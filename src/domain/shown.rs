@@ -1,5 +1,5 @@
-//! A request as the outside knows it, field by field what CONTRACT and the plugin know:
-//! what goes out as JSON, and what the operator's own tools find in the store.
+//! The request object: the JSON that the HTTP API returns and the attributes that operators
+//! see in the store. The fields are part of the contract with the plugin.
 
 use serde::Serialize;
 
@@ -58,13 +58,13 @@ pub struct RequestObject<'a> {
     pub revoked_by: Option<&'a Email>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoke_reason: Option<&'a Text>,
-    /// Credentials fetched before the end are denied until then.
+    /// The time until which old credentials are denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions_denied_until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undelivered_notices: Option<u32>,
     pub version: u64,
-    /// What a person should know besides; never part of the record.
+    /// A message for the caller; not part of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'a str>,
 }
@@ -73,7 +73,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
     fn from(request: &'a Request) -> Self {
         let ends = EndFields::of(&request.state);
         let approver = request.approvals.last().map(|approval| &approval.by);
-        // Of interest only while more than one is waited for.
+        // The approvals are shown only while the request has some of the approvals that it needs.
         let waiting = request.state == State::Pending && !request.approvals.is_empty();
         Self {
             request_id: request.id,
@@ -121,7 +121,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
     }
 }
 
-/// The times and words of an end, each where the reader looks for it.
+/// The times and texts of an end, by the field that shows them.
 #[derive(Default)]
 struct EndFields<'a> {
     denied_at: Option<Timestamp>,

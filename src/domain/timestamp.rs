@@ -1,7 +1,7 @@
-//! Points in time and spans, to the millisecond.
+//! Points in time and spans, in milliseconds.
 //!
-//! Written as RFC 3339 in UTC with exactly three decimals, so that the text of
-//! two times sorts as the times do.
+//! A time is written as RFC 3339 in UTC with exactly three decimals, so that the texts of two
+//! times sort like the times.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -18,11 +18,11 @@ pub struct Timestamp(i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Millis(pub i64);
 
-/// The last moment that RFC 3339's four-digit years can write.
+/// The last time that RFC 3339 can write with a four-digit year.
 const LATEST: i64 = 253_402_300_799_999;
 
 impl Timestamp {
-    /// Clamped to the years 1970 to 9999: an absurd span cannot overflow.
+    /// Clamped to the years 1970 to 9999, so that a very long span cannot overflow.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis.clamp(0, LATEST))
     }
@@ -46,13 +46,13 @@ impl Timestamp {
         (0..=LATEST).contains(&millis).then_some(Self(millis))
     }
 
-    /// The first moment that is meant by a time, or by a day.
+    /// Reads a time, or a day as its first millisecond.
     pub fn parse_first(text: &str) -> Option<Self> {
         Self::parse(text).or_else(|| Self::parse_date(text))
     }
 
-    /// The first moment that is no longer meant: a day is meant whole, and a time with its
-    /// last millisecond.
+    /// Reads a time or a day and returns the first millisecond after it: a day includes all its
+    /// hours.
     pub fn parse_after(text: &str) -> Option<Self> {
         match Self::parse_date(text) {
             Some(day) => Some(day + Millis::DAY),
@@ -60,7 +60,7 @@ impl Timestamp {
         }
     }
 
-    /// Reads `YYYY-MM-DD` as the first moment of that day in UTC.
+    /// Reads `YYYY-MM-DD` as the first millisecond of that day in UTC.
     fn parse_date(text: &str) -> Option<Self> {
         let format = time::macros::format_description!("[year]-[month]-[day]");
         let day = Date::parse(text, format).ok()?;
@@ -123,7 +123,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// `1h 05m`, `12m 30s`, `45s`: the largest two units, as a person says it.
+/// `1h 05m`, `12m 30s`, `45s`: the two largest units.
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.max(0) / 1000;
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_time_agree_and_sort_alike() {
+    fn a_time_is_read_back_from_its_text_and_texts_sort_like_times() {
         let time = Timestamp::from_millis(1_768_471_200_007);
         assert_eq!(time.to_string(), "2026-01-15T10:00:00.007Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn no_span_overflows_a_time() {
+    fn a_time_plus_the_longest_span_is_clamped() {
         let latest = Timestamp::from_millis(i64::MAX);
         assert_eq!(latest + Millis(i64::MAX), latest);
         assert_eq!(latest.to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]
-    fn a_date_is_its_first_moment() {
+    fn a_date_is_read_as_its_first_millisecond() {
         assert_eq!(
             Timestamp::parse_date("2026-01-15").map(|t| t.to_string()),
             Some("2026-01-15T00:00:00.000Z".into())
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_is_meant_from_its_first_moment_to_its_last() {
+    fn a_day_includes_its_first_and_its_last_millisecond() {
         let told = |time: Option<Timestamp>| time.map(|time| time.to_string());
         for (text, first, after) in [
             (
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_read_as_a_person_says_them() {
+    fn a_span_is_written_in_its_two_largest_units() {
         assert_eq!(Millis::seconds(45).to_string(), "45s");
         assert_eq!(Millis::seconds(750).to_string(), "12m 30s");
         assert_eq!(Millis::minutes(65).to_string(), "1h 05m");

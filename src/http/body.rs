@@ -1,4 +1,4 @@
-//! Reads a body: whole, bounded in size and in time.
+//! Reads the body of a call, with a limit on its size and on the time that it may take.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ pub const MOST_BYTES: usize = 64 * 1024;
 const MOST_DRAINED: usize = 8 * 1024 * 1024;
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The whole body, if it is no larger than anybody needs and comes in time.
+/// Reads the whole body. Fails if the body is larger than `MOST_BYTES` or arrives too late.
 pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
@@ -33,8 +33,8 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Probl
     }
 }
 
-/// The whole body, or none if it is too large. One that is too large is read on for a
-/// while and thrown away: whoever is still sending does not hear an answer.
+/// Returns the whole body, or `None` if it is too large. It reads and discards the rest of a
+/// body that is too large, up to a limit: many clients read no answer while they still send.
 async fn collect(mut body: Body, announced: usize) -> Result<Option<Bytes>, axum::Error> {
     let mut whole = BytesMut::with_capacity(announced.min(MOST_BYTES));
     let mut size = 0;

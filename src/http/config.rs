@@ -1,4 +1,5 @@
-//! Bindings: which account belongs to which channel, and who approves there.
+//! The configuration routes: the bindings of accounts to channels, and the approvers of a
+//! channel.
 
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ struct Approvers {
     actor: Actor,
 }
 
-/// The plugin does not say who it is that configures; other callers may.
+/// The person who changes the configuration. The plugin does not send it; other callers may.
 #[derive(Deserialize)]
 struct Actor {
     actor_mm_user_id: Option<MmUserId>,
@@ -60,7 +61,7 @@ impl Actor {
             (Some(id), Some(email)) => Some(Person { id, email }),
             (None, None) => None,
             _ => {
-                let message = "actor_mm_user_id and actor_email belong together";
+                let message = "give both actor_mm_user_id and actor_email, or neither";
                 return Err(Problem::malformed(message));
             }
         };
@@ -133,11 +134,13 @@ pub(super) async fn accounts(
         .unwrap_or_default()
         .into_iter();
     let (Some((name, value)), None) = (pairs.next(), pairs.next()) else {
-        return Err(Problem::malformed("ask for one channel: ?channel_id=…"));
+        return Err(Problem::malformed(
+            "channel_id is missing: add ?channel_id=…",
+        ));
     };
     if name != "channel_id" {
         return Err(Problem::malformed(format!(
-            "{name} is no filter; ask for ?channel_id=…"
+            "{name} is not a filter here; use ?channel_id=…"
         )));
     }
     let channel: ChannelId = parsed(&name, &value)?;
@@ -161,7 +164,7 @@ async fn change(
 fn within(name: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, Problem> {
     match value {
         Some(value) if !(least..=most).contains(&value) => Err(Problem::malformed(format!(
-            "{name} must be {least} to {most}"
+            "{name} must be from {least} to {most}"
         ))),
         value => Ok(value),
     }

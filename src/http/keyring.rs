@@ -1,4 +1,4 @@
-//! The keys and tokens that calls are checked against.
+//! The keys and tokens that jit verifies calls with.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::config::KeyConfig;
 use crate::signature::Secret;
 
-/// The keys as they are now, and the tokens of Mattermost's command; a rotation replaces
-/// them whole.
+/// The current keys, and the tokens of Mattermost's slash command. A rotation replaces all of
+/// them at once.
 #[derive(Debug)]
 pub struct Keyring {
     held: RwLock<Arc<Held>>,
@@ -27,6 +27,7 @@ impl Keyring {
         keyring
     }
 
+    /// Replaces all keys and tokens; calls in progress keep the key that they were checked with.
     pub fn replace(&self, keys: BTreeMap<String, KeyConfig>, command_tokens: Vec<Secret>) {
         let keys = keys
             .into_iter()
@@ -43,7 +44,7 @@ impl Keyring {
         self.held().keys.get(id).cloned()
     }
 
-    /// One of them, whichever: while a token is changed there are two.
+    /// Reports whether `text` is one of the tokens. There are two while an operator rotates them.
     pub fn is_command_token(&self, text: &str) -> bool {
         let held = self.held();
         let hits = held.command_tokens.iter().filter(|token| token.is(text));

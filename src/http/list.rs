@@ -1,4 +1,4 @@
-//! GET /requests: what a list is narrowed to, and where its next page begins.
+//! GET /requests: the filters of a list, and the token of its next page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,18 +26,20 @@ struct ListPage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     next_token: Option<String>,
     filters: &'a BTreeMap<String, String>,
-    /// Ids of requests that belong here, and whose records cannot be read.
+    /// The ids of unreadable records that belong to this page.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<String>,
 }
 
-/// A query, understood whole: what is not understood is refused, never ignored.
+/// A parsed query. jit refuses an unknown name instead of ignoring it: a mistyped filter would
+/// otherwise return too much.
 #[derive(Debug, Default)]
 struct ListQuery {
     filter: Filter,
     limit: Option<usize>,
     next_token: Option<String>,
-    /// The filters as they were given, to be told back and to bind the token to them.
+    /// The filters as the caller gave them. The reply repeats them, and the seal of the token
+    /// covers them.
     given: BTreeMap<String, String>,
 }
 
@@ -60,7 +62,7 @@ pub(super) async fn list(
         None => None,
     };
     let limit = asked.limit.unwrap_or(USUAL);
-    // One more than asked for tells whether there is more.
+    // One request more than asked for shows whether there is a next page.
     let mut found = app
         .service
         .list(&asked.filter, after.as_ref(), limit + 1)
@@ -87,12 +89,14 @@ pub(super) async fn list(
 
 fn understand(query: &str) -> Result<ListQuery, Problem> {
     let pairs = signature::pairs(query)
-        .ok_or_else(|| Problem::malformed("the query is not well encoded"))?;
+        .ok_or_else(|| Problem::malformed("the query is not valid percent-encoded UTF-8"))?;
     let mut asked = ListQuery::default();
     let mut seen = std::collections::BTreeSet::new();
     for (name, value) in pairs {
         if !seen.insert(name.clone()) {
-            return Err(Problem::malformed(format!("{name} is given twice")));
+            return Err(Problem::malformed(format!(
+                "{name} is given more than once"
+            )));
         }
         if value.is_empty() {
             return Err(Problem::malformed(format!("{name} is empty; leave it out")));
@@ -118,7 +122,7 @@ fn narrow(filter: &mut Filter, name: &str, value: &str) -> Result<(), Problem> {
         "request_id" => filter.request_id = Some(parsed::<RequestId>(name, value)?),
         "start_date" => filter.from = Some(date(name, Timestamp::parse_first(value))?),
         "end_date" => filter.before = Some(date(name, Timestamp::parse_after(value))?),
-        _ => return Err(Problem::malformed(format!("{name} is no filter"))),
+        _ => return Err(Problem::malformed(format!("{name} is not a filter"))),
     }
     Ok(())
 }
@@ -147,7 +151,7 @@ fn limit(value: &str) -> Result<usize, Problem> {
         .ok_or_else(|| Problem::malformed(format!("limit must be 1 to {MOST}")))
 }
 
-/// Opaque, signed, and good for these filters alone.
+/// Makes the token of the next page. It is sealed, and is valid for these filters only.
 fn seal_token(secret: &Secret, cursor: Cursor, given: &BTreeMap<String, String>) -> String {
     let place = format!("{}.{}", cursor.created_at.millis(), cursor.id);
     let mac = signature::seal(secret, &sealed_text(&place, given));
@@ -169,7 +173,7 @@ fn open_token(
             id: id.parse().ok()?,
         })
     };
-    let message = "next_token is not one of these filters'; ask for the first page again";
+    let message = "next_token does not belong to these filters; ask for the first page again";
     open().ok_or_else(|| Problem::malformed(message))
 }
 

@@ -1,4 +1,5 @@
-//! From sockets to the router: HTTP/1.1, and no patience with who does not say what he wants.
+//! Accepts connections and serves HTTP/1.1 on them. A connection that sends no complete
+//! request head in time is closed.
 
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// For a call's head to arrive, and for a connection to lie idle.
+/// How long a connection may take to send the head of a call, or stay idle.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
-/// Out of sockets or the like: it passes when somebody hangs up.
+/// The pause after a failed accept, for example when the process has no file descriptor left:
+/// the next closed connection frees one.
 const AFTER_A_FAULT: Duration = Duration::from_millis(100);
 
-/// For answers that were begun to get out once the process is asked to end.
+/// How long calls in progress may take to finish after the process is asked to stop.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Answers until `stop`; returns when the answers that were begun are out.
+/// Accepts calls until `stop`, and returns when the calls in progress are answered.
 pub async fn listen(
     listener: TcpListener,
     router: Router,
@@ -41,7 +43,7 @@ pub async fn listen(
                 () = hang_up.cancelled() => Ok(()),
             };
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
+                tracing::debug!(%error, "a connection ended before its call was complete");
             }
         });
     }
@@ -50,7 +52,7 @@ pub async fn listen(
         .await
         .is_err()
     {
-        tracing::debug!("hung up on those who had not said what they want");
+        tracing::debug!("closed the connections whose calls did not finish in time");
     }
     hang_up.cancel();
     tasks.close();
@@ -67,12 +69,12 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStr
         match accepted {
             Ok((stream, _)) => {
                 if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY not set");
+                    tracing::debug!(%error, "TCP_NODELAY could not be set");
                 }
                 return Some(stream);
             }
             Err(error) => {
-                tracing::error!(%error, "no connection can be taken");
+                tracing::error!(%error, "accepting a connection failed; jit tries again in 100 ms");
                 tokio::time::sleep(AFTER_A_FAULT).await;
             }
         }
@@ -102,9 +104,9 @@ mod tests {
         tokio::join!(serving, talking).1
     }
 
-    /// Each of these would wait for ever for a server that has patience.
+    /// Without the limit, each of these connections would stay open for ever.
     #[tokio::test]
-    async fn who_says_nothing_or_half_of_it_is_hung_up_on() {
+    async fn a_connection_without_a_complete_head_is_closed() {
         assert_eq!(heard(b"").await, "");
         let half = heard(b"GET / HTTP/1.1\r\nHost: j").await;
         assert!(!half.contains("hello"), "{half}");
@@ -112,9 +114,9 @@ mod tests {
         assert!(whole.ends_with("hello"), "{whole}");
     }
 
-    /// Somebody in the middle of a word does not keep the process from ending.
+    /// A client that has sent half of a head does not delay the stop of the process.
     #[tokio::test]
-    async fn nobody_is_waited_for_for_long() {
+    async fn a_silent_connection_does_not_delay_the_stop() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut silent = TcpStream::connect(address).await.unwrap();
@@ -123,7 +125,7 @@ mod tests {
         let patience = Duration::from_secs(3600);
         let serving = listen(listener, router, patience, stop.clone());
         let asked = async {
-            // The connection is taken, then the end is asked for.
+            // The server must accept the connection before the stop.
             tokio::task::yield_now().await;
             stop.cancel();
         };

@@ -1,4 +1,4 @@
-//! What machines watch: is it alive, can it serve, and how it is doing.
+//! The routes for monitoring: `/healthz`, `/readyz` and `/metrics`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,7 +15,8 @@ use crate::code::Code;
 use crate::domain::Millis;
 use crate::telemetry;
 
-/// The worker's loop looks every few seconds, and waits for the store a little while.
+/// The longest pass of the worker's loop that counts as progress. The loop looks for work every
+/// few seconds, and may wait some seconds for the store.
 const LONGEST_ROUND: Millis = Millis::minutes(1);
 
 pub(super) async fn healthz() -> Response {
@@ -30,8 +31,8 @@ pub(super) async fn readyz(State(app): State<Arc<HttpState>>) -> Result<Response
         && let Some(since) = worker.last_round()
         && app.service.clock().uptime() - since > LONGEST_ROUND
     {
-        let why = "the worker's loop makes no progress: nothing is given or taken away by this \
-                   process; restart it";
+        let why = "the worker makes no progress, so this process grants and removes no access: \
+                   restart it";
         return Err(Problem::new(Code::Unavailable, why));
     }
     app.service.check_store().await?;
@@ -45,7 +46,7 @@ pub(super) async fn metrics(State(app): State<Arc<HttpState>>) -> Response {
             gauge!("jit_store_up").set(1.0);
         }
         Err(error) => {
-            tracing::error!(%error, "the store could not be measured");
+            tracing::error!(%error, "the store did not answer; /metrics shows old figures");
             gauge!("jit_store_up").set(0.0);
         }
     }
@@ -56,13 +57,16 @@ pub(super) async fn metrics(State(app): State<Arc<HttpState>>) -> Response {
     (text, app.metrics.render()).into_response()
 }
 
-/// Every series that an alarm may ask for is there from the start.
+/// Registers the metrics at the start, so that an alarm finds every series.
 pub(super) fn describe() {
-    describe_counter!("jit_http_requests_total", "Calls by route and status");
+    describe_counter!(
+        "jit_http_requests_total",
+        "HTTP calls by method, route and status"
+    );
     unsigned::describe();
 }
 
-/// A route's method and pattern; never what a caller put into it.
+/// The method and the pattern of a route. Text from the caller never becomes a label.
 type RouteLabel = (&'static str, &'static str);
 
 pub(super) fn route_of(request: &Request) -> RouteLabel {
@@ -76,7 +80,8 @@ pub(super) fn route_of(request: &Request) -> RouteLabel {
     (same.map_or("other", |route| route.method), path)
 }
 
-/// Calls by route and status. Each series is looked up once, not with every call.
+/// Counts calls by route and status. It looks up each series once, because a lookup with every
+/// call is slow.
 #[derive(Default)]
 pub(super) struct CallCounters {
     series: RwLock<HashMap<(RouteLabel, StatusCode), Counter>>,

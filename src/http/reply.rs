@@ -1,4 +1,4 @@
-//! What callers are told when the answer is no. One shape, one place.
+//! The JSON of replies, and the one form of every error reply.
 
 use axum::body::Body;
 use axum::http::{StatusCode, header};
@@ -10,7 +10,7 @@ use crate::code::Code;
 use crate::service::ServiceError;
 use crate::store::StoreError;
 
-/// `{"message": "...", "code": "..."}` and the status that belongs to the code.
+/// An error reply: `{"message": "...", "code": "..."}`, with the HTTP status of the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub code: Code,
@@ -25,10 +25,10 @@ impl Problem {
         }
     }
 
-    /// The reason is noted, and not told.
+    /// A refused signature. jit counts and logs the reason, and does not tell it to the caller.
     pub fn unsigned(why: Unsigned, path: &str) -> Self {
         why.note(path);
-        Self::new(Code::Unsigned, "the call is not signed as it must be")
+        Self::new(Code::Unsigned, "the call has no valid signature")
     }
 
     pub fn malformed(message: impl Into<String>) -> Self {
@@ -53,16 +53,17 @@ impl From<StoreError> for Problem {
         if error == StoreError::Replayed {
             return Self::unsigned(Unsigned::Replayed, "");
         }
-        // The operator reads why in the log; a caller can do nothing about it.
-        tracing::error!(%error, "the store failed");
+        // The cause goes to the log only: the operator can act on it, and the caller cannot.
+        tracing::error!(%error, "the store failed; the caller gets an error");
         if matches!(error, StoreError::TooLarge(_)) {
             return Self::new(Code::TooLarge, format!("{error}; nothing was changed"));
         }
         let message = match error {
             StoreError::Unsure(_) => {
-                "jit's store did not answer: it may have been done; look at it, then try again"
+                "jit's store did not answer and may have made the change: look at the request, \
+                 then try again"
             }
-            _ => "jit cannot reach its store just now; nothing was changed, try again",
+            _ => "jit cannot use its store at the moment; nothing was changed: try again",
         };
         Self::new(Code::Unavailable, message)
     }
@@ -89,7 +90,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Any reply. What we write always serialises; were that ever to fail, nobody is told "done".
+/// Makes a JSON reply. If the value cannot be serialised, the reply is a 500, so that a failure
+/// never looks like a success.
 pub fn json(status: u16, value: &impl Serialize) -> Response {
     let (status, body) = match (StatusCode::from_u16(status), serde_json::to_vec(value)) {
         (Ok(status), Ok(body)) => (status, body),

@@ -1,4 +1,4 @@
-//! Requests: ask, decide, end, look.
+//! The routes of requests: create, approve, deny, revoke, cancel, extend and show.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::signature;
 
 pub(super) use super::list::list;
 
-/// How long a revoke waits for AWS before it answers that it goes on.
+/// How long a revoke waits for AWS before it answers 202.
 const REVOKE_PATIENCE: Millis = Millis::seconds(10);
 
 #[derive(Deserialize)]
@@ -80,7 +80,7 @@ struct Extend {
     additional_minutes: Minutes,
 }
 
-/// A field that is there but says nothing is as good as not there.
+/// Reads a blank text as an absent field.
 fn blank_is_absent<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -133,7 +133,7 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
     let key = call
         .header("idempotency-key")
         .filter(|key| (1..=255).contains(&key.len()))
-        .ok_or_else(|| Problem::malformed("Idempotency-Key: one, of 1 to 255 characters"))?;
+        .ok_or_else(|| Problem::malformed("give one Idempotency-Key of 1 to 255 characters"))?;
     Ok(Some(Idempotency {
         key: key.to_owned(),
         fingerprint: call.fingerprint(),
@@ -205,7 +205,8 @@ async fn asked<N, B: DeserializeOwned>(
     .await
 }
 
-/// 200 means gone. Until AWS shows that, the answer waits, and then says that it goes on.
+/// Answers 200 only when AWS shows that the assignment is gone, and 202 if that takes longer
+/// than `REVOKE_PATIENCE`.
 pub(super) async fn revoke(
     State(app): State<Arc<HttpState>>,
     hurry: Option<Extension<AnswerBy>>,
@@ -233,8 +234,8 @@ fn said_of(followed: Request) -> Result<Response, Problem> {
     match Revoked::of(followed) {
         Revoked::Gone(request) => Ok(json(200, &RequestObject::from(&request))),
         Revoked::Going(request) => {
-            let message = "AWS has not confirmed the removal yet; it goes on until AWS has, \
-                           and GET /requests/{id} shows how far it is";
+            let message = "AWS has not confirmed the removal yet; the removal goes on until AWS \
+                           has, and GET /requests/{id} shows its status";
             let object = RequestObject {
                 message: Some(message),
                 ..(&request).into()
@@ -258,13 +259,13 @@ pub(super) async fn show(
     Ok(json(200, &RequestObject::from(&request)))
 }
 
-/// A request's history, or with `config#<channel_id>` that of a channel's configuration.
+/// Shows the history of a request, or, for `config#<channel_id>`, of a channel's configuration.
 pub(super) async fn audit(
     State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
     let segment = call.path.split('/').nth(2).unwrap_or_default();
-    let unknown = || Problem::new(Code::Unknown, "there is no such history");
+    let unknown = || Problem::new(Code::Unknown, "there is no history with this id");
     let key: AuditKey = signature::percent_decoded(segment)
         .and_then(|text| text.parse().ok())
         .ok_or_else(unknown)?;

@@ -1,7 +1,7 @@
-//! From raw bytes to a call that is signed, fresh, never seen before, and allowed.
+//! Verifies a call: its signature, its timestamp, its nonce, and the scope of its key.
 //!
-//! A handler that takes a `Signed<Scope>` cannot be reached in any other way. What is
-//! wrong with a signature is counted and logged, and never told.
+//! A handler that takes a `Signed<…>` or an `Untaken<…>` runs only for a verified call. jit
+//! counts and logs the reason of a refused signature, and does not tell it to the caller.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -23,10 +23,11 @@ use crate::service::Ticket;
 use crate::signature::{self, Message, Scheme};
 use crate::store::Nonce;
 
-/// Ten minutes and the width of the window: no accepted timestamp outlives its nonce.
+/// How long the store keeps a nonce. This is longer than the window of accepted timestamps, so
+/// a nonce never expires while its signature is still fresh.
 const NONCE_KEPT: Millis = Millis::seconds(960);
 
-/// The scope that a route needs, as a type: it cannot be forgotten.
+/// The scope that a route needs, as a type, so that no handler can omit the check.
 pub trait Needs: Send + 'static {
     const SCOPE: Scope;
 }
@@ -59,8 +60,8 @@ pub struct Signed<N> {
     needs: PhantomData<N>,
 }
 
-/// A verified call that has not been taken yet: what it asks for is written together with
-/// the nonce that it spends.
+/// A verified call whose nonce is not spent yet. The store spends the nonce in the same commit
+/// as the change that the call asks for.
 #[derive(Debug)]
 pub struct Untaken<N> {
     call: Signed<N>,
@@ -78,7 +79,7 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Signed<N> {
 }
 
 impl<N> Untaken<N> {
-    /// Takes the call: whatever comes of it, it is not taken again.
+    /// Runs the call and spends its nonce, whether the call succeeds or fails.
     pub async fn once<F>(
         self,
         app: &HttpState,
@@ -147,7 +148,7 @@ fn check(
     ) else {
         return Err(Unsigned::Header);
     };
-    // The key that is named, and no other.
+    // Only the named key counts: trying all keys would let one key sign in another's name.
     let Some(key) = app.keyring.key(key_id) else {
         return Err(Unsigned::UnknownKey);
     };
@@ -181,14 +182,15 @@ fn check(
     Ok((key_id.to_owned(), key, nonce))
 }
 
-/// It may have been taken where this store was copied from.
+/// Reports whether the call was signed before this store was copied: the original store may
+/// have accepted it already.
 fn is_of_the_original(app: &HttpState, timestamp: &str) -> bool {
     let seconds: Option<i64> = timestamp.parse().ok();
     app.signed_after
         .is_some_and(|after| seconds.is_none_or(|seconds| seconds <= after.seconds()))
 }
 
-/// A header that is there exactly once, in plain text.
+/// Returns the value of a header that occurs exactly once and is plain text.
 fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -196,7 +198,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 impl<N> Signed<N> {
-    /// The body as what it must be; what is wrong with it is said by field.
+    /// Parses the body. The error names the field that is wrong.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         self.check_content_type()?;
         let mut reader = serde_json::Deserializer::from_slice(&self.body);
@@ -204,13 +206,13 @@ impl<N> Signed<N> {
             let path = error.path().to_string();
             let what = said(&error.into_inner());
             Problem::malformed(match path.as_str() {
-                "." => format!("the body is not what it must be: {what}"),
+                "." => format!("the body is not valid: {what}"),
                 field => format!("{field}: {what}"),
             })
         })?;
         reader
             .end()
-            .map_err(|_| Problem::malformed("the body goes on after its JSON object"))?;
+            .map_err(|_| Problem::malformed("the body has more text after its JSON object"))?;
         Ok(value)
     }
 
@@ -229,30 +231,32 @@ impl<N> Signed<N> {
         ))
     }
 
-    /// The id in `/requests/{id}/…`. What is no id names no request.
+    /// Returns the id in `/requests/{id}/…`. A text that is not an id is answered like an unknown
+    /// request.
     pub fn request_id(&self) -> Result<RequestId, Problem> {
         let text = self.path.split('/').nth(2).unwrap_or_default();
         text.parse().map_err(|_| {
             Problem::new(
                 Code::Unknown,
-                "there is no such request; an id looks like a UUID",
+                "there is no request with this id; an id looks like a UUID",
             )
         })
     }
 
-    /// A header for a handler, if it is there exactly once.
+    /// Returns the value of a header that occurs exactly once.
     pub fn header(&self, name: &str) -> Option<&str> {
         only(&self.headers, name)
     }
 
-    /// What makes this call another than the next one with the same key.
+    /// Returns a hash that differs between different calls with the same idempotency key.
     pub fn fingerprint(&self) -> String {
         use sha2::{Digest, Sha256};
         hex::encode(Sha256::digest(&self.body))
     }
 }
 
-/// A field is found by its name; where it stands helps only if it is no JSON at all.
+/// Describes a JSON error. The line and the column are kept only for text that is not JSON:
+/// otherwise the field name is enough.
 fn said(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match (error.is_data(), text.find(" at line ")) {

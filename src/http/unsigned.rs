@@ -1,8 +1,9 @@
-//! Why a call was not accepted as signed: for the log and the metrics alone.
+//! The reasons for which jit refuses a signature.
 
 use metrics::{counter, describe_counter};
 
-/// Why a signature was refused. For the log and the metrics alone.
+/// The reason for which a signature was refused. It appears only in the log and the metrics,
+/// because a detailed answer would help an attacker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsigned {
     Header,
@@ -12,10 +13,10 @@ pub enum Unsigned {
     KeyExpired,
     Stale,
     Replayed,
-    /// Of a slash command: not one of Mattermost's tokens, or another team's.
+    /// A slash command without one of the configured tokens, or of another team.
     Token,
     Team,
-    /// Of a click or a dialog in Mattermost: not signed by the server, or nothing that jit made.
+    /// A click or a dialog that Mattermost did not sign, or that jit did not make.
     Trigger,
     Card,
     Dialog,
@@ -56,7 +57,7 @@ impl Unsigned {
 }
 
 impl Unsigned {
-    /// The caller hears only that the call was refused.
+    /// Counts and logs the refusal.
     pub fn note(self, path: &str) {
         let reason = self.as_str();
         counter!("jit_signature_refusals_total", "reason" => reason).increment(1);
@@ -64,11 +65,11 @@ impl Unsigned {
     }
 }
 
-/// Every reason has its series from the start.
+/// Registers a series for every reason at the start, so that an alarm finds it.
 pub(super) fn describe() {
     describe_counter!(
         "jit_signature_refusals_total",
-        "Calls not accepted as signed, by reason"
+        "Calls with a refused signature, by reason"
     );
     for why in Unsigned::ALL {
         counter!("jit_signature_refusals_total", "reason" => why.as_str()).increment(0);

@@ -1,9 +1,10 @@
-//! The JSON that goes out, field by field what CONTRACT and the plugin know.
+//! The JSON objects of replies, with the fields of docs/contract.md, which the plugin reads.
 
 use serde::Serialize;
 
 use crate::domain::{AccountId, Binding, ChannelId, MmUserId, PermissionSet, Policy, Timestamp};
 
+/// A binding in the reply of a configuration route.
 #[derive(Serialize)]
 pub struct ConfigObject<'a> {
     pub channel_id: &'a ChannelId,
@@ -12,7 +13,7 @@ pub struct ConfigObject<'a> {
     pub approval_policy: String,
     pub approvals_required: u32,
     pub allow_self_approval: bool,
-    /// What holds: the stricter of the binding's and the policy's.
+    /// The effective limit: the lower of the binding's and the policy's.
     pub max_request_hours: u32,
     pub session_duration_minutes: u32,
     #[serde(skip_serializing_if = "<[PermissionSet]>::is_empty")]

@@ -1,8 +1,8 @@
-//! Denies for older credentials, in a permission set's inline policy: how they are put
-//! among statements that are not ours, and taken out again. Text in, text out.
+//! Deny statements for old credentials in a permission set's inline policy: this adds them to
+//! the text of the policy and removes them.
 //!
-//! What others wrote stays as it is, byte for byte: ours are cut into the text and out of
-//! it, and nothing is ever formatted anew.
+//! The rest of the policy stays byte for byte: jit inserts its statements into the text and
+//! cuts them out, and reformats nothing.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 
 use crate::domain::{RequestId, Timestamp, UserId};
 
-/// The most characters that AWS takes.
+/// The longest policy that AWS accepts, in characters.
 pub const LONGEST: usize = 10_240;
-/// What every statement of ours begins its Sid with.
+/// The prefix of the Sid of each of jit's statements.
 const PREFIX: &str = "JitEndSessions";
 const EMPTY: &str = r#"{"Version":"2012-10-17","Statement":[]}"#;
 
-/// Credentials of this user are worth nothing if they were fetched before then.
+/// Denies everything to this user's credentials that were fetched before this time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDeny {
     pub request: RequestId,
@@ -27,22 +27,22 @@ pub struct PolicyDeny {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
     pub policy: String,
-    /// Ours that had to go to make room, the oldest first.
+    /// The requests whose deny statements were removed to make room, the oldest first.
     pub dropped: Vec<RequestId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DenyError {
-    #[error("the permission set's inline policy cannot be read: {0}; jit leaves it alone")]
+    #[error("the permission set's inline policy cannot be read: {0}; jit does not change it")]
     Unreadable(String),
     #[error(
-        "the permission set's inline policy leaves no room for a deny: others' statements have \
+        "the permission set's inline policy has no room for a deny statement: other statements use \
          {others} of {LONGEST} characters"
     )]
     NoRoom { others: usize },
 }
 
-/// The policy with this deny in it, once.
+/// The policy with this deny statement in it, once.
 pub fn placed(policy: Option<&str>, deny: &PolicyDeny) -> Result<Placed, DenyError> {
     let mut policy = without(policy, deny.request)?.unwrap_or_else(|| EMPTY.to_owned());
     let statement = deny.statement();
@@ -55,7 +55,7 @@ pub fn placed(policy: Option<&str>, deny: &PolicyDeny) -> Result<Placed, DenyErr
                 dropped,
             });
         }
-        // They stand in the order in which they were added.
+        // The statements are in the order in which they were added.
         let oldest = statements(&policy)?.into_iter().find_map(|one| one.request);
         let Some(oldest) = oldest else {
             let others = policy.chars().count();
@@ -66,8 +66,8 @@ pub fn placed(policy: Option<&str>, deny: &PolicyDeny) -> Result<Placed, DenyErr
     }
 }
 
-/// The policy without the deny of this request. None: nothing is left of it, and there
-/// should be no policy at all.
+/// The policy without the deny statement of this request. None if no statement is left, so
+/// that the policy has to be deleted.
 pub fn without(policy: Option<&str>, request: RequestId) -> Result<Option<String>, DenyError> {
     let Some(policy) = policy.filter(|policy| !policy.trim().is_empty()) else {
         return Ok(None);
@@ -81,7 +81,7 @@ pub fn without(policy: Option<&str>, request: RequestId) -> Result<Option<String
         if all.len() == 1 {
             return Ok(None);
         }
-        // With the comma and the space on its one side.
+        // Also cuts the comma and the space on one side.
         let (from, to) = match at {
             0 => (all[0].from, all[1].from),
             at => (all[at - 1].to, all[at].to),
@@ -90,7 +90,7 @@ pub fn without(policy: Option<&str>, request: RequestId) -> Result<Option<String
     }
 }
 
-/// Whether this text holds the deny.
+/// Whether the policy has this deny statement.
 pub fn holds(policy: Option<&str>, deny: &PolicyDeny) -> bool {
     policy.is_some_and(|policy| policy.contains(&deny.statement()))
 }
@@ -111,19 +111,19 @@ impl PolicyDeny {
     }
 }
 
-/// The second that has not begun before then: AWS compares no smaller ones.
+/// The time rounded up to a second: AWS compares only seconds.
 fn whole_second(time: Timestamp) -> String {
     let rounded = Timestamp::from_millis(time.millis() + 999).to_string();
     let second = rounded.split('.').next().unwrap_or(&rounded);
     format!("{}Z", second.trim_end_matches('Z'))
 }
 
-/// Letters and digits are all that a Sid may have.
+/// A Sid may have only letters and digits.
 fn sid(request: RequestId) -> String {
     format!("{PREFIX}{}", request.to_string().replace('-', ""))
 }
 
-/// Where a statement stands in the text, and whose deny it is if it is one of ours.
+/// The position of a statement in the text, and its request if it is one of jit's.
 struct Statement {
     from: usize,
     to: usize,
@@ -146,7 +146,7 @@ fn statements(policy: &str) -> Result<Vec<Statement>, DenyError> {
     let unreadable = |why: serde_json::Error| DenyError::Unreadable(why.to_string());
     let document: Document = serde_json::from_str(policy).map_err(unreadable)?;
     let raw = document.statement.get();
-    // One statement may stand there without brackets.
+    // A single statement may have no brackets.
     let all: Vec<&RawValue> = if raw.starts_with('[') {
         serde_json::from_str(raw).map_err(unreadable)?
     } else {
@@ -209,7 +209,7 @@ mod tests {
         \"Action\":\"iam:*\",\"Resource\":\"*\"}\n ], \"Id\": \"x\" }";
 
     #[test]
-    fn one_that_is_put_in_can_be_taken_out_and_nothing_else_has_changed() {
+    fn a_deny_statement_is_removed_without_any_other_change() {
         let placed = placed(Some(OTHERS), &deny(1)).unwrap();
         assert!(holds(Some(&placed.policy), &deny(1)));
         let read: serde_json::Value = serde_json::from_str(&placed.policy).unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_a_policy_has_none_again_afterwards() {
+    fn a_set_without_a_policy_has_none_after_the_removal() {
         for none in [None, Some(""), Some(" ")] {
             let placed = placed(none, &deny(1)).unwrap().policy;
             assert_eq!(without(Some(&placed), deny(1).request), Ok(None));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_statement_needs_no_brackets() {
+    fn a_single_statement_without_brackets_is_read() {
         let single = r#"{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}"#;
         let placed = placed(Some(single), &deny(1)).unwrap().policy;
         let left = without(Some(&placed), deny(1).request).unwrap().unwrap();
@@ -244,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_deny_stands_once() {
+    fn a_deny_statement_placed_twice_is_in_the_policy_once() {
         let once = placed(Some(OTHERS), &deny(1)).unwrap().policy;
         assert_eq!(placed(Some(&once), &deny(1)).unwrap().policy, once);
     }
 
     #[test]
-    fn the_oldest_of_ours_make_room_and_never_anybody_elses() {
+    fn the_oldest_of_jits_statements_make_room_and_no_others() {
         let long = "x".repeat(9_000);
         let others = format!(r#"{{"Statement":[{{"Sid":"{long}"}}]}}"#);
         let mut policy = Some(others.clone());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn no_room_and_no_policy_are_said() {
+    fn a_full_policy_and_an_unreadable_one_are_refused() {
         let long = "x".repeat(10_100);
         let others = format!(r#"{{"Statement":[{{"Sid":"{long}"}}]}}"#);
         let refused = placed(Some(&others), &deny(1));
@@ -291,7 +291,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn others_stay_byte_for_byte(
+        fn other_statements_stay_byte_for_byte(
             spaces in proptest::collection::vec("[ \n\t]{0,3}", 4),
             sids in proptest::collection::vec("[a-zA-Z0-9é\"\\\\]{0,12}", 1..5),
             order in proptest::collection::vec(1_u128..6, 1..12),

@@ -1,6 +1,6 @@
-//! Identity Center at the pace that AWS allows: every call waits for its turn, what AWS
-//! only asked to be tried again is tried again for a little while, and what many want
-//! to know is asked once.
+//! Identity Center at the pace that AWS allows: every call waits for its turn, conflicts and
+//! throttling are retried for a few seconds, and callers with the same question share one
+//! call.
 
 mod policies;
 
@@ -19,14 +19,16 @@ use super::{
 use crate::clock::{Clock, Uptime};
 use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, UserId};
 
-/// How long a conflict or throttling is waited out before the caller hears of it.
+/// How long a call is retried after a conflict or throttling, before the caller gets the
+/// error.
 const SHORT_PATIENCE: Millis = Millis::seconds(8);
 const FIRST_PAUSE: Millis = Millis(250);
 const LONGEST_PAUSE: Millis = Millis::seconds(2);
-/// From so many operations under way on, one question is asked about all of them.
+/// If this many operations run, one list call asks about all of them instead of one poll for
+/// each.
 const MANY: usize = 4;
 const MANY_ARE_ASKED_EVERY: Millis = Millis::seconds(1);
-/// How long a grant may believe who somebody is. A removal never asks.
+/// How long a looked-up user is kept for later grants. A removal never looks a user up.
 const KNOWN_FOR: Millis = Millis::seconds(60);
 const MOST_KNOWN: usize = 10_000;
 
@@ -40,21 +42,21 @@ pub struct Paced {
     known: Mutex<HashMap<Email, (UserId, Uptime)>>,
 }
 
-/// How long an operation may keep others out of its account, and a create its place among
-/// ten. AWS usually takes seconds; what takes longer must not hold others up.
+/// How long an operation may occupy its account, and a create one of the ten places for
+/// creates. AWS usually takes seconds; a longer operation must not block others.
 const ROOM_PATIENCE: Millis = Millis::seconds(30);
-/// How long an operation is waited for. It may still end; whoever waits has to be told.
+/// How long a caller waits for an operation. The operation may still end later.
 const OPERATION_PATIENCE: Millis = Millis::minutes(2);
 
-/// A call on its way.
+/// A call in flight.
 pub type PendingCall<'c, T> =
     Pin<Box<dyn Future<Output = Result<T, IdentityCenterError>> + Send + 'c>>;
 
-/// What a call that changes something passes when its turn has come.
+/// The check that a call which changes something must pass when its turn has come.
 pub trait Gate<'c>: Send + Sync {
-    /// What must still be so. Nothing comes between this and the sending of the call.
+    /// Whether the call may be sent. The call is sent immediately after this.
     fn may_be_sent(&self) -> PendingCall<'c, ()>;
-    /// AWS has said what it makes of the call: it is not on its way any more.
+    /// AWS has answered the call: it is not in flight any more.
     fn was_answered(&self) {}
 }
 
@@ -74,9 +76,9 @@ pub enum OperationResult {
     Badly {
         why: String,
     },
-    /// It is over, and AWS was not asked how: a look tells more.
+    /// It has ended, and the caller has to look at the result.
     Somehow,
-    /// It is not over, and has been waited for long enough.
+    /// It has not ended within `OPERATION_PATIENCE`.
     NotYet,
 }
 
@@ -93,7 +95,8 @@ impl Paced {
         }
     }
 
-    /// No call to Identity Center, and none that waits for a turn.
+    /// The AWS identity of jit's credentials. This is no call to Identity Center, so it waits for
+    /// no turn.
     pub async fn caller(&self) -> Result<String, IdentityCenterError> {
         self.access.caller().await
     }
@@ -102,7 +105,7 @@ impl Paced {
         self.access.permission_set_arn(set)
     }
 
-    /// The one user with this address, known a little while or looked up.
+    /// The one user with this address, looked up now or within `KNOWN_FOR`.
     pub async fn find_user(
         &self,
         lane: Lane,
@@ -124,7 +127,7 @@ impl Paced {
         Ok(user)
     }
 
-    /// A name that is one person's user name and another's address is nobody's.
+    /// Refuses an address that is one user's name and another user's e-mail.
     pub async fn look_up_user(
         &self,
         lane: Lane,
@@ -149,7 +152,7 @@ impl Paced {
         }
     }
 
-    /// Is the assignment there now?
+    /// Whether the assignment exists now.
     pub async fn look(
         &self,
         lane: Lane,
@@ -163,8 +166,8 @@ impl Paced {
         })
     }
 
-    /// Everybody who has this set in this account, by an answer that was asked for from
-    /// now on: perhaps by somebody else.
+    /// All assignees of this set in this account, by a call that is sent from now on, perhaps by
+    /// another caller.
     pub async fn assignees(
         &self,
         lane: Lane,
@@ -180,22 +183,22 @@ impl Paced {
         self.looks.ask(place, newer, ask).await
     }
 
-    /// Room for a create in this account; to be kept until its operation is over.
+    /// Room for a create in this account; the caller keeps it until the operation has ended.
     pub async fn room_to_create(&self, lane: Lane, account: &AccountId) -> Room<'_> {
         self.quota.room_to_create(lane, account).await
     }
 
-    /// Room for a removal in this account; to be kept until its operation is over.
+    /// Room for a removal in this account; the caller keeps it until the operation has ended.
     pub async fn room_to_remove(&self, lane: Lane, account: &AccountId) -> Room<'_> {
         self.quota.room_to_remove(lane, account).await
     }
 
-    /// For what is waited for outside the queue of its account.
+    /// Room outside the queue of an account, for a caller that waits without it.
     pub fn no_room(&self) -> Room<'_> {
         Room::anywhere()
     }
 
-    /// Starts to make an assignment, unless the gate says no once it is its turn.
+    /// Starts to make an assignment, unless the gate refuses it at its turn.
     pub async fn create<'c>(
         &'c self,
         lane: Lane,
@@ -206,7 +209,7 @@ impl Paced {
         self.patiently(Turn::change(lane), call).await
     }
 
-    /// Starts to remove an assignment, unless the gate says no once it is its turn.
+    /// Starts to remove an assignment, unless the gate refuses it at its turn.
     pub async fn delete<'c>(
         &'c self,
         lane: Lane,
@@ -217,8 +220,8 @@ impl Paced {
         self.patiently(Turn::change(lane), call).await
     }
 
-    /// Until the operation is over, or has taken too long; its room is given up earlier. While
-    /// many are under way, nobody but who revokes asks for one alone.
+    /// Waits until the operation has ended, or for `OPERATION_PATIENCE`; the room is freed
+    /// earlier. While many operations run, only a revoke polls its own operation.
     pub async fn wait_for(
         &self,
         lane: Lane,
@@ -239,7 +242,8 @@ impl Paced {
             };
             self.clock.sleep(pause).await;
             let waited = self.clock.uptime() - begun;
-            // K7: others go on; AWS says so if it minds.
+            // K7: other operations may begin now; AWS answers with a conflict if that is too
+            // early.
             room = room.filter(|_| waited < ROOM_PATIENCE);
             if waited >= OPERATION_PATIENCE {
                 return Ok(OperationResult::NotYet);
@@ -247,13 +251,13 @@ impl Paced {
             if shared_query() {
                 match self.is_under_way(lane, operation, accepted).await {
                     Ok(true) => continue,
-                    // How it ended, the look that follows every removal shows.
+                    // The look after every removal shows how it ended.
                     Ok(false) if operation.kind == OperationKind::Delete => {
                         return Ok(OperationResult::Somehow);
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "operations under way cannot be listed");
+                        tracing::warn!(%error, "running operations not listed, polling one alone");
                     }
                 }
             }
@@ -307,15 +311,15 @@ impl Paced {
         T: Ord + Send + Sync + 'c,
     {
         let (mut all, mut after) = (BTreeSet::new(), None);
-        // When the question was sent that the first page answers.
+        // The time at which the call for the first page was sent.
         let mut first = None;
         loop {
             let alone = turn.lane == Lane::Revoke || first.is_some();
             let call = || -> PendingCall<'c, (Page<T>, Tick, Uptime)> {
                 let answer = page(after.clone());
                 Box::pin(async move {
-                    // Its answer would end this before it is our turn to ask. Who revokes
-                    // does not count on others.
+                    // A shared answer would end this wait before a call of its own has its turn.
+                    // A revoke does not rely on the calls of others.
                     if !alone {
                         shared_query.let_answer_come(key, since).await;
                     }
@@ -339,7 +343,7 @@ impl Paced {
         }
     }
 
-    /// Tries again, for a little while, what AWS only asked to be tried again.
+    /// Retries a conflict or throttling for `SHORT_PATIENCE`.
     async fn patiently<'c, T>(
         &self,
         turn: Turn,
@@ -371,7 +375,7 @@ impl Paced {
     }
 }
 
-/// The call, if the gate still says yes.
+/// The call, if the gate allows it.
 fn through<'c, T: 'c>(gate: &'c dyn Gate<'c>, call: PendingCall<'c, T>) -> PendingCall<'c, T> {
     Box::pin(async move {
         gate.may_be_sent().await?;
@@ -385,7 +389,7 @@ fn through<'c, T: 'c>(gate: &'c dyn Gate<'c>, call: PendingCall<'c, T>) -> Pendi
     })
 }
 
-/// One of the operations that are under way now.
+/// Counts one running operation until it is dropped.
 struct Flight<'a>(&'a AtomicUsize);
 
 impl<'a> Flight<'a> {
@@ -405,7 +409,7 @@ impl Drop for Flight<'_> {
     }
 }
 
-/// The longer something has taken, the less a little more matters.
+/// The pause between two polls, which grows with the time that the operation has taken.
 fn between_polls(waited: Millis) -> Millis {
     Millis(waited.0 / 8).clamp(FIRST_PAUSE, LONGEST_PAUSE)
 }

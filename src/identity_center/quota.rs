@@ -1,5 +1,5 @@
-//! What AWS lets us do: so many calls a second, one operation at a time in an account,
-//! ten creates under way. Who may go first is decided here and nowhere else.
+//! The limits of AWS: calls per second, one operation at a time in an account, and ten running
+//! creates. The order of the waiting calls is decided only here.
 
 mod accounts;
 mod bucket;
@@ -14,21 +14,21 @@ use crate::domain::{AccountId, Lane};
 use accounts::{AccountSlot, Accounts};
 use bucket::Bucket;
 
-/// What AWS allows at once, to everybody in the organisation.
+/// The limit of AWS for the whole organisation.
 const MOST_OUTSTANDING_CREATES: usize = 10;
 
-/// What is to be kept to.
+/// The limits to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limits {
-    /// AWS's own, with as many calls a second as the configuration leaves to jit.
+    /// Those of AWS, with the calls per second that the configuration gives to jit.
     Aws { calls_per_second: u32 },
-    /// The simulated one says no by itself.
+    /// The sandbox refuses calls by itself.
     None,
 }
 
-/// A call's place in the queue: what somebody revokes before what expires before what is
-/// to be given. Within that, an answer that lets the next begin before a change, and a
-/// change before the look that only confirms one: access ends sooner, for everybody.
+/// A call's place in the queue: first by lane. Within a lane, a poll that lets the next
+/// operation begin comes before a change, and a change before a look that only confirms one:
+/// so access ends sooner for all requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Turn {
     pub lane: Lane,
@@ -67,7 +67,7 @@ struct Limiter {
     creates: Semaphore,
 }
 
-/// What an operation occupies for as long as it is under way.
+/// The places that an operation occupies while it runs.
 pub struct Room<'a> {
     _create: Option<SemaphorePermit<'a>>,
     _account: Option<AccountSlot<'a>>,
@@ -85,25 +85,25 @@ impl Quota {
         })
     }
 
-    /// Whether calls are worth saving at all.
+    /// Whether there is a limit, so that it helps to save calls.
     pub fn is_kept(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Waits until this call may be made.
+    /// Waits until this call may be sent.
     pub async fn turn(&self, turn: Turn) {
         if let Some(kept) = &self.0 {
             kept.bucket.take(turn).await;
         }
     }
 
-    /// Waits until a create may be under way in this account.
+    /// Waits until a create may run in this account.
     pub async fn room_to_create(&self, lane: Lane, account: &AccountId) -> Room<'_> {
         let Some(kept) = &self.0 else {
             return Room::anywhere();
         };
-        // Never closed, so there always is a permit to come. And first: who waits for one
-        // of ten must not keep a removal out of its account meanwhile.
+        // The semaphore is never closed, so this always gets a permit. It comes first, because a
+        // create that waits for one of the ten places must not keep a removal out of its account.
         let create = kept.creates.acquire().await.ok();
         Room {
             _create: create,
@@ -111,7 +111,7 @@ impl Quota {
         }
     }
 
-    /// Waits until a removal may be under way in this account.
+    /// Waits until a removal may run in this account.
     pub async fn room_to_remove(&self, lane: Lane, account: &AccountId) -> Room<'_> {
         match &self.0 {
             None => Room::anywhere(),
@@ -122,7 +122,7 @@ impl Quota {
         }
     }
 
-    /// Hears what came of a call: when AWS says that it is too much, all slow down.
+    /// Notes the result of a call: throttling slows all calls down.
     pub fn hear<T>(&self, answer: &Result<T, IdentityCenterError>) {
         let throttled =
             matches!(answer, Err(error) if error.kind == IdentityCenterErrorKind::Throttled);

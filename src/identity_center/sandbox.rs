@@ -1,10 +1,9 @@
-//! A simulated Identity Center, for one machine with nothing to install, and for tests.
+//! A simulated Identity Center, for a machine without AWS and for tests.
 //!
-//! It behaves as AWS does: operations are asynchronous, one assignment takes one
-//! operation at a time, at most ten creates are outstanding, creating what exists
-//! succeeds, and removing what does not exist is answered in two ways. Faults come on
-//! request, by seed. Its state is a file, so that a crash of jit does not undo what
-//! "AWS" did meanwhile.
+//! It behaves like AWS: operations are asynchronous, one assignment has one operation at a
+//! time, at most ten creates run, a create of an existing assignment succeeds, and a delete of
+//! a missing one is answered in two ways. Faults are injected by seed. The state is in a file,
+//! so that a crash of jit does not undo what the simulated AWS did meanwhile.
 
 mod state;
 
@@ -26,21 +25,22 @@ use crate::domain::{
 };
 use state::{PlannedResult, SandboxFile, Started};
 
-/// What AWS allows at once.
+/// The limit of AWS.
 const MOST_OUTSTANDING_CREATES: u64 = 10;
 const NOTHING_TO_DELETE: &str = "Received a 404 status error: Assignment not found";
 
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
-    /// None: in memory, gone with the process.
+    /// None: in memory only.
     pub path: Option<PathBuf>,
     /// How long an operation takes.
     pub latency: Millis,
-    /// Who exists; empty: everybody does. An address that stands twice is two users.
+    /// The users that exist; empty: every address does. An address that is listed twice belongs
+    /// to two users.
     pub users: Vec<Email>,
     pub seed: u64,
     pub rates: Rates,
-    /// Assignments that somebody made outside jit.
+    /// Assignments from outside jit.
     pub standing: Vec<Standing>,
 }
 
@@ -51,7 +51,7 @@ pub struct Standing {
     pub email: Email,
 }
 
-/// How often each thing goes wrong, from 0 to 1.
+/// The rate of each fault, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
     /// ConflictException.
@@ -68,7 +68,7 @@ pub struct Rates {
 pub enum SandboxError {
     #[error(transparent)]
     SandboxFile(#[from] rusqlite::Error),
-    #[error("it holds {0:?}, which is not its own")]
+    #[error("the file has {0:?}, which the sandbox did not write")]
     Foreign(String),
 }
 
@@ -81,7 +81,7 @@ pub struct Sandbox {
 struct SandboxState {
     state: SandboxFile,
     rates: Rates,
-    /// How often the dice were thrown.
+    /// The number of random decisions so far.
     throws: u64,
 }
 
@@ -120,24 +120,24 @@ impl Sandbox {
         })
     }
 
-    /// From here on nothing goes wrong any more.
+    /// Injects no more faults from now on.
     pub fn calm(&self) {
         self.inner().rates = Rates::default();
     }
 
-    /// Everything that is assigned now, whoever did it.
+    /// All present assignments, also those from outside jit.
     pub fn assignments(&self) -> Result<Vec<HoldingKey>, SandboxError> {
         let inner = self.inner();
         inner.state.settle(self.clock.now())?;
         inner.state.assignments()
     }
 
-    /// A permission set's inline policy, as somebody in the AWS console would see it.
+    /// A permission set's inline policy, as the AWS console shows it.
     pub fn policy(&self, set: &PermissionSet) -> Result<Option<String>, SandboxError> {
         Ok(self.inner().state.policy(set)?)
     }
 
-    /// Assigns without jit, as somebody in the AWS console would.
+    /// Makes an assignment without jit, like a user of the AWS console.
     pub fn assign(&self, key: &HoldingKey) -> Result<(), SandboxError> {
         Ok(self.inner().state.assign(key)?)
     }
@@ -150,13 +150,13 @@ impl Sandbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What every call goes through before anything is done: the network and the quotas.
+    /// The first checks of every call: faults of the network, and the quota.
     fn arrive(&self, inner: &mut SandboxState) -> Result<Timestamp, IdentityCenterError> {
         let now = self.clock.now();
         inner.state.settle(now).map_err(out_of_order)?;
         let seed = self.options.seed;
         if inner.strikes(seed, inner.rates.lost / 2.0) {
-            return Err(lost("the call was lost on its way"));
+            return Err(lost("the call was lost"));
         }
         if inner.strikes(seed, inner.rates.throttle) {
             return Err(IdentityCenterError::new(
@@ -167,8 +167,8 @@ impl Sandbox {
         Ok(now)
     }
 
-    /// What a call that changes something goes through besides: one thing at a time.
-    /// Tells when it arrived, and whether the assignment is there.
+    /// The further checks of a call that changes something: one operation at a time. Returns the
+    /// time of arrival, and whether the assignment exists.
     fn arrive_to_change(
         &self,
         inner: &mut SandboxState,
@@ -185,7 +185,7 @@ impl Sandbox {
         Ok((now, inner.presence(key)?))
     }
 
-    /// Accepts an operation, which ends as it must, or by chance in a failure.
+    /// Accepts an operation, which ends as planned, or with an injected failure.
     fn begin(
         &self,
         inner: &mut SandboxState,
@@ -210,7 +210,7 @@ impl Sandbox {
         };
         inner.state.start(&started).map_err(out_of_order)?;
         if inner.strikes(seed, inner.rates.lost / 2.0) {
-            return Err(lost("the answer was lost on its way"));
+            return Err(lost("the answer was lost"));
         }
         let id = started.id;
         Ok(Operation { kind, id })
@@ -227,7 +227,7 @@ impl IdentityCenter for Sandbox {
         Ok(set.to_string())
     }
 
-    /// An address that stands twice is one user's name and another's address.
+    /// An address that is listed twice is one user's name and another user's e-mail.
     async fn find_user(
         &self,
         email: &Email,
@@ -282,7 +282,7 @@ impl IdentityCenter for Sandbox {
         let (now, presence) = self.arrive_to_change(inner, key)?;
         let must = match presence {
             Presence::Present => PlannedResult::Succeeds,
-            // AWS has two ways to say that there is nothing.
+            // AWS has two answers for a missing assignment.
             Presence::Absent if inner.strikes(self.options.seed, 0.5) => {
                 return Ok(Deletion::NothingThere);
             }
@@ -332,7 +332,7 @@ impl IdentityCenter for Sandbox {
         inner.state.set_policy(set, policy).map_err(out_of_order)
     }
 
-    /// A set is everywhere at once here.
+    /// Here a changed set is provisioned at once.
     async fn provision(
         &self,
         place: &AssignmentPlace,
@@ -368,8 +368,8 @@ impl SandboxState {
         })
     }
 
-    /// Whether a thing that happens at this rate happens now.
-    #[allow(clippy::cast_precision_loss)] // chance needs no more than 53 bits
+    /// Whether a fault with this rate happens now.
+    #[allow(clippy::cast_precision_loss)] // a rate needs only 53 bits
     fn strikes(&mut self, seed: u64, rate: f64) -> bool {
         rate > 0.0 && (self.throw(seed) >> 11) as f64 / (1_u64 << 53) as f64 <= rate
     }
@@ -392,7 +392,7 @@ fn mix(number: u64) -> u64 {
     n ^ (n >> 33)
 }
 
-/// The same person has the same id, also after a restart.
+/// The id of a user is derived from the address, so it is the same after a restart.
 fn user_id(email: &Email) -> UserId {
     numbered_user_id(email, 1)
 }
@@ -404,7 +404,7 @@ fn numbered_user_id(email: &Email, number: usize) -> UserId {
     };
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
-    // A UUID is letters, digits and hyphens; the fallback cannot be reached.
+    // A UUID has only letters, digits and hyphens, so the fallback is never reached.
     Uuid::from_bytes(id)
         .to_string()
         .parse()
@@ -418,6 +418,6 @@ fn lost(why: &str) -> IdentityCenterError {
 fn out_of_order(why: impl std::fmt::Display) -> IdentityCenterError {
     IdentityCenterError::new(
         IdentityCenterErrorKind::NoAnswer,
-        format!("the simulated Identity Center is out of order: {why}"),
+        format!("the simulated Identity Center has failed: {why}"),
     )
 }

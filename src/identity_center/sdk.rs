@@ -1,5 +1,5 @@
-//! The real Identity Center, by AWS's own SDK: one method, one call, and what each
-//! answer means. The SDK itself tries nothing again: whoever calls decides that.
+//! Identity Center at AWS, through the AWS SDK: one method is one call. The SDK retries
+//! nothing: the caller decides about retries.
 
 mod errors;
 mod inspect;
@@ -31,14 +31,14 @@ use crate::domain::{Email, HoldingKey, Millis, PermissionSet, UserId};
 use errors::{is_absent, unexpected};
 pub use inspect::{Finding, Verdict};
 
-/// The most that AWS lists at once.
+/// The longest page of a list call.
 const PAGE: i32 = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityCenterOptions {
     pub instance_arn: String,
     pub identity_store_id: String,
-    /// Name and ARN of every set that jit knows.
+    /// Name and ARN of every configured permission set.
     pub permission_sets: BTreeMap<PermissionSet, String>,
 }
 
@@ -46,7 +46,7 @@ pub struct SsoIdentityCenter {
     options: IdentityCenterOptions,
     assignments: Assignments,
     people: People,
-    /// Who jit itself is, at AWS.
+    /// jit's own AWS identity.
     own: Identity,
     region: Option<String>,
 }
@@ -54,7 +54,7 @@ pub struct SsoIdentityCenter {
 type CallResult<T> = Result<T, IdentityCenterError>;
 
 impl SsoIdentityCenter {
-    /// With the region, credentials and endpoints of the environment that jit runs in.
+    /// Uses the region, credentials and endpoints of the AWS SDK's environment.
     pub async fn connect(options: IdentityCenterOptions) -> Self {
         Self::new(options, &environment().load().await)
     }
@@ -81,7 +81,7 @@ impl SsoIdentityCenter {
     }
 }
 
-/// AWS's own environment, with time-outs that no call outlives.
+/// The AWS SDK's environment, with time-outs below `CALL_PATIENCE`.
 pub fn environment() -> ConfigLoader {
     let patience = Duration::from_millis(CALL_PATIENCE.0.unsigned_abs());
     let timeouts = TimeoutConfig::builder()
@@ -93,7 +93,7 @@ pub fn environment() -> ConfigLoader {
         .timeout_config(timeouts)
 }
 
-/// One call's name at AWS, and what came of it, counted.
+/// Counts the result of a call under its name at AWS.
 async fn counted<T>(
     action: &'static str,
     call: impl Future<Output = CallResult<T>>,
@@ -197,7 +197,7 @@ impl IdentityCenter for SsoIdentityCenter {
 }
 
 impl SsoIdentityCenter {
-    /// An ARN.
+    /// The ARN of jit's identity.
     async fn get_caller_identity(&self) -> CallResult<String> {
         let identity = self.own.get_caller_identity().send().await?;
         Ok(identity.arn.unwrap_or_default())
@@ -221,7 +221,7 @@ impl SsoIdentityCenter {
         match asked.send().await {
             Ok(found) => parsed(Some(found.user_id())).map(Some),
             Err(error) if is_absent(&error) => match error.as_service_error() {
-                // Nobody by this name; not: nothing to look in.
+                // There is no such user; the identity store itself exists.
                 Some(GetUserIdError::ResourceNotFoundException(why))
                     if why.resource_type() == Some(&ResourceType::IdentityStore) =>
                 {
@@ -276,8 +276,8 @@ impl SsoIdentityCenter {
         })
     }
 
-    /// Whether it is the set that AWS does not find: deleted, or never there by this ARN. Only
-    /// the caller knows whether it was there.
+    /// Whether AWS finds the permission set. A set that is not found was deleted or never existed
+    /// under this ARN; only the caller knows which.
     async fn check_set(&self, set: &PermissionSet) -> CallResult<()> {
         let described = self
             .assignments
@@ -299,9 +299,8 @@ impl SsoIdentityCenter {
         }
     }
 
-    /// K15: "not found" of a list says that the account was closed or left the organisation,
-    /// or that the set was deleted; unless it is the instance that AWS does not find, and then
-    /// it says nothing.
+    /// K15: "not found" as the answer of a list call means that the account or the permission set
+    /// does not exist any more. But if AWS does not find the instance, it proves nothing.
     async fn check_instance(&self) -> CallResult<()> {
         let listed = self.assignments.list_instances().send().await?;
         let ours = Some(self.options.instance_arn.as_str());
@@ -312,8 +311,8 @@ impl SsoIdentityCenter {
         {
             return Ok(());
         }
-        let why = "AWS does not find the instance: see identity_center.instance_arn, and the \
-                   AWS region; nothing is said to be gone meanwhile";
+        let why = "AWS does not find the instance: check identity_center.instance_arn and the \
+                   AWS region; until then no access counts as gone";
         Err(IdentityCenterError::new(
             IdentityCenterErrorKind::Denied,
             why,
@@ -401,7 +400,7 @@ impl SsoIdentityCenter {
         let duration = described
             .permission_set
             .and_then(|set| set.session_duration);
-        // AWS's own default, for a set that says nothing.
+        // The default of AWS for a set without a session duration.
         let duration = duration.unwrap_or_else(|| "PT1H".into());
         iso_duration(&duration).ok_or_else(|| unexpected(format!("the duration {duration:?}")))
     }
@@ -523,7 +522,7 @@ fn progress(status: Option<&StatusValues>, why: Option<&str>) -> CallResult<Prog
     }
 }
 
-/// `PT8H`, `PT1H30M`: all that a session's duration can be.
+/// Reads `PT8H` or `PT1H30M`, the forms of a session duration.
 fn iso_duration(text: &str) -> Option<Millis> {
     let mut rest = text.strip_prefix("PT")?;
     let mut all = Millis(0);
@@ -540,7 +539,7 @@ fn iso_duration(text: &str) -> Option<Millis> {
     (rest.is_empty() && all.0 > 0).then_some(all)
 }
 
-/// Whatever the filter did.
+/// Filters again, because an endpoint may ignore the filter of the call.
 fn still_under_way(listed: Vec<AccountAssignmentOperationStatusMetadata>) -> Vec<String> {
     let under_way = |one: &AccountAssignmentOperationStatusMetadata| {
         !matches!(
@@ -555,7 +554,8 @@ fn still_under_way(listed: Vec<AccountAssignmentOperationStatusMetadata>) -> Vec
         .collect()
 }
 
-/// An accepted call. One that names no operation may have been carried out all the same.
+/// The operation of an accepted call. An answer without an operation counts as no answer,
+/// because AWS may have carried the call out.
 fn begun(
     kind: OperationKind,
     status: Option<AccountAssignmentOperationStatus>,

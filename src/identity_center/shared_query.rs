@@ -1,7 +1,7 @@
-//! One question for everybody who wants the same answer.
+//! Shared queries: one call serves all callers with the same question.
 //!
-//! An answer serves whoever began to wait before the question was sent: it cannot be
-//! older than what they want to know.
+//! An answer serves the callers that began to wait before its call was sent, so it is never
+//! older than their question.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,7 +17,7 @@ pub struct SharedQuery<K, T> {
     moments: AtomicU64,
 }
 
-/// A point in the order of everything that is asked.
+/// A point in the order of all queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
 
@@ -25,12 +25,12 @@ type Topic<T> = watch::Sender<LastAnswer<T>>;
 
 struct LastAnswer<T> {
     last: Option<SharedAnswer<T>>,
-    /// The last question that was sent and has no answer yet.
+    /// The last call that was sent and has no answer yet.
     on_its_way: Option<Tick>,
 }
 
 pub struct SharedAnswer<T> {
-    /// When its question was sent.
+    /// When its call was sent.
     pub sent: Tick,
     pub sent_at: Uptime,
     pub value: Arc<T>,
@@ -59,8 +59,8 @@ impl<K: Eq + Hash + Clone, T> SharedQuery<K, T> {
         Tick(self.moments.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// Waits for an answer that will do, from whoever gets it first: `ask` is dropped
-    /// when somebody else has. An error is its asker's own.
+    /// Waits for an answer that is new enough, from the first caller that gets one: `ask` is
+    /// dropped if that is another caller. Only the caller that sent a call gets its error.
     pub async fn ask<E>(
         &self,
         key: &K,
@@ -85,16 +85,16 @@ impl<K: Eq + Hash + Clone, T> SharedQuery<K, T> {
         Ok(answer.value)
     }
 
-    /// Waits while a question is on its way that was sent after `since`: if its answer
-    /// comes, nobody needs to ask again.
+    /// Waits while a call is in flight that was sent after `since`: if its answer comes, no other
+    /// call is needed.
     pub async fn let_answer_come(&self, key: &K, since: Tick) {
         let mut heard = self.topic(key).subscribe();
         let none = heard.wait_for(|known| known.on_its_way.is_none_or(|sent| sent < since));
-        // A topic lives as long as somebody listens to it.
+        // A topic exists as long as a caller listens to it.
         none.await.map(drop).ok();
     }
 
-    /// A question is sent now; on its way until what comes back is dropped.
+    /// Marks that a call is sent now; it is in flight until the returned value is dropped.
     pub fn send(&self, key: &K) -> OnItsWay<T> {
         let (topic, sent) = (self.topic(key), self.moment());
         topic.send_modify(|known| known.on_its_way = Some(sent));
@@ -103,7 +103,7 @@ impl<K: Eq + Hash + Clone, T> SharedQuery<K, T> {
 
     fn topic(&self, key: &K) -> Topic<T> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        // What nobody waits for any more is old news.
+        // Topics without waiting callers are removed.
         if topics.len() > 1000 {
             topics.retain(|_, topic| topic.receiver_count() > 0);
         }

@@ -1,7 +1,7 @@
-//! What Lambda hands over: a caller's bytes, or a reason to look for work.
+//! Parses the events of Lambda: an HTTP call, or an occasion to look for work.
 //!
-//! Who comes from outside always comes with a `requestContext`, which no caller can leave
-//! out: with one, it is a call, whatever else it says it is.
+//! An event with a `requestContext` is always a call, whatever else it contains: a gateway adds
+//! it to every call, so an outside caller cannot make an event that counts as work.
 
 use std::collections::BTreeSet;
 
@@ -15,31 +15,34 @@ use serde_json::{Map, Value, json};
 use crate::domain::RequestId;
 use crate::signature::percent_encoded;
 
-/// More than any answer of jit's has.
+/// An upper limit for the size of an answer; no answer of jit is larger.
 const MOST_ANSWERED: usize = 6 * 1024 * 1024;
 
+/// What an event asks for.
 #[derive(Debug)]
 pub enum LambdaEvent {
     Call(Box<Request<Body>>),
     Work(Occasion),
 }
 
-/// Why somebody should look for work.
+/// The reason for which an invocation looks for work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occasion {
-    /// Another minute has begun: what falls due in it is to be done when it does.
+    /// The schedule started a new minute: the invocation does the work that becomes due in it.
     Minute,
-    /// These were written, and may be due at once. An index may know it later than this.
+    /// These requests were written and may be due now. The event names them, because an index
+    /// may show them only later.
     Changed(Vec<RequestId>),
 }
 
 type EventResult<T> = Result<T, String>;
 
+/// Parses an event. The error says what is wrong with it and is safe to return to the caller.
 pub fn understand(bytes: &[u8]) -> EventResult<LambdaEvent> {
     let event: Value =
-        serde_json::from_slice(bytes).map_err(|why| format!("the event is no JSON: {why}"))?;
+        serde_json::from_slice(bytes).map_err(|why| format!("the event is not JSON: {why}"))?;
     let Value::Object(event) = event else {
-        return Err("the event is no JSON object".into());
+        return Err("the event is not a JSON object".into());
     };
     match event.get("requestContext") {
         Some(context) => call(&event, context).map(Box::new).map(LambdaEvent::Call),
@@ -70,13 +73,13 @@ fn work(event: &Map<String, Value>) -> EventResult<Occasion> {
     }
     let kinds = "a call has requestContext.http with method and path; work is a Scheduled Event, \
                  the records of a DynamoDB stream, or {\"jit\": \"work\"}";
-    Err(format!("nothing that jit knows: {kinds}"))
+    Err(format!("the event has no form that jit knows: {kinds}"))
 }
 
 fn call(event: &Map<String, Value>, context: &Value) -> EventResult<Request<Body>> {
     let method = text(&context["http"]["method"], "requestContext.http.method")?;
     let method = Method::from_bytes(method.as_bytes())
-        .map_err(|_| format!("requestContext.http.method: {method:?} is no method"))?;
+        .map_err(|_| format!("requestContext.http.method: {method:?} is not a method"))?;
     let raw = event.get("rawPath").and_then(Value::as_str);
     let path = match raw.filter(|path| !path.is_empty()) {
         Some(path) => path,
@@ -103,7 +106,7 @@ fn text<'v>(value: &'v Value, name: &str) -> EventResult<&'v str> {
     value.as_str().ok_or_else(missing)
 }
 
-/// The caller signed what comes after it.
+/// Removes the stage prefix, which the caller's signature does not cover.
 fn without_stage<'p>(path: &'p str, stage: &str) -> &'p str {
     let inside = path
         .strip_prefix('/')
@@ -129,7 +132,8 @@ fn joined(pairs: &Map<String, Value>) -> EventResult<String> {
     Ok(pairs?.join("&"))
 }
 
-/// Some gateways decode a path on its way: what cannot stand in one is encoded again.
+/// Builds the URI. Some gateways decode the path, so characters that a path cannot contain are
+/// encoded again.
 fn uri(path: &str, query: &str) -> EventResult<Uri> {
     let encoded = |text: &str, more: &[u8]| {
         let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@/".contains(&b);
@@ -170,7 +174,8 @@ fn headers(given: Option<&Value>) -> EventResult<HeaderMap> {
     Ok(headers)
 }
 
-/// Whoever writes an event by hand may leave out the quotes around a number.
+/// Reads a text, a number or a boolean as a text: in an event that is written by hand a number
+/// often has no quotes.
 fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -196,7 +201,7 @@ fn body(event: &Map<String, Value>) -> EventResult<Vec<u8>> {
     }
 }
 
-/// The answer as gateways take it.
+/// Converts a response to the form that API Gateway expects.
 pub async fn told(response: Response) -> Value {
     let (parts, body) = response.into_parts();
     let mut headers = Map::new();
@@ -208,7 +213,7 @@ pub async fn told(response: Response) -> Value {
     let (status, body) = match axum::body::to_bytes(body, MOST_ANSWERED).await {
         Ok(body) => (parts.status.as_u16(), body),
         Err(error) => {
-            tracing::error!(%error, "an answer was lost on its way");
+            tracing::error!(%error, "an answer could not be read; the caller gets a 500");
             (500, axum::body::Bytes::new())
         }
     };
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn that_little_is_enough() {
+    fn an_event_with_only_method_and_path_is_a_call() {
         let request = called(&at("/requests/1/revoke"));
         assert_eq!(
             (request.method().as_str(), request.uri().path()),
@@ -250,9 +255,9 @@ mod tests {
         );
     }
 
-    /// Signed is what comes after the stage, as it stands on the request line.
+    /// The signature covers the path after the stage, as it is on the request line.
     #[test]
-    fn a_stage_is_no_part_of_the_path() {
+    fn the_stage_is_removed_from_the_path() {
         for (stage, path, signed) in [
             ("prod", "/prod/requests", "/requests"),
             ("prod", "/prod", "/"),
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_found_wherever_it_is() {
+    fn the_query_is_read_from_each_field_of_the_event() {
         let mut event = at("/requests?limit=1");
         assert_eq!(called(&event).uri().query(), Some("limit=1"));
         event["queryStringParameters"] = json!({"status": "A B", "limit": 2});
@@ -288,9 +293,9 @@ mod tests {
         assert_eq!(called(&event).uri().query(), Some("limit=3"));
     }
 
-    /// Whatever else it says: with a requestContext it came from outside.
+    /// An event with a requestContext came from outside, whatever else it contains.
     #[test]
-    fn a_call_is_never_work() {
+    fn an_event_with_a_request_context_is_never_work() {
         let stream = json!([{"eventSource": "aws:dynamodb"}]);
         let mut event = at("/requests");
         event["Records"] = stream.clone();
@@ -357,9 +362,9 @@ mod tests {
     }
 
     proptest! {
-        /// An odd event is told what is wrong with it. G20: rubbish in base64 is no panic.
+        /// An invalid event gets an error message. G20: invalid base64 causes no panic.
         #[test]
-        fn nothing_is_a_panic(event in anything(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn no_event_panics(event in anything(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             for bytes in [event.to_string().into_bytes(), bytes] {
                 if let Err(why) = understand(&bytes) {
                     prop_assert!(!why.is_empty());
@@ -368,7 +373,7 @@ mod tests {
         }
 
         #[test]
-        fn nor_is_any_part_of_a_call(path in anything(), headers in anything(), body in anything(), encoded in any::<bool>()) {
+        fn no_field_of_a_call_panics(path in anything(), headers in anything(), body in anything(), encoded in any::<bool>()) {
             let mut event = at("/requests");
             event["requestContext"]["http"]["path"] = path.clone();
             event["rawPath"] = path;

@@ -1,7 +1,7 @@
-//! Lambda's Runtime API: four calls over one connection to the machine itself.
+//! A client of Lambda's Runtime API: four calls over one connection to the local machine.
 //!
-//! By hand, because what an answer leaves to be done is done between the answer and the
-//! next question, and the libraries ask at once.
+//! jit does not use a library, because jit works between its answer and the call for the next
+//! invocation, and the libraries ask for the next one at once.
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::domain::Timestamp;
 
-/// Lambda's own limit for an event, and a little more.
+/// A little more than Lambda's limit for the size of an event.
 const MOST_BYTES: usize = 7 * 1024 * 1024;
 
 pub(super) struct Runtime {
@@ -45,7 +45,7 @@ impl Runtime {
         }
     }
 
-    /// Waits for somebody to want something, however long that takes.
+    /// Waits for the next invocation, without a timeout.
     pub async fn next(&mut self) -> Result<Invocation, RuntimeError> {
         let asked = self
             .ask(Method::GET, "invocation/next", Body::empty())
@@ -59,7 +59,7 @@ impl Runtime {
             header("lambda-runtime-deadline-ms").and_then(|millis| millis.parse().ok()),
         ) {
             (Some(id), Some(deadline)) => (id, Timestamp::from_millis(deadline)),
-            _ => return Err(self.wrong("does not say which invocation it is, or until when")),
+            _ => return Err(self.wrong("sent an invocation without an id or a deadline")),
         };
         let event = axum::body::to_bytes(Body::new(asked.into_body()), MOST_BYTES).await;
         let event = event.map_err(|why| self.wrong(why))?;
@@ -74,13 +74,13 @@ impl Runtime {
         self.say(&format!("invocation/{id}/response"), answer).await
     }
 
-    /// Not done: whoever sent it may send it again.
+    /// Reports that an invocation failed, so that its sender may repeat it.
     pub async fn fail(&mut self, id: &str, why: &str) -> Result<(), RuntimeError> {
         self.say(&format!("invocation/{id}/error"), &failure(why))
             .await
     }
 
-    /// There will be no process to ask.
+    /// Reports that this process cannot start.
     pub async fn cannot_start(&mut self, why: &str) -> Result<(), RuntimeError> {
         self.say("init/error", &failure(why)).await
     }
@@ -88,7 +88,7 @@ impl Runtime {
     async fn say(&mut self, path: &str, what: &Value) -> Result<(), RuntimeError> {
         let body = Body::from(what.to_string());
         let said = self.ask(Method::POST, path, body).await?;
-        // To its end: the connection is used again.
+        // The body must be read to its end before the connection can be used again.
         let heard = axum::body::to_bytes(Body::new(said.into_body()), MOST_BYTES).await;
         heard.map(drop).map_err(|why| self.wrong(why))
     }
@@ -116,7 +116,7 @@ impl Runtime {
         }
     }
 
-    /// The connection there is, if it still holds; else another.
+    /// Returns the open connection, or opens a new one.
     async fn connected(&mut self) -> Result<SendRequest<Body>, RuntimeError> {
         if let Some(mut open) = self.connection.take()
             && open.ready().await.is_ok()

@@ -1,4 +1,4 @@
-//! What is said back, to the one who asked and to nobody else.
+//! The answers to `/jit` commands; only the person who typed can see them.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use crate::http::reply::Problem;
 use crate::service::{Configure, Idempotency, Revoked, ServiceError, Ticket};
 use crate::store::{Filter, StoreError};
 
-/// A part of what a user waits for; then it goes on without them.
+/// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
-/// What is granted if nobody says how long.
+/// The duration of a request without a time.
 const AN_HOUR: i64 = 60;
-/// Of those who decide, by name.
+/// The number of approvers that a list names.
 const SHOWN: usize = 5;
 
-/// What is said instead of an answer.
+/// Why a command has no normal answer.
 pub(super) enum No {
-    /// In words for a person, ready to be shown.
+    /// A message for the person, ready to show.
     Told(String),
-    /// The same click a second time.
+    /// jit has processed the same click already.
     Taken,
     Problem(Problem),
 }
@@ -37,8 +37,8 @@ impl No {
     pub fn told(self) -> Answer {
         Answer::Told(match self {
             Self::Told(why) => format!(":warning: {why}"),
-            Self::Taken => "This was taken already.".into(),
-            // One place knows what of a failure is for whom.
+            Self::Taken => "jit has processed this already.".into(),
+            // `Problem` decides which part of a failure a caller may see.
             Self::Problem(problem) => format!(":warning: {}", plain(&problem.message)),
         })
     }
@@ -122,12 +122,10 @@ impl Mattermost {
                 let ask = Ask::Deny { reason: why };
                 self.ask(slash, who, &id, ask, "Denied").await
             }
-            ChatCommand::Cancel { id } => {
-                self.ask(slash, who, &id, Ask::Cancel, "Taken back").await
-            }
+            ChatCommand::Cancel { id } => self.ask(slash, who, &id, Ask::Cancel, "Cancelled").await,
             ChatCommand::Extend { id, time } => {
                 let ask = Ask::Extend { minutes: time };
-                self.ask(slash, who, &id, ask, "More time asked for").await
+                self.ask(slash, who, &id, ask, "Extension requested").await
             }
             ChatCommand::Revoke { id, why } => {
                 let request = self.find(slash, who, &id).await?;
@@ -139,10 +137,7 @@ impl Mattermost {
                 let line = self.line(&request);
                 Ok(match &request.card {
                     Some(post) => {
-                        format!(
-                            "{line}\n[Its card, and its history]({})",
-                            self.cards.link(post)
-                        )
+                        format!("{line}\n[Card and history]({})", self.cards.link(post))
                     }
                     None => line,
                 })
@@ -152,14 +147,14 @@ impl Mattermost {
                     requester_email: Some(who.person.email.clone()),
                     ..Filter::default()
                 };
-                self.list_open(filter, "You have nothing open.").await
+                self.list_open(filter, "You have no open requests.").await
             }
             ChatCommand::List => {
                 let filter = Filter {
                     channel_id: Some(slash.channel_id.clone()),
                     ..Filter::default()
                 };
-                self.list_open(filter, "Nothing is open in this channel.")
+                self.list_open(filter, "This channel has no open requests.")
                     .await
             }
             ChatCommand::Info => self.info(slash).await,
@@ -169,10 +164,10 @@ impl Mattermost {
                     terms,
                 };
                 let mut told = self.configure(slash, who, bind).await?;
-                // Best now: an admin is here who can invite the bot.
+                // The admin who binds the account can invite the bot.
                 if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
                     tracing::warn!(channel = %slash.channel_id, %why, "the bot is not in the channel");
-                    told.push_str("\n:warning: jit's bot cannot join this channel by itself: `/invite` it, or there will be no cards");
+                    told.push_str("\n:warning: The bot of jit cannot join this channel: type `/invite @jit`, or jit cannot post cards here");
                 }
                 Ok(told)
             }
@@ -190,22 +185,24 @@ impl Mattermost {
         }
     }
 
-    /// By the id alone, and as Mattermost has it now.
+    /// Looks the person up in Mattermost by the user id.
     pub(super) async fn who(&self, id: &MmUserId) -> Result<Who, No> {
         let user = self.people.user(id).await.map_err(|error| {
-            tracing::error!(%error, "a user could not be looked up");
+            tracing::error!(%error, "jit could not look up a user");
             No::Told(match error {
                 ApiError::NotThere(_) | ApiError::Refused(_) => {
                     "Mattermost does not know you".into()
                 }
-                _ => "jit cannot ask Mattermost who you are just now; nothing was done, try again"
-                    .into(),
+                _ => {
+                    "jit cannot ask Mattermost who you are just now; nothing was changed, try again"
+                        .into()
+                }
             })
         })?;
         self.rules.admit(&user).map_err(No::Told)
     }
 
-    /// Once for each time that somebody pressed Enter.
+    /// One request for each command that a user sent.
     async fn request(&self, slash: &Slash, draft: Draft) -> Result<String, No> {
         let once = Idempotency {
             key: format!("mattermost:{}", slash.trigger_id),
@@ -220,7 +217,7 @@ impl Mattermost {
         };
         let id = short_id(request.id);
         Ok(format!(
-            "{}\nIt waits for {of}: `/jit approve {id}`",
+            "{}\nThe request waits for {of}: `/jit approve {id}`",
             self.line(&request)
         ))
     }
@@ -242,7 +239,7 @@ impl Mattermost {
         Ok(self.app.service.open(draft, Some(once), None).await?)
     }
 
-    /// Whoever asked for it, decides about it, or answers for all of it.
+    /// Allowed to the requester, the approvers, and admins.
     pub(super) async fn take_away(
         &self,
         who: &Who,
@@ -255,26 +252,29 @@ impl Mattermost {
             && !self.decides(who, request).await?
         {
             return Err(No::Told(
-                "only who asked for it, its approvers and admins may revoke it".into(),
+                "only the requester, the approvers and admins may revoke this access".into(),
             ));
         }
         let service = &self.app.service;
         let deadline = service.clock().uptime() + REVOKE_PATIENCE;
         self.handle(request.id, who, ask, ticket).await?;
-        // P6: what is said is what AWS shows.
+        // P6: the answer says what AWS shows.
         Ok(
             match Revoked::of(service.follow(request.id, deadline).await?) {
                 Revoked::Gone(request) => format!(
-                    "Gone: AWS shows that the access is no longer there.\n{}",
+                    "Revoked: AWS shows that the access is gone.\n{}",
                     self.line(&request)
                 ),
                 Revoked::Going(request) => format!(
-                    "AWS has not confirmed the removal yet; it goes on until AWS has. `/jit status {}` shows how far it is.\n{}",
+                    "AWS has not confirmed the removal yet; jit continues until AWS shows that the access is gone. See `/jit status {}`.\n{}",
                     short_id(request.id),
                     self.line(&request)
                 ),
                 Revoked::Not(request) => {
-                    format!(":warning: It ended otherwise.\n{}", self.line(&request))
+                    format!(
+                        ":warning: The request did not end as REVOKED.\n{}",
+                        self.line(&request)
+                    )
                 }
             },
         )
@@ -327,11 +327,11 @@ impl Mattermost {
 
     async fn deciders(&self, binding: &Binding) -> String {
         if binding.approvers.is_empty() {
-            return "nobody approves yet: `/jit approvers @name …`".into();
+            return "no approvers yet: `/jit approvers @name …`".into();
         }
         let mut names = Vec::new();
         for id in binding.approvers.iter().take(SHOWN) {
-            // Whom Mattermost does not show just now still decides.
+            // An approver whom Mattermost does not show now is shown by id.
             let user = self.people.user(id).await;
             names.push(user.map_or_else(|_| plain(id.as_str()), |user| plain(&user.username)));
         }
@@ -350,11 +350,13 @@ impl Mattermost {
         configure: Configure,
     ) -> Result<String, No> {
         if !who.is_admin {
-            return Err(No::Told("only admins may change who may have what".into()));
+            return Err(No::Told(
+                "only admins may change bindings and approvers".into(),
+            ));
         }
         if slash.is_direct {
             return Err(No::Told(
-                "this is nobody's channel: type it where the team is".into(),
+                "run this in a team channel, not in a direct message".into(),
             ));
         }
         let admin = Admin {
@@ -366,17 +368,17 @@ impl Mattermost {
         self.info(slash).await
     }
 
-    /// People rename themselves: who is meant, the id says that Mattermost sends along.
+    /// Users can rename themselves: the id that Mattermost sends names the person.
     async fn approvers(&self, slash: &Slash, names: &[String]) -> Result<Vec<MmUserId>, No> {
         let mut approvers = Vec::new();
         for name in names {
             let mut found = slash.mentions.iter().filter(|(known, _)| known == name);
             let shown = plain(name);
-            let nobody = || No::Told(format!("{shown} is nobody in this team"));
+            let nobody = || No::Told(format!("Mattermost knows no user {shown} in this team"));
             let (_, id) = found.next().ok_or_else(nobody)?;
             let user = self.people.user(id).await.map_err(|_| nobody())?;
             let admitted = self.rules.admit(&user);
-            let no = |why: String| No::Told(format!("{shown} cannot decide: {why}"));
+            let no = |why: String| No::Told(format!("{shown} cannot be an approver: {why}"));
             approvers.push(admitted.map_err(no)?.person.id);
         }
         Ok(approvers)
@@ -416,9 +418,10 @@ impl Mattermost {
 
 pub(super) fn nothing_bound(is_direct: bool) -> String {
     match is_direct {
-        true => "This is nobody's channel; type it in the channel of the account.".into(),
+        true => "Run this in a team channel, not in a direct message.".into(),
         false => {
-            "No account is bound to this channel; an admin can: `/jit bind 123456789012`".into()
+            "No account is bound to this channel; an admin can bind one: `/jit bind 123456789012`"
+                .into()
         }
     }
 }

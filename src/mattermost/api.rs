@@ -1,4 +1,4 @@
-//! Mattermost's own API, call by call.
+//! Calls to the API of Mattermost.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::domain::Millis;
 use crate::service::work_queue::locked;
 use crate::signature::Secret;
 
-/// So long a server may want to be left alone, at most, before it is asked all the same.
+/// The longest pause in seconds that jit keeps after 429.
 const LONGEST_REST: i64 = 60;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    #[error("Mattermost does not take this token: {0}")]
+    #[error("Mattermost does not accept this token: {0}")]
     NotAllowed(String),
-    #[error("Mattermost does not allow it: {0}")]
+    #[error("Mattermost does not allow this call: {0}")]
     Forbidden(String),
-    #[error("Mattermost has no such thing: {0}")]
+    #[error("Mattermost has no such object: {0}")]
     NotThere(String),
-    #[error("Mattermost refuses: {0}")]
+    #[error("Mattermost refuses the call: {0}")]
     Refused(String),
-    #[error("Mattermost does not answer: {0}")]
+    #[error("Mattermost gives no usable answer: {0}")]
     NoAnswer(String),
 }
 
@@ -34,7 +34,7 @@ pub struct Api {
     token: Secret,
     http: reqwest::Client,
     patience: Millis,
-    /// Nothing is asked before then: the server said that it was too much.
+    /// jit makes no calls before this time: the server answered 429.
     rests_until: Arc<Mutex<Uptime>>,
 }
 
@@ -42,7 +42,7 @@ impl Api {
     pub fn new(url: Url, token: Secret, patience: Duration) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(patience)
-            // A redirect would carry the token to somebody it was not made for.
+            // A redirect would send the token to another server.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -95,7 +95,9 @@ impl Api {
         let value: Value = serde_json::from_slice(&text).unwrap_or_default();
         if status.is_success() {
             return match value.is_null() {
-                true => Err(ApiError::NoAnswer("not as Mattermost does".into())),
+                true => Err(ApiError::NoAnswer(
+                    "the answer is not from Mattermost".into(),
+                )),
                 false => Ok(value),
             };
         }
@@ -114,14 +116,14 @@ impl Api {
         })
     }
 
-    /// Everybody waits together for as long as the server wants; whoever has no time for
-    /// that hears it at once.
+    /// All calls wait for the pause that the server requires; a call with less time fails at
+    /// once.
     async fn wait_for_a_turn(&self) -> Result<(), ApiError> {
         let until = *self.rests_until();
         let rest = until - SystemClock.uptime();
         if rest > self.patience {
             let seconds = rest.0.div_euclid(1000) + 1;
-            let why = format!("it wants no calls for {seconds} seconds");
+            let why = format!("it limits the rate and accepts no calls for {seconds} seconds");
             return Err(ApiError::NoAnswer(why));
         }
         SystemClock.sleep_until(until).await;

@@ -1,4 +1,4 @@
-//! What the bot does: it posts, changes what it posted, and opens dialogs.
+//! The bot: it posts, changes its posts, and opens dialogs.
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -11,16 +11,16 @@ pub struct Bot {
     me: OnceCell<MmUserId>,
 }
 
-/// A post as it is to be.
+/// A post to write.
 pub struct Post {
     pub message: String,
     pub props: Value,
-    /// In whose thread, if in one.
+    /// The post whose thread it belongs to.
     pub root: Option<PostId>,
 }
 
 impl Post {
-    /// Nothing but words, and in nobody's thread.
+    /// A post with only a message, outside every thread.
     pub fn saying(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -36,9 +36,8 @@ impl Bot {
         Self { api, me }
     }
 
-    /// Posts, and joins the channel for that where it may. `once` is nobody's to guess: of
-    /// two posts with one such word within half a minute there is only the first, whoever
-    /// made it.
+    /// Posts, and joins a public channel for that. `once` is secret: Mattermost makes only one
+    /// of two posts with the same `once` within half a minute, for all users.
     pub async fn post(
         &self,
         channel: &ChannelId,
@@ -58,10 +57,10 @@ impl Bot {
             made["user_id"] == self.me().await?.as_str() && made["channel_id"] == channel.as_str();
         let id = made["id"].as_str().filter(|_| is_ours);
         id.and_then(|id| id.parse().ok())
-            .ok_or_else(|| not_meant("a post that is not the one that was made"))
+            .ok_or_else(|| not_meant("another post than the one that jit made"))
     }
 
-    /// Always whole: what is not sent again is lost, and what is read back is less.
+    /// Writes the whole post: Mattermost drops every field that is not sent again.
     pub async fn change(
         &self,
         post: &PostId,
@@ -73,7 +72,7 @@ impl Bot {
         changed.map(drop)
     }
 
-    /// The same in a channel; who was put out of it comes back where anybody may.
+    /// The same in a channel; a removed bot joins a public channel again.
     pub async fn change_in(
         &self,
         channel: &ChannelId,
@@ -84,7 +83,7 @@ impl Bot {
             .await
     }
 
-    /// Once more as a member, if that is what was missing and can be had.
+    /// Repeats the call as a member if the bot can join the channel.
     async fn as_member<T, F>(
         &self,
         channel: &ChannelId,
@@ -102,7 +101,7 @@ impl Bot {
         }
     }
 
-    /// A post of the bot's own with this in its props, if there is one since then.
+    /// The post of the bot with this property, if one exists since then.
     pub async fn find(
         &self,
         channel: &ChannelId,
@@ -121,14 +120,14 @@ impl Bot {
         Ok(post.and_then(|post| post["id"].as_str()?.parse().ok()))
     }
 
-    /// To one person alone.
+    /// A direct message to one person.
     pub async fn send(&self, to: &MmUserId, message: &str, once: &str) -> Result<(), ApiError> {
         let channel = self.direct(to).await?;
         let post = Post::saying(message);
         self.post(&channel, &post, once).await.map(drop)
     }
 
-    /// Where one person alone reads it.
+    /// The direct message channel with one person.
     pub async fn direct(&self, user: &MmUserId) -> Result<ChannelId, ApiError> {
         let both = json!([self.me().await?, user]);
         let channel = self.api.post("channels/direct", &both).await?;
@@ -136,7 +135,7 @@ impl Bot {
         id.ok_or_else(|| not_meant("a channel without an id"))
     }
 
-    /// A public channel takes the bot in; into any other somebody invites it.
+    /// The bot can join a public channel; a member must invite it into any other.
     pub async fn join(&self, channel: &ChannelId) -> Result<(), ApiError> {
         let member = json!({"user_id": self.me().await?});
         let path = format!("channels/{channel}/members");
@@ -158,7 +157,7 @@ impl Bot {
         let ask = || async {
             let me = self.api.get("users/me").await?;
             let id = me["id"].as_str().and_then(|id| id.parse().ok());
-            id.ok_or_else(|| not_meant("nobody, asked whose the bot's token is"))
+            id.ok_or_else(|| not_meant("no user for the token of the bot"))
         };
         self.me.get_or_try_init(ask).await
     }

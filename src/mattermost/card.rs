@@ -1,4 +1,4 @@
-//! What a request's card shows, and what can be pressed on it. Pure: `tell` posts it.
+//! The content and the buttons of the card of a request. Pure: `tell` posts it.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,12 @@ use super::seal::Action;
 use super::text::{moment, plain, short, short_id};
 use crate::domain::{Millis, Request, RequestObject, State, Status, Timestamp};
 
-/// Of a person's words, so that a card never is more than Mattermost takes.
+/// The length of a text of a person on a card, so that Mattermost accepts the card.
 const LONGEST: usize = 300;
-/// A card says whose it is, so that one that was posted and not written down is found.
+/// The card carries the request id, so that jit finds a card that it posted and did not record.
 pub const MARK: &str = "jit_request";
 
-/// A button: what it does, and how it looks.
+/// A button: its action, its name and its style.
 pub struct Offer {
     pub action: Action,
     pub name: String,
@@ -28,7 +28,7 @@ fn offer(action: Action, name: &str, style: &'static str) -> Offer {
     }
 }
 
-/// What anybody may press here; whether they may is the engine's to say.
+/// The buttons of a card; the domain decides whether a person may use them.
 pub fn offers(request: &Request) -> Vec<Offer> {
     let revoke = || offer(Action::Revoke, "Revoke", "danger");
     match &request.state {
@@ -44,7 +44,7 @@ pub fn offers(request: &Request) -> Vec<Offer> {
                     &format!("Approve {} more minutes", extension.minutes.get()),
                     "good",
                 ),
-                offer(Action::Deny, "Deny more time", "default"),
+                offer(Action::Deny, "Deny extension", "default"),
                 revoke(),
             ],
             None => vec![revoke()],
@@ -53,62 +53,66 @@ pub fn offers(request: &Request) -> Vec<Offer> {
     }
 }
 
-/// Long after whatever it is for is over, and not for ever.
+/// One day after the end of the request.
 pub fn good_until(request: &Request) -> Timestamp {
     let over = request.end_time().max(request.due_at.unwrap_or_default());
     over + Millis::DAY
 }
 
-/// `buttons` as Mattermost wants them.
+/// `buttons` are in the format of Mattermost.
 pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
     let (status, shown) = (request.status(), RequestObject::from(request));
     let id = short_id(request.id);
     let (colour, next) = match status {
-        // P6: what is not proven is not said.
+        // P6: the card says only what AWS has shown.
         _ if shown.assignment_status == Some("CHECKING") => (
             "#c05020",
-            "AWS is asked whether anything of it is left.".to_owned(),
+            "jit asks AWS whether an assignment is left.".to_owned(),
         ),
         Status::Pending => (
             "#f0a030",
-            format!("Approvers: decide here, or `/jit deny {id} why`"),
+            format!("Approvers: decide here, or type `/jit deny {id} REASON`"),
         ),
-        Status::Approved => ("#3070c0", "AWS is asked to give it.".to_owned()),
+        Status::Approved => ("#3070c0", "jit asks AWS to make the assignment.".to_owned()),
         Status::Granted if shown.assignment_status == Some("DELETING") => (
             "#c05020",
-            "AWS is removing it; it is there until AWS shows that it is gone.".to_owned(),
+            "AWS is removing the access; it may exist until AWS shows that it is gone.".to_owned(),
         ),
-        Status::Granted if request.extension.is_some() => {
-            ("#f0a030", "Approvers: more time is asked for.".to_owned())
-        }
-        Status::Granted => ("#30a050", format!("To end it now: `/jit revoke {id}`")),
+        Status::Granted if request.extension.is_some() => (
+            "#f0a030",
+            "Approvers: the requester asks for an extension.".to_owned(),
+        ),
+        Status::Granted => (
+            "#30a050",
+            format!("To end the access now: `/jit revoke {id}`"),
+        ),
         Status::Revoked | Status::Expired if request.user.is_none() => {
-            ("#808080", "Nothing was given.".to_owned())
+            ("#808080", "No access was granted.".to_owned())
         }
         Status::Revoked | Status::Expired => (
             "#808080",
-            "Gone: AWS shows that it is no longer there.".to_owned(),
+            "Revoked: AWS shows that the access is gone.".to_owned(),
         ),
-        Status::Denied | Status::Cancelled => ("#808080", "Nothing was given.".to_owned()),
+        Status::Denied | Status::Cancelled => ("#808080", "No access was granted.".to_owned()),
         Status::Error => (
             "#c02020",
-            "It ended in an error, and nothing of it is left.".to_owned(),
+            "The request ended in an error; no access is left.".to_owned(),
         ),
     };
     let over = shown.revoked_at.or(shown.expired_at);
-    // Texts, all of them: a number would be shown as a fraction.
+    // Every value is a text: Mattermost would show a number as a fraction.
     let field = |title: &str, value: String| json!({"title": title, "value": value, "short": true});
     let mut fields = vec![
-        field("Who", plain(request.requester_email().as_str())),
+        field("Requester", plain(request.requester_email().as_str())),
         field(
-            "What",
+            "Access",
             format!(
                 "{} in {}",
                 plain(request.permission_set.as_str()),
                 names.shown(&request.account_id)
             ),
         ),
-        field("How long", how_long(request, over)),
+        field("Duration", how_long(request, over)),
     ];
     if let Some(by) = approved_by(request) {
         fields.push(field("Approved by", by));
@@ -121,20 +125,17 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
     }
     if let Some(extension) = &request.extension {
         let minutes = extension.minutes.get();
-        fields.push(field(
-            "Asked for besides",
-            format!("{minutes} more minutes"),
-        ));
+        fields.push(field("Extension requested", format!("{minutes} minutes")));
     }
     if let Some(by) = shown.revoked_by {
         fields.push(field("Revoked by", plain(by.as_str())));
     }
     let reason = request.reason.as_ref();
     for (title, words) in [
-        ("Why", reason),
-        ("Why not", shown.deny_reason),
-        ("Why it was revoked", shown.revoke_reason),
-        ("Trouble", shown.error_details),
+        ("Reason", reason),
+        ("Deny reason", shown.deny_reason),
+        ("Revoke reason", shown.revoke_reason),
+        ("Error", shown.error_details),
     ] {
         if let Some(words) = words {
             fields.push(
@@ -180,9 +181,9 @@ mod tests {
         card(request, &Names::default(), &[])["attachments"][0].to_string()
     }
 
-    /// P6: that it is gone is said where AWS has shown it, and nowhere else.
+    /// P6: a card says that the access is gone only after AWS has shown it.
     #[test]
-    fn gone_is_said_when_it_is_known() {
+    fn a_card_says_gone_only_after_aws_has_shown_it() {
         for (state, is_gone) in [
             ("Pending", false),
             ("Approved", false),
@@ -191,7 +192,7 @@ mod tests {
             ("Expiring", false),
             ("Revoking", false),
             ("Checking", false),
-            // Somebody wrote REVOKED into the store, and AWS has not been asked.
+            // An operator wrote REVOKED into the store, and jit has not asked AWS.
             ("Doubted", false),
             ("Denied", false),
             ("Cancelled", false),
@@ -199,16 +200,20 @@ mod tests {
             ("Revoked", true),
         ] {
             let card = shown(&record(state).request);
-            assert_eq!(card.contains("no longer there"), is_gone, "{state}: {card}");
+            assert_eq!(
+                card.contains("the access is gone"),
+                is_gone,
+                "{state}: {card}"
+            );
         }
         let mut never = record("Expired").request;
         (never.user, never.granted) = (None, None);
         let card = shown(&never);
-        assert!(card.contains("Nothing was given"), "{card}");
+        assert!(card.contains("No access was granted"), "{card}");
     }
 
     #[test]
-    fn what_can_be_pressed_is_what_can_be_done() {
+    fn a_card_has_the_buttons_of_its_state() {
         for (state, wanted) in [
             ("Pending", &["approve", "deny"][..]),
             ("Approved", &["revoke"]),
@@ -229,9 +234,9 @@ mod tests {
         }
     }
 
-    /// What is late in AWS can be pressed all the same, a day long.
+    /// A button works for one more day, because AWS may be late.
     #[test]
-    fn a_button_outlasts_what_it_is_for() {
+    fn a_button_is_valid_for_one_day_after_the_end() {
         for state in ["Pending", "Granted"] {
             let request = record(state).request;
             let over = request.end_time().max(request.due_at.unwrap());
@@ -239,9 +244,9 @@ mod tests {
         }
     }
 
-    /// However long people's words are, Mattermost takes the card: at most 8000 characters.
+    /// Mattermost accepts at most 8000 characters, for any length of the texts of people.
     #[test]
-    fn a_card_is_never_too_long() {
+    fn a_card_with_long_texts_stays_below_the_limit() {
         let long = || Text::clip(&"|".repeat(1000));
         let mut request = record("Denied").request;
         (request.reason, request.jira) = (Some(long()), Some(long()));
@@ -255,7 +260,7 @@ mod tests {
             why: long(),
         });
         let card = shown(&request);
-        // Three buttons with their seals are a quarter of it.
+        // Three buttons with their seals need a quarter of the limit.
         assert!(card.chars().count() < 5_000, "{}", card.chars().count());
     }
 }

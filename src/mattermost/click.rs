@@ -1,7 +1,7 @@
-//! A button was pressed. Mattermost sends no secret with it, and anybody can post a card of
-//! their own with a button that sends whatever they like here, pressed by whoever trusts it.
-//! So a click is believed if Mattermost signed that this user did something just now, and
-//! if the button is one that jit made for that post, and the post is the one it made.
+//! Clicks on buttons. Mattermost sends no secret with a click, and every user can post a card
+//! with a button that sends any content to jit when a person presses it. jit accepts a click
+//! only if Mattermost signed that this user acted within the last minute, and if jit made the
+//! button for that post, and if the post is the card or the reminder of the request.
 
 use std::sync::Arc;
 
@@ -24,22 +24,21 @@ use crate::http::unsigned::Unsigned;
 use crate::service::{ServiceError, Ticket};
 use crate::store::{Nonce, StoreError};
 
-const STALE: &str = ":warning: This click is not of now; nothing was done. If it is, Mattermost's clock and jit's differ.";
-const LATE: &str =
-    ":warning: This button is out of date; nothing was done. `/jit list` shows what is open.";
-const UNSURE: &str = ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was done. Try again, or type `/jit`.";
-const NOT_OURS: &str = ":warning: This card is not jit's own, whatever it looks like. Nothing was done; tell your security team who posted it.";
-const RENEWED: &str = ":warning: This card was not as jit made it, and nothing was done. It is renewed now, and shows what is: look, and press again.";
+const STALE: &str = ":warning: This click is too old; nothing was changed. If you pressed the button just now, the clocks of Mattermost and jit differ: tell an operator.";
+const LATE: &str = ":warning: This button is out of date; nothing was changed. `/jit list` shows the open requests.";
+const UNSURE: &str = ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was changed. Press again, or type `/jit help` for the commands.";
+const NOT_OURS: &str = ":warning: jit did not make this card; nothing was changed. Tell your security team who posted it.";
+const RENEWED: &str = ":warning: This card was not as jit made it; nothing was changed. jit has renewed the card: read it, and press again.";
 
-/// Longer than a click is fresh.
+/// Longer than jit accepts a click.
 const CLICK_KEPT: Millis = Millis::minutes(16);
 
-/// What jit goes by; the rest is what the clicker can choose.
+/// The fields that jit uses; the user can choose all others.
 #[derive(Clone, Debug, Deserialize)]
 struct Click {
     user_id: MmUserId,
     channel_id: ChannelId,
-    /// Empty where there is no team: in a direct message.
+    /// Empty in a direct message, which has no team.
     #[serde(default)]
     team_id: String,
     post_id: PostId,
@@ -47,21 +46,21 @@ struct Click {
     context: Value,
 }
 
-/// Why a click is not believed.
+/// Why jit does not accept a click.
 #[derive(Debug)]
 enum ClickFault {
-    /// Nobody pressed anything: an error for whoever sent it.
+    /// Mattermost signed no such click: the sender gets an error.
     Forged(Unsigned),
-    /// Somebody did, and not just now.
+    /// A user pressed the button more than a minute ago.
     Stale,
-    /// Somebody did, on what jit did not make, or not as it is.
+    /// A user pressed a button that jit did not make, or that was changed.
     Card,
-    /// Nobody's doing.
+    /// The button has expired.
     Late,
     Unsure,
 }
 
-/// A click that is believed: of which button, and by what.
+/// A click that jit accepts.
 struct Pressed {
     request_id: RequestId,
     action: Action,
@@ -119,7 +118,7 @@ impl Mattermost {
             Ok(true) => {}
             Ok(false) => return Err(ClickFault::Forged(Unsigned::Trigger)),
             Err(error) => {
-                tracing::error!(%error, "a click could not be verified");
+                tracing::error!(%error, "jit could not verify a click");
                 return Err(ClickFault::Unsure);
             }
         }
@@ -146,8 +145,8 @@ impl Mattermost {
         }
     }
 
-    /// What the bot posted itself can be put right: only the system's admins can change it
-    /// besides, and a bot's token that was replaced leaves seals behind that no longer hold.
+    /// Renews a card of the bot: a system admin may have changed it, or the seals of its
+    /// buttons are from an earlier token of the bot.
     async fn renew(&self, click: &Click) -> Answer {
         let id = click.context["request_id"].as_str();
         let id = id.and_then(|id| id.parse::<RequestId>().ok());
@@ -167,16 +166,16 @@ impl Mattermost {
         match self.renew_as_it_is(request).await {
             Ok(()) => Answer::Told(RENEWED.into()),
             Err(why) => {
-                tracing::error!(post = %click.post_id, %why, "a card could not be renewed");
+                tracing::error!(post = %click.post_id, %why, "jit could not renew a card");
                 Answer::Told(UNSURE.into())
             }
         }
     }
 
-    /// The worker that delivers notices writes cards as well: what changed meanwhile must not be written over.
+    /// The notice worker writes cards as well: jit must not overwrite a newer card with an older one.
     async fn renew_as_it_is(&self, mut request: Request) -> Result<(), String> {
         loop {
-            let card = request.card.as_ref().ok_or("it is gone")?;
+            let card = request.card.as_ref().ok_or("the request has no card")?;
             let renewed = self.cards.renew(&request, card).await;
             renewed.map_err(|why| why.to_string())?;
             let now = self.app.service.request(request.id).await;
@@ -196,15 +195,15 @@ impl Mattermost {
             keep_until: now + CLICK_KEPT,
         }));
         let done = self.act(click, pressed, &ticket).await;
-        // Whatever came of it, this click is not taken again.
+        // jit does not accept this click again, for any result.
         let spent = self.app.service.use_up(&ticket).await;
         match (done, spent) {
             (Err(No::Taken), _) | (_, Err(ServiceError::Store(StoreError::Replayed))) => {
                 self.forged(Unsigned::Replayed, ACTION, claim);
-                Answer::Told("This click was taken already.".into())
+                Answer::Told("jit has processed this click already.".into())
             }
             (done, Err(error)) => {
-                tracing::error!(%error, "a click could not be marked as taken");
+                tracing::error!(%error, "jit could not mark a click as used");
                 done.unwrap_or_else(No::told)
             }
             (done, Ok(())) => done.unwrap_or_else(No::told),
@@ -221,7 +220,7 @@ impl Mattermost {
         let request = self.app.service.request(pressed.request_id).await?;
         if !is_its_post(&request, pressed.action, &click.post_id) {
             return Err(No::Told(
-                "this is not the request's card any more; `/jit list` shows what is open".into(),
+                "this post is not the card of the request any more; `/jit list` shows the open requests".into(),
             ));
         }
         let ticket = Some(ticket.clone());
@@ -236,12 +235,12 @@ impl Mattermost {
             }
         };
         self.handle(request.id, &who, ask, ticket).await?;
-        // The card says it, to everybody.
+        // The card shows the result to the channel.
         Ok(Answer::Nothing)
     }
 }
 
-/// The bot may have posted about a request more than once; only one of them is its card.
+/// The bot may have several posts about a request; only one is its card.
 fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
     match action {
         Action::Extend(_) => is_its_reminder(request, post),

@@ -1,6 +1,5 @@
-//! A request, asked for in a dialog. All that comes back of one is the user's own making:
-//! it is believed as far as jit sealed it, and everything in it is checked like a word that
-//! was typed.
+//! Requests from a dialog. The user can change everything that comes back with a dialog: jit
+//! accepts what its seal covers, and checks every other field like a typed word.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::service::Idempotency;
 
-/// So long somebody may think about it.
+/// How long a dialog is valid.
 const OPEN_FOR: Millis = Millis::minutes(30);
 const TIMES: [u32; 9] = [15, 30, 60, 120, 240, 480, 720, 1440, 2880];
 const AN_HOUR: u32 = 60;
@@ -64,7 +63,7 @@ pub(super) async fn dialog(
         Ok(()) => {}
         Err(Broken::Seal) => return forged(Unsigned::Dialog),
         Err(Broken::Late) => {
-            let why = "this dialog was opened too long ago; type /jit request again";
+            let why = "this dialog is older than 30 minutes; type /jit request again";
             return Ok(reply(200, &json!({"error": why})));
         }
     }
@@ -80,7 +79,7 @@ pub(super) async fn dialog(
         }
     };
     Ok(match mattermost.in_time(begun, user, work).await {
-        // The card says it.
+        // The card shows the result.
         Answer::Nothing => reply(200, &json!({})),
         Answer::Told(error) => reply(200, &json!({"error": error})),
         Answer::Wrong(errors) => reply(200, &json!({"errors": errors})),
@@ -88,7 +87,7 @@ pub(super) async fn dialog(
 }
 
 impl Mattermost {
-    /// Within three seconds: then Mattermost takes the command for forgotten.
+    /// Within three seconds: after that, Mattermost does not open the dialog.
     pub(super) async fn open_dialog(&self, slash: &Slash) -> Result<Answer, No> {
         let bindings = self.app.service.bindings(&slash.channel_id).await?;
         if bindings.is_empty() {
@@ -107,9 +106,9 @@ impl Mattermost {
         match opened.await {
             Ok(()) => Ok(Answer::Nothing),
             Err(why) => {
-                tracing::warn!(%why, "a dialog could not be opened");
+                tracing::warn!(%why, "jit could not open a dialog");
                 Err(No::Told(
-                    "the dialog could not be opened; type it in one line: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
+                    "the dialog could not be opened; type the request in one line: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
                 ))
             }
         }
@@ -158,11 +157,11 @@ impl Mattermost {
                 ),
                 select(
                     "minutes",
-                    "How long",
+                    "Duration",
                     times.map(|minutes| option(time_of(*minutes), minutes.to_string())).collect(),
                     AN_HOUR.to_string(),
                 ),
-                {"type": "textarea", "name": "reason", "display_name": "Why", "max_length": 1000},
+                {"type": "textarea", "name": "reason", "display_name": "Reason", "max_length": 1000},
                 {
                     "type": "text", "name": "ticket", "display_name": "Ticket", "optional": true,
                     "max_length": 100, "placeholder": "INC-42",
@@ -221,7 +220,7 @@ impl Mattermost {
     }
 }
 
-/// What was filled in, as texts or numbers, whichever the client sends.
+/// The fields of the form; clients send texts or numbers.
 struct Fields<'f> {
     fields: &'f BTreeMap<String, Value>,
     wrong: BTreeMap<&'static str, String>,
@@ -249,7 +248,7 @@ impl Fields<'_> {
     fn needed<T: std::str::FromStr<Err: ToString>>(&mut self, name: &'static str) -> Option<T> {
         let value = self.one(name);
         if value.is_none() && !self.wrong.contains_key(name) {
-            self.wrong.insert(name, "is needed".into());
+            self.wrong.insert(name, "is required".into());
         }
         value
     }

@@ -1,4 +1,4 @@
-//! Which request somebody means, and what they may see.
+//! Finds the request that a person names, and checks that they may see it.
 
 use super::Mattermost;
 use super::answer::No;
@@ -9,7 +9,7 @@ use crate::domain::{MmUserId, Request, RequestId, Status};
 use crate::store::Filter;
 
 const LISTED: usize = 20;
-/// How far back a beginning of an id is looked for.
+/// The number of newest requests that jit searches for the beginning of an id.
 const SEARCHED: usize = 600;
 const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 
@@ -20,7 +20,7 @@ impl Mattermost {
         Ok(binding.is_some_and(|binding| binding.approvers.iter().any(decides)))
     }
 
-    /// What somebody may not see is not there for them.
+    /// A request that a person may not see is unknown to them.
     async fn may_see(&self, slash: &Slash, who: &Who, request: &Request) -> Result<bool, No> {
         Ok(who.is_admin
             || request.channel_id == slash.channel_id
@@ -28,12 +28,12 @@ impl Mattermost {
             || self.decides(who, request).await?)
     }
 
-    /// By its id, or by a beginning that no other has which can be meant here: of this
-    /// channel's; alone with the bot, of one's own and of those that wait for somebody.
+    /// By its id, or by a beginning of an id that is unique: in a channel, among the requests
+    /// of the channel; in a direct message, among the person's own and all open requests.
     pub(super) async fn find(&self, slash: &Slash, who: &Who, id: &str) -> Result<Request, No> {
         let none = || {
             No::Told(format!(
-                "no request of this channel begins with `{}`; `/jit list` shows those that are open",
+                "no request of this channel has an id that begins with `{}`; `/jit list` shows the open requests",
                 plain(id)
             ))
         };
@@ -55,7 +55,7 @@ impl Mattermost {
                 if let Some(other) = found.as_ref().filter(|found| found.id != request.id) {
                     let (one, other) = (other.id, request.id);
                     return Err(No::Told(format!(
-                        "several begin with that: `{one}` and `{other}`; say more of it"
+                        "several requests begin with that: `{one}` and `{other}`; type more characters of the id"
                     )));
                 }
                 found = Some(request);

@@ -1,5 +1,5 @@
-//! What came in and is not believed: counted, logged, and written into the history of the
-//! channel that it says it came from.
+//! Forgeries: jit counts them, logs them, and records them in the history of the channel that
+//! they name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ use crate::http::reply::Problem;
 use crate::http::unsigned::Unsigned;
 use crate::service::work_queue::locked;
 
-/// Whoever reaches jit can send it rubbish: beyond this many in a minute, they are only
-/// counted and logged.
+/// Every caller that reaches jit can send forgeries: after this many in a minute, jit only
+/// counts and logs them.
 const MOST_WRITTEN: u32 = 60;
 
-/// How many were written in this minute.
+/// The number of forgeries recorded in this minute.
 #[derive(Debug, Default)]
 pub struct Forgeries(Mutex<(Timestamp, u32)>);
 
@@ -33,7 +33,7 @@ impl Forgeries {
 }
 
 impl Mattermost {
-    /// `claim` is what was sent, whoever sent it.
+    /// `claim` is the content of the call.
     pub(super) fn forged(
         self: &Arc<Self>,
         why: Unsigned,
@@ -57,14 +57,20 @@ impl Mattermost {
         details.extend(about);
         let user = details.get("user_id").map_or("", String::as_str);
         let post = details.get("post_id").map_or("", String::as_str);
-        tracing::warn!(reason = why.as_str(), path, user, post, "not believed");
+        tracing::warn!(
+            reason = why.as_str(),
+            path,
+            user,
+            post,
+            "jit refused a forgery"
+        );
         let channel: Option<ChannelId> = said("channel_id").and_then(|id| id.parse().ok());
         if let Some(channel) = channel.filter(|_| self.forgeries.may_be_written(SystemClock.now()))
         {
             let service = self.app.service.clone();
             self.app.tasks.spawn(async move {
                 if let Err(error) = service.note_forgery(&channel, &details).await {
-                    tracing::error!(%error, "a forgery could not be written down");
+                    tracing::error!(%error, "jit could not record a forgery");
                 }
             });
         }
@@ -77,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_written_down_in_part() {
+    fn at_most_sixty_forgeries_are_recorded_in_one_minute() {
         let (forgeries, at) = (Forgeries::default(), Timestamp::from_seconds(1_000_000));
         let written = |at| (0..100).filter(|_| forgeries.may_be_written(at)).count();
         assert_eq!(written(at), 60);

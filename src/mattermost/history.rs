@@ -1,15 +1,15 @@
-//! What happened, in a line for the card's thread.
+//! The line for one audit event in the thread of the card.
 
 use super::text::{moment, plain, short};
 use crate::domain::{Event, EventKind};
 
-/// Whom a line is for besides whoever follows the thread.
+/// A line of the thread, and whether it mentions the requester.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// The card says it already, or it is nobody's news.
+    /// No line: the card shows the event, or the event is internal.
     None,
     Told(String),
-    /// For whoever asked for it.
+    /// A line that mentions the requester.
     Called(String),
 }
 
@@ -36,40 +36,44 @@ pub fn line(event: &Event) -> Line {
         | EventKind::ApproversSet
         | EventKind::Unbound => Line::None,
         EventKind::ApprovalRecorded => {
-            Line::Told(format!("{by} approves; more approvals are needed."))
+            Line::Told(format!("{by} approves; the request needs more approvals."))
         }
         EventKind::Approved => Line::Told(format!("Approved by {by}.")),
         EventKind::Denied => Line::Called(format!("denied by {by}{why}")),
-        EventKind::Cancelled => Line::Told(format!("Taken back by {by}.")),
-        EventKind::Granted => Line::Called(format!("it is there, until {until}.")),
+        EventKind::Cancelled => Line::Told(format!("Cancelled by {by}.")),
+        EventKind::Granted => Line::Called(format!("access granted until {until}.")),
         EventKind::ExtensionRequested => {
-            Line::Told(format!("{by} asks for {minutes} more minutes."))
+            Line::Told(format!("Extension requested by {by}: {minutes} minutes."))
         }
-        EventKind::Extended => {
-            Line::Called(format!("{minutes} minutes more by {by}, until {until}."))
-        }
-        EventKind::ExtensionDenied => Line::Called(format!("no more time: denied by {by}{why}")),
-        EventKind::RevokeRequested => Line::Called(format!("{by} revokes it{why}")),
+        EventKind::Extended => Line::Called(format!(
+            "access extended by {minutes} minutes until {until}, approved by {by}."
+        )),
+        EventKind::ExtensionDenied => Line::Called(format!("extension denied by {by}{why}")),
+        EventKind::RevokeRequested => Line::Called(format!("{by} revokes the access{why}")),
         EventKind::ExpiryStarted => {
-            Line::Told("Its time is over: AWS is asked to remove it.".into())
+            Line::Told("The time is over: jit asks AWS to remove the access.".into())
         }
         EventKind::RollbackStarted => Line::Told(format!(
-            "It could not be given ({because}); what may exist of it is removed."
+            "jit could not grant the access ({because}); jit removes what may exist of it."
         )),
         EventKind::RemovalFailing => Line::Told(format!(
-            ":warning: AWS does not remove it ({because}). It is tried until it is gone."
+            ":warning: AWS does not remove the access ({because}). jit tries again until the access is gone."
         )),
         EventKind::StrayAccessFound => Line::Told(
-            ":warning: AWS shows access that should be gone; it is removed again.".into(),
+            ":warning: AWS shows an access that should be gone; jit removes it again.".into(),
         ),
-        EventKind::StrayAccessRemoved => Line::Told("What was left of it is gone.".into()),
-        EventKind::CleanedUp => Line::Told(format!("Removed by hand by {by}{why}")),
-        EventKind::Revoked => Line::Called(format!("revoked by {by}. AWS shows that it is gone.")),
+        EventKind::StrayAccessRemoved => Line::Told("AWS shows that the access is gone.".into()),
+        EventKind::CleanedUp => Line::Told(format!(
+            "{by} recorded that the access was removed by hand{why}"
+        )),
+        EventKind::Revoked => Line::Called(format!(
+            "revoked by {by}. AWS shows that the access is gone."
+        )),
         EventKind::Expired if event.details.contains_key("reason") => {
-            Line::Called(format!("it is over{why}"))
+            Line::Called(format!("the request expired{why}"))
         }
-        EventKind::Expired => Line::Told("Over. AWS shows that it is gone.".into()),
-        EventKind::Error => Line::Called(format!("it ended in an error: {because}")),
+        EventKind::Expired => Line::Told("Expired. AWS shows that the access is gone.".into()),
+        EventKind::Error => Line::Called(format!("the request ended in an error: {because}")),
     }
 }
 
@@ -97,15 +101,17 @@ mod tests {
     }
 
     #[test]
-    fn an_end_says_which_end_it_is() {
+    fn the_line_of_an_expiry_tells_an_end_from_a_missing_approval() {
         let over = line(&event(EventKind::Expired, &[]));
-        assert!(matches!(&over, Line::Told(line) if line.contains("AWS shows that it is gone")));
+        assert!(
+            matches!(&over, Line::Told(line) if line.contains("AWS shows that the access is gone"))
+        );
         let waited = line(&event(
             EventKind::Expired,
             &[("reason", "nobody approved it")],
         ));
         let Line::Called(waited) = waited else {
-            panic!("who asked should hear {waited:?}");
+            panic!("the line should mention the requester: {waited:?}");
         };
         assert!(
             waited.contains("nobody approved it") && !waited.contains("gone"),
@@ -113,9 +119,9 @@ mod tests {
         );
     }
 
-    /// Whatever people and AWS say, nothing is made of it.
+    /// Texts of people and of AWS have no effect in Mattermost.
     #[test]
-    fn words_are_only_shown() {
+    fn texts_of_people_mention_nobody_and_link_nowhere() {
         let said = "@all ![x](https://evil)";
         for kind in EventKind::ALL {
             let said = ["reason", "error", "additional_minutes"].map(|name| (name, said));

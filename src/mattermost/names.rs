@@ -1,4 +1,4 @@
-//! What people call an account.
+//! The names of the accounts.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ impl Names {
         Self(names)
     }
 
-    /// By its name and its number; the number alone if it has no name.
+    /// The name and the number; only the number if the account has no name.
     pub fn shown(&self, account: &AccountId) -> String {
         match self.0.get(account) {
             Some(name) => format!("{} (`{account}`)", plain(name)),
@@ -21,7 +21,7 @@ impl Names {
         }
     }
 
-    /// The same, where nothing is made of signs.
+    /// The same, without Markdown.
     pub fn label(&self, account: &AccountId) -> String {
         match self.0.get(account) {
             Some(name) => format!("{name} ({account})"),
@@ -29,7 +29,7 @@ impl Names {
         }
     }
 
-    /// By its number or its name, as somebody typed it.
+    /// The account with this number or name, as a person typed it.
     pub fn meant(&self, word: &str) -> Option<AccountId> {
         let named = |(_, name): &(&AccountId, &String)| name.to_lowercase() == word.to_lowercase();
         let found = self.0.iter().find(named);

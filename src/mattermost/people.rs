@@ -1,4 +1,4 @@
-//! Whom a user id stands for, as Mattermost says it.
+//! The users of Mattermost, by user id.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,16 +11,16 @@ use crate::domain::{Millis, MmUserId, Timestamp};
 use crate::service::work_queue::locked;
 
 const ATTEMPTS: u32 = 2;
-/// So long somebody is who they were. Whoever was thrown out just now is heard of by then.
+/// How long jit keeps a user. After this time it knows that a user was deactivated.
 const KNOWN_FOR: Millis = Millis::seconds(30);
 const MOST_KNOWN: usize = 10_000;
 
-/// A user as Mattermost has it.
+/// A user of Mattermost.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct User {
     pub id: String,
     pub username: String,
-    /// Empty, if the server shows it to nobody but admins.
+    /// Empty if the server shows addresses only to admins.
     #[serde(default)]
     pub email: String,
     #[serde(default)]
@@ -71,7 +71,7 @@ impl People {
         loop {
             match self.ask(id).await {
                 Err(ApiError::NoAnswer(why)) if attempt < ATTEMPTS => {
-                    tracing::debug!(%why, "Mattermost is asked again");
+                    tracing::debug!(%why, "jit asks Mattermost again");
                     attempt += 1;
                 }
                 answer => return answer,
@@ -81,13 +81,12 @@ impl People {
 
     async fn ask(&self, id: &MmUserId) -> Result<User, ApiError> {
         let found = self.api.get(&format!("users/{id}")).await?;
-        let user: User = serde_json::from_value(found)
-            .map_err(|why| ApiError::NoAnswer(format!("not as Mattermost does: {why}")))?;
+        let user: User = serde_json::from_value(found).map_err(|why| {
+            ApiError::NoAnswer(format!("the answer is not from Mattermost: {why}"))
+        })?;
         match user.id == id.as_str() {
             true => Ok(user),
-            false => Err(ApiError::NoAnswer(
-                "another user than the one asked for".into(),
-            )),
+            false => Err(ApiError::NoAnswer("it answered with another user".into())),
         }
     }
 

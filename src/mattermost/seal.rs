@@ -1,12 +1,12 @@
-//! What jit hands out and wants back unaltered: buttons and dialogs. Neither brings a
-//! signature of Mattermost's, so each carries one of jit's own, over all that it is for.
+//! Seals of buttons and dialogs. Mattermost does not sign their content, so each carries a
+//! MAC of jit over everything that it stands for.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{ChannelId, Minutes, MmUserId, PostId, RequestId, Timestamp};
 use crate::signature::{self, Secret};
 
-/// What a button does.
+/// The action of a button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Approve,
@@ -16,7 +16,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Letters and digits, and nothing else: to any other name a click is never sent.
+    /// Only letters and digits: Mattermost sends no click of a button with another id.
     pub fn word(self) -> String {
         match self {
             Self::Approve => "approve".into(),
@@ -36,7 +36,7 @@ impl Action {
     }
 }
 
-/// What comes back with a click. Texts, all of them: numbers are not sent back as they were.
+/// The context of a click. Every value is a text: Mattermost changes numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClickContext {
     pub request_id: RequestId,
@@ -45,23 +45,23 @@ pub struct ClickContext {
     seal: String,
 }
 
-/// What comes back with a dialog.
+/// The state of a dialog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DialogState {
-    /// Of this dialog alone: it is submitted once.
+    /// Unique for each dialog, which counts once.
     pub once: String,
     until: String,
     seal: String,
 }
 
-/// Why something that came back is not believed.
+/// Why jit does not accept a seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     Seal,
     Late,
 }
 
-/// A button's place: what it is for, and where it stands.
+/// The place of a button: its request, its channel and its post.
 #[derive(Clone, Copy, Debug)]
 pub struct ButtonPlace<'a> {
     pub request_id: RequestId,
@@ -69,7 +69,7 @@ pub struct ButtonPlace<'a> {
     pub post: &'a PostId,
 }
 
-/// The key to all of them; who has the bot's token could post as the bot as well.
+/// The key of all seals, derived from the token of the bot.
 pub struct Seals(Secret);
 
 impl Seals {
@@ -129,7 +129,7 @@ impl Seals {
         self.check(&text, &state.seal, &state.until, now)
     }
 
-    /// A word for this and nothing else, the same each time, that nobody can guess.
+    /// A secret text that is always the same for the same input.
     pub fn once(&self, what: &[&str]) -> String {
         signature::seal(&self.0, &format!("once\n{}", what.join("\n")))
     }
@@ -146,7 +146,7 @@ impl Seals {
     }
 }
 
-/// Ids have no line breaks: no two places make one text.
+/// Ids have no line breaks, so two places never have the same text.
 fn button(place: ButtonPlace<'_>, action: &str, until: &str) -> String {
     let (id, channel, post) = (place.request_id, place.channel_id, place.post);
     format!("button\n{id}\n{channel}\n{post}\n{action}\n{until}")
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_button_is_for_one_thing_in_one_place_and_for_a_while() {
+    fn a_button_with_a_changed_context_place_or_time_is_refused() {
         let (seals, until) = (seals(), Timestamp::from_seconds(100));
         let (channel, post): (ChannelId, PostId) = (text("aws-prod"), text("post1"));
         let id: RequestId = text("01a1fd36-48a0-7000-8000-000000000001");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dialog_is_one_persons_in_one_channel() {
+    fn a_dialog_is_valid_for_one_person_in_one_channel() {
         let (seals, until) = (seals(), Timestamp::from_seconds(100));
         let (alice, channel): (MmUserId, ChannelId) = (text("alice"), text("aws-prod"));
         let state = seals.dialog("once".into(), &alice, &channel, until);
@@ -229,9 +229,9 @@ mod tests {
         );
     }
 
-    /// Trap 13: to an id with any other sign in it, no click is ever sent.
+    /// Trap 13: Mattermost sends no click of a button with another character in its id.
     #[test]
-    fn an_actions_word_is_letters_and_digits() {
+    fn the_word_of_an_action_has_only_letters_and_digits() {
         let minutes = Minutes::new(30).unwrap();
         for action in [
             Action::Approve,

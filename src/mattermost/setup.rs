@@ -1,5 +1,5 @@
-//! What jit needs of a Mattermost, made or put right: a bot and its token, a slash command
-//! and its token. What is there already is kept.
+//! Makes or corrects what jit needs in Mattermost: a bot and its token, a slash command and
+//! its token. It keeps what exists.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use super::words::VERBS;
 const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";
 
-/// What came of it, to be written into the configuration.
+/// The result, for the configuration.
 pub struct SetupResult {
     pub team_id: String,
-    /// None: the one there is still works.
+    /// None if the stored token works.
     pub bot_token: Option<String>,
     pub command_token: String,
-    /// What was done, in words.
+    /// The steps, as text for people.
     pub told: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ fn text(value: &Value, name: &str) -> Result<String, SetupError> {
     value[name].as_str().map(str::to_owned).ok_or_else(missing)
 }
 
-/// `known_bot` is who the configured bot token belongs to, if it works.
+/// `known_bot` is the user id that the configured bot token belongs to, if the token works.
 pub async fn set_up(
     admin: &Api,
     team: &str,
@@ -46,10 +46,10 @@ pub async fn set_up(
     let me = admin
         .get("users/me")
         .await
-        .map_err(at("the admin's token"))?;
+        .map_err(at("the token of the admin"))?;
     let roles = me["roles"].as_str().unwrap_or_default();
     if !roles.split_whitespace().any(|role| role == "system_admin") {
-        let why = "this token is not a system admin's: one makes bots and commands";
+        let why = "this token is not the token of a system admin; only a system admin can make bots and commands";
         return Err(SetupError::Wrong(why.into()));
     }
     let team = admin
@@ -66,14 +66,17 @@ pub async fn set_up(
     joined.map_err(at("the bot cannot join the team"))?;
     let bot_token = match known_bot == Some(bot_id.as_str()) {
         true => {
-            told.push("the bot's token works".into());
+            told.push("the token of the bot works".into());
             None
         }
         false => {
             let asked = json!({"description": "jit"});
             let made = admin.post(&format!("users/{bot_id}/tokens"), &asked).await;
-            told.push("a token for the bot was made".into());
-            Some(text(&made.map_err(at("no token for the bot"))?, "token")?)
+            told.push("made a token for the bot".into());
+            Some(text(
+                &made.map_err(at("Mattermost made no token for the bot"))?,
+                "token",
+            )?)
         }
     };
     let command_token = command(admin, &team_id, reach, &mut told).await?;
@@ -93,30 +96,30 @@ async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> 
             let made = admin
                 .post("bots", &wanted)
                 .await
-                .map_err(at("the bot cannot be made"))?;
-            told.push(format!("the bot {NAME} was made"));
+                .map_err(at("jit cannot make the bot"))?;
+            told.push(format!("made the bot {NAME}"));
             return text(&made, "user_id");
         }
-        found => found.map_err(at("the bot cannot be looked up"))?,
+        found => found.map_err(at("jit cannot look up the bot"))?,
     };
     let id = text(&found, "id")?;
     if found["is_bot"] != true {
         let why = format!(
-            "{NAME} is a person's name here: rename them, or make the bot and the command by hand"
+            "the user {NAME} is a person, not a bot: rename this user, or make the bot and the command by hand (docs/mattermost.md)"
         );
         return Err(SetupError::Wrong(why));
     }
     if found["delete_at"].as_i64().unwrap_or(0) == 0 {
-        told.push(format!("the bot {NAME} was there"));
+        told.push(format!("the bot {NAME} exists already"));
         return Ok(id);
     }
     let enabled = admin.post(&format!("bots/{id}/enable"), &json!({})).await;
-    enabled.map_err(at("the bot cannot be enabled"))?;
-    told.push(format!("the bot {NAME} was disabled, and is enabled"));
+    enabled.map_err(at("jit cannot enable the bot"))?;
+    told.push(format!("enabled the bot {NAME}, which was disabled"));
     Ok(id)
 }
 
-/// The command as it must be, whoever made it.
+/// Makes or corrects the slash command.
 async fn command(
     admin: &Api,
     team_id: &str,
@@ -127,7 +130,7 @@ async fn command(
     let wanted = json!({
         "team_id": team_id,
         "trigger": NAME,
-        // POST: a GET would have the token in the address.
+        // POST: with GET, the token would be in the address.
         "method": "P",
         "url": format!("{}{}", reach.trim_end_matches('/'), super::COMMAND),
         "username": NAME,
@@ -141,22 +144,22 @@ async fn command(
     let all = admin
         .get(&path)
         .await
-        .map_err(at("the commands cannot be listed"))?;
+        .map_err(at("jit cannot list the slash commands"))?;
     let all = all.as_array().cloned().unwrap_or_default();
     let found = all
         .into_iter()
         .find(|one| one["trigger"] == NAME && one["team_id"] == team_id);
     let Some(found) = found else {
         let made = admin.post("commands", &wanted).await;
-        told.push(format!("the command /{NAME} was made"));
-        return text(&made.map_err(at("the command cannot be made"))?, "token");
+        told.push(format!("made the command /{NAME}"));
+        return text(&made.map_err(at("jit cannot make the command"))?, "token");
     };
     let is_as_wanted = |(name, value): (&String, &Value)| found[name] == *value;
     if wanted
         .as_object()
         .is_some_and(|wanted| wanted.iter().all(is_as_wanted))
     {
-        told.push(format!("the command /{NAME} was there"));
+        told.push(format!("the command /{NAME} exists already"));
         return text(&found, "token");
     }
     let mut changed = found.clone();
@@ -165,14 +168,11 @@ async fn command(
     }
     let id = text(&found, "id")?;
     let put = admin.put(&format!("commands/{id}"), &changed).await;
-    told.push(format!("the command /{NAME} was put right"));
-    text(
-        &put.map_err(at("the command cannot be put right"))?,
-        "token",
-    )
+    told.push(format!("corrected the command /{NAME}"));
+    text(&put.map_err(at("jit cannot correct the command"))?, "token")
 }
 
-/// What is wrong with what is configured, as far as the bot can see it.
+/// Checks the configuration as far as the bot can see it.
 pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> {
     let mut told = Vec::new();
     let me = bot
@@ -181,10 +181,10 @@ pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> 
         .map_err(at("mattermost.bot_token"))?;
     if me["is_bot"] != true {
         let why =
-            "mattermost.bot_token: this is a person's token; make a bot: jit mattermost setup";
+            "mattermost.bot_token: this is the token of a person; make a bot: jit mattermost setup";
         return Err(SetupError::Wrong(why.into()));
     }
-    told.push("the bot's token works".to_owned());
+    told.push("the token of the bot works".to_owned());
     let id = text(&me, "id")?;
     let member = bot.get(&format!("teams/{team_id}/members/{id}")).await;
     member.map_err(at("mattermost.team_id: the bot is not in that team"))?;
@@ -193,19 +193,19 @@ pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> 
     let commands = bot
         .get(&path)
         .await
-        .map_err(at("the team's commands cannot be listed"))?;
+        .map_err(at("jit cannot list the commands of the team"))?;
     let mut commands = commands.as_array().into_iter().flatten();
     if !commands.any(|one| one["trigger"] == NAME) {
-        let why = format!("nobody can type /{NAME} there: jit mattermost setup makes the command");
+        let why = format!("the team has no command /{NAME}: make it with jit mattermost setup");
         return Err(SetupError::Wrong(why));
     }
-    told.push(format!("/{NAME} can be typed"));
+    told.push(format!("the command /{NAME} exists"));
     let config = bot.get("config/client?format=old").await;
-    let config = config.map_err(at("the server's public key cannot be had"))?;
+    let config = config.map_err(at("jit cannot read the public key of the server"))?;
     if config["AsymmetricSigningPublicKey"].as_str().is_none() {
-        let why = "the server does not say what key it signs with: no button of jit's can be believed there";
+        let why = "the server does not publish its signing key, so jit cannot verify clicks on its buttons";
         return Err(SetupError::Wrong(why.into()));
     }
-    told.push("clicks can be verified".to_owned());
+    told.push("jit can verify clicks".to_owned());
     Ok(told)
 }

@@ -1,33 +1,33 @@
-//! What Mattermost sends for a slash command. The token is all that says that it was
-//! Mattermost; whose words they are, it says by `user_id` alone.
+//! The slash command as Mattermost sends it. Only the token proves that Mattermost sent it;
+//! only `user_id` identifies the user.
 
 use axum::http::HeaderMap;
 
 use crate::domain::{ChannelId, MmUserId};
 
-/// The fields that jit goes by. What a user can choose for herself is not among them.
+/// The fields that jit uses. A user cannot choose any of them, except the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slash {
     pub team_id: String,
     pub channel_id: ChannelId,
-    /// Two ids joined by `__`: nobody's channel.
+    /// A direct message: its channel name is two ids joined by `__`.
     pub is_direct: bool,
     pub user_id: MmUserId,
     pub text: String,
-    /// One for each time that somebody pressed Enter.
+    /// Unique for each command that a user sent.
     pub trigger_id: String,
-    /// Who was mentioned, by name and id; the text has only names, which people change.
+    /// The mentioned users by name and id; the text has only names, which users can change.
     pub mentions: Vec<(String, MmUserId)>,
 }
 
-/// The tokens that a call brings: in the form, in the header, or both.
+/// The tokens of a call: in the form, in the header, or in both.
 pub fn tokens<'c>(headers: &'c HeaderMap, form: &'c Form) -> impl Iterator<Item = &'c str> {
     let header = headers.get("authorization");
     let header = header.and_then(|value| value.to_str().ok()?.strip_prefix("Token "));
     header.into_iter().chain(form.one("token"))
 }
 
-/// A form as it came; a key may stand in it more than once.
+/// A form; it may contain a key several times.
 pub struct Form(Vec<(String, String)>);
 
 impl Form {
@@ -41,7 +41,7 @@ impl Form {
         named.map(|(_, value)| value.as_str())
     }
 
-    /// A field that is there exactly once.
+    /// A field that occurs exactly once.
     pub fn one<'f>(&'f self, name: &'f str) -> Option<&'f str> {
         let mut all = self.all(name);
         let one = all.next()?;
@@ -72,9 +72,9 @@ impl Slash {
 mod tests {
     use super::*;
 
-    /// As a real server sent it: names and ids in two lists, in no order of the text.
+    /// A real server sends names and ids in two lists, not in the order of the text.
     #[test]
-    fn mentions_come_in_pairs() {
+    fn mentioned_names_and_ids_are_paired() {
         let capture = include_str!("../../tests/mattermost/captures/01i-slash-mentions.http");
         let body = capture.lines().find(|line| line.starts_with("channel_id="));
         let slash = Slash::of(&Form::read(body.unwrap().as_bytes())).unwrap();
@@ -92,9 +92,9 @@ mod tests {
         assert!(!slash.is_direct);
     }
 
-    /// What a user could add to a form is no second token.
+    /// A user cannot add a second token to a form.
     #[test]
-    fn a_field_that_stands_twice_is_none() {
+    fn a_field_that_occurs_twice_is_absent() {
         let form = Form::read(b"token=a&token=b&text=x");
         assert_eq!((form.one("token"), form.one("text")), (None, Some("x")));
     }

@@ -1,9 +1,8 @@
-//! Keeps everybody told: one card for each request in its channel, as the request is by
-//! now; its history in the card's thread; a message to those who decide, and one to who
-//! has access before that ends.
+//! Delivers notices to Mattermost: one card for each request in its channel; the history in
+//! the thread of the card; direct messages to the approvers, and a reminder to the requester.
 //!
-//! A receiver of notices like the webhook: one outbox, one order, the same patience. What
-//! is told twice is told by the same post, as far as Mattermost can know it for the same.
+//! A receiver of notices like the webhook: the same outbox, the same order, the same time
+//! limits. A repeated notice changes the same post where Mattermost can recognise it.
 
 use std::sync::Arc;
 
@@ -29,20 +28,20 @@ use crate::service::Service;
 use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::worker::webhook;
 
-/// Of one call.
+/// For one call.
 const PATIENCE: Millis = Millis::seconds(5);
-/// Of all that one notice takes: its calls, their repeats, and the rest that a server wants
-/// after 429. With the webhook before it, that is within one delivery's bound.
+/// For one notice: its calls, their repeats, and the pause that a server requires after 429.
+/// With the webhook before it, this is within the bound of one delivery.
 const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
 const _: () = assert!(PATIENCE.0 < PATIENCE_IN_ALL.0);
 const _: () = assert!(webhook::PATIENCE.0 + PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
-/// A notice that is older may have been tried before: the first pause is longer.
+/// jit may have tried an older notice before: the first pause is longer than this.
 const FIRST_TRY: Millis = Millis(400);
-/// Two clocks differ, and a post that is looked for was made after its request.
+/// The clocks of jit and Mattermost may differ; the post is newer than its request.
 const CLOCKS_DIFFER: Millis = Millis(-5 * 60_000);
-/// A server counts calls, and a long list of approvers is no reason to be told off.
+/// Mattermost limits the rate of calls, also for a long list of approvers.
 const CALLED_AT_ONCE: usize = 8;
-/// What is offered before access ends, in minutes.
+/// The extensions that a reminder offers, in minutes.
 const MORE: [i64; 2] = [30, 60];
 
 pub struct Cards {
@@ -51,7 +50,7 @@ pub struct Cards {
     people: People,
     seals: Seals,
     names: Names,
-    /// Where Mattermost sends a click.
+    /// The address to which Mattermost sends clicks.
     action_url: String,
     url: Url,
 }
@@ -82,8 +81,8 @@ impl Cards {
         }
         let post = self.card_of(&request, notice, now).await?;
         let changed = self.renew(&request, &post).await;
-        // Without a card there is no history below it.
-        if is_there(&request, "a card is gone", changed)?
+        // The history needs a card.
+        if is_there(&request, "jit could not change a card", changed)?
             && let Some(event) = self.event(notice).await?
         {
             self.write_history(&request, &post, &event).await?;
@@ -96,8 +95,8 @@ impl Cards {
         self.settle_reminder(&request).await
     }
 
-    /// Where its card is; posted first, without buttons, if there is none: what a button is
-    /// good for says where it stands.
+    /// The post id of the card. jit posts a new card without buttons first, because the seal
+    /// of a button covers the post id.
     async fn card_of(
         &self,
         request: &Request,
@@ -134,7 +133,7 @@ impl Cards {
         Ok(post)
     }
 
-    /// The whole card, as the request is.
+    /// Writes the whole card for the current request.
     pub(super) async fn renew(&self, request: &Request, post: &PostId) -> Result<(), ApiError> {
         let channel = &request.channel_id;
         let buttons = self.buttons(request, channel, post, &offers(request));
@@ -195,13 +194,13 @@ impl Cards {
         let written = self.bot.post(&request.channel_id, &line, &once).await;
         is_there(
             request,
-            "a line of history is not written",
+            "jit could not write a line of the history",
             written.map(drop),
         )
         .map(drop)
     }
 
-    /// By the name that Mattermost calls them with, so that they hear it.
+    /// The name of the requester, so that Mattermost notifies them.
     async fn call(&self, request: &Request) -> String {
         match self.people.user(&request.requester.id).await {
             Ok(user) => format!("@{}", user.username),
@@ -209,7 +208,7 @@ impl Cards {
         }
     }
 
-    /// Each of those who decide, but for who asked.
+    /// Sends a message to each approver except the requester.
     async fn call_approvers(
         &self,
         request: &Request,
@@ -228,10 +227,14 @@ impl Cards {
             let calls = some
                 .iter()
                 .map(|approver| self.send(request, event.seq, approver, &message));
-            // One who cannot be told is not worth telling all the others twice.
+            // One failed message is no reason to send all others again.
             for told in join_all(calls).await {
                 if let Err(why) = told {
-                    tracing::warn!(request_id = %request.id, %why, "an approver was not told");
+                    tracing::warn!(
+                        request_id = %request.id,
+                        %why,
+                        "jit could not send a message to an approver"
+                    );
                 }
             }
         }
@@ -248,7 +251,7 @@ impl Cards {
             .as_ref()
             .map_or_else(String::new, |why| format!(": {}", short(why.as_str(), 300)));
         format!(
-            "{} asks for {what} {} in {}{why}\n[Decide on its card]({}) · `{}`",
+            "{} asks for {what} {} in {}{why}\n[Decide on the card]({}) · `{}`",
             plain(request.requester_email().as_str()),
             plain(request.permission_set.as_str()),
             self.names.shown(&request.account_id),
@@ -257,7 +260,7 @@ impl Cards {
         )
     }
 
-    /// Where Mattermost shows it, whatever team somebody looks at.
+    /// The link to a post; it works in every team.
     pub(super) fn link(&self, post: &PostId) -> String {
         super::at(&self.url, &format!("/_redirect/pl/{post}"))
     }
@@ -274,13 +277,13 @@ impl Cards {
         self.bot.send(to, message, &once).await
     }
 
-    /// To who has access, while there is still time to ask for more.
+    /// Reminds the requester before the access ends.
     async fn remind(&self, request: &Request, notice: &Notice) -> Result<(), NotReceived> {
         let Some(period) = request.granted.filter(|_| request.state == State::Granted) else {
             return Ok(());
         };
         let message = format!(
-            "Your {} in {} ends at {}.",
+            "Your access ends at {2}: {0} in {1}.",
             plain(request.permission_set.as_str()),
             self.names.shown(&request.account_id),
             moment(&period.until.to_string()),
@@ -319,26 +322,26 @@ impl Cards {
         let buttons = self.buttons(request, &channel, &post, &offers);
         let props = json!({"attachments": [{"fallback": message, "actions": buttons}]});
         let changed = self.bot.change(&post, &message, &props).await;
-        is_there(request, "a reminder is gone", changed).map(drop)
+        is_there(request, "jit could not change a reminder", changed).map(drop)
     }
 
-    /// A reminder offers nothing any more once something else has happened.
+    /// Removes the buttons of a reminder after a later event.
     async fn settle_reminder(&self, request: &Request) -> Result<(), NotReceived> {
         let Some(reminder) = &request.reminder else {
             return Ok(());
         };
         let message = match (&request.state, &request.extension, request.granted) {
             (State::Granted, Some(_), _) => {
-                "You asked for more time; your approvers decide.".to_owned()
+                "You asked for an extension; the approvers decide.".to_owned()
             }
             (State::Granted, None, Some(period)) => {
-                format!("It ends at {}.", moment(&period.until.to_string()))
+                format!("The access ends at {}.", moment(&period.until.to_string()))
             }
-            _ => format!("It is over: {}.", request.status()),
+            _ => format!("The request is {}.", request.status()),
         };
         let message = format!("{message} `{}`", short_id(request.id));
         let changed = self.bot.change(&reminder.post, &message, &json!({})).await;
-        is_there(request, "a reminder is gone", changed).map(drop)
+        is_there(request, "jit could not change a reminder", changed).map(drop)
     }
 
     async fn note(&self, request: &Request, command: Command) -> Result<(), NotReceived> {
@@ -354,12 +357,12 @@ impl Receiver for Cards {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
         match tokio::time::timeout(PATIENCE_IN_ALL.std(), self.tell(notice, now)).await {
             Ok(told) => told,
-            Err(_) => Err(NotReceived("Mattermost answers too slowly".into())),
+            Err(_) => Err(NotReceived("Mattermost did not answer in time".into())),
         }
     }
 }
 
-/// Somebody deleted it: that is theirs to do, and no reason to try for a day.
+/// A user may have deleted the post: jit does not try again for a day.
 fn is_there(
     request: &Request,
     what: &str,
@@ -375,11 +378,11 @@ fn is_there(
     }
 }
 
-#[allow(clippy::needless_pass_by_value)] // as map_err hands it over
+#[allow(clippy::needless_pass_by_value)] // map_err passes it by value
 fn failed(error: ApiError) -> NotReceived {
     let next = match error {
-        ApiError::Forbidden(_) => "; invite the bot to the channel",
-        ApiError::NotAllowed(_) => "; jit mattermost setup makes a new token",
+        ApiError::Forbidden(_) => "; invite the bot to the channel: /invite @jit",
+        ApiError::NotAllowed(_) => "; make a new token: jit mattermost setup",
         _ => "",
     };
     NotReceived(format!("{error}{next}"))

@@ -1,15 +1,15 @@
-//! Words of people, put where Mattermost would make something of them: it must not.
+//! Escapes texts of people, so that Mattermost shows them as plain text.
 
 use crate::domain::RequestId;
 
-/// On one line, mentioning nobody, linking nowhere, showing no picture, breaking no table.
+/// On one line, without mentions, links, pictures and table cells.
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '@' | '~' | ':' => {
                 plain.push(c);
-                // Whatever begins here does not.
+                // The zero-width space prevents a mention, a channel link or an emoji.
                 plain.push('\u{200b}');
             }
             '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '<' | '>' | '#' | '|' | '!' | '+'
@@ -24,7 +24,7 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
-/// The same, and no longer than what fits beside other things.
+/// The same, cut to at most so many characters.
 pub fn short(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return plain(text);
@@ -33,14 +33,14 @@ pub fn short(text: &str, most: usize) -> String {
     format!("{}…", plain(&cut))
 }
 
-/// So much of an id tells two requests apart that were not made in one millisecond.
+/// The length of a short id: it differs for requests from different milliseconds.
 const SHORT_ID: usize = 13;
 
 pub fn short_id(id: RequestId) -> String {
     id.to_string().chars().take(SHORT_ID).collect()
 }
 
-/// A time as it is stored, as a person reads it.
+/// A stored time in the format for people.
 pub fn moment(time: &str) -> String {
     match time.get(..16) {
         Some(minute) => format!("{} UTC", minute.replace('T', " ")),
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_made_of_it() {
+    fn plain_text_contains_no_active_markdown() {
         let text = plain("@all ~town ![x](https://evil/p.png)\n| a | `b` <b> #h1");
         for active in [
             "@all", "~town", "](", "https://", "\n", " | ", " `b", " <b", " #h",
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_says_so() {
+    fn a_text_that_is_too_long_ends_with_an_ellipsis() {
         assert_eq!(short("äöü", 3), "äöü");
         assert_eq!(short("äöüß", 3), "äö…");
     }

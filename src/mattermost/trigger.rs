@@ -1,5 +1,5 @@
-//! The one thing in a click that Mattermost signs: that this user did something there, at
-//! this millisecond. Not what: for that there is the seal.
+//! The trigger of a click, which Mattermost signs: it proves that this user acted in
+//! Mattermost at this millisecond. The seal of the button proves which action it was.
 
 use std::sync::Mutex;
 
@@ -12,14 +12,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Timestamp};
 use crate::service::work_queue::locked;
 
-/// The two clocks may differ by this much, and a click be under way for as long.
+/// The greatest difference of the two clocks, and the longest way of a click.
 const FRESH: Millis = Millis::minutes(1);
-/// A server that was set up anew has another key: it is asked for again this often.
+/// A new server has another key: jit asks for the key again after this time.
 const ASK_AGAIN: Millis = Millis::seconds(30);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trigger {
-    /// Of this click alone.
+    /// Unique for each click.
     pub id: String,
     pub user: String,
     pub at: Timestamp,
@@ -53,7 +53,7 @@ impl Trigger {
     }
 }
 
-/// The server's public key, asked for once, and again if it no longer fits.
+/// The public key of the server. jit asks for it once, and again after a failed check.
 pub struct ServerKey {
     api: Api,
     known: Mutex<Option<(Vec<u8>, Timestamp)>>,
@@ -86,7 +86,7 @@ impl ServerKey {
         let config = self.api.get("config/client?format=old").await?;
         let key = config["AsymmetricSigningPublicKey"].as_str();
         let key = key.and_then(|key| STANDARD.decode(key).ok());
-        key.ok_or_else(|| ApiError::NoAnswer("it does not say what key it signs with".into()))
+        key.ok_or_else(|| ApiError::NoAnswer("it does not publish its signing key".into()))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Option<(Vec<u8>, Timestamp)>> {
@@ -105,9 +105,9 @@ mod tests {
         .unwrap()
     }
 
-    /// Trap 7, with what a real server signed.
+    /// Trap 7, with the signature of a real server.
     #[test]
-    fn a_real_servers_signature_holds_and_no_other() {
+    fn the_signature_of_a_real_server_is_valid_and_a_changed_one_is_not() {
         let vector = vector();
         let text = vector["trigger_id"].as_str().unwrap();
         let key = STANDARD
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_click_is_of_now() {
+    fn a_click_is_fresh_for_one_minute() {
         let trigger = Trigger::read(vector()["trigger_id"].as_str().unwrap()).unwrap();
         for (late, is_fresh) in [(0, true), (60_000, true), (60_001, false), (-60_001, false)] {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Who somebody is: by the id that Mattermost gives, and what it says of it today.
+//! The person behind a Mattermost user id, and whether they may use jit.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use super::people::User;
 use crate::domain::Person;
 
 pub(super) struct Rules {
-    /// Besides the system's own: user ids or addresses.
+    /// Admins in addition to the system admins: user ids or e-mail addresses.
     pub admins: BTreeSet<String>,
-    /// Whoever has another address is nobody: on a server that verifies none, any can be
-    /// anybody's.
+    /// jit refuses users with another e-mail domain: a server that does not verify addresses
+    /// lets a user choose any address.
     pub email_domain: Option<String>,
 }
 
@@ -20,19 +20,19 @@ pub(super) struct Who {
 }
 
 impl Rules {
-    /// Or why somebody may not use jit at all, in jit's own words.
+    /// The error says why the user may not use jit.
     pub fn admit(&self, user: &User) -> Result<Who, String> {
         if user.delete_at != 0 {
             return Err("your account is deactivated".into());
         }
         if user.is_bot {
-            return Err("bots have nothing to ask for here".into());
+            return Err("bots may not use jit".into());
         }
         if user.has_role("system_guest") {
-            return Err("guests have nothing to ask for here".into());
+            return Err("guests may not use jit".into());
         }
         let email = user.email.parse().map_err(|_| {
-            "Mattermost shows jit no e-mail address of yours; an admin can let its bot see it"
+            "Mattermost shows jit no e-mail address of yours; ask an admin of Mattermost to show addresses to the bot of jit"
                 .to_owned()
         })?;
         let id = user
@@ -43,7 +43,7 @@ impl Rules {
         let is_elsewhere =
             |domain: &String| !person.email.as_str().ends_with(&format!("@{domain}"));
         if self.email_domain.as_ref().is_some_and(is_elsewhere) {
-            return Err("your e-mail address is not one of this company's".into());
+            return Err("your e-mail address is not in the e-mail domain of this company".into());
         }
         let named = |name: &str| self.admins.contains(name);
         let is_admin = user.has_role("system_admin")
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_admitted_and_others_told_why_not() {
+    fn people_are_admitted_and_bots_guests_and_strangers_are_refused() {
         let who = rules().admit(&alice()).unwrap();
         assert_eq!(who.person.email.as_str(), "alice@example.com");
         assert!(!who.is_admin);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn admins_are_the_systems_and_those_named() {
+    fn admins_are_the_system_admins_and_the_configured_admins() {
         assert!(
             changed(|user| user.roles = "system_user system_admin".into())
                 .unwrap()

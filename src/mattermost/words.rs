@@ -1,58 +1,82 @@
-//! What somebody typed after `/jit`, as what it must be; what it is not is told with what
-//! was probably meant.
+//! Parses the text after `/jit`. An error names the problem and the command that was
+//! probably meant.
 
 use super::names::Names;
+use super::text::short;
 use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
 
-/// What a word may stand for.
+/// The length of a typed word in an error.
+const TYPED: usize = 40;
+
+/// The names that a word can stand for.
 pub struct Known<'k> {
     pub sets: &'k [&'k str],
     pub names: &'k Names,
 }
 
-/// What can be said, with the line that `help` has for it.
+/// The commands, with their lines in `/jit help`.
 pub const VERBS: [(&str, &str, &str); 13] = [
     (
         "request",
-        "[ACCOUNT [SET] [TIME] WHY]",
+        "[ACCOUNT [SET] [TIME] REASON]",
         "ask for access, in a dialog or in one line: `/jit request 123456789012 admin 2h INC-42 db down`",
     ),
     (
         "approve",
         "ID",
-        "approve a request, or the extension it waits for",
+        "approve a request, or the extension that it waits for: `/jit approve 01a1fd36-48a0`",
     ),
-    ("deny", "ID [WHY]", "deny it"),
-    ("revoke", "ID [WHY]", "take access away, now"),
-    ("cancel", "ID", "take your own request back"),
+    (
+        "deny",
+        "ID [REASON]",
+        "deny a request or an extension: `/jit deny 01a1fd36-48a0 use readonly`",
+    ),
+    (
+        "revoke",
+        "ID [REASON]",
+        "end access now: `/jit revoke 01a1fd36-48a0 laptop stolen`",
+    ),
+    (
+        "cancel",
+        "ID",
+        "withdraw your own request: `/jit cancel 01a1fd36-48a0`",
+    ),
     (
         "extend",
         "ID TIME",
         "ask for more time: `/jit extend 01a1fd36-48a0 30m`",
     ),
-    ("status", "[ID]", "one request, or your own that are open"),
-    ("list", "", "what is open in this channel"),
+    (
+        "status",
+        "[ID]",
+        "show one request, or your own open requests: `/jit status 01a1fd36-48a0`",
+    ),
+    (
+        "list",
+        "",
+        "show the open requests of this channel: `/jit list`",
+    ),
     (
         "info",
         "",
-        "which accounts can be had here, and who decides",
+        "show the accounts of this channel and their approvers: `/jit info`",
     ),
     (
         "bind",
         "ACCOUNT [approvals N] [max 8h] [sets A,B] [self yes|no]",
-        "admins: let this channel ask for an account: `/jit bind 123456789012 approvals 2 max 4h`",
+        "admins: bind an account to this channel, or change its terms: `/jit bind 123456789012 approvals 2 max 4h`",
     ),
     (
         "unbind",
         "ACCOUNT",
-        "admins: no longer; what waits for approval is cancelled",
+        "admins: remove the binding; jit cancels its pending requests: `/jit unbind 123456789012`",
     ),
     (
         "approvers",
         "@NAME …",
-        "admins: say who decides here, all of them",
+        "admins: set all approvers of this channel: `/jit approvers @bob @carol`",
     ),
-    ("help", "", "this"),
+    ("help", "", "show this list: `/jit help`"),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +85,7 @@ pub enum ChatCommand {
     Ask,
     Request {
         account: AccountId,
-        /// Of those that are configured, as it is configured.
+        /// The configured name of the permission set.
         set: Option<String>,
         time: Option<Minutes>,
         why: Option<Text>,
@@ -103,7 +127,7 @@ pub enum ChatCommand {
     Help,
 }
 
-/// What is wrong, and what to type instead.
+/// The error names the problem and a command that works.
 type ParseResult<T> = Result<T, String>;
 
 pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
@@ -131,7 +155,7 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
         "cancel" => ChatCommand::Cancel { id: id()?.0 },
         "extend" => {
             let (id, time) = id()?;
-            let time = minutes(time).ok_or("say for how long: `/jit extend ID 30m`")?;
+            let time = minutes(time).ok_or("the time is missing or wrong: `/jit extend ID 30m`")?;
             ChatCommand::Extend { id, time }
         }
         "status" if rest.is_empty() => ChatCommand::Status { id: None },
@@ -155,7 +179,7 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     })
 }
 
-/// The first word, and what follows it.
+/// The first word and the rest.
 fn first(text: &str) -> (&str, &str) {
     let text = text.trim();
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
@@ -170,9 +194,10 @@ fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
     }
     let verb = verb.to_lowercase();
     Err(match id {
-        "" => format!("which request? `/jit {verb} ID`; `/jit list` shows those that are open"),
+        "" => format!("the id is missing: `/jit {verb} ID`; `/jit list` shows the open requests"),
         _ => format!(
-            "that is no request's id; `/jit list` shows them, and its beginning is enough: `/jit {verb} 01a1fd36-48a0`"
+            "\"{}\" is not a request id; `/jit list` shows the ids of the open requests, and the beginning of an id is enough: `/jit {verb} 01a1fd36-48a0`",
+            short(id, TYPED)
         ),
     })
 }
@@ -192,17 +217,21 @@ fn reason(text: &str) -> ParseResult<Option<Text>> {
 
 fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
     names.meant(word).ok_or_else(|| {
-        format!("which account? Its name, or its twelve digits: `/jit {verb} 123456789012`; `/jit info` shows those of this channel")
+        let typed = match word {
+            "" => "the account is missing".to_owned(),
+            _ => format!("\"{}\" is not an account", short(word, TYPED)),
+        };
+        format!("{typed}: type its name or its twelve digits, like `/jit {verb} 123456789012`; `/jit info` shows the accounts of this channel")
     })
 }
 
-/// Each with its value, in any order; what is not mentioned stays as it is.
+/// Each term with its value, in any order; a term that is not named stays as it is.
 fn terms(rest: &str) -> ParseResult<BindTerms> {
     let mut terms = BindTerms::default();
     let mut words = rest.split_whitespace();
     while let Some(name) = words.next() {
         let value = words.next().unwrap_or_default();
-        let wrong = |like: &str| format!("after `{name}` there must be {like}");
+        let wrong = |like: &str| format!("`{name}` needs {like}");
         match name.to_lowercase().as_str() {
             "approvals" => {
                 let number = value.parse().ok().filter(|number| *number > 0);
@@ -227,14 +256,17 @@ fn terms(rest: &str) -> ParseResult<BindTerms> {
                 });
             }
             _ => {
-                return Err("that is no term: `/jit bind 123456789012 approvals 2 max 8h sets admin,readonly self no`".into());
+                return Err(format!(
+                    "\"{}\" is not a term of a binding: `/jit bind 123456789012 approvals 2 max 8h sets admin,readonly self no`",
+                    short(name, TYPED)
+                ));
             }
         }
     }
     Ok(terms)
 }
 
-/// The account, then in any order the set and the time, then why.
+/// The account, then the permission set and the time in any order, then the reason.
 fn request(rest: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let (word, mut rest) = first(rest);
     let account = account("request", word, known.names)?;
@@ -257,7 +289,7 @@ fn request(rest: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let why = reason(rest)?;
     if why.is_none() {
         return Err(
-            "say why, or name a ticket: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
+            "the reason is missing: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
         );
     }
     Ok(ChatCommand::Request {
@@ -269,7 +301,7 @@ fn request(rest: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     })
 }
 
-/// Like INC-42.
+/// A ticket is a word like INC-42.
 fn is_ticket(word: &str) -> bool {
     word.split_once('-').is_some_and(|(project, number)| {
         project.len() >= 2
@@ -318,16 +350,19 @@ fn names(rest: &str) -> ParseResult<Vec<String>> {
         .collect();
     match names {
         Some(names) if !names.is_empty() => Ok(names),
-        _ => Err("name all who may decide here: `/jit approvers @bob @carol`".into()),
+        _ => Err("name all approvers of this channel with @: `/jit approvers @bob @carol`".into()),
     }
 }
 
 fn meant(unknown: &str) -> String {
+    let typed = short(unknown, TYPED);
     let near = |verb: &&str| strsim::damerau_levenshtein(unknown, verb);
     let verbs = VERBS.iter().map(|(verb, _, _)| *verb);
     match verbs.min_by_key(near).filter(|verb| near(verb) <= 2) {
-        Some(verb) => format!("did you mean `/jit {verb}`? `/jit help` shows all there is"),
-        None => "that is nothing jit knows; `/jit help` shows all there is".into(),
+        Some(verb) => format!(
+            "\"{typed}\" is not a command; did you mean `/jit {verb}`? `/jit help` shows all commands"
+        ),
+        None => format!("\"{typed}\" is not a command; `/jit help` shows all commands"),
     }
 }
 
@@ -372,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_in_one_line() {
+    fn a_request_in_one_line_is_parsed() {
         for (text, wanted) in [
             (
                 "request 111122223333 ReadOnly 1h \"deploy fix\" JIRA-42",
@@ -395,7 +430,7 @@ mod tests {
                 "request 111122223333 2h \"look at 3h of logs\"",
                 (None, Some(120), some("look at 3h of logs"), None),
             ),
-            // Only once each: what comes then is the reason.
+            // Each may occur once: the rest is the reason.
             (
                 "request 111122223333 admin readonly 1h",
                 (some("admin"), None, some("readonly 1h"), None),
@@ -406,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_has_a_name_and_a_bind_has_terms() {
+    fn an_account_name_and_the_terms_of_a_bind_are_parsed() {
         assert_eq!(told("request"), Ok(ChatCommand::Ask));
         let account = "111122223333".parse().unwrap();
         let terms = BindTerms {
@@ -426,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_a_time() {
+    fn a_time_needs_a_number_and_a_unit() {
         for (text, wanted) in [
             ("30m", Some(30)),
             ("1d2h", Some(1560)),
@@ -441,21 +476,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_told_with_what_was_meant() {
+    fn an_error_names_the_problem_and_the_right_command() {
         for (text, wanted) in [
             ("aprove 01a1", "`/jit approve`"),
             ("revok", "`/jit revoke`"),
             ("xyzzy", "`/jit help`"),
             ("approve", "`/jit approve ID`"),
-            ("deny it's wrong", "no request's id"),
+            ("deny it's wrong", "is not a request id"),
             ("bind 111122223333 approvals none", "a number"),
             ("bind 111122223333 max 90m", "whole hours"),
             ("bind 111122223333 sets a,,b", "permission sets"),
             ("bind 111122223333 self maybe", "`yes` or `no`"),
-            ("bind 111122223333 forever", "no term"),
+            ("bind 111122223333 forever", "is not a term"),
             ("unbind", "twelve digits"),
             ("request 12345 why", "twelve digits"),
-            ("request 111122223333 admin 1h", "say why"),
+            ("request 111122223333 admin 1h", "the reason is missing"),
             ("extend 01a1fd36 soon", "`/jit extend ID 30m`"),
             ("approvers bob", "@bob"),
         ] {
@@ -465,17 +500,17 @@ mod tests {
     }
 
     #[test]
-    fn every_verb_is_one() {
+    fn every_command_of_the_help_is_a_command() {
         for (verb, arguments, _) in VERBS {
             let told = told(&format!("{verb} 01a1fd36 1h"));
-            let is_known = !matches!(&told, Err(told) if told.contains("did you mean") || told.contains("nothing jit knows"));
+            let is_known = !matches!(&told, Err(told) if told.contains("is not a command"));
             assert!(is_known, "{verb} {arguments}: {told:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_is_a_panic(text in "(request|approve|deny|extend|status|approvers|.{0,4}) .{0,80}") {
+        fn no_text_causes_a_panic(text in "(request|approve|deny|extend|status|approvers|.{0,4}) .{0,80}") {
             told(&text).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! Changes of who may give access to what.
+//! Changes to the configuration of channels: bindings and approvers.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use crate::domain::{
 };
 use crate::store::{Commit, Filter, StoreError};
 
-/// So many bindings are changed in one write: a store takes only so many.
+/// One commit changes at most this many bindings: a store limits the number of records in a
+/// commit.
 const AT_ONCE: usize = 48;
 
 #[derive(Clone, Debug)]
@@ -27,9 +28,9 @@ pub enum Configure {
 }
 
 impl Service {
-    /// Changes a channel's configuration; returns the bindings that were written, or
-    /// the one that was taken out. What concerns more accounts than are written at once
-    /// is written in several steps, each recorded.
+    /// Changes a channel's configuration; returns the bindings that were written, or the one that
+    /// was removed. A change of more than `AT_ONCE` bindings is made in several commits, each
+    /// with its own audit event.
     pub async fn configure(
         &self,
         channel_id: &ChannelId,
@@ -38,7 +39,8 @@ impl Service {
     ) -> Result<Vec<Binding>, ServiceError> {
         let mut done: Vec<Binding> = Vec::new();
         loop {
-            // By account, not by number: others may be unbound between two steps.
+            // The position is an account, not a count: other accounts may be unbound between two
+            // steps.
             let after = done.last().map(|binding| binding.account_id.clone());
             let step = self.configure_some(channel_id, configure, admin, after.as_ref());
             let written = step.await?;
@@ -50,8 +52,8 @@ impl Service {
         }
     }
 
-    /// Records a forgery in the history of the channel that it came from; of channels that
-    /// jit has nothing to do with, nothing is kept.
+    /// Records a forgery in the history of its channel. A channel without bindings has no
+    /// history, and nothing is recorded.
     pub async fn note_forgery(
         &self,
         channel_id: &ChannelId,
@@ -102,7 +104,8 @@ impl Service {
             }
             return match unbound {
                 Some(binding) => {
-                    // Those that were made meanwhile; from here on none can be.
+                    // Cancels the requests that were opened meanwhile; without the binding no
+                    // more can be opened.
                     self.cancel_pending(channel_id, &binding.account_id, admin)
                         .await?;
                     Ok(vec![binding])
@@ -113,7 +116,7 @@ impl Service {
         Err(lost_every_race())
     }
 
-    /// What is written next; nothing, if no account comes after the last one.
+    /// The next commit; none if no account comes after the last one.
     async fn rebinding(
         &self,
         channel_id: &ChannelId,
@@ -147,7 +150,7 @@ impl Service {
             Configure::Unbind { account_id } => {
                 let current = self.store.binding(account_id).await?;
                 let rebinding = change.unbind(current, account_id)?;
-                // First, so that a crash in between leaves a binding to unbind again.
+                // Before the unbind, so that after a crash in between the unbind can be repeated.
                 self.cancel_pending(channel_id, account_id, admin).await?;
                 rebinding
             }
@@ -172,7 +175,7 @@ impl Service {
         Ok(())
     }
 
-    /// One that was decided meanwhile is no longer pending: there is nothing to cancel.
+    /// A request that is not PENDING any more refuses the command and needs no cancellation.
     async fn cancel_unbound(&self, id: RequestId, admin: &Admin) -> Result<(), ServiceError> {
         let by = admin.person.clone();
         match self.handle(id, Command::Unbound { by }).await {

@@ -1,5 +1,5 @@
-//! What happened to one request, for those in this process who wait for it. Each listener
-//! hears of its own request alone, however many wait.
+//! Notifications about one request to the listeners in this process. A listener is woken only
+//! by its own request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -12,7 +12,7 @@ use crate::domain::RequestId;
 #[derive(Debug, Default)]
 pub(crate) struct News(Mutex<HashMap<RequestId, watch::Sender<()>>>);
 
-/// Somebody in this process who waits for news of one request.
+/// A task of this process that waits for news of one request.
 pub(crate) struct Listener<'n> {
     news: &'n News,
     id: RequestId,
@@ -20,7 +20,7 @@ pub(crate) struct Listener<'n> {
 }
 
 impl News {
-    /// What is told from now on is heard.
+    /// Returns a listener that gets all news from now on.
     pub fn listen(&self, id: RequestId) -> Listener<'_> {
         let mut all = self.all();
         let sender = all.entry(id).or_insert_with(|| watch::Sender::new(()));
@@ -43,9 +43,9 @@ impl News {
 }
 
 impl Listener<'_> {
-    /// Returns once something was told since the last time.
+    /// Returns when there is news since the last call.
     pub async fn hear(&mut self) {
-        // The sender lives as long as this listener does.
+        // The sender exists as long as this listener, so this cannot fail.
         self.heard.changed().await.ok();
     }
 }
@@ -82,15 +82,15 @@ mod tests {
         let (mut first, mut second) = (news.listen(id(one)), news.listen(id(other)));
         news.tell(id(one));
         assert!(is_ready(first.hear()));
-        assert!(!is_ready(first.hear()), "it was told once");
+        assert!(!is_ready(first.hear()), "one notification wakes it once");
         assert!(!is_ready(second.hear()));
         let third = news.listen(id(other));
         drop(second);
-        assert_eq!(news.all().len(), 2, "another listener is left");
+        assert_eq!(news.all().len(), 2, "the other listener keeps its entry");
         drop((first, third));
         assert!(
             news.all().is_empty(),
-            "nothing is kept that nobody waits for"
+            "an entry without listeners is removed"
         );
     }
 }

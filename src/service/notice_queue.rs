@@ -1,5 +1,5 @@
-//! Between the service and the notice worker of the same process: whose notices were just written,
-//! so that nobody has to look for them.
+//! The queue between the service and the notice worker of the same process. It holds the
+//! requests that have a new notice, so that the notice worker need not look for them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +12,12 @@ use crate::domain::{RequestId, Timestamp};
 
 #[derive(Debug, Default)]
 pub(crate) struct NoticeQueue {
-    /// Whether somebody here carries until the process ends.
+    /// Whether a notice worker of this process runs until the process ends.
     is_open: AtomicBool,
     ids: Mutex<VecDeque<RequestId>>,
-    /// When one that was not taken is to be tried again.
+    /// When the next failed delivery is due again.
     again_at: Mutex<Option<Timestamp>>,
-    /// Rung when something was put in, or a hand is free again.
+    /// Notified when a request was put in, or when a delivery has ended.
     pub bell: Notify,
 }
 

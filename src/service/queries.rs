@@ -1,8 +1,10 @@
-//! What can be read: every query of the rooms above, so that none of them holds the store.
+//! All queries: the modules above the service read through these, and have no access to the
+//! store.
 
 use super::{PAGE, Service, ServiceError};
 use crate::domain::{
     AccountId, AuditKey, Binding, ChannelId, Event, Holding, HoldingKey, Request, RequestId,
+    Timestamp,
 };
 use crate::store::{Cursor, Filter, Found, Gauges, StoreError};
 
@@ -14,7 +16,7 @@ impl Service {
             .ok_or(ServiceError::Unknown(id))
     }
 
-    /// Those that were made last, page by page, and not many more than `most`.
+    /// The newest requests, read page by page; not many more than `most`.
     pub async fn newest(&self, filter: &Filter, most: usize) -> Result<Found<Request>, StoreError> {
         let (mut all, mut after) = (Found::default(), None);
         while all.len() < most {
@@ -34,7 +36,7 @@ impl Service {
         Ok(stored.unwrap_or_else(|| Holding::unheld(key)))
     }
 
-    /// As `request`, for a caller to whom a missing record is no error.
+    /// Like `request`, but a missing request is not an error.
     pub async fn find(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
         self.store.request(id).await
     }
@@ -71,11 +73,16 @@ impl Service {
         self.store.bound(after, limit).await
     }
 
+    /// When this store was copied from another, if it was.
+    pub async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.store.copied_at().await
+    }
+
     pub async fn gauges(&self) -> Result<Gauges, StoreError> {
         self.store.gauges(self.clock.now()).await
     }
 
-    /// Whether the store answers a read. No request has the id that is read.
+    /// Whether the store answers a read. The id that is read belongs to no request.
     pub async fn check_store(&self) -> Result<(), StoreError> {
         self.store.request(RequestId::NIL).await.map(drop)
     }

@@ -1,12 +1,11 @@
-//! A signed call counts once: what it may change, it changes in the same write that
-//! spends its nonce.
+//! A signed call counts once: one commit makes its change and spends its nonce.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Service, ServiceError};
 use crate::store::{Freshness, Nonce, StoreError};
 
-/// The right of a call to be taken, as long as it has not been.
+/// The right of one verified call to make one change.
 #[derive(Debug)]
 pub struct Ticket {
     nonce: Nonce,
@@ -19,12 +18,12 @@ impl Ticket {
         Self { nonce, used }
     }
 
-    /// What the next commit is to spend.
+    /// The nonce that the next commit spends.
     pub(super) fn nonce(&self) -> Option<Nonce> {
         (!self.used.load(Ordering::SeqCst)).then(|| self.nonce.clone())
     }
 
-    /// A commit was made with it, or may have been.
+    /// A commit spent the nonce, or may have spent it.
     pub(super) fn note<T>(&self, written: &Result<T, StoreError>) {
         if !matches!(written, Err(StoreError::Conflict(_))) {
             self.used.store(true, Ordering::SeqCst);
@@ -33,8 +32,7 @@ impl Ticket {
 }
 
 impl Service {
-    /// Whatever came of the call, it is not taken again: if nothing was written for it, its
-    /// nonce is spent by itself.
+    /// Makes sure that the call cannot be repeated: if no commit spent the nonce, this does.
     pub async fn use_up(&self, ticket: &Ticket) -> Result<(), ServiceError> {
         let Some(nonce) = ticket.nonce() else {
             return Ok(());

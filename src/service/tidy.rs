@@ -1,4 +1,4 @@
-//! Removes nonces and answers that no call can need any more.
+//! Removes expired nonces and answers.
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,12 +8,12 @@ use crate::domain::Millis;
 const EVERY: Millis = Millis::minutes(1);
 
 impl Service {
-    /// Tidies the store every minute, until it is asked to stop.
+    /// Removes them every minute, until `stop`.
     pub async fn tidy_up(&self, stop: CancellationToken) {
         let clock = self.clock();
         while !stop.is_cancelled() {
             if let Err(error) = self.store.tidy(clock.now()).await {
-                tracing::error!(%error, "old nonces and answers could not be removed");
+                tracing::error!(%error, "expired nonces and answers not removed, will be retried");
             }
             tokio::select! {
                 () = clock.sleep(EVERY) => {}

@@ -1,5 +1,5 @@
-//! Between the door and the worker of the same process: what a person asked for is
-//! already this process's to do when it is written, so nobody has to look for it.
+//! The queue between the service and the worker of the same process. A command of a person is
+//! claimed for this process in its own commit, so no worker has to find the request.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +11,9 @@ use super::Handled;
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Lease, LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp};
 
-/// How many of a lane are worked on at once. What AWS lets through is not decided here:
-/// removals wait for it side by side, so that the same look can serve many, and a revoke
-/// never waits for a place. No lane takes a place of another.
+/// The number of slots of a lane. The pace of AWS calls is not decided here: removals wait for
+/// their turn in parallel, so that one look can serve many of them, and a revoke always finds
+/// a slot. No lane uses the slots of another.
 pub(crate) fn slots(lane: Lane) -> usize {
     match lane {
         Lane::Revoke => 2048,
@@ -22,23 +22,23 @@ pub(crate) fn slots(lane: Lane) -> usize {
     }
 }
 
-/// Work that was claimed in the same write that made it.
+/// Work that was claimed in the commit that made the request due.
 #[derive(Debug)]
 pub(crate) struct ClaimedWork {
     pub handled: Handled,
     pub lease: Lease,
     pub deadline: LeaseDeadline,
-    /// None: the request has a place already, of a piece of work that is about to end.
+    /// None if another execution of this process has the slot of the request and is about to end.
     pub slot: Option<Slot>,
 }
 
-/// How long the holder of a lease may act, counted from before the lease was written. Two
-/// clocks must agree: uptime, because the wall clock can be set; and the wall clock, because
-/// the uptime of a process that was frozen may have stood still.
+/// The deadline of a lease, counted from before the write of the lease. Two clocks must
+/// confirm it: the uptime, because an operator can set the wall clock; and the wall clock,
+/// because the uptime of a suspended process may stand still.
 #[derive(Debug)]
 pub(crate) struct LeaseDeadline(Mutex<BothClocks>);
 
-/// A moment by both clocks.
+/// A moment, measured by both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BothClocks {
     up: Uptime,
@@ -59,12 +59,15 @@ impl LeaseDeadline {
         Self(Mutex::new(taken))
     }
 
-    /// The lease was renewed, by a write that began then.
-    pub fn renew(&self, begun: BothClocks) {
-        *locked(&self.0) = begun;
+    /// A renewal that began then: it counts only if the store has written it.
+    pub fn renewed<T, E>(&self, begun: BothClocks, written: Result<T, E>) -> Result<T, E> {
+        if written.is_ok() {
+            *locked(&self.0) = begun;
+        }
+        written
     }
 
-    /// Whether it is sure to last for this span from now on.
+    /// Whether the lease certainly lasts for this span from now on.
     pub fn lasts_for(&self, span: Millis, clock: &dyn Clock) -> bool {
         let (taken, now) = (*locked(&self.0), BothClocks::now(clock));
         let left = Millis(Lease::LASTS.0 - span.0);
@@ -72,12 +75,12 @@ impl LeaseDeadline {
     }
 }
 
-/// A lease of this process that begins now.
+/// A new lease of this process.
 pub(crate) fn new_lease(clock: &dyn Clock, by: LeaseHolder) -> Lease {
     lease_again(LeaseToken(clock.draw()), clock, by)
 }
 
-/// The same lease, from now on.
+/// The same lease, renewed now.
 pub(crate) fn lease_again(token: LeaseToken, clock: &dyn Clock, by: LeaseHolder) -> Lease {
     Lease {
         token,
@@ -88,11 +91,11 @@ pub(crate) fn lease_again(token: LeaseToken, clock: &dyn Clock, by: LeaseHolder)
 
 #[derive(Debug, Default)]
 pub(crate) struct WorkQueue {
-    /// Whether a worker of this process works until the process ends.
+    /// Whether a worker of this process runs until the process ends.
     is_open: AtomicBool,
     at_work: Mutex<AtWork>,
     begun: Mutex<VecDeque<ClaimedWork>>,
-    /// Rung when something was put down here.
+    /// Notified when work was put in.
     pub bell: Notify,
 }
 
@@ -102,7 +105,7 @@ struct AtWork {
     in_lane: [usize; Lane::ALL.len()],
 }
 
-/// A place at work for one request; given up when it is dropped, however its work ended.
+/// A slot of one request. It is freed when it is dropped, also by an error or a panic.
 #[derive(Debug)]
 pub(crate) struct Slot {
     work_queue: Arc<WorkQueue>,
@@ -154,7 +157,8 @@ impl WorkQueue {
         self.is_open.load(Ordering::SeqCst)
     }
 
-    /// A place for what is about to be written under this lease; given back unless it is.
+    /// Reserves a slot for work that is about to be committed under this lease; it is freed if
+    /// the commit fails.
     pub(super) fn reserve_for(
         self: &Arc<Self>,
         request: &Request,
@@ -163,7 +167,7 @@ impl WorkQueue {
     ) -> Option<ReservedWork> {
         let slot = match self.reserve(request.id, request.lane()) {
             Reservation::Reserved(slot) => Some(slot),
-            // The piece of work that has it is about to end: its lease was free.
+            // The lease is free, so the execution that has the slot is about to end.
             Reservation::AlreadyAtWork => None,
             Reservation::Full => return None,
         };
@@ -180,13 +184,13 @@ impl WorkQueue {
 #[derive(Debug)]
 pub(crate) enum Reservation {
     Reserved(Slot),
-    /// It is at work already.
+    /// The request has a slot already.
     AlreadyAtWork,
-    /// All of its lane are taken by others.
+    /// All slots of the lane are taken.
     Full,
 }
 
-/// A place that is kept for what is being written.
+/// A slot that is reserved for work that is being committed.
 pub(super) struct ReservedWork {
     work_queue: Arc<WorkQueue>,
     slot: Option<Slot>,
@@ -214,6 +218,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use uuid::Uuid;
 
     fn id(number: u128) -> RequestId {
@@ -222,7 +227,7 @@ mod tests {
 
     // K15
     #[test]
-    fn removals_at_work_take_no_place_of_a_create() {
+    fn removals_take_no_slot_of_a_create() {
         let work_queue = Arc::new(WorkQueue::default());
         let removals: Vec<Reservation> = (0..100)
             .map(|n| work_queue.reserve(id(n), Lane::Remove))
@@ -247,10 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_given_up_however_its_work_ends() {
+    fn a_slot_is_freed_when_its_work_ends_or_panics() {
         let work_queue = Arc::new(WorkQueue::default());
         let Reservation::Reserved(slot) = work_queue.reserve(id(1), Lane::Revoke) else {
-            panic!("no place");
+            panic!("no slot");
         };
         assert!(matches!(
             work_queue.reserve(id(1), Lane::Revoke),
@@ -265,5 +270,25 @@ mod tests {
             work_queue.reserve(id(1), Lane::Revoke),
             Reservation::Reserved(_)
         ));
+    }
+
+    // P4: calls are sent only while the lease is sure to outlast them.
+    #[test]
+    fn a_renewal_that_is_not_written_does_not_prolong_a_lease() {
+        let clock = SystemClock;
+        let now = BothClocks::now(&clock);
+        let before = BothClocks {
+            up: now.up + Millis(-Lease::LASTS.0),
+            wall: now.wall + Millis(-Lease::LASTS.0),
+        };
+        let span = Millis::seconds(10);
+        let deadline = LeaseDeadline::since(before);
+        assert_eq!(
+            deadline.renewed::<(), _>(now, Err("no answer")),
+            Err("no answer")
+        );
+        assert!(!deadline.lasts_for(span, &clock));
+        assert_eq!(deadline.renewed::<_, &str>(now, Ok(())), Ok(()));
+        assert!(deadline.lasts_for(span, &clock));
     }
 }

@@ -1,11 +1,10 @@
-//! The store for more than one machine, on DynamoDB: any number of replicas, here and in
-//! Lambda, share it, and conditions decide between them.
+//! The store on DynamoDB, which any number of replicas share, as servers or under Lambda.
+//! Conditional writes decide between them.
 //!
-//! What is kept where is in `tables` and `items`; one step is one transaction (`commit`);
-//! what is to be done is found by sparse indexes (`due`, `outbox`), how things
-//! stand is counted along them (`gauges`), lists and histories
-//! along others (`lists`). How DynamoDB is called, and what its refusals mean, is in
-//! `calls`. No scan is made anywhere.
+//! `tables` and `items` define the tables and the records. A commit is one transaction
+//! (`commit`). Sparse indexes find due work (`due`, `outbox`) and give the gauges (`gauges`);
+//! other indexes give lists and histories (`lists`). `calls` calls DynamoDB and interprets its
+//! errors. jit never scans a table.
 
 mod calls;
 mod commit;
@@ -48,8 +47,9 @@ use crate::domain::{
 use calls::{Condition, WriteResult};
 use items::{Item, millis, s};
 
-/// No attempt takes longer, and with all its attempts no call.
+/// The time limit of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// The time limit of a call with all its attempts.
 const CALL: Duration = Duration::from_secs(9);
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -63,7 +63,7 @@ pub struct DynamoStore {
 }
 
 impl DynamoStore {
-    /// With the region, credentials and endpoint of the environment that jit runs in.
+    /// Connects with the region, credentials and endpoint of the AWS environment variables.
     pub async fn connect(names: TableNames, clock: Arc<dyn Clock>) -> Self {
         let environment = aws_config::load_defaults(BehaviorVersion::v2026_01_12()).await;
         Self::new(Builder::from(&environment), names, clock)
@@ -75,12 +75,14 @@ impl DynamoStore {
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(CALL)
             .build();
-        // Safe for writes as well: each has a condition or a token that knows a repeat.
+        // Retries are safe for writes as well: each has a condition or a token by which a
+        // repeat is recognised.
         let retries = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(FIRST_PAUSE)
             .with_max_backoff(LONGEST_PAUSE);
-        // No bucket that all calls share: what fails elsewhere takes no attempt from a revoke.
+        // The calls share no retry budget: failures of other calls must not use up the
+        // attempts of a revoke.
         let own = RetryPartition::custom("jit").token_bucket(TokenBucket::unlimited());
         let config = config
             .timeout_config(timeouts)
@@ -101,12 +103,12 @@ impl DynamoStore {
     }
 }
 
-/// No item has it.
+/// A key that no item has.
 const NOBODY: &str = "nobody";
 
 impl DynamoStore {
-    /// Whether every table is there and may be read: a missing one is found at the start,
-    /// and not by the first revoke.
+    /// Checks that every table exists and that jit may read it, so that a missing table is
+    /// found at the start and not by the first revoke.
     pub async fn knock(&self) -> Result<(), StoreError> {
         let knock = |table: Table| {
             let attributes = table.definition().key.attributes();
@@ -177,7 +179,7 @@ impl Store for DynamoStore {
         item.insert("spent_by".into(), spent_by.clone());
         Ok(match self.put(Table::Nonces, item, &condition).await? {
             WriteResult::Yes => Freshness::Fresh,
-            // The answer to this very write was lost.
+            // This same call wrote the nonce, and the answer to its first attempt was lost.
             WriteResult::No(Some(found)) if found.get("spent_by") == Some(&spent_by) => {
                 Freshness::Fresh
             }
@@ -217,9 +219,11 @@ impl Store for DynamoStore {
                 until: items::time(&found, "lease_until")?,
                 by: LeaseHolder::Server,
             }),
-            // It was given back between the write and the look at what stood in its way.
+            // The lease was released between the write and the read of its holder.
             WriteResult::No(None) => {
-                return Err(StoreError::Unavailable("a lease changed hands".into()));
+                return Err(StoreError::Unavailable(
+                    "another process released the lease at the same moment".into(),
+                ));
             }
         })
     }
@@ -309,7 +313,7 @@ impl Store for DynamoStore {
         self.count(now).await
     }
 
-    /// DynamoDB forgets by itself what says when it may be forgotten.
+    /// Does nothing: DynamoDB deletes expired items itself, by their TTL attribute.
     async fn tidy(&self, _now: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }

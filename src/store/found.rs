@@ -1,4 +1,5 @@
-//! What was found, and what stands there and cannot be read: one bad record hides no other.
+//! The result of a read that finds many records: the readable ones, and the names of the
+//! unreadable ones. One unreadable record does not hide the others.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -8,23 +9,23 @@ use metrics::counter;
 
 use super::StoreError;
 
-/// As many as were asked for, unless there are no more: who reads page by page is not
-/// stopped by a page that is all unreadable.
+/// One page. `items` has as many entries as were asked for, unless there are no more, so a
+/// caller that reads page by page does not stop at a page of unreadable records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found<T> {
     pub items: Vec<T>,
     pub unreadable: Vec<Unreadable>,
 }
 
-/// A record, an event or a notice that jit did not write so.
+/// An unreadable record, event or notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its key: of a request or a notice the request's id.
+    /// The key of the record; for a request or a notice the id of the request.
     pub name: String,
     pub why: String,
 }
 
-/// What cannot be read, for the figures.
+/// The kind of an unreadable record, as the metric shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordKind {
     Request,
@@ -83,7 +84,7 @@ impl<T> IntoIterator for Found<T> {
 }
 
 impl<T> Found<T> {
-    /// Only if nothing is left out: for what has to be whole.
+    /// Returns the items if all are readable. For callers that need a complete result.
     pub fn whole(self) -> Result<Vec<T>, StoreError> {
         match self.unreadable.into_iter().next() {
             Some(one) => Err(StoreError::Corrupt(one.why)),
@@ -91,8 +92,8 @@ impl<T> Found<T> {
         }
     }
 
-    /// Keeps what was read, and the name of what cannot be; any other fault is one of the
-    /// whole question.
+    /// Adds a readable item, or the name of an unreadable one. Any other error is an error of
+    /// the whole read.
     pub(super) fn take(
         &mut self,
         kind: RecordKind,
@@ -106,7 +107,8 @@ impl<T> Found<T> {
     }
 }
 
-/// What was read; or nothing, and it is noted what could not be.
+/// Returns a readable item. For an unreadable one it returns `None` and adds its name to
+/// `unreadable`.
 pub(super) fn readable<T>(
     kind: RecordKind,
     name: impl FnOnce() -> String,
@@ -125,8 +127,8 @@ pub(super) fn readable<T>(
     }
 }
 
-/// Counted each time that it is met, and logged the first time in this process: a look for
-/// work meets it every few seconds.
+/// Counts an unreadable record each time, and logs it once per process, because the search for
+/// work finds it every few seconds.
 pub(super) fn note(kind: RecordKind, one: &Unreadable) {
     const MOST_SAID: usize = 1000;
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -134,6 +136,6 @@ pub(super) fn note(kind: RecordKind, one: &Unreadable) {
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if said.len() < MOST_SAID && said.insert(format!("{} {}", kind.as_str(), one.name)) {
         let (kind, name, why) = (kind.as_str(), &one.name, &one.why);
-        tracing::error!(kind, %name, %why, "what the store holds there cannot be read; it is passed over");
+        tracing::error!(kind, %name, %why, "a stored record cannot be read; jit skips it");
     }
 }

@@ -1,21 +1,22 @@
-//! How much a request may have to tell at once. The rule is the same in every store.
+//! The bound on the outbox of one request. Every store applies the same rule.
 //!
-//! A removal adds a notice in the write that records it, so that write must not fail for
-//! what waits already. What is over the bound makes room: superseded notices for a card
-//! alone are merged, because a card becomes what the request is by now; then the oldest
-//! are parked before their day is over. Nothing is refused.
+//! The commit that records a removal also adds a notice, and a full outbox must not make it
+//! fail. So the store makes room: it merges older notices that concern only the card, because
+//! the card shows the current state of the request anyway; then it parks the oldest notices
+//! before their day is over. The store never refuses a notice.
 
 use crate::domain::{Audience, RequestId};
 
-/// So many notices of one request wait at once.
+/// The largest number of pending notices of one request.
 pub const MOST_PENDING: usize = 16;
-/// So many that were given up are kept whole; those before them are only counted.
+/// The number of parked notices of one request that the store keeps; older ones are only
+/// counted.
 pub const MOST_PARKED: usize = 8;
 
-/// A notice that waits, as far as the rule looks at it.
+/// The properties of a pending notice that the rule depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingNotice {
-    /// Absent if the notice cannot be read.
+    /// `None` if the notice is unreadable.
     pub audience: Option<Audience>,
     pub claim: NoticeClaim,
 }
@@ -23,19 +24,19 @@ pub struct PendingNotice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeClaim {
     Free,
-    /// A delivery is under way, or was: its notice stays where it is.
+    /// A notice worker claimed the notice, so it must stay.
     Claimed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Stays,
-    /// Another notice says the same, and later.
+    /// A later notice for the card replaces this one.
     Merged,
     Parked,
 }
 
-/// What becomes of each of a request's notices, oldest first. The newest always stays.
+/// Decides what happens to each notice of a request, oldest first. The newest always stays.
 pub fn fates(waiting: &[PendingNotice]) -> Vec<Fate> {
     let mut fates = vec![Fate::Stays; waiting.len()];
     if waiting.len() <= MOST_PENDING {
@@ -64,20 +65,20 @@ pub fn fates(waiting: &[PendingNotice]) -> Vec<Fate> {
     fates
 }
 
-/// Of so many parked notices, how many of the oldest are only counted from now on.
+/// Returns how many of the oldest parked notices the store must forget and only count.
 pub fn forgotten(parked: usize) -> usize {
     parked.saturating_sub(MOST_PARKED)
 }
 
-/// What is parked early is in no history: the log names the request, and the figure of
-/// parked notices counts it.
+/// Logs notices that were parked early. No audit event records this, so the log names the
+/// request; the metric of parked notices counts them.
 pub fn note_parked(id: RequestId, fates: &[Fate]) {
     let parked = fates.iter().filter(|fate| **fate == Fate::Parked).count();
     if parked > 0 {
         tracing::error!(
             request_id = %id,
             parked,
-            "more than {MOST_PENDING} notices of one request wait: the oldest are not tried any more"
+            "more than {MOST_PENDING} notices of one request wait: jit parked the oldest"
         );
     }
 }
@@ -96,7 +97,7 @@ mod tests {
 
     // K9
     #[test]
-    fn cards_are_merged_before_anything_is_parked() {
+    fn card_notices_are_merged_before_any_notice_is_parked() {
         let mut waiting = vec![one(Audience::Card); MOST_PENDING];
         waiting.insert(3, one(Audience::Everybody));
         let fates = fates(&waiting);
@@ -110,7 +111,7 @@ mod tests {
 
     // K9
     #[test]
-    fn the_oldest_that_all_were_to_hear_is_parked_first() {
+    fn the_oldest_unclaimed_notice_for_everybody_is_parked_first() {
         let mut waiting = vec![one(Audience::Everybody); MOST_PENDING];
         waiting.insert(0, one(Audience::Requester));
         waiting[1].claim = NoticeClaim::Claimed;
@@ -135,7 +136,7 @@ mod tests {
     proptest! {
         // K9
         #[test]
-        fn whatever_waits_the_bound_holds(
+        fn the_bound_holds_for_any_pending_notices(
             mut waiting in proptest::collection::vec(any_waiting(), 1..100),
             claimed in any::<bool>(),
         ) {

@@ -1,15 +1,16 @@
-//! From one store into another: a small installation grows, or moves back.
+//! Copies one store into another, for a change between SQLite and DynamoDB.
 //!
-//! A history is taken over whole, record and events and what is still to be told, and once:
-//! whoever was interrupted begins again and goes on. What is over in minutes is left
-//! behind, spent nonces and leases; `copied_at` sees to it that no call counts twice.
+//! The copy takes each history completely, with its record, events and outbox, and takes it
+//! once: after an interruption the operator starts the copy again and it continues. Spent
+//! nonces and leases are not copied, because they expire within minutes; because of
+//! `copied_at` the new store accepts no call that the old one may have accepted.
 
 use async_trait::async_trait;
 
 use super::{Store, StoreError};
 use crate::domain::{Binding, Channel, Event, Holding, Notice, Request, RequestId, Timestamp};
 
-/// All that belongs to one history.
+/// Everything that belongs to one history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Copied {
     Request {
@@ -25,7 +26,7 @@ pub enum Copied {
     },
 }
 
-/// A notice that was not delivered, and how far that is.
+/// An undelivered notice, with its attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
     pub notice: Notice,
@@ -34,19 +35,24 @@ pub struct OutboxEntry {
     pub parked: bool,
 }
 
+/// The result of `take_over`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Took {
+    /// This call wrote the history.
     Now,
+    /// The store had the complete history already.
     Before,
 }
 
+/// A store that can be the source or the target of a copy.
 #[async_trait]
 pub trait Portable: Store {
-    /// What a request has still to tell, and what of it was given up, in order.
+    /// Returns the outbox of a request, parked notices included, in order.
     async fn outbox_entries(&self, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError>;
-    /// Writes a history as it is elsewhere. One that is here in an older state is brought
-    /// up to it; one that went another way is `Diverged`.
+    /// Writes a history from another store. An older state of the same history is brought up to
+    /// date; a history that continued differently is `Diverged`.
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError>;
+    /// Records the time of the copy, which `copied_at` returns.
     async fn note_copied(&self, at: Timestamp) -> Result<(), StoreError>;
 }
 
@@ -58,10 +64,10 @@ impl Copied {
     }
 }
 
-/// Whether what is here is where the other's history once was.
+/// Reports whether the history `here` is a beginning of the history `there`.
 pub(super) fn is_behind(here: &[Event], there: &[Event]) -> bool {
     there.get(..here.len()) == Some(here)
 }
 
-/// The name under which the moment of a copy stands among the leases; nobody takes it.
+/// The name of the lease entry that stores the time of a copy. No process takes this lease.
 pub(super) const COPIED: &str = "copied";

@@ -1,10 +1,10 @@
-//! The store in one file, by SQLite: what `jit serve` keeps everything in unless it is
-//! told otherwise.
+//! The store in one SQLite file, which is the default of `jit serve`.
 //!
-//! One thread writes and waits for the disk once for everybody who is in the queue
-//! (`writer`, and `checkpoint` behind it); reads go past it (`reader`). What a commit does to the tables is in
-//! `writes`, what is asked of them in `queries`; spent nonces have a log of their own
-//! (`nonces`), and what nobody has changed is not read again (`unchanged`). SQL does not leave this room.
+//! One thread (`writer`) commits all queued writes with one wait for the disk, and `checkpoint`
+//! empties the write-ahead log; reads use connections of their own (`reader`). `writes` contains
+//! the statements of a commit, and `queries` those of the reads. Spent nonces have their own log
+//! (`nonces`), and `unchanged` avoids a second read of unchanged requests. Only this module
+//! contains SQL.
 
 mod checkpoint;
 mod fault;
@@ -48,22 +48,22 @@ pub struct SqliteStore {
     own: Option<Own>,
 }
 
-/// What a process has that may write. Dropped in this order: the last write is done before
-/// anything else is let go.
+/// The parts of a process that may write. The order of the fields is the order in which they
+/// are dropped: the writer must finish its last write before anything else is closed.
 struct Own {
     writer: Writer,
     unchanged: Unchanged,
     alone: Option<Alone>,
 }
 
-/// What only the one process has that serves.
+/// The parts that only the serving process has.
 struct Alone {
     nonces: Arc<Nonces>,
     _lock: schema::Lock,
 }
 
 impl SqliteStore {
-    /// Opens the file for this process alone, and makes it if need be.
+    /// Opens the file for this process only, and creates it if it does not exist.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let lock = schema::Lock::take(path)?;
         let db = schema::open_for_writing(path)?;
@@ -74,7 +74,8 @@ impl SqliteStore {
         let nonces = Arc::new(Nonces::open(path).map_err(cannot)?);
         let failed = |why: std::io::Error| cannot(StoreError::Unavailable(why.to_string()));
         let unchanged = Unchanged::open(path).map_err(failed)?;
-        // Whoever signed what is about to become durable cannot have it done again.
+        // The nonces must be durable before the commit: otherwise a call whose change
+        // survived a power failure could be replayed.
         let spent = nonces.clone();
         let log = Checkpointer::start(schema::open_beside(path)?).map_err(failed)?;
         let writer = Writer::start(db, move || spent.sync(), move || log.ask()).map_err(failed)?;
@@ -91,8 +92,8 @@ impl SqliteStore {
         })
     }
 
-    /// Opens a file for an operator's own command: alone if nobody serves it, else beside
-    /// whoever does, which leases arbitrate as they do between replicas.
+    /// Opens a file for an operator's command: for this process only if no server uses the file,
+    /// else beside the server. Leases then decide between the two, as between replicas.
     pub fn open_for_operator(path: &Path) -> Result<Self, OpenError> {
         schema::check_for_reading(path)?;
         match Self::open(path) {
@@ -101,7 +102,8 @@ impl SqliteStore {
         }
     }
 
-    /// Nonces are not spent beside another process: they are decided in its memory.
+    /// Opens the file beside a server. This process spends no nonces, because the memory of the
+    /// server decides about them.
     fn open_beside(path: &Path) -> Result<Self, OpenError> {
         let db = schema::open_beside(path)?;
         let failed = |why: std::io::Error| OpenError::CannotOpen {
@@ -120,28 +122,28 @@ impl SqliteStore {
         })
     }
 
-    /// To look at a file that another jit may be serving: every write is refused.
+    /// Opens a file that a server may be using for reading only; every write fails.
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
         let readers = Readers::new(path.into());
         readers.give_back(schema::check_for_reading(path)?);
         Ok(Self { readers, own: None })
     }
 
-    /// Everything as it is now, in another file, whoever writes meanwhile.
+    /// Writes a consistent copy of the store into another file; writes may go on meanwhile.
     pub async fn back_up_to(&self, file: &Path) -> Result<(), StoreError> {
         let file = file.to_owned();
         let copy = move |db: &rusqlite::Connection| {
             let name = file.to_string_lossy();
             db.execute("VACUUM INTO ?1", [&name])?;
-            // It is a backup once it would outlive the loss of power.
+            // Only a file that survives a power failure is a backup.
             let synced = std::fs::File::open(&file).and_then(|file| file.sync_all());
             synced.map_err(|why| StoreError::Unavailable(why.to_string()))
         };
         self.readers.scan(copy).await
     }
 
-    /// Runs statements on the connection that writes: a test's way to a disk that is
-    /// full or may not be written to.
+    /// Runs statements on the writing connection, so that a test can simulate a full or
+    /// read-only disk.
     #[doc(hidden)]
     pub async fn on_writer(&self, sql: &'static str) -> Result<(), StoreError> {
         self.write(move |db| Ok(db.execute_batch(sql)?)).await
@@ -156,12 +158,12 @@ impl SqliteStore {
     }
 
     fn own(&self) -> Result<&Own, StoreError> {
-        let why = || StoreError::Unavailable("it was opened to be read only".into());
+        let why = || StoreError::Unavailable("it was opened for reading only".into());
         self.own.as_ref().ok_or_else(why)
     }
 
     fn alone(&self) -> Result<&Alone, StoreError> {
-        let why = || StoreError::Unavailable("another process serves it".into());
+        let why = || StoreError::Unavailable("another jit process is serving it".into());
         self.own()?.alone.as_ref().ok_or_else(why)
     }
 }
@@ -203,7 +205,7 @@ impl Store for SqliteStore {
     async fn commit(&self, mut commit: Commit) -> Result<(), StoreError> {
         let nonce = commit.nonce.take();
         let commit = Prepared::new(commit)?;
-        // Spent in memory first: whoever comes with it meanwhile is refused, and it is on
+        // The nonce is spent in memory first, so a concurrent call with it is refused. It is on
         // the disk before the commit is.
         if let Some(nonce) = &nonce
             && self.alone()?.nonces.spend(nonce)? == Freshness::Spent
@@ -258,7 +260,7 @@ impl Store for SqliteStore {
         lease_until: Timestamp,
         limit: usize,
     ) -> Result<Due<ClaimedNotice>, StoreError> {
-        // Most of the time nothing is due, and finding that out costs no write.
+        // Usually no notice is due, and a read finds that out without a write.
         let next = self.readers.look(queries::next_notice)?;
         if next.is_none_or(|next| next > now) {
             let ready = Vec::new();

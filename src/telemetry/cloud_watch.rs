@@ -1,6 +1,6 @@
-//! Figures for CloudWatch, under Lambda, where nobody can come and read /metrics: lines
-//! on stdout that it takes for metrics. Those that an alarm of infra/template.yaml asks
-//! for, and what is live.
+//! Metrics for CloudWatch under Lambda, where no Prometheus can read /metrics. jit writes them
+//! as lines on stdout, which CloudWatch turns into metrics: those that the alarms of
+//! infra/template.yaml use, and the number of live grants.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 
 const NAMESPACE: &str = "jit";
 
-/// How things stand.
+/// The gauges that jit sends.
 const GAUGES: [(&str, &str); 8] = [
     ("jit_overdue_grants", "Count"),
     ("jit_failing_removals", "Count"),
@@ -24,7 +24,7 @@ const GAUGES: [(&str, &str); 8] = [
     ("jit_due_backlog", "Count"),
 ];
 
-/// What happened since it was last told.
+/// The counters that jit sends; it sends the increase since the last time.
 const COUNTS: [(&str, &str); 1] = [("jit_signature_refusals_total", "Count")];
 
 pub struct CloudWatch {
@@ -38,7 +38,7 @@ impl CloudWatch {
         Self { function, told }
     }
 
-    /// What happened, if anything did.
+    /// Sends the counters that increased.
     pub fn tell_counts(&mut self, metrics: &PrometheusHandle) {
         let figures = self.counted(&sums(&metrics.render()));
         if !figures.is_empty() {
@@ -46,6 +46,7 @@ impl CloudWatch {
         }
     }
 
+    /// Sends all gauges and counters.
     pub fn tell_all(&mut self, metrics: &PrometheusHandle) {
         let text = metrics.render();
         let sums = sums(&text);
@@ -86,14 +87,14 @@ impl CloudWatch {
             line[name] = value.into();
         }
         if let Err(error) = writeln!(std::io::stdout(), "{line}") {
-            tracing::error!(%error, "figures cannot be told");
+            tracing::error!(%error, "writing metrics to stdout failed; CloudWatch misses them");
         }
     }
 }
 
 type Figure = (&'static str, &'static str, f64);
 
-/// Each series' figure, whatever its labels.
+/// Returns the sum of each metric over all its labels.
 fn sums(text: &str) -> BTreeMap<&str, f64> {
     let mut sums = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -113,13 +114,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_added_up() {
+    fn the_series_of_a_metric_are_added_up() {
         let text = "# TYPE a counter\na{why=\"x y\"} 2\na{why=\"z\"} 1\n\nb 0.5\n";
         assert_eq!(sums(text), BTreeMap::from([("a", 3.0), ("b", 0.5)]));
     }
 
     #[test]
-    fn what_was_told_is_not_told_again() {
+    fn only_the_increase_of_a_counter_is_sent() {
         let mut cloud_watch = CloudWatch::of("jit-api".into());
         let name = "jit_signature_refusals_total";
         let mut counted = |now: f64| cloud_watch.counted(&BTreeMap::from([(name, now)]));

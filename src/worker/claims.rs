@@ -7,9 +7,9 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::domain::Lane;
 
-/// At most this many claims of a lane are on their way: more than AWS's quota lets through,
-/// and few enough that the store answers them in time when several workers find many
-/// requests due at once. If a store answers too late, all of those claims are in vain.
+/// At most this many claims of a lane run at once: more than AWS's quota lets through, and few
+/// enough that the store answers them in time when several workers find many due requests at
+/// once. If the store answers too late, all of those claims have lapsed.
 const AT_ONCE: usize = 4;
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Claims {
         Unclaimed { claims: self, lane }
     }
 
-    /// Waits for a turn; the next claim has one when it is dropped. The semaphore is never
+    /// Waits for a turn, which the permit keeps until it is dropped. The semaphore is never
     /// closed.
     pub async fn turn(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
         self.lane(lane).turns.acquire().await.ok()
@@ -76,7 +76,7 @@ impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
         let lane = self.claims.lane(self.lane);
         let left = lane.left.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Before the last one is claimed: a look takes its time as well.
+        // Before the last request is claimed, because a look takes time as well.
         if left < AT_ONCE && lane.more.load(Ordering::SeqCst) {
             self.claims.look_again.notify_one();
         }
@@ -89,7 +89,7 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn the_next_look_is_asked_for_before_all_are_claimed() {
+    fn the_next_look_begins_before_all_requests_are_claimed() {
         let claims = Claims::new();
         let mut left: Vec<Unclaimed<'_>> = (0..=AT_ONCE)
             .map(|_| claims.unclaimed(Lane::Remove))
@@ -99,9 +99,9 @@ mod tests {
         assert!(!is_asked_for(), "many are left");
         claims.set_more(Lane::Remove, true);
         left.pop();
-        assert!(is_asked_for(), "few are left, and there are more");
+        assert!(is_asked_for(), "few are left, and the store has more");
         claims.set_more(Lane::Remove, false);
         left.pop();
-        assert!(!is_asked_for(), "there are no more");
+        assert!(!is_asked_for(), "the store has no more");
     }
 }

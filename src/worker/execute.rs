@@ -1,14 +1,13 @@
-//! One action in AWS, carried through until its outcome is known.
+//! One execution: a piece of work at AWS, from its first call to its outcome.
 //!
-//! A refusal that passes by itself (a conflict, throttling) is waited out for a few
-//! seconds by `Paced`; everything longer goes back to the record, where it survives a
-//! restart.
+//! `Paced` retries a conflict or throttling for a few seconds. After that the execution
+//! reports a failure, and the request, which survives a restart, is due again later.
 //!
-//! A call that was sent may take effect up to `CALL_PATIENCE` later, whatever becomes of
-//! its sender. So a call is sent only while the lease is sure to outlast it, `SentCalls` knows
-//! which one has no answer yet, and "gone" is believed only of a removal that was asked for
-//! after every earlier create without an answer was waited out: AWS refuses a removal while
-//! such a create is being carried out, and a look does not show it.
+//! A call that was sent may take effect up to `CALL_PATIENCE` later, even if its worker is
+//! dead. So a worker sends a call only if its lease certainly lasts longer than that, and
+//! `SentCalls` records which call has no answer. A removal is "gone" only if the delete was
+//! sent after every earlier unanswered create was waited out: AWS refuses a delete while it
+//! carries out such a create, and a look does not show the create.
 
 use std::sync::Mutex;
 
@@ -25,8 +24,8 @@ use crate::identity_center::{
 use crate::service::work_queue::{LeaseDeadline, locked};
 use crate::service::{Service, ServiceError};
 
-/// How long a revoke waits for a create that AWS has accepted, before it asks AWS to remove
-/// what that may make.
+/// How long a revoke waits for a create that AWS has accepted, before the worker sends the
+/// delete.
 const REVOKE_PATIENCE: Millis = Millis::seconds(5);
 
 pub(super) async fn execute(
@@ -51,7 +50,7 @@ pub(super) async fn execute(
     done.unwrap_or_else(|trouble| trouble)
 }
 
-/// What is known of the calls of one piece of work, also when it is cut off.
+/// The calls of one execution; the record is complete also when the execution is stopped.
 #[derive(Debug, Default)]
 pub(super) struct SentCalls(Mutex<Calls>);
 
@@ -77,7 +76,7 @@ impl SentCalls {
     }
 }
 
-/// How far a change has come.
+/// Whether the call that changes the assignment was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     NotSent,
@@ -88,7 +87,7 @@ pub(super) struct Execution<'a> {
     pub service: &'a Service,
     pub access: &'a Paced,
     pub watch: &'a Watch,
-    /// Who held the assignment when the work was handed out.
+    /// The holding at the time of the claim.
     held: Option<&'a Holding>,
     deadline: &'a LeaseDeadline,
     sent: &'a SentCalls,
@@ -96,10 +95,10 @@ pub(super) struct Execution<'a> {
     pub lane: Lane,
 }
 
-/// The right side of every `?` is what went wrong, as an outcome already.
+/// The error side is a failure that is already an outcome.
 pub(super) type Done<T = Outcome> = Result<T, Outcome>;
 
-/// Sends one change of an assignment, and notes that it was sent until it is answered.
+/// Sends a create or a delete, and records it as unanswered until AWS answers.
 struct Sending<'h> {
     execution: &'h Execution<'h>,
     call: AssignmentCall,
@@ -113,7 +112,7 @@ impl<'h> Gate<'h> for Sending<'h> {
             if call == AssignmentCall::Create {
                 execution.still_wanted().await?;
             }
-            // Last, because what is asked before it may take long.
+            // The last check, because the check before it may take long.
             execution.still_held()?;
             execution.note_waited_out();
             execution.sent.send(call);
@@ -147,7 +146,8 @@ impl Execution<'_> {
         }
     }
 
-    /// P6: what AWS shows of another set of the same name proves nothing about this one.
+    /// P6: a look under another ARN of the same permission set name proves nothing about this
+    /// assignment.
     fn check_meaning(&self, key: &HoldingKey) -> Done<()> {
         let (now, set) = (
             self.access.permission_set_arn(&key.permission_set)?,
@@ -156,8 +156,8 @@ impl Execution<'_> {
         match self.held.and_then(|held| held.permission_set_arn.as_ref()) {
             Some(then) if *then != now => {
                 let why = Text::clip(&format!(
-                    "{set} stood for {then} when this access was given, and stands for {now} now: \
-                     put permission_sets.{set} back in jit.toml until it has ended"
+                    "{set} stood for {then} when jit made this assignment, and stands for {now} now: \
+                     restore permission_sets.{set} in jit.toml until the access has ended"
                 ));
                 Err(Outcome::Failed(Trouble::Denied { why }))
             }
@@ -169,10 +169,11 @@ impl Execution<'_> {
         let email = request.requester_email();
         let user = self.access.find_user(self.lane, email).await?;
         let key = request.holding_key_of(user.clone());
-        // Read before the look: if anybody joins or leaves meanwhile, the look is stale.
+        // Read before the look: if a holder joins or leaves meanwhile, the revision changes and
+        // the look is repeated.
         let held = self.service.holding(key.clone()).await;
         let held = held.map_err(|error| unreadable(&error.into()))?;
-        // P4: what an earlier delete may still take away is not made again before.
+        // P4: an earlier delete may still take effect, so the create is sent only after that.
         self.wait_out(held.unanswered()).await;
         self.sent.waited_out(held.unanswered());
         let presence = self.access.look(self.lane, &key).await?;
@@ -185,9 +186,9 @@ impl Execution<'_> {
         })
     }
 
-    /// The turn of a create may be long in coming. A revoke that comes meanwhile does not
-    /// wait for it: what was not sent yet is not sent any more, and what AWS has accepted
-    /// and does not finish is removed as if it had.
+    /// A create may wait long for its turn, and a revoke does not wait for it: a create that was
+    /// not sent is dropped; if AWS accepted it but does not finish it, the next work is the
+    /// removal.
     async fn create(&self, key: &HoldingKey) -> Done {
         let stage = Mutex::new(Stage::NotSent);
         let created = self.carried_through(key, &stage);
@@ -217,8 +218,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Gone is what AWS shows afterwards, not what it was asked to do. What waits for its
-    /// turn when a revoke comes is taken up anew, ahead of the others.
+    /// The assignment is gone only when a look shows that. If a revoke comes while this removal
+    /// waits for its turn, the removal starts again in the lane of revokes.
     async fn remove(&self, key: &HoldingKey) -> Done {
         let stage = Mutex::new(Stage::NotSent);
         let done = tokio::select! {
@@ -227,13 +228,15 @@ impl Execution<'_> {
             () = self.hurried(&stage) => Ok(Outcome::Interrupted),
         };
         match done {
-            // Not sent, because the lease was not sure to last: taken up anew, under another.
+            // The delete was not sent, because the lease might not last: the removal starts again
+            // under another lease.
             Err(_) if *locked(&stage) == Stage::NotSent => Ok(Outcome::Interrupted),
             done => done,
         }
     }
 
-    /// What is removed while a create may still arrive is removed once more after that.
+    /// If an earlier create may still take effect, the assignment is removed once more after
+    /// that.
     async fn removed_for_good(&self, key: &HoldingKey, stage: &Mutex<Stage>) -> Done {
         loop {
             let outcome = self.removed(key, stage).await?;
@@ -246,7 +249,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Returns if it is revoked before AWS was asked for anything.
+    /// Returns if the request is revoked before the call is sent.
     async fn hurried(&self, stage: &Mutex<Stage>) {
         self.revoked().await;
         if *locked(stage) == Stage::Sent {
@@ -254,8 +257,8 @@ impl Execution<'_> {
         }
     }
 
-    /// Returns if it is revoked: at once before AWS was asked for anything, and else after
-    /// what AWS was asked for has had its time.
+    /// Returns if the request is revoked: at once if the call was not sent, or else after
+    /// `REVOKE_PATIENCE`.
     async fn hurried_past(&self, stage: &Mutex<Stage>) {
         self.revoked().await;
         if *locked(stage) == Stage::Sent {
@@ -263,7 +266,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Returns if a revoke comes that this work is not part of.
+    /// Returns if the request is revoked and this work is not part of a revoke.
     async fn revoked(&self) {
         match self.lane {
             Lane::Revoke => std::future::pending().await,
@@ -300,7 +303,7 @@ impl Execution<'_> {
             ended = match self.access.poll(self.lane, &operation).await? {
                 Progress::Failed { why } => OperationResult::Badly { why },
                 Progress::Succeeded => return Ok(still_present()),
-                // It was not listed any more, or not yet, and is not over.
+                // AWS did not list the operation, but it is still running.
                 Progress::InProgress => {
                     let room = self.access.no_room();
                     self.access.wait_for(self.lane, &operation, room).await?
@@ -309,7 +312,7 @@ impl Execution<'_> {
         }
     }
 
-    /// What AWS shows. Ahead of the others from the moment that it is revoked.
+    /// Looks whether the assignment exists. After a revoke the look moves to the lane of revokes.
     async fn look(&self, key: &HoldingKey) -> Done {
         let nothing_sent = Mutex::new(Stage::NotSent);
         let seen = tokio::select! {
@@ -317,8 +320,8 @@ impl Execution<'_> {
             seen = self.access.look(self.lane, key) => seen,
             () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
         };
-        // K15: a set that the assignment was made with, and that is there no more, was deleted:
-        // AWS deletes none that is assigned.
+        // K15: jit made the assignment with this permission set, and AWS does not find the set:
+        // it was deleted. AWS deletes only a set without assignments, so the assignment is gone.
         let was_there = self
             .held
             .is_some_and(|held| held.permission_set_arn.is_some());
@@ -334,8 +337,8 @@ impl Execution<'_> {
         })
     }
 
-    /// Of the calls that were on their way when the work was handed out, those that this
-    /// process has known for long enough.
+    /// Records which calls that were unanswered at the claim this process has known for
+    /// `CALL_PATIENCE`.
     fn note_waited_out(&self) {
         let now = self.service.clock().uptime();
         let known = self.held.into_iter().flat_map(Holding::unanswered);
@@ -343,7 +346,7 @@ impl Execution<'_> {
         self.sent.waited_out(over);
     }
 
-    /// Returns when these calls have reached AWS, or never will.
+    /// Returns when these calls have taken effect or never will.
     async fn wait_out(&self, calls: impl Iterator<Item = LeaseToken>) {
         let (clock, now) = (self.service.clock(), self.service.clock().uptime());
         let last = calls.map(|call| self.watch.see_call(call, now)).max();
@@ -352,25 +355,25 @@ impl Execution<'_> {
         }
     }
 
-    /// A call that changes something is sent only while the lease is sure to outlast it:
-    /// the worker that takes over must find everything done that is ever going to be.
+    /// A worker sends a create or a delete only if its lease certainly lasts until the call has
+    /// taken effect: the next worker must see the effect of every call.
     fn still_held(&self) -> Result<(), IdentityCenterError> {
         if self.deadline.lasts_for(CALL_PATIENCE, self.service.clock()) {
             return Ok(());
         }
-        let why = "not asked: the lease could not be kept";
+        let why = "call not sent: the lease may not last long enough";
         Err(IdentityCenterError::new(
             IdentityCenterErrorKind::NoAnswer,
             why,
         ))
     }
 
-    /// Another process may have been told to revoke it.
+    /// Another process may have revoked the request.
     async fn still_wanted(&self) -> Result<(), IdentityCenterError> {
         let why = match self.service.request(self.id).await {
             Ok(request) if request.state == State::Assigning => return Ok(()),
-            Ok(_) => "not asked: it is not wanted any more".into(),
-            Err(error) => format!("not asked: {error}"),
+            Ok(_) => "call not sent: the request does not want the access any more".into(),
+            Err(error) => format!("call not sent: {error}"),
         };
         Err(IdentityCenterError::new(
             IdentityCenterErrorKind::NoAnswer,
@@ -404,7 +407,7 @@ pub(super) fn passing(why: &str) -> Outcome {
     Outcome::Failed(Trouble::Passing { why })
 }
 
-/// K7: an operation that AWS does not end is told as what it is, and looked at again later.
+/// K7: an operation that AWS does not finish is reported as such, and looked at again later.
 pub(super) fn unfinished(what: &str, operation: &str) -> Outcome {
     passing(&format!(
         "AWS has not finished the {what} operation {operation} in two minutes; \
@@ -413,10 +416,10 @@ pub(super) fn unfinished(what: &str, operation: &str) -> Outcome {
 }
 
 fn still_present() -> Outcome {
-    passing("AWS still shows the assignment after removing it")
+    passing("AWS still shows the assignment after the delete")
 }
 
-/// jit's own store failed while AWS was about to be asked: nothing has happened.
+/// The store failed before a call was sent.
 fn unreadable(error: &ServiceError) -> Outcome {
     passing(&error.to_string())
 }

@@ -1,7 +1,8 @@
-//! Delivers notices: at least once, for one request in order, and for nobody's sake late.
+//! The notice worker: it delivers each notice at least once, and the notices of one request in
+//! order.
 //!
-//! The outbox is the store's; this only carries. A receiver that is slow or down costs
-//! attempts here, and nothing anywhere else.
+//! The store keeps the outbox. A slow or failing receiver delays only its own notices, and no
+//! grant and no revoke.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,12 +19,13 @@ use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timest
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
 
-/// The longest that one delivery takes, counted from the claim of its notice. What all
-/// receivers together wait for is less (asserted where each says how long that is).
+/// The longest time of one delivery, from the claim of its notice. All receivers together have
+/// shorter time limits (asserted where each limit is defined).
 pub const DELIVERY_BOUND: Millis = Millis::seconds(32);
-/// The claim and the result are written within this, and clocks of replicas differ.
+/// The writes of the claim and the result take less than this, and clocks of replicas differ
+/// by less.
 const MARGIN: Millis = Millis::seconds(12);
-/// A notice that is being delivered is claimed by nobody else.
+/// For this long no other notice worker claims a notice that is being delivered.
 const LEASE: Millis = Millis::seconds(45);
 const _: () = assert!(DELIVERY_BOUND.0 + MARGIN.0 <= LEASE.0);
 const AT_ONCE: usize = 32;
@@ -32,13 +34,14 @@ const LONGEST_PAUSE: Millis = Millis::minutes(5);
 const GIVE_UP_AFTER: Millis = Millis::DAY;
 const AFTER_A_FAULT: Millis = Millis::seconds(1);
 
-/// Where notices go; a seam, so that a test can be the one who does not answer.
+/// Where notices go. A test can have a receiver that does not answer.
 #[async_trait]
 pub trait Receiver: Send + Sync + 'static {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
 }
 
-/// One after the other; whoever took it already takes a repeat.
+/// Delivers to one receiver after the other; a receiver that has the notice already recognises
+/// the repetition.
 #[async_trait]
 impl Receiver for Vec<Arc<dyn Receiver>> {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
@@ -53,7 +56,7 @@ impl Receiver for Vec<Arc<dyn Receiver>> {
 #[error("{0}")]
 pub struct NotReceived(pub String);
 
-/// The right to deliver what was claimed under it, until its deadline.
+/// The right to deliver the notices that were claimed under it, until its deadline.
 #[derive(Clone, Copy)]
 struct DeliveryLease {
     lease: LeaseToken,
@@ -77,36 +80,36 @@ impl NoticeWorker {
         }
     }
 
-    /// The same, with deliveries that run elsewhere.
+    /// A notice worker whose deliveries run on this spawner.
     #[must_use]
     pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
         Self { pieces, ..self }
     }
 
-    /// From now on this process carries by itself what it writes: somebody steps, or runs,
-    /// until it ends.
+    /// Opens the notice queue: from now on this process delivers the notices of its own commits.
+    /// The caller must step or run the notice worker until the process ends.
     pub fn stand_by_the_tray(&self) {
         self.service.notice_queue.open();
     }
 
-    /// Delivers until `stop`; what is on its way then is let go, to be taken again.
+    /// Delivers until `stop`; deliveries that are running then are dropped, and repeated later.
     pub async fn run(&self, stop: CancellationToken) {
         self.stay(RunMode::Forever, &stop, &stop).await;
     }
 
-    /// Delivers until the mode is over, and what is written here until `stop`; what is still to be
-    /// carried then is carried, unless told to give it up.
+    /// Runs until the run mode ends or until `stop`. Deliveries that are left then are finished,
+    /// unless `give_up` is cancelled.
     pub async fn stay(&self, mode: RunMode, stop: &CancellationToken, give_up: &CancellationToken) {
         let tasks = TaskTracker::new();
         tasks.close();
         self.stand_by_the_tray();
-        // K6: a panic in the loop itself ends one round, and no more.
+        // K6: a panic in the loop ends only one round.
         loop {
             let rounds = self.make_rounds(mode, &tasks, stop, give_up);
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
-            note_panic("the loop that delivers notices");
+            note_panic("the notice worker's loop");
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         tasks.wait().await;
@@ -147,21 +150,21 @@ impl NoticeWorker {
         }
     }
 
-    /// Dates are by the wall clock, which may be set meanwhile: so it never waits long.
+    /// Due times go by the wall clock, which may be set meanwhile, so the wait has a limit.
     fn when_to_look(&self, next: Option<Timestamp>) -> Uptime {
         let clock = self.service.clock();
         let until_next = next.map_or(WORKERS_LOOK_EVERY, |next| next - clock.now());
         clock.uptime() + until_next.clamp(Millis(0), WORKERS_LOOK_EVERY)
     }
 
-    /// One round: what was just written, and else what is due; each carried to its end.
+    /// One round: first the notice queue, or else the due notices; each delivery is finished.
     pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
         if let Some(id) = self.service.notice_queue.take() {
             self.carry_all_of(id, stop).await?;
             return Ok(1);
         }
         let mut delivered = 0;
-        // One by one: what waits for others to be delivered would lose its lease.
+        // One at a time: a claimed notice that waits for other deliveries would lose its lease.
         while delivered < AT_ONCE {
             let (claim, claimed) = self.claim_due(1).await?;
             let Some(one) = claimed.ready.first() else {
@@ -186,7 +189,7 @@ impl NoticeWorker {
         }
     }
 
-    /// What was found by looking; returns when something will be due that was not.
+    /// Looks for due notices and delivers them; returns when the next one is due.
     async fn send_due(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Option<Timestamp> {
         let now = self.service.clock().now();
         let free = AT_ONCE.saturating_sub(tasks.len());
@@ -196,7 +199,7 @@ impl NoticeWorker {
         let (claim, claimed) = match self.claim_due(free).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                tracing::error!(%error, "cannot see what is to be delivered");
+                tracing::error!(%error, "due notices not read from the store, will be retried");
                 return Some(now + AFTER_A_FAULT);
             }
         };
@@ -210,7 +213,7 @@ impl NoticeWorker {
                 }
             });
         }
-        // More may be due than there were hands for.
+        // More notices may be due than can be delivered at once.
         claimed.next.map(|next| {
             if next > now {
                 next
@@ -231,9 +234,9 @@ impl NoticeWorker {
             match AssertUnwindSafe(carried).catch_unwind().await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::error!(request_id = %id, %error, "a delivery could not be settled");
+                    tracing::error!(request_id = %id, %error, "result of a delivery not stored, will be retried");
                 }
-                // Its claim ends by itself, and it is tried again.
+                // The claim lapses, and the delivery is tried again.
                 Err(_) => note_panic("a delivery"),
             }
             service.notice_queue.bell.notify_one();
@@ -241,7 +244,7 @@ impl NoticeWorker {
         self.pieces.spawn(Box::pin(piece));
     }
 
-    /// One request's notices, one after the other, for as long as they are taken.
+    /// Delivers the notices of one request in order, until one is not received.
     async fn carry_all_of(
         &self,
         id: RequestId,
@@ -270,7 +273,7 @@ impl NoticeWorker {
         Ok((claim, claimed.await?))
     }
 
-    /// What is to be written as of now; its deadline counts from before that is written.
+    /// The lease of a claim that is written now; its deadline counts from before the write.
     fn claim(&self) -> (Timestamp, DeliveryLease) {
         let clock = self.service.clock();
         let (now, lease) = (clock.now(), LeaseToken(clock.draw()));
@@ -319,7 +322,7 @@ impl NoticeWorker {
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
-        tracing::error!(request_id = %place.request_id, %why, "notice parked after a day of trying");
+        tracing::error!(request_id = %place.request_id, %why, "notice parked, not received for a day");
         let command = Command::NoticeParked {
             seq: place.seq,
             why: Text::clip(&why.0),

@@ -1,5 +1,5 @@
-//! Whether an assignment is gone, for an operator who removed it by hand. AWS is asked while
-//! no worker is at it: before that, what AWS shows proves nothing.
+//! Checks whether an assignment is gone, for `jit cleanup`. The check takes the lease of the
+//! request first: while a worker is working on it, a look proves nothing.
 
 use super::Worker;
 use crate::domain::{
@@ -8,16 +8,16 @@ use crate::domain::{
 use crate::identity_center::IdentityCenterError;
 use crate::service::{Handled, ServiceError};
 
-/// How often a lease that another worker has is looked at.
+/// How often the lease of another worker is read.
 const LOOKS_AGAIN: Millis = Millis(500);
 
-/// What AWS shows of a request.
 #[derive(Debug)]
 pub enum Proven {
-    /// None. The request is held until that is said, or `let_go` is called.
+    /// AWS shows no assignment. The caller has the lease until it gives the command, or calls
+    /// `let_go`.
     Gone(Proof),
     StillThere,
-    /// Another worker brought it to its end first.
+    /// The request is settled already.
     Over(Box<Request>),
 }
 
@@ -30,8 +30,8 @@ pub enum ProveError {
 }
 
 impl Worker {
-    /// Asks AWS about a request that is not over; `waits` is called while another worker has
-    /// it.
+    /// Looks for the assignment of a request that is not settled; `waits` is called while another
+    /// worker has the lease.
     pub async fn prove_gone(
         &self,
         id: RequestId,
@@ -60,8 +60,7 @@ impl Worker {
         proven
     }
 
-    /// Gives back what is held for a proof that was not taken. If it cannot be given back, it
-    /// lapses by itself.
+    /// Gives the lease back after a check that is not used. If that fails, the lease lapses.
     pub async fn let_go(&self, id: RequestId, lease: LeaseToken) {
         let finished = Command::Finished {
             lease,
@@ -69,11 +68,11 @@ impl Worker {
             calls: Calls::default(),
         };
         if let Err(error) = self.service.handle(id, finished).await {
-            tracing::debug!(request_id = %id, %error, "lease not given back");
+            tracing::debug!(request_id = %id, %error, "lease not given back; it lapses by itself");
         }
     }
 
-    /// Takes the lease on a request that is not over, due or not, once no other worker has it.
+    /// Takes the lease on a request that is not settled, due or not, when no other worker has it.
     async fn hold(
         &self,
         id: RequestId,

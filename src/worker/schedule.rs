@@ -1,9 +1,9 @@
-//! What is taken when: the loop of every process that works, under `serve`, under Lambda
-//! and in the simulation.
+//! The worker's loop, under `serve`, under Lambda and in the simulation: it decides what is
+//! claimed when.
 //!
-//! It looks for what is due, takes up what this process was asked for itself, and sleeps
-//! until something is due. No piece of work can stop it: one that panics, hangs or is
-//! refused gives its place up or is set aside for a while, and the others go on.
+//! It looks for due requests, starts the work that this process was asked for, and sleeps
+//! until a request is due. An execution that panics, hangs or is refused does not stop the
+//! loop: its slot is freed, or the request is set aside for a while.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -37,14 +37,14 @@ const AHEAD: usize = 32;
 /// order of their due times: workers that claim in the same order collide at each record.
 const MIXED: usize = 256;
 
-/// How long a worker stays, and for what.
+/// The run mode: how long a worker runs and what it looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunMode {
-    /// Until it is asked to stop, for everything.
+    /// Until it is asked to stop; it looks for all due work.
     Forever,
-    /// Until it is asked to stop, for what this process is asked for itself.
+    /// Until it is asked to stop; only work from the work queue of this process.
     OwnWorkOnly,
-    /// Until nothing is due before then.
+    /// Until no request is due before this time.
     UntilIdle(Timestamp),
 }
 
@@ -57,23 +57,23 @@ impl RunMode {
         !matches!(self, Self::UntilIdle(_))
     }
 
-    /// Whether what is due next is another process's already.
+    /// Whether this worker leaves the next due work to another process.
     pub(super) fn is_over(self, next: Option<Timestamp>) -> bool {
         matches!(self, Self::UntilIdle(horizon) if next.is_none_or(|next| next > horizon))
     }
 }
 
-/// What is due and not at work.
+/// Due requests that have no execution yet.
 #[derive(Debug)]
 pub(super) struct WaitingWork {
-    /// What the last look found due and had no place for.
+    /// Due requests that the last look found and that got no slot.
     places: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
-    /// What could not be worked on, and is not looked at before then.
+    /// Requests that could not be worked on, and are not tried again before this time.
     aside: Mutex<HashMap<RequestId, Aside>>,
     /// When the loop last began a round.
     round: Mutex<Option<Uptime>>,
     claims: Claims,
-    /// Decides this worker's own order.
+    /// The salt of this worker's order of claims.
     order: u128,
 }
 
@@ -100,7 +100,7 @@ impl WaitingWork {
         }
     }
 
-    /// Not before then.
+    /// Sets the request aside until then.
     fn set_aside(&self, id: RequestId, until: Uptime, now: Uptime) {
         let mut aside = locked(&self.aside);
         if aside.len() >= MOST_ASIDE {
@@ -112,7 +112,7 @@ impl WaitingWork {
         aside.insert(id, Aside { times, until });
     }
 
-    /// For longer each time, and never for longer than that.
+    /// Sets the request aside for longer each time, up to `longest`.
     fn set_aside_after_a_fault(&self, id: RequestId, longest: Millis, now: Uptime) {
         let times = locked(&self.aside).get(&id).map_or(0, |one| one.times);
         let pause = Millis(AFTER_A_FAULT.0 << times.min(6)).min(longest);
@@ -134,18 +134,18 @@ impl WaitingWork {
     }
 }
 
-/// What a piece of work begins with.
+/// What an execution starts from.
 enum First {
     DueRequest(DueRequest),
     ClaimedWork(Box<ClaimedWork>),
 }
 
-/// A request that is due as of then, with its place.
+/// A request that is due as of then, with its slot.
 struct DueRequest {
     id: RequestId,
     lane: Lane,
     as_of: Timestamp,
-    /// Given up with this.
+    /// Freed when this is dropped.
     _slot: Slot,
 }
 
@@ -156,29 +156,29 @@ enum Offered {
     NoPlace,
 }
 
-/// What all pieces of work of one stay share.
+/// What all executions of one run share.
 #[derive(Clone, Copy)]
 struct Stay<'s> {
     tasks: &'s TaskTracker,
-    /// When it is cancelled, no more is claimed.
+    /// When it is cancelled, the worker claims no more requests.
     stop: &'s CancellationToken,
-    /// When it is cancelled, work that has begun gives up.
+    /// When it is cancelled, running executions stop.
     give_up: &'s CancellationToken,
 }
 
 impl Worker {
-    /// From now on this process begins by itself what it is asked for: it steps, or runs,
-    /// until it ends.
+    /// Opens the work queue: from now on the commits of this process may claim work for this
+    /// worker. The caller must step or run the worker until the process ends.
     pub fn take_own_work(&self) {
         self.service.work_queue.open();
     }
 
-    /// When the loop last began a round, if it ever did.
+    /// The start of the loop's last round, if there was one.
     pub fn last_round(&self) -> Option<Uptime> {
         *locked(&self.waiting.round)
     }
 
-    /// Works until `stop`; then lets go of what cannot be finished soon.
+    /// Runs until `stop`; executions that have not ended after `GRACE` are then stopped.
     pub async fn run(&self, stop: CancellationToken) {
         let give_up = CancellationToken::new();
         tokio::select! {
@@ -199,9 +199,9 @@ impl Worker {
         std::future::pending().await
     }
 
-    /// Works until the mode is over, or until `stop`; what has begun by then is finished,
-    /// unless told to give it up. The next process finds what is left. What is `named` is
-    /// begun without looking: an index may know of it later.
+    /// Runs until the run mode ends, or until `stop`. Executions that have begun are finished,
+    /// unless `give_up` is cancelled; the next process finds what is left. The `named` requests
+    /// are started without a look, because an index may list them later.
     pub async fn stay(
         &self,
         mode: RunMode,
@@ -225,7 +225,7 @@ impl Worker {
         if mode.asked_for_here() {
             self.take_own_work();
         }
-        // K6: a panic in the loop itself ends one round, and no more.
+        // K6: a panic in the loop ends only one round.
         loop {
             let rounds = self.make_rounds(mode, stay);
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
@@ -268,7 +268,7 @@ impl Worker {
                 () = tasks.wait(), if mode.is_over(next) => {}
                 () = stop.cancelled() => {}
             }
-            // A slow store is not asked without a pause.
+            // A pause between two looks, also if the store is slow.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
@@ -278,7 +278,8 @@ impl Worker {
         }
     }
 
-    /// When something is due that is not at work, if the mode looks for any.
+    /// Looks for due requests, if the mode does; returns when the next one without an execution
+    /// is due.
     async fn look(&self, mode: RunMode, stay: Stay<'_>) -> Option<Timestamp> {
         if !mode.looks() {
             return None;
@@ -286,7 +287,7 @@ impl Worker {
         match self.begin_due(mode, stay).await {
             Ok(next) => next,
             Err(error) => {
-                tracing::error!(%error, "cannot see what is due");
+                tracing::error!(%error, "due requests not read from the store, will be retried");
                 Some(self.service.clock().now() + AFTER_A_FAULT)
             }
         }
@@ -302,8 +303,8 @@ impl Worker {
         clock.sleep(pause).await;
     }
 
-    /// Starts everything that is due, as far as there are places; returns when the next
-    /// will be.
+    /// Starts an execution for each due request that gets a slot; returns when the next request
+    /// is due.
     async fn begin_due(
         &self,
         mode: RunMode,
@@ -315,7 +316,8 @@ impl Worker {
             RunMode::Forever | RunMode::OwnWorkOnly => self.clock_watch.as_of(clock),
             RunMode::UntilIdle(_) => now,
         };
-        // K15: what is at work or set aside is due as well, so that many more are asked for.
+        // K15: the store also lists due requests that have an execution or are set aside, so the
+        // look asks for that many more.
         let aside = self.waiting.many_aside();
         let look = |lane| {
             let most = AHEAD + self.service.work_queue.at_work(lane) + aside;
@@ -329,7 +331,7 @@ impl Worker {
             self.waiting.mix(&mut due.ready);
             let more = due.next.is_some_and(|next| next <= as_of);
             self.waiting.claims.set_more(lane, more);
-            // What is due already is at work, or waits for a place.
+            // The requests that are due already have an execution or wait for a slot.
             let next = due.next.filter(|next| *next > as_of);
             first = first.into_iter().chain(next).min();
             for id in due.ready {
@@ -361,7 +363,7 @@ impl Worker {
         }
     }
 
-    /// Works on one request, and then on those that wait for the place.
+    /// Works on one request, and then on those that wait for the slot.
     fn start(&self, stay: Stay<'_>, first: First) {
         let worker = self.clone();
         let (stop, give_up) = (stay.stop.clone(), stay.give_up.clone());
@@ -408,19 +410,20 @@ impl Worker {
         }
     }
 
-    /// What came of one try: what cannot be worked on now takes no place of another.
+    /// Handles the result of one attempt: a request that cannot be worked on is set aside, so
+    /// that it takes no slot of another.
     fn note(&self, id: RequestId, tried: std::thread::Result<Result<Tried, ServiceError>>) {
         let now = self.service.clock().uptime();
         match tried {
             Ok(Ok(Tried::Done | Tried::NotBegun)) => self.waiting.take_back(id),
             Ok(Ok(Tried::NotBefore(until))) => self.waiting.set_aside(id, until, now),
             Ok(Ok(Tried::Refused(refusal))) => {
-                tracing::debug!(request_id = %id, %refusal, "not worked on");
+                tracing::debug!(request_id = %id, %refusal, "claim refused, will be retried");
                 self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
             Ok(Err(error)) => {
-                tracing::warn!(request_id = %id, %error, "left for later");
-                // A store that fails says nothing of this record.
+                tracing::warn!(request_id = %id, %error, "work failed, will be retried");
+                // A failure of the store does not depend on this record.
                 let longest = match is_the_stores(&error) {
                     true => WORKERS_LOOK_EVERY,
                     false => LONGEST_ASIDE,
@@ -428,8 +431,8 @@ impl Worker {
                 self.waiting.set_aside_after_a_fault(id, longest, now);
             }
             Err(_) => {
-                tracing::error!(request_id = %id, "work on this request is tried again");
-                note_panic("a piece of work");
+                tracing::error!(request_id = %id, "work on this request panicked, will be retried");
+                note_panic("an execution");
                 self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
         }
@@ -448,7 +451,7 @@ impl Worker {
         None
     }
 
-    /// Takes up what is put into the work queue, also while a look takes long.
+    /// Starts the work that is put into the work queue, also while a look takes long.
     async fn serve_own_work(&self, stay: Stay<'_>) -> Infallible {
         loop {
             let rung = self.service.work_queue.bell.notified();

@@ -1,9 +1,9 @@
-//! Credentials that were fetched while access lasted are denied in the permission set's
-//! inline policy, until the last of them is over by itself.
+//! Old credentials: a deny statement in the permission set's inline policy ends them, until
+//! the last of them has expired.
 //!
-//! A policy has no revision: whoever reads it, changes it and puts it back must be alone
-//! with it, across all replicas. The store's lease sees to that, and nothing is put back
-//! that would not arrive while it lasts.
+//! A policy has no revision, so only one process at a time may read, change and write it. A
+//! lease in the store ensures that across all replicas, and a worker writes the policy only if
+//! the write takes effect while its lease lasts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,8 +20,8 @@ use crate::identity_center::{
 use crate::service::work_queue::{BothClocks, LeaseDeadline, lease_again};
 use crate::store::{StoreError, Taken};
 
-/// How long others are waited for.
-/// Longer than the lease of a worker that died lasts.
+/// How long a worker waits for the lease on a policy: longer than the lease of a dead worker
+/// lasts.
 const PATIENCE: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
 const PAUSE: Millis = Millis(200);
 
@@ -29,7 +29,7 @@ impl Execution<'_> {
     pub(super) async fn end_sessions(&self, key: &HoldingKey, before: Timestamp) -> Done {
         let place = AssignmentPlace::of(key);
         if self.access.assignees(self.lane, &place).await?.is_empty() {
-            // Whoever tried before may have placed it, and not have lived to say so.
+            // An earlier worker may have placed the statement and died before its report.
             self.take_out(key).await?;
             return Ok(Outcome::SessionsGone);
         }
@@ -55,7 +55,7 @@ impl Execution<'_> {
     pub(super) async fn lift_deny(&self, key: &HoldingKey) -> Done {
         let place = AssignmentPlace::of(key);
         self.take_out(key).await?;
-        // Where nobody has the set any more, there is nothing to bring it to.
+        // Without assignees the role is gone, so there is no account to provision.
         if !self.access.assignees(self.lane, &place).await?.is_empty() {
             self.bring_into(&place).await?;
         }
@@ -79,7 +79,7 @@ impl Execution<'_> {
         }
     }
 
-    /// Reads, changes and puts back, alone.
+    /// Reads, changes and writes the policy under a lease.
     async fn change_policy(
         &self,
         set: &PermissionSet,
@@ -93,8 +93,8 @@ impl Execution<'_> {
             is_unanswered: AtomicBool::new(false),
         };
         let changed = self.change_alone(set, &put, change).await;
-        // A policy that may still arrive must not overwrite the next holder's: the lease
-        // lapses by itself, and outlasts the call.
+        // An unanswered write must not overwrite the policy of the next lease, so the lease is
+        // kept: it lapses after the call can take effect.
         if !put.is_unanswered.load(Ordering::SeqCst)
             && let Err(error) = self.service.store().give_lease(&name, lease).await
         {
@@ -103,7 +103,7 @@ impl Execution<'_> {
         changed
     }
 
-    /// Others are soon done with it, or this is for later.
+    /// Takes the lease on the policy, or fails after `PATIENCE`.
     async fn be_alone_with(&self, name: &str) -> Done<(LeaseToken, LeaseDeadline)> {
         let (clock, store) = (self.service.clock(), self.service.store());
         let token = LeaseToken(clock.draw());
@@ -148,7 +148,7 @@ impl Execution<'_> {
     }
 }
 
-/// Puts a policy back only while its lease is sure to outlast the call.
+/// Writes the policy only if the lease certainly lasts longer than the call.
 struct Put<'h> {
     execution: &'h Execution<'h>,
     deadline: &'h LeaseDeadline,
@@ -165,7 +165,7 @@ impl<'h> Gate<'h> for Put<'h> {
             if lasts {
                 return Ok(());
             }
-            let why = "not asked: it took too long to be alone with the policy";
+            let why = "call not sent: the lease on the policy may not last long enough";
             Err(IdentityCenterError::new(
                 IdentityCenterErrorKind::NoAnswer,
                 why,

@@ -1,19 +1,19 @@
-//! Where pieces of work run.
+//! Where executions and deliveries run.
 
 use futures_util::future::BoxFuture;
 
-/// A seam, so that a simulation can run each piece when it wants to.
+/// The simulation has its own implementation, which decides when each task runs.
 pub trait Spawn: Send + Sync + 'static {
     fn spawn(&self, piece: BoxFuture<'static, ()>);
 }
 
-/// On the runtime that the process has.
+/// Runs tasks on the process's tokio runtime.
 pub struct OnRuntime;
 
 impl Spawn for OnRuntime {
     #[expect(
         clippy::disallowed_methods,
-        reason = "each piece is tracked by who spawns it, and awaited at shutdown"
+        reason = "the caller tracks each task, and awaits it at shutdown"
     )]
     fn spawn(&self, piece: BoxFuture<'static, ()>) {
         tokio::spawn(piece);

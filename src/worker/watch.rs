@@ -1,5 +1,5 @@
-//! What a process has seen for how long, by its own uptime. What was seen unchanged for
-//! long enough is believed without asking what time another process thinks it is.
+//! What this process has seen unchanged for how long, by its own uptime. A lease that was
+//! unchanged for long enough has lapsed; the clock of its worker does not matter.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,12 +10,12 @@ use crate::domain::{Lease, LeaseToken, Millis, RequestId, Timestamp};
 use crate::identity_center::CALL_PATIENCE;
 use crate::service::work_queue::locked;
 
-/// What was not looked at for so long is forgotten.
+/// An entry that was not used for this long is removed.
 const REMEMBERED_FOR: Millis = Millis::minutes(30);
-/// From so many on, what is old is looked for at all.
+/// Old entries are removed only when there are this many.
 const MANY: usize = 1024;
 
-/// BothClocks when a thing has been as it is.
+/// A value, and the time since which it has been seen unchanged.
 #[derive(Debug)]
 struct Observed<K, V> {
     things: Mutex<HashMap<K, (V, Uptime)>>,
@@ -28,7 +28,7 @@ impl<K: Eq + Hash, V: PartialEq> Observed<K, V> {
         }
     }
 
-    /// Notes how it is now, and tells since when it has been so.
+    /// Stores the present value; returns since when it has been unchanged.
     fn see(&self, thing: K, is: V, now: Uptime) -> Uptime {
         let mut things = self.things();
         if things.len() >= MANY {
@@ -48,7 +48,6 @@ impl<K: Eq + Hash, V: PartialEq> Observed<K, V> {
     }
 }
 
-/// What a worker watches.
 #[derive(Debug)]
 pub(super) struct Watch {
     leases: Observed<RequestId, Lease>,
@@ -65,13 +64,12 @@ impl Watch {
         }
     }
 
-    /// Another's lease on a request is there; returns when it will have lapsed, unless it is
-    /// renewed until then.
+    /// Notes the lease of another worker; returns when it will have lapsed if it is not renewed.
     pub fn see_lease(&self, id: RequestId, lease: Lease, now: Uptime) -> Uptime {
         self.leases.see(id, lease, now) + Lease::LASTS
     }
 
-    /// The lease on this request that has been seen unchanged for as long as one lasts.
+    /// The lease on this request, if it was seen unchanged for as long as a lease lasts.
     pub fn lapsed(&self, id: RequestId, now: Uptime) -> Option<Lease> {
         let things = self.leases.things();
         let (lease, since) = things.get(&id)?;
@@ -82,28 +80,28 @@ impl Watch {
         self.leases.things().remove(&id);
     }
 
-    /// The same for a lease by name: itself, if it has lapsed by now.
+    /// Notes a lease by name; returns it if it has lapsed.
     pub fn see_named_lease(&self, name: &str, lease: Lease, now: Uptime) -> Option<Lease> {
         let since = self.named_leases.see(name.to_owned(), lease, now);
         (now - since >= Lease::LASTS).then_some(lease)
     }
 
-    /// A call that was sent under this lease may still be on its way; returns when it has
-    /// taken effect, or never will.
+    /// Notes an unanswered call that was sent under this lease; returns when it has taken effect
+    /// or never will.
     pub fn see_call(&self, sent_under: LeaseToken, now: Uptime) -> Uptime {
         self.calls.see(sent_under, (), now) + CALL_PATIENCE
     }
 }
 
-/// A difference that is no jump: clocks are slewed.
+/// A smaller difference is no jump: clocks are slewed.
 const TOLERATED: Millis = Millis::seconds(1);
-/// A clock that was wrong may have put off a next try by so much.
+/// A wrong clock may have put a next try too late by this much.
 const LOOKS_AHEAD: Millis = Millis::minutes(15);
-/// How often a worker looks ahead: no pause between two tries is longer.
+/// How often a worker looks ahead: no pause between two attempts is longer.
 const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 
-/// Notices that the wall clock was set, or that the process was frozen; and says until when
-/// a look for work looks.
+/// Detects that the wall clock was set or that the process was suspended, and says up to which
+/// due time a look goes.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch(Mutex<Option<ClockReading>>);
 
@@ -115,9 +113,8 @@ struct ClockReading {
 }
 
 impl ClockWatch {
-    /// Now; or ahead of it in the first look, once a minute, and when the clock was set back.
-    /// A pause or a lease that was written by a clock that is set back now, or by a process
-    /// whose clock is wrong, would be waited for otherwise.
+    /// Now; or a later time, in the first look, once a minute, and after the clock was set back.
+    /// Otherwise a worker would wait for a due time or a lease that a wrong clock wrote too late.
     pub fn as_of(&self, clock: &dyn Clock) -> Timestamp {
         let (up, wall) = (clock.uptime(), clock.now());
         let mut known = locked(&self.0);
@@ -155,8 +152,8 @@ fn note_jump(jumped: Millis) {
     tracing::warn!(
         direction,
         seconds = jumped.0.abs() / 1000,
-        "the wall clock jumped, or this process was frozen; leases and pauses go by uptime and \
-         are not changed by it, ends of grants go by the wall clock"
+        "the wall clock jumped, or the process was suspended; leases and pauses go by uptime and \
+         are not affected, ends of grants go by the wall clock"
     );
 }
 
@@ -189,13 +186,13 @@ mod tests {
             Uptime(Millis(self.up.load(Ordering::SeqCst)))
         }
         async fn wait_until(&self, _: Timestamp) {
-            panic!("nothing waits here");
+            panic!("this test waits for nothing");
         }
         async fn sleep_until(&self, _: Uptime) {
-            panic!("nothing sleeps here");
+            panic!("this test does not sleep");
         }
         fn draw(&self) -> Uuid {
-            panic!("nothing is drawn here");
+            panic!("this test draws no random numbers");
         }
     }
 
@@ -231,7 +228,7 @@ mod tests {
         let lapses = Lease::LASTS.0 / 1000;
         assert_eq!(watch.see_lease(id, lease(1), at(0)), at(lapses));
         assert_eq!(watch.lapsed(id, at(lapses - 1)), None);
-        // Renewed: it is watched anew.
+        // After a renewal the time starts again.
         assert_eq!(watch.see_lease(id, lease(2), at(lapses)), at(2 * lapses));
         assert_eq!(watch.lapsed(id, at(lapses)), None);
         assert_eq!(watch.lapsed(id, at(2 * lapses)), Some(lease(2)));

@@ -1,5 +1,5 @@
-//! The receiver as it really is: the plugin's webhook, signed twice over, so that both
-//! the plugin and any Standard Webhooks library can verify it.
+//! The receiver of production: the plugin's webhook. Each delivery has two signatures, so that
+//! both the plugin and any Standard Webhooks library can verify it.
 
 use async_trait::async_trait;
 use reqwest::{Client, redirect};
@@ -10,7 +10,7 @@ use crate::config::Webhook;
 use crate::domain::{Audience, Millis, Notice, Timestamp};
 use crate::signature::{self, Message, Scheme};
 
-/// Of one delivery.
+/// The time limit of one delivery.
 pub const PATIENCE: Millis = Millis::seconds(10);
 const _: () = assert!(PATIENCE.0 < DELIVERY_BOUND.0);
 
@@ -24,7 +24,7 @@ impl WebhookReceiver {
     pub fn new(webhook: Webhook, clock: std::sync::Arc<dyn Clock>) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(PATIENCE.std())
-            // A redirect would carry the signature to somebody it was not made for.
+            // A redirect would send the signature to another host.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -94,8 +94,7 @@ impl Receiver for WebhookReceiver {
     }
 }
 
-/// With its causes, which say more than that it failed; without the url, which may carry
-/// a token.
+/// The error with its causes, and without the url, which may contain a token.
 fn no_answer(error: reqwest::Error) -> NotReceived {
     let error = error.without_url();
     let mut why = format!("no answer from the webhook: {error}");

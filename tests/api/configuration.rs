@@ -1,4 +1,4 @@
-//! Who may approve what: bindings, approvers, quorums, and that all of it is audited.
+//! Bindings, approvers and quorums decide who may approve a request; each change is audited.
 
 use serde_json::{Value, json};
 
@@ -17,9 +17,9 @@ async fn bind(caller: &Caller, changes: Value) -> Value {
     caller.post("/config/bind", &body).await.is(200)
 }
 
-// P5, G10: no binding, no approvers: no approval.
+// P5, G10: without a binding or without approvers, jit accepts no approval.
 #[tokio::test]
-async fn without_a_binding_or_approvers_nobody_approves() {
+async fn without_a_binding_or_approvers_an_approval_is_refused() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let unbound = caller
@@ -33,7 +33,7 @@ async fn without_a_binding_or_approvers_nobody_approves() {
     let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob"]});
     caller.post("/config/approvers", &approvers).await.is(200);
     approve(&caller, &id, "mallory").await.is(403);
-    // The binding goes, and with it everybody's right to approve.
+    // An unbind removes the binding, and with it the right of its approvers to approve.
     let body = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
     caller.post("/config/unbind", &body).await.is(200);
     assert_eq!(caller.show(&id).await["status"], "CANCELLED");
@@ -41,9 +41,10 @@ async fn without_a_binding_or_approvers_nobody_approves() {
     caller.post("/config/unbind", &body).await.is(404);
 }
 
-// E7, T5: one's own request, by id and by address; E9: not anybody's to take back.
+// E7, T5: an approver may not approve an own request, matched by id and by address; E9: only the
+// requester may cancel it.
 #[tokio::test]
-async fn nobody_approves_their_own() {
+async fn an_own_request_cannot_be_approved() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     bind(&caller, json!({})).await;
@@ -63,13 +64,13 @@ async fn nobody_approves_their_own() {
         .await
         .is(403);
     assert_eq!(caller.show(&id).await["status"], "PENDING");
-    // Where it is allowed, it is allowed by name.
+    // The binding allows self-approval explicitly.
     bind(&caller, json!({"allow_self_approval": true})).await;
     approve(&caller, &id, "alice").await.is(200);
 }
 
 #[tokio::test]
-async fn a_quorum_needs_different_people() {
+async fn a_second_approval_by_the_same_person_does_not_count() {
     let (_jit, caller) = Setup::default().bound().await;
     let bound = bind(&caller, json!({"approvals_required": 2})).await;
     assert_eq!(bound["approval_policy"], "2_of_n");
@@ -86,13 +87,13 @@ async fn a_quorum_needs_different_people() {
     );
     let kinds = caller.kinds(&id).await;
     assert_eq!(kinds[..3], ["REQUESTED", "APPROVAL_RECORDED", "APPROVED"]);
-    // One that can never be reached is refused when it is set.
+    // The service refuses a quorum larger than the number of approvers when it is set.
     let body = json!({"channel_id": CHANNEL, "account_id": ACCOUNT, "approvals_required": 3});
     caller.post("/config/bind", &body).await.is(400);
 }
 
 #[tokio::test]
-async fn an_account_belongs_to_one_channel() {
+async fn an_account_cannot_be_bound_to_a_second_channel() {
     let (_jit, caller) = Setup::default().bound().await;
     let body = json!({"channel_id": "elsewhere", "account_id": ACCOUNT});
     let told = caller.post("/config/bind", &body).await.is(409);
@@ -109,9 +110,10 @@ async fn an_account_belongs_to_one_channel() {
     caller.post("/config/approvers", &nobody).await.is(404);
 }
 
-// G18: a change keeps what it does not mention. T7: the stricter rule holds.
+// G18: a change of a binding keeps the fields that it does not mention. T7: the stricter of two
+// limits applies.
 #[tokio::test]
-async fn a_change_keeps_what_it_does_not_mention() {
+async fn a_binding_change_keeps_the_fields_it_does_not_mention() {
     let (_jit, caller) = Setup::default().bound().await;
     bind(
         &caller,
@@ -143,7 +145,7 @@ async fn a_change_keeps_what_it_does_not_mention() {
         .is(403);
     let id = caller.request().await;
     assert_eq!(caller.show(&id).await["permission_set"], "readonly");
-    // Looser than the house rule has no effect.
+    // A binding with a longer maximum than the policy has no effect.
     let bound = bind(&caller, json!({"max_request_hours": 100})).await;
     assert_eq!(bound["max_request_hours"], 4);
     let accounts = caller
@@ -153,9 +155,9 @@ async fn a_change_keeps_what_it_does_not_mention() {
     assert_eq!(accounts, json!([bound]));
 }
 
-// T4, T6: rules that became stricter stop an approval, and never an end.
+// T4, T6: stricter rules stop an approval; a revoke works in any case.
 #[tokio::test]
-async fn stricter_rules_stop_approvals_and_never_a_revoke() {
+async fn stricter_rules_stop_approvals_but_not_a_revoke() {
     let (_jit, caller) = Setup::default().bound().await;
     let long = json!({"requested_duration_minutes": 180});
     let waiting = caller.request_with(long.clone()).await;
@@ -175,14 +177,14 @@ async fn stricter_rules_stop_approvals_and_never_a_revoke() {
     assert_eq!(
         caller.show(&running).await["status"],
         "GRANTED",
-        "it runs to its end"
+        "the grant ends at its own end_time"
     );
     caller.revoke(&running).await.is(200);
 }
 
 // G12, E12
 #[tokio::test]
-async fn every_change_of_configuration_is_audited() {
+async fn every_configuration_change_writes_an_audit_event() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     bind(
@@ -215,9 +217,10 @@ async fn every_change_of_configuration_is_audited() {
     }
 }
 
-/// T7: a set's own maximum holds for it alone; where two rules differ, the stricter holds.
+/// T7: the maximum of one permission set applies to that set alone; where two limits differ, the
+/// stricter one applies.
 #[tokio::test]
-async fn a_set_can_have_a_maximum_of_its_own() {
+async fn a_permission_set_can_have_its_own_maximum() {
     let short = "[permission_sets.short]\nmax_request_hours = 1\n\
                  arn = \"arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-3333333333333333\"\n\
                  [policy]\ndefault_permission_set = \"admin\"\nextension = \"granted\"";
@@ -234,7 +237,7 @@ async fn a_set_can_have_a_maximum_of_its_own() {
     let id = created["request_id"].as_str().unwrap();
     caller.approve(id).await.is(200);
     caller.until(id, "GRANTED").await;
-    // Nor is it had by asking for more time.
+    // An extension is held to the same maximum.
     let more = json!({"actor_mm_user_id": "alice", "actor_email": "alice@example.com", "additional_minutes": 30});
     caller
         .post(&format!("/requests/{id}/extend"), &more)
@@ -255,9 +258,10 @@ async fn a_set_can_have_a_maximum_of_its_own() {
         .is(403);
 }
 
-// K9: what callers make stays smaller than a store's largest item.
+// K9: the service limits the records that callers can make, so that they fit into one item of the
+// store.
 #[tokio::test]
-async fn more_names_than_can_be_kept_are_refused_by_their_number() {
+async fn too_many_approvers_or_permission_sets_are_refused() {
     let (_jit, caller) = Setup::default().bound().await;
     let named = |many: usize| {
         let names: Vec<String> = (0..many).map(|number| format!("user-{number}")).collect();
@@ -270,7 +274,7 @@ async fn more_names_than_can_be_kept_are_refused_by_their_number() {
         told.contains("201") && told.contains("at most 200"),
         "{told}"
     );
-    // The same set many times is that set.
+    // Duplicates in the list of permission sets count once.
     let bound = bind(&caller, json!({"permission_sets": vec!["admin"; 500]})).await;
     assert_eq!(bound["permission_sets"], json!(["admin"]));
 }

@@ -1,4 +1,5 @@
-//! Bad input: the status of CONTRACT, a message that helps, nothing changed, never a 500.
+//! Bad input gets the status of CONTRACT and a message with the cause; it changes nothing and is
+//! never answered with a 500.
 
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ async fn nothing_was_made(caller: &crate::common::Caller) {
 }
 
 #[tokio::test]
-async fn a_request_that_makes_no_sense_is_400_and_names_the_field() {
+async fn an_invalid_request_is_400_and_names_the_field() {
     let (_jit, caller) = Setup::default().bound().await;
     let long = "x".repeat(1001);
     for (changes, names) in [
@@ -93,14 +94,14 @@ async fn a_request_that_makes_no_sense_is_400_and_names_the_field() {
         assert!(message.contains(names), "{changes}: {message}");
         assert!(
             !message.contains("line 1 column"),
-            "no help to a person: {message}"
+            "the message does not help a person: {message}"
         );
     }
     nothing_was_made(&caller).await;
 }
 
 #[tokio::test]
-async fn what_is_no_json_object_is_400() {
+async fn a_body_that_is_no_json_object_is_400() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
@@ -123,9 +124,9 @@ async fn what_is_no_json_object_is_400() {
 }
 
 #[tokio::test]
-async fn too_large_wrong_kind_wrong_place() {
+async fn wrong_size_content_type_method_and_path_have_their_status() {
     let (_jit, caller) = Setup::default().bound().await;
-    // 413 comes before anything else is looked at, signed or not.
+    // The server checks the size first, before the signature: 413.
     let huge = "x".repeat(1 << 20);
     caller.call("POST", "/requests", &huge).await.is(413);
     caller
@@ -158,7 +159,7 @@ async fn too_large_wrong_kind_wrong_place() {
 }
 
 #[tokio::test]
-async fn an_id_that_names_nothing_is_404() {
+async fn an_unknown_request_id_is_404() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let act = json!({
@@ -189,7 +190,7 @@ async fn an_id_that_names_nothing_is_404() {
 }
 
 #[tokio::test]
-async fn every_step_needs_its_person() {
+async fn a_command_without_its_actor_is_refused() {
     let (_jit, caller) = Setup::default().bound().await;
     let id = caller.request().await;
     for (step, role) in [
@@ -229,7 +230,7 @@ async fn every_step_needs_its_person() {
 }
 
 #[tokio::test]
-async fn terms_that_make_no_sense_are_400() {
+async fn invalid_terms_of_a_binding_are_400() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     for changes in [
@@ -272,7 +273,7 @@ async fn terms_that_make_no_sense_are_400() {
 }
 
 #[tokio::test]
-async fn idempotency_keys_that_make_no_sense_are_400() {
+async fn invalid_idempotency_keys_are_400() {
     let (_jit, caller) = Setup::default().bound().await;
     let body = wanted(&json!({})).to_string();
     for keys in [vec![""], vec!["a", "b"], vec![&*"k".repeat(256)]] {

@@ -1,4 +1,4 @@
-//! What a key may do, and until when.
+//! Keys: the scopes of a key, its end and its rotation.
 
 use std::time::Instant;
 
@@ -18,9 +18,9 @@ fn caller(jit: &Jit, id: &str) -> Caller {
     Caller::new(&jit.url, id, &secret(id))
 }
 
-// CONTRACT §3: every scope opens its own routes and no other.
+// CONTRACT §3: each scope permits its own routes and no others.
 #[tokio::test]
-async fn a_key_does_what_its_scopes_say_and_nothing_else() {
+async fn a_key_permits_only_the_routes_of_its_scopes() {
     let scopes = ["request", "approve", "revoke", "config", "read"];
     let more: String = scopes
         .iter()
@@ -60,7 +60,7 @@ async fn a_key_does_what_its_scopes_say_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_key_can_be_for_v2_alone_and_can_end() {
+async fn a_v2_only_key_refuses_v1_and_a_key_past_its_end_is_refused() {
     let more = [
         key("modern", "require_v2 = true"),
         key("over", "expires = \"2020-01-01\""),
@@ -99,8 +99,8 @@ async fn a_key_can_be_for_v2_alone_and_can_end() {
         .is(200);
 }
 
-// G16: each key signs and verifies under its own id; a new one comes without a restart,
-// and an old one goes.
+// G16: each key signs and verifies under its own id; jit accepts a new key and refuses a removed
+// one without a restart.
 #[tokio::test]
 async fn keys_are_rotated_without_a_restart() {
     let before = Setup {
@@ -121,7 +121,7 @@ async fn keys_are_rotated_without_a_restart() {
     until(&jit, "new", 200).await;
     caller(&jit, "old").get(path).await.is(200);
 
-    // Without a signal, too: the file is looked at.
+    // The server reads a changed key file without a signal as well.
     Setup {
         more: key("new", ""),
         ..Setup::default()
@@ -130,7 +130,7 @@ async fn keys_are_rotated_without_a_restart() {
     until(&jit, "old", 401).await;
     caller(&jit, "new").get(path).await.is(200);
 
-    // What cannot be read changes nothing.
+    // An invalid configuration file leaves the keys in use unchanged.
     std::fs::write(jit.folder.path().join("jit.toml"), "[keys.new]\nsecret = 5").unwrap();
     jit.hang_up();
     jit.logs("keys.new.secret");
@@ -158,9 +158,10 @@ async fn until(jit: &Jit, id: &str, status: u16) {
     }
 }
 
-// G11: who may revoke and bind is the key's scope, and narrower with policy.admins.
+// G11: revoke and bind need the scope of the key, and the actor must be in policy.admins where that
+// is set.
 #[tokio::test]
-async fn named_admins_are_the_only_ones() {
+async fn with_policy_admins_only_those_may_bind_and_revoke() {
     let jit = Setup::with("[policy]\nadmins = [\"root\", \"Sec@Example.com\"]\n").start();
     let plain = jit.caller();
     let bind = |who: &str| {

@@ -1,11 +1,11 @@
-//! One request's whole life, and everything that can be said to it at the wrong time.
+//! The life of one request through the API, and every command in a state that refuses it.
 
 use serde_json::json;
 
 use crate::common::{ACCOUNT, CHANNEL, Jit, Setup, wanted};
 
 #[tokio::test]
-async fn asked_approved_granted_revoked() {
+async fn a_request_is_approved_granted_and_revoked() {
     let (_jit, caller) = Setup::default().bound().await;
     let id = caller.request().await;
     let asked = caller.show(&id).await;
@@ -36,9 +36,9 @@ async fn asked_approved_granted_revoked() {
     assert_eq!(revoked["version"], kinds.len());
 }
 
-// E11: a reason is kept whole, whatever is in it.
+// E11: the store keeps a reason unchanged, with any characters.
 #[tokio::test]
-async fn what_was_said_is_kept_whole() {
+async fn reasons_are_stored_unchanged() {
     let (_jit, caller) = Setup::default().bound().await;
     let reason = "INC-42: db down: need psql — \"now\"\nsecond line";
     let id = caller
@@ -47,7 +47,7 @@ async fn what_was_said_is_kept_whole() {
     assert_eq!(caller.show(&id).await["reason"], reason);
     let events = caller.audit(&id).await;
     assert_eq!(events[0]["details"]["reason"], reason);
-    // G17: a deny keeps its reason.
+    // G17: the record of a denied request contains the reason of the deny.
     caller.deny(&id).await.is(200);
     let denied = caller.show(&id).await;
     assert_eq!(
@@ -59,11 +59,11 @@ async fn what_was_said_is_kept_whole() {
 }
 
 #[tokio::test]
-async fn expiry_takes_the_access_and_says_so() {
+async fn an_expired_grant_is_removed_and_recorded() {
     let (_jit, caller) = Setup::with("[policy]\npending_lifetime = \"1s\"\n")
         .bound()
         .await;
-    // G7, E8: a request that waited too long is over, whoever comes to approve it.
+    // G7, E8: a pending request past its time limit is EXPIRED; a later approval is refused.
     let id = caller.request().await;
     let expired = caller.until(&id, "EXPIRED").await;
     assert!(expired["expired_at"].is_string());
@@ -71,9 +71,9 @@ async fn expiry_takes_the_access_and_says_so() {
     assert!(refused["message"].as_str().unwrap().contains("EXPIRED"));
 }
 
-/// T6, E10: every command in every state that rules it out, and who it names.
+/// T6, E10: every command in every state that refuses it, and whom the refusal names.
 #[tokio::test]
-async fn wrong_states_are_named() {
+async fn a_command_in_a_wrong_state_is_refused_and_names_the_state() {
     let (_jit, caller) = Setup {
         latency_ms: 0,
         ..Setup::default()
@@ -116,7 +116,11 @@ async fn wrong_states_are_named() {
                 "{refused}"
             );
         }
-        assert_eq!(caller.show(id).await, before, "nothing changed");
+        assert_eq!(
+            caller.show(id).await,
+            before,
+            "a refused command changes nothing"
+        );
     }
     let pending = caller
         .request_with(json!({"permission_set": "readonly"}))
@@ -127,7 +131,7 @@ async fn wrong_states_are_named() {
 
 // P3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_at_once_one_wins() {
+async fn of_many_simultaneous_commands_one_is_accepted() {
     let (_jit, caller) = Setup::default().bound().await;
     let id = caller.request().await;
     let approvals = (0..20).map(|_| caller.approve(&id));
@@ -171,10 +175,10 @@ async fn futures(calls: Vec<impl Future<Output = crate::common::Reply>>) -> Vec<
 
 // P4, G6, T12
 #[tokio::test]
-async fn two_grants_of_one_assignment() {
+async fn two_grants_share_one_assignment_and_a_revoke_ends_both() {
     let (_jit, caller) = Setup::default().bound().await;
     let (one, two) = (caller.granted().await, caller.granted().await);
-    // An explicit revoke takes it from both, and each has its own history.
+    // A revoke ends both requests, and each has its own history.
     caller.revoke(&one).await.is(200);
     let other = caller.until(&two, "REVOKED").await;
     assert_eq!(other["revoked_by"], "bob@example.com");
@@ -188,7 +192,7 @@ async fn two_grants_of_one_assignment() {
 
 // P4
 #[tokio::test]
-async fn an_assignment_made_outside_is_left_alone() {
+async fn an_assignment_from_outside_is_left_alone() {
     let sandbox = format!("standing = [\"{ACCOUNT}/admin/alice@example.com\"]");
     let (_jit, caller) = Setup {
         sandbox,
@@ -204,13 +208,13 @@ async fn an_assignment_made_outside_is_left_alone() {
         why.contains("did not make") && why.contains("Identity Center"),
         "{why}"
     );
-    // Nor does a revoke of it claim that it is gone.
+    // A revoke does not report the assignment from outside as removed.
     let refused = caller.revoke(&id).await.is(409);
     assert!(refused["message"].as_str().unwrap().contains("ERROR"));
 }
 
 #[tokio::test]
-async fn a_user_that_does_not_exist_is_an_error_that_says_so() {
+async fn an_unknown_user_ends_the_request_with_an_error() {
     let sandbox = "users = [\"dave@example.com\"]".to_owned();
     let (_jit, caller) = Setup {
         sandbox,
@@ -228,12 +232,12 @@ async fn a_user_that_does_not_exist_is_an_error_that_says_so() {
             .contains("alice@example.com"),
         "{failed}"
     );
-    // G3: ERROR is no dead end. Nothing was ever asked of AWS, so it is true at once.
+    // G3: a revoke ends an ERROR request. jit made no call to AWS, so it is REVOKED at once.
     assert_eq!(caller.revoke(&id).await.is(200)["status"], "REVOKED");
 }
 
 #[tokio::test]
-async fn more_time_needs_approval_again() {
+async fn an_extension_needs_a_new_approval() {
     let (_jit, caller) = Setup::default().bound().await;
     let id = caller.granted().await;
     let before = caller.show(&id).await["end_time"].clone();
@@ -254,7 +258,7 @@ async fn more_time_needs_approval_again() {
 }
 
 #[tokio::test]
-async fn the_same_key_is_the_same_request() {
+async fn the_same_idempotency_key_returns_the_same_request() {
     let (_jit, caller) = Setup::default().bound().await;
     let create = async |key: &str, body: String| {
         let signing = caller.signing();
@@ -281,9 +285,9 @@ async fn the_same_key_is_the_same_request() {
     assert_eq!(list["items"].as_array().unwrap().len(), 2);
 }
 
-// G15, T1: the answer does not claim what AWS has not confirmed.
+// G15, T1: the answer is 202 as long as AWS has not shown that the assignment is gone.
 #[tokio::test]
-async fn a_slow_removal_is_202_and_goes_on() {
+async fn a_slow_removal_is_answered_202_and_continues() {
     let (jit, caller) = Setup {
         latency_ms: 0,
         ..Setup::default()
@@ -291,7 +295,7 @@ async fn a_slow_removal_is_202_and_goes_on() {
     .bound()
     .await;
     let id = caller.granted().await;
-    // The sandbox takes longer from here on: the same store, another latency.
+    // jit starts again on the same store, with a sandbox of higher latency.
     let folder = jit.kill();
     Setup {
         latency_ms: 12_000,

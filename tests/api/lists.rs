@@ -1,4 +1,4 @@
-//! GET /requests: every filter together, pages that cannot be forged.
+//! GET /requests: every filter, alone and combined, and page tokens that are authenticated.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ async fn ids(caller: &Caller, query: &str) -> Vec<String> {
 
 // G17
 #[tokio::test]
-async fn filters_hold_together_and_what_is_no_filter_is_refused() {
+async fn filters_combine_and_an_unknown_filter_is_refused() {
     let (_jit, caller) = Setup::default().bound().await;
     let alice = caller.request().await;
     let dave = caller
@@ -79,7 +79,7 @@ async fn filters_hold_together_and_what_is_no_filter_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_meet_and_tokens_cannot_be_forged() {
+async fn pages_are_complete_and_forged_page_tokens_are_refused() {
     let (jit, caller) =
         Setup::with("[keys.other]\nsecret = \"another-secret-another-secret-aa\"\n")
             .bound()
@@ -117,7 +117,7 @@ async fn pages_meet_and_tokens_cannot_be_forged() {
         let query = format!("/requests?channel_id=town-square&next_token={forged}");
         caller.get(&query).await.is(400);
     }
-    // Good for these filters and this key alone.
+    // A page token is valid only with the same filters and the same key.
     caller
         .get(&format!("/requests?status=PENDING&next_token={token}"))
         .await
@@ -131,9 +131,9 @@ async fn pages_meet_and_tokens_cannot_be_forged() {
         .is(400);
 }
 
-// K12: one record that cannot be read makes no list unreadable.
+// K12: one unreadable record does not make the list fail.
 #[tokio::test]
-async fn a_list_names_what_cannot_be_read() {
+async fn a_list_names_unreadable_records() {
     let (jit, caller) = Setup::default().bound().await;
     let (spoilt, good) = (caller.request().await, caller.request().await);
     let db = rusqlite::Connection::open(jit.database()).unwrap();

@@ -1,4 +1,4 @@
-//! The HTTP API from outside: the real binary, real sockets, real signatures.
+//! The HTTP API of the real binary, over real sockets with real signatures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,5 @@
-//! What the channel hears: signed, in order, late if it must be, and never lost.
+//! Notices of the real binary to its webhook: signed, in order, repeated after a failure, and never
+//! lost.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -28,7 +29,7 @@ fn told(heard: &[Heard], id: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_plugin_can_verify_it_and_so_can_any_library() {
+async fn a_notice_verifies_as_v1_and_as_a_standard_webhook() {
     let channel = Channel::open().await;
     let (_jit, caller) = start(&channel, "").await;
     let id = caller.granted().await;
@@ -51,7 +52,7 @@ async fn the_plugin_can_verify_it_and_so_can_any_library() {
     );
     assert!(details.contains_key("end_time"), "{details:?}");
 
-    // As the plugin does: v1, over the path that Mattermost lets it see.
+    // The plugin verifies v1, over the path that Mattermost passes to it.
     assert_eq!(heard.header("x-jit-keyid"), "backend");
     let signing = Signing {
         key_id: "backend",
@@ -62,7 +63,7 @@ async fn the_plugin_can_verify_it_and_so_can_any_library() {
     let expected = signing.v1("POST", "/webhook", &heard.body);
     assert_eq!(heard.header("x-jit-signature"), expected);
 
-    // As Standard Webhooks does.
+    // A library for Standard Webhooks verifies the same notice.
     let (id, time) = (
         heard.header("webhook-id"),
         heard.header("webhook-timestamp"),
@@ -83,7 +84,7 @@ async fn the_plugin_can_verify_it_and_so_can_any_library() {
 
 // G13, E12
 #[tokio::test]
-async fn every_end_is_told() {
+async fn every_final_state_makes_a_notice() {
     let channel = Channel::open().await;
     let (_jit, caller) = start(&channel, "").await;
     let denied = caller.request().await;
@@ -102,9 +103,10 @@ async fn every_end_is_told() {
     assert_eq!(last["details"]["reason"], "incident");
 }
 
-// A dead receiver delays no grant and no revoke; what happened is told later, in order.
+// A receiver that fails or hangs delays no grant and no revoke; the notices are delivered later, in
+// order.
 #[tokio::test]
-async fn a_receiver_that_fails_or_hangs_delays_nobody_and_misses_nothing() {
+async fn a_failing_or_hanging_receiver_delays_no_request_and_gets_all_notices() {
     for answer in [Answer::Fails, Answer::Hangs] {
         let channel = Channel::open().await;
         channel.answers(answer);
@@ -116,7 +118,7 @@ async fn a_receiver_that_fails_or_hangs_delays_nobody_and_misses_nothing() {
         assert!(metrics.contains("jit_undelivered_notices 2"), "{metrics}");
         assert!(channel.heard().is_empty());
         channel.answers(Answer::Ok);
-        // Nobody waits for the next attempt here: a restart lets go of what hangs.
+        // A restart ends the delivery that hangs, so the test does not wait for the next attempt.
         let jit = Jit::start_in(jit.kill());
         let heard = channel
             .hears_when(|heard| told(heard, &id).len() >= 2)
@@ -131,7 +133,7 @@ async fn a_receiver_that_fails_or_hangs_delays_nobody_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_is_tried_again_by_itself() {
+async fn a_refused_notice_is_delivered_again() {
     let channel = Channel::open().await;
     channel.answers(Answer::Fails);
     let (jit, caller) = start(&channel, "").await;

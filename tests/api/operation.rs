@@ -1,4 +1,4 @@
-//! How it starts, stops, fails and is watched.
+//! Start, stop, failure and metrics of the real binary.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::common::{Jit, PATIENCE, Setup, binary, wanted};
 
 #[tokio::test]
-async fn it_stops_cleanly_when_asked_and_loses_nothing() {
+async fn sigterm_stops_cleanly_and_loses_no_request() {
     let (jit, caller) = Setup {
         latency_ms: 1500,
         ..Setup::default()
@@ -16,7 +16,7 @@ async fn it_stops_cleanly_when_asked_and_loses_nothing() {
     .await;
     let id = caller.request().await;
     caller.approve(&id).await.is(200);
-    // In the middle of the grant.
+    // SIGTERM arrives while the grant is being made.
     let (status, took, folder) = jit.terminate();
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(10), "{took:?}");
@@ -26,9 +26,9 @@ async fn it_stops_cleanly_when_asked_and_loses_nothing() {
     assert_eq!(kinds, ["REQUESTED", "APPROVED", "ASSIGNING", "GRANTED"]);
 }
 
-// P8, T3: an expiry that fell due while nothing ran is found on start.
+// P8, T3: a process that starts finds an expiry that became due while no process ran.
 #[tokio::test]
-async fn what_fell_due_while_it_was_down_is_done_on_start() {
+async fn an_expiry_due_during_downtime_is_done_on_start() {
     let (jit, caller) = Setup::default().bound().await;
     let id = caller.granted().await;
     let folder = jit.kill();
@@ -37,9 +37,9 @@ async fn what_fell_due_while_it_was_down_is_done_on_start() {
     jit.caller().until(&id, "EXPIRED").await;
 }
 
-// The runbook's own statement, on the table itself.
+// The SQL statement of the runbook writes a status into the table.
 #[tokio::test]
-async fn a_status_changed_in_the_table_is_noticed_and_made_true() {
+async fn a_status_written_into_the_table_is_carried_out_at_aws() {
     let (jit, caller) = Setup::default().bound().await;
     let id = caller.granted().await;
     let db = rusqlite::Connection::open(jit.database()).unwrap();
@@ -65,11 +65,11 @@ async fn a_status_changed_in_the_table_is_noticed_and_made_true() {
     let left: i64 = sandbox
         .query_row("SELECT count(*) FROM assignments", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(left, 0, "AWS was made to agree");
+    assert_eq!(left, 0, "the assignment was removed at AWS");
 }
 
 #[tokio::test]
-async fn the_figures_that_alarms_need_are_there_from_the_start() {
+async fn metrics_for_alarms_exist_from_the_start() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let text = |reply: crate::common::Reply| {
@@ -97,14 +97,17 @@ async fn the_figures_that_alarms_need_are_there_from_the_start() {
     ] {
         assert!(metrics.contains(series), "{series}: {metrics}");
     }
-    assert!(!metrics.contains(&id), "what a caller sent is no label");
+    assert!(
+        !metrics.contains(&id),
+        "input of a caller must not become a label"
+    );
 }
 
-// A store that cannot be written to is a 503, a clear line in the log, and nothing half done.
+// A store that refuses writes causes a 503 and a line in the log; no change is written in part.
 #[tokio::test]
-async fn a_store_that_cannot_be_written_to_is_503() {
+async fn a_store_that_refuses_writes_is_503() {
     let (jit, caller) = Setup::default().bound().await;
-    // Somebody else holds the file for longer than jit waits for it.
+    // Another connection holds the write lock of the file for longer than jit waits for it.
     let db = rusqlite::Connection::open(jit.database()).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     let told = caller.post("/requests", &wanted(&json!({}))).await;
@@ -118,7 +121,7 @@ async fn a_store_that_cannot_be_written_to_is_503() {
 }
 
 #[test]
-fn what_cannot_start_says_why_in_one_line() {
+fn a_failed_start_prints_its_reason_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("jit.toml");
     for (text, names) in [
@@ -155,7 +158,7 @@ fn what_cannot_start_says_why_in_one_line() {
             "{names}: {told}"
         );
     }
-    // The environment can say it all.
+    // Environment variables can set the whole configuration.
     let ran = binary()
         .args(["config", "check", "-o", "json"])
         .env("JIT_IDENTITY_CENTER__MODE", "sandbox")
@@ -175,7 +178,7 @@ fn what_cannot_start_says_why_in_one_line() {
 }
 
 #[test]
-fn two_of_them_do_not_share_a_store() {
+fn a_second_server_on_the_same_store_is_refused() {
     let jit = Setup::default().start();
     let ran = binary()
         .arg("serve")

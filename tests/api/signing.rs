@@ -1,4 +1,4 @@
-//! What is not signed as it must be changes nothing, and is told nothing.
+//! A call without a valid signature changes nothing and learns no detail.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use jit::http::Takes;
 
 const REVOKE: &str = r#"{"actor_mm_user_id":"bob","actor_email":"bob@example.com"}"#;
 
-/// A granted request, and what would revoke it.
+/// A granted request, and the path and body of a call that would revoke it.
 async fn granted() -> (Jit, Caller, String, String) {
     let (jit, caller) = Setup::default().bound().await;
     let id = caller.granted().await;
@@ -35,10 +35,10 @@ async fn refused(
         .send(method, path, headers.clone(), body.as_bytes().to_vec())
         .await;
     let told = reply.is(401);
-    // No detail which.
+    // The error does not say which check failed.
     assert_eq!(told["code"], "unsigned", "{headers:?}");
     assert_eq!(
-        told["message"], "the call is not signed as it must be",
+        told["message"], "the call has no valid signature",
         "{headers:?}"
     );
 }
@@ -54,7 +54,7 @@ async fn unsigned_altered_stale_and_replayed_calls_change_nothing() {
     };
 
     refused(&caller, "POST", &path, vec![], REVOKE).await;
-    // Every header missing, doubled, or empty.
+    // Each header is missing, doubled or empty.
     for at in 0..4 {
         let mut missing = good(REVOKE);
         missing.remove(at);
@@ -66,7 +66,7 @@ async fn unsigned_altered_stale_and_replayed_calls_change_nothing() {
         empty[at].1 = String::new();
         refused(&caller, "POST", &path, empty, REVOKE).await;
     }
-    // Every part altered.
+    // Each signed part is altered.
     let altered = [
         ("X-JIT-KeyID", "nobody"),
         ("X-JIT-Timestamp", "1"),
@@ -103,7 +103,7 @@ async fn unsigned_altered_stale_and_replayed_calls_change_nothing() {
         REVOKE,
     )
     .await;
-    // Stale, and from the future, and signed well.
+    // The timestamp is too old or in the future, with a correct signature.
     for away in [-301, 301, -86_400, i64::from(i32::MAX)] {
         let signing = Signing {
             timestamp: now() + away,
@@ -128,7 +128,7 @@ async fn unsigned_altered_stale_and_replayed_calls_change_nothing() {
     refused(&caller, "POST", &path, headers, REVOKE).await;
 }
 
-// G1: the same signed call under another key's id, which was accepted five times over there.
+// G1: the same signed call under the id of another key; the older product accepted it five times.
 #[tokio::test]
 async fn a_replay_under_another_key_id_is_refused() {
     let (_jit, caller) =
@@ -151,7 +151,7 @@ async fn a_replay_under_another_key_id_is_refused() {
         replayed[0].1 = key_id.into();
         refused(&caller, "POST", &path, replayed, body).await;
     }
-    // A nonce counts once for all keys together, even if the other one really signs.
+    // A nonce counts once for all keys, also if the other key signs correctly.
     let other = Signing {
         key_id: "other",
         secret: "another-secret-another-secret-aa",
@@ -169,9 +169,9 @@ async fn a_replay_under_another_key_id_is_refused() {
     .await;
 }
 
-// P5: a nonce is written only after the signature holds.
+// P5: the server stores a nonce only after it has verified the signature.
 #[tokio::test]
-async fn nobody_can_spend_a_nonce_for_another() {
+async fn a_call_with_a_bad_signature_spends_no_nonce() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let path = format!("/config/accounts?channel_id={CHANNEL}");
@@ -187,7 +187,7 @@ async fn nobody_can_spend_a_nonce_for_another() {
 }
 
 #[tokio::test]
-async fn a_nonce_is_remembered_across_a_restart_and_a_kill() {
+async fn a_spent_nonce_stays_spent_after_a_restart_and_a_kill() {
     let (jit, caller, _, path) = granted().await;
     let signing = signing(nonce());
     let mac = signing.v1("POST", &path, REVOKE.as_bytes());
@@ -201,7 +201,7 @@ async fn a_nonce_is_remembered_across_a_restart_and_a_kill() {
     refused(&jit.caller(), "POST", &path, headers, REVOKE).await;
 }
 
-// G2: under v2 the query is signed, in whatever order it is sent.
+// G2: v2 signs the query, in any order of its parameters.
 #[tokio::test]
 async fn an_altered_query_is_refused_under_v2() {
     let jit = Setup::default().start();
@@ -226,9 +226,9 @@ async fn an_altered_query_is_refused_under_v2() {
     }
 }
 
-// CONTRACT §2: coverage — every signed route, without a signature.
+// CONTRACT §2: coverage: every signed route refuses a call without a signature.
 #[tokio::test]
-async fn every_route_authenticates() {
+async fn every_route_refuses_an_unsigned_call() {
     let mattermost = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nbot_token = \"x\"\n\
          team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\ncommand_tokens = [\"y\"]";
     let jit = Setup::with(mattermost).start();
@@ -250,11 +250,11 @@ async fn every_route_authenticates() {
             }
         }
     }
-    assert_eq!(open, 3, "healthz, readyz and metrics are all that is open");
+    assert_eq!(open, 3, "only healthz, readyz and metrics are open");
 }
 
 #[tokio::test]
-async fn refusals_are_counted_by_reason() {
+async fn signature_refusals_are_counted_by_reason() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let series = |reason: &str| format!("jit_signature_refusals_total{{reason=\"{reason}\"}}");

@@ -1,11 +1,11 @@
-//! kill -9 at every call to AWS: before it is carried out, and before its answer comes.
+//! kill -9 at every call to AWS: before AWS carries it out, and before its answer arrives.
 
 use std::time::Duration;
 
 use crate::common::aws::{ADMIN, Aws, Moment};
 use crate::common::{ACCOUNT, Caller, Jit, Setup};
 
-/// More than a life has.
+/// More calls than one request makes.
 const MOST_CALLS: usize = 30;
 const LIFE: [&str; 6] = [
     "REQUESTED",
@@ -16,13 +16,13 @@ const LIFE: [&str; 6] = [
     "REVOKED",
 ];
 
-/// A life that is to end like this.
+/// The life of one request that ends in this way.
 #[derive(Clone, Copy)]
 struct Life {
     config: &'static str,
-    /// With which event its history ends.
+    /// The last event of the history.
     end: &'static str,
-    /// Somebody else has the same set there, so the role stays.
+    /// Another user has the same permission set in the account, so AWS keeps the role.
     role_stays: bool,
 }
 
@@ -38,7 +38,7 @@ const WITH_SESSIONS: Life = Life {
 };
 
 impl Life {
-    async fn lived(self, caller: &Caller, id: &str) {
+    async fn run_to_end(self, caller: &Caller, id: &str) {
         let approved = caller.approve(id).await;
         assert!([200, 409].contains(&approved.status), "{approved:?}");
         let now = caller.show(id).await;
@@ -51,8 +51,8 @@ impl Life {
         caller.until_told(id, self.end).await;
     }
 
-    /// Whether there was such a call to die at.
-    async fn dies_at(self, number: usize, moment: Moment) -> bool {
+    /// Returns whether the life made this call, so that the process was killed at it.
+    async fn is_killed_at(self, number: usize, moment: Moment) -> bool {
         let aws = Aws::open().await.with_latency(Duration::from_millis(300));
         if self.role_stays {
             aws.assign(ACCOUNT, ADMIN, "bob@example.com");
@@ -63,13 +63,13 @@ impl Life {
         let id = caller.request().await;
         tokio::select! {
             () = aws.reached() => {}
-            () = self.lived(&caller, &id) => return false,
+            () = self.run_to_end(&caller, &id) => return false,
         }
         let folder = jit.kill();
         aws.go_on();
         let jit = Jit::start_with(folder, &aws.environment());
         let caller = jit.caller();
-        self.lived(&caller, &id).await;
+        self.run_to_end(&caller, &id).await;
         assert_eq!(aws.assignments(), standing, "call {number}, {moment:?}");
         let kinds = caller.kinds(&id).await;
         assert_eq!(kinds[..6], LIFE, "call {number}, {moment:?}");
@@ -86,14 +86,14 @@ impl Life {
 
     async fn every_second_call(self, first: usize, moment: Moment) -> usize {
         let mut number = first;
-        while number < MOST_CALLS && self.dies_at(number, moment).await {
+        while number < MOST_CALLS && self.is_killed_at(number, moment).await {
             number += 2;
         }
         number
     }
 
-    /// At how many calls it died, at least.
-    async fn dies_everywhere_from(self, first: usize) -> usize {
+    /// Returns at how many calls the process was killed, at least.
+    async fn is_killed_at_every_call_from(self, first: usize) -> usize {
         let (before, after) = (Moment::Before, Moment::After);
         let reached = tokio::join!(
             self.every_second_call(first, before),
@@ -108,13 +108,13 @@ impl Life {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn death_at_any_call_ends_right() {
-    // A life has eight calls at least.
-    assert!(PLAIN.dies_everywhere_from(1).await >= 9);
+async fn a_kill_at_any_aws_call_leaves_no_access_and_the_right_history() {
+    // A life makes at least eight calls.
+    assert!(PLAIN.is_killed_at_every_call_from(1).await >= 9);
 }
 
-/// From the removal on, to the deny that is in force.
+/// From the removal until the deny statement is in force.
 #[tokio::test(flavor = "multi_thread")]
-async fn death_at_any_call_while_sessions_end_ends_right() {
-    assert!(WITH_SESSIONS.dies_everywhere_from(8).await >= 14);
+async fn a_kill_at_any_aws_call_while_sessions_end_leaves_one_deny_statement() {
+    assert!(WITH_SESSIONS.is_killed_at_every_call_from(8).await >= 14);
 }

@@ -1,4 +1,4 @@
-//! Everything that goes wrong at AWS, once at every place, and all of it by chance.
+//! Each fault of AWS once at each call, and all faults at random.
 
 use crate::common::aws::{Aws, Fault, Rates};
 use crate::common::{Caller, Jit, Setup};
@@ -30,7 +30,7 @@ async fn survives(fault: Fault) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_survived_everywhere() {
+async fn a_refusal_at_any_aws_call_is_retried() {
     let refusals = [Fault::Conflict, Fault::Throttling, Fault::Internal];
     tokio::join!(
         survives(refusals[0].clone()),
@@ -40,13 +40,13 @@ async fn refusals_are_survived_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_is_survived_everywhere() {
+async fn a_lost_answer_at_any_aws_call_is_retried() {
     tokio::join!(survives(Fault::Lost), survives(Fault::AnswerLost));
 }
 
-/// A call that never comes back is given up, and the lease outlives the wait.
+/// jit gives up a call that gets no answer, and its lease lasts longer than that wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn hangs_are_survived_everywhere() {
+async fn a_hanging_aws_call_is_given_up_and_retried() {
     let hangs_at = async |action: &str| {
         let aws = Aws::quick().await;
         let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
@@ -65,7 +65,7 @@ async fn hangs_are_survived_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failures_and_lies_are_survived() {
+async fn failed_and_misreported_operations_are_corrected() {
     let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     for fault in [Fault::Fails("Internal failure"), Fault::Lies] {
@@ -75,15 +75,18 @@ async fn failures_and_lies_are_survived() {
             assert!(aws.assignments().is_empty(), "{fault:?} at {action}");
         }
     }
-    // P6: what AWS says is one thing, what it shows is another.
+    // P6: AWS reports a successful delete and still shows the assignment.
     aws.once("DeleteAccountAssignment", Fault::Pretends);
     lives(&caller).await;
-    assert!(aws.assignments().is_empty(), "REVOKED was said");
+    assert!(
+        aws.assignments().is_empty(),
+        "REVOKED, and AWS has the assignment"
+    );
 }
 
-/// P1, P6: with everything going wrong at once, all that is given is taken away.
+/// P1, P6: with all faults at random, every assignment that was made is removed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_day_at_aws_ends_well() {
+async fn with_random_aws_faults_every_request_ends_without_access() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let faults = [
@@ -114,9 +117,9 @@ async fn a_bad_day_at_aws_ends_well() {
     assert!(jit.log().lines().all(|line| !line.contains("panicked")));
 }
 
-/// That jit may not is loud everywhere, and is tried again, slowly.
+/// jit logs and counts an access-denied error at every call, and retries at a slow rate.
 #[tokio::test(flavor = "multi_thread")]
-async fn access_denied_is_loud() {
+async fn access_denied_is_logged_and_counted() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
@@ -128,10 +131,10 @@ async fn access_denied_is_loud() {
 }
 
 async fn is_told_everywhere(jit: &Jit, caller: &Caller, id: &str) {
-    // The call is made in the same task: waiting must let it go on.
+    // The call to jit runs in the same task, so this wait must not block the thread.
     jit.comes_to_log("AWS denied the call").await;
     let status = caller.show(id).await;
-    assert_eq!(status["status"], "GRANTED", "the truth");
+    assert_eq!(status["status"], "GRANTED", "the assignment still exists");
     let told = status["error_details"].as_str().unwrap();
     assert!(told.contains("AccessDeniedException"), "{told}");
     let events = caller.audit(id).await;

@@ -1,4 +1,4 @@
-//! What a life asks of AWS, and in which order.
+//! The calls to AWS during the life of one request, and their order.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::common::aws::{ADMIN, Aws, Fault, READONLY};
 use crate::common::{ACCOUNT, Jit, Setup, let_grants_end};
 
-/// The standing check, the create, the removal, and a last look: P6.
+/// The check for an existing assignment, the create, the delete and a last look: P6.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_asks_no_more_than_it_must() {
+async fn a_request_makes_the_minimum_of_aws_calls() {
     let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
@@ -34,7 +34,7 @@ async fn a_life_asks_no_more_than_it_must() {
         "ListAccountAssignments",
     ];
     let mut actions = aws.actions();
-    // AWS may have been asked twice whether it was over: either way in this order.
+    // jit may poll an operation twice; the order is the same.
     actions.dedup();
     let mut expected = asked.to_vec();
     expected.dedup();
@@ -44,9 +44,9 @@ async fn a_life_asks_no_more_than_it_must() {
     );
 }
 
-/// Who somebody is may be remembered for a minute; a removal asks nobody.
+/// jit keeps the user id of a person for a minute; a removal needs no look-up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoke_never_asks_who_somebody_is() {
+async fn a_revoke_looks_up_no_user() {
     let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
@@ -70,7 +70,7 @@ async fn a_revoke_never_asks_who_somebody_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_and_several_are_refused_by_name() {
+async fn an_unknown_or_ambiguous_user_is_refused_with_the_name() {
     let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     for (who, why) in [("stranger", "has no user"), ("twin", "has several users")] {
@@ -85,19 +85,20 @@ async fn nobody_and_several_are_refused_by_name() {
     assert!(aws.assignments().is_empty());
 }
 
-/// P4: what somebody assigned in AWS is theirs, also to take away.
+/// P4: jit does not use and does not remove an assignment from outside.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_already_is_left_alone() {
+async fn an_existing_assignment_is_not_used_and_not_removed() {
     let aws = Aws::quick().await;
     aws.assign(ACCOUNT, ADMIN, "alice@example.com");
-    // The same person elsewhere, and another person here, are no hindrance.
+    // Assignments of the same user in another account and of another user in this account do not
+    // matter.
     aws.assign(ACCOUNT, READONLY, "bob@example.com");
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.request().await;
     caller.approve(&id).await.is(200);
     let ended = caller.until(&id, "ERROR").await;
     let told = ended["error_details"].as_str().unwrap();
-    assert!(told.contains("leaves it alone"), "{told}");
+    assert!(told.contains("does not change it"), "{told}");
     assert_eq!(aws.assignments().len(), 2);
     assert!(
         !aws.actions()
@@ -105,10 +106,10 @@ async fn what_stands_already_is_left_alone() {
     );
 }
 
-/// Whoever is revoked before it was their turn is not given it any more.
+/// A revoke of a request that still waits for its create prevents the create.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_its_turn_can_be_called_off() {
-    // Ten creates are under way for longer than this test takes.
+async fn a_revoke_of_a_waiting_grant_prevents_the_create() {
+    // Ten creates run for longer than this test takes.
     let aws = Aws::open().await.with_latency(Duration::from_secs(120));
     let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(11).await;
     let mut ids = Vec::new();
@@ -132,9 +133,10 @@ async fn what_waits_for_its_turn_can_be_called_off() {
     drop(jit);
 }
 
-/// Ends that come together are asked about together; one of them fails, and says why.
+/// jit polls simultaneous deletes with one list call; one of them fails, and its error has the
+/// reason.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ends_together_is_asked_about_together() {
+async fn simultaneous_deletes_are_polled_together() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(8).await;
     let ids = caller.granted_in_accounts(8).await;
@@ -163,12 +165,15 @@ async fn what_ends_together_is_asked_about_together() {
         "{actions:?}"
     );
     let alone = asked("DescribeAccountAssignmentDeletionStatus");
-    assert!(alone < 24, "eight that take two seconds: {actions:?}");
+    assert!(
+        alone < 24,
+        "eight deletes that take two seconds each: {actions:?}"
+    );
 }
 
-/// An end that came by itself waits its turn among many; somebody who asks does not.
+/// An expiry waits in its lane; a revoke by a person moves it to the first lane.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_ending_already_can_be_hurried() {
+async fn a_revoke_hurries_a_running_expiry() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(12).await;
     let ids = caller.granted_in_accounts(12).await;
@@ -200,9 +205,10 @@ async fn what_is_ending_already_can_be_hurried() {
     );
 }
 
-/// P6: the same name for another set says nothing about the access that was given.
+/// P6: after the name of a permission set got another ARN, jit still looks for the assignment under
+/// the first ARN.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_set_that_changed_its_name_is_not_taken_for_another() {
+async fn a_renamed_permission_set_is_removed_by_its_first_arn() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
@@ -219,14 +225,14 @@ async fn a_set_that_changed_its_name_is_not_taken_for_another() {
     let answered = caller.revoke(&id).await;
     assert_eq!(answered.status, 202, "{answered:?}");
     let told = caller.show(&id).await;
-    assert_eq!(told["status"], "GRANTED", "AWS has it still");
+    assert_eq!(told["status"], "GRANTED", "AWS still has the assignment");
     let why = told["error_details"].as_str().unwrap();
     assert!(why.contains("put permission_sets.admin back"), "{why}");
     assert_eq!(aws.assignments().len(), 1);
     let folder = jit.kill();
     std::fs::write(&file, config).unwrap();
     let jit = Jit::start_with(folder, &aws.environment());
-    // A minute is the longest that such a thing waits for its next try.
+    // The retry is due within a minute.
     let hurry = [
         "break-glass",
         "revoke",
@@ -247,7 +253,7 @@ async fn a_set_that_changed_its_name_is_not_taken_for_another() {
     assert!(aws.assignments().is_empty());
 }
 
-/// A name for a set that AWS does not know is an end that says so, not an endless try.
+/// AWS does not know the configured ARN: jit gives up the grant with an error and stops retrying.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_aws_refuses_is_given_up_and_rolled_back() {
     let aws = Aws::quick().await;
@@ -263,6 +269,6 @@ async fn a_grant_that_aws_refuses_is_given_up_and_rolled_back() {
     assert!(
         aws.actions()
             .contains(&"DeleteAccountAssignment".to_owned()),
-        "the duty to remove"
+        "the record has a due removal"
     );
 }

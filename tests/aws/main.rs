@@ -1,5 +1,5 @@
-//! The real binary against AWS's end of the wire: what is asked there, what goes wrong
-//! there, and that it ends right all the same.
+//! The real binary against a simulated AWS over HTTP: its calls, the faults of AWS, and the final
+//! state of each request.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

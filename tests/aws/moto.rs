@@ -1,5 +1,5 @@
-//! The same life against somebody else's idea of AWS: that every call of ours has the
-//! shape that the documents give it. Its assignments come at once and nothing goes wrong.
+//! The life of a request against moto, another imitation of AWS: checks that each call has the
+//! documented form. Moto makes assignments at once and has no faults.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::common::moto::Moto;
 use crate::common::{ACCOUNT, Jit, SECRET};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_at_moto() {
+async fn a_request_is_granted_and_revoked_at_moto() {
     let moto = Moto::start();
     let credentials = Credentials::new("AKIAEXAMPLE", "example", None, None, "test");
     let config = environment()
@@ -42,7 +42,8 @@ async fn a_life_at_moto() {
         .send()
         .await
         .unwrap();
-    // Its own sets have ARNs that AWS would not give, and it takes any.
+    // The ARNs of moto's own permission sets have another form than those of AWS; moto accepts any
+    // ARN.
     let set = arn.replace(":instance/", ":permissionSet/") + "/ps-1111111111111111";
 
     let folder = Arc::new(tempfile::tempdir().unwrap());

@@ -1,4 +1,5 @@
-//! What an operator does by hand, with AWS and no server: break the glass, compare, check.
+//! Commands of an operator with AWS credentials and no server: break-glass, reconcile, config
+//! check.
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -74,9 +75,9 @@ async fn granted_to(caller: &Caller, aws: &Aws, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn glass_is_broken_with_no_server() {
+async fn break_glass_works_without_a_server() {
     let aws = Aws::quick().await;
-    // Nobody but the admins may revoke: whoever has AWS's own permission may all the same.
+    // policy.admins limits who may revoke; break-glass needs only AWS permissions.
     let setup = Setup::with_aws(&aws, "[policy]\nadmins = [\"root@example.com\"]");
     let jit = setup.start();
     let caller = jit.caller();
@@ -87,7 +88,7 @@ async fn glass_is_broken_with_no_server() {
     caller.post("/config/approvers", &approvers).await.is(200);
     let id = caller.granted().await;
     let folder = jit.kill();
-    // AWS is as it is, also today.
+    // AWS throttles one call.
     aws.once("DeleteAccountAssignment", Fault::Throttling);
     break_glass(folder.path(), &aws, &[&id])
         .await
@@ -105,8 +106,8 @@ async fn glass_is_broken_with_no_server() {
     assert_eq!(asked["details"]["reason"], "incident 7");
     let arn = "arn:aws:sts::111111111111:assumed-role/Ops/dana";
     assert_eq!(asked["details"]["break_glass"], arn);
-    // Once more: it is over, and AWS agrees. Whoever does not say who they are is who AWS
-    // says they are.
+    // A second break-glass changes nothing. Without an actor, jit records the identity that AWS
+    // returns.
     let nameless = ["break-glass", "revoke", &id, "--reason", "once more"];
     run(folder.path(), &aws, &nameless)
         .await
@@ -119,9 +120,9 @@ async fn glass_is_broken_with_no_server() {
     assert_eq!(jit.caller().show(&id).await["status"], "REVOKED");
 }
 
-/// Everything of somebody's, or in one account; a list is never taken away unasked.
+/// Break-glass for a person or an account ends all live grants; it asks before it acts on a list.
 #[tokio::test(flavor = "multi_thread")]
-async fn glass_is_broken_for_all_that_is_live() {
+async fn break_glass_ends_all_live_grants_of_a_person_or_account() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let alice = caller.granted().await;
@@ -131,7 +132,7 @@ async fn glass_is_broken_for_all_that_is_live() {
     caller.approve(&readonly).await.is(200);
     caller.until(&readonly, "GRANTED").await;
     let dave = granted_to(&caller, &aws, "dave").await;
-    // Beside the server: it is running, and stays so.
+    // The server runs all the time.
     let folder = jit.folder.clone();
     let alices = ["--user", "alice@example.com"];
     break_glass(folder.path(), &aws, &alices)
@@ -153,19 +154,19 @@ async fn glass_is_broken_for_all_that_is_live() {
         .tells(&[&dave]);
     assert!(aws.assignments().is_empty());
     let nothing = break_glass(folder.path(), &aws, &account).await.exits(0);
-    nothing.tells(&["nothing is live there"]);
+    nothing.tells(&["no live access matches"]);
     for id in [&alice, &readonly, &dave] {
         assert_eq!(
             caller.show(id).await["status"],
             "REVOKED",
-            "the server sees it"
+            "the server shows the new state"
         );
     }
 }
 
-/// The store says REVOKED and AWS does not: AWS is right, and it is put right.
+/// The record is REVOKED and AWS still has the assignment: break-glass removes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn glass_is_broken_where_the_record_is_wrong() {
+async fn break_glass_removes_access_that_the_record_calls_revoked() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
@@ -178,7 +179,7 @@ async fn glass_is_broken_where_the_record_is_wrong() {
     assert!(aws.assignments().is_empty());
     let kinds = caller.kinds(&id).await;
     assert_eq!(kinds[6..], ["STRAY_ACCESS_FOUND", "STRAY_ACCESS_REMOVED"]);
-    // That nobody says whose credentials they are keeps no access where it is.
+    // Break-glass works although STS, which names the caller, cannot be reached.
     let again = caller.granted().await;
     let mute = common::binary()
         .args(["break-glass", "revoke", &again])
@@ -198,12 +199,12 @@ async fn glass_is_broken_where_the_record_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_recorded_is_compared_with_what_is() {
+async fn reconcile_compares_the_records_with_aws() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let folder = jit.folder.clone();
     let clean = run(folder.path(), &aws, &["reconcile"]).await.exits(0);
-    clean.tells(&["2 pairs", "all as recorded"]);
+    clean.tells(&["2 pairs", "no differences"]);
     let kept = caller.granted().await;
     let missing = granted_to(&caller, &aws, "dave").await;
     aws.unassign(ACCOUNT, ADMIN, "dave@example.com");
@@ -227,7 +228,11 @@ async fn what_is_recorded_is_compared_with_what_is() {
     assert_eq!(of("left")[0]["request_id"], json!(left));
     assert_eq!(of("foreign").len(), 2);
     assert!(!found.out.contains(&kept), "{found:?}");
-    assert_eq!(aws.assignments(), before, "to compare touches nothing");
+    assert_eq!(
+        aws.assignments(),
+        before,
+        "reconcile without --fix changes nothing"
+    );
     let fixed = ["reconcile", "--fix", "--as", "ops@example.com"];
     let fixed = run(folder.path(), &aws, &fixed).await.exits(1);
     let fixed = fixed.tells(&[
@@ -238,14 +243,19 @@ async fn what_is_recorded_is_compared_with_what_is() {
         "missing",
         &missing,
     ]);
-    assert!(fixed.err.contains("1 not as recorded"), "{fixed:?}");
+    assert!(
+        fixed
+            .err
+            .contains("differences between the records and AWS: 1"),
+        "{fixed:?}"
+    );
     let mut expected = before;
     let erin = aws.user_id("erin@example.com");
     expected.retain(|one| one.principal != erin);
     assert_eq!(
         aws.assignments(),
         expected,
-        "only what jit left behind has gone"
+        "only the stray access of jit is removed"
     );
     let events = caller.audit(&left).await;
     let found = events
@@ -258,13 +268,13 @@ async fn what_is_recorded_is_compared_with_what_is() {
             .await
             .ends_with(&["STRAY_ACCESS_REMOVED".into()])
     );
-    // What AWS does not have ends as a revoke does.
+    // A revoke of a request whose assignment is missing ends as any other revoke.
     caller.revoke(&missing).await.is(200);
     run(folder.path(), &aws, &["reconcile"]).await.exits(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_is_named_before_it_hurts() {
+async fn config_check_names_each_configuration_error() {
     let aws = Aws::quick().await;
     let folder = tempfile::tempdir().unwrap();
     let file = Setup::with_aws(&aws, "").write(folder.path());
@@ -276,7 +286,7 @@ async fn a_bad_configuration_is_named_before_it_hurts() {
     check(good.clone()).await.exits(0).tells(&[
         "sessions of up to",
         "eu-central-1",
-        "jit could start",
+        "jit can start",
     ]);
     let other_instance = "arn:aws:sso:::instance/ssoins-2222222222222222";
     for (from, to, names) in [
@@ -302,7 +312,7 @@ async fn a_bad_configuration_is_named_before_it_hurts() {
             from => good.replace(from, to),
         };
         let ran = check(text).await.exits(1).tells(&names);
-        assert!(!ran.out.contains("jit could start"), "{ran:?}");
+        assert!(!ran.out.contains("jit can start"), "{ran:?}");
     }
     for action in [
         "ListAccountAssignments",
@@ -314,7 +324,7 @@ async fn a_bad_configuration_is_named_before_it_hurts() {
         aws.once(action, Fault::Denied);
         check(good.clone()).await.exits(1).tells(&["AccessDenied"]);
     }
-    // Ending sessions needs more, which is said, and tried.
+    // `end_sessions` needs more permissions; config check names and tests them.
     let ending = good.clone() + "\n[revocation]\nend_sessions = \"permission-set\"\n";
     let told = check(ending.clone()).await.exits(0);
     told.tells(&["EndSessions", "infra/iam-policy.json"]);

@@ -1,4 +1,4 @@
-//! Credentials that outlive the access they were fetched with.
+//! Old credentials, which stay valid after the access has ended.
 
 use std::time::Duration;
 
@@ -12,15 +12,18 @@ const OTHERS: &str = "{ \"Version\":\"2012-10-17\", \"Statement\": [ {\"Sid\":\"
 const ON: &str = "[revocation]\nend_sessions = \"permission-set\"";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn older_credentials_are_denied_where_the_role_lives_on() {
+async fn old_credentials_are_denied_where_the_role_remains() {
     let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
-    // Somebody else has the same set there, so AWS keeps the role.
+    // Another user has the same permission set in the account, so AWS keeps the role.
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
     let (jit, caller) = Setup::with_aws(&aws, ON).bound().await;
     let id = caller.granted().await;
     let revoked = caller.revoke(&id).await.is(200);
-    assert_eq!(revoked["status"], "REVOKED", "that waits for no policy");
+    assert_eq!(
+        revoked["status"], "REVOKED",
+        "the revoke does not wait for the policy"
+    );
     let denied = caller.until_told(&id, "SESSIONS_DENIED").await;
     let policy = aws.policy(ADMIN).unwrap();
     assert!(
@@ -42,10 +45,10 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
     assert_eq!(aws.provisioned(), [(ADMIN.to_owned(), ACCOUNT.to_owned())]);
     let shown = caller.show(&id).await;
     assert_eq!(shown["sessions_denied_until"], denied["details"]["until"]);
-    // For as long as a session of this set can last: an hour.
+    // The deny statement lasts as long as a session of this set can last: an hour.
     let until = denied["details"]["until"].as_str().unwrap();
     assert_eq!(until[14..16], before[14..16], "{until} {before}");
-    // An hour later it is taken out again.
+    // An hour later jit removes the statement.
     let folder = jit.kill();
     let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
     let doc: String = db
@@ -61,7 +64,7 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
     assert_eq!(
         aws.policy(ADMIN).as_deref(),
         Some(OTHERS),
-        "as if we had never been there"
+        "the policy is as it was before"
     );
     let verified = crate::common::binary()
         .args(["audit", "verify", "--config"])
@@ -71,9 +74,9 @@ async fn older_credentials_are_denied_where_the_role_lives_on() {
     assert!(verified.status.success(), "{verified:?}");
 }
 
-/// With the last assignment AWS takes the role away, and every credential with it.
+/// With the last assignment AWS deletes the role, so its credentials are invalid.
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
+async fn no_deny_is_written_where_the_role_is_gone() {
     let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, ON).bound().await;
     let id = caller.granted().await;
@@ -82,12 +85,13 @@ async fn where_the_role_is_gone_nothing_needs_to_be_denied() {
     assert_eq!(aws.policy(ADMIN), None);
 }
 
-/// Many at once in one policy, each in an account of its own: none is lost.
+/// Many simultaneous ends write one policy, each for its own account: no deny statement is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_ends_share_one_policy() {
+async fn simultaneous_ends_keep_all_deny_statements_in_one_policy() {
     let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
-    // Long enough for everybody to read the same, if nobody saw to it that they do not.
+    // The read is slow enough that all would read the same policy if jit did not serialize the
+    // changes.
     aws.slow(
         "GetInlinePolicyForPermissionSet",
         Duration::from_millis(100),
@@ -112,9 +116,10 @@ async fn many_ends_share_one_policy() {
     }
 }
 
-/// It was placed, and nobody lived to say so; and meanwhile the role has gone.
+/// The process was killed after it wrote the deny statement and before it recorded that; meanwhile
+/// AWS deleted the role.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deny_that_nobody_heard_of_is_taken_out_all_the_same() {
+async fn an_unrecorded_deny_statement_is_removed_later() {
     let aws = Aws::quick().await;
     aws.set_policy(ADMIN, OTHERS);
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
@@ -133,13 +138,13 @@ async fn a_deny_that_nobody_heard_of_is_taken_out_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_off_unless_it_is_asked_for() {
+async fn no_deny_is_written_without_end_sessions() {
     let aws = Aws::quick().await;
     aws.assign(ACCOUNT, ADMIN, "bob@example.com");
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
-    // Whatever was due after that end has been done by the next one.
+    // The next request ends only after the work that was due after the first end.
     let next = caller.granted().await;
     caller.revoke(&next).await.is(200);
     assert_eq!(caller.kinds(&id).await.last().unwrap(), "REVOKED");

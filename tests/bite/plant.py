@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Plants each fault of faults.toml in a copy of jit, and sees that the tests find it.
+"""Plants each fault of faults.toml in a copy of jit, and checks that its tests find it.
 
-The product's source stays as it is. It is copied to target/bite/src-tree; there every
-`find` becomes a switch that the environment variable JIT_PLANTED turns on, so that all
-faults are compiled once. The tests have to pass with none of them planted, and the test of
-each fault has to fail with it.
+The source is copied to target/bite/src-tree and does not change. In the copy, every `find`
+becomes a switch that the environment variable JIT_PLANTED turns on, so that one build
+contains all faults. The tests must pass with no fault planted, and the test of each fault
+must fail with it.
 
     python3 tests/bite/plant.py            all faults
-    python3 tests/bite/plant.py K1a nonce  those whose id begins like this
-    python3 tests/bite/plant.py --sources  only write the copy, to look at it
+    python3 tests/bite/plant.py K1a nonce  the faults whose id begins with one of these
+    python3 tests/bite/plant.py --sources  only write the copy
 
-JIT_SIM_SEEDS says how many seeds the simulation may take to find a fault (5,000).
+JIT_SIM_SEEDS is the number of seeds in which the simulation must find a fault (5,000).
 """
 
 import json
@@ -29,15 +29,15 @@ FAULTS = ROOT / "tests" / "bite" / "faults.toml"
 SEEDS = os.environ.get("JIT_SIM_SEEDS", "5000")
 CARGO = os.environ.get("CARGO", "cargo").split()
 SIMULATION = ("simulation", "no_seed_breaks_a_promise")
-# A fault may make a test hang: that is found as well.
+# Seconds. A test that hangs has found its fault.
 PATIENCE = 900
-# In Cargo.toml, up to the next section that is none.
+# The profiles in Cargo.toml, up to the next other section.
 PROFILES = re.compile(r"^\[profile\..*?(?=^\[(?!profile\.)|\Z)", re.M | re.S)
 KINDS = ("expression", "statement", "raw")
 PLACED = {"file", "find", "plant"}
 NEEDED = {"id", "why", "found_by"}
 
-MODULE = '''//! Which fault is planted in this process: written by tests/bite/plant.py.
+MODULE = '''//! The fault that is planted in this process. tests/bite/plant.py writes this file.
 
 use std::sync::LazyLock;
 
@@ -49,12 +49,12 @@ pub fn is(id: &str) -> bool {
 }
 '''
 
-# What stands in the copy for a profile that Cargo.toml does not have yet.
+# The profile of the copy, if Cargo.toml does not have one.
 SIM_PROFILE = '\n[profile.sim]\ninherits = "release"\nlto = "off"\ncodegen-units = 16\n'
 
 
 class Wrong(Exception):
-    """Says what is wrong with a fault, or with what it was planted in."""
+    """An error in a fault or in its source file."""
 
 
 class Fault:
@@ -88,7 +88,7 @@ class Fault:
         condition = f'crate::planted::is("{self.id}")'
         if self.kind == "raw":
             if "PLANTED" not in self.plant:
-                raise Wrong(f"{self.id}: a raw plant says PLANTED where its switch stands")
+                raise Wrong(f"{self.id}: a raw plant contains PLANTED in the place of its condition")
             return self.plant.replace("PLANTED", condition)
         switch = f"if {condition} {{ {self.plant} }} else {{ {self.find} }}"
         return f"({switch})" if self.kind == "expression" else switch
@@ -108,12 +108,12 @@ def faults():
 
 
 def planted(file, text, some):
-    """The text with a switch in the place of each fault's `find`."""
+    """Returns the text with a switch in place of the `find` of each fault."""
     places = []
     for fault in some:
         count = text.count(fault.find)
         if count != 1:
-            raise Wrong(f"{fault.id}: its `find` stands {count} times in {file}, and has to stand there once")
+            raise Wrong(f"{fault.id}: its `find` occurs {count} times in {file}, and must occur once")
         at = text.index(fault.find)
         places.append((at, at + len(fault.find), fault))
     places.sort(key=lambda place: place[0])
@@ -126,7 +126,7 @@ def planted(file, text, some):
 
 
 def write_if_changed(path, content):
-    """Leaves the time of what is the same, so that it is not compiled again."""
+    """Keeps the time of an unchanged file, so that it is not compiled again."""
     if path.exists() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,11 +157,11 @@ def copy(all_faults):
     for path in [path for path in TREE.rglob("*") if path.is_file()]:
         if str(path.relative_to(TREE)) not in written:
             path.unlink()
-    # Where the tests look for what `make dynamodb` and `make moto` have fetched.
+    # The tests expect the files of `make dynamodb` and `make moto` here.
     if not (TREE / "target").is_symlink():
         (TREE / "target").symlink_to(ROOT / "target")
-    # A workspace of its own: what is compiled here has other names than the product's, and
-    # what both depend on is compiled once.
+    # A separate workspace: the crates of the copy have other names than those of jit, and the
+    # dependencies of both are compiled once.
     manifest = (ROOT / "Cargo.toml").read_text()
     profiles = PROFILES.findall(manifest)
     workspace = '[workspace]\nresolver = "3"\nmembers = ["src-tree"]\n\n' + "".join(profiles)
@@ -172,7 +172,7 @@ def copy(all_faults):
 
 
 def build(targets):
-    """The test binary of each target, with every fault in it and none planted."""
+    """Returns the test binary of each target, which contains every fault and plants none."""
     simulation = SIMULATION[0]
     others = [target for target in targets if target != simulation]
     binaries = build_together(others, []) if others else {}
@@ -208,7 +208,7 @@ def build_together(targets, profile):
 
 
 class Run:
-    """One test, with one fault planted or none."""
+    """A run of one test, with one fault planted or none."""
 
     def __init__(self, binary, test, fault):
         environment = {**os.environ, "JIT_SIM_SEEDS": SEEDS, "RUST_BACKTRACE": "0"}
@@ -229,7 +229,7 @@ class Run:
         self.count = int(counted.group(1)) if counted else 0
 
     def found(self):
-        """What the simulation says of the seed that found it, or which tests failed."""
+        """Returns the message of the seed that found the fault, or the tests that failed."""
         seed = re.search(r"^seed (\d+): (.*)$", self.said, re.M)
         if seed:
             return f"seed {seed.group(1)}: {seed.group(2)}"

@@ -1,4 +1,4 @@
-//! What happened, and whether it can be believed (P7).
+//! The audit commands: show, export and verify (P7).
 
 use serde_json::Value;
 
@@ -35,9 +35,9 @@ async fn a_history_is_shown_and_exported() {
     assert_eq!(long_ago, "");
 }
 
-/// Every way to make history say something else, done to the file itself.
+/// Each way to change the history in the file itself; `audit verify` finds each.
 #[tokio::test(flavor = "multi_thread")]
-async fn tampering_is_found_wherever_it_was_done() {
+async fn every_kind_of_tampering_is_found() {
     let ways = [
         (
             "an event altered",
@@ -68,7 +68,7 @@ async fn tampering_is_found_wherever_it_was_done() {
         shell
             .run(&["audit", "verify"])
             .exits(0)
-            .tells(&["are whole"]);
+            .tells(&["audit chains verified"]);
         let of_request = sql
             .replace(
                 "DELETE FROM jit_audit",
@@ -81,7 +81,7 @@ async fn tampering_is_found_wherever_it_was_done() {
         shell
             .run(&["audit", "verify"])
             .exits(1)
-            .tells(&[&id, "cannot be believed"]);
+            .tells(&[&id, "failed verification"]);
         let one = shell.run(&["audit", "verify", &id]);
         assert_eq!(one.code, 1, "{way}: {one:?}");
         let found = shell.run(&["audit", "verify", "-o", "json"]).exits(1);
@@ -90,7 +90,7 @@ async fn tampering_is_found_wherever_it_was_done() {
     }
 }
 
-// K12: what cannot be read is a finding like any other, and stops no look at the rest.
+// K12: an unreadable record is a finding of `audit verify`, which still verifies all others.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_record_is_named_and_the_rest_is_verified() {
     let shell = Shell::open();
@@ -132,13 +132,13 @@ async fn an_unreadable_record_is_named_and_the_rest_is_verified() {
         .exits(1)
         .tells(&[&spoilt, "cannot be read"]);
     shell.run(&["audit", "verify", &good]).exits(0);
-    // An export has all others, and does not pass for whole.
+    // The export has all other events and reports that it is incomplete.
     let exported = shell
         .run(&["audit", "export"])
         .exits(1)
         .tells(&[&damaged, "left out"]);
     assert!(exported.out.contains(&good) && !exported.out.contains(&damaged));
-    // A list shows the others and says what it left out.
+    // A list shows the other requests and names what it leaves out.
     let listed = shell.run(&["list", "--channel", CHANNEL]).exits(0);
     assert!(
         listed.out.contains(&good) && listed.err.contains(&spoilt),
@@ -146,9 +146,9 @@ async fn an_unreadable_record_is_named_and_the_rest_is_verified() {
     );
 }
 
-// K15: an export says from when the next one misses nothing.
+// K15: an export names the time from which the next export misses no event.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_says_where_the_next_one_begins() {
+async fn an_export_names_where_the_next_export_begins() {
     let shell = Shell::open();
     shell.bind();
     let id = shell.request();

@@ -1,4 +1,4 @@
-//! Requests, from asking to the end.
+//! Requests on the command line, from the request to its end.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::common::{ACCOUNT, CHANNEL, Setup};
 use crate::{ASKING, Shell};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_from_request_to_revoke() {
+async fn a_request_is_approved_granted_and_revoked_by_commands() {
     let shell = Shell::open();
     shell.bind();
     let id = shell.granted().await;
@@ -29,14 +29,14 @@ async fn a_life_from_request_to_revoke() {
         .run(&revoke)
         .exits(0)
         .tells(&["REVOKED", "incident 7", "sec"]);
-    // It is over: to revoke it again changes nothing, and is no success.
+    // The grant is over: a second revoke changes nothing and is no success.
     let again = shell.run(&revoke).exits(1).tells(&["REVOKED"]);
     assert!(again.out.is_empty(), "{again:?}");
 }
 
-/// Who only calls knows where, and with which key: how jit is served is not theirs to say.
+/// A client command needs only the address and its key; it needs no server configuration.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_needs_no_more_than_the_clients_part() {
+async fn a_client_command_needs_only_the_client_configuration() {
     let shell = Shell::open();
     shell.bind();
     let elsewhere = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ async fn a_client_needs_no_more_than_the_clients_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_other_ends() {
+async fn deny_and_cancel_end_a_request() {
     let shell = Shell::open();
     shell.bind();
     let denied = shell.request();
@@ -94,7 +94,7 @@ async fn the_other_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_time_is_asked_for_and_approved() {
+async fn an_extension_is_requested_and_approved() {
     let shell = Shell::open();
     shell.bind();
     let id = shell.granted().await;
@@ -106,7 +106,10 @@ async fn more_time_is_asked_for_and_approved() {
         "--as",
         "alice@example.com",
     ];
-    shell.run(&words).exits(0).tells(&["extension asked", "30"]);
+    shell
+        .run(&words)
+        .exits(0)
+        .tells(&["extension requested", "30"]);
     shell
         .run(&["approve", &id, "--as", "carol@example.com"])
         .exits(0);
@@ -116,9 +119,9 @@ async fn more_time_is_asked_for_and_approved() {
         .tells(&["GRANTED, 1h 29m"]);
 }
 
-/// Done is said only when it is; --wait waits for that.
+/// The command reports a revoke as done only when it is; --wait waits for that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoke_that_takes_long_is_not_called_done() {
+async fn a_slow_revoke_is_not_reported_as_done() {
     let shell = Shell::with(&Setup {
         latency_ms: 13_000,
         ..Setup::default()
@@ -129,12 +132,12 @@ async fn a_revoke_that_takes_long_is_not_called_done() {
     shell
         .run(&revoke)
         .exits(1)
-        .tells(&["not gone yet", "goes on by itself", "jit status"]);
+        .tells(&["not gone yet", "continues in the server", "jit status"]);
     shell
         .run(&["status", &id])
         .exits(0)
         .tells(&["GRANTED, being removed"]);
-    // What goes on can be waited for.
+    // --wait waits for a removal that is already running.
     let waiting = ["revoke", &id, "--wait", "--as", "sec@example.com"];
     shell
         .run(&waiting)
@@ -143,7 +146,7 @@ async fn a_revoke_that_takes_long_is_not_called_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn accounts_come_and_go() {
+async fn accounts_are_bound_and_unbound() {
     let shell = Shell::open();
     shell.bind();
     let terms = ["--approvals-required", "2", "--max-hours", "2"];
@@ -156,14 +159,14 @@ async fn accounts_come_and_go() {
     shell
         .run(&["accounts", "--channel", CHANNEL])
         .exits(0)
-        .tells(&["nothing is bound here"]);
+        .tells(&["no account is bound"]);
 }
 
-/// The code says what kind of no it was: 1 for jit's, 2 for the words themselves.
+/// The exit code shows the kind of error: 1 for a refusal by jit, 2 for a wrong command line.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_no_is_said_with_its_next_step() {
+async fn a_refusal_names_the_next_step() {
     let shell = Shell::open();
-    // Nothing is bound.
+    // The account has no binding.
     shell.run(&ASKING).exits(1).tells(&["jit: "]);
     let nobody = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
     shell

@@ -1,4 +1,4 @@
-//! Every command of the real binary, as a person and as a program use it.
+//! Every command of the real binary, with its output for people and for programs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -14,7 +14,7 @@ use std::process::{Output, Stdio};
 use common::{ACCOUNT, CHANNEL, Jit, SECRET, Setup};
 use serde_json::Value;
 
-/// Alice asks for an hour.
+/// Alice requests access for an hour.
 pub const ASKING: [&str; 11] = [
     "request",
     "--account",
@@ -29,7 +29,7 @@ pub const ASKING: [&str; 11] = [
     "alice@example.com",
 ];
 
-/// Somebody at a shell, with a jit to talk to.
+/// An operator's shell and a jit that serves it.
 pub struct Shell {
     pub jit: Jit,
 }
@@ -71,7 +71,7 @@ impl Shell {
         self.run(words).exits(0).out
     }
 
-    /// What a program reads.
+    /// Returns the JSON output of a command.
     pub fn json(&self, words: &[&str]) -> Value {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
         let out = self.ok(&words);
@@ -123,7 +123,7 @@ impl Ran {
         self
     }
 
-    /// Each of these is said.
+    /// Checks that the output contains each of these.
     pub fn tells(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);

@@ -1,13 +1,13 @@
-//! Signing for other programs, keys, configuration, completions.
+//! Signatures for other programs, keys, configuration and completions.
 
 use serde_json::Value;
 
 use crate::common::{CHANNEL, HOOK_SECRET, SECRET, Setup, binary};
 use crate::{Ran, Shell};
 
-/// The headers of `jit sign`, sent by something that knows nothing of jit.
+/// Another HTTP client sends the headers of `jit sign`.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_signed_here_can_be_sent_by_anybody() {
+async fn a_signed_call_can_be_sent_by_another_client() {
     let shell = Shell::open();
     shell.bind();
     let id = shell.request();
@@ -49,7 +49,7 @@ async fn send(shell: &Shell, method: &str, path: &str, headers: &str, body: Opti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_for_curl_names_everything() {
+async fn the_curl_command_contains_the_whole_call() {
     let shell = Shell::open();
     shell
         .run(&["sign", "GET", "/requests/it's", "--curl"])
@@ -71,7 +71,7 @@ fn alone(words: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_new_key_is_never_the_same_and_fits_the_configuration() {
+fn a_new_key_is_random_and_accepted_by_the_configuration() {
     let first = alone(&["keys", "generate", "ci"]).exits(0).out;
     let second = alone(&["keys", "generate", "ci"]).exits(0).out;
     assert_ne!(first, second);
@@ -85,7 +85,7 @@ fn a_new_key_is_never_the_same_and_fits_the_configuration() {
     let file = file.to_str().unwrap();
     alone(&["config", "check", "--config", file])
         .exits(0)
-        .tells(&["ci (", "plugin (", "could start"]);
+        .tells(&["ci (", "plugin (", "can start"]);
     alone(&["keys", "generate", "no.dots"]).exits(2);
     let made = alone(&["keys", "generate", "-o", "json"]).exits(0);
     let made: Value = serde_json::from_str(&made.out).unwrap();
@@ -94,7 +94,7 @@ fn a_new_key_is_never_the_same_and_fits_the_configuration() {
 }
 
 #[test]
-fn a_wrong_configuration_is_named_by_its_key_and_no_secret_is_told() {
+fn a_configuration_error_names_its_key_and_shows_no_secret() {
     let folder = tempfile::tempdir().unwrap();
     let check = |more: &str| {
         let more = more.to_owned();
@@ -125,7 +125,7 @@ fn a_wrong_configuration_is_named_by_its_key_and_no_secret_is_told() {
 }
 
 #[test]
-fn shells_can_complete() {
+fn completions_are_printed_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         alone(&["completions", shell])
             .exits(0)
@@ -134,7 +134,7 @@ fn shells_can_complete() {
 }
 
 #[test]
-fn every_command_says_what_it_does_with_an_example() {
+fn the_help_of_every_command_has_an_example() {
     alone(&["--help"])
         .exits(0)
         .tells(&["sandbox", "serve", "request", "revoke", "audit"]);

@@ -1,4 +1,4 @@
-//! `jit sandbox`: from nothing to a revoked request in one command.
+//! `jit sandbox`: shows one request from its creation to its revoke in one command.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -7,11 +7,11 @@ use crate::Ran;
 use crate::common::binary;
 
 #[test]
-fn one_request_is_walked_through_its_life() {
+fn the_sandbox_shows_the_life_of_one_request() {
     let words = ["sandbox", "--once"];
     let output = binary().args(words).output().unwrap();
     let ran = Ran::new(&words, &output).exits(0);
-    // In this order, each step and what the channel hears of it.
+    // The output shows each step, and the notice of the step, in this order.
     let mut rest = ran.out.as_str();
     for step in [
         "request", "PENDING", "approve", "GRANTED", "revoke", "REVOKED",
@@ -24,7 +24,7 @@ fn one_request_is_walked_through_its_life() {
 }
 
 #[test]
-fn afterwards_it_serves_until_it_is_stopped() {
+fn the_sandbox_then_serves_until_it_is_stopped() {
     let mut child = binary()
         .arg("sandbox")
         .stdout(Stdio::piped())

@@ -1,6 +1,6 @@
-//! K8, P8: the wall clock of a running `jit serve` is set ten minutes back or forward. What
-//! waits and what paces calls goes by the time that only passes, so AWS is called on,
-//! removals are done, and grants that are over by the new time end.
+//! K8, P8: the wall clock of a running `jit serve` is set ten minutes back or forward. Waits and
+//! the pace of calls use uptime, so jit calls AWS, finishes removals, and ends grants that are over
+//! by the new time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -16,18 +16,18 @@ use common::{Caller, Jit, PATIENCE, Setup};
 use serde_json::{Value, json};
 
 const TEN_MINUTES: i64 = 600;
-/// Each in an account of its own, so that all are removed side by side, at the pace of the
-/// token bucket (20 calls a second).
+/// Each grant has its own account, so jit removes all of them in parallel, at the pace of the token
+/// bucket (20 calls a second).
 const GRANTS: usize = 24;
 
-struct Scene {
+struct TestSetup {
     aws: Aws,
     clock: WallClock,
     jit: Jit,
     caller: Caller,
 }
 
-impl Scene {
+impl TestSetup {
     async fn open() -> Self {
         let aws = Aws::open().await.with_latency(Duration::from_millis(300));
         let clock = WallClock::new();
@@ -59,8 +59,8 @@ impl Scene {
         ids
     }
 
-    /// Asks for all to be revoked at once, and returns when all of that is written. Whether
-    /// it is answered at once is not asked here.
+    /// Sends a revoke for each request and returns when all revokes are stored. It does not wait
+    /// for the answers.
     async fn revoke_all(&self, ids: &[String]) -> tokio::task::JoinSet<()> {
         let mut calls = tokio::task::JoinSet::new();
         for id in ids {
@@ -72,13 +72,13 @@ impl Scene {
         }
         let begun = Instant::now();
         while asked_to_end(&self.jit.database()) < ids.len() {
-            assert!(begun.elapsed() < PATIENCE, "revokes are not written");
+            assert!(begun.elapsed() < PATIENCE, "the revokes are not stored");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         calls
     }
 
-    /// Read from the tables: a signed look may be out of date while the clock is set.
+    /// Reads the tables: a signed read may be refused as stale while the clock is set.
     async fn until_all(&self, ids: &[String], status: &str) {
         let begun = Instant::now();
         loop {
@@ -98,7 +98,7 @@ impl Scene {
         }
     }
 
-    /// Nothing is left in AWS, and each history is whole and has each event once.
+    /// AWS has no assignment left, and each history is complete and has each event once.
     async fn ended_well(&self, ids: &[String], events: &[&str]) {
         assert_eq!(self.aws.assignments().len(), 0);
         for id in ids {
@@ -153,86 +153,85 @@ fn asked_to_end(database: &Path) -> usize {
 // K8
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_set_back_while_removals_wait_delays_none_of_them() {
-    let scene = Scene::open().await;
-    let ids = scene.granted(60).await;
-    let calls = scene.revoke_all(&ids).await;
+    let test = TestSetup::open().await;
+    let ids = test.granted(60).await;
+    let calls = test.revoke_all(&ids).await;
     assert!(
-        scene.aws.assignments().len() > 1,
-        "removals have to be waiting when the clock is set"
+        test.aws.assignments().len() > 1,
+        "removals must be waiting when the clock is set"
     );
-    scene.clock.set(-TEN_MINUTES);
-    scene.until_all(&ids, "REVOKED").await;
+    test.clock.set(-TEN_MINUTES);
+    test.until_all(&ids, "REVOKED").await;
     calls.join_all().await;
-    scene.ended_well(&ids, &REVOKED).await;
+    test.ended_well(&ids, &REVOKED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_after_a_clock_was_set_back_is_done_and_answered() {
-    let scene = Scene::open().await;
-    let ids = scene.granted(60).await;
-    scene.clock.set(-TEN_MINUTES);
-    let heard = scene.aws.heard().len();
+    let test = TestSetup::open().await;
+    let ids = test.granted(60).await;
+    test.clock.set(-TEN_MINUTES);
+    let heard = test.aws.heard().len();
     let (first, others) = ids.split_first().unwrap();
     let begun = Instant::now();
-    scene.caller.revoke(first).await.is(200);
+    test.caller.revoke(first).await.is(200);
     assert!(begun.elapsed() < PATIENCE);
-    assert!(scene.aws.heard().len() > heard, "AWS was not called");
-    // Grants that nobody ended are still there.
-    let left = statuses(&scene.jit.database());
+    assert!(test.aws.heard().len() > heard, "jit did not call AWS");
+    // The other grants still exist.
+    let left = statuses(&test.jit.database());
     assert!(others.iter().all(|id| left[id] == "GRANTED"), "{left:?}");
-    assert_eq!(scene.aws.assignments().len(), GRANTS - 1);
-    // A request is granted by the time that is now.
-    let id = scene
+    assert_eq!(test.aws.assignments().len(), GRANTS - 1);
+    // jit uses the current time for a new grant.
+    let id = test
         .caller
         .request_with(json!({"account_id": "000000000001"}))
         .await;
-    scene.caller.approve(&id).await.is(200);
-    scene.until_all(&[id], "GRANTED").await;
+    test.caller.approve(&id).await.is(200);
+    test.until_all(&[id], "GRANTED").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_set_forward_ends_the_grants_that_are_over_by_it_and_no_others() {
-    let scene = Scene::open().await;
-    let ids = scene.granted(5).await;
+    let test = TestSetup::open().await;
+    let ids = test.granted(5).await;
     let wanted = json!({"account_id": "000000000001", "requester_mm_user_id": "bobby",
         "requester_email": "bob@example.com", "requested_duration_minutes": 60});
-    let longer = scene.caller.request_with(wanted).await;
+    let longer = test.caller.request_with(wanted).await;
     let carol = json!({"approver_mm_user_id": "carol", "approver_email": "carol@example.com"});
     let path = format!("/requests/{longer}/approve");
-    scene.caller.post(&path, &carol).await.is(200);
-    scene
-        .until_all(std::slice::from_ref(&longer), "GRANTED")
+    test.caller.post(&path, &carol).await.is(200);
+    test.until_all(std::slice::from_ref(&longer), "GRANTED")
         .await;
-    scene.clock.set(TEN_MINUTES);
-    scene.until_all(&ids, "EXPIRED").await;
-    let stands: Value = scene.caller.show(&longer).await;
+    test.clock.set(TEN_MINUTES);
+    test.until_all(&ids, "EXPIRED").await;
+    let stands: Value = test.caller.show(&longer).await;
     assert_eq!(stands["status"], "GRANTED");
-    assert_eq!(scene.aws.assignments().len(), 1);
-    scene.caller.revoke(&longer).await.is(200);
-    scene.ended_well(&ids, &EXPIRED).await;
+    assert_eq!(test.aws.assignments().len(), 1);
+    test.caller.revoke(&longer).await.is(200);
+    test.ended_well(&ids, &EXPIRED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_set_forward_while_removals_wait_loses_none_of_them() {
-    let scene = Scene::open().await;
-    let ids = scene.granted(60).await;
-    let calls = scene.revoke_all(&ids).await;
-    scene.clock.set(TEN_MINUTES);
-    scene.until_all(&ids, "REVOKED").await;
+    let test = TestSetup::open().await;
+    let ids = test.granted(60).await;
+    let calls = test.revoke_all(&ids).await;
+    test.clock.set(TEN_MINUTES);
+    test.until_all(&ids, "REVOKED").await;
     calls.join_all().await;
-    scene.ended_well(&ids, &REVOKED).await;
+    test.ended_well(&ids, &REVOKED).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_set_back_and_forth_while_removals_are_under_way_loses_none_of_them() {
-    let scene = Scene::open().await;
-    let ids = scene.granted(60).await;
-    let calls = scene.revoke_all(&ids).await;
-    let all = scene.until_all(&ids, "REVOKED");
+    let test = TestSetup::open().await;
+    let ids = test.granted(60).await;
+    let calls = test.revoke_all(&ids).await;
+    let all = test.until_all(&ids, "REVOKED");
     let jumps = async {
         for turn in 0_i64.. {
             let seconds = [-TEN_MINUTES, TEN_MINUTES, 0, TEN_MINUTES, -TEN_MINUTES];
-            scene.clock.set(seconds[usize::try_from(turn % 5).unwrap()]);
+            test.clock.set(seconds[usize::try_from(turn % 5).unwrap()]);
             tokio::time::sleep(Duration::from_millis(270)).await;
         }
     };
@@ -240,20 +239,20 @@ async fn a_clock_set_back_and_forth_while_removals_are_under_way_loses_none_of_t
         () = all => {}
         () = jumps => {}
     }
-    scene.clock.set(0);
+    test.clock.set(0);
     calls.join_all().await;
-    scene.ended_well(&ids, &REVOKED).await;
+    test.ended_well(&ids, &REVOKED).await;
 }
 
-/// P5: a call that was taken is not taken again after the clock went forward and back.
+/// P5: jit refuses a repeated call after the clock went forward and back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_not_taken_again_after_the_clock_went_forward_and_back() {
-    let scene = Scene::open().await;
+async fn a_repeated_call_is_refused_after_the_clock_went_forward_and_back() {
+    let test = TestSetup::open().await;
     let body = common::wanted(&json!({"account_id": "000000000001"})).to_string();
-    let signing = scene.caller.signing();
+    let signing = test.caller.signing();
     let headers = signing.headers(signing.v1("POST", "/requests", body.as_bytes()));
     let send = || {
-        scene.caller.send(
+        test.caller.send(
             "POST",
             "/requests",
             headers.clone(),
@@ -261,8 +260,8 @@ async fn a_call_is_not_taken_again_after_the_clock_went_forward_and_back() {
         )
     };
     send().await.is(201);
-    scene.clock.set(TEN_MINUTES);
+    test.clock.set(TEN_MINUTES);
     send().await.is(401);
-    scene.clock.set(0);
+    test.clock.set(0);
     send().await.is(401);
 }

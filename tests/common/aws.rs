@@ -1,5 +1,5 @@
-//! AWS's end of the wire: IAM Identity Center and its identity store over real HTTP, as
-//! the documents describe them, with everything that goes wrong there on request.
+//! A simulated AWS over real HTTP: IAM Identity Center and its identity store, as the documents
+//! describe them, with faults on request.
 #![allow(dead_code)] // each target uses its part
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
@@ -24,36 +24,35 @@ pub const STORE: &str = "d-1111111111";
 pub const ADMIN: &str = "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
 pub const READONLY: &str =
     "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-2222222222222222";
-/// How many of a list come at once, unless it is said: few, so that nobody forgets to ask
-/// for the rest.
+/// The default length of a page: short, so that a caller that does not read all pages fails.
 const PAGE: usize = 3;
 const MOST_CREATES: usize = 10;
-/// Longer than a policy may be.
+/// AWS refuses a policy longer than this.
 const LONGEST_POLICY: usize = 10_240;
 
-/// What can be wrong with one call.
+/// A fault of one call.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     Conflict,
     Throttling,
     Denied,
-    /// HTTP 500, and nothing done.
+    /// HTTP 500; the call is not carried out.
     Internal,
-    /// No answer ever, and nothing done.
+    /// The call gets no answer and is not carried out.
     Hang,
-    /// The connection is closed, and nothing done.
+    /// The connection is closed; the call is not carried out.
     Lost,
-    /// The connection is closed once it is done.
+    /// The connection is closed after the call was carried out.
     AnswerLost,
-    /// Accepted, and FAILED for this reason.
+    /// The operation is accepted, and FAILED for this reason.
     Fails(&'static str),
-    /// Accepted, done, and said to be FAILED.
+    /// The operation is accepted and done, and its status is FAILED.
     Lies,
-    /// Accepted, not done, and said to have SUCCEEDED.
+    /// The operation is accepted and not done, and its status is SUCCEEDED.
     Pretends,
 }
 
-/// How often each fault comes by chance.
+/// The probability of each fault.
 #[derive(Clone, Debug, Default)]
 pub struct Rates {
     pub seed: u64,
@@ -62,9 +61,9 @@ pub struct Rates {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// Before the call was carried out.
+    /// Before the call is carried out.
     Before,
-    /// When it was, and nobody has been told.
+    /// After the call was carried out, before its answer.
     After,
 }
 
@@ -86,14 +85,14 @@ pub struct Aws {
 
 struct Inner {
     begun: Instant,
-    /// Stands still, and is moved by hand.
+    /// The simulated time, if a test moves it.
     by_hand: Option<Duration>,
     latency: Duration,
     users: Vec<User>,
     assignments: BTreeSet<Assignment>,
     operations: BTreeMap<String, Operation>,
     policies: BTreeMap<String, String>,
-    /// Accounts that were closed.
+    /// Closed accounts.
     closed: BTreeSet<String>,
     provisioned: Vec<(String, String)>,
     heard: Vec<Heard>,
@@ -106,7 +105,7 @@ struct Inner {
     tokens: f64,
     filled: Instant,
     one_at_a_time_in_an_account: bool,
-    /// In these accounts the next operation is never over.
+    /// In these accounts the next operation does not end.
     stuck: BTreeSet<String>,
     most_creates: usize,
     page: usize,
@@ -133,7 +132,7 @@ struct Operation {
     kind: &'static str,
     about: Assignment,
     ready: Duration,
-    /// Carried out when it is ready.
+    /// Whether the operation takes effect when its time has come.
     effect: bool,
     failure: Option<String>,
     over: bool,
@@ -181,14 +180,14 @@ impl Aws {
         for name in ["alice", "bob"] {
             aws.add_user(name, name);
         }
-        // One person's name is another's address.
+        // The name of one user is the address of another.
         aws.add_user("twin", "twin-a");
         aws.add_user("twin-b", "twin");
         tokio::spawn(aws.clone().serve(listener));
         aws
     }
 
-    /// One that takes hardly any time.
+    /// An instance whose operations take almost no time.
     pub async fn quick() -> Self {
         Self::open().await.with_latency(Duration::from_millis(20))
     }
@@ -198,7 +197,7 @@ impl Aws {
         self
     }
 
-    /// Time stands still until it is moved.
+    /// Time stands still until a test moves it.
     pub fn by_hand(self) -> Self {
         self.inner().by_hand = Some(Duration::ZERO);
         self
@@ -225,7 +224,7 @@ impl Aws {
         user.unwrap().id.clone()
     }
 
-    /// The next call of this action goes wrong like this.
+    /// The next call of this action has this fault.
     pub fn once(&self, action: &str, fault: Fault) {
         self.inner().planned.push_back((action.into(), fault));
     }
@@ -247,32 +246,32 @@ impl Aws {
         self.inner().one_at_a_time_in_an_account = true;
     }
 
-    /// The next operation in this account is never over, and keeps no other out of it.
+    /// The next operation in this account does not end; it does not block other operations.
     pub fn next_never_ends(&self, account: &str) {
         self.inner().stuck.insert(account.to_owned());
     }
 
-    /// For one who is not there to be limited by AWS.
+    /// Raises the limit of creates for a test that does not test it.
     pub fn allow_creates(&self, most: usize) {
         self.inner().most_creates = most;
     }
 
-    /// Lists in pages as long as AWS's own.
+    /// Uses pages as long as those of AWS.
     pub fn in_long_pages(&self) {
         self.inner().page = 100;
     }
 
-    /// Calls of this action are answered after so long.
+    /// Delays the answers to calls of this action.
     pub fn slow(&self, action: &'static str, pause: Duration) {
         self.inner().slow = Some((action, pause));
     }
 
-    /// The call of this number is the last that is heard until `go_on`.
+    /// Stops at the call with this number: no call is answered until `go_on`.
     pub fn stop_at(&self, number: usize, moment: Moment) {
         self.inner().stop_at = Some((number, moment));
     }
 
-    /// The first call of this action is the last that is heard until `go_on`.
+    /// Stops at the first call of this action: no call is answered until `go_on`.
     pub fn stop_at_action(&self, action: &'static str) {
         self.inner().stop_at_action = Some(action);
     }
@@ -282,7 +281,7 @@ impl Aws {
         self.inner().stop_at_action = None;
     }
 
-    /// Until the call that it stops at has come.
+    /// Waits for the call at which the server stops.
     pub async fn reached(&self) {
         self.reached.notified().await;
     }
@@ -304,7 +303,7 @@ impl Aws {
             }
             assert!(
                 begun.elapsed() < Duration::from_secs(60),
-                "no {action}: {heard:?}"
+                "no call of {action}: {heard:?}"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -320,14 +319,14 @@ impl Aws {
         inner.assignments.clone()
     }
 
-    /// An account is closed, with all that was assigned there.
+    /// Closes an account and removes its assignments.
     pub fn close(&self, account: &str) {
         let mut inner = self.inner();
         inner.assignments.retain(|one| one.account != account);
         inner.closed.insert(account.into());
     }
 
-    /// As somebody in the AWS console would.
+    /// Makes an assignment from outside, as in the AWS console.
     pub fn assign(&self, account: &str, set: &str, email: &str) {
         let principal = self.user_id(email);
         self.inner().assignments.insert(Assignment {
@@ -365,12 +364,12 @@ impl Aws {
         self.inner().policies.insert(set.into(), policy.into());
     }
 
-    /// Which sets were provisioned where, in order.
+    /// The provisioned permission sets and their accounts, in order.
     pub fn provisioned(&self) -> Vec<(String, String)> {
         self.inner().provisioned.clone()
     }
 
-    /// What a process needs to talk to this and to nobody else.
+    /// The environment with which a process calls only this server.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ENDPOINT_URL_SSO_ADMIN", self.url.clone()),
@@ -464,7 +463,7 @@ impl Inner {
         self.by_hand.unwrap_or_else(|| self.begun.elapsed())
     }
 
-    /// Notes the call, and what will go wrong with it.
+    /// Records the call and decides its fault.
     fn arrive(&mut self, action: &str, input: &Value) -> (Option<Fault>, Option<Moment>) {
         self.settle();
         let word = |name: &str| input[name].as_str().unwrap_or_default().to_owned();
@@ -651,7 +650,7 @@ impl Inner {
         }
         let there = self.assignments.contains(&about);
         let absent = kind == "DELETE" && !there;
-        // AWS has two ways to say that there is nothing.
+        // AWS reports a missing assignment in two ways.
         if absent && self.dice.random_bool(0.5) {
             return Err(("ResourceNotFoundException", "Assignment not found".into()));
         }
@@ -715,7 +714,7 @@ impl Inner {
         Ok(self.paged(input, name, all))
     }
 
-    /// AWS may always give fewer than asked for.
+    /// AWS may return fewer entries than the caller requested.
     fn paged(&self, input: &Value, name: &str, all: Vec<Value>) -> Value {
         let token = input["NextToken"].as_str();
         let from = token.map_or(0, |token| token.parse().unwrap());

@@ -1,5 +1,5 @@
-//! As much of a Mattermost as jit asks for, made from what a real one was seen to do. The
-//! numbers are those of the facts that were observed.
+//! A simulated Mattermost with the parts of the API that jit uses, modelled on a real server. The
+//! numbers in the comments are those of the observed facts.
 #![allow(dead_code)] // each target uses its part
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
@@ -28,20 +28,20 @@ pub const ALICE: &str = "qqobpx3sjjbfuy915pnc9djxmw";
 pub const BOB: &str = "o1pfxbncs7f43jbskgik8zuwxc";
 /// A system admin.
 pub const ADA: &str = "adaadaadaadaadaadaadaadaad";
-/// Somebody of the team who decides nothing.
+/// A member of the team who may not approve.
 pub const MALLORY: &str = "mallorymallorymallorymallo";
-/// The bot itself.
+/// The bot account of jit.
 pub const BOT: &str = "tzwrw561o7gebj5dezs374mbqo";
 pub const BOT_TOKEN: &str = "j6uwcwf9gigxjfcdfidacg8tkc";
 pub const ACCOUNT: &str = "111122223333";
 
-/// What the server signs its triggers with.
+/// The key with which the server signs its triggers.
 static KEY: LazyLock<EcdsaKeyPair> = LazyLock::new(|| {
     let random = aws_lc_rs::rand::SystemRandom::new();
     let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
     EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, made.as_ref()).unwrap()
 });
-/// Where jit says that it is reached; who sends there is this server.
+/// The address of jit in the configuration; this server sends calls for it to jit.
 const PUBLIC: &str = "http://jit.example.com";
 
 pub fn now() -> i64 {
@@ -49,7 +49,7 @@ pub fn now() -> i64 {
     i64::try_from(now.unwrap().as_millis()).unwrap()
 }
 
-/// 7: that this user did something at that millisecond, signed.
+/// 7: a signature of the server that this user did something at that millisecond.
 pub fn trigger(user: &str, at: i64) -> String {
     let id = &nonce().replace('-', "")[..26];
     let text = format!("{id}:{user}:{at}:");
@@ -66,29 +66,29 @@ pub struct Mattermost {
     kept: Arc<Mutex<Kept>>,
 }
 
-/// What the bot did, and how it is answered.
+/// The state: the posts of the bot, and the faults of the answers.
 #[derive(Default)]
 struct Kept {
     posts: Vec<Post>,
     dialogs: Vec<Value>,
     refuses: Option<u16>,
-    /// Channels that the bot is not in, and whether it may join them.
+    /// Channels without the bot, and whether it may join them.
     closed: BTreeMap<String, bool>,
-    /// Where the answer to a post is lost, once it was made.
+    /// The number of posts that are created and whose answers are lost.
     loses_answers: usize,
-    /// In this channel, so many changes are not taken.
+    /// The number of changes that fail in this channel.
     fails_changes: (String, usize),
-    /// So many posts are answered with somebody else's.
+    /// The number of posts that are answered with the post of another user.
     anothers: usize,
-    /// So many calls are too many.
+    /// The number of calls that are answered 429.
     too_many: usize,
-    /// When that was said last, and how long it was left alone then.
+    /// The time of the last 429, and the pause that followed it.
     said_so_at: Option<Instant>,
     rested: Option<Duration>,
-    /// The bot's token, if it was made anew.
+    /// The bot's token, if it was replaced.
     bot_token: Option<String>,
     calls: usize,
-    /// How often it was asked what it signs with.
+    /// The number of calls that fetched the signing key.
     keys: usize,
     key: Option<String>,
     delay: Duration,
@@ -103,9 +103,9 @@ pub struct Post {
     pub message: String,
     pending: String,
     is_deleted: bool,
-    /// As it was posted, and as it was changed, whole each time.
+    /// The props of the post as created and after each change.
     pub props: Vec<Value>,
-    /// When that was, each time.
+    /// The time of each change.
     pub changed_at: Vec<Instant>,
 }
 
@@ -118,7 +118,7 @@ impl Post {
         self.card()["title"].as_str().unwrap()
     }
 
-    /// All that it shows, by what stands above it.
+    /// The fields that the card shows, by their titles.
     pub fn fields(&self) -> BTreeMap<String, String> {
         let fields = self.card()["fields"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -127,7 +127,7 @@ impl Post {
             .collect()
     }
 
-    /// What can be pressed on it.
+    /// The buttons of the card.
     pub fn buttons(&self) -> Vec<&str> {
         let actions = self.card()["actions"].as_array();
         let actions = actions.map_or(&[][..], Vec::as_slice).iter();
@@ -139,7 +139,7 @@ impl Post {
         actions.into_iter().find(|one| one["id"] == id)
     }
 
-    /// Who reads it sees no addresses and no contexts: 4.
+    /// The post as a reader gets it, without the addresses and contexts of actions: 4.
     fn stripped(&self) -> Value {
         let mut props = self.props.last().unwrap().clone();
         for attachment in props["attachments"].as_array_mut().into_iter().flatten() {
@@ -208,18 +208,18 @@ impl Mattermost {
             .collect()
     }
 
-    /// What stands in channels by itself.
+    /// The posts in channels that are not replies.
     pub fn cards(&self) -> Vec<Post> {
         self.posts(|post| post.root_id.is_empty() && !post.channel_id.starts_with("dm"))
     }
 
-    /// What is said below it.
+    /// The replies to a card.
     pub fn thread(&self, card: &str) -> Vec<String> {
         let posts = self.posts(|post| post.root_id == card);
         posts.into_iter().map(|post| post.message).collect()
     }
 
-    /// What somebody alone was sent.
+    /// The direct messages to one user.
     pub fn sent(&self, user: &str) -> Vec<Post> {
         self.posts(|post| post.channel_id == direct(user))
     }
@@ -228,7 +228,7 @@ impl Mattermost {
         self.kept().dialogs.clone()
     }
 
-    /// What becomes of posts from now on, instead of being taken.
+    /// The answer to later posts: an error status, or none for success.
     pub fn refuses(&self, status: Option<u16>) {
         self.kept().refuses = status;
     }
@@ -241,7 +241,7 @@ impl Mattermost {
         self.kept().loses_answers = many;
     }
 
-    /// A post that is there already; whoever posts says what they like in its props.
+    /// Adds an existing post; its author chooses its props.
     pub fn has_post(&self, user: &str, props: Value, is_deleted: bool) {
         let mut kept = self.kept();
         let id = format!("planted{}", kept.posts.len());
@@ -249,7 +249,7 @@ impl Mattermost {
             id,
             user_id: user.to_owned(),
             channel_id: CHANNEL.to_owned(),
-            // Nobody's card.
+            // It is not a reply to a card.
             root_id: "planted".into(),
             message: String::new(),
             pending: String::new(),
@@ -267,17 +267,17 @@ impl Mattermost {
         self.kept().anothers = many;
     }
 
-    /// So many calls from now on are answered 429.
+    /// This number of calls from now on is answered 429.
     pub fn has_too_many(&self, many: usize) {
         self.kept().too_many = many;
     }
 
-    /// The bot's token is replaced by another.
+    /// Replaces the bot's token.
     pub fn has_another_bot_token(&self, token: &str) {
         self.kept().bot_token = Some(token.to_owned());
     }
 
-    /// How long nobody asked after the last answer of that kind.
+    /// How long jit sent no call after the last 429.
     pub fn rested(&self) -> Option<Duration> {
         self.kept().rested
     }
@@ -294,12 +294,12 @@ impl Mattermost {
         self.kept().calls
     }
 
-    /// A server that was set up anew.
+    /// Replaces the signing key, as a newly installed server does.
     pub fn has_another_key(&self, key: &str) {
         self.kept().key = Some(key.to_owned());
     }
 
-    /// Waits until it is so.
+    /// Waits until the condition holds.
     pub async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
@@ -308,20 +308,20 @@ impl Mattermost {
             }
             assert!(
                 begun.elapsed() < PATIENCE,
-                "never seen: {:#?}",
+                "the condition never held: {:#?}",
                 self.kept().posts
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Waits until the cards show it.
+    /// Waits until the cards meet the condition.
     pub async fn shows(&self, enough: impl Fn(&[Post]) -> bool) -> Vec<Post> {
         self.until(|mattermost| Some(mattermost.cards()).filter(|cards| enough(cards)))
             .await
     }
 
-    /// Waits until the newest card is this far, and can be pressed as it says.
+    /// Waits until the newest card has this status and these buttons.
     pub async fn card(&self, status: &str, buttons: &[&str]) -> Post {
         let is_it = |card: &Post| card.title().starts_with(status) && card.buttons() == buttons;
         self.until(|mattermost| mattermost.cards().pop().filter(is_it))
@@ -461,7 +461,7 @@ impl Mattermost {
             );
         }
         let pending = text("pending_post_id");
-        // 10h: whoever made it.
+        // 10h: regardless of the author.
         if let Some(first) = kept.posts.iter().find(|post| post.pending == pending) {
             return yes(201, &first.stripped());
         }
@@ -480,7 +480,7 @@ impl Mattermost {
         kept.posts.push(post);
         if kept.loses_answers > 0 {
             kept.loses_answers -= 1;
-            // As after half a minute, when it is no longer known for the same.
+            // As after half a minute, when the server has forgotten the pending post id.
             kept.posts.last_mut().unwrap().pending.clear();
             return no(502, "x");
         }
@@ -514,7 +514,7 @@ impl Mattermost {
         yes(200, &post.stripped())
     }
 
-    /// 7: whoever has a trigger that is not three seconds old may open what they like.
+    /// 7: a caller with a trigger younger than three seconds may open any dialog.
     fn open_dialog(&self, body: &Value) -> Answered {
         let trigger = STANDARD.decode(body["trigger_id"].as_str().unwrap());
         let trigger = String::from_utf8(trigger.unwrap()).unwrap();
@@ -528,9 +528,9 @@ impl Mattermost {
         yes(200, &json!({"status": "OK"}))
     }
 
-    /// What jit gets when somebody presses a button, as the server sends it.
+    /// The call that jit gets for a press of a button, as the server sends it.
     pub fn click(&self, post: &Post, button: &str, who: &str) -> Value {
-        let integration = &post.button(button).expect("there is such a button")["integration"];
+        let integration = &post.button(button).expect("the card has this button")["integration"];
         assert_eq!(integration["url"], format!("{PUBLIC}/mattermost/action"));
         let is_direct = post.channel_id.starts_with("dm");
         json!({
@@ -543,7 +543,7 @@ impl Mattermost {
     }
 }
 
-/// The fields as a server sends them, with whoever is mentioned.
+/// The form of a slash command as a server sends it, with the mentioned users.
 pub fn form(token: &str, team: &str, channel: &str, name: &str, who: &str, text: &str) -> String {
     let trigger = trigger(who, now());
     let people = [

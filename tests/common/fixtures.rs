@@ -1,4 +1,4 @@
-//! Who plays when the engine is driven from inside: people, and the rules they live under.
+//! People and rules for tests that call the engine directly.
 #![allow(dead_code)] // each target uses its part
 
 use jit::domain::{

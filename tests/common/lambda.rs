@@ -1,5 +1,5 @@
-//! A local Lambda: its Runtime API, its Invoke API, and a gateway before it. The events
-//! that it hands over have the shapes of the real ones.
+//! A local Lambda: its Runtime API, its Invoke API and a gateway. Its events have the shapes of the
+//! real ones.
 #![allow(dead_code)] // each target uses its part
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{Caller, PATIENCE, SECRET, Setup, now};
 
-/// What became of an invocation.
+/// The result of an invocation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Answered(Value),
@@ -49,7 +49,7 @@ struct Waiting {
 pub struct Cloud {
     /// `host:port` of the Runtime API.
     pub runtime_api: String,
-    /// Of the Invoke API.
+    /// The address of the Invoke API.
     pub url: String,
     inner: Arc<Inner>,
 }
@@ -59,11 +59,11 @@ struct Inner {
     waiting: tokio::sync::Mutex<mpsc::UnboundedReceiver<Waiting>>,
     answers: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
     init_errors: Mutex<Vec<Value>>,
-    /// How long an invocation may take.
+    /// The time limit of an invocation.
     patience: Mutex<Duration>,
-    /// Every event that the Invoke API was sent.
+    /// Every event that the Invoke API received.
     invoked: Mutex<Vec<Value>>,
-    /// How many processes have asked for work, and rung when one more does.
+    /// The number of polls for an invocation; a notification follows each.
     asked: Mutex<usize>,
     news: Notify,
 }
@@ -101,7 +101,7 @@ impl Cloud {
         }
     }
 
-    /// A gateway with a stage of its own before it; returns its address.
+    /// Starts a gateway with a stage; returns its address.
     pub async fn gateway(&self, stage: &'static str) -> String {
         let state = (self.clone(), stage);
         let gateway = Router::new().fallback(pass_on).with_state(state);
@@ -124,7 +124,7 @@ impl Cloud {
         self.inner.init_errors.lock().unwrap().clone()
     }
 
-    /// Hands it over without waiting for what comes of it.
+    /// Queues an event without a wait for its result.
     pub fn put(&self, event: impl Into<Bytes>) -> oneshot::Receiver<Outcome> {
         let (tell, told) = oneshot::channel();
         let id = super::nonce();
@@ -137,7 +137,7 @@ impl Cloud {
             event,
             deadline_ms,
         };
-        self.inner.queue.send(waiting).expect("the queue is ours");
+        self.inner.queue.send(waiting).expect("the queue is open");
         told
     }
 
@@ -151,7 +151,7 @@ impl Cloud {
         self.invoke(event.to_string()).await
     }
 
-    /// Ends the next invocation as Lambda does when the process is gone.
+    /// Makes the next invocation fail as Lambda does when the process has exited.
     pub fn fail_the_next(&self, why: &str) {
         let next = async {
             let waiting = self.inner.waiting.lock().await.recv().await.unwrap();
@@ -164,7 +164,7 @@ impl Cloud {
         runtime.block_on(next);
     }
 
-    /// Waits until processes have asked so often for something to do.
+    /// Waits for this number of polls for an invocation.
     pub async fn asked(&self, times: usize) {
         let waiting = async {
             loop {
@@ -176,7 +176,7 @@ impl Cloud {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        waited.expect("nobody asks for work");
+        waited.expect("no process polls for an invocation");
     }
 
     pub fn times_asked(&self) -> usize {
@@ -222,7 +222,7 @@ async fn next(State(inner): State<Arc<Inner>>) -> Response<Body> {
 
 fn settle(inner: &Inner, id: &str, outcome: Outcome) -> StatusCode {
     match inner.answers.lock().unwrap().remove(id) {
-        // Whoever asked may be gone.
+        // The caller may have disconnected.
         Some(tell) => drop(tell.send(outcome)),
         None => return StatusCode::BAD_REQUEST,
     }
@@ -249,7 +249,7 @@ async fn init_failed(State(inner): State<Arc<Inner>>, body: Bytes) -> StatusCode
     StatusCode::ACCEPTED
 }
 
-/// As `aws lambda invoke` and the SDKs see it.
+/// The Invoke API as `aws lambda invoke` and the SDKs see it.
 async fn invoke(
     State(inner): State<Arc<Inner>>,
     Segments(function): Segments<String>,
@@ -296,7 +296,7 @@ async fn account_settings() -> String {
     json!({"AccountLimit": limit, "AccountUsage": {"FunctionCount": 2}}).to_string()
 }
 
-/// What an HTTP API makes of a call, payload format 2.0.
+/// The event of an HTTP API, payload format 2.0.
 pub fn v2_event(
     stage: &str,
     method: &str,
@@ -372,7 +372,7 @@ async fn pass_on(
         .unwrap()
 }
 
-/// One process that Lambda has started.
+/// One process as Lambda starts it.
 pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -381,7 +381,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// As Lambda starts it: `bootstrap`, with nothing but an environment.
+    /// Starts `bootstrap` with nothing but an environment.
     pub fn start(cloud: &Cloud, setup: &Setup) -> Self {
         Self::start_in(cloud, setup, Arc::new(tempfile::tempdir().unwrap()))
     }
@@ -391,7 +391,7 @@ impl Process {
         Self::begin(cloud, setup, folder, &config)
     }
 
-    /// With a configuration that is somebody else's.
+    /// Starts a process with an existing configuration.
     pub fn start_on(cloud: &Cloud, setup: &Setup, config: &Path) -> Self {
         Self::begin(cloud, setup, Arc::new(tempfile::tempdir().unwrap()), config)
     }
@@ -450,7 +450,7 @@ impl Process {
         self.child.id()
     }
 
-    /// The figures told to CloudWatch.
+    /// The metrics written for CloudWatch.
     pub fn figures(&self) -> Vec<Value> {
         let lines = self.lines.lock().unwrap();
         let figures = lines.iter().map(|line| serde_json::from_str(line).unwrap());
@@ -459,7 +459,7 @@ impl Process {
             .collect()
     }
 
-    /// Waits until it has told such figures; returns the first of them.
+    /// Waits for metrics that meet the condition; returns the first of them.
     pub async fn tells(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
@@ -467,7 +467,7 @@ impl Process {
             if let Some(line) = figures.iter().find(|line| wanted(line)) {
                 return line.clone();
             }
-            assert!(begun.elapsed() < PATIENCE, "never told: {figures:?}");
+            assert!(begun.elapsed() < PATIENCE, "no such metrics: {figures:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -483,7 +483,7 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM; returns the exit status and the time that it took.
     pub fn terminate(mut self) -> (ExitStatus, Duration) {
         let asked = Instant::now();
         self.signal("-TERM");
@@ -503,13 +503,13 @@ impl Drop for Process {
     }
 }
 
-/// What was packaged, or what was just built.
+/// The packaged binary, or else the one that was just built.
 fn bootstrap() -> PathBuf {
     let packaged = std::env::var_os("JIT_BOOTSTRAP");
     packaged.map_or_else(|| env!("CARGO_BIN_EXE_jit").into(), PathBuf::from)
 }
 
-/// A function, a gateway, and a caller who goes through it.
+/// A function, a gateway, and a caller that uses the gateway.
 pub struct Function {
     pub cloud: Cloud,
     pub process: Process,
@@ -533,7 +533,7 @@ impl Function {
     }
 }
 
-/// EventBridge Scheduler, at the beginning of a minute.
+/// The event of EventBridge Scheduler at the start of a minute.
 pub fn minute() -> Value {
     json!({
         "version": "0",
@@ -548,7 +548,7 @@ pub fn minute() -> Value {
     })
 }
 
-/// The table's stream, with one record changed.
+/// An event of the table's stream with one changed record.
 pub fn change(id: &str) -> Value {
     json!({"Records": [{
         "eventID": "c4ca4238a0b923820dcc509a6f75849b",

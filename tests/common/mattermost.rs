@@ -1,5 +1,5 @@
-//! A Mattermost as an admin finds it: its API for bots, teams and commands, as the
-//! captures show it.
+//! A simulated Mattermost for the setup: its API for bots, teams and commands, as the captures show
+//! it.
 #![allow(dead_code)] // each target uses its part
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 pub const TEAM: &str = "w1gu5cusqjgfppy84xsohzij6o";
 pub const ADMIN: &str = "h7saa1gaq78sdbixwxzq1uz1nh";
 
-/// What it keeps, as the captures show it.
+/// The state of the server, as the captures show it.
 #[derive(Default)]
 pub struct Kept {
     pub bot: Option<Value>,
@@ -133,7 +133,7 @@ impl Kept {
                 (201, command)
             }
             ("PUT", "commands/54xpajn4wfbfurnuc4erzygoge") => {
-                // A token that the client chooses is ignored.
+                // The server ignores a token that the client sends.
                 let token = self.command.as_ref().unwrap()["token"].clone();
                 let mut command = body.clone();
                 command["token"] = token;

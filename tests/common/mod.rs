@@ -1,4 +1,4 @@
-//! The real binary, a caller who signs, and a channel that hears.
+//! The real binary, a caller with signatures, and a receiver of notices.
 #![allow(dead_code)] // each target uses its part
 
 pub mod aws;
@@ -33,7 +33,7 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const HOOK_SECRET: &str = "fedcba9876543210fedcba9876543210";
 pub const ACCOUNT: &str = "111122223333";
 pub const CHANNEL: &str = "town-square";
-/// Only a hang is this slow.
+/// The limit of every wait; only a hang takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Jit {
@@ -43,18 +43,18 @@ pub struct Jit {
     log: Arc<(Mutex<String>, Condvar)>,
 }
 
-/// What a configuration is written from.
+/// The parts of a configuration.
 pub struct Setup {
     pub latency_ms: u32,
-    /// More lines of its section.
+    /// More lines of the sandbox section.
     pub sandbox: String,
     pub more: String,
     pub webhook: Option<String>,
-    /// The real client, talking to this end of the wire.
+    /// The SDK client, with a simulated AWS.
     pub aws: Option<aws::Aws>,
-    /// Instead of a file.
+    /// DynamoDB tables instead of a file.
     pub dynamo: Option<dynamo::Tables>,
-    /// What its environment says besides.
+    /// More environment variables.
     pub variables: Vec<(&'static str, String)>,
 }
 
@@ -124,7 +124,7 @@ secret = "{SECRET}"
         }
     }
 
-    /// With the real client, and more lines of configuration.
+    /// Uses the SDK client, and more lines of configuration.
     pub fn with_aws(aws: &aws::Aws, more: &str) -> Self {
         Self {
             aws: Some(aws.clone()),
@@ -132,7 +132,7 @@ secret = "{SECRET}"
         }
     }
 
-    /// In these tables instead of a file.
+    /// Uses these tables instead of a file.
     pub fn in_dynamo(tables: &dynamo::Tables) -> Self {
         Self {
             dynamo: Some(tables.clone()),
@@ -140,7 +140,7 @@ secret = "{SECRET}"
         }
     }
 
-    /// With more lines of configuration.
+    /// Adds lines of configuration.
     pub fn with(more: &str) -> Self {
         Self {
             more: more.to_owned(),
@@ -148,7 +148,7 @@ secret = "{SECRET}"
         }
     }
 
-    /// Started, with an account bound and somebody to approve.
+    /// Starts jit and binds an account with an approver.
     pub async fn bound(&self) -> (Jit, Caller) {
         let jit = self.start();
         let caller = jit.caller();
@@ -156,7 +156,7 @@ secret = "{SECRET}"
         (jit, caller)
     }
 
-    /// Started, with so many accounts bound, the first of them 000000000001.
+    /// Starts jit and binds this number of accounts, from 000000000001.
     pub async fn start_with_accounts(&self, count: usize) -> (Jit, Caller) {
         let jit = self.start();
         let caller = jit.caller();
@@ -186,7 +186,7 @@ secret = "{SECRET}"
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
-    // Which fault is planted in it, `make bite` says.
+    // The planted fault, from `make bite`.
     let ours = |name: &str| {
         name != "JIT_PLANTED" && (name.starts_with("JIT_") || name.starts_with("AWS_"))
     };
@@ -209,7 +209,7 @@ impl Jit {
         Self::spawn(folder, &config, environment)
     }
 
-    /// With a configuration that is somebody else's.
+    /// Starts jit with an existing configuration.
     pub fn start_on(config: &Path) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         Self::spawn(folder, config, &[])
@@ -262,7 +262,7 @@ impl Jit {
         self.log.0.lock().unwrap().clone()
     }
 
-    /// Waits until its log says so.
+    /// Waits until the log contains this text.
     pub fn logs(&self, word: &str) {
         let (log, more) = &*self.log;
         let log = log.lock().unwrap();
@@ -271,7 +271,7 @@ impl Jit {
         assert!(!waited.timed_out(), "no {word:?} in the log: {log}");
     }
 
-    /// The same for who has something else to do meanwhile.
+    /// The same for a test that runs other tasks meanwhile.
     pub async fn comes_to_log(&self, word: &str) {
         let begun = Instant::now();
         while !self.log().contains(word) {
@@ -285,21 +285,21 @@ impl Jit {
         self.child.id()
     }
 
-    /// SIGHUP: read the keys again.
+    /// SIGHUP: jit reads the keys again.
     pub fn hang_up(&self) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
         assert!(sent.success());
     }
 
-    /// kill -9, and a new one on the same store.
+    /// kill -9; returns the folder of the store for the next process.
     pub fn kill(mut self) -> Arc<tempfile::TempDir> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.folder.clone()
     }
 
-    /// SIGTERM, as an operator or systemd would.
+    /// SIGTERM, as an operator or systemd sends it.
     pub fn terminate(mut self) -> (std::process::ExitStatus, Duration, Arc<tempfile::TempDir>) {
         let asked = Instant::now();
         let sent = Command::new("kill")
@@ -333,7 +333,7 @@ pub struct Caller {
     pub key_id: String,
     pub secret: String,
     client: reqwest::Client,
-    /// How many seconds the server's wall clock is ahead of this machine's.
+    /// How many seconds the wall clock of the server is ahead of this machine's.
     ahead: Arc<AtomicI64>,
 }
 
@@ -349,7 +349,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// The status, and that what is not a success has the shape of an error.
+    /// Checks the status, and that an error has the shape of an error; returns the body.
     pub fn is(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         let value = self.json();
@@ -363,7 +363,7 @@ impl Reply {
     }
 }
 
-/// The four headers, v1 or v2, made here from CONTRACT and from nothing of jit's.
+/// The four headers, v1 or v2, computed from CONTRACT without code of jit.
 pub struct Signing<'a> {
     pub key_id: &'a str,
     pub secret: &'a str,
@@ -380,7 +380,7 @@ impl Signing<'_> {
         ))
     }
 
-    /// `query` must be canonical already.
+    /// `query` must be canonical.
     pub fn v2(&self, method: &str, path: &str, query: &str, body: &[u8]) -> String {
         let body = hex::encode(Sha256::digest(body));
         let (key, time, nonce) = (self.key_id, self.timestamp, &self.nonce);
@@ -435,7 +435,7 @@ impl Caller {
         }
     }
 
-    /// The same, signing with the time of a server whose clock is set.
+    /// The same caller, with the time of a server whose clock is set.
     #[must_use]
     pub fn at(self, clock: &shift::WallClock) -> Self {
         let ahead = clock.ahead();
@@ -484,7 +484,7 @@ impl Caller {
         })
     }
 
-    /// Signed as v1, the way the plugin does.
+    /// Sends a call signed as v1, as the plugin does.
     pub async fn call(&self, method: &str, path_and_query: &str, body: &str) -> Reply {
         self.try_call(method, path_and_query, body).await.unwrap()
     }
@@ -569,7 +569,7 @@ impl Caller {
             .collect()
     }
 
-    /// Asks again until it is so: there is no event to await across a process.
+    /// Polls until the request has this status: no event crosses the process border.
     pub async fn until(&self, id: &str, status: &str) -> Value {
         let begun = Instant::now();
         loop {
@@ -577,12 +577,15 @@ impl Caller {
             if request["status"] == status {
                 return request;
             }
-            assert!(begun.elapsed() < PATIENCE, "never {status}: {request}");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the status never became {status}: {request}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Alice is given access in each of the first so many accounts.
+    /// Grants Alice access in each of this number of accounts.
     pub async fn granted_in_accounts(&self, count: usize) -> Vec<String> {
         let mut ids = Vec::new();
         for number in 1..=count {
@@ -597,7 +600,7 @@ impl Caller {
         ids
     }
 
-    /// Somebody whom AWS has not known before asks, and is approved.
+    /// Adds a user to AWS, requests access for the user and approves it.
     pub async fn approved_for(&self, aws: &aws::Aws, name: &str) -> String {
         aws.add_user(name, name);
         let email = format!("{name}@example.com");
@@ -607,7 +610,7 @@ impl Caller {
         id
     }
 
-    /// Asks again until its history says so.
+    /// Polls until the history has this event.
     pub async fn until_told(&self, id: &str, kind: &str) -> Value {
         let begun = Instant::now();
         loop {
@@ -615,7 +618,7 @@ impl Caller {
             if let Some(event) = events.iter().find(|event| event["event_type"] == kind) {
                 return event.clone();
             }
-            assert!(begun.elapsed() < PATIENCE, "no {kind}: {events:?}");
+            assert!(begun.elapsed() < PATIENCE, "no event {kind}: {events:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -628,7 +631,7 @@ impl Caller {
     }
 }
 
-/// As if the hour had passed: the duty and the end of every grant lie in the past.
+/// Moves the due time and the end of every grant into the past.
 pub fn let_grants_end(folder: &Path) {
     let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
     let mut all = db
@@ -646,7 +649,7 @@ pub fn let_grants_end(folder: &Path) {
     }
 }
 
-/// A request's body, with some fields changed; null takes one out.
+/// The body of a request with some fields changed; null removes a field.
 pub fn wanted(changes: &Value) -> Value {
     let mut body = json!({
         "account_id": ACCOUNT,
@@ -665,7 +668,7 @@ pub fn wanted(changes: &Value) -> Value {
     body
 }
 
-/// The channel's end of the webhook.
+/// The receiver of the webhook.
 #[derive(Clone)]
 pub struct Channel {
     pub url: String,
@@ -721,7 +724,7 @@ impl Channel {
         self.heard.lock().unwrap().clone()
     }
 
-    /// Waits until so many deliveries were taken.
+    /// Waits until this number of deliveries was accepted.
     pub async fn hears(&self, count: usize) -> Vec<Heard> {
         self.hears_when(|heard| heard.len() >= count).await
     }
@@ -739,7 +742,7 @@ impl Channel {
         };
         tokio::time::timeout(PATIENCE, waiting)
             .await
-            .expect("the channel hears no more")
+            .expect("the receiver is closed")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Amazon's services as others imitate them.
+//! moto, which imitates the services of AWS.
 #![allow(dead_code)] // each target uses its part
 
 use std::io::{BufRead, BufReader};
@@ -26,7 +26,7 @@ impl Moto {
         let line = lines.find(|line| line.contains("Running on"));
         let line = line.expect("moto says where it listens");
         let at = line.find("http://").unwrap();
-        // It goes on talking, and must be listened to.
+        // The process keeps writing to its output, which a thread must read.
         std::thread::spawn(move || lines.for_each(drop));
         let url = line[at..].trim().to_owned();
         Self { server, url }

@@ -1,4 +1,4 @@
-//! Commands, as an operator types them.
+//! Commands as an operator types them.
 #![allow(dead_code)] // each target uses its part
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::{Setup, binary};
 
-/// One command, and what it said.
+/// One command and its output.
 pub struct Said {
     pub code: i32,
     pub out: String,
@@ -30,7 +30,7 @@ impl Shell {
         }
     }
 
-    /// On the store of somebody who served from there.
+    /// A shell on the store of an existing server.
     pub fn over(setup: Setup, folder: &Path) -> Self {
         let file = folder.join("jit.toml");
         let _folder = None;
@@ -45,11 +45,11 @@ impl Shell {
         self.say(binary().args(arguments))
     }
 
-    /// Any command line; `aws` is Amazon's own.
+    /// Runs a command line; `aws` is Amazon's command line.
     pub fn line(&self, line: &str) -> Said {
         let bin = concat!(env!("CARGO_MANIFEST_DIR"), "/target/moto/bin");
         let line = line.replacen("aws ", &format!("{bin}/aws --output json "), 1);
-        // The one region that only Amazon's command line reads.
+        // The region that only Amazon's command line reads.
         let mut shell = Command::new("sh");
         shell.env("AWS_DEFAULT_REGION", super::dynamo::REGION);
         self.say(shell.args(["-c", &line]))

@@ -1,7 +1,7 @@
 /*
- * Preloaded into a process under test: its wall clock is set by as many seconds as the file
- * says that CLOCK_SHIFT_FILE names (eight bytes, a signed number as the machine writes it).
- * Only CLOCK_REALTIME is set. The monotonic clock goes on as it is, as it does when an
+ * Preloaded into a process under test: shifts its wall clock by the number of seconds in the
+ * file that CLOCK_SHIFT_FILE names (eight bytes, a signed number in the machine's byte order).
+ * Only CLOCK_REALTIME is shifted. The monotonic clock stays as it is, as it does when an
  * operator or NTP sets the clock of a machine.
  */
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
-//! A wall clock that a test sets, for one process: `shift.c` is preloaded into it. The
-//! clock that only passes is left as it is.
+//! A wall clock that a test sets for one process: `shift.c` is preloaded into it. The uptime stays
+//! as it is.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -43,7 +43,7 @@ impl WallClock {
         }
     }
 
-    /// What the process is started with.
+    /// The environment variables for the process.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let place = |name: &str| self.folder.path().join(name).display().to_string();
         vec![
@@ -52,13 +52,13 @@ impl WallClock {
         ]
     }
 
-    /// Sets the clock to so many seconds before or after the machine's.
+    /// Sets the clock to this number of seconds before or after the machine's.
     pub fn set(&self, seconds: i64) {
         self.file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
         self.seconds.store(seconds, Ordering::SeqCst);
     }
 
-    /// For a caller who signs with the time of this clock.
+    /// The offset, for a caller that signs with the time of this clock.
     pub fn ahead(&self) -> Arc<AtomicI64> {
         self.seconds.clone()
     }

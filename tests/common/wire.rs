@@ -1,4 +1,4 @@
-//! The far end of a wire: HTTP that is answered, or hung up on.
+//! An HTTP server for tests, which answers a call or closes its connection.
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
 use axum::body::Body;
@@ -9,7 +9,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// The connection is closed without an answer.
+/// Closes the connection without an answer.
 #[derive(Debug)]
 pub struct Hangup;
 
@@ -34,7 +34,7 @@ pub async fn serve<A>(
         let service = service_fn(answer.clone());
         tokio::spawn(async move {
             let connection = http1::Builder::new();
-            // Closed by either end: that is what it is for.
+            // Either side may close the connection.
             connection
                 .serve_connection(TokioIo::new(socket), service)
                 .await

@@ -1,6 +1,6 @@
-//! kill -9 at any point of create, approve, grant, revoke and expire, with the real
-//! binary: afterwards the request ends where it should, the assignment is gone, the
-//! audit has each event once, and the channel hears all of it.
+//! kill -9 at any point of create, approve, grant, revoke and expiry, with the real binary:
+//! afterwards the request reaches its final state, the assignment is gone, the audit has each event
+//! once, and the receiver gets every notice.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -13,16 +13,16 @@ use std::time::Duration;
 use common::{Caller, Channel, Heard, Jit, Setup, nonce, wanted};
 use serde_json::json;
 
-/// Each life is killed this often, so that a restart is killed as well.
+/// The number of kills in each life, so that a restart is killed as well.
 const KILLS: u32 = 3;
 
-/// A process that is killed again and again, on one store.
-struct Phoenix {
+/// A process that is killed and restarted on one store.
+struct RestartedServer {
     jit: Option<Jit>,
 }
 
-impl Phoenix {
-    fn rise(channel: &Channel) -> Self {
+impl RestartedServer {
+    fn start(channel: &Channel) -> Self {
         let setup = Setup {
             latency_ms: 40,
             webhook: Some(channel.url.clone()),
@@ -40,18 +40,22 @@ impl Phoenix {
         self.jit.as_ref().unwrap().folder.clone()
     }
 
-    fn burn(&mut self) {
-        self.burn_and(|_| {});
+    fn restart(&mut self) {
+        self.restart_after(|_| {});
     }
 
-    fn burn_and(&mut self, meanwhile: impl FnOnce(&Path)) {
+    fn restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
         let folder = self.jit.take().unwrap().kill();
         meanwhile(folder.path());
         self.jit = Some(Jit::start_in(folder));
     }
 
-    /// Does something until it is done, and begins again after each kill, as people do.
-    async fn through<T, F>(&mut self, kill_after: Duration, act: impl Fn(Caller) -> F) -> T
+    /// Repeats an action after each kill until it succeeds, as people do.
+    async fn repeat_through_kills<T, F>(
+        &mut self,
+        kill_after: Duration,
+        act: impl Fn(Caller) -> F,
+    ) -> T
     where
         F: Future<Output = T>,
     {
@@ -59,14 +63,14 @@ impl Phoenix {
             let done = act(self.caller());
             match tokio::time::timeout(kill_after * (kill + 1), done).await {
                 Ok(done) => return done,
-                Err(_) => self.burn(),
+                Err(_) => self.restart(),
             }
         }
         act(self.caller()).await
     }
 }
 
-/// Said again after a crash, each of these is either done or was done before.
+/// A command that is repeated after a crash is accepted, or was accepted before.
 async fn ask(caller: Caller, key: &str) -> String {
     let signing = caller.signing();
     let body = wanted(&json!({})).to_string();
@@ -102,7 +106,7 @@ fn told(heard: &[Heard], id: &str) -> Vec<String> {
     let mut told = Vec::new();
     let mut seen = Vec::new();
     for body in heard {
-        // At least once: the same notice carries the same id.
+        // Delivery is at least once: a repeated notice has the same id.
         let name = body.header("webhook-id").to_owned();
         let body = body.json();
         if body["request_id"] == id && !seen.contains(&name) {
@@ -113,10 +117,16 @@ fn told(heard: &[Heard], id: &str) -> Vec<String> {
     told
 }
 
-async fn holds(phoenix: &Phoenix, channel: &Channel, id: &str, events: &[&str], notices: &[&str]) {
-    let caller = phoenix.caller();
+async fn holds(
+    server: &RestartedServer,
+    channel: &Channel,
+    id: &str,
+    events: &[&str],
+    notices: &[&str],
+) {
+    let caller = server.caller();
     assert_eq!(caller.kinds(id).await, events);
-    let folder = phoenix.folder();
+    let folder = server.folder();
     assert_eq!(assignments(folder.path()), 0);
     let verified = common::binary()
         .args(["audit", "verify", "--config"])
@@ -129,8 +139,8 @@ async fn holds(phoenix: &Phoenix, channel: &Channel, id: &str, events: &[&str], 
     assert_eq!(told(&heard, id), notices);
 }
 
-/// Two lives under one sweep of moments: every few milliseconds of a life that takes
-/// some hundred, wherever this machine happens to be by then.
+/// Runs two lives for each delay before the kill: every few milliseconds of a life of some hundred
+/// milliseconds.
 async fn swept(lives: impl AsyncFn(Duration)) {
     for step in 0..16 {
         lives(Duration::from_millis(2 + step * 11)).await;
@@ -138,16 +148,16 @@ async fn swept(lives: impl AsyncFn(Duration)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_that_is_revoked_survives_kill_9_anywhere() {
+async fn a_revoked_grant_survives_kill_9_at_any_point() {
     swept(async |kill_after| {
         let channel = Channel::open().await;
-        let mut phoenix = Phoenix::rise(&channel);
-        phoenix.caller().bind().await;
+        let mut server = RestartedServer::start(&channel);
+        server.caller().bind().await;
         let key = nonce();
         let begun = |caller| life_until_granted(caller, key.clone());
-        let id = phoenix.through(kill_after, begun).await;
+        let id = server.repeat_through_kills(kill_after, begun).await;
         let end = |caller| end_by_revoke(caller, id.clone());
-        phoenix.through(kill_after, end).await;
+        server.repeat_through_kills(kill_after, end).await;
         let events = [
             "REQUESTED",
             "APPROVED",
@@ -156,24 +166,24 @@ async fn a_life_that_is_revoked_survives_kill_9_anywhere() {
             "REVOKE_REQUESTED",
             "REVOKED",
         ];
-        holds(&phoenix, &channel, &id, &events, &["GRANTED", "REVOKED"]).await;
+        holds(&server, &channel, &id, &events, &["GRANTED", "REVOKED"]).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_that_expires_survives_kill_9_anywhere() {
+async fn an_expiring_grant_survives_kill_9_at_any_point() {
     swept(async |kill_after| {
         let channel = Channel::open().await;
-        let mut phoenix = Phoenix::rise(&channel);
-        phoenix.caller().bind().await;
-        let id = life_until_granted(phoenix.caller(), nonce()).await;
-        phoenix.burn_and(common::let_grants_end);
+        let mut server = RestartedServer::start(&channel);
+        server.caller().bind().await;
+        let id = life_until_granted(server.caller(), nonce()).await;
+        server.restart_after(common::let_grants_end);
         let expired = |caller: Caller| {
             let id = id.clone();
             async move { drop(caller.until(&id, "EXPIRED").await) }
         };
-        phoenix.through(kill_after, expired).await;
+        server.repeat_through_kills(kill_after, expired).await;
         let events = [
             "REQUESTED",
             "APPROVED",
@@ -182,26 +192,25 @@ async fn a_grant_that_expires_survives_kill_9_anywhere() {
             "EXPIRY_STARTED",
             "EXPIRED",
         ];
-        holds(&phoenix, &channel, &id, &events, &["GRANTED", "EXPIRED"]).await;
+        holds(&server, &channel, &id, &events, &["GRANTED", "EXPIRED"]).await;
     })
     .await;
 }
 
-/// M4: what was answered to a caller is there after a crash, and a nonce that was
-/// spent stays spent.
+/// M4: changes that jit confirmed exist after a crash, and a spent nonce stays spent.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_before_kill_9_is_true_after_it() {
+async fn confirmed_changes_and_spent_nonces_survive_kill_9() {
     let channel = Channel::open().await;
-    let mut phoenix = Phoenix::rise(&channel);
-    let caller = phoenix.caller();
+    let mut server = RestartedServer::start(&channel);
+    let caller = server.caller();
     caller.bind().await;
     let signing = caller.signing();
     let body = wanted(&json!({})).to_string().into_bytes();
     let headers = signing.headers(signing.v1("POST", "/requests", &body));
     let created = caller.send("POST", "/requests", headers.clone(), body.clone());
     let id = created.await.is(201)["request_id"].clone();
-    phoenix.burn();
-    let caller = phoenix.caller();
+    server.restart();
+    let caller = server.caller();
     caller
         .send("POST", "/requests", headers, body)
         .await

@@ -8,8 +8,8 @@ import software.amazon.dynamodb.services.local.server.LocalDynamoDBRequestHandle
 import software.amazon.dynamodb.services.local.server.LocalDynamoDBServerHandler;
 
 /**
- * Amazon's DynamoDB Local, in memory, where nobody else can reach it: its own main class
- * listens on every interface. Prints the port it was given, and ends with its parent.
+ * Amazon's DynamoDB Local, in memory and on loopback only; its own main class listens on
+ * every interface. Prints its port, and exits when its parent exits.
  */
 public class Loopback {
     public static void main(String[] arguments) throws Exception {

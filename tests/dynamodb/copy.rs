@@ -1,4 +1,4 @@
-//! A small installation grows, and can go back: `jit store copy`.
+//! `jit store copy`: from a file to DynamoDB and back.
 
 use serde_json::Value;
 
@@ -13,9 +13,9 @@ fn json(said: &Said) -> Value {
     serde_json::from_str(&said.out).unwrap()
 }
 
-// P1, P5, P7: all of it, once, and no call counts twice.
+// P1, P5, P7: the copy is complete, each record is copied once, and no call counts twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_moves_to_dynamodb_and_back() {
+async fn a_store_is_copied_to_dynamodb_and_back_completely() {
     let (aws, channel) = (Aws::quick().await, Channel::open().await);
     let setup = Setup {
         aws: Some(aws.clone()),
@@ -26,7 +26,7 @@ async fn everything_moves_to_dynamodb_and_back() {
     let revoked = caller.granted().await;
     caller.revoke(&revoked).await.is(200);
     channel.hears(2).await;
-    // From here on nobody is told: that is still to be done by whoever has the copy.
+    // From here on the receiver fails: the server on the copy must deliver these notices.
     channel.answers(Answer::Fails);
     let granted = caller.granted().await;
     let pending = caller.request().await;
@@ -58,10 +58,10 @@ async fn everything_moves_to_dynamodb_and_back() {
     let copy = [
         "store", "copy", "--from", &from, "--to", "dynamodb", "-o", "json",
     ];
-    proxy.set(Mood::Gone);
+    proxy.set(Mood::Unreachable);
     let cut_off = shell.run(&copy);
     assert_eq!(cut_off.code, 1, "{}", cut_off.out);
-    proxy.set(Mood::Stormy {
+    proxy.set(Mood::Failing {
         seed: 5,
         percent: 20,
     });
@@ -80,13 +80,13 @@ async fn everything_moves_to_dynamodb_and_back() {
     assert_eq!(again["were_there"], 5, "{again}");
     let verified = shell.run(&["audit", "verify"]);
     assert!(
-        verified.out.starts_with("5 histories"),
+        verified.out.starts_with("5 audit chains verified"),
         "{} {}",
         verified.out,
         verified.err
     );
 
-    // Whoever serves it takes no call that may have been taken before, and does what is due.
+    // A server on the copy refuses calls that may have been accepted before, and does due work.
     channel.answers(Answer::Ok);
     tables.let_it_end(&granted).await;
     let jit = Jit::start_with(std::sync::Arc::new(config_of(&grown)), &grown.environment());
@@ -105,7 +105,7 @@ async fn everything_moves_to_dynamodb_and_back() {
     assert!(aws.assignments().is_empty());
     tokio::task::block_in_place(|| jit.terminate());
 
-    // And back, with what has happened since.
+    // The store is copied back with its new records.
     let home = tempfile::tempdir().unwrap();
     let to = format!("sqlite:{}", home.path().join("jit.db").display());
     let back = json(&shell.run(&[
@@ -132,7 +132,7 @@ async fn everything_moves_to_dynamodb_and_back() {
         (&5.into(), &Value::Array(Vec::new()))
     );
 
-    // The first has been left behind: it is no longer where the other once was.
+    // The first store is out of date: the second has gone on from there.
     let diverged = shell.run(&["store", "copy", "--from", &from, "--to", &to]);
     assert_eq!(diverged.code, 1);
     assert!(diverged.err.contains("is in both"), "{}", diverged.err);
@@ -145,7 +145,7 @@ fn config_of(setup: &Setup) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_copy_says_from_where_and_to_where() {
+fn a_copy_refuses_an_invalid_source_or_target() {
     let folder = tempfile::tempdir().unwrap();
     let file = Setup::default().write(folder.path());
     for (arguments, code, said) in [

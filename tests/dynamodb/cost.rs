@@ -1,4 +1,4 @@
-//! What things cost: counted between jit and DynamoDB, so nothing is forgotten.
+//! The cost of operations, counted by a proxy between jit and DynamoDB.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,10 +17,10 @@ fn writes(calls: &BTreeMap<String, u64>) -> u64 {
     WRITES.iter().filter_map(|action| calls.get(*action)).sum()
 }
 
-/// Asked, approved, assigning, granted, revoke asked, revoked: one write each, with the
-/// nonces of the three calls.
+/// Request, approval, Assigning, GRANTED, revoke requested, REVOKED: one write each, together with
+/// the nonces of the three calls.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_life_is_six_writes() {
+async fn the_life_of_a_request_takes_six_writes() {
     let tables = Tables::fresh().await;
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let setup = Setup {
@@ -38,9 +38,9 @@ async fn a_life_is_six_writes() {
     assert_eq!(writes(&calls), 6, "{calls:?}");
 }
 
-/// The role of a replica allows what it calls, and nothing else.
+/// The IAM policy of a replica permits the calls that it makes, and no others.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_iam_policy_allows_exactly_what_is_called() {
+async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
     let channel = Channel::open().await;
     let tables = Tables::fresh().await;
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
@@ -74,9 +74,9 @@ async fn the_iam_policy_allows_exactly_what_is_called() {
     assert_eq!(proxy.needs(), allowed);
 }
 
-/// A look and a list cost the same, however much is stored that they do not speak of.
+/// The cost of a look for work and of a list does not depend on the number of other records.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_stored_makes_no_look_dearer() {
+async fn other_records_do_not_raise_the_cost_of_a_look_or_a_list() {
     let (tables, few) = (Tables::fresh().await, 40);
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let setup = Setup::in_dynamo(&tables);
@@ -114,7 +114,7 @@ async fn what_is_stored_makes_no_look_dearer() {
     assert_eq!(looks[1], looks[2]);
     assert_eq!(
         looks[0].0, 40,
-        "three lanes and two spans of words, in eight shards"
+        "three lanes and two ranges of statuses, in eight shards"
     );
     assert!(!looks[0].1.contains_key("Scan"));
 }

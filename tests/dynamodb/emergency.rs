@@ -1,5 +1,5 @@
-//! The store is gone, or takes nothing: nobody is kept in by that, and nobody is told that
-//! it was written down.
+//! Break-glass while the store fails or refuses writes: the access ends, and the output says that
+//! nothing was stored.
 
 use serde_json::{Value, json};
 
@@ -9,24 +9,24 @@ use crate::common::dynamo::proxy::{Mood, Proxy};
 use crate::common::shell::{Said, Shell};
 use crate::common::{ACCOUNT, Setup};
 
-/// Somebody has access, no server runs, and the store is about to fail.
-struct Night {
+/// A grant exists, no server runs, and the store is about to fail.
+struct Incident {
     aws: Aws,
     proxy: Proxy,
     shell: Shell,
-    /// As whoever serves has it.
+    /// The setup of the server.
     setup: Setup,
     id: String,
 }
 
-async fn night() -> Night {
+async fn incident() -> Incident {
     let (aws, tables) = (Aws::quick().await, Tables::fresh().await);
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let through = tables.through(&proxy.url);
     let setup = Setup {
         aws: Some(aws.clone()),
         dynamo: Some(through),
-        // Nobody who puts things right at night can read the plugin's key.
+        // The operator has no permission to read the plugin's key.
         more: "[keys.other]\nsecret_file = \"/nowhere/to/be/read\"".into(),
         ..Setup::default()
     };
@@ -38,7 +38,7 @@ async fn night() -> Night {
     let (jit, caller) = serving.bound().await;
     let id = caller.granted().await;
     drop(jit);
-    Night {
+    Incident {
         shell: Shell::with(setup),
         setup: serving,
         aws,
@@ -57,7 +57,7 @@ const ALICE: [&str; 6] = [
 ];
 const WHO: [&str; 4] = ["--reason", "incident 7", "--as", "sec@example.com"];
 
-impl Night {
+impl Incident {
     async fn say(&self, words: &[&str]) -> Said {
         self.shell.run(&[words, &WHO[..]].concat())
     }
@@ -75,7 +75,7 @@ impl Night {
     }
 }
 
-/// One line on stdout, and nothing else: what is to be kept.
+/// The single line on stdout, which the operator keeps.
 fn row(said: &Said) -> Value {
     assert_eq!(said.code, 1, "{} {}", said.out, said.err);
     let row: Value = serde_json::from_str(said.out.trim()).expect(&said.out);
@@ -86,18 +86,22 @@ fn row(said: &Said) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn access_goes_although_nothing_can_be_written() {
-    let night = night().await;
-    night.proxy.set(Mood::ReadOnly);
-    // P6: AWS says that it is done, and has done nothing; and then it refuses for a while.
-    night.aws.once("DeleteAccountAssignment", Fault::Pretends);
-    night.aws.once("DeleteAccountAssignment", Fault::Conflict);
-    let said = night.say(&["break-glass", "revoke", &night.id]).await;
+async fn break_glass_removes_access_while_the_store_refuses_writes() {
+    let incident = incident().await;
+    incident.proxy.set(Mood::ReadOnly);
+    // P6: AWS reports a delete as done without an effect, and then throttles for a while.
+    incident
+        .aws
+        .once("DeleteAccountAssignment", Fault::Pretends);
+    incident
+        .aws
+        .once("DeleteAccountAssignment", Fault::Conflict);
+    let said = incident.say(&["break-glass", "revoke", &incident.id]).await;
     let row = row(&said);
-    assert!(night.aws.assignments().is_empty(), "{}", said.err);
+    assert!(incident.aws.assignments().is_empty(), "{}", said.err);
     assert_eq!(
         (&row["request_id"], &row["event_type"]),
-        (&night.id.as_str().into(), &"REVOKED".into())
+        (&incident.id.as_str().into(), &"REVOKED".into())
     );
     assert_eq!(row["account_id"], ACCOUNT);
     assert_eq!(row["details"]["permission_set"], "admin");
@@ -107,85 +111,89 @@ async fn access_goes_although_nothing_can_be_written() {
             .unwrap()
             .contains("assumed-role/Ops/dana")
     );
-    assert!(said.err.contains("could not be told"), "{}", said.err);
-    // What it says to do next is what puts it right.
+    assert!(
+        said.err.contains("the store did not record it"),
+        "{}",
+        said.err
+    );
+    // The command that the output names corrects the record.
     let next = format!(
         "jit cleanup {} --reason 'incident 7' --as sec@example.com",
-        night.id
+        incident.id
     );
     assert!(said.err.contains(&next), "{}", said.err);
-    night.proxy.set(Mood::Well);
-    assert_eq!(night.status(), "GRANTED");
-    let cleaned = night.say(&["cleanup", &night.id]).await;
+    incident.proxy.set(Mood::Well);
+    assert_eq!(incident.status(), "GRANTED");
+    let cleaned = incident.say(&["cleanup", &incident.id]).await;
     assert_eq!(cleaned.code, 0, "{}", cleaned.err);
-    assert_eq!(night.status(), "REVOKED");
+    assert_eq!(incident.status(), "REVOKED");
 }
 
-/// With no record at all, somebody has to say what it was; AWS tells the rest.
+/// Without the store the operator names the access, and jit reads the rest from AWS.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_no_store_aws_is_asked_alone() {
-    let night = night().await;
-    night.proxy.set(Mood::Gone);
-    let unknown = night.say(&["break-glass", "revoke", &night.id]).await;
+async fn break_glass_works_without_a_store() {
+    let incident = incident().await;
+    incident.proxy.set(Mood::Unreachable);
+    let unknown = incident.say(&["break-glass", "revoke", &incident.id]).await;
     assert_eq!(unknown.code, 1);
     assert!(
-        unknown.err.contains("--user EMAIL and --account ID"),
+        unknown.err.contains("--user EMAIL --account ID"),
         "{}",
         unknown.err
     );
-    assert_eq!(night.aws.assignments().len(), 1);
-    let unasked = night.say(&ALICE).await;
+    assert_eq!(incident.aws.assignments().len(), 1);
+    let unasked = incident.say(&ALICE).await;
     assert_eq!(unasked.code, 2, "{}", unasked.err);
     assert!(
         unasked.err.contains("admin in") && unasked.err.contains("--yes"),
         "{}",
         unasked.err
     );
-    let other = night
+    let other = incident
         .say(&[&ALICE[..], &["--yes", "--permission-set", "readonly"]].concat())
         .await;
     assert_eq!(other.code, 0, "{}", other.err);
-    assert!(other.err.contains("nothing was done"), "{}", other.err);
-    assert_eq!(night.aws.assignments().len(), 1);
-    let said = night.say(&[&ALICE[..], &["--yes"]].concat()).await;
+    assert!(other.err.contains("nothing was changed"), "{}", other.err);
+    assert_eq!(incident.aws.assignments().len(), 1);
+    let said = incident.say(&[&ALICE[..], &["--yes"]].concat()).await;
     let row = row(&said);
-    assert!(night.aws.assignments().is_empty());
+    assert!(incident.aws.assignments().is_empty());
     assert_eq!(row["details"]["requester_email"], "alice@example.com");
     assert!(row["request_id"].is_null());
-    // Back again, the record is put right by its id.
-    night.proxy.set(Mood::Well);
-    let cleaned = night.say(&["cleanup", &night.id]).await;
+    // When the store is back, cleanup corrects the record by its id.
+    incident.proxy.set(Mood::Well);
+    let cleaned = incident.say(&["cleanup", &incident.id]).await;
     assert_eq!(cleaned.code, 0, "{}", cleaned.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cleanup_that_cannot_write_says_so() {
-    let night = night().await;
-    night.unassign();
-    night.proxy.set(Mood::ReadOnly);
-    let said = night.say(&["cleanup", &night.id]).await;
+async fn a_cleanup_that_cannot_be_stored_reports_it() {
+    let incident = incident().await;
+    incident.unassign();
+    incident.proxy.set(Mood::ReadOnly);
+    let said = incident.say(&["cleanup", &incident.id]).await;
     let kept = row(&said);
     assert_eq!(
         (&kept["event_type"], &kept["details"]["verified"]),
         (&"CLEANED_UP".into(), &"yes".into())
     );
-    assert!(said.err.contains("nothing is written down"), "{}", said.err);
-    night.proxy.set(Mood::Gone);
-    let said = night.say(&["cleanup", &night.id]).await;
-    let kept = row(&said);
-    assert_eq!(kept["details"]["verified"], "no");
     assert!(
-        said.err.contains("cannot be read, so AWS was not asked"),
+        said.err.contains("the store did not record the cleanup"),
         "{}",
         said.err
     );
-    night.proxy.set(Mood::Well);
-    assert_eq!(night.status(), "GRANTED");
+    incident.proxy.set(Mood::Unreachable);
+    let said = incident.say(&["cleanup", &incident.id]).await;
+    let kept = row(&said);
+    assert_eq!(kept["details"]["verified"], "no");
+    assert!(said.err.contains("so jit did not ask AWS"), "{}", said.err);
+    incident.proxy.set(Mood::Well);
+    assert_eq!(incident.status(), "GRANTED");
 }
 
-/// A file that is none any more.
+/// The file is damaged.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_file_keeps_nobody_in() {
+async fn break_glass_works_with_a_damaged_file() {
     let aws = Aws::quick().await;
     let setup = || Setup::with_aws(&aws, "");
     let (jit, caller) = setup().bound().await;
@@ -198,9 +206,9 @@ async fn a_broken_file_keeps_nobody_in() {
     assert!(aws.assignments().is_empty());
 }
 
-/// One record that nobody can read.
+/// One record is unreadable.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_none_is_told_and_kept() {
+async fn an_unreadable_record_is_reported_and_kept() {
     let aws = Aws::quick().await;
     let setup = || Setup::with_aws(&aws, "");
     let (jit, caller) = setup().bound().await;
@@ -214,11 +222,7 @@ async fn a_record_that_is_none_is_told_and_kept() {
     let said = shell.run(&[&["cleanup", id.as_str()][..], &WHO[..]].concat());
     let kept = row(&said);
     assert_eq!(kept["request_id"], id);
-    assert!(
-        said.err.contains("cannot be read, so AWS was not asked"),
-        "{}",
-        said.err
-    );
+    assert!(said.err.contains("so jit did not ask AWS"), "{}", said.err);
     let glass = shell.run(&[&["break-glass", "revoke", id.as_str()][..], &WHO[..]].concat());
     assert!(glass.err.contains("--user EMAIL"), "{}", glass.err);
     let alice = shell.run(&[&ALICE[..], &["--yes"], &WHO[..]].concat());
@@ -226,22 +230,22 @@ async fn a_record_that_is_none_is_told_and_kept() {
     assert!(aws.assignments().is_empty());
 }
 
-/// P4: what jit never made is not taken away in its name.
+/// P4: break-glass does not remove an assignment that jit did not make.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_else_made_is_left_alone() {
-    let night = night().await;
-    night.unassign();
-    night.proxy.set(Mood::Well);
-    assert_eq!(night.say(&["cleanup", &night.id]).await.code, 0);
-    let jit = night.setup.start();
+async fn break_glass_leaves_an_assignment_from_outside_alone() {
+    let incident = incident().await;
+    incident.unassign();
+    incident.proxy.set(Mood::Well);
+    assert_eq!(incident.say(&["cleanup", &incident.id]).await.code, 0);
+    let jit = incident.setup.start();
     let later = json!({"start_at": "2999-01-01T00:00:00Z"});
     let waits = jit.caller().request_with(later).await;
     jit.caller().approve(&waits).await.is(200);
     drop(jit);
     let admin = crate::common::aws::ADMIN;
-    night.aws.assign(ACCOUNT, admin, "alice@example.com");
-    night.proxy.set(Mood::ReadOnly);
-    let said = night.say(&["break-glass", "revoke", &waits]).await;
+    incident.aws.assign(ACCOUNT, admin, "alice@example.com");
+    incident.proxy.set(Mood::ReadOnly);
+    let said = incident.say(&["break-glass", "revoke", &waits]).await;
     assert_eq!(row(&said)["request_id"], waits);
-    assert_eq!(night.aws.assignments().len(), 1, "{}", said.err);
+    assert_eq!(incident.aws.assignments().len(), 1, "{}", said.err);
 }

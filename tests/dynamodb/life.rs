@@ -1,4 +1,4 @@
-//! A life is the same wherever it is kept.
+//! The life of a request on DynamoDB is the same as on SQLite.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ async fn setup() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_request_to_revoked() {
+async fn a_request_is_granted_and_revoked_on_dynamodb() {
     let channel = Channel::open().await;
     let setup = Setup {
         webhook: Some(channel.url.clone()),
@@ -40,7 +40,7 @@ async fn from_request_to_revoked() {
     ];
     assert_eq!(kinds, life);
 
-    // A restart finds everything where it was.
+    // The store has the same state after a restart.
     let folder = jit.kill();
     let jit = Jit::start_with(folder, &setup.environment());
     assert_eq!(jit.caller().show(&id).await["status"], "REVOKED");
@@ -48,9 +48,9 @@ async fn from_request_to_revoked() {
     assert!(again["message"].as_str().unwrap().contains("REVOKED"));
 }
 
-// P5, M4: a nonce counts once for all replicas.
+// P5, M4: a nonce counts once for all replicas together.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_taken_once_by_all_replicas_together() {
+async fn a_signed_call_is_accepted_once_by_all_replicas_together() {
     let setup = setup().await;
     let (one, caller) = setup.bound().await;
     let other = setup.start();
@@ -70,7 +70,7 @@ async fn a_call_is_taken_once_by_all_replicas_together() {
 
 // G17, G19
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_answer_to_every_filter_page_by_page() {
+async fn lists_apply_every_filter_and_page() {
     let (_jit, caller) = setup().await.bound().await;
     let mut ids = Vec::new();
     for number in 0..7 {
@@ -117,9 +117,9 @@ async fn lists_answer_to_every_filter_page_by_page() {
     }
 }
 
-/// More accounts than one write takes.
+/// The channel has more accounts than one transaction can write.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_approvers_of_many_accounts_are_set() {
+async fn approvers_of_many_accounts_are_set_in_several_writes() {
     let (_jit, caller) = setup().await.start_with_accounts(100).await;
     let accounts = caller
         .get(&format!("/config/accounts?channel_id={CHANNEL}"))

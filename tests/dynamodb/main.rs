@@ -1,5 +1,5 @@
-//! The real binary on Amazon's own DynamoDB Local: lives, replicas, faults, and what an
-//! operator does by hand.
+//! The real binary on DynamoDB Local: lives of requests, replicas, faults and commands of an
+//! operator.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

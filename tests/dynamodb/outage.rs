@@ -1,4 +1,4 @@
-//! DynamoDB is away for a while: said to callers, and made good afterwards.
+//! DynamoDB is unreachable for a while: callers get errors, and jit does the due work afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::common::dynamo::Tables;
 use crate::common::dynamo::proxy::{Mood, Proxy};
 use crate::common::{PATIENCE, Setup};
 
-// P1, P6: a revoke that cannot be written is not said to be one, and a grant that ends
-// meanwhile is taken away as soon as it can be seen.
+// P1, P6: a revoke that cannot be stored is not confirmed, and a grant that ends during the outage
+// is removed as soon as the store is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_came_due_meanwhile_is_done_afterwards() {
+async fn work_due_during_an_outage_is_done_afterwards() {
     let (aws, tables) = (Aws::quick().await, Tables::fresh().await);
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let setup = Setup {
@@ -23,9 +23,9 @@ async fn what_came_due_meanwhile_is_done_afterwards() {
     proxy.set(Mood::ReadOnly);
     let unsure = caller.revoke(&id).await.is(503);
     let message = unsure["message"].as_str().unwrap();
-    assert!(message.contains("it may have been done"), "{message}");
+    assert!(message.contains("may have made the change"), "{message}");
     assert_eq!(caller.show(&id).await["status"], "GRANTED");
-    proxy.set(Mood::Gone);
+    proxy.set(Mood::Unreachable);
     let refused = caller.revoke(&id).await.is(503);
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("nothing was changed"), "{message}");
@@ -50,7 +50,7 @@ async fn what_came_due_meanwhile_is_done_afterwards() {
     proxy.set(Mood::Well);
     let begun = Instant::now();
     while !aws.assignments().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "it still stands");
+        assert!(begun.elapsed() < PATIENCE, "the assignment still exists");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     caller.until(&id, "EXPIRED").await;

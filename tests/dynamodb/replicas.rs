@@ -1,5 +1,5 @@
-//! Many processes on one set of tables, some of them killed in the middle: P1 to P7 hold,
-//! and each thing happens once.
+//! Many replicas on one set of tables, some of them killed at random times: P1 to P7 hold, and each
+//! event happens once.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,55 +19,55 @@ use crate::common::dynamo::Tables;
 use crate::common::dynamo::proxy::{Mood, Proxy};
 use crate::common::{Caller, Channel, Heard, Jit, PATIENCE, Reply, Setup, wanted};
 
-/// Shared by some: fewer people and accounts than lives.
+/// Fewer people and accounts than requests, so that requests share assignments.
 const PEOPLE: usize = 40;
 const ACCOUNTS: usize = 8;
 const AT_ONCE: usize = 16;
 
-/// Replicas, of which some are killed and come back.
-struct Fleet {
+/// Replicas, some of which are killed and restarted.
+struct Replicas {
     setup: Setup,
-    ships: Mutex<Vec<Jit>>,
+    servers: Mutex<Vec<Jit>>,
     turn: Mutex<usize>,
 }
 
-impl Fleet {
-    async fn sail(setup: Setup, size: usize) -> Self {
+impl Replicas {
+    async fn start(setup: Setup, size: usize) -> Self {
         let (first, _) = setup.start_with_accounts(ACCOUNTS).await;
-        let mut ships = vec![first];
-        ships.resize_with(size, || setup.start());
+        let mut servers = vec![first];
+        servers.resize_with(size, || setup.start());
         Self {
             setup,
-            ships: Mutex::new(ships),
+            servers: Mutex::new(servers),
             turn: Mutex::default(),
         }
     }
 
     /// The next replica in turn.
     fn caller(&self) -> Caller {
-        let ships = self.ships.lock().unwrap();
+        let servers = self.servers.lock().unwrap();
         let mut turn = self.turn.lock().unwrap();
         *turn += 1;
-        ships[*turn % ships.len()].caller()
+        servers[*turn % servers.len()].caller()
     }
 
-    /// kill -9 of every second one; each comes back as somebody new.
-    fn sink_half(&self) {
+    /// Kills every second replica with -9 and starts each again as a new process.
+    fn kill_half(&self) {
         let sunk: Vec<Jit> = {
-            let mut ships = self.ships.lock().unwrap();
-            let half = ships.len() / 2;
-            ships.drain(..half).collect()
+            let mut servers = self.servers.lock().unwrap();
+            let half = servers.len() / 2;
+            servers.drain(..half).collect()
         };
-        // The others, and what lies between them and DynamoDB, go on meanwhile.
+        // The other replicas and the proxies keep running meanwhile.
         tokio::task::block_in_place(|| {
             for jit in sunk {
                 let new = Jit::start_with(jit.kill(), &self.setup.environment());
-                self.ships.lock().unwrap().push(new);
+                self.servers.lock().unwrap().push(new);
             }
         });
     }
 
-    /// Says it until somebody answers it, as people do.
+    /// Repeats a call until a replica answers it, as people do.
     async fn say<F>(&self, expected: &[u16], call: impl Fn(Caller) -> F) -> Reply
     where
         F: Future<Output = reqwest::Result<Reply>>,
@@ -77,7 +77,7 @@ impl Fleet {
             let said = call(self.caller()).await;
             match &said {
                 Ok(reply) if expected.contains(&reply.status) => return said.unwrap(),
-                // It was killed, or had no time.
+                // The replica was killed, or its time limit passed.
                 Ok(reply) if reply.status == 503 => {}
                 Err(_) => {}
                 Ok(reply) => panic!("{reply:?}"),
@@ -126,7 +126,7 @@ impl Fleet {
         self.say(expected, call).await
     }
 
-    /// Two ask at once; whoever is told 200 must find it gone.
+    /// Two callers revoke at once; the access must be gone for each that gets a 200.
     async fn revoked(&self, id: &str, aws: &Aws) {
         let by = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
         let expected = [200, 202, 409];
@@ -150,7 +150,7 @@ impl Fleet {
     }
 }
 
-async fn each<T, F>(fleet: &Arc<Fleet>, all: Vec<T>, act: impl Fn(Arc<Fleet>, T) -> F)
+async fn each<T, F>(replicas: &Arc<Replicas>, all: Vec<T>, act: impl Fn(Arc<Replicas>, T) -> F)
 where
     T: Send + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -158,7 +158,7 @@ where
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for one in all {
-        let (act, room) = (act(fleet.clone(), one), room.clone());
+        let (act, room) = (act(replicas.clone(), one), room.clone());
         tasks.spawn(async move {
             let _place = room.acquire().await.unwrap();
             act.await;
@@ -167,7 +167,7 @@ where
     tasks.join_all().await;
 }
 
-/// One DynamoDB Local serves all of this, and may be out of breath.
+/// Retries a read, because one DynamoDB Local serves all replicas and may be overloaded.
 async fn seen<T, F>(look: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -181,7 +181,7 @@ where
     }
 }
 
-/// Waits until no request is in one of these states, for as long as they become fewer.
+/// Waits until no request has one of these statuses, as long as their number falls.
 pub async fn none_is(store: &DynamoStore, statuses: &[Status]) {
     for status in statuses {
         let filter = Filter {
@@ -198,7 +198,11 @@ pub async fn none_is(store: &DynamoStore, statuses: &[Status]) {
                 (fewest, since) = (left.len(), Instant::now());
             }
             let waited = since.elapsed();
-            assert!(waited < PATIENCE * 3, "still {status}: {:#?}", left.first());
+            assert!(
+                waited < PATIENCE * 3,
+                "requests remain {status}: {:#?}",
+                left.first()
+            );
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -221,20 +225,20 @@ async fn every(store: &DynamoStore) -> Vec<Request> {
     }
 }
 
-/// What they have to get through.
+/// The fault of a run.
 #[derive(Clone, Copy)]
-enum Trial {
-    /// Half of them are killed, twice.
+enum RunFault {
+    /// Half of the replicas are killed, twice.
     Kills,
-    /// So many calls to DynamoDB in a hundred go wrong.
-    Storm { percent: u32 },
+    /// This percentage of calls to DynamoDB fails.
+    Failures { percent: u32 },
 }
 
-/// One DynamoDB Local is too small for two of these at a time.
+/// One DynamoDB Local cannot serve two of these tests at a time.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Half are revoked, and the time of the other half comes.
-async fn lives(size: usize, count: usize, trial: Trial) {
+/// Half of the grants are revoked, and the others expire.
+async fn lives(size: usize, count: usize, fault: RunFault) {
     let _alone = ALONE.lock().await;
     let (aws, tables, channel) = (
         Aws::quick().await,
@@ -242,7 +246,7 @@ async fn lives(size: usize, count: usize, trial: Trial) {
         Channel::open().await,
     );
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
-    let kills = matches!(trial, Trial::Kills);
+    let kills = matches!(fault, RunFault::Kills);
     aws.in_long_pages();
     aws.allow_creates(count);
     for number in 0..PEOPLE {
@@ -255,24 +259,24 @@ async fn lives(size: usize, count: usize, trial: Trial) {
         webhook: Some(channel.url.clone()),
         ..Setup::default()
     };
-    let fleet = Arc::new(Fleet::sail(setup, size).await);
-    if let Trial::Storm { percent } = trial {
-        proxy.set(Mood::Stormy { seed: 7, percent });
+    let replicas = Arc::new(Replicas::start(setup, size).await);
+    if let RunFault::Failures { percent } = fault {
+        proxy.set(Mood::Failing { seed: 7, percent });
     }
     let store = tables.store();
 
     let ids = Arc::new(Mutex::new(BTreeMap::new()));
-    let begin = |fleet: Arc<Fleet>, number: usize| {
+    let begin = |replicas: Arc<Replicas>, number: usize| {
         let ids = ids.clone();
         async move {
             if kills && number == count / 2 {
-                fleet.sink_half();
+                replicas.kill_half();
             }
-            let id = fleet.opened_and_approved(number).await;
+            let id = replicas.opened_and_approved(number).await;
             ids.lock().unwrap().insert(number, id);
         }
     };
-    each(&fleet, (0..count).collect(), begin).await;
+    each(&replicas, (0..count).collect(), begin).await;
     none_is(&store, &[Status::Pending, Status::Approved]).await;
     let ids: Vec<String> = ids.lock().unwrap().values().cloned().collect();
     assert_eq!(ids.len(), count, "each key gave one request");
@@ -282,16 +286,16 @@ async fn lives(size: usize, count: usize, trial: Trial) {
         tables.let_it_end(id).await;
     }
     let numbered: Vec<(usize, String)> = revoked.iter().cloned().enumerate().collect();
-    let end = |fleet: Arc<Fleet>, (number, id): (usize, String)| {
+    let end = |replicas: Arc<Replicas>, (number, id): (usize, String)| {
         let aws = aws.clone();
         async move {
             if kills && number == count / 6 {
-                fleet.sink_half();
+                replicas.kill_half();
             }
-            fleet.revoked(&id, &aws).await;
+            replicas.revoked(&id, &aws).await;
         }
     };
-    each(&fleet, numbered, end).await;
+    each(&replicas, numbered, end).await;
     none_is(&store, &[Status::Granted, Status::Approved, Status::Error]).await;
 
     // P1
@@ -313,7 +317,7 @@ async fn lives(size: usize, count: usize, trial: Trial) {
     told_in_order(&channel.hears_when(ended).await);
 }
 
-// P2, P3, P4, P7: each event once, in a chain that ends where the record says.
+// P2, P3, P4, P7: each event once, in a hash chain that ends where the record says.
 async fn ended_well(store: &DynamoStore, request: &Request) {
     let key = AuditKey::Request(request.id);
     let events = seen(|| store.audit(&key)).await;
@@ -344,7 +348,7 @@ async fn ended_well(store: &DynamoStore, request: &Request) {
     );
 }
 
-/// At least once, and for each request the grant before the end.
+/// Delivery is at least once, and for each request the grant before the end.
 fn told_in_order(heard: &[Heard]) {
     let mut last: BTreeMap<String, String> = BTreeMap::new();
     for body in heard.iter().map(Heard::json) {
@@ -357,17 +361,18 @@ fn told_in_order(heard: &[Heard]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_end_every_life_once() {
-    lives(2, 250, Trial::Kills).await;
+async fn two_replicas_end_every_request_once() {
+    lives(2, 250, RunFault::Kills).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_replicas_end_every_life_once() {
-    lives(8, 250, Trial::Kills).await;
+async fn eight_replicas_end_every_request_once() {
+    lives(8, 250, RunFault::Kills).await;
 }
 
-// Throttled, contended, failing, cut off before and after: nothing is lost, nothing twice.
+// DynamoDB throttles, conflicts, fails, and drops calls and answers: no change is lost, and none
+// happens twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dynamodb_that_fails_loses_nothing() {
-    lives(2, 100, Trial::Storm { percent: 20 }).await;
+async fn replicas_lose_no_change_on_a_failing_dynamodb() {
+    lives(2, 100, RunFault::Failures { percent: 20 }).await;
 }

@@ -1,4 +1,4 @@
-//! `jit tables`: made once, looked over at any time.
+//! `jit tables`: creates the tables once and checks them at any time.
 
 use aws_sdk_dynamodb::types::{PointInTimeRecoverySpecification, TimeToLiveSpecification};
 use jit::store::dynamodb::Table;
@@ -10,7 +10,7 @@ use crate::common::shell::Shell;
 use crate::common::{Setup, binary};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_are_made_once_and_found_good() {
+async fn tables_are_created_once_and_pass_the_check() {
     let tables = Tables::named();
     let shell = Shell::with(Setup::in_dynamo(&tables));
     let missing = shell.run(&["tables", "check"]);
@@ -26,7 +26,7 @@ async fn tables_are_made_once_and_found_good() {
     assert_eq!(checked.code, 1);
     assert!(
         checked.err.contains(
-            "store.tables: the store cannot be used just now: DynamoDB: ResourceNotFoundException"
+            "store.tables: the store is unavailable: DynamoDB: ResourceNotFoundException"
         ),
         "{}",
         checked.err
@@ -39,26 +39,26 @@ async fn tables_are_made_once_and_found_good() {
     assert!(made.iter().all(|table| table["made"] == true), "{made:?}");
     let checked = shell.run(&["config", "check"]);
     assert!(
-        checked.out.contains("there, and may be read"),
+        checked.out.contains("exist, and jit may read them"),
         "{}",
         checked.err
     );
     let again = shell.run(&["tables", "create"]);
     assert_eq!(
-        (again.code, again.out.matches("was there").count()),
+        (again.code, again.out.matches("exists already").count()),
         (0, Table::ALL.len())
     );
     let good = shell.run(&["tables", "check"]);
     assert_eq!(
         (good.code, good.out.trim()),
-        (0, "8 tables are as they must be"),
+        (0, "all 8 tables are correct"),
         "{}",
         good.err
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_table_is_named() {
+async fn tables_check_names_each_difference() {
     let tables = Tables::fresh().await;
     let client = tables.client();
     let name = tables.name(Table::Requests);
@@ -93,7 +93,7 @@ async fn what_is_wrong_with_a_table_is_named() {
 }
 
 #[test]
-fn a_file_has_no_tables() {
+fn jit_tables_is_refused_for_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = Setup::default().write(folder.path());
     let said = binary()
@@ -106,9 +106,9 @@ fn a_file_has_no_tables() {
     assert!(err.contains("store.kind"), "{err}");
 }
 
-/// What DynamoDB Local has not: recovery, and an imitation of it that remembers.
+/// moto simulates point-in-time recovery, which DynamoDB Local does not have.
 #[tokio::test(flavor = "multi_thread")]
-async fn recovery_and_forgetting_are_turned_on_and_missed() {
+async fn tables_create_turns_on_recovery_and_ttl_and_the_check_misses_them() {
     let moto = Moto::start();
     let tables = Tables::named().through(&moto.url);
     let shell = Shell::with(Setup::in_dynamo(&tables));
@@ -142,7 +142,7 @@ async fn recovery_and_forgetting_are_turned_on_and_missed() {
     ] {
         assert!(found.out.contains(&line), "{}", found.out);
     }
-    // TableResult again, it is put right.
+    // `tables create` corrects it again.
     assert_eq!(shell.run(&["tables", "create"]).code, 0);
     assert_eq!(shell.run(&["tables", "check"]).code, 0);
 }

@@ -1,10 +1,10 @@
-//! A small disk of its own, which a test fills and empties.
+//! A small file system that a test fills and empties.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// A tmpfs that is mounted for one test, and unmounted however the test ends.
+/// A tmpfs that is mounted for one test and unmounted when the test ends in any way.
 pub struct Disk {
     folder: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ impl Disk {
         self.folder.path()
     }
 
-    /// Writes until the disk takes not a byte more.
+    /// Writes until the disk is full.
     pub fn fill(&self) {
         let ballast = self.folder.path().join("ballast");
         let file = std::fs::File::options()
@@ -49,7 +49,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a process that is just ending may still have a file open.
+        // Lazily: an exiting process may still have a file open.
         let done = Command::new("umount")
             .arg("-l")
             .arg(self.folder.path())

@@ -1,6 +1,6 @@
-//! K5, P2: a disk that is really full, filled and freed again while many callers write, and
-//! the real binary on it. Who was told no finds nothing of it written, who was told yes
-//! finds all of it, and jit goes on without a restart.
+//! K5, P2: many callers write to the real binary while its disk is filled and freed. The store
+//! contains nothing of a refused call and everything of an accepted one, and jit continues without
+//! a restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -20,48 +20,48 @@ use disk::Disk;
 use rows::Rows;
 use serde_json::{Value, json};
 
-/// Enough that one batch of writes is larger than SQLite's page cache: then SQLite writes to
-/// the disk in the middle of a batch, and rolls it back there.
+/// Enough callers that one batch of writes is larger than SQLite's page cache: then SQLite writes
+/// to the disk in the middle of a batch, and rolls the batch back there.
 const CALLERS: u64 = 480;
-/// In one account operations go one after the other.
+/// Operations in one account run one after the other.
 const ACCOUNTS: u64 = 40;
 const ROUNDS: u32 = 2;
-/// SQLite decides when it writes in the middle of a batch: more rounds until it has.
+/// SQLite decides when it writes in the middle of a batch: the test repeats rounds until it has.
 const MOST_ROUNDS: u32 = 10;
-/// So many calls are refused while the disk is full, and taken while it is not.
+/// This number of calls is refused while the disk is full, and accepted while it is not.
 const CALLS: u64 = 200;
 const ROLLED_BACK: &str = "SQLite rolled the whole batch back by itself";
 
-/// One call that was answered.
+/// One answered call.
 #[derive(Debug)]
 struct Said {
-    /// A text that stands in this call and nowhere else.
+    /// A text that only this call contains.
     mark: String,
-    /// It makes one of these events if it is taken.
+    /// An accepted call makes one of these events.
     events: &'static [&'static str],
     request: String,
     status: u16,
 }
 
-/// Callers who write until they are told to stop.
-struct Crowd {
+/// Callers that write until they are told to stop.
+struct Writers {
     caller: Caller,
     stop: AtomicBool,
     marks: AtomicU64,
-    /// Calls that have no answer yet.
+    /// Calls without an answer so far.
     waiting: AtomicU64,
     taken: AtomicU64,
     refused: AtomicU64,
     said: Mutex<Vec<Said>>,
 }
 
-impl Crowd {
+impl Writers {
     fn mark(&self) -> String {
         format!("mark-{:06}", self.marks.fetch_add(1, Ordering::SeqCst))
     }
 
-    /// None if a connection was closed instead of an answer, as an idle one is in the moment
-    /// in which it is used again: whether that call was taken is not known.
+    /// Returns `None` if the connection was closed without an answer, as an idle one can be when it
+    /// is used again: whether jit accepted the call is not known.
     async fn post(&self, path: &str, body: &Value) -> Option<Reply> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let reply = self.caller.try_call("POST", path, &body.to_string()).await;
@@ -113,7 +113,7 @@ impl Crowd {
             .clone()
     }
 
-    /// The same call until it is taken, signed anew and with a new mark each time.
+    /// Repeats a call until it is accepted, with a new signature and a new mark each time.
     async fn until_taken(
         &self,
         id: &str,
@@ -139,7 +139,7 @@ impl Crowd {
         false
     }
 
-    /// Requests, one after the other: approved all, and every fifth one revoked.
+    /// Makes requests one after the other, approves all of them and revokes every fifth.
     async fn write(self: Arc<Self>, number: u64) {
         let mut life = number;
         while self.goes_on() {
@@ -188,32 +188,31 @@ impl Crowd {
     }
 }
 
-/// Writes wait, as they do for an operator's own statement, until most callers wait; then the
-/// disk is filled. In the other order it would be the log of spent nonces that finds the disk
-/// full, and no write would come as far as SQLite. The statement ends before jit's patience
-/// with it does (5 s).
-async fn fill_under_waiting_writes(disk: &Disk, database: &Path, crowd: &Crowd) {
+/// Holds the write lock, as an operator's statement does, until most callers wait; then fills the
+/// disk. In the other order the log of spent nonces would meet the full disk, and no write would
+/// reach SQLite. The statement ends within the five seconds that jit waits for it.
+async fn fill_under_waiting_writes(disk: &Disk, database: &Path, writers: &Writers) {
     let db = rusqlite::Connection::open(database).unwrap();
     db.busy_timeout(PATIENCE).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     let begun = Instant::now();
-    while crowd.waiting.load(Ordering::SeqCst) < CALLERS * 9 / 10
+    while writers.waiting.load(Ordering::SeqCst) < CALLERS * 9 / 10
         && begun.elapsed() < Duration::from_secs(3)
     {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // What was just sent has to arrive.
+    // The calls that were just sent need time to arrive.
     tokio::time::sleep(Duration::from_millis(500)).await;
     disk.fill();
     db.execute_batch("ROLLBACK").unwrap();
 }
 
-/// As long as a reason may be, in characters that are as long as any.
+/// A reason of the greatest length, in characters of the greatest length.
 fn long(mark: &str) -> String {
     format!("{mark} {}", "\u{1F525}".repeat(980))
 }
 
-/// Waits until no request is in one of these states, for as long as they become fewer.
+/// Waits until no request has one of these statuses, as long as their number falls.
 async fn until_none_is(jit: &Jit, statuses: &[&str]) {
     let db = rusqlite::Connection::open(jit.database()).unwrap();
     db.busy_timeout(PATIENCE).unwrap();
@@ -235,15 +234,15 @@ async fn until_none_is(jit: &Jit, statuses: &[&str]) {
     }
 }
 
-/// What each caller was told is what is written.
+/// The store agrees with the answer to each call.
 fn is_as_said(rows: &Rows, said: &[Said]) {
     for one in said {
         let written = rows.marks.contains(&one.mark);
         if one.status == 503 {
-            assert!(!written, "refused, and written all the same: {one:?}");
+            assert!(!written, "refused, but in the store: {one:?}");
             continue;
         }
-        assert!(written, "taken, and not written: {one:?}");
+        assert!(written, "accepted, but not in the store: {one:?}");
         let events = &rows.events[&one.request];
         let is_its = |event: &Value| {
             let kind = event["event_type"].as_str().unwrap();
@@ -252,13 +251,13 @@ fn is_as_said(rows: &Rows, said: &[Said]) {
         };
         assert!(
             events.iter().any(is_its),
-            "taken, without its event: {one:?} {events:?}"
+            "accepted, but without its event: {one:?} {events:?}"
         );
         assert!(rows.requests.contains_key(&one.request), "{one:?}");
     }
 }
 
-/// Every grant and every end was told to the channel.
+/// The receiver got a notice of every grant and every end.
 fn all_was_told(rows: &Rows, channel: &Channel) {
     let mut wanted = Vec::new();
     for id in rows.requests.keys() {
@@ -282,24 +281,24 @@ fn all_was_told(rows: &Rows, channel: &Channel) {
     let heard = channel.heard();
     let told = told(&heard);
     for one in &wanted {
-        assert!(told.contains_key(one), "not told: {one:?}");
+        assert!(told.contains_key(one), "no notice: {one:?}");
     }
     for (id, status) in told.keys() {
         assert!(
             rows.kinds(id).contains(&status.as_str()),
-            "told and not written: {id} {status}"
+            "a notice, but not in the store: {id} {status}"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_on_a_full_disk_is_not_written_and_what_is_taken_is() {
+async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_stored() {
     let disk = Disk::mount("256m");
     let elsewhere = tempfile::tempdir().unwrap();
     let sandbox = elsewhere.path().join("sandbox.db");
     let (channel, clock) = (Channel::open().await, WallClock::new());
     let setup = Setup {
-        // AWS's own disk is not full.
+        // The sandbox keeps its state on another disk.
         sandbox: format!("path = {:?}", sandbox.display().to_string()),
         webhook: Some(channel.url.clone()),
         variables: clock.variables(),
@@ -318,7 +317,7 @@ async fn what_is_refused_on_a_full_disk_is_not_written_and_what_is_taken_is() {
         .await
         .is(200);
 
-    let crowd = Arc::new(Crowd {
+    let writers = Arc::new(Writers {
         caller: jit.caller().at(&clock),
         stop: AtomicBool::new(false),
         marks: AtomicU64::new(1),
@@ -329,26 +328,26 @@ async fn what_is_refused_on_a_full_disk_is_not_written_and_what_is_taken_is() {
     });
     let mut callers = tokio::task::JoinSet::new();
     for number in 0..CALLERS {
-        callers.spawn(crowd.clone().write(number));
+        callers.spawn(writers.clone().write(number));
     }
     for round in 0..MOST_ROUNDS {
         let filled = async || {
-            fill_under_waiting_writes(&disk, &jit.database(), &crowd).await;
+            fill_under_waiting_writes(&disk, &jit.database(), &writers).await;
         };
-        crowd.until_counted(&crowd.refused, filled).await;
+        writers.until_counted(&writers.refused, filled).await;
         disk.free();
-        crowd.until_counted(&crowd.taken, async || {}).await;
+        writers.until_counted(&writers.taken, async || {}).await;
         if round + 1 >= ROUNDS && jit.log().contains(ROLLED_BACK) {
             break;
         }
     }
-    crowd.stop.store(true, Ordering::SeqCst);
+    writers.stop.store(true, Ordering::SeqCst);
     while let Some(done) = callers.join_next().await {
         done.unwrap();
     }
 
-    // Whatever still stands ends by itself: what was never decided, then the grants, of which
-    // some were made only now.
+    // The rest ends by time: first the undecided requests, then the grants, some of which were made
+    // only now.
     clock.set(9 * 3600);
     until_none_is(&jit, &["PENDING", "APPROVED"]).await;
     clock.set(18 * 3600);
@@ -356,14 +355,14 @@ async fn what_is_refused_on_a_full_disk_is_not_written_and_what_is_taken_is() {
     let log = jit.log();
     let settled = Instant::now();
     while !Rows::read(&jit.database()).notices.is_empty() {
-        assert!(settled.elapsed() < PATIENCE, "notices are left");
+        assert!(settled.elapsed() < PATIENCE, "notices remain undelivered");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let (status, _, _folder) = jit.terminate();
     assert!(status.success(), "{log}");
 
     let rows = Rows::read(&folder.path().join("jit.db"));
-    let said = crowd.said.lock().unwrap();
+    let said = writers.said.lock().unwrap();
     is_as_said(&rows, &said);
     rows.belong_together();
     let verified = common::binary()
@@ -384,6 +383,6 @@ async fn what_is_refused_on_a_full_disk_is_not_written_and_what_is_taken_is() {
         .collect();
     assert!(
         log.contains(ROLLED_BACK),
-        "no batch was ever full in the middle of a job: {refusals:#?}"
+        "the disk was never full in the middle of a batch: {refusals:#?}"
     );
 }

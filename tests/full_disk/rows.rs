@@ -1,4 +1,4 @@
-//! What the tables hold, read without jit.
+//! The content of the tables, read without jit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,18 +6,18 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::Value;
 
-/// How long a mark is: `mark-` and six digits.
+/// The length of a mark: `mark-` and six digits.
 const MARK: usize = 11;
 
 #[derive(Debug)]
 pub struct Rows {
     pub requests: BTreeMap<String, Value>,
-    /// Of each history, in order.
+    /// The events of each history, in order.
     pub events: BTreeMap<String, Vec<Value>>,
-    /// Of which request, and the number of the event that it tells.
+    /// The request of each notice, and the number of the event that it reports.
     pub notices: Vec<(String, i64)>,
     pub holdings: Vec<Value>,
-    /// Every mark that stands in any text of any table.
+    /// Every mark in any text of any table.
     pub marks: BTreeSet<String>,
 }
 
@@ -60,7 +60,7 @@ impl Rows {
         }
     }
 
-    /// State, events and notices of every request belong together.
+    /// The state, the events and the notices of every request agree.
     pub fn belong_together(&self) {
         for (id, request) in &self.requests {
             let events = self

@@ -1,5 +1,5 @@
-//! AWS as it is, as far as jit builds on it. A function for each fact, so that any
-//! `IdentityCenter` can be held to all of them.
+//! The properties of AWS that jit relies on. One function for each property, so that every
+//! `IdentityCenter` is tested with all of them.
 
 use jit::domain::{Email, HoldingKey, Presence, UserId};
 use jit::identity_center::{
@@ -8,24 +8,24 @@ use jit::identity_center::{
     progress_of_failure,
 };
 
-/// An Identity Center that knows `alice` and `bob` once and `twin` twice, in which
-/// nothing goes wrong by chance and nobody has anything.
+/// An Identity Center with one user `alice`, one user `bob` and two users `twin`, without random
+/// faults and without assignments.
 pub trait Center {
     fn access(&self) -> &dyn IdentityCenter;
-    /// Until what is under way is over.
+    /// Waits until the operations in progress have ended.
     fn let_time_pass(&self);
 }
 
 pub async fn all<C: Center>(make: impl AsyncFn() -> C) {
-    an_operation_takes_effect_when_it_is_over_and_not_before(&make().await).await;
-    making_what_exists_succeeds(&make().await).await;
-    removing_what_is_not_there_comes_out_as_gone(&make().await).await;
+    an_operation_takes_effect_only_when_it_ends(&make().await).await;
+    creating_an_existing_assignment_succeeds(&make().await).await;
+    deleting_a_missing_assignment_succeeds(&make().await).await;
     one_assignment_takes_one_operation_at_a_time(&make().await).await;
-    assignments_do_not_touch_each_other(&make().await).await;
-    at_most_ten_creates_are_outstanding(&make().await).await;
+    assignments_are_independent(&make().await).await;
+    at_most_ten_creates_run_at_once(&make().await).await;
     a_user_is_found_only_if_there_is_exactly_one(&make().await).await;
-    what_is_under_way_is_listed_until_it_is_over(&make().await).await;
-    an_operation_that_never_was_is_not_a_success(&make().await).await;
+    a_running_operation_is_listed_until_it_ends(&make().await).await;
+    an_unknown_operation_is_not_a_success(&make().await).await;
 }
 
 pub fn email(name: &str) -> Email {
@@ -64,7 +64,7 @@ pub async fn look(
     }
 }
 
-/// Removes, whichever way it is answered, and says what became of it.
+/// Removes an assignment in either way of AWS, and returns the result.
 pub async fn remove(center: &impl Center, key: &HoldingKey) -> Progress {
     match center.access().delete(key).await.unwrap() {
         Deletion::NothingThere => Progress::Succeeded,
@@ -81,7 +81,7 @@ async fn make(center: &impl Center, key: &HoldingKey) -> Progress {
     center.access().poll(&operation).await.unwrap()
 }
 
-async fn an_operation_takes_effect_when_it_is_over_and_not_before(center: &impl Center) {
+async fn an_operation_takes_effect_only_when_it_ends(center: &impl Center) {
     let access = center.access();
     let key = key(access, 1, "admin").await;
     let making = access.create(&key).await.unwrap();
@@ -92,26 +92,26 @@ async fn an_operation_takes_effect_when_it_is_over_and_not_before(center: &impl 
     assert_eq!(access.poll(&making).await, Ok(Progress::Succeeded));
     assert_eq!(look(access, &key).await, Ok(Presence::Present));
     let Deletion::Started(removing) = access.delete(&key).await.unwrap() else {
-        panic!("what is there is not removed at once");
+        panic!("an existing assignment is removed only by an operation");
     };
     assert_eq!(access.poll(&removing).await, Ok(Progress::InProgress));
     assert_eq!(look(access, &key).await, Ok(Presence::Present));
     center.let_time_pass();
     assert_eq!(access.poll(&removing).await, Ok(Progress::Succeeded));
     assert_eq!(look(access, &key).await, Ok(Presence::Absent));
-    // What is over stays over, however often it is asked about.
+    // The result of an ended operation stays the same in every poll.
     assert_eq!(access.poll(&making).await, Ok(Progress::Succeeded));
 }
 
-async fn making_what_exists_succeeds(center: &impl Center) {
+async fn creating_an_existing_assignment_succeeds(center: &impl Center) {
     let key = key(center.access(), 1, "admin").await;
     assert_eq!(make(center, &key).await, Progress::Succeeded);
     assert_eq!(make(center, &key).await, Progress::Succeeded);
     assert_eq!(look(center.access(), &key).await, Ok(Presence::Present));
 }
 
-/// Often enough to meet both of the answers that AWS has for it.
-async fn removing_what_is_not_there_comes_out_as_gone(center: &impl Center) {
+/// Twenty deletes, so that both answers of AWS occur.
+async fn deleting_a_missing_assignment_succeeds(center: &impl Center) {
     for account in 1..=20 {
         let key = key(center.access(), account, "admin").await;
         assert_eq!(remove(center, &key).await, Progress::Succeeded);
@@ -128,13 +128,13 @@ async fn one_assignment_takes_one_operation_at_a_time(center: &impl Center) {
     assert_eq!(again.kind, IdentityCenterErrorKind::Conflict);
     assert_eq!(remove.kind, IdentityCenterErrorKind::Conflict);
     center.let_time_pass();
-    // The conflict was no removal: what was being made is there.
+    // A delete with a conflict removes nothing: the assignment is made.
     assert_eq!(access.poll(&making).await, Ok(Progress::Succeeded));
     assert_eq!(look(access, &key).await, Ok(Presence::Present));
     assert!(access.delete(&key).await.is_ok());
 }
 
-async fn assignments_do_not_touch_each_other(center: &impl Center) {
+async fn assignments_are_independent(center: &impl Center) {
     let access = center.access();
     let kept = [
         key(access, 1, "readonly").await,
@@ -155,7 +155,7 @@ async fn assignments_do_not_touch_each_other(center: &impl Center) {
     }
 }
 
-async fn at_most_ten_creates_are_outstanding(center: &impl Center) {
+async fn at_most_ten_creates_run_at_once(center: &impl Center) {
     let access = center.access();
     for account in 1..=10 {
         let key = key(access, account, "admin").await;
@@ -164,14 +164,14 @@ async fn at_most_ten_creates_are_outstanding(center: &impl Center) {
     let eleventh = key(access, 11, "admin").await;
     let refused = access.create(&eleventh).await.unwrap_err();
     assert_eq!(refused.kind, IdentityCenterErrorKind::Throttled);
-    // Removals are not held up by creates.
+    // Creates do not delay a delete.
     let other = key(access, 12, "admin").await;
     assert!(access.delete(&other).await.is_ok());
     center.let_time_pass();
     assert!(access.create(&eleventh).await.is_ok());
 }
 
-/// By name or by address; one whose name is another's address is nobody.
+/// By name or by address; a user whose name is the address of another is not found.
 async fn a_user_is_found_only_if_there_is_exactly_one(center: &impl Center) {
     let access = center.access();
     let [name, address] = [UserAttribute::UserName, UserAttribute::Email];
@@ -186,7 +186,7 @@ async fn a_user_is_found_only_if_there_is_exactly_one(center: &impl Center) {
     assert_ne!(access.find_user(&email("twin"), address).await, Ok(twin));
 }
 
-async fn what_is_under_way_is_listed_until_it_is_over(center: &impl Center) {
+async fn a_running_operation_is_listed_until_it_ends(center: &impl Center) {
     let access = center.access();
     let mut making = Vec::new();
     for account in 1..=7 {
@@ -215,7 +215,7 @@ async fn under_way(access: &dyn IdentityCenter, kind: OperationKind) -> Vec<Stri
     }
 }
 
-async fn an_operation_that_never_was_is_not_a_success(center: &impl Center) {
+async fn an_unknown_operation_is_not_a_success(center: &impl Center) {
     let access = center.access();
     let key = key(access, 1, "admin").await;
     let making = access.create(&key).await.unwrap();
@@ -233,7 +233,7 @@ async fn an_operation_that_never_was_is_not_a_success(center: &impl Center) {
     }
 }
 
-/// A removal that found nothing has succeeded; nothing else that failed has.
+/// A delete that found no assignment has succeeded; any other failed operation has not.
 #[test]
 fn only_an_absent_assignment_turns_a_failure_into_a_success() {
     let absent = "Received a 404 status error: Assignment not found";

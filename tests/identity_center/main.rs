@@ -1,13 +1,13 @@
-//! Every Identity Center is put through the same facts; the simulated one also shows
-//! that its faults come when asked for, and that a crash undoes nothing.
+//! Every Identity Center is tested for the same properties; the simulated one also for its faults
+//! on request and for its state after a crash.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/aws.rs"]
 mod aws;
 mod conformance;
-mod hands;
 mod paced;
 mod sandbox;
 mod sdk;
+mod test_clock;
 #[path = "../common/wire.rs"]
 mod wire;

@@ -1,4 +1,5 @@
-//! The pace: how often AWS is asked, who goes first, and what is asked once for many.
+//! The pace: the number of calls per second, the order of the lanes, and calls that serve several
+//! requests.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use crate::conformance::email;
 
-/// Passes only while everybody waits. Its wall clock can be set, and nothing may mind.
+/// Time passes only while all tasks wait. A test can set the wall clock, which must not matter.
 struct Paused {
     begun: Instant,
     set_back: AtomicUsize,
@@ -39,7 +40,7 @@ impl Clock for Paused {
     }
 
     async fn wait_until(&self, _: Timestamp) {
-        panic!("the pace waits for no date");
+        panic!("the pace does not wait for a wall clock time");
     }
 
     async fn sleep_until(&self, moment: Uptime) {
@@ -47,12 +48,12 @@ impl Clock for Paused {
     }
 
     fn draw(&self) -> Uuid {
-        panic!("the pace draws nothing")
+        panic!("the pace needs no random numbers")
     }
 }
 
-/// An AWS that answers everything after a while, and notes what it heard when.
-struct Listening {
+/// An Identity Center that answers each call after a delay and records its time.
+struct RecordingCenter {
     begun: Instant,
     answers_after: Duration,
     operations_take: Duration,
@@ -62,7 +63,7 @@ struct Listening {
     assigned: Mutex<Vec<Assignee>>,
 }
 
-impl Listening {
+impl RecordingCenter {
     async fn hear(&self, what: String) -> Result<(), IdentityCenterError> {
         self.heard
             .lock()
@@ -91,9 +92,9 @@ impl Listening {
 }
 
 #[async_trait]
-impl IdentityCenter for Listening {
+impl IdentityCenter for RecordingCenter {
     async fn caller(&self) -> Result<String, IdentityCenterError> {
-        unreachable!("nobody asks")
+        unreachable!("not called here")
     }
 
     fn permission_set_arn(&self, set: &PermissionSet) -> Result<String, IdentityCenterError> {
@@ -139,14 +140,14 @@ impl IdentityCenter for Listening {
     }
 
     async fn session_duration(&self, _: &PermissionSet) -> Result<Millis, IdentityCenterError> {
-        unreachable!("no sessions here")
+        unreachable!("sessions are not tested here")
     }
 
     async fn inline_policy(
         &self,
         _: &PermissionSet,
     ) -> Result<Option<String>, IdentityCenterError> {
-        unreachable!("no sessions here")
+        unreachable!("sessions are not tested here")
     }
 
     async fn set_inline_policy(
@@ -154,15 +155,15 @@ impl IdentityCenter for Listening {
         _: &PermissionSet,
         _: Option<&str>,
     ) -> Result<(), IdentityCenterError> {
-        unreachable!("no sessions here")
+        unreachable!("sessions are not tested here")
     }
 
     async fn provision(&self, _: &AssignmentPlace) -> Result<Provisioning, IdentityCenterError> {
-        unreachable!("no sessions here")
+        unreachable!("sessions are not tested here")
     }
 
     async fn provisioned(&self, _: &Provisioning) -> Result<Progress, IdentityCenterError> {
-        unreachable!("no sessions here")
+        unreachable!("sessions are not tested here")
     }
 
     async fn under_way(
@@ -178,21 +179,21 @@ impl IdentityCenter for Listening {
     }
 }
 
-struct Scene {
-    aws: Arc<Listening>,
+struct TestSetup {
+    aws: Arc<RecordingCenter>,
     paced: Arc<Paced>,
     clock: Arc<Paused>,
 }
 
-impl Scene {
+impl TestSetup {
     fn open(calls_per_second: u32) -> Self {
         Self::taking(calls_per_second, Duration::from_secs(3))
     }
 
-    /// With operations that take so long.
+    /// With operations of this duration.
     fn taking(calls_per_second: u32, operations_take: Duration) -> Self {
         let begun = Instant::now();
-        let aws = Arc::new(Listening {
+        let aws = Arc::new(RecordingCenter {
             begun,
             answers_after: Duration::from_millis(20),
             operations_take,
@@ -272,11 +273,11 @@ async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> V
 }
 
 #[tokio::test(start_paused = true)]
-async fn aws_is_asked_no_more_often_than_it_allows() {
-    let scene = Scene::open(10);
+async fn calls_stay_within_the_pace() {
+    let test = TestSetup::open(10);
     let keys: Vec<_> = (1..=60).map(|number| key(number, "u-1")).collect();
-    all(keys.iter().map(|key| scene.paced.look(Lane::Other, key))).await;
-    let heard = scene.heard_of("look");
+    all(keys.iter().map(|key| test.paced.look(Lane::Other, key))).await;
+    let heard = test.heard_of("look");
     assert_eq!(heard.len(), 60);
     for (from, at) in heard.iter().enumerate() {
         let within = heard[from..]
@@ -285,28 +286,25 @@ async fn aws_is_asked_no_more_often_than_it_allows() {
         assert!(within.count() <= 13, "{heard:?}");
     }
     let last = heard.last().unwrap().as_millis();
-    assert!(
-        (5_500..6_500).contains(&last),
-        "and not much less often: {last} ms"
-    );
+    assert!((5_500..6_500).contains(&last), "sixty calls took {last} ms");
 }
 
 // K8
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_back_stops_no_call() {
-    let scene = Scene::open(10);
+async fn a_wall_clock_set_back_delays_no_call() {
+    let test = TestSetup::open(10);
     let keys: Vec<_> = (1..=20).map(|number| key(number, "u-1")).collect();
     all(keys[..10]
         .iter()
-        .map(|key| scene.paced.look(Lane::Other, key)))
+        .map(|key| test.paced.look(Lane::Other, key)))
     .await;
-    scene.clock.set_back.store(600, Ordering::SeqCst);
-    let before = scene.aws.begun.elapsed();
+    test.clock.set_back.store(600, Ordering::SeqCst);
+    let before = test.aws.begun.elapsed();
     all(keys[10..]
         .iter()
-        .map(|key| scene.paced.look(Lane::Other, key)))
+        .map(|key| test.paced.look(Lane::Other, key)))
     .await;
-    let took = scene.aws.begun.elapsed() - before;
+    let took = test.aws.begun.elapsed() - before;
     assert!(took < Duration::from_secs(3), "ten calls took {took:?}");
 }
 
@@ -314,12 +312,12 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 // K7
 #[tokio::test(start_paused = true)]
-async fn an_operation_that_never_ends_keeps_its_account_for_a_bounded_time() {
-    let scene = Scene::taking(10, NEVER);
-    let removed = ["u-1", "u-2"].map(|user| scene.remove(Lane::Remove, key(1, user)));
+async fn an_endless_operation_blocks_its_account_for_a_bounded_time() {
+    let test = TestSetup::taking(10, NEVER);
+    let removed = ["u-1", "u-2"].map(|user| test.remove(Lane::Remove, key(1, user)));
     let ends = all(removed).await;
     assert_eq!(ends, [OperationResult::NotYet, OperationResult::NotYet]);
-    let deletes = scene.heard_of("delete");
+    let deletes = test.heard_of("delete");
     assert_eq!(deletes.len(), 2);
     let waited = deletes[1] - deletes[0];
     assert!(
@@ -330,15 +328,15 @@ async fn an_operation_that_never_ends_keeps_its_account_for_a_bounded_time() {
 
 // K7
 #[tokio::test(start_paused = true)]
-async fn ten_creates_that_never_end_keep_no_other_create_out() {
-    let scene = Scene::taking(20, NEVER);
-    let creates = (1..=11).map(|number| scene.create(key(number, "u-1")));
+async fn ten_endless_creates_do_not_block_other_creates() {
+    let test = TestSetup::taking(20, NEVER);
+    let creates = (1..=11).map(|number| test.create(key(number, "u-1")));
     let ends = all(creates).await;
     assert!(
         ends.iter().all(|end| *end == OperationResult::NotYet),
         "{ends:?}"
     );
-    let sent = scene.heard_of("create");
+    let sent = test.heard_of("create");
     assert_eq!(sent.len(), 11);
     let waited = sent[10] - sent[0];
     assert!(
@@ -347,10 +345,10 @@ async fn ten_creates_that_never_end_keep_no_other_create_out() {
     );
 }
 
-/// Revokes that ask again and again would otherwise keep every other request from AWS.
+/// Revokes that retry all the time would otherwise keep every other request from AWS.
 #[tokio::test(start_paused = true)]
 async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {
-    let scene = Scene::open(2);
+    let test = TestSetup::open(2);
     let lane = |place| match place {
         2 => Lane::Other,
         _ => Lane::Revoke,
@@ -358,8 +356,8 @@ async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {
     let calls: Vec<_> = (1..=40)
         .map(|place| (key(place, "u-1"), lane(place)))
         .collect();
-    all(calls.iter().map(|(key, lane)| scene.paced.look(*lane, key))).await;
-    let heard = scene.heard();
+    all(calls.iter().map(|(key, lane)| test.paced.look(*lane, key))).await;
+    let heard = test.heard();
     let place = heard
         .iter()
         .position(|(_, what)| what.ends_with("000000000002"));
@@ -367,36 +365,36 @@ async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_revokes_goes_first_and_who_is_given_something_last() {
-    let scene = Scene::open(2);
+async fn revokes_go_first_and_grants_last() {
+    let test = TestSetup::open(2);
     let lanes = [Lane::Other, Lane::Remove, Lane::Revoke];
     let mut calls = Vec::new();
     for (place, lane) in lanes.iter().cycle().take(12).enumerate() {
         calls.push((key(place + 1, "u-1"), *lane));
     }
-    all(calls.iter().map(|(key, lane)| scene.paced.look(*lane, key))).await;
-    let order: Vec<usize> = scene
+    all(calls.iter().map(|(key, lane)| test.paced.look(*lane, key))).await;
+    let order: Vec<usize> = test
         .heard()
         .iter()
         .map(|(_, what)| what.rsplit(' ').next().unwrap().parse().unwrap())
         .collect();
-    // The first had its turn before anybody else had come.
+    // The first call was sent before the others arrived.
     assert_eq!(order, [1, 3, 6, 9, 12, 2, 5, 8, 11, 4, 7, 10]);
 }
 
-/// A delete goes before the looks of removals that are done: access ends sooner.
+/// A delete goes before the looks of finished removals, so that access ends sooner.
 #[tokio::test(start_paused = true)]
-async fn an_end_goes_before_the_proof_of_another() {
-    let scene = Scene::open(2);
+async fn a_delete_goes_before_the_final_look_of_another_removal() {
+    let test = TestSetup::open(2);
     let keys: Vec<_> = (1..=6).map(|number| key(number, "u-1")).collect();
     let looks = all(keys[..3]
         .iter()
-        .map(|key| scene.paced.look(Lane::Remove, key)));
+        .map(|key| test.paced.look(Lane::Remove, key)));
     let removals = all(keys[3..]
         .iter()
-        .map(|key| scene.remove(Lane::Remove, key.clone())));
+        .map(|key| test.remove(Lane::Remove, key.clone())));
     tokio::join!(looks, removals);
-    let order: Vec<String> = scene.heard().into_iter().map(|(_, what)| what).collect();
+    let order: Vec<String> = test.heard().into_iter().map(|(_, what)| what).collect();
     let last_delete = order
         .iter()
         .rposition(|what| what.starts_with("delete"))
@@ -408,12 +406,12 @@ async fn an_end_goes_before_the_proof_of_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_slow_down_when_aws_throttles_and_come_back_to_speed() {
-    let scene = Scene::open(10);
+async fn throttling_lowers_the_pace_and_it_recovers() {
+    let test = TestSetup::open(10);
     let keys: Vec<_> = (1..=200).map(|number| key(number, "u-1")).collect();
-    scene.aws.throttles.store(2, Ordering::SeqCst);
-    all(keys.iter().map(|key| scene.paced.look(Lane::Other, key))).await;
-    let heard = scene.heard_of("look");
+    test.aws.throttles.store(2, Ordering::SeqCst);
+    all(keys.iter().map(|key| test.paced.look(Lane::Other, key))).await;
+    let heard = test.heard_of("look");
     let in_second = |second: u64| {
         let span = Duration::from_secs(second)..Duration::from_secs(second + 1);
         heard.iter().filter(|at| span.contains(*at)).count()
@@ -423,36 +421,36 @@ async fn all_slow_down_when_aws_throttles_and_come_back_to_speed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_operation_at_a_time_in_an_account_and_a_revoke_at_once() {
-    let scene = Scene::open(20);
-    let removals = all(["u-1", "u-2", "u-3"].map(|user| scene.remove(Lane::Remove, key(1, user))));
-    let elsewhere = scene.remove(Lane::Remove, key(2, "u-1"));
+async fn operations_in_an_account_run_in_turn_but_a_revoke_at_once() {
+    let test = TestSetup::open(20);
+    let removals = all(["u-1", "u-2", "u-3"].map(|user| test.remove(Lane::Remove, key(1, user))));
+    let elsewhere = test.remove(Lane::Remove, key(2, "u-1"));
     let revoke = async {
         sleep(Duration::from_secs(1)).await;
-        scene.remove(Lane::Revoke, key(1, "u-9")).await
+        test.remove(Lane::Revoke, key(1, "u-9")).await
     };
     tokio::join!(removals, elsewhere, revoke);
-    let there = scene.heard_of(&format!("delete {}", account(1)));
+    let there = test.heard_of(&format!("delete {}", account(1)));
     assert_eq!(there.len(), 4);
     let seconds: Vec<u64> = there.iter().map(Duration::as_secs).collect();
     assert_eq!(seconds[..2], [0, 1], "the revoke does not wait: {there:?}");
     assert!(there[1].as_millis() < 1_100, "{there:?}");
-    // The others wait for what is under way, one after another, and for the revoke.
+    // The other operations wait for the running one and for the revoke, one after another.
     assert!(there[2] - there[1] >= Duration::from_secs(3), "{there:?}");
     assert!(there[3] - there[2] >= Duration::from_secs(3), "{there:?}");
     assert_eq!(
-        scene.heard_of(&format!("delete {}", account(2)))[0].as_secs(),
+        test.heard_of(&format!("delete {}", account(2)))[0].as_secs(),
         0
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_creates_are_under_way_at_most_and_no_removal_waits_for_them() {
-    let scene = Scene::open(20);
-    let creates = all((1..=15).map(|number| scene.create(key(number, "u-1"))));
+async fn at_most_ten_creates_run_and_no_removal_waits_for_them() {
+    let test = TestSetup::open(20);
+    let creates = all((1..=15).map(|number| test.create(key(number, "u-1"))));
     let removal = async {
         sleep(Duration::from_secs(2)).await;
-        scene.remove(Lane::Remove, key(15, "u-2")).await
+        test.remove(Lane::Remove, key(15, "u-2")).await
     };
     let (ended, removed) = tokio::join!(creates, removal);
     assert!(
@@ -460,48 +458,47 @@ async fn ten_creates_are_under_way_at_most_and_no_removal_waits_for_them() {
         "{ended:?}"
     );
     assert_ne!(removed, OperationResult::Badly { why: String::new() });
-    let begun = scene.heard_of("create");
+    let begun = test.heard_of("create");
     let early = begun.iter().filter(|at| **at < Duration::from_secs(3));
     assert_eq!(early.count(), 10);
-    let removal = scene.heard_of("delete")[0];
+    let removal = test.heard_of("delete")[0];
     assert!(removal < Duration::from_millis(2_500), "{removal:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_many_want_to_see_is_looked_at_once() {
-    let scene = Scene::open(2);
+async fn one_look_serves_many_callers() {
+    let test = TestSetup::open(2);
     let users: Vec<_> = (0..20)
         .map(|number| key(1, &format!("u-{number}")))
         .collect();
-    *scene.aws.assigned.lock().unwrap() = vec![Assignee::User("u-7".parse().unwrap())];
-    // Somebody else is before them, so that all of them wait.
+    *test.aws.assigned.lock().unwrap() = vec![Assignee::User("u-7".parse().unwrap())];
+    // Other calls come first, so that all of these wait.
     let busy: Vec<_> = (2..=4).map(|number| key(number, "u-1")).collect();
-    let busy = all(busy.iter().map(|key| scene.paced.look(Lane::Revoke, key)));
-    let seen = all(users.iter().map(|key| scene.paced.look(Lane::Remove, key)));
+    let busy = all(busy.iter().map(|key| test.paced.look(Lane::Revoke, key)));
+    let seen = all(users.iter().map(|key| test.paced.look(Lane::Remove, key)));
     let (_, seen) = tokio::join!(busy, seen);
     for (number, presence) in seen.into_iter().enumerate() {
         let there = matches!(presence, Ok(Presence::Present));
         assert_eq!(there, number == 7);
     }
-    assert_eq!(scene.heard_of(&format!("look {}", account(1))).len(), 1);
+    assert_eq!(test.heard_of(&format!("look {}", account(1))).len(), 1);
 }
 
-/// P6: an answer to a question that was sent before I asked proves nothing to me.
+/// P6: an answer to a look that was sent before a caller asked proves nothing to that caller.
 #[tokio::test(start_paused = true)]
-async fn nobody_is_told_what_was_seen_before_they_asked() {
-    let scene = Scene::open(20);
+async fn a_look_sent_before_the_question_is_not_its_answer() {
+    let test = TestSetup::open(20);
     let here = key(1, "u-1");
-    let before = scene.paced.look(Lane::Other, &here);
+    let before = test.paced.look(Lane::Other, &here);
     let after = async {
-        // In the middle of that call it is assigned.
+        // The assignment is made during that call.
         sleep(Duration::from_millis(10)).await;
-        scene
-            .aws
+        test.aws
             .assigned
             .lock()
             .unwrap()
             .push(Assignee::User("u-1".parse().unwrap()));
-        scene.paced.look(Lane::Other, &here).await
+        test.paced.look(Lane::Other, &here).await
     };
     let (before, after) = tokio::join!(before, after);
     assert_eq!(before, Ok(Presence::Absent));
@@ -509,20 +506,20 @@ async fn nobody_is_told_what_was_seen_before_they_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_are_asked_about_together_and_one_alone() {
-    let scene = Scene::open(20);
-    let ended = all((1..=12).map(|number| scene.remove(Lane::Remove, key(number, "u-1")))).await;
-    // How they ended is what the look shows that follows.
+async fn simultaneous_operations_are_polled_by_list_and_a_single_one_alone() {
+    let test = TestSetup::open(20);
+    let ended = all((1..=12).map(|number| test.remove(Lane::Remove, key(number, "u-1")))).await;
+    // The following look shows how they ended.
     let unsaid = ended
         .iter()
         .filter(|end| **end == OperationResult::Somehow)
         .count();
     assert!(unsaid >= 9, "{ended:?}");
-    let (lists, polls) = (scene.heard_of("list").len(), scene.heard_of("poll").len());
-    assert!(lists <= 6 && polls <= 8, "{:?}", scene.heard());
+    let (lists, polls) = (test.heard_of("list").len(), test.heard_of("poll").len());
+    assert!(lists <= 6 && polls <= 8, "{:?}", test.heard());
 
-    // Who revokes asks alone, and hears it at once.
-    let busy = Scene::open(20);
+    // A revoke polls its own operation and gets the answer at once.
+    let busy = TestSetup::open(20);
     let removals = all((1..=6).map(|number| busy.remove(Lane::Remove, key(number, "u-1"))));
     let revoke = busy.remove(Lane::Revoke, key(7, "u-1"));
     let (_, ended) = tokio::join!(removals, revoke);
@@ -531,7 +528,7 @@ async fn many_are_asked_about_together_and_one_alone() {
     let asked = busy.heard_of("poll")[0] - begun;
     assert!(asked < Duration::from_millis(400), "{asked:?}");
 
-    let alone = Scene::open(20);
+    let alone = TestSetup::open(20);
     assert_eq!(
         alone.remove(Lane::Remove, key(1, "u-1")).await,
         OperationResult::Well
@@ -541,7 +538,7 @@ async fn many_are_asked_about_together_and_one_alone() {
     let first = polls[0] - alone.heard_of("delete")[0];
     assert!(
         first < Duration::from_millis(300),
-        "soon at first: {first:?}"
+        "the first poll came after {first:?}"
     );
     let pauses: Vec<_> = polls.windows(2).map(|two| two[1] - two[0]).collect();
     assert!(
@@ -550,22 +547,18 @@ async fn many_are_asked_about_together_and_one_alone() {
     );
 }
 
-/// Who somebody is may be known for a minute; whoever must be sure asks.
+/// The user id of a person is kept for a minute; a caller that needs a fresh one asks AWS.
 #[tokio::test(start_paused = true)]
-async fn a_person_is_looked_up_once_in_a_while() {
-    let scene = Scene::open(20);
+async fn a_user_look_up_is_kept_for_a_minute() {
+    let test = TestSetup::open(20);
     let alice = email("alice");
     for _ in 0..3 {
-        scene.paced.find_user(Lane::Other, &alice).await.unwrap();
+        test.paced.find_user(Lane::Other, &alice).await.unwrap();
     }
-    assert_eq!(scene.heard_of("find").len(), 2, "by name and by address");
-    scene
-        .paced
-        .look_up_user(Lane::Revoke, &alice)
-        .await
-        .unwrap();
-    assert_eq!(scene.heard_of("find").len(), 4);
+    assert_eq!(test.heard_of("find").len(), 2, "by name and by address");
+    test.paced.look_up_user(Lane::Revoke, &alice).await.unwrap();
+    assert_eq!(test.heard_of("find").len(), 4);
     sleep(Duration::from_secs(61)).await;
-    scene.paced.find_user(Lane::Other, &alice).await.unwrap();
-    assert_eq!(scene.heard_of("find").len(), 6);
+    test.paced.find_user(Lane::Other, &alice).await.unwrap();
+    assert_eq!(test.heard_of("find").len(), 6);
 }

@@ -1,4 +1,4 @@
-//! The simulated Identity Center: the facts, its faults, its memory.
+//! The simulated Identity Center: the common properties, its faults and its state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,13 +11,13 @@ use jit::identity_center::{
 };
 
 use crate::conformance::{self, Center, email, key, look, remove, user};
-use crate::hands::Hands;
+use crate::test_clock::TestClock;
 
 const LATENCY: Millis = Millis(300);
 
 struct Simulated {
     sandbox: Sandbox,
-    hands: Hands,
+    test_clock: TestClock,
 }
 
 impl Center for Simulated {
@@ -26,7 +26,7 @@ impl Center for Simulated {
     }
 
     fn let_time_pass(&self) {
-        self.hands.pass(LATENCY);
+        self.test_clock.pass(LATENCY);
     }
 }
 
@@ -39,9 +39,12 @@ fn options() -> SandboxOptions {
 }
 
 fn open(options: SandboxOptions) -> Simulated {
-    let hands = Hands::default();
-    let sandbox = Sandbox::open(options, Arc::new(hands.clone())).unwrap();
-    Simulated { sandbox, hands }
+    let test_clock = TestClock::default();
+    let sandbox = Sandbox::open(options, Arc::new(test_clock.clone())).unwrap();
+    Simulated {
+        sandbox,
+        test_clock,
+    }
 }
 
 fn with(rates: Rates, seed: u64) -> Simulated {
@@ -53,14 +56,14 @@ fn with(rates: Rates, seed: u64) -> Simulated {
     })
 }
 
-fn at(path: &Path, hands: &Hands) -> Simulated {
+fn at(path: &Path, test_clock: &TestClock) -> Simulated {
     let options = SandboxOptions {
         path: Some(path.into()),
         ..options()
     };
     Simulated {
-        sandbox: Sandbox::open(options, Arc::new(hands.clone())).unwrap(),
-        hands: hands.clone(),
+        sandbox: Sandbox::open(options, Arc::new(test_clock.clone())).unwrap(),
+        test_clock: test_clock.clone(),
     }
 }
 
@@ -70,17 +73,17 @@ async fn it_behaves_as_aws_does() {
 }
 
 #[tokio::test]
-async fn it_behaves_so_with_its_state_in_a_file() {
+async fn it_behaves_as_aws_does_when_its_state_is_in_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let fresh = async || {
         let place = tempfile::tempdir_in(dir.path()).unwrap().keep();
-        at(&place.join("aws.db"), &Hands::default())
+        at(&place.join("aws.db"), &TestClock::default())
     };
     conformance::all(fresh).await;
 }
 
 #[tokio::test]
-async fn absence_is_answered_in_both_ways() {
+async fn a_missing_assignment_is_reported_in_both_ways() {
     let center = open(options());
     let (mut at_once, mut later) = (0, 0);
     for account in 1..=50 {
@@ -93,10 +96,10 @@ async fn absence_is_answered_in_both_ways() {
     assert!(at_once > 5 && later > 5, "{at_once} and {later}");
 }
 
-/// What a hundred creates and removals come to.
+/// The results of a hundred creates and removals.
 async fn outcomes(center: &Simulated) -> Vec<String> {
     let key = loop {
-        // A lost or throttled look-up is asked again, as a worker would.
+        // A look-up that was lost or throttled is repeated, as a worker does.
         let (access, alice) = (center.access(), email("alice"));
         let found = access.find_user(&alice, UserAttribute::Email);
         if found.await.is_ok() {
@@ -133,7 +136,7 @@ fn count(seen: &[String]) -> BTreeMap<&str, usize> {
 }
 
 #[tokio::test]
-async fn each_fault_comes_when_it_is_asked_for_and_only_then() {
+async fn each_fault_occurs_only_when_configured() {
     let rates: [(Rates, &str); 4] = [
         (
             Rates {
@@ -177,7 +180,7 @@ async fn each_fault_comes_when_it_is_asked_for_and_only_then() {
 }
 
 #[tokio::test]
-async fn the_same_seed_has_the_same_faults() {
+async fn the_same_seed_makes_the_same_faults() {
     let all = Rates {
         conflict: 0.2,
         throttle: 0.2,
@@ -189,7 +192,7 @@ async fn the_same_seed_has_the_same_faults() {
     assert_ne!(outcomes(&with(all, 2)).await, first);
 }
 
-/// Of a call whose answer was lost nobody can say whether it was carried out.
+/// A call whose answer was lost may or may not have been carried out.
 #[tokio::test]
 async fn a_call_without_an_answer_is_sometimes_carried_out() {
     let rates = Rates {
@@ -215,32 +218,32 @@ async fn a_call_without_an_answer_is_sometimes_carried_out() {
 }
 
 #[tokio::test]
-async fn what_it_did_outlives_the_process() {
+async fn its_state_survives_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("aws.db");
-    let hands = Hands::default();
-    let center = at(&path, &hands);
+    let test_clock = TestClock::default();
+    let center = at(&path, &test_clock);
     let key = key(center.access(), 1, "admin").await;
     let making = center.access().create(&key).await.unwrap();
     drop(center);
-    // It goes on while nobody looks, and the operation can still be asked about.
-    hands.pass(LATENCY);
-    let center = at(&path, &hands);
+    // The operation continues while no process runs, and can still be polled.
+    test_clock.pass(LATENCY);
+    let center = at(&path, &test_clock);
     assert_eq!(center.access().poll(&making).await, Ok(Progress::Succeeded));
     assert_eq!(look(center.access(), &key).await, Ok(Presence::Present));
     drop(center);
-    let center = at(&path, &hands);
+    let center = at(&path, &test_clock);
     assert_eq!(
         center.sandbox.assignments().unwrap(),
         std::slice::from_ref(&key)
     );
     assert_eq!(remove(&center, &key).await, Progress::Succeeded);
     drop(center);
-    assert_eq!(at(&path, &hands).sandbox.assignments().unwrap(), []);
+    assert_eq!(at(&path, &test_clock).sandbox.assignments().unwrap(), []);
 }
 
 #[tokio::test]
-async fn standing_assignments_are_there_from_the_start() {
+async fn configured_assignments_exist_from_the_start() {
     let standing = Standing {
         account_id: "000000000001".parse().unwrap(),
         permission_set: "admin".parse().unwrap(),
@@ -260,7 +263,7 @@ async fn standing_assignments_are_there_from_the_start() {
 }
 
 #[tokio::test]
-async fn without_a_list_of_users_everybody_exists() {
+async fn without_a_list_of_users_every_user_exists() {
     let center = open(SandboxOptions::default());
     let anyone = user(center.access(), "anyone").await;
     assert_eq!(anyone, center.sandbox.user_id(&email("anyone")));

@@ -1,5 +1,5 @@
-//! The real client, by AWS's own SDK, against AWS's end of the wire: the same facts, and
-//! what each thing that goes wrong there comes to.
+//! The implementation on the AWS SDK, against a simulated AWS over HTTP: the common properties, and
+//! the meaning of each fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -74,7 +74,7 @@ async fn it_behaves_as_aws_does() {
 
 // K15
 #[tokio::test]
-async fn in_a_closed_account_nothing_is_assigned_and_a_deleted_set_is_told_apart() {
+async fn a_closed_account_has_no_assignments_and_a_deleted_set_has_its_own_error() {
     let real = open().await;
     let held = key(&real.center, 1, "admin").await;
     real.center.create(&held).await.unwrap();
@@ -102,7 +102,7 @@ async fn in_a_closed_account_nothing_is_assigned_and_a_deleted_set_is_told_apart
 
 // K15, P6
 #[tokio::test]
-async fn of_an_instance_that_aws_does_not_find_nothing_is_said_to_be_gone() {
+async fn an_unknown_instance_proves_no_assignment_gone() {
     let wrong = IdentityCenterOptions {
         instance_arn: format!("{INSTANCE}0"),
         ..options()
@@ -117,9 +117,9 @@ async fn of_an_instance_that_aws_does_not_find_nothing_is_said_to_be_gone() {
     assert_eq!(error.kind, IdentityCenterErrorKind::Denied, "{error}");
 }
 
-/// What each fault comes to, of a call that changes something and of one that asks.
+/// The meaning of each fault, for a call that changes something and for one that reads.
 #[tokio::test]
-async fn every_fault_has_its_meaning() {
+async fn every_fault_maps_to_its_error_kind() {
     use IdentityCenterErrorKind as Kind;
     for (fault, kind) in [
         (Fault::Conflict, Kind::Conflict),
@@ -161,7 +161,7 @@ async fn every_fault_has_its_meaning() {
     }
 }
 
-/// The SDK tries nothing again by itself: a call is a call.
+/// The SDK does not retry: one method makes one call.
 #[tokio::test]
 async fn every_method_is_one_call() {
     let real = open().await;
@@ -177,7 +177,7 @@ async fn every_method_is_one_call() {
 }
 
 #[tokio::test]
-async fn a_failure_keeps_its_reason() {
+async fn a_failed_operation_reports_its_reason() {
     let real = open().await;
     let key = key(&real.center, 1, "admin").await;
     let why = "Received a 403 status error: Account is suspended";
@@ -190,7 +190,7 @@ async fn a_failure_keeps_its_reason() {
 }
 
 #[tokio::test]
-async fn a_delete_that_failed_is_done_only_if_there_was_nothing() {
+async fn a_failed_delete_counts_as_done_only_if_no_assignment_existed() {
     let not_found = "Received a 404 status error: Assignment not found";
     for (why, done) in [
         (not_found, true),
@@ -214,7 +214,7 @@ async fn a_delete_that_failed_is_done_only_if_there_was_nothing() {
         let ended = real.center.poll(&removing).await.unwrap();
         assert_eq!(ended == Progress::Succeeded, done, "{why}: {ended:?}");
     }
-    // A create is never done because something was not found.
+    // A create that failed because something was not found is not done.
     let real = open().await;
     let key = key(&real.center, 1, "admin").await;
     real.aws
@@ -225,9 +225,9 @@ async fn a_delete_that_failed_is_done_only_if_there_was_nothing() {
     assert!(matches!(ended, Progress::Failed { .. }), "{ended:?}");
 }
 
-/// AWS says that it failed, and it did it: nobody may take its word for it.
+/// AWS reports FAILED for an operation that took effect: only a look shows that.
 #[tokio::test]
-async fn a_lie_is_seen_by_looking() {
+async fn a_look_reveals_a_misreported_operation() {
     let real = open().await;
     let key = key(&real.center, 1, "admin").await;
     real.aws.once("CreateAccountAssignment", Fault::Lies);
@@ -239,7 +239,7 @@ async fn a_lie_is_seen_by_looking() {
     assert_eq!(remove(&real, &key).await, Progress::Succeeded);
 }
 
-/// Who is on the second page is there as well, and a group of the same name is nobody.
+/// A user on the second page counts as well, and a group of the same name does not.
 #[tokio::test]
 async fn every_page_is_read() {
     let real = open().await;
@@ -261,9 +261,9 @@ async fn every_page_is_read() {
     assert_eq!(look(&real.center, &zoe).await, Ok(Presence::Present));
 }
 
-/// Nobody by a name, and nowhere to look, are two things: the first ends a request.
+/// An unknown user and an unknown identity store are different errors: the first ends a request.
 #[tokio::test]
-async fn a_wrong_configuration_is_not_a_missing_user() {
+async fn a_wrong_identity_store_is_not_an_unknown_user() {
     let real = with(IdentityCenterOptions {
         identity_store_id: "d-2222222222".into(),
         ..options()
@@ -276,9 +276,10 @@ async fn a_wrong_configuration_is_not_a_missing_user() {
     assert!(error.why.contains("identity_store_id"), "{error}");
 }
 
-/// Whatever AWS answers to a removal in a place that it does not know: it was not seen gone.
+/// AWS does not know the account or the permission set: whatever it answers to a delete, the
+/// assignment is not proved gone.
 #[tokio::test]
-async fn what_cannot_be_looked_at_is_not_gone() {
+async fn an_assignment_that_cannot_be_looked_up_is_not_gone() {
     let known = open().await;
     let key = key(&known.center, 1, "admin").await;
     let arn = "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-9999999999999999";
@@ -299,7 +300,7 @@ async fn what_cannot_be_looked_at_is_not_gone() {
     assert!(refused.why.contains("jit.toml"), "{refused}");
 }
 
-/// Nothing that does not answer is waited for longer than a lease lasts.
+/// jit waits for an answer for less time than a lease lasts.
 #[tokio::test]
 async fn a_call_that_hangs_is_given_up() {
     let real = open().await;
@@ -309,9 +310,9 @@ async fn a_call_that_hangs_is_given_up() {
     assert_eq!(given_up.kind, IdentityCenterErrorKind::NoAnswer);
 }
 
-/// E15: what jit calls is what its policy allows, no more and no less.
+/// E15: the IAM policy permits the calls that jit makes, no more and no fewer.
 #[tokio::test]
-async fn the_iam_policy_allows_exactly_what_is_called() {
+async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
     let real = open().await;
     let (center, set) = (&real.center, "admin".parse().unwrap());
     let key = key(center, 1, "admin").await;
@@ -322,7 +323,7 @@ async fn the_iam_policy_allows_exactly_what_is_called() {
     real.let_time_pass();
     center.poll(&making).await.unwrap();
     let Deletion::Started(removing) = center.delete(&key).await.unwrap() else {
-        panic!("it is there");
+        panic!("an existing assignment is removed only by an operation");
     };
     center.poll(&removing).await.unwrap();
     center.assigned(&place, None).await.unwrap();
@@ -342,7 +343,7 @@ async fn the_iam_policy_allows_exactly_what_is_called() {
     assert_eq!(provisioned, Ok(Progress::Succeeded));
 
     let mut called: BTreeSet<String> = real.aws.actions().into_iter().collect();
-    // Nobody is ever refused who they are.
+    // AWS never denies this call.
     assert!(called.remove("GetCallerIdentity"));
     let counted = include_str!("../../src/identity_center/sdk.rs");
     let named = counted.split('"').filter(|word| called.contains(*word));
@@ -365,7 +366,7 @@ async fn the_iam_policy_allows_exactly_what_is_called() {
     for statement in policy["Statement"].as_array().unwrap() {
         assert_eq!(statement["Effect"], "Allow");
         if statement["Sid"] == "KeepEverythingInDynamoDB" {
-            // Compared with what is called in tests/dynamodb.
+            // The tests in tests/dynamodb compare these with the calls.
             continue;
         }
         match &statement["Action"] {

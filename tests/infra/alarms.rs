@@ -1,4 +1,4 @@
-//! Alarms that can ring: each asks for a figure that the program really tells.
+//! Alarms: each one uses a metric that the program writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::common::lambda::{Function, minute};
 use crate::common::{Caller, SECRET, Setup};
 use crate::template;
 
-/// Every figure that a process has told, with the names it is told under.
+/// Every metric that a process has written, with its dimensions.
 async fn told() -> BTreeSet<String> {
     let lambda = Function::deploy(&Setup::default()).await;
     let stranger = Caller::new(&lambda.caller.url, "nobody", SECRET);
@@ -28,9 +28,9 @@ async fn told() -> BTreeSet<String> {
     names
 }
 
-// G14: an alarm on what is never told never rings.
+// G14: an alarm on a metric that is never written never fires.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_alarm_asks_for_what_is_told() {
+async fn each_alarm_uses_a_metric_that_is_written() {
     let told = told().await;
     let template = template::written();
     let known = BTreeMap::from([
@@ -46,7 +46,7 @@ async fn each_alarm_asks_for_what_is_told() {
             "jit" => {
                 assert!(
                     told.contains(metric),
-                    "{name}: {metric} is not told: {told:?}"
+                    "{name}: {metric} is not written: {told:?}"
                 );
                 assert_eq!(dimension["Name"], "FunctionName", "{name}");
                 asked.insert(metric.to_owned());
@@ -67,7 +67,7 @@ async fn each_alarm_asks_for_what_is_told() {
             "{name}"
         );
     }
-    // What matters, by the issue of what may go wrong at night.
+    // The metrics of the failures that need a person.
     for metric in [
         "jit_overdue_grants",
         "jit_failing_removals",
@@ -76,13 +76,13 @@ async fn each_alarm_asks_for_what_is_told() {
         "jit_signature_refusals_total",
         "jit_oldest_due_seconds",
     ] {
-        assert!(asked.contains(metric), "nobody is told of {metric}");
+        assert!(asked.contains(metric), "no alarm uses {metric}");
     }
 }
 
-/// Gauges are told by the worker, and refusals where the calls are.
+/// The worker writes gauges, and the API function counts refused signatures.
 #[test]
-fn each_alarm_looks_at_the_function_that_tells() {
+fn each_alarm_uses_the_function_that_writes_its_metric() {
     let template = template::written();
     for (name, alarm) in template::of_type(&template, "AWS::CloudWatch::Alarm") {
         let alarm = &alarm["Properties"];
@@ -98,9 +98,9 @@ fn each_alarm_looks_at_the_function_that_tells() {
     }
 }
 
-/// For one machine the same, from /metrics.
+/// The same for one machine, from /metrics.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_alert_asks_for_what_is_at_metrics() {
+async fn each_alert_uses_an_exported_metric() {
     let (jit, caller) = Setup::default().bound().await;
     caller.granted().await;
     let metrics = reqwest::get(format!("{}/metrics", jit.url)).await.unwrap();

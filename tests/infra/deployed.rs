@@ -1,5 +1,5 @@
-//! Deployed at moto, as far as it goes: what the functions are given fits the program,
-//! and what the program looks for is there.
+//! The template deployed at moto, as far as moto supports it: the environment of the functions fits
+//! the program, and the resources that the program uses exist.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,14 +54,14 @@ impl Account {
     }
 }
 
-/// What moto does not know it makes nothing of, and cannot be asked about afterwards.
+/// moto creates nothing for a type that it does not know, and fails on its attributes.
 fn without_outputs_of_others(mut template: Value) -> Value {
     let outputs = template["Outputs"].as_object_mut().unwrap();
     outputs.retain(|_, output| !output.to_string().contains("Fn::GetAtt"));
     template
 }
 
-/// The command of docs/lambda.md, from a folder that looks like this one with a package in it.
+/// Runs the command of docs/lambda.md in a copy of this folder with a package in it.
 fn packaged(account: &Account, folder: &Path) -> PathBuf {
     let page = include_str!("../../docs/lambda.md");
     let mut lines = page.lines();
@@ -129,19 +129,19 @@ fn deploy() -> Account {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deployed_is_what_jit_needs() {
+async fn the_deployed_template_fits_jit() {
     let account = deploy();
     let stacks = account.aws(&["cloudformation", "describe-stacks", "--stack-name", "jit"]);
     assert_eq!(stacks["Stacks"][0]["StackStatus"], "CREATE_COMPLETE");
     let outputs = stacks["Stacks"][0]["Outputs"].to_string();
     assert!(outputs.contains("lambda:jit-api"), "{outputs}");
 
-    // The tables, as jit itself looks them over.
+    // `jit tables check` checks the tables.
     let tables = Tables::usually_named().through(&account.moto.url);
     let shell = Shell::with(Setup::in_dynamo(&tables));
     let checked = shell.run(&["tables", "check"]);
-    // moto's CloudFormation makes tables without recovery and without forgetting; nothing
-    // else may be missing. tests/infra/tables.rs reads those two in the template.
+    // moto's CloudFormation creates tables without recovery and TTL; nothing else may be missing.
+    // tests/infra/tables.rs checks these two in the template.
     for line in checked
         .out
         .lines()
@@ -174,8 +174,8 @@ async fn what_is_deployed_is_what_jit_needs() {
     assert!(stream.contains("table/jit_requests/stream/"), "{stream}");
 }
 
-/// With the sets of the package's own configuration, and keys where Secrets Manager would
-/// be asked.
+/// Uses the permission sets of the package's configuration, with keys in place of those from
+/// Secrets Manager.
 fn starts_with(variables: &Value) {
     let folder = tempfile::tempdir().unwrap();
     let config = template::home().join("infra/lambda.toml");
@@ -192,7 +192,7 @@ fn starts_with(variables: &Value) {
             command.env(name, value);
         }
     }
-    // moto makes no secrets of a template: their names stay unsaid there.
+    // moto creates no secrets from a template, so their names are not resolved there.
     let template = template::written();
     let named = &template["Globals"]["Function"]["Environment"]["Variables"];
     let mut secrets = 0;

@@ -1,10 +1,11 @@
-//! Looked over by cfn-lint, as written and as translated: either alone overlooks much.
+//! cfn-lint checks the template as written and as translated, because each check alone misses
+//! errors.
 
 use std::path::Path;
 
 use crate::template::{self, tool};
 
-/// What is wrong with it, in the linter's words.
+/// The findings of the linter.
 fn findings(file: &Path) -> String {
     let lint = |file: &Path| {
         let said = tool("cfn-lint")
@@ -32,13 +33,13 @@ fn planted(fault: impl Fn(&str) -> String) -> String {
 }
 
 #[test]
-fn nothing_is_found() {
+fn cfn_lint_finds_no_error() {
     assert_eq!(planted(str::to_owned), "");
 }
 
-/// A check that finds nothing in this has not looked.
+/// The linter must find each of these errors.
 #[test]
-fn each_planted_fault_is_found() {
+fn cfn_lint_finds_each_planted_error() {
     for (good, bad) in [
         ("!GetAtt WorkerRole.Arn", "!GetAtt WorkerRoll.Arn"),
         ("Timeout: 900", "Timeout: 9000"),
@@ -59,10 +60,10 @@ fn each_planted_fault_is_found() {
         let found = planted(|text| {
             assert!(
                 text.contains(good),
-                "{good} is not in the template any more"
+                "the template no longer contains {good}"
             );
             text.replacen(good, bad, 1)
         });
-        assert_ne!(found, "", "{bad} was overlooked");
+        assert_ne!(found, "", "cfn-lint missed {bad}");
     }
 }

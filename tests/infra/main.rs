@@ -1,4 +1,4 @@
-//! What is deployed: the template, its roles and alarms, the package, the unit.
+//! The deployment: the template, its roles and alarms, the package and the systemd unit.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

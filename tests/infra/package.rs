@@ -1,4 +1,4 @@
-//! The package: what Lambda starts, and what it could not start refused before.
+//! The package for Lambda: it starts there, and the packer refuses a binary that would not.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -29,9 +29,9 @@ fn refused(said: &Output) -> String {
     String::from_utf8(said.stderr.clone()).unwrap()
 }
 
-/// Unpacked as Lambda does it, and started with nothing but what the template says.
+/// Unpacks the package as Lambda does and starts it with the environment of the template.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_packed_answers() {
+async fn the_package_starts_and_answers() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let package = folder.path().join("jit.zip");
     let said = pack(&built(), &home().join("infra/lambda.toml"), &package);
@@ -46,7 +46,7 @@ async fn what_is_packed_answers() {
         .status()
         .unwrap();
     assert!(unpacked.success());
-    // Python unpacks without the permission that the package gives; Lambda with it.
+    // Python unpacks without the file permissions of the package; Lambda applies them.
     let listed = Command::new("python3")
         .args(["-c", "import sys, zipfile; print(oct(zipfile.ZipFile(sys.argv[1]).getinfo('bootstrap').external_attr >> 16))"])
         .arg(&package)
@@ -85,7 +85,7 @@ async fn what_is_packed_answers() {
 }
 
 #[test]
-fn what_could_not_start_there_is_not_packed() {
+fn a_binary_that_lambda_cannot_start_is_not_packed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("jit.zip");
     let config = folder.path().join("jit.toml");
@@ -94,12 +94,12 @@ fn what_could_not_start_there_is_not_packed() {
     assert!(why.contains("jit.toml: jit: permission_sets"), "{why}");
     assert!(!out.exists());
     std::fs::write(&config, include_str!("../../infra/lambda.toml")).unwrap();
-    // As if it had been built where the C library is years newer.
+    // A binary that was built with a newer C library.
     let newer = folder.path().join("newer");
     let mut bytes = std::fs::read(built()).unwrap();
     let (old, new) = (b"GLIBC_2.34\0", b"GLIBC_2.99\0");
     let at = bytes.windows(old.len()).position(|window| window == old);
-    let at = at.expect("this is not built against a C library of today");
+    let at = at.expect("this binary needs no version of the C library that is patched here");
     bytes[at..at + new.len()].copy_from_slice(new);
     std::fs::write(&newer, bytes).unwrap();
     let why = refused(&pack(&newer, &config, &out));

@@ -1,5 +1,5 @@
-//! What the roles allow: what is called, and nothing else. That infra/iam-policy.json is
-//! what jit calls is seen from the wire, in tests/access and tests/dynamodb.
+//! The permissions of the roles: the calls that jit makes, and no others. tests/identity_center and
+//! tests/dynamodb compare infra/iam-policy.json with the calls over the wire.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,10 +35,10 @@ fn by_sid(document: &Value) -> Allowed {
 
 // E15
 #[test]
-fn functions_may_do_what_jit_calls_and_nothing_else() {
+fn function_roles_allow_the_calls_of_jit_and_no_others() {
     let policy = include_str!("../../infra/iam-policy.json");
     let mut called = by_sid(&serde_json::from_str(policy).unwrap());
-    // Asked by jit config check alone.
+    // Only jit config check makes these calls.
     for sid in ["CheckTheConfiguration", "KnowTheSets"] {
         called.remove(sid).unwrap();
     }
@@ -52,7 +52,7 @@ fn functions_may_do_what_jit_calls_and_nothing_else() {
     assert_eq!(allowed, called);
 }
 
-/// What AWS itself does in a role's name, and which part of the template makes it.
+/// The actions of AWS itself in the name of a role, and the part of the template that causes each.
 const BY_AWS: &[(&str, &[&str])] = &[
     ("ApiRole", &["logs:CreateLogStream", "logs:PutLogEvents"]),
     (
@@ -74,7 +74,7 @@ const BY_AWS: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn roles_allow_aws_what_the_template_asks_it_for() {
+fn roles_allow_aws_the_actions_that_the_template_needs() {
     let template = template::written();
     let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (name, role) in template::of_type(&template, "AWS::IAM::Role") {
@@ -92,9 +92,9 @@ fn roles_allow_aws_what_the_template_asks_it_for() {
     assert_eq!(found, wanted.collect());
 }
 
-/// Only what has no ARN of its own may be meant by a star, and nobody may hand on a role.
+/// Only an action without an ARN may use a star, and no role may pass a role.
 #[test]
-fn nothing_is_allowed_everywhere() {
+fn only_actions_without_an_arn_use_a_star() {
     let template = template::written();
     let text = template.to_string();
     for never in [

@@ -1,4 +1,4 @@
-//! The stream calls the worker for what has to be done at once, and for nothing else.
+//! The stream invokes the worker for work that is due now, and for nothing else.
 
 use jit::store::dynamodb::Table;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::common::shell::Shell;
 use crate::common::{Jit, Setup};
 use crate::template;
 
-/// The template's filters, by the rules of EventBridge's patterns that they use.
+/// The template's filters, evaluated by the rules of EventBridge patterns that they use.
 fn filters() -> Vec<Value> {
     let template = template::written();
     let stream =
@@ -32,13 +32,13 @@ fn matches(pattern: &Value, event: &Value) -> bool {
     }
 }
 
-struct Desk {
+struct StreamCheck {
     tables: Tables,
     shell: Shell,
 }
 
-impl Desk {
-    /// Whether the worker would be called for the record as it was just written.
+impl StreamCheck {
+    /// Whether the stream would invoke the worker for the record as it was just written.
     fn calls(&self, id: &str) -> bool {
         let table = self.tables.name(Table::Requests);
         let key = json!({"request_id": {"S": id}}).to_string();
@@ -52,9 +52,9 @@ impl Desk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_calls_for_what_is_due_now_and_for_an_operators_word() {
+async fn the_stream_invokes_the_worker_for_due_work_and_a_written_status() {
     let tables = Tables::fresh().await;
-    let desk = Desk {
+    let stream = StreamCheck {
         shell: Shell::with(Setup::in_dynamo(&tables)),
         tables: tables.clone(),
     };
@@ -64,32 +64,35 @@ async fn it_calls_for_what_is_due_now_and_for_an_operators_word() {
     };
     let (jit, caller) = Setup::in_dynamo(&tables).bound().await;
     let waits = caller.request().await;
-    assert!(!desk.calls(&waits), "a decision is waited for");
+    assert!(
+        !stream.calls(&waits),
+        "a pending request waits for its approval"
+    );
     let granted = caller.granted().await;
-    assert!(!desk.calls(&granted), "its end comes in its time");
+    assert!(!stream.calls(&granted), "a grant waits for its end_time");
     let over = caller.request().await;
     caller.deny(&over).await.is(200);
-    assert!(!desk.calls(&over), "it is over");
+    assert!(!stream.calls(&over), "the request is settled");
     drop(jit);
 
-    // Somebody is at it: the lease is theirs.
+    // A worker holds the lease.
     let jit = slow().start();
     let begun = jit.caller().request().await;
     jit.caller().approve(&begun).await.is(200);
     jit.caller().until_told(&begun, "ASSIGNING").await;
-    assert!(!desk.calls(&begun), "it has been begun");
-    // Let go of, as an invocation does whose time is over.
+    assert!(!stream.calls(&begun), "a worker has the lease");
+    // The worker gives the lease back, as an invocation does at its time limit.
     let (_, _, folder): (_, _, _) = Jit::terminate(jit);
-    assert!(desk.calls(&begun), "nobody has it now");
+    assert!(stream.calls(&begun), "no worker has the lease");
     drop(folder);
 
     let table = tables.name(Table::Requests);
     let key = json!({"request_id": {"S": granted}}).to_string();
-    let said = desk.shell.line(&format!(
+    let said = stream.shell.line(&format!(
         "aws dynamodb update-item --table-name {table} --key '{key}' --update-expression 'SET #s = :s' \
          --expression-attribute-names '{{\"#s\":\"status\"}}' \
          --expression-attribute-values '{{\":s\":{{\"S\":\"REVOKED\"}}}}'"
     ));
     assert_eq!(said.code, 0, "{}", said.err);
-    assert!(desk.calls(&granted), "an operator's word");
+    assert!(stream.calls(&granted), "an operator wrote a status");
 }

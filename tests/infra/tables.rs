@@ -1,4 +1,4 @@
-//! The template's tables are the program's.
+//! The template's tables agree with those of the program.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn schema(key: KeySchema) -> Value {
         .collect()
 }
 
-/// As CloudFormation has it.
+/// A table as CloudFormation declares it.
 fn declared(table: Table) -> Value {
     let definition = table.definition();
     let keys = definition.indexes.iter().map(|index| index.key);
@@ -76,7 +76,7 @@ fn the_template_declares_the_same_tables() {
     for table in Table::ALL {
         let name = format!("${{TablePrefix}}{}", table.as_str());
         let mut resource = found.remove(&name).expect(&name);
-        // In any order; what they are is what counts.
+        // The order of the attributes does not matter.
         let attributes = resource["Properties"]["AttributeDefinitions"]
             .as_array_mut()
             .unwrap();
@@ -85,7 +85,7 @@ fn the_template_declares_the_same_tables() {
             .as_object_mut()
             .unwrap()
             .remove("StreamSpecification");
-        // It calls the worker; jit serve needs none.
+        // The stream invokes the worker; jit serve needs no stream.
         let wanted = json!({"StreamViewType": "NEW_IMAGE"});
         let wanted = (table == Table::Requests).then_some(wanted);
         assert_eq!(streams, wanted, "{name}");
@@ -97,5 +97,9 @@ fn the_template_declares_the_same_tables() {
         assert_eq!(resource["DeletionPolicy"], policy, "{name}");
         assert_eq!(resource["UpdateReplacePolicy"], policy, "{name}");
     }
-    assert!(found.is_empty(), "no table of jit's: {:?}", found.keys());
+    assert!(
+        found.is_empty(),
+        "jit does not use these tables: {:?}",
+        found.keys()
+    );
 }

@@ -39,7 +39,7 @@ def main(how, path):
     with open(path, encoding="utf-8") as file:
         template = yaml.load(file, Loader)
     if how == "translated":
-        # Deployed, it stands in a bucket.
+        # After a deployment, the code is in a bucket.
         function = template["Globals"]["Function"]
         if function["CodeUri"].startswith(".."):
             function["CodeUri"] = "s3://packages/jit.zip"

@@ -1,16 +1,16 @@
-//! infra/template.yaml as JSON, by the Python that the tests bring along.
+//! infra/template.yaml as JSON, read by the Python of the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// As it stands in the file.
+/// The template as written.
 pub fn written() -> Value {
     read("written", &file())
 }
 
-/// As AWS would have it, once SAM's words are put into CloudFormation's.
+/// The template after the SAM transform.
 pub fn translated(file: &Path) -> Value {
     read("translated", file)
 }
@@ -23,7 +23,7 @@ pub fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A program of the tests' own Python.
+/// A program of the Python of the tests.
 pub fn tool(name: &str) -> Command {
     let program = home().join("target/moto/bin").join(name);
     assert!(program.exists(), "{name} is not here: make moto");

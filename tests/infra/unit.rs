@@ -1,11 +1,11 @@
-//! The unit for one machine.
+//! The systemd unit for one machine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::common::{Jit, Setup};
 
-/// Its settings; one that stands twice adds to itself.
+/// The settings of the unit; a repeated setting has several values.
 fn settings() -> BTreeMap<String, Vec<String>> {
     let text = include_str!("../../infra/jit.service");
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -19,9 +19,9 @@ fn settings() -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// What it starts is what there is, and ends before systemd loses its patience.
+/// The command of the unit starts, and stops before the time-out of systemd.
 #[test]
-fn what_it_starts_starts_and_stops_in_time() {
+fn the_unit_starts_jit_and_stops_it_in_time() {
     let settings = settings();
     let start: Vec<&str> = settings["ExecStart"][0].split(' ').collect();
     assert_eq!(
@@ -42,9 +42,9 @@ fn what_it_starts_starts_and_stops_in_time() {
     assert!(took.as_secs() < patience, "{took:?}");
 }
 
-/// What a compromised jit could not do, as long as these stand.
+/// The restrictions of the unit on a compromised process.
 #[test]
-fn it_can_do_nothing_that_it_need_not() {
+fn the_unit_restricts_the_process() {
     let settings = settings();
     let yes = [
         "NoNewPrivileges",

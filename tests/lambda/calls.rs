@@ -1,4 +1,4 @@
-//! Callers: by the smallest event there is, through a gateway, by a Function URL.
+//! Callers of the function: by the minimal event, through a gateway and through a Function URL.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::common::lambda::{Cloud, Function, Outcome, Process, change, minute, v2_event};
 use crate::common::{Caller, Channel, SECRET, Setup};
 
-/// As CONTRACT has it: what a shell on a bad night can still put together.
+/// The event of CONTRACT that an operator can write by hand in a shell.
 fn least(caller: &Caller, path: &str, body: &Value) -> Value {
     let (body, signing) = (body.to_string(), caller.signing());
     let mac = signing.v1("POST", path, body.as_bytes());
@@ -27,7 +27,7 @@ fn body_of(outcome: &Outcome) -> Value {
 
 // P6
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_life_needs_nothing_but_calls() {
+async fn a_request_is_granted_and_revoked_by_calls_alone() {
     let channel = Channel::open().await;
     let webhook = Some(channel.url.clone());
     let lambda = Function::deploy(&Setup {
@@ -37,7 +37,7 @@ async fn a_whole_life_needs_nothing_but_calls() {
     .await;
     lambda.caller.bind().await;
     let id = lambda.caller.request().await;
-    // The grant is made after the answer, and before anything else is asked.
+    // The worker makes the grant after the answer and before the next invocation.
     lambda.caller.approve(&id).await.is(200);
     assert_eq!(lambda.caller.show(&id).await["status"], "GRANTED");
     let path = format!("/requests/{id}/revoke");
@@ -51,7 +51,7 @@ async fn a_whole_life_needs_nothing_but_calls() {
     );
     assert_eq!(body_of(&revoked)["status"], "REVOKED");
     assert_eq!(body_of(&revoked)["revoked_by"], "admin@company.com");
-    // Once: it was spent.
+    // The call counts once: its nonce is spent.
     assert_eq!(lambda.cloud.event(&event).await.answer()["statusCode"], 401);
     let heard: Vec<Value> = channel
         .hears(2)
@@ -63,16 +63,16 @@ async fn a_whole_life_needs_nothing_but_calls() {
         (&heard[0]["status"], &heard[1]["status"]),
         (&json!("GRANTED"), &json!("REVOKED"))
     );
-    // Nothing was left for the minute.
+    // No work is left for the scheduled event.
     let worked = lambda.cloud.event(&minute()).await;
     assert_eq!(worked, Outcome::Answered(json!({"jit": "worked"})));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_signed_is_what_comes_after_the_stage() {
+async fn the_signed_path_does_not_contain_the_stage() {
     let lambda = Function::deploy_at(&Setup::default(), "prod").await;
     let caller = &lambda.caller;
-    // The gateway's own address has the stage in it; what is signed has not.
+    // The address of the gateway contains the stage; the signed path does not.
     let signing = caller.signing();
     let body = json!({"channel_id": "ops", "account_id": "111122223333"}).to_string();
     let mac = signing.v1("POST", "/config/bind", body.as_bytes());
@@ -91,7 +91,7 @@ async fn what_is_signed_is_what_comes_after_the_stage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_schemes_and_both_spellings_are_heard() {
+async fn v2_calls_with_any_header_case_or_base64_flag_are_accepted() {
     let lambda = Function::deploy(&Setup::default()).await;
     let caller = &lambda.caller;
     caller.bind().await;
@@ -118,9 +118,9 @@ async fn both_schemes_and_both_spellings_are_heard() {
     }
 }
 
-// G20: a body in base64 is what was signed, and is what is done.
+// G20: the signature covers the decoded body of a call in base64.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_url_may_send_base64() {
+async fn a_base64_body_of_a_function_url_is_accepted() {
     let lambda = Function::deploy(&Setup::default()).await;
     lambda.caller.bind().await;
     let body = crate::common::wanted(&json!({}));
@@ -163,13 +163,13 @@ async fn a_slow_removal_is_202_and_goes_on_in_the_same_process() {
         (&json!("GRANTED"), &json!("DELETING"))
     );
     assert!(going["message"].as_str().unwrap().contains("goes on"));
-    // The next call is taken when that is done.
+    // The process handles the next call after the removal.
     assert_eq!(lambda.caller.show(&id).await["status"], "REVOKED");
 }
 
-/// An invocation has an end, and another must be able to go on from there.
+/// The invocation reaches its time limit; another one must be able to continue the work.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_finished_in_time_is_let_go_of() {
+async fn work_past_the_time_limit_is_released() {
     let setup = Setup {
         latency_ms: 8_000,
         ..Setup::default()
@@ -184,28 +184,29 @@ async fn what_cannot_be_finished_in_time_is_let_go_of() {
     assert_eq!(going["assignment_status"], "DELETING");
     assert!(
         begun.elapsed() < Duration::from_secs(3),
-        "Lambda would have ended it"
+        "the invocation exceeded its time limit"
     );
-    // It asks for the next before it is ended, and long before AWS is done.
+    // The process asks for the next event before its time limit, and long before AWS has finished.
     let going = lambda.caller.show(&id).await;
     assert_eq!(
         going["assignment_status"], "DELETING",
-        "it was finished instead"
+        "the removal has already finished"
     );
-    // Free again before the deadline, and the lease is given back: nothing waits for it.
+    // The invocation has ended before its deadline and has given the lease back, so no worker waits
+    // for it.
     lambda.cloud.patience(Duration::from_secs(60));
     let begun = Instant::now();
     let worked = lambda.cloud.event(&change(&id)).await;
     assert_eq!(worked, Outcome::Answered(json!({"jit": "worked"})));
     assert!(
         begun.elapsed() < Duration::from_secs(25),
-        "a lease was waited for"
+        "the next worker waited for a lease"
     );
     assert_eq!(lambda.caller.show(&id).await["status"], "REVOKED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_lets_go_and_ends_cleanly() {
+async fn sigterm_releases_work_and_exits_cleanly() {
     let setup = Setup {
         latency_ms: 60_000,
         ..Setup::default()
@@ -214,7 +215,7 @@ async fn sigterm_lets_go_and_ends_cleanly() {
     lambda.caller.bind().await;
     let id = lambda.caller.request().await;
     lambda.caller.approve(&id).await.is(200);
-    // In the middle of the grant, after the answer.
+    // SIGTERM arrives during the grant, after the answer.
     let (status, took) = lambda.process.terminate();
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(10), "{took:?}");
@@ -223,9 +224,9 @@ async fn sigterm_lets_go_and_ends_cleanly() {
     assert!(idle.process.terminate().0.success());
 }
 
-/// Whoever cannot start says so where Lambda shows it, and says which key.
+/// A process that cannot start reports the reason to Lambda, with the key of the configuration.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_configuration_is_told_to_lambda() {
+async fn a_configuration_error_is_reported_to_lambda() {
     let cloud = Cloud::open().await;
     let wrong = Setup::with("[policy]\nmax_request_hours = 0");
     let (status, log) = Process::start(&cloud, &wrong).ends();
@@ -236,10 +237,10 @@ async fn a_wrong_configuration_is_told_to_lambda() {
     assert!(!log.contains(SECRET) && !told.contains(SECRET));
 }
 
-/// A command whose answer came too late goes on in the invocation that it came in: once the
-/// process asks for another, Lambda may stop it in the middle.
+/// A command whose answer came too late continues in its own invocation: once the process asks for
+/// another event, Lambda may freeze it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_commands_rest_is_done_before_the_next_question() {
+async fn a_late_command_finishes_before_the_next_event_is_fetched() {
     use crate::common::chat::{ACCOUNT, CHANNEL, MALLORY, Mattermost, TEAM, TOKEN, form};
     let mattermost = Mattermost::open().await;
     mattermost.change(MALLORY, "roles", "system_user system_admin".into());
@@ -247,7 +248,7 @@ async fn a_late_commands_rest_is_done_before_the_next_question() {
     let terms = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
     lambda.caller.post("/config/bind", &terms).await.is(200);
     lambda.cloud.asked(2).await;
-    // Four people are looked up, one after the other.
+    // jit looks up four people, one after the other.
     mattermost.is_slow(std::time::Duration::from_millis(700));
     let typed = "approvers @bob @alice @ada";
     let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", MALLORY, typed);

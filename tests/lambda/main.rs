@@ -1,4 +1,4 @@
-//! Under AWS Lambda: a local Runtime API drives the binary as Lambda would.
+//! The binary under AWS Lambda: a local Runtime API drives it as Lambda does.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! Everything else that may arrive: each has its answer, and the process lives on.
+//! All other events: each gets an answer, and the process keeps running.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::common::Setup;
 use crate::common::lambda::{Function, Outcome};
 
-/// What becomes of each event in `events/`, all with the shapes of the real ones.
+/// The answer to each event in `events/`; all have the shapes of real ones.
 const ANSWERS: &[(&str, &str)] = &[
     ("bucket", "400"),
     ("console-test", "400"),
@@ -49,7 +49,7 @@ const ANSWERS: &[(&str, &str)] = &[
     ("websocket-connect", "400"),
 ];
 
-/// In a word, and that a no has the shape of every no.
+/// The result in one word; an error must have the common shape.
 fn told(outcome: &Outcome) -> String {
     let answer = outcome.answer();
     if *answer == json!({"jit": "worked"}) {
@@ -66,7 +66,7 @@ fn told(outcome: &Outcome) -> String {
 
 // G20
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_event_has_its_answer() {
+async fn every_kind_of_event_gets_its_answer() {
     let lambda = Function::deploy(&Setup::default()).await;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lambda/events");
     let mut answers = BTreeMap::new();
@@ -84,7 +84,7 @@ async fn every_kind_of_event_has_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rubbish_is_told_so_and_harms_nobody() {
+async fn an_invalid_event_is_refused_and_the_process_continues() {
     let lambda = Function::deploy(&Setup::default()).await;
     let call = |changes: Value| {
         let mut event =
@@ -97,13 +97,13 @@ async fn rubbish_is_told_so_and_harms_nobody() {
     let http = |http: Value| call(json!({"requestContext": {"http": http}}));
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let rubbish: Vec<(Vec<u8>, &str)> = vec![
-        (b"".to_vec(), "no JSON"),
-        (b"{".to_vec(), "no JSON"),
-        (b"\xff\xfe".to_vec(), "no JSON"),
-        (b"null".to_vec(), "no JSON object"),
-        (b"[]".to_vec(), "no JSON object"),
-        (b"\"POST\"".to_vec(), "no JSON object"),
-        (deep.into_bytes(), "no JSON"),
+        (b"".to_vec(), "not JSON"),
+        (b"{".to_vec(), "not JSON"),
+        (b"\xff\xfe".to_vec(), "not JSON"),
+        (b"null".to_vec(), "not a JSON object"),
+        (b"[]".to_vec(), "not a JSON object"),
+        (b"\"POST\"".to_vec(), "not a JSON object"),
+        (deep.into_bytes(), "not JSON"),
         (
             call(json!({"body": "%%%", "isBase64Encoded": true})),
             "body: ",
@@ -160,7 +160,7 @@ async fn rubbish_is_told_so_and_harms_nobody() {
         let body = outcome.answer()["body"].as_str().unwrap();
         assert!(body.contains(why), "{event}: {body}");
     }
-    // Larger than anybody needs: a no as over HTTP, and not an end.
+    // A body that is too large gets the same error as over HTTP; the process continues.
     let large = call(json!({"body": "x".repeat(5_000_000)}));
     assert_eq!(told(&lambda.cloud.invoke(large).await), "413");
     let odd = http(json!({"method": "get", "path": "/\u{0}\u{1f}%zz \u{e9}#?"}));

@@ -1,4 +1,4 @@
-//! Keys that are kept in Secrets Manager, and changed there.
+//! Keys in Secrets Manager, and their rotation there.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ async fn a_key_is_fetched_and_rotated_without_a_restart() {
         missing.err
     );
 
-    // Who does not ask AWS does not ask it for this either.
+    // With --offline, jit makes no call to AWS.
     let offline = shell.run(&["config", "check", "--offline"]);
     assert_eq!(offline.code, 0, "{}", offline.err);
     assert!(offline.out.contains("kept (read)"), "{}", offline.out);
@@ -72,7 +72,8 @@ async fn a_key_is_fetched_and_rotated_without_a_restart() {
     assert!(is_taken(&gateway, &first).await);
 
     say(&format!("{put} {OTHER}"));
-    // By itself within a minute; a sleeping function when it is called after that minute.
+    // The server fetches the new key within a minute; an idle function fetches it at the first call
+    // after that minute.
     for url in [&served.url, &gateway] {
         let begun = Instant::now();
         while !is_taken(url, OTHER).await {

@@ -1,4 +1,4 @@
-//! The client commands, straight to the function.
+//! The client commands, which invoke the function directly.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::common::lambda::Function;
 use crate::common::shell::{Said, Shell};
 use crate::common::{SECRET, Setup};
 
-/// An operator's own configuration: a key, and nothing of how jit is served.
+/// The configuration of an operator: a key, and no server settings.
 fn operator(lambda: &Function) -> Shell {
     let mut variables = lambda.cloud.environment();
     variables.extend([
@@ -29,7 +29,7 @@ fn done(said: &Said) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_goes_straight_to_the_function() {
+async fn every_client_command_invokes_the_function() {
     let lambda = Function::deploy(&Setup::default()).await;
     let shell = operator(&lambda);
     let via = "--via=lambda:jit-api";
@@ -69,7 +69,7 @@ async fn every_call_goes_straight_to_the_function() {
     ]);
     assert!(done(&revoked).contains("REVOKED"), "{}", revoked.out);
     done(&shell.run(&["audit", "show", id, via]));
-    // The event is the one that CONTRACT has, and nothing more.
+    // The event is the one in CONTRACT, without other fields.
     let events = lambda.cloud.invoked();
     let path = format!("/requests/{id}/revoke");
     let of_revoke = |event: &&Value| event["requestContext"]["http"]["path"] == path;
@@ -82,9 +82,9 @@ async fn every_call_goes_straight_to_the_function() {
     );
 }
 
-/// Each no says whose it is and what to do about it, and is an exit code.
+/// Each error names its source and the next step, and sets the exit code.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_wrong_is_told_as_what_it_is() {
+async fn each_error_of_an_invocation_names_its_source() {
     let lambda = Function::deploy(&Setup::default()).await;
     let shell = operator(&lambda);
     let refused = |words: &[&str], code: i32, wanted: &str| {
@@ -97,7 +97,7 @@ async fn what_goes_wrong_is_told_as_what_it_is() {
     refused(
         &["status", id, "--via", "lambda:other"],
         1,
-        "no such function",
+        "the function does not exist",
     );
     refused(&["status", id, "--via", "lambda:"], 2, "lambda:jit-api");
     refused(&["status", id, "--via", "http://x"], 2, "lambda:jit-api");

@@ -1,4 +1,4 @@
-//! What is due, by the minute, by the stream, and by nobody who calls from outside.
+//! Due work, started by the schedule and by the stream, and not by callers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ fn worked() -> Outcome {
     Outcome::Answered(json!({"jit": "worked"}))
 }
 
-/// To the second: it is awake when the end comes, and is not there before.
+/// The process waits for the end of a grant and removes it to the second.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_minute_does_what_falls_due_in_it() {
+async fn a_scheduled_invocation_does_the_work_due_in_its_minute() {
     let tables = Tables::fresh().await;
     let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
     lambda.cloud.patience(Duration::from_secs(120));
@@ -31,13 +31,13 @@ async fn a_minute_does_what_falls_due_in_it() {
     assert_eq!(over["status"], "EXPIRED");
     let over: Timestamp = serde_json::from_value(over["expired_at"].clone()).unwrap();
     let late = over - end;
-    // A bound only for who would sleep past it: the next minute would come much later.
+    // The limit catches a process that misses the end and leaves it to the next minute.
     assert!((0..20_000).contains(&late.0), "{late:?} late");
 }
 
-/// Nothing to do is not slept through: a minute costs what is due in it.
+/// An invocation without work ends at once, so it costs little.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_minute_is_over_at_once() {
+async fn a_scheduled_invocation_without_work_ends_at_once() {
     let lambda = Function::deploy(&Setup::default()).await;
     lambda.caller.bind().await;
     lambda.caller.granted().await;
@@ -47,19 +47,19 @@ async fn an_empty_minute_is_over_at_once() {
     }
     assert!(
         begun.elapsed() < Duration::from_secs(30),
-        "it waited for something"
+        "the invocation waited"
     );
 }
 
-/// Twice, late, and three at once: each end comes once.
+/// The event arrives twice, late, and three times at once: each removal happens once.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_may_come_again_or_late_or_to_many() {
+async fn repeated_late_and_parallel_events_do_each_removal_once() {
     let tables = Tables::fresh().await;
     let setup = Setup::in_dynamo(&tables);
     let cloud = Cloud::open().await;
     let folder = || Arc::new(tempfile::tempdir().unwrap());
     let shared = folder();
-    // One Identity Center, and a process for each of three invocations at once.
+    // One Identity Center, and one process for each of three simultaneous invocations.
     let sandbox = shared.path().join("identity-center");
     let setup = Setup {
         sandbox: format!("path = {:?}", sandbox.display()),
@@ -95,9 +95,10 @@ async fn an_event_may_come_again_or_late_or_to_many() {
     drop(processes);
 }
 
-/// An index knows later than the stream: what was changed is named, and not looked for.
+/// The stream is ahead of the index: the worker takes the request that the event names, without the
+/// index.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_stream_names_is_done_before_any_index_knows() {
+async fn a_request_named_by_the_stream_is_done_before_the_index_shows_it() {
     let tables = Tables::fresh().await;
     let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
     lambda.caller.bind().await;
@@ -108,14 +109,14 @@ async fn what_the_stream_names_is_done_before_any_index_knows() {
     assert_eq!(
         lambda.caller.show(&id).await["status"],
         "GRANTED",
-        "nobody can find it"
+        "the index must not show the request"
     );
     assert_eq!(lambda.cloud.event(&change(&id)).await, worked());
     assert_eq!(lambda.caller.show(&id).await["status"], "EXPIRED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn notices_and_ends_left_by_others_are_done() {
+async fn notices_and_expiries_left_by_another_process_are_done() {
     let channel = Channel::open().await;
     channel.answers(crate::common::Answer::Fails);
     let webhook = Some(channel.url.clone());
@@ -146,9 +147,9 @@ async fn notices_and_ends_left_by_others_are_done() {
     assert_eq!(caller.show(&id).await["status"], "EXPIRED");
 }
 
-/// Whatever a caller sends, it is a call: nothing that is due is done because of it.
+/// A call cannot start work, whatever it contains.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_from_outside_reaches_the_worker() {
+async fn a_call_from_outside_cannot_start_the_worker() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let cloud = Cloud::open().await;
     let first = Process::start_in(&cloud, &Setup::default(), folder.clone());
@@ -180,16 +181,16 @@ async fn nobody_from_outside_reaches_the_worker() {
     assert_eq!(caller.show(&id).await["status"], "EXPIRED");
 }
 
-/// Lambda tries again what failed, and an alarm counts it: not being able to look is no
-/// success.
+/// Lambda retries a failed invocation and an alarm counts it, so an unreachable store must be a
+/// failure.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_away_is_no_success() {
+async fn an_unreachable_store_fails_the_invocation() {
     let tables = Tables::fresh().await;
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let setup = Setup::in_dynamo(&tables.through(&proxy.url));
     let lambda = Function::deploy(&setup).await;
     lambda.caller.bind().await;
-    proxy.set(Mood::Gone);
+    proxy.set(Mood::Unreachable);
     let outcome = lambda.cloud.event(&change("x")).await;
     let Outcome::Failed(why) = outcome else {
         panic!("{outcome:?}");
@@ -199,15 +200,15 @@ async fn a_store_that_is_away_is_no_success() {
     assert_eq!(lambda.cloud.event(&minute()).await, worked());
 }
 
-/// What the template's alarms ask for is told, by this very process.
+/// The process writes the metrics that the template's alarms use.
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_told_as_cloudwatch_takes_them() {
+async fn metrics_are_written_in_the_cloudwatch_format() {
     let lambda = Function::deploy(&Setup::default()).await;
     lambda.caller.bind().await;
     lambda.caller.granted().await;
     let stranger = Caller::new(&lambda.caller.url, "nobody", SECRET);
     stranger.get("/requests/1").await.is(401);
-    // A function that is only called has no minute to tell it in.
+    // A function that gets only calls writes its metrics with them.
     let refused = |line: &Value| line["jit_signature_refusals_total"] == 1.0;
     lambda.process.tells(refused).await;
     assert_eq!(lambda.cloud.event(&minute()).await, worked());
@@ -215,7 +216,7 @@ async fn figures_are_told_as_cloudwatch_takes_them() {
     let last = lambda.process.tells(counted).await;
     assert!(
         last["jit_signature_refusals_total"].is_null(),
-        "told twice: {last}"
+        "written twice: {last}"
     );
     assert_eq!(last["FunctionName"], "jit-api");
     assert_eq!(last["jit_live_grants"], 1.0);
@@ -228,9 +229,9 @@ async fn figures_are_told_as_cloudwatch_takes_them() {
     }
 }
 
-// K11: the stream calls with every change, and figures are counted once a minute.
+// K11: the stream invokes the worker at every change; gauges are counted once a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_counted_by_the_minute_and_not_by_the_stream() {
+async fn gauges_are_counted_by_the_schedule_and_not_by_the_stream() {
     let tables = Tables::fresh().await;
     let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
     lambda.caller.bind().await;

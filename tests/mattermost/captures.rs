@@ -56,14 +56,14 @@ pub async fn replay_to(team: &Team, path: &str, wire: Wire) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_servers_words_are_understood() {
+async fn captured_commands_of_a_real_server_are_understood() {
     let team = Team::bound().await;
     for (capture, wanted) in [
         ("01a-slash-request", "**PENDING**"),
         ("01b-slash-revoke", "no request of this channel"),
         ("01c-slash-status", "**PENDING**"),
         ("01d-slash-bare", "/jit approve ID"),
-        ("01e-slash-weird", "no request's id"),
+        ("01e-slash-weird", "is not a request id"),
         ("01f-slash-in-thread", "**PENDING**"),
         ("01g-slash-in-direct-message", ""),
     ] {
@@ -96,7 +96,7 @@ async fn a_real_servers_words_are_understood() {
 /// Trap: mentions come in pairs, in no order; names that the server does not know are
 /// nobody, and a bot decides nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn mentions_are_taken_by_id() {
+async fn mentions_are_resolved_by_user_id() {
     let mattermost = Mattermost::open().await;
     let config = mattermost
         .config()
@@ -106,7 +106,7 @@ async fn mentions_are_taken_by_id() {
     let wire = wires("01i-slash-mentions").remove(0);
     let said = heard(&replay(&team, wire).await);
     assert!(
-        said.contains("name all who may decide"),
+        said.contains("name all approvers"),
         "channels decide nothing: {said}"
     );
     for wire in wires("01k-slash-tab") {
@@ -114,7 +114,7 @@ async fn mentions_are_taken_by_id() {
     }
     let team = Team::bound().await;
     let unknown = team.says(ADA, "approvers @bob @nobody").await;
-    assert!(unknown.contains("nobody in this team"), "{unknown}");
+    assert!(unknown.contains("knows no user"), "{unknown}");
     team.mattermost
         .change(crate::server::MALLORY, "is_bot", true.into());
     let bot = team.says(ADA, "approvers @bob @mallory").await;

@@ -14,7 +14,7 @@ fn shows(word: &str) -> impl Fn(&[Post]) -> bool + '_ {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_goes_through_its_requests_life() {
+async fn a_card_shows_each_status_of_its_request() {
     let team = Team::bound().await;
     let asked = team
         .says(
@@ -26,10 +26,10 @@ async fn a_card_goes_through_its_requests_life() {
     let posts = team.mattermost.shows(shows("PENDING")).await;
     assert_eq!(posts[0].channel_id, CHANNEL);
     let fields = posts[0].fields();
-    assert_eq!(fields["What"], format!("admin in `{ACCOUNT}`"));
-    assert_eq!(fields["How long"], "120 minutes");
+    assert_eq!(fields["Access"], format!("admin in `{ACCOUNT}`"));
+    assert_eq!(fields["Duration"], "120 minutes");
     assert!(
-        !fields["Why"].contains("@all") && !fields["Why"].contains(" | "),
+        !fields["Reason"].contains("@all") && !fields["Reason"].contains(" | "),
         "{fields:?}"
     );
     assert_eq!(posts[0].user_id, crate::server::BOT);
@@ -43,12 +43,12 @@ async fn a_card_goes_through_its_requests_life() {
     let posts = team.mattermost.shows(shows("REVOKED")).await;
     let fields = posts[0].fields();
     assert!(fields["Revoked by"].contains("bob"), "{fields:?}");
-    assert_eq!(fields["Why it was revoked"], "incident 7");
+    assert_eq!(fields["Revoke reason"], "incident 7");
     assert_eq!(posts.len(), 1, "one card, changed in place");
     // Its history stands below it, and calls who asked for it by name where it is for her.
     let history = [
         "Approved by bob",
-        "@alice – it is there",
+        "@alice – access granted until",
         "@alice – bob",
         "@alice – revoked by bob",
     ];
@@ -94,7 +94,7 @@ async fn a_card_goes_through_its_requests_life() {
         .await;
     let posts = team.mattermost.shows(shows("DENIED")).await;
     assert_eq!(
-        (posts.len(), posts[1].fields()["Why not"].as_str()),
+        (posts.len(), posts[1].fields()["Deny reason"].as_str()),
         (2, "use less")
     );
     assert_eq!(posts[1].fields()["Ended by"], "bob@\u{200b}example.com");
@@ -102,7 +102,7 @@ async fn a_card_goes_through_its_requests_life() {
 
 /// A Mattermost that is down delays nothing, and is told everything once it is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_waits_and_nothing_waits_for_it() {
+async fn a_failing_mattermost_delays_no_request_and_gets_its_card_later() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
     let id = team.asked().await;
@@ -116,13 +116,13 @@ async fn a_card_waits_and_nothing_waits_for_it() {
 
 /// Whoever may delete a card may; the request lives on without one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_that_was_deleted_is_not_missed() {
+async fn a_request_continues_after_its_card_was_deleted() {
     let team = Team::bound().await;
     let id = team.asked().await;
     team.mattermost.shows(shows("PENDING")).await;
     team.mattermost.refuses(Some(403));
     team.says(BOB, &format!("deny {id}")).await;
-    team.jit.comes_to_log("a card is gone").await;
+    team.jit.comes_to_log("jit could not change a card").await;
     let begun = std::time::Instant::now();
     loop {
         let metrics = team
@@ -140,7 +140,7 @@ async fn a_card_that_was_deleted_is_not_missed() {
 
 /// The webhook tells what it always told, and no step more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_beside_it_hears_what_it_heard_before() {
+async fn a_webhook_beside_mattermost_gets_the_same_notices() {
     let channel = Channel::open().await;
     let webhook = Some(channel.url.clone());
     let team = Team::bound_with(Setup {

@@ -18,7 +18,7 @@ async fn pending(team: &Team) -> Post {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_life_is_pressed() {
+async fn a_request_is_approved_and_revoked_by_buttons() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let own = team.presses(ALICE, &card, "approve").await;
@@ -28,9 +28,9 @@ async fn a_whole_life_is_pressed() {
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
     let card = team.mattermost.card("GRANTED", &["revoke"]).await;
     let stranger = team.presses(MALLORY, &card, "revoke").await;
-    assert!(stranger.contains("only who asked"), "{stranger}");
+    assert!(stranger.contains("only the requester"), "{stranger}");
     let gone = team.presses(ALICE, &card, "revoke").await;
-    assert!(gone.starts_with("Gone:"), "{gone}");
+    assert!(gone.starts_with("Revoked:"), "{gone}");
     let card = team.mattermost.card("REVOKED", &[]).await;
     assert_eq!(team.mattermost.cards().len(), 1, "{card:?}");
     let events = team.caller.audit(&team.newest().await).await;
@@ -48,7 +48,7 @@ async fn a_whole_life_is_pressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_time_is_decided_on_the_card() {
+async fn an_extension_is_approved_on_the_card() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     team.presses(BOB, &card, "approve").await;
@@ -61,7 +61,7 @@ async fn more_time_is_decided_on_the_card() {
             .mattermost
             .card("GRANTED", &["approve", "deny", "revoke"])
             .await;
-        assert_eq!(asked.fields()["Asked for besides"], "30 more minutes");
+        assert_eq!(asked.fields()["Extension requested"], "30 minutes");
         assert_eq!(team.presses(BOB, &asked, button).await, "");
         team.mattermost.card("GRANTED", &["revoke"]).await;
         let ends = team.caller.show(&id).await["end_time"].clone();
@@ -93,7 +93,7 @@ async fn still_waits(team: &Team) {
 /// 1, 2, 3: a card that somebody else posted or changed sends what they like, pressed by
 /// whoever trusts it. It is refused, and written down who pressed what.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_that_is_not_jits_does_nothing() {
+async fn a_click_on_a_forged_card_is_refused_and_audited() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let genuine = team.mattermost.click(&card, "approve", BOB);
@@ -130,7 +130,7 @@ async fn a_card_that_is_not_jits_does_nothing() {
         let wanted = if is_on_the_card {
             "renewed"
         } else {
-            "not jit's own"
+            "jit did not make this card"
         };
         assert!(said.contains(wanted), "{forged} {said}");
         still_waits(&team).await;
@@ -160,7 +160,7 @@ async fn a_card_that_is_not_jits_does_nothing() {
 
 /// What is put right is the request's own card: no other of the bot's posts becomes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_requests_button_does_nothing_on_anothers_card() {
+async fn a_button_of_one_request_is_refused_on_the_card_of_another() {
     let team = Team::bound().await;
     let one = pending(&team).await;
     let typed = format!("request {ACCOUNT} readonly 2h another");
@@ -170,7 +170,7 @@ async fn one_requests_button_does_nothing_on_anothers_card() {
     let mut click = team.mattermost.click(&one, "approve", BOB);
     click["post_id"] = other.id.clone().into();
     let said = told(&team.sends(ACTION, &click).await);
-    assert!(said.contains("not jit's own"), "{said}");
+    assert!(said.contains("jit did not make this card"), "{said}");
     let now = team.mattermost.cards().remove(1);
     assert_eq!(
         (now.title(), now.props.len()),
@@ -202,7 +202,7 @@ async fn a_card_of_an_earlier_token_is_renewed() {
 
 /// The seal holds, and the post is not the one that is noted: only one is a request's card.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_card_that_is_noted_can_be_pressed() {
+async fn a_click_is_refused_on_any_post_but_the_recorded_card() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let team = team.restarted(|folder| {
@@ -213,13 +213,13 @@ async fn only_the_card_that_is_noted_can_be_pressed() {
         assert_eq!(changed, Ok(1));
     });
     let said = team.presses(BOB, &card, "approve").await;
-    assert!(said.contains("not the request's card"), "{said}");
+    assert!(said.contains("not the card of the request"), "{said}");
     still_waits(&team).await;
 }
 
 /// 7: a click is Mattermost's word that this user did something just now; and no other's.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_click_that_mattermost_did_not_sign_is_none() {
+async fn a_click_without_a_trigger_of_the_server_is_refused() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let with = |trigger: String| {
@@ -280,7 +280,7 @@ async fn a_click_that_mattermost_did_not_sign_is_none() {
 
 /// A seal holds for a while, and no longer; made here with the key that jit makes them with.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_button_that_is_out_of_date_does_nothing() {
+async fn a_button_with_an_expired_seal_is_refused() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let until = |until: i64| {
@@ -320,7 +320,7 @@ async fn a_click_counts_once() {
     // Replayed as it was, by whoever saw it on the way.
     for click in &clicks {
         let again = told(&team.sends(ACTION, click).await);
-        assert!(again.contains("taken already"), "{again}");
+        assert!(again.contains("processed this click already"), "{again}");
     }
     let replayed = team.forgeries(3).await;
     assert!(
@@ -333,20 +333,20 @@ async fn a_click_counts_once() {
 
 /// A click that changed nothing is spent all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_click_is_not_kept_for_later() {
+async fn a_refused_click_spends_its_trigger() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let click = team.mattermost.click(&card, "approve", MALLORY);
     assert!(told(&team.sends(ACTION, &click).await).contains(":warning:"));
     team.says(ADA, "approvers @bob @mallory").await;
     let again = told(&team.sends(ACTION, &click).await);
-    assert!(again.contains("taken already"), "{again}");
+    assert!(again.contains("processed this click already"), "{again}");
     still_waits(&team).await;
 }
 
 /// 9: another team's, whoever pressed it.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_teams_click_is_none() {
+async fn a_click_from_another_team_is_refused() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let mut click = team.mattermost.click(&card, "approve", BOB);
@@ -358,7 +358,7 @@ async fn another_teams_click_is_none() {
 /// 2, 3, 6: what a real server sent of cards that users made, byte for byte. With the key
 /// that signed it, it is a genuine click on nothing of jit's; with another it is nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn real_clicks_on_forged_cards_do_nothing() {
+async fn captured_clicks_on_forged_cards_are_refused() {
     let team = Team::bound().await;
     pending(&team).await;
     let captures = [
@@ -389,13 +389,13 @@ async fn real_clicks_on_forged_cards_do_nothing() {
     let team = Team::on(mattermost, &config);
     for wire in wires("06a-user-posts-forged-card") {
         let said = told(&crate::captures::replay_to(&team, ACTION, wire).await);
-        assert!(said.contains("not of now"), "{said}");
+        assert!(said.contains("too old"), "{said}");
     }
 }
 
 /// A Mattermost that was set up anew signs with another key: it is asked for once more.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_can_ask_is_not_believed() {
+async fn a_click_is_refused_while_mattermost_cannot_be_asked() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     team.mattermost.has_too_many(1_000);
@@ -408,7 +408,7 @@ async fn nobody_can_ask_is_not_believed() {
 /// 4, 10, 11, 12, 13: what is posted is whole each time, says texts for numbers, and has
 /// buttons that a click reaches.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_is_whole_each_time() {
+async fn every_update_of_a_card_contains_the_whole_card() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     team.presses(BOB, &card, "approve").await;

@@ -50,7 +50,7 @@ async fn requests(team: &Team) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dialog_becomes_a_request_once() {
+async fn a_dialog_submission_makes_one_request() {
     let team = Team::bound().await;
     let dialog = opened(&team).await;
     assert_eq!(dialog["url"], "http://jit.example.com/mattermost/dialog");
@@ -79,7 +79,7 @@ async fn a_dialog_becomes_a_request_once() {
         assert_eq!(request[name], wanted, "{name}");
     }
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
-    assert!(!card.fields()["Why"].contains("@all"), "{card:?}");
+    assert!(!card.fields()["Reason"].contains("@all"), "{card:?}");
     // The same dialog is not good for another request.
     let mut other = fields();
     other["permission_set"] = "admin".into();
@@ -89,7 +89,7 @@ async fn a_dialog_becomes_a_request_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_said_at_its_field() {
+async fn an_invalid_field_of_a_dialog_gets_its_error() {
     let team = Team::bound().await;
     let dialog = opened(&team).await;
     for (field, value) in [
@@ -143,7 +143,7 @@ async fn what_is_wrong_is_said_at_its_field() {
     let state = json!({"once": "once", "until": until.to_string(), "seal": sealed(&text)});
     late["state"] = state.to_string().into();
     let reply = team.sends(DIALOG, &late).await;
-    assert!(reply.text.contains("too long ago"), "{reply:?}");
+    assert!(reply.text.contains("older than 30 minutes"), "{reply:?}");
     assert!(requests(&team).await.is_empty());
     let mut number = fields();
     number["minutes"] = 30.into();
@@ -160,7 +160,7 @@ fn refused(reply: &Reply, what: &Value) {
 
 /// 6, M2: nothing ties a submission to a dialog that was opened, but what jit sealed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dialog_that_a_client_made_is_none() {
+async fn a_dialog_submission_without_a_seal_is_refused() {
     let team = Team::bound().await;
     let dialog = opened(&team).await;
     let genuine = filled(&dialog, &fields());
@@ -221,7 +221,7 @@ async fn a_dialog_that_a_client_made_is_none() {
 
 /// As a real server sent them.
 #[tokio::test(flavor = "multi_thread")]
-async fn real_submissions_of_other_dialogs_do_nothing() {
+async fn captured_submissions_of_other_dialogs_are_refused() {
     let team = Team::bound().await;
     for capture in [
         "07c-dialog-submit",
@@ -241,7 +241,7 @@ async fn real_submissions_of_other_dialogs_do_nothing() {
 
 /// What cannot be had here is not offered, and what is usual stands there already.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dialog_offers_what_can_be_had_here() {
+async fn a_dialog_offers_the_accounts_and_sets_of_its_channel() {
     let default = |dialog: &Value| element(dialog, "permission_set")["default"].clone();
     let team = Team::bound_with(Setup {
         more: "[policy]\ndefault_permission_set = \"readonly\"\n".into(),
@@ -272,7 +272,7 @@ async fn a_picker_has_every_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_dialog_can_be_it_is_said_what_to_type() {
+async fn without_a_dialog_the_answer_shows_the_command() {
     let team = Team::bound().await;
     let elsewhere = team
         .says_in("f3h9orfn33ge7nxnhyaj1kdqqo", "lunch", ALICE, "request")
@@ -282,7 +282,7 @@ async fn where_no_dialog_can_be_it_is_said_what_to_type() {
     let alone = team
         .says_in("ixxre3hujjbcuenn8nib1ym7io", &direct, ALICE, "request")
         .await;
-    assert!(alone.contains("nobody's channel"), "{alone}");
+    assert!(alone.contains("in a team channel"), "{alone}");
     // Three seconds are over: 7a, 7b.
     let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", ALICE, "request");
     let old = crate::server::trigger(ALICE, crate::server::now() - 4_000);

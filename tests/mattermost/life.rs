@@ -3,7 +3,7 @@
 use crate::server::{ACCOUNT, ALICE, BOB, BOT, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_life_is_typed() {
+async fn a_request_is_approved_and_revoked_by_slash_commands() {
     let team = Team::bound().await;
     let asked = team
         .says(ALICE, &format!("request {ACCOUNT} admin 2h INC-42 db down"))
@@ -30,10 +30,10 @@ async fn a_whole_life_is_typed() {
     let mine = team.says(ALICE, "status").await;
     assert!(mine.contains(&id), "{mine}");
     let stranger = team.says(MALLORY, &format!("revoke {id} for fun")).await;
-    assert!(stranger.contains("only who asked"), "{stranger}");
+    assert!(stranger.contains("only the requester"), "{stranger}");
     let gone = team.says(BOB, &format!("revoke {id} incident 7")).await;
     assert!(
-        gone.starts_with("Gone:") && gone.contains("**REVOKED**"),
+        gone.starts_with("Revoked:") && gone.contains("**REVOKED**"),
         "{gone}"
     );
     let shown = team.caller.show(&full).await;
@@ -46,14 +46,14 @@ async fn a_whole_life_is_typed() {
     );
     assert_eq!(
         team.says(ALICE, "list").await,
-        "Nothing is open in this channel."
+        "This channel has no open requests."
     );
     let events = team.caller.audit(&full).await;
     assert_eq!(events[0]["actor_mm_user_id"], ALICE);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_other_words_do_what_they_say() {
+async fn the_other_slash_commands_work() {
     let team = Team::bound().await;
     let ask =
         async |more: &str| id_in(&team.says(ALICE, &format!("request {ACCOUNT} {more}")).await);
@@ -90,7 +90,7 @@ async fn the_other_words_do_what_they_say() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let more = team.says(ALICE, &format!("extend {id} 30m")).await;
-    assert!(more.starts_with("More time"), "{more}");
+    assert!(more.starts_with("Extension requested"), "{more}");
     let info = team.says(MALLORY, "info").await;
     assert!(
         info.contains(ACCOUNT) && info.contains("admin, readonly"),
@@ -104,7 +104,7 @@ async fn the_other_words_do_what_they_say() {
 
 /// Who decides was sent the beginning of an id, alone, and may answer where it was sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_approver_may_decide_where_they_were_told() {
+async fn an_approver_may_approve_in_a_direct_message() {
     let team = Team::bound().await;
     let id = team.asked().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
@@ -123,16 +123,16 @@ async fn an_approver_may_decide_where_they_were_told() {
     assert!(approved.starts_with("Approved."), "{approved}");
     team.mattermost.card("GRANTED", &["revoke"]).await;
     let gone = alone(BOB, format!("revoke {id}")).await;
-    assert!(gone.starts_with("Gone:"), "{gone}");
+    assert!(gone.starts_with("Revoked:"), "{gone}");
 }
 
 /// A removal that AWS takes its time for is not called done, and is not waited for longer
 /// than Mattermost waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_removal_goes_on() {
+async fn a_slow_removal_is_answered_before_it_is_done() {
     let (team, id) = Team::slowly_granted().await;
     let going = team.says(ALICE, &format!("revoke {id}")).await;
-    assert!(going.contains("it goes on until AWS has"), "{going}");
+    assert!(going.contains("continues until AWS shows"), "{going}");
     assert!(!going.contains("REVOKED"), "{going}");
     team.caller.until(&team.newest().await, "REVOKED").await;
 }

@@ -89,7 +89,7 @@ impl Told {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_on_mattermost_shows_what_the_binary_says() {
+async fn the_output_in_the_mattermost_page_matches_the_binary() {
     let mattermost = Mattermost::open().await;
     let more = format!(
         "{}remind_before = \"3599s\"\n[accounts]\n{ACCOUNT} = \"acme-prod\"\n",

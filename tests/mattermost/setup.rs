@@ -68,11 +68,11 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_is_made_once_and_checked() {
+async fn setup_creates_everything_once_and_check_passes() {
     let (server, folder) = (Server::open().await, folder());
     let first = set_up(&server, folder.path());
     assert_eq!(first.code, 0, "{}", first.err);
-    first.tells(&["the bot jit was made", "/jit was made"]);
+    first.tells(&["made the bot jit", "made the command /jit"]);
     assert!(
         !first.out.contains("bottoken") && !first.out.contains(ADMIN),
         "{}",
@@ -97,7 +97,7 @@ async fn everything_is_made_once_and_checked() {
     // What it wrote is a configuration, and is found good.
     let checked = check(folder.path());
     assert_eq!(checked.code, 0, "{} {}", checked.out, checked.err);
-    checked.tells(&["/jit can be typed", "clicks can be verified"]);
+    checked.tells(&["the command /jit exists", "jit can verify clicks"]);
     let written = std::fs::read_to_string(folder.path().join("jit.toml")).unwrap();
     assert!(
         written.contains("public_url = \"https://jit.example.com\""),
@@ -106,7 +106,7 @@ async fn everything_is_made_once_and_checked() {
     server.with(|kept| kept.signs_with = None);
     let unsigned = check(folder.path());
     assert!(
-        unsigned.err.contains("what key it signs with"),
+        unsigned.err.contains("does not publish its signing key"),
         "{}",
         unsigned.err
     );
@@ -114,7 +114,7 @@ async fn everything_is_made_once_and_checked() {
     let made = server.with(|kept| kept.made);
     let again = set_up(&server, folder.path());
     assert_eq!(again.code, 0, "{}", again.err);
-    again.tells(&["the bot jit was there", "the bot's token works"]);
+    again.tells(&["the bot jit exists already", "the token of the bot works"]);
     assert_eq!(
         server.with(|kept| kept.made),
         made,
@@ -128,7 +128,7 @@ async fn everything_is_made_once_and_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_changed_by_hand_is_put_right() {
+async fn setup_repairs_manual_changes() {
     let (server, folder) = (Server::open().await, folder());
     assert_eq!(set_up(&server, folder.path()).code, 0);
     server.with(|kept| {
@@ -147,26 +147,26 @@ async fn what_was_changed_by_hand_is_put_right() {
     let again = set_up(&server, folder.path());
     assert_eq!(again.code, 0, "{}", again.err);
     for word in [
-        "is enabled",
-        "a token for the bot was made",
-        "/jit was put right",
+        "enabled the bot jit",
+        "made a token for the bot",
+        "corrected the command /jit",
     ] {
         assert!(again.out.contains(word), "{word}: {}", again.out);
     }
     assert_eq!(check(folder.path()).code, 0);
     server.with(|kept| kept.command = None);
     let gone = check(folder.path());
-    assert!(gone.err.contains("nobody can type /jit"), "{}", gone.err);
+    assert!(gone.err.contains("has no command /jit"), "{}", gone.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_is_told() {
+async fn a_failed_setup_reports_its_reason() {
     let (server, folder) = (Server::open().await, folder());
     server.with(|kept| kept.admin_roles = "system_user".into());
     let refused = set_up(&server, folder.path());
     assert_eq!(refused.code, 1);
     assert!(
-        refused.err.contains("not a system admin's"),
+        refused.err.contains("not the token of a system admin"),
         "{}",
         refused.err
     );
@@ -175,7 +175,7 @@ async fn what_cannot_be_is_told() {
         kept.bot = Some(json!({"id": "x", "username": "jit", "delete_at": 0}));
     });
     let taken = set_up(&server, folder.path());
-    assert!(taken.err.contains("a person's name"), "{}", taken.err);
+    assert!(taken.err.contains("is a person"), "{}", taken.err);
     let without = ran(typed(&server).stdin(std::process::Stdio::null()));
     assert_eq!(without.code, 2);
     assert!(without.err.contains("--token-file"), "{}", without.err);

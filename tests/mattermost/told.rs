@@ -31,7 +31,7 @@ async fn with_a_reminder_by(mattermost: Mattermost) -> (Team, Post) {
 
 /// Whoever has access hears that it ends, in time to ask for more.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_access_is_told_before_it_ends() {
+async fn the_requester_is_reminded_before_the_access_ends() {
     let (team, reminder) = with_a_reminder().await;
     assert!(reminder.message.contains("ends at"), "{reminder:?}");
     // Of who else presses it, nothing is taken: it is not theirs to ask.
@@ -42,7 +42,7 @@ async fn who_has_access_is_told_before_it_ends() {
         .mattermost
         .card("GRANTED", &["approve", "deny", "revoke"])
         .await;
-    assert_eq!(card.fields()["Asked for besides"], "30 more minutes");
+    assert_eq!(card.fields()["Extension requested"], "30 minutes");
     // It is asked for: the reminder offers no more.
     let settled = |post: &Post| post.buttons().is_empty() && post.message.contains("asked for");
     team.mattermost
@@ -62,7 +62,7 @@ async fn who_has_access_is_told_before_it_ends() {
 
 /// What was posted and could not be finished is finished, and not posted again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reminder_comes_once() {
+async fn a_reminder_is_posted_once() {
     let mattermost = Mattermost::open().await;
     mattermost.fails_changes(&direct(ALICE), 2);
     let (team, reminder) = with_a_reminder_by(mattermost).await;
@@ -76,7 +76,7 @@ async fn a_reminder_comes_once() {
 
 /// For another end there is another reminder: a changed post is heard by nobody.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_end_is_another_reminder() {
+async fn a_new_end_time_makes_another_reminder() {
     let (team, first) = with_a_reminder().await;
     let team = team.restarted(|folder| {
         let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
@@ -98,21 +98,21 @@ async fn another_end_is_another_reminder() {
     assert_eq!(team.presses(ALICE, &second, "extend30").await, "");
     // The first is good for nothing any more.
     let late = team.presses(ALICE, &first, "extend30").await;
-    assert!(late.contains("not the request's card"), "{late}");
+    assert!(late.contains("not the card of the request"), "{late}");
 }
 
 /// A button of a reminder is good for nothing on any other post.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reminders_button_stays_where_it_is() {
+async fn a_button_of_a_reminder_is_refused_on_another_post() {
     let (team, reminder) = with_a_reminder().await;
     let card = team.mattermost.card("GRANTED", &["revoke"]).await;
     let mut click = team.mattermost.click(&reminder, "extend30", ALICE);
     click["post_id"] = card.id.clone().into();
     let said = crate::server::told(&team.sends("/mattermost/action", &click).await);
-    assert!(said.contains("nothing was done"), "{said}");
+    assert!(said.contains("nothing was changed"), "{said}");
     team.presses(ALICE, &card, "revoke").await;
     // Over: the reminder says so, and what was on it does nothing any more.
-    let settled = |post: &Post| post.message.contains("It is over: REVOKED");
+    let settled = |post: &Post| post.message.contains("The request is REVOKED");
     team.mattermost
         .until(|mattermost| mattermost.sent(ALICE).pop().filter(settled))
         .await;
@@ -122,7 +122,7 @@ async fn a_reminders_button_stays_where_it_is() {
 
 /// Who asks is not called to decide, also where they decide for others.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_called_for_their_own() {
+async fn a_requester_is_not_mentioned_as_an_approver() {
     let team = Team::bound().await;
     team.says(ADA, "approvers @alice @bob").await;
     team.asked().await;
@@ -136,7 +136,7 @@ async fn nobody_is_called_for_their_own() {
 
 /// A reminder whose buttons were made with an earlier token is no forgery: it is late.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reminder_of_an_earlier_token_is_out_of_date() {
+async fn a_reminder_sealed_with_an_earlier_token_is_out_of_date() {
     use crate::server::BOT_TOKEN;
     let (team, reminder) = with_a_reminder().await;
     let team = team.restarted(|folder| {
@@ -151,7 +151,7 @@ async fn a_reminder_of_an_earlier_token_is_out_of_date() {
 
 /// M3: a card whose posting was not answered is not posted twice, nor missed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_that_was_posted_unheard_is_found_again() {
+async fn a_card_whose_post_was_not_answered_is_found_and_not_repeated() {
     let team = Team::bound().await;
     team.mattermost.loses_answers(1);
     team.asked().await;
@@ -164,7 +164,7 @@ async fn a_card_that_was_posted_unheard_is_found_again() {
 
 /// Whoever posts can say that theirs is a request's card; and one that was deleted is none.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_bots_own_post_is_found_again() {
+async fn only_a_post_of_the_bot_is_accepted_as_the_card() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
     team.asked().await;
@@ -181,17 +181,17 @@ async fn only_the_bots_own_post_is_found_again() {
 
 /// 10h: a post that is answered is not always the one that was made.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_ones_post_is_not_taken_for_the_card() {
+async fn a_post_of_another_user_is_not_accepted_as_the_card() {
     let team = Team::bound().await;
     team.mattermost.answers_with_anothers(1);
     team.asked().await;
-    team.jit.logs("not the one that was made");
+    team.jit.logs("another post than the one that jit made");
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(card.user_id, crate::server::BOT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bot_comes_in_where_it_may_and_says_where_it_may_not() {
+async fn the_bot_joins_open_channels_and_reports_private_ones() {
     let team = Team::bound().await;
     team.mattermost.closes(CHANNEL, true);
     team.asked().await;
@@ -211,11 +211,11 @@ async fn the_bot_comes_in_where_it_may_and_says_where_it_may_not() {
 
 /// 429: what is too much now is not more soon, and is told all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_has_too_much_is_left_alone_for_a_while() {
+async fn jit_pauses_after_a_429_and_then_delivers() {
     let team = Team::bound().await;
     team.mattermost.has_too_many(1);
     let said = team.says(ALICE, "list").await;
-    assert_eq!(said, "Nothing is open in this channel.");
+    assert_eq!(said, "This channel has no open requests.");
     let rested = team.mattermost.rested().unwrap();
     assert!(
         rested >= Duration::from_millis(900),
@@ -232,7 +232,7 @@ async fn a_server_that_has_too_much_is_left_alone_for_a_while() {
 
 /// What is not done in time goes on, and is told to who asked, alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_longer_is_told_later() {
+async fn a_late_answer_is_sent_as_a_direct_message() {
     let (team, id) = Team::slowly_granted().await;
     // An admin who was not heard of yet is looked up first.
     team.mattermost.change(
@@ -249,7 +249,7 @@ async fn what_takes_longer_is_told_later() {
         .until(|mattermost| {
             let sent = mattermost.sent(crate::server::MALLORY);
             sent.iter()
-                .any(|post| post.message.contains("goes on until AWS has"))
+                .any(|post| post.message.contains("continues until AWS shows"))
                 .then_some(())
         })
         .await;
@@ -258,7 +258,7 @@ async fn what_takes_longer_is_told_later() {
 
 /// An account is called what people call it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_has_a_name() {
+async fn the_name_of_an_account_is_shown() {
     let mattermost = Mattermost::open().await;
     let names = format!("[accounts]\n{ACCOUNT} = \"acme-prod\"\n");
     let config = format!("{}{names}", mattermost.config());
@@ -269,7 +269,7 @@ async fn an_account_has_a_name() {
     team.says(ALICE, "request Acme-Prod admin 1h x").await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(
-        card.fields()["What"],
+        card.fields()["Access"],
         "admin in acme\\-prod (`111122223333`)"
     );
     let unbound = team.says(ADA, "unbind acme-prod").await;

@@ -12,7 +12,7 @@ use crate::server::{
 
 /// 1, 9: the token is what says that Mattermost calls; another team's is none.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_this_teams_command_is_heard() {
+async fn a_command_without_the_token_of_the_team_is_refused() {
     let team = Team::bound().await;
     let typed = |token: &str, of: &str| form(token, of, CHANNEL, "aws-prod", ADA, "list");
     let other = "w1gu5cusqjgfppy84xsohzij6p";
@@ -64,7 +64,7 @@ async fn only_this_teams_command_is_heard() {
 
 /// The header alone will do: newer servers put something else into one of the two.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_may_come_in_the_header_and_there_may_be_two() {
+async fn a_token_in_the_header_or_one_of_two_tokens_is_accepted() {
     let mattermost = Mattermost::open().await;
     let config = mattermost.config().replace(
         &format!("[\"{TOKEN}\"]"),
@@ -90,7 +90,7 @@ async fn a_token_may_come_in_the_header_and_there_may_be_two() {
 
 /// 8: an address is what Mattermost says today, of an id; who is nobody here hears why.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_somebody_is_is_asked_of_mattermost() {
+async fn the_address_of_a_user_is_fetched_from_mattermost() {
     let setup = Setup::default();
     let team = Team::with(Setup {
         more: String::new(),
@@ -124,7 +124,7 @@ async fn who_somebody_is_is_asked_of_mattermost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_of_elsewhere_is_nobodys() {
+async fn an_address_of_another_domain_is_refused() {
     let mattermost = Mattermost::open().await;
     mattermost.change(MALLORY, "email", "alice@evil.example".into());
     let config = format!("{}email_domain = \"example.com\"\n", mattermost.config());
@@ -141,12 +141,12 @@ async fn an_address_of_elsewhere_is_nobodys() {
             .send("POST", "/mattermost/command", vec![], typed(ALICE))
             .await,
     );
-    assert_eq!(said, "Nothing is open in this channel.");
+    assert_eq!(said, "This channel has no open requests.");
 }
 
 /// Nobody can ask who it is: then nothing is done.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mattermost_that_does_not_answer_lets_nobody_in() {
+async fn a_command_is_refused_while_mattermost_does_not_answer() {
     let nowhere = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nteam_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n\
          bot_token = \"x\"\ncommand_tokens = [\"pssxxjqabt8a7e1mgdia9jw9wh\"]\n";
     let jit = Setup::with(nowhere).start();
@@ -163,7 +163,7 @@ async fn a_mattermost_that_does_not_answer_lets_nobody_in() {
             .send("POST", "/mattermost/command", vec![], body.into_bytes())
             .await,
     );
-    assert!(said.contains("nothing was done"), "{said}");
+    assert!(said.contains("nothing was changed"), "{said}");
     let accounts = jit
         .caller()
         .get(&format!("/config/accounts?channel_id={CHANNEL}"))
@@ -174,7 +174,7 @@ async fn a_mattermost_that_does_not_answer_lets_nobody_in() {
 
 /// G11: who may have what is the admins' to say.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_admins_change_who_may_have_what() {
+async fn only_admins_change_bindings() {
     let team = Team::with(Setup::default()).await;
     for text in [format!("bind {ACCOUNT}"), "approvers @mallory".to_owned()] {
         let said = team.says(MALLORY, &text).await;
@@ -188,7 +188,7 @@ async fn only_admins_change_who_may_have_what() {
             &format!("bind {ACCOUNT}"),
         )
         .await;
-    assert!(direct.contains("nobody's channel"), "{direct}");
+    assert!(direct.contains("in a team channel"), "{direct}");
     assert!(
         team.says(ADA, &format!("bind {ACCOUNT}"))
             .await
@@ -198,7 +198,7 @@ async fn only_admins_change_who_may_have_what() {
 
 /// What is not of this channel is not there, unless it is one's own to decide or to have.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_channels_requests_are_not_shown() {
+async fn requests_of_other_channels_are_not_shown() {
     let team = Team::bound().await;
     team.says(ALICE, &format!("request {ACCOUNT} admin 1h secret reason"))
         .await;
@@ -227,7 +227,7 @@ async fn other_channels_requests_are_not_shown() {
 
 /// What people write stays what they wrote: it mentions, links and shows nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_people_write_is_only_shown() {
+async fn text_of_people_is_shown_escaped() {
     let team = Team::bound().await;
     let why =
         "@all see ![x](https://evil.example/p.png) | a |\n# big `code` <https://evil.example|here>";
@@ -254,12 +254,12 @@ async fn what_people_write_is_only_shown() {
         .await;
     assert_ne!(id_in(&several), id);
     let ambiguous = team.says(ALICE, &format!("status {}", &id[..4])).await;
-    assert!(ambiguous.contains("several begin"), "{ambiguous}");
+    assert!(ambiguous.contains("several requests begin"), "{ambiguous}");
 }
 
 /// A text as long as a megabyte is a no, not an end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_words_is_too_much() {
+async fn a_command_of_a_megabyte_is_refused() {
     let team = Team::bound().await;
     let flood = form(
         TOKEN,

@@ -1,5 +1,4 @@
-//! How notices are delivered to receivers that do not answer. Time passes only while
-//! everything waits.
+//! The delivery of notices to receivers that do not answer. Time passes only while all tasks wait.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/fixtures.rs"]
@@ -25,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Tokio's time, with a wall clock that can be set.
+/// Tokio's time, with a wall clock that a test can set.
 #[derive(Clone)]
 struct PausedClock {
     begun: Instant,
@@ -72,7 +71,7 @@ impl Clock for PausedClock {
     }
 }
 
-/// A receiver that answers none of its first calls for a notice.
+/// A receiver that does not answer its first calls for a notice.
 #[derive(Clone, Default)]
 struct Hangs {
     first: u32,
@@ -102,7 +101,7 @@ impl Hangs {
     }
 }
 
-/// One call to the receiver, until it is over or dropped.
+/// One call to the receiver, until it ends or is dropped.
 struct Call<'a>(&'a Hangs, u64);
 
 impl Drop for Call<'_> {
@@ -131,7 +130,7 @@ impl Receiver for Hangs {
     }
 }
 
-/// Two replicas on one store, and one receiver for both.
+/// Two replicas on one store, with one receiver.
 struct Replicas {
     clock: PausedClock,
     store: Arc<MemoryStore>,
@@ -165,7 +164,7 @@ impl Replicas {
         Service::new(self.store.clone(), clock, policy(), Announce::ToBoth)
     }
 
-    /// A request, whose notice is due at once; its writer delivers nothing itself.
+    /// Creates a request, whose notice is due at once; this service delivers nothing itself.
     async fn request(&self) {
         let service = self.service();
         let channel: ChannelId = "ch".parse().unwrap();
@@ -207,7 +206,7 @@ impl Replicas {
 
 // K14
 #[tokio::test(start_paused = true)]
-async fn a_receiver_that_hangs_is_not_called_by_two_at_once_and_is_called_again_later() {
+async fn a_hanging_receiver_is_called_by_one_worker_at_a_time_and_again_later() {
     let receiver = Hangs::at(3);
     let mut replicas = Replicas::start(&receiver);
     replicas.request().await;
@@ -220,7 +219,7 @@ async fn a_receiver_that_hangs_is_not_called_by_two_at_once_and_is_called_again_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delivery_that_is_stopped_is_made_after_the_next_start() {
+async fn a_stopped_delivery_is_repeated_after_the_next_start() {
     let receiver = Hangs::at(1);
     let mut replicas = Replicas::start(&receiver);
     replicas.request().await;
@@ -235,9 +234,9 @@ async fn a_delivery_that_is_stopped_is_made_after_the_next_start() {
     replicas.end().await;
 }
 
-/// P8: a clock that is set back does not keep the notice worker from looking.
+/// P8: the notice worker keeps looking after the clock was set back.
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_back_delays_no_other_notice() {
+async fn a_wall_clock_set_back_delays_no_other_notice() {
     let receiver = Hangs::at(0);
     let mut replicas = Replicas::start(&receiver);
     tokio::time::sleep(Millis::seconds(1).std()).await;

@@ -1,4 +1,4 @@
-//! Alarm by alarm: each has its section, and what is typed there works.
+//! The page about alarms: each alarm has a section, and its commands work.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::common::{Caller, SECRET, Setup};
 use crate::page::Page;
 use crate::stage::Stage;
 
-/// Every alarm that the template makes, by the name it rings under.
+/// Every alarm of the template, by name.
 fn alarms() -> BTreeSet<String> {
     let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let said = Command::new(home.join("target/moto/bin/python"))
@@ -38,7 +38,7 @@ fn each_alarm_has_its_section() {
     assert_eq!(sections, alarms());
 }
 
-/// What a night has besides: logs, a schedule, a queue.
+/// The resources that the commands need besides: logs, a schedule, a queue.
 fn prepare(stage: &Stage) {
     let said = stage.run(
         r#"for name in jit-api jit-worker; do
@@ -59,7 +59,7 @@ fn prepare(stage: &Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_played_to_its_end() {
+async fn the_commands_of_the_page_run() {
     let (aws, moto, cloud) = (Aws::quick().await, Moto::start(), Cloud::open().await);
     let tables = Tables::usually_named().made().await;
     let mut variables = cloud.environment();

@@ -1,4 +1,5 @@
-//! Taking access away, by each of the three options, and what proves it.
+//! The page about break-glass: each of the three options removes the access, and the checks show
+//! that.
 
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ struct Night {
     _moto: Moto,
 }
 
-/// jit runs as a function, on tables named as they are in production.
+/// jit runs as a function, on tables with the names of production.
 async fn night() -> Night {
     let (aws, moto, cloud) = (Aws::quick().await, Moto::start(), Cloud::open().await);
     let tables = Tables::usually_named().made().await;
@@ -74,14 +75,14 @@ async fn night() -> Night {
 }
 
 impl Night {
-    /// Once more: another request, another night.
+    /// Prepares another request.
     async fn again(&mut self) {
         self.id = self.caller.granted().await;
         self.stage.set("ID", &self.id);
         assert_eq!(self.aws.assignments().len(), 1);
     }
 
-    /// The record, the audit, and AWS say the same, by the page's own commands.
+    /// The record, the audit and AWS agree, by the commands of the page.
     fn is_verified(&self, page: &Page) {
         assert!(self.aws.assignments().is_empty());
         let said = page.play("Verification", &self.stage);
@@ -94,13 +95,13 @@ impl Night {
         assert!(["REVOKED", "CLEANED_UP"].contains(&last), "{last}");
         let listed = told.next().unwrap().unwrap();
         assert_eq!(listed, serde_json::json!([]));
-        assert!(said.out.contains("are whole"), "{}", said.out);
+        assert!(said.out.contains("audit chains verified"), "{}", said.out);
     }
 }
 
 // P6
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_is_played_to_its_end() {
+async fn the_commands_of_the_page_run() {
     let page = Page::open("break-glass");
     let mut night = night().await;
     page.play("Before you begin", &night.stage);
@@ -121,7 +122,7 @@ async fn the_page_is_played_to_its_end() {
     assert!(night.stage.read("answer.json").contains("REVOKED"));
     night.is_verified(&page);
 
-    // Nothing of jit's runs any more.
+    // No process of jit runs from here on.
     night.again().await;
     night.process.take().unwrap().kill();
     let said = page.play("Option 3: AWS by hand", &night.stage);
@@ -137,7 +138,7 @@ async fn the_page_is_played_to_its_end() {
     let again = page.play("Clean-up", &night.stage);
     assert!(again.out.contains("already REVOKED"), "{}", again.out);
 
-    // By Amazon's command line alone: jit hears of it when it is back.
+    // With Amazon's command line alone; jit learns of it after its start.
     night.process = Some(Process::start(&night.cloud, &night.setup));
     night.again().await;
     page.play("Option 3: AWS by hand", &night.stage);
@@ -154,7 +155,7 @@ async fn the_page_is_played_to_its_end() {
         said.out
     );
 
-    // And without the store.
+    // The same without the store.
     night.again().await;
     night.stage.set("WHO", "alice@example.com");
     night.stage.set("ACCOUNT", ACCOUNT);

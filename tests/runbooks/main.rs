@@ -1,4 +1,4 @@
-//! The runbooks, played from the Markdown: every command in them is run, as it stands.
+//! The runbooks, read from the Markdown: every command in them runs as written.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! A page of runbooks/, as its sections with what is to be typed in each.
+//! A page of runbooks/: its sections with their commands.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ impl Page {
         self.sections.iter().map(|section| section.title.as_str())
     }
 
-    /// Types all that a section has for a shell, into one.
+    /// Runs all shell commands of a section in one shell.
     pub fn play(&self, title: &str, stage: &Stage) -> Said {
         let shell = self.section(title).blocks.iter().map(|block| match block {
             Block::Shell(script) => script.as_str(),
@@ -70,7 +70,7 @@ impl Page {
         said
     }
 
-    /// Says it in the chat: what the plugin makes of it is a signed call.
+    /// Sends the command of a section as the signed call that the plugin makes of it.
     pub async fn say(&self, title: &str, caller: &Caller, id: &str) -> crate::common::Reply {
         let [Block::Chat(line)] = &self.section(title).blocks[..] else {
             panic!("{title} is one line in a chat");
@@ -96,7 +96,7 @@ impl Page {
         section
     }
 
-    /// Nothing was left out.
+    /// Checks that the test used every section.
     pub fn ends(self) {
         let played = self.played.borrow();
         let with_commands = self

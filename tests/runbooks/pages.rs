@@ -1,5 +1,4 @@
-//! The other pages: a team comes, keys are rotated, the audit is taken out, the store is
-//! restored.
+//! The other pages: onboarding, key rotation, audit export, restore, Mattermost.
 
 use serde_json::{Value, json};
 
@@ -12,7 +11,7 @@ use crate::common::{CHANNEL, Caller, Jit, SECRET, Setup};
 use crate::page::Page;
 use crate::stage::Stage;
 
-/// jit on one machine, and an operator beside it with that key.
+/// jit on one machine, with an operator's shell and a key.
 fn one_machine(setup: &Setup) -> (Jit, Stage) {
     let jit = setup.start();
     let stage = Stage::with(setup);
@@ -27,7 +26,7 @@ fn one_machine(setup: &Setup) -> (Jit, Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_team_comes_and_goes() {
+async fn a_team_is_added_and_removed() {
     let (aws, tables) = (Aws::quick().await, Tables::usually_named().made().await);
     let setup = Setup {
         aws: Some(aws.clone()),
@@ -67,7 +66,7 @@ async fn a_team_comes_and_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated() {
     let page = Page::open("key-rotation");
-    // On one machine: a file for each key, and a section for each file.
+    // On one machine, each key has a file and a section of the configuration.
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::default();
     let stage = Stage::with(&setup);
@@ -90,7 +89,7 @@ async fn keys_are_rotated() {
     page.play("Is the new one taken", &stage);
     let old = Caller::new(&served.url, "plugin", SECRET);
     old.get("/requests?status=GRANTED").await.is(200);
-    // The page looks at once whether the old one is refused; jit needs two seconds.
+    // The page checks at once that the old key is refused; jit needs two seconds.
     let taken_away = stage.run(r"sed -i.before '/^\[keys\.plugin\]$/,/^$/d' $CONF");
     assert_eq!(taken_away.code, 0, "{}", taken_away.err);
     until_refused(&old).await;
@@ -98,7 +97,7 @@ async fn keys_are_rotated() {
     page.play("Take the old one away", &stage);
     until_refused(&old).await;
 
-    // Under Lambda: a value in Secrets Manager.
+    // Under Lambda, the keys are one value in Secrets Manager.
     let (moto, cloud) = (Moto::start(), Cloud::open().await);
     let mut variables = cloud.environment();
     variables.extend([
@@ -151,7 +150,7 @@ async fn until_refused(caller: &Caller) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_is_taken_out() {
+async fn the_audit_is_exported_and_verified() {
     let (tables, moto) = (Tables::usually_named().made().await, Moto::start());
     let mut setup = Setup::in_dynamo(&tables);
     setup
@@ -202,7 +201,7 @@ async fn the_audit_is_taken_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_is_restored() {
     let page = Page::open("restore");
-    // What "AWS" has is no part of the store, and outlives it.
+    // The state of the simulated AWS is not part of the store and survives it.
     let elsewhere = tempfile::tempdir().unwrap();
     let sandbox = elsewhere.path().join("identity-center");
     let setup = Setup {
@@ -227,7 +226,7 @@ async fn the_store_is_restored() {
     std::fs::write(folder.path().join("jit.db"), "broken").unwrap();
     let said = page.play("One machine: restore", &stage);
     assert!(
-        said.out.contains("are in both and the same"),
+        said.out.contains("are equal in both stores"),
         "{}",
         said.out
     );
@@ -238,7 +237,7 @@ async fn the_store_is_restored() {
         found.out
     );
     let jit = Jit::start_in(folder);
-    // A copy takes no call yet; the store itself is looked at.
+    // A copy accepts no calls at first, so the store itself is read.
     let shown = stage.run(&format!("jit audit export | grep {before}"));
     assert_eq!(shown.code, 0, "{}", shown.err);
     drop(jit);
@@ -250,7 +249,7 @@ async fn the_store_is_restored() {
     let made = stage.run("jit tables create");
     assert_eq!(made.code, 0, "{}", made.err);
     page.play("DynamoDB: to a point in time", &stage);
-    // A table is restored as it was, or as the command says; moto forgets that.
+    // moto does not restore the billing mode of a table, so the test sets it.
     let charged = stage.run(
         "for table in requests audit assignments bindings outbox; do
             aws dynamodb update-table --table-name restored_$table --billing-mode PAY_PER_REQUEST
@@ -262,7 +261,7 @@ async fn the_store_is_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mattermost_is_set_up_and_put_right() {
+async fn mattermost_is_set_up_and_repaired() {
     let server = mattermost::Server::open().await;
     let stage = Stage::with(&Setup::default());
     for (name, value) in [
@@ -275,9 +274,9 @@ async fn mattermost_is_set_up_and_put_right() {
     std::fs::write(stage.file("admin-token"), mattermost::ADMIN).unwrap();
     let page = Page::open("mattermost");
     let made = page.play("Set it up", &stage);
-    assert!(made.out.contains("/jit can be typed"), "{}", made.out);
+    assert!(made.out.contains("the command /jit exists"), "{}", made.out);
     page.play("Is it still as it must be", &stage);
-    // What was written is what jit starts with, and takes the command by.
+    // jit starts with the configuration that was written and accepts the slash command.
     let jit = Jit::start_on(&stage.file("jit.toml"));
     let caller = jit.caller();
     let typed = async |token: &str| {
@@ -313,7 +312,7 @@ async fn mattermost_is_set_up_and_put_right() {
     let sent = caller.send("POST", "/mattermost/dialog", vec![], body);
     assert_eq!(sent.await.status, 401);
     stage.set("CHANNEL", CHANNEL);
-    // It is written down beside the answer, not before it.
+    // jit stores the event in the background, perhaps after its answer.
     let begun = std::time::Instant::now();
     let export = || stage.run("jit audit export --channel \"$CHANNEL\"").out;
     while !export().contains("FORGERY_REFUSED") {

@@ -1,5 +1,4 @@
-//! What an operator sits in front of: jit's program and Amazon's, a configuration, and AWS
-//! at the other end of the wire.
+//! The shell of an operator: jit's command line and Amazon's, a configuration, and a simulated AWS.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -25,7 +24,7 @@ impl Stage {
         symlink(env!("CARGO_BIN_EXE_jit"), bin.join("jit")).unwrap();
         let home = concat!(env!("CARGO_MANIFEST_DIR"), "/target/moto/bin/aws");
         assert!(std::path::Path::new(home).exists(), "make moto");
-        // For queues it goes to an address of its own, whatever its environment says.
+        // Amazon's command line ignores the endpoint of the environment for queues.
         let wrapper = format!(
             "#!/bin/sh\n[ \"$1\" != sqs ] || set -- --endpoint-url \"$AWS_ENDPOINT_URL\" \"$@\"\nexec {home} \"$@\"\n"
         );
@@ -63,7 +62,8 @@ impl Stage {
         std::fs::read_to_string(self.file(name)).unwrap()
     }
 
-    /// In one shell, that stops at the first command that fails. What it sets stays set.
+    /// Runs a script in one shell that stops at the first failed command. Variables that it sets
+    /// stay set.
     pub fn run(&self, script: &str) -> Said {
         let kept = self.file(".variables");
         let script = format!(
@@ -88,7 +88,7 @@ impl Stage {
         }
     }
 
-    /// Plain values alone: what the pages set.
+    /// Keeps plain values only, which is what the pages set.
     fn keep(&self, exported: &str) {
         for line in exported.lines() {
             let set = line

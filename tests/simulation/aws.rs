@@ -1,9 +1,9 @@
-//! The simulated Identity Center, and the wire to it.
+//! The simulated Identity Center and the network to it.
 //!
-//! A call is queued at the instant it is made, with the time at which it arrives. From
-//! then on it is the world's: whatever becomes of its sender, it is carried out, in the
-//! order of arrival, and answered with what AWS shows then. Operations are asynchronous,
-//! an assignment takes one operation at a time, and at most ten creates are outstanding.
+//! A call is queued when it is made, with the time at which it arrives. From then on it does not
+//! depend on its sender: it is carried out in the order of arrival and answered with what AWS shows
+//! then. Operations are asynchronous, an assignment takes one operation at a time, and at most ten
+//! creates run at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,8 +15,8 @@ use jit::identity_center::{
 };
 
 use crate::clock::Time;
+use crate::event_log::EventLog;
 use crate::plan::{Fault, Plan};
-use crate::story::Story;
 
 const MOST_OUTSTANDING_CREATES: usize = 10;
 const NOTHING_TO_DELETE: &str = "Received a 404 status error: Assignment not found";
@@ -60,7 +60,7 @@ pub enum Answer {
     Provisioning(Provisioning),
 }
 
-/// Where the sender of a call finds its answer.
+/// The place where the sender of a call finds its answer.
 pub type Slot = Arc<Mutex<Option<Result<Answer, IdentityCenterError>>>>;
 
 struct Sent {
@@ -73,7 +73,7 @@ struct Sent {
 struct Begun {
     kind: OperationKind,
     key: HoldingKey,
-    /// None: not while the storm lasts.
+    /// `None`: not before the faults end.
     ends_at: Option<Timestamp>,
     failure: Option<&'static str>,
     is_over: bool,
@@ -84,36 +84,36 @@ pub struct Aws(Arc<Mutex<Center>>);
 
 struct Center {
     time: Time,
-    story: Story,
-    /// How long an operation takes, about.
+    event_log: EventLog,
+    /// The approximate duration of an operation.
     latency: Millis,
-    /// Conflicts and throttling, by rate.
+    /// The rate of conflicts and of throttling.
     rate: f64,
     fails: f64,
     stuck: bool,
     page: usize,
     assignments: BTreeSet<HoldingKey>,
     operations: BTreeMap<String, Begun>,
-    /// Those that are not over, in the order in which they were begun.
+    /// The operations in progress, in the order of their start.
     open: Vec<String>,
     policies: BTreeMap<PermissionSet, String>,
     wire: BTreeMap<(Timestamp, u64), Sent>,
     numbers: u64,
     changes: u64,
     changed: BTreeSet<HoldingKey>,
-    /// When a delete of it was sent last.
+    /// The time of the last delete call.
     deletes: BTreeMap<HoldingKey, Timestamp>,
     looks: BTreeMap<AssignmentPlace, Timestamp>,
-    /// When something last happened to it.
+    /// The time of the last call or change.
     touched: BTreeMap<HoldingKey, Timestamp>,
 }
 
 impl Aws {
-    pub fn new(plan: &Plan, time: &Time, story: &Story) -> Self {
+    pub fn new(plan: &Plan, time: &Time, event_log: &EventLog) -> Self {
         Self(Arc::new(Mutex::new(Center {
             latency: Millis([300, 1_000, 3_000, 8_000][time.below(4) as usize]),
             time: time.clone(),
-            story: story.clone(),
+            event_log: event_log.clone(),
             rate: plan.rate(),
             fails: plan.fails,
             stuck: plan.has(Fault::Stuck),
@@ -136,7 +136,7 @@ impl Aws {
         self.0.lock().unwrap()
     }
 
-    /// Puts a call on the wire. It arrives then, whatever becomes of its sender.
+    /// Sends a call. It arrives at the given time, whatever happens to its sender.
     pub fn send(&self, by: String, question: Question, arrives_at: Timestamp) -> Slot {
         let slot = Slot::default();
         let mut center = self.center();
@@ -159,7 +159,8 @@ impl Aws {
         slot
     }
 
-    /// Carries out what has arrived and ends what is over by now, in the order of time.
+    /// Carries out the calls that have arrived and ends the operations that are over, in the order
+    /// of time.
     pub fn carry_out(&self, now: Timestamp) {
         self.center().carry_out(now);
     }
@@ -172,12 +173,12 @@ impl Aws {
         arrival.into_iter().chain(end).min()
     }
 
-    /// Whether a call is on its way.
+    /// Whether a call is in flight.
     pub fn has_calls(&self) -> bool {
         !self.center().wire.is_empty()
     }
 
-    /// From here on nothing goes wrong any more, and every operation ends.
+    /// Ends all faults; every operation ends from here on.
     pub fn calm(&self) {
         let mut center = self.center();
         (center.rate, center.fails, center.stuck) = (0.0, 0.0, false);
@@ -191,12 +192,13 @@ impl Aws {
         }
     }
 
-    /// Assigns without jit, as somebody in the AWS console does.
+    /// Makes an assignment from outside, as in the AWS console.
     pub fn assign(&self, key: &HoldingKey) {
         self.center().put(key, true);
     }
 
-    /// Takes away without jit. False: there is nothing, or an operation is under way.
+    /// Removes an assignment from outside. `false`: there is no assignment, or an operation is in
+    /// progress.
     pub fn take_away(&self, key: &HoldingKey) -> bool {
         let mut center = self.center();
         if center.is_busy(key) || !center.assignments.contains(key) {
@@ -206,7 +208,7 @@ impl Aws {
         true
     }
 
-    /// Whether jit has asked for nothing about it since then, and nothing is on its way.
+    /// Whether jit has made no call about it since then, and no call is in flight.
     pub fn is_quiet_since(&self, key: &HoldingKey, then: Timestamp) -> bool {
         let center = self.center();
         let of_key = |sent: &Sent| matches!(&sent.question, Question::Create(one) | Question::Delete(one) if one == key);
@@ -226,7 +228,7 @@ impl Aws {
         self.center().policies.get(set).cloned()
     }
 
-    /// Grows whenever an assignment or a policy changes.
+    /// Increases whenever an assignment or a policy changes.
     pub fn changes(&self) -> u64 {
         self.center().changes
     }
@@ -235,8 +237,8 @@ impl Aws {
         std::mem::take(&mut self.center().changed)
     }
 
-    /// When jit last sent a delete of this, or a question whether it stands; now, if a
-    /// delete of it is under way.
+    /// When jit last sent a delete of this assignment or a look at it; now, if a delete is in
+    /// progress.
     pub fn last_tried_to_remove(&self, key: &HoldingKey) -> Option<Timestamp> {
         let center = self.center();
         let under_way = center.open.iter().any(|id| {
@@ -278,7 +280,7 @@ impl Center {
         self.settle(now);
     }
 
-    /// Ends the operations whose time has come.
+    /// Ends the operations whose end time has come.
     fn settle(&mut self, now: Timestamp) {
         loop {
             let due = self.open.iter().enumerate();
@@ -306,7 +308,7 @@ impl Center {
             self.changes += 1;
             self.changed.insert(key.clone());
             let what = if is_there { "stands" } else { "is gone" };
-            self.story
+            self.event_log
                 .say(self.time.now(), &format!("AWS: {key} {what}"));
         }
     }
@@ -325,7 +327,7 @@ impl Center {
             };
             let what = told(&sent.question);
             let line = format!("AWS: {what} by {}{late}: {came}", sent.by);
-            self.story.say(now, &line);
+            self.event_log.say(now, &line);
         }
         *sent.slot.lock().unwrap() = Some(answer);
     }
@@ -369,7 +371,7 @@ impl Center {
         })
     }
 
-    /// By user, from the first after `after`.
+    /// Assignments by user, from the first user after `after`.
     fn assigned(&self, place: &AssignmentPlace, after: Option<&String>) -> Page<Assignee> {
         let here = self
             .assignments
@@ -442,7 +444,7 @@ impl Center {
         self.check_free(key)?;
         let failure = match self.assignments.contains(key) {
             true => None,
-            // AWS has two ways to say that there is nothing.
+            // AWS reports a missing assignment in two ways.
             false if self.time.chance(2) => return Ok(Deletion::NothingThere),
             false => Some(NOTHING_TO_DELETE),
         };
@@ -471,7 +473,7 @@ impl Center {
             _ => Some(now + takes),
         };
         if ends_at.is_none_or(|at| at - now >= Millis::minutes(10)) {
-            self.story
+            self.event_log
                 .say(now, &format!("AWS: this {kind:?} of {key} will take long"));
         }
         let id = self.time.draw().to_string();

@@ -1,5 +1,5 @@
-//! The promises, looked at from outside the engine: what the store says, against what
-//! Identity Center has.
+//! The checks of the promises, made outside the engine: the records in the store against the
+//! assignments in Identity Center.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,26 +12,26 @@ use jit::domain::{
 use jit::identity_center::deny::{PolicyDeny, holds};
 
 use crate::aws::{Aws, SESSIONS_LAST};
+use crate::event_log::EventLog;
 use crate::memory::{MemoryStore, Tables};
 use crate::rules::{Before, approved_by_the_rules};
-use crate::story::Story;
 
-/// A wall clock may be so far from the true time.
+/// The largest difference between a wall clock and the true time.
 const CLOCKS_DIFFER: Millis = Millis::minutes(12);
 
-/// What was done in the AWS console, and is not the engine's doing.
+/// The changes made in the AWS console, outside the engine.
 #[derive(Clone, Default)]
-pub struct Hands(Arc<Mutex<Done>>);
+pub struct ConsoleChanges(Arc<Mutex<Done>>);
 
 #[derive(Default)]
 struct Done {
-    /// Made outside jit, and to be left alone.
+    /// Assignments from outside, which jit must leave alone.
     foreign: BTreeSet<HoldingKey>,
-    /// Jit's, and taken away without it.
+    /// Assignments of jit that were removed outside jit.
     taken: BTreeSet<HoldingKey>,
 }
 
-impl Hands {
+impl ConsoleChanges {
     pub fn assigned(&self, key: &HoldingKey) {
         self.0.lock().unwrap().foreign.insert(key.clone());
     }
@@ -48,7 +48,7 @@ impl Hands {
         self.0.lock().unwrap().taken.contains(key)
     }
 
-    /// It stands again: whatever is missing from now on, jit has taken away.
+    /// The assignment exists again: if it disappears from now on, jit has removed it.
     fn is_back(&self, key: &HoldingKey) {
         self.0.lock().unwrap().taken.remove(key);
     }
@@ -58,25 +58,25 @@ impl Hands {
     }
 }
 
-/// Looks at what changed, after every step of every task.
+/// Checks what changed, after every step of every task.
 pub struct Checker {
     extension: ExtensionRule,
-    /// The store's and AWS's, when they were looked at last.
+    /// The change counters of the store and of AWS at the last check.
     seen: (u64, u64),
-    /// How often it has looked.
+    /// The number of checks so far.
     looks: u64,
     known: BTreeMap<RequestId, Known>,
     by_key: BTreeMap<HoldingKey, BTreeSet<RequestId>>,
     kinds: BTreeSet<String>,
 }
 
-/// What was known of a request after the last look.
+/// The state of a request at the last check.
 #[derive(Default)]
 struct Known {
-    /// So many events have been told.
+    /// The number of events that were already logged.
     events: u64,
     rules: Before,
-    /// The look at which it was found to hold its assignment, and to be ending.
+    /// The check at which the request was found to hold its assignment, and to be ending.
     joined: Option<u64>,
     ending: Option<u64>,
     /// Whether it held its assignment when its end began.
@@ -103,8 +103,8 @@ impl Checker {
         &mut self,
         store: &MemoryStore,
         aws: &Aws,
-        hands: &Hands,
-        story: &Story,
+        console: &ConsoleChanges,
+        event_log: &EventLog,
         now: Timestamp,
     ) -> Result<(), String> {
         let seen = (store.commits(), aws.changes());
@@ -116,20 +116,22 @@ impl Checker {
         let mut keys = aws.take_changed();
         for key in &keys {
             if aws.stands(key) {
-                hands.is_back(key);
-            } else if hands.is_foreign(key) {
-                return Err(format!("P4: {key} was made outside jit, and is gone"));
+                console.is_back(key);
+            } else if console.is_foreign(key) {
+                return Err(format!(
+                    "P4: {key} is an assignment from outside, and is gone"
+                ));
             }
         }
         keys.extend(changes.holdings);
         store.read(|tables| {
             for id in changes.requests {
                 let request = tables.request(id).unwrap();
-                self.follow(tables, request, story, now)?;
+                self.follow(tables, request, event_log, now)?;
                 keys.extend(request.holding_key());
             }
             for key in &keys {
-                self.check_key(tables, aws, hands, key)?;
+                self.check_key(tables, aws, console, key)?;
             }
             for request in tables.requests().filter(|one| one.sessions.is_some()) {
                 denied_is_true(aws, request, now)?;
@@ -138,12 +140,12 @@ impl Checker {
         })
     }
 
-    /// Tells what is new of a request, and checks its history.
+    /// Logs the new events of a request and checks its history.
     fn follow(
         &mut self,
         tables: &Tables,
         request: &Request,
-        story: &Story,
+        event_log: &EventLog,
         now: Timestamp,
     ) -> Result<(), String> {
         let id = request.id;
@@ -168,7 +170,7 @@ impl Checker {
             known.events = event.seq;
             let kind = event.event_type.to_string();
             let line = format!("  {id} {} {kind}: {:?}", event.seq, event.details);
-            story.say(now, &line);
+            event_log.say(now, &line);
             self.kinds.insert(kind);
         }
         approved_by_the_rules(tables, request, &mut known.rules, self.extension)?;
@@ -179,24 +181,24 @@ impl Checker {
         &self,
         tables: &Tables,
         aws: &Aws,
-        hands: &Hands,
+        console: &ConsoleChanges,
         key: &HoldingKey,
     ) -> Result<(), String> {
-        let (stands, is_foreign) = (aws.stands(key), hands.is_foreign(key));
+        let (stands, is_foreign) = (aws.stands(key), console.is_foreign(key));
         if stands && !is_foreign {
             has_a_duty(tables, key)?;
         }
         for id in self.by_key.get(key).into_iter().flatten() {
             let request = tables.request(*id).unwrap();
             match request.state {
-                State::Granted if !stands && !hands.took(key) => {
-                    return Err(format!("P4: {id} is GRANTED, and has nothing"));
+                State::Granted if !stands && !console.took(key) => {
+                    return Err(format!("P4: {id} is GRANTED, and has no assignment"));
                 }
                 State::Revoked { .. } if stands && !is_foreign => {
                     self.is_kept_after(tables, key, *id)?;
                 }
                 State::Expired { .. } if stands && !is_foreign && !is_held(tables, key) => {
-                    return Err(format!("P6: {id} is EXPIRED, and its access stands"));
+                    return Err(format!("P6: {id} is EXPIRED, and its assignment exists"));
                 }
                 _ => {}
             }
@@ -204,8 +206,9 @@ impl Checker {
         Ok(())
     }
 
-    /// Who joined after a revoke began may hold the same; who was ended by it may not. A
-    /// request that held nothing when it was revoked takes nothing from others.
+    /// A request that joined after a revoke began may hold the same assignment; a request that the
+    /// revoke ended may not. A request that held nothing when it was revoked takes nothing from
+    /// others.
     fn is_kept_after(
         &self,
         tables: &Tables,
@@ -223,7 +226,9 @@ impl Checker {
         if holders.any(|id| joined(id) >= since) {
             return Ok(());
         }
-        Err(format!("P6: {revoked} is REVOKED, and its access stands"))
+        Err(format!(
+            "P6: {revoked} is REVOKED, and its assignment exists"
+        ))
     }
 }
 
@@ -243,7 +248,7 @@ fn is_held(tables: &Tables, key: &HoldingKey) -> bool {
         .is_some_and(|held| !held.holders.is_empty())
 }
 
-/// P1: what stands has a holder whose record says when it is to be removed.
+/// P1: every assignment of jit has a holder whose record says when it is to be removed.
 fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
     let holders = tables.holding(key).map(|held| &held.holders);
     let mut holders = holders.into_iter().flatten();
@@ -252,11 +257,11 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "P1: {key} stands, and no record says when to remove it"
+        "P1: {key} exists, and no record says when to remove it"
     ))
 }
 
-/// A deny that is recorded stands in the policy, whatever else has changed there since.
+/// A recorded deny statement is in the policy, whatever else has changed there since.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
     let (Some(OldCredentials::Denied { until }), Some(user)) = (request.sessions, &request.user)
     else {
@@ -275,12 +280,12 @@ fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), St
     Err(format!("the sessions of {id} are not denied: {policy:?}"))
 }
 
-/// P2, P3, P7: every state has its events, in an unbroken chain, and one end.
+/// P2, P3, P7: every state has its events, in an unbroken hash chain, with one end.
 fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     let id = request.id;
     let key = AuditKey::Request(id);
     let events: Vec<_> = tables.events_from(&key, 0).cloned().collect();
-    // A word from outside has no event until jit has looked into it.
+    // A written status has no event until jit has handled it.
     let status = match &request.state {
         State::Unsettled {
             doubt: Doubt::Outside,
@@ -311,11 +316,11 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     Ok(())
 }
 
-/// When all has come to rest.
+/// The checks after all work has ended.
 pub fn at_rest(
     store: &MemoryStore,
     aws: &Aws,
-    hands: &Hands,
+    console: &ConsoleChanges,
     heard: &[Notice],
 ) -> Result<(), String> {
     let requests = store.all_requests();
@@ -325,22 +330,24 @@ pub fn at_rest(
     }
     for set in ["admin", "readonly"] {
         if let Some(left) = aws.policy(&set.parse().unwrap()) {
-            return Err(format!("a deny outlives its use: {left}"));
+            return Err(format!("a deny statement was not removed: {left}"));
         }
     }
     let standing = aws.standing();
-    if let Some(key) = standing.iter().find(|key| !hands.is_foreign(key)) {
-        return Err(format!("P1: {key} outlives everything"));
+    if let Some(key) = standing.iter().find(|key| !console.is_foreign(key)) {
+        return Err(format!("P1: {key} exists after all requests have ended"));
     }
-    if let Some(key) = hands.foreign().iter().find(|key| !standing.contains(key)) {
-        return Err(format!("P4: {key} was made outside jit, and is gone"));
+    if let Some(key) = console.foreign().iter().find(|key| !standing.contains(key)) {
+        return Err(format!(
+            "P4: {key} is an assignment from outside, and is gone"
+        ));
     }
     requests
         .iter()
         .try_for_each(|request| told_in_order(store, request.id, heard))
 }
 
-/// P2: what happened was told: all of it, and in order. Twice is allowed.
+/// P2: every event made its notices, delivered in order. A repeated delivery is allowed.
 fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result<(), String> {
     let told = [
         Status::Granted,
@@ -376,6 +383,6 @@ fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result
     if first == must {
         Ok(())
     } else {
-        Err(format!("P2: {id}: told {first:?}, not {must:?}"))
+        Err(format!("P2: {id}: notices {first:?}, not {must:?}"))
     }
 }

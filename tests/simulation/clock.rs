@@ -1,7 +1,7 @@
-//! The world's true time and dice, and the clocks that processes read.
+//! The true time and the random numbers of a world, and the clocks that processes read.
 //!
-//! A process reads a wall clock, which differs from the true time and can be set, and its
-//! uptime, which only passes. Timers are kept by the true time at which they are over.
+//! A process reads a wall clock, which differs from the true time and can be set, and its uptime,
+//! which never goes back. Timers use the true time at which they end.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
-/// A process that is started again is another one.
+/// A restarted process has a new id.
 pub type ProcessId = u32;
 
 #[derive(Clone)]
@@ -48,7 +48,7 @@ impl Time {
         self.inner().now
     }
 
-    /// Wakes every task that waits for a moment that has come.
+    /// Wakes every task whose timer has ended.
     pub fn advance_to(&self, time: Timestamp) {
         let mut inner = self.inner();
         inner.now = inner.now.max(time);
@@ -63,14 +63,14 @@ impl Time {
         self.inner().timers.keys().next().map(|(at, _)| *at)
     }
 
-    /// Has the tasks of a process look at their clock again: it was set.
+    /// Wakes the waiting tasks of a process to read the clock again, because it was set.
     pub fn wake(&self, process: ProcessId) {
         let inner = self.inner();
         let own = inner.timers.values().filter(|(of, _)| *of == process);
         own.for_each(|(_, waker)| waker.wake_by_ref());
     }
 
-    /// One throw in `of` comes up; none if `of` is 0.
+    /// `true` with a probability of 1 in `of`; never if `of` is 0.
     pub fn chance(&self, of: u32) -> bool {
         of > 0 && self.below(of) == 0
     }
@@ -79,7 +79,7 @@ impl Time {
         self.inner().dice.random_range(0..most)
     }
 
-    /// A span of up to this, and at least a millisecond.
+    /// A random span of at least a millisecond and at most this.
     pub fn span(&self, most: Millis) -> Millis {
         Millis(self.inner().dice.random_range(1..=most.0.max(1)))
     }
@@ -92,7 +92,7 @@ impl Time {
         Uuid::from_u128(self.inner().dice.random())
     }
 
-    /// A place where a task can be interleaved with the others, or die.
+    /// A point where other tasks can run, or the task can be dropped.
     pub async fn yield_here(&self) {
         let mut yielded = false;
         std::future::poll_fn(|context| {
@@ -106,7 +106,7 @@ impl Time {
     }
 }
 
-/// What one process reads.
+/// The clocks of one process.
 #[derive(Clone)]
 pub struct ProcessClock {
     pub time: Time,
@@ -151,7 +151,7 @@ impl ProcessClock {
         own.stood_still = Millis(own.stood_still.0 + span.0);
     }
 
-    /// When the wall clock shows this, unless it is set meanwhile.
+    /// The true time at which the wall clock shows this, unless it is set meanwhile.
     pub fn when(&self, wall: Timestamp) -> Timestamp {
         wall + Millis(-self.own().ahead.0)
     }
@@ -161,7 +161,7 @@ impl ProcessClock {
         own.began + own.stood_still + moment.0 + Millis(-self.head_start().0)
     }
 
-    /// No two processes agree on their uptime.
+    /// The uptime at the start, different for each process.
     fn head_start(&self) -> Millis {
         Millis(1_000_000 * i64::from(self.process))
     }

@@ -1,4 +1,4 @@
-//! Tasks, polled one at a time in an order that the seed decides.
+//! Runs tasks: polls one at a time, in an order that the seed decides.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,17 +12,17 @@ use jit::worker::spawn::Spawn;
 
 use crate::clock::{ProcessId, Time};
 
-/// What a planted panic carries: it prints nothing, and kills one task.
+/// The payload of a planted panic: it prints nothing and ends one task.
 pub struct Planted;
 
-/// What ends when a task does.
+/// The kind of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `Worker::run`, `NoticeWorker::run` or `Service::tidy_up`.
     Loop,
-    /// A piece of work that a loop has begun.
+    /// A piece of work that a loop has spawned.
     Piece,
-    /// A person's or an operator's call, which can be hung up.
+    /// A call of a person or an operator, whose connection can be closed.
     Call,
 }
 
@@ -35,7 +35,7 @@ struct Task {
     waker: Waker,
 }
 
-/// Whether a task can go on.
+/// Whether a task was woken.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
@@ -48,13 +48,13 @@ impl Wake for Woken {
     }
 }
 
-/// A piece of work that waits to become a task of its process.
+/// A spawned piece of work that waits to become a task of its process.
 type Spawned = (ProcessId, BoxFuture<'static, ()>);
 
-/// What came of one poll.
+/// The result of one poll.
 pub enum Polled {
     WentOn,
-    /// This task panicked, as it was meant to.
+    /// The task ended in a planted panic.
     Panicked(String, Kind),
 }
 
@@ -67,7 +67,7 @@ pub struct Executor {
     pub polls: u64,
 }
 
-/// Where the pieces of work of one process come to run.
+/// Spawns the pieces of work of one process.
 struct Spawner {
     process: ProcessId,
     spawned: Arc<Mutex<Vec<Spawned>>>,
@@ -103,7 +103,7 @@ impl Executor {
         });
     }
 
-    /// Polls one task that can go on. None: all wait.
+    /// Polls one woken task. `None`: all tasks wait.
     pub fn poll_one(&mut self, time: &Time) -> Option<Polled> {
         self.ready.clear();
         for (at, task) in self.tasks.iter().enumerate() {
@@ -154,7 +154,7 @@ impl Executor {
         self.tasks.iter().any(|task| task.kind == kind)
     }
 
-    /// Hangs up one call where it stands.
+    /// Drops one call at its current await, as a closed connection does.
     pub fn hang_up_one(&mut self, time: &Time) -> Option<String> {
         let mortal: Vec<usize> = (0..self.tasks.len())
             .filter(|&at| self.tasks[at].kind == Kind::Call)
@@ -166,11 +166,11 @@ impl Executor {
         Some(self.tasks.swap_remove(at).name)
     }
 
-    /// kill -9: everything of a process stops between two awaits.
+    /// kill -9: drops all tasks of a process at their current awaits.
     pub fn kill(&mut self, process: ProcessId) {
         self.frozen.remove(&process);
         self.tasks.retain(|task| task.process != process);
-        // What a task spawned while it was dropped.
+        // A task may have spawned work while it was dropped.
         self.spawned.lock().unwrap().clear();
     }
 

@@ -1,5 +1,5 @@
-//! The store and the receiver as one process meets them: a call can be cut off before it
-//! arrives, or before its answer does.
+//! The store and the receiver as one process reaches them: a call can fail before it arrives, or
+//! before its answer arrives.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,26 +15,26 @@ use jit::store::{
 use jit::worker::notices::{NotReceived, Receiver};
 
 use crate::clock::ProcessClock;
+use crate::faults::Faults;
 use crate::memory::MemoryStore;
-use crate::weather::Weather;
 
 #[derive(Clone)]
 pub struct FlakyStore {
     pub store: MemoryStore,
     pub clock: ProcessClock,
-    pub weather: Weather,
+    pub faults: Faults,
 }
 
 impl FlakyStore {
-    /// The way there: a place where the caller may die, and a call may be lost.
+    /// The way to the store: the caller may be killed here, and the call may be lost.
     async fn go(&self) -> Result<(), StoreError> {
         let time = &self.clock.time;
         time.yield_here().await;
-        self.weather.may_panic(time);
-        if self.weather.strikes(time) {
+        self.faults.may_panic(time);
+        if self.faults.strikes(time) {
             return Err(StoreError::Unavailable("lost on the way".into()));
         }
-        if self.weather.is_store_late() && time.chance(40) {
+        if self.faults.is_store_late() && time.chance(40) {
             let at = time.now() + time.span(Millis::seconds(3));
             self.clock.until_true(at).await;
         }
@@ -44,24 +44,24 @@ impl FlakyStore {
     async fn come_back(&self) -> bool {
         let time = &self.clock.time;
         time.yield_here().await;
-        self.weather.may_panic(time);
-        self.weather.strikes(time)
+        self.faults.may_panic(time);
+        self.faults.strikes(time)
     }
 
-    /// A write is refused by a full disk, and nothing is written.
+    /// A full disk refuses the write, and nothing is written.
     fn check_disk(&self) -> Result<(), StoreError> {
-        match self.weather.is_disk_full() {
+        match self.faults.is_disk_full() {
             true => Err(StoreError::Unavailable("the disk is full".into())),
             false => Ok(()),
         }
     }
 
-    /// A write whose caller gives up: it is carried out later, or has been already.
+    /// A write whose caller gives up: it is carried out later, or has been carried out.
     async fn commit_late(&self, commit: Commit) -> Result<(), StoreError> {
         let time = &self.clock.time;
         if time.chance(2) {
             let at = time.now() + time.span(Millis::seconds(8));
-            self.weather.write_late(commit, at);
+            self.faults.write_late(commit, at);
         } else {
             self.store.commit(commit).await?;
         }
@@ -118,7 +118,7 @@ impl Store for FlakyStore {
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         self.go().await?;
         self.check_disk()?;
-        if self.weather.is_store_late() && self.clock.time.chance(20) {
+        if self.faults.is_store_late() && self.clock.time.chance(20) {
             return self.commit_late(commit).await;
         }
         let answer = self.store.commit(commit).await;
@@ -151,15 +151,15 @@ impl Store for FlakyStore {
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
         write!(self.spend_nonce(nonce))
     }
-    /// The index may be some seconds old: what it shows may have been taken meanwhile, and
-    /// what is due may be missing.
+    /// The index may be some seconds old: a record in it may have been claimed since, and a due
+    /// record may be missing.
     async fn due(
         &self,
         lane: Lane,
         now: Timestamp,
         limit: usize,
     ) -> Result<Due<RequestId>, StoreError> {
-        let Some(mut due) = self.weather.lagging(&self.store, &self.clock.time) else {
+        let Some(mut due) = self.faults.lagging(&self.store, &self.clock.time) else {
             return read!(self.due(lane, now, limit));
         };
         self.go().await?;
@@ -233,31 +233,32 @@ impl Store for FlakyStore {
     }
 }
 
-/// A channel that hears, sometimes does not, and sometimes hears and says it did not.
+/// A receiver that accepts notices, sometimes refuses one, and sometimes accepts one and reports a
+/// failure.
 #[derive(Clone)]
 pub struct SimReceiver {
     pub clock: ProcessClock,
-    pub weather: Weather,
+    pub faults: Faults,
     pub heard: Arc<Mutex<Vec<Notice>>>,
 }
 
 #[async_trait]
 impl Receiver for SimReceiver {
     async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
-        let (time, weather) = (&self.clock.time, &self.weather);
+        let (time, faults) = (&self.clock.time, &self.faults);
         time.yield_here().await;
-        weather.may_panic(time);
-        if weather.is_receiver_deaf() || weather.strikes(time) || weather.strikes(time) {
-            return Err(NotReceived("nobody there".into()));
+        faults.may_panic(time);
+        if faults.is_receiver_deaf() || faults.strikes(time) || faults.strikes(time) {
+            return Err(NotReceived("the receiver is down".into()));
         }
-        // As slow as its time-outs allow.
-        if weather.is_store_late() && time.chance(10) {
+        // The receiver may take as long as its time-out allows.
+        if faults.is_store_late() && time.chance(10) {
             let at = time.now() + time.span(Millis::seconds(28));
             self.clock.until_true(at).await;
         }
         self.heard.lock().unwrap().push(notice.clone());
         time.yield_here().await;
-        if weather.strikes(time) {
+        if faults.strikes(time) {
             return Err(NotReceived("the answer was lost".into()));
         }
         Ok(())

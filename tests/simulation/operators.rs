@@ -1,5 +1,5 @@
-//! What operators do: with jit's own commands, from a short-lived process beside the
-//! replicas; in the AWS console; and with a database client.
+//! The actions of operators: jit's own commands, from a short-lived process beside the replicas;
+//! changes in the AWS console; and statuses written with a database client.
 
 use jit::clock::Clock;
 use jit::domain::{
@@ -12,35 +12,35 @@ use jit::worker::Proven;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::user_id;
-use crate::check::Hands;
+use crate::check::ConsoleChanges;
 use crate::executor::Kind;
 use crate::fixtures::person;
 use crate::people::{ACCOUNTS, PEOPLE};
 use crate::replica::Parts;
 use crate::world::World;
 
-/// How long an operator waits for a command before Ctrl-C.
+/// The time after which an operator stops a command with Ctrl-C.
 const PATIENCE: Millis = Millis::minutes(3);
-/// After this long without a call about an assignment, nothing of jit's is on its way.
+/// After this time without a call about an assignment, no call of jit is in flight.
 const QUIET: Millis = Millis::minutes(15);
 
 /// What `jit cleanup` asks before it writes.
 #[derive(Clone, Copy, Debug)]
-enum Asking {
+enum CleanupCheck {
     Aws,
     /// With `--unverified`.
-    Nobody,
+    Nothing,
 }
 
 impl World {
     pub fn an_operator_acts(&mut self) {
         match self.time.below(8) {
             0 | 1 => self.break_glass(),
-            2 => self.clean_up(Asking::Nobody),
-            3 => self.clean_up(Asking::Aws),
+            2 => self.clean_up(CleanupCheck::Nothing),
+            3 => self.clean_up(CleanupCheck::Aws),
             4 | 5 => {
                 self.take_away_by_hand();
-                self.clean_up(Asking::Aws);
+                self.clean_up(CleanupCheck::Aws);
             }
             6 => self.write_a_word(),
             _ => self.reconcile(),
@@ -65,7 +65,7 @@ impl World {
         });
     }
 
-    /// A request that is not over, and mostly one that a worker is at.
+    /// A request that is not settled, preferably one that a worker has claimed.
     fn a_live_request(&self) -> Option<Request> {
         let live: Vec<Request> = self.store.read(|tables| {
             let newest = self.opened.iter().rev();
@@ -86,16 +86,16 @@ impl World {
         (count > 0).then(|| some[self.time.below(count) as usize].clone())
     }
 
-    /// As `jit break-glass revoke`.
+    /// Runs `jit break-glass revoke`.
     fn break_glass(&mut self) {
         let Some(id) = self.a_request() else { return };
-        let hands = self.hands.clone();
+        let console = self.console.clone();
         self.operate(
             format!("an operator breaks the glass for {id}"),
             |parts| async move {
                 let request = parts.service.request(id).await?;
                 if request.state.is_settled() && !matches!(request.state, State::Error(_)) {
-                    return remove_if_it_stands(&parts, &request, &hands).await;
+                    return remove_if_it_stands(&parts, &request, &console).await;
                 }
                 let said = Command::BrokenGlass {
                     by: person("olga"),
@@ -108,18 +108,18 @@ impl World {
         );
     }
 
-    /// As `jit cleanup`, with or without a look at AWS.
-    fn clean_up(&mut self, asking: Asking) {
+    /// Runs `jit cleanup`, with or without a look at AWS.
+    fn clean_up(&mut self, how: CleanupCheck) {
         let Some(request) = self.a_live_request() else {
             return;
         };
         let id = request.id;
-        let name = format!("an operator cleans up {id}, asking {asking:?}");
+        let name = format!("an operator cleans up {id} ({how:?})");
         self.operate(name, move |parts| async move {
             let worker = &parts.worker;
-            let proof = match asking {
-                Asking::Nobody => Proof::None,
-                Asking::Aws => match worker.prove_gone(id, || {}).await {
+            let proof = match how {
+                CleanupCheck::Nothing => Proof::None,
+                CleanupCheck::Aws => match worker.prove_gone(id, || {}).await {
                     Ok(Proven::Gone(proof)) => proof,
                     Ok(Proven::StillThere | Proven::Over(_)) | Err(_) => return Ok(()),
                 },
@@ -137,9 +137,9 @@ impl World {
         });
     }
 
-    /// As `jit reconcile --fix`: what AWS has and no request holds is removed.
+    /// Runs `jit reconcile --fix`, which removes stray access.
     fn reconcile(&mut self) {
-        let hands = self.hands.clone();
+        let console = self.console.clone();
         let name = "an operator reconciles".to_owned();
         self.operate(name, |parts| async move {
             for account in ACCOUNTS {
@@ -148,14 +148,14 @@ impl World {
                         account_id: account.parse().unwrap(),
                         permission_set: set.parse().unwrap(),
                     };
-                    compare(&parts, &place, &hands).await?;
+                    compare(&parts, &place, &console).await?;
                 }
             }
             Ok(())
         });
     }
 
-    /// Somebody takes an assignment of jit's away in the AWS console.
+    /// Removes an assignment of jit in the AWS console.
     fn take_away_by_hand(&mut self) {
         let Some(request) = self.a_live_request() else {
             return;
@@ -163,14 +163,14 @@ impl World {
         let Some(key) = request.holding_key() else {
             return;
         };
-        if !self.hands.is_foreign(&key) && self.aws.take_away(&key) {
+        if !self.console.is_foreign(&key) && self.aws.take_away(&key) {
             self.say(&format!("an operator takes {key} away in the AWS console"));
-            self.hands.took_away(&key);
+            self.console.took_away(&key);
         }
     }
 
-    /// Somebody gives access in the AWS console, where nothing of jit's is or may come:
-    /// AWS could not tell the two apart where they meet.
+    /// Makes an assignment in the AWS console, where jit has and will get none: AWS could not tell
+    /// the two apart.
     pub fn assign_by_hand(&mut self) {
         let person = person(PEOPLE[self.time.below(3) as usize]);
         let key = HoldingKey {
@@ -192,12 +192,12 @@ impl World {
             .is_quiet_since(&key, self.time.now() + Millis(-QUIET.0));
         if !is_held && quiet && !self.aws.stands(&key) && !self.tasks.is_running(Kind::Call) {
             self.say(&format!("somebody assigns {key} in the AWS console"));
-            self.hands.assigned(&key);
+            self.console.assigned(&key);
             self.aws.assign(&key);
         }
     }
 
-    /// An operator follows the runbook: a word is written into the table itself.
+    /// An operator follows the runbook and writes a status into the table.
     pub fn write_a_word(&mut self) {
         let Some(request) = self.a_live_request() else {
             return;
@@ -223,7 +223,7 @@ async fn see_through(parts: &Parts, id: RequestId) -> Result<(), ServiceError> {
 async fn compare(
     parts: &Parts,
     place: &AssignmentPlace,
-    hands: &Hands,
+    console: &ConsoleChanges,
 ) -> Result<(), ServiceError> {
     let Ok(there) = parts.access.assignees(Lane::Other, place).await else {
         return Ok(());
@@ -240,19 +240,19 @@ async fn compare(
             .iter()
             .find(|one| one.holding_key().as_ref() == Some(&key));
         if let Some(last) = last {
-            remove_if_it_stands(parts, last, hands).await?;
+            remove_if_it_stands(parts, last, console).await?;
         }
     }
     Ok(())
 }
 
-/// What AWS has, no request holds, and this one left behind.
+/// Removes an assignment that no request holds and that this request left behind.
 async fn remove_if_it_stands(
     parts: &Parts,
     request: &Request,
-    hands: &Hands,
+    console: &ConsoleChanges,
 ) -> Result<(), ServiceError> {
-    let Some(key) = request.holding_key().filter(|key| !hands.is_foreign(key)) else {
+    let Some(key) = request.holding_key().filter(|key| !console.is_foreign(key)) else {
         return Ok(());
     };
     let Ok(Presence::Present) = parts.access.look(Lane::Revoke, &key).await else {

@@ -1,4 +1,4 @@
-//! What people do, each by a call to one of the processes.
+//! The actions of people, each a call to one of the processes.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,7 +22,7 @@ pub const ACCOUNTS: [&str; 2] = ["111122223333", "444455556666"];
 pub const CHANNEL: &str = "town";
 
 impl World {
-    /// A process that takes calls just now.
+    /// A process that accepts calls now.
     fn door(&self) -> Option<usize> {
         let up: Vec<usize> = (0..self.replicas.len())
             .filter(|&number| self.replicas[number].phase == Phase::Up)
@@ -44,7 +44,7 @@ impl World {
         self.tasks.spawn(name, process, Kind::Call, call(service));
     }
 
-    /// Before anything goes wrong.
+    /// Binds the accounts before any fault occurs.
     pub fn bind_all(&mut self) {
         for account in ACCOUNTS {
             let terms = BindTerms::default();
@@ -73,7 +73,7 @@ impl World {
         self.configure(&name, Configure::SetApprovers { approvers });
     }
 
-    /// Somebody changes who may give access to what.
+    /// An admin changes bindings or approvers.
     pub fn change_bindings(&mut self) {
         let account = self.an_account();
         let account_id = account.parse().unwrap();
@@ -157,7 +157,7 @@ impl World {
             permission_set: Some(set.parse().unwrap()),
             start_at: None,
         };
-        // As a client does that hears no answer: the same call, and the same key.
+        // A client that gets no answer repeats the call with the same idempotency key.
         let mut drafts = vec![draft];
         if self.time.chance(3) {
             for _ in 0..2 {
@@ -217,7 +217,7 @@ impl World {
         });
     }
 
-    /// K9: an extension is asked for and denied a hundred times over.
+    /// K9: an extension is requested and denied a hundred times.
     pub fn ask_again_and_again(&mut self) {
         let Some(id) = self.a_request() else { return };
         let Some(own) = self
@@ -249,7 +249,7 @@ impl World {
         });
     }
 
-    /// The newest are the liveliest.
+    /// Prefers the newest requests, which are the most active.
     pub fn a_request(&self) -> Option<RequestId> {
         let newest: Vec<RequestId> = self.store.read(|tables| {
             let written = self.opened.iter().rev().copied();
@@ -264,8 +264,8 @@ impl World {
     }
 }
 
-/// P2: a caller who is told that nothing was changed has changed nothing. Every poll of a call
-/// is one step of the world, so what is written in between is the call's own.
+/// P2: a refused call has written nothing. Every poll of a call is one step of the world, so
+/// anything written during the poll was written by the call.
 async fn refused_wrote_nothing<T>(
     store: &MemoryStore,
     wrong: &Wrong,
@@ -296,7 +296,7 @@ async fn configured(service: &Service, configure: &Configure) {
         person: None,
         key_id: "sim".into(),
     };
-    // The world's weather is no reason to have no bindings; a rule is.
+    // A fault of the world is retried until the bindings exist; a refusal by a rule is not.
     for _ in 0..20 {
         let channel = CHANNEL.parse().unwrap();
         match service.configure(&channel, configure, &admin).await {

@@ -1,4 +1,4 @@
-//! What a seed plays: which faults, how often, and what the world is like besides.
+//! The plan of a seed: which faults occur, how often, and the other properties of the world.
 
 use jit::domain::{EndSessions, ExtensionRule, Millis, Policy};
 use jit::identity_center::Limits;
@@ -8,31 +8,32 @@ use crate::fixtures::policy;
 /// One family of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Calls to AWS arrive late, outlive their sender, and lose their answers.
+    /// Calls to AWS arrive late, arrive after their sender gave up, and lose their answers.
     Wire,
-    /// Operations at AWS take hours, or do not end while the storm lasts.
+    /// Operations at AWS take hours, or do not end before the faults end.
     Stuck,
     /// A call to the store, to AWS or to the receiver panics.
     Panic,
-    /// The disk fills: every write is refused for a while, reads go on.
+    /// The disk fills: every write is refused for a while, and reads succeed.
     Disk,
     /// The store answers late; a write may be carried out after its caller gave up.
     LateStore,
     /// Wall clocks differ by up to two minutes, and jump by up to ten.
     Clocks,
-    /// A process is not scheduled for minutes, and then goes on.
+    /// A process is not scheduled for minutes, and then continues.
     Freeze,
-    /// Break-glass, cleanup, reconcile, hands in the AWS console, words in the store.
+    /// Break-glass, cleanup, reconcile, changes in the AWS console, statuses written into the
+    /// store.
     Operators,
     /// Bindings, approvers, quorum and self-approval change while requests wait.
     Bindings,
-    /// The receiver of notices takes none while the storm lasts.
+    /// The receiver refuses all notices until the faults end.
     Deaf,
     /// The index of due records is some seconds old.
     Lag,
-    /// Processes are stopped in order (SIGTERM), not only killed.
+    /// Processes are also stopped with SIGTERM, not only killed.
     Stop,
-    /// People say the same to one request again and again, at the greatest length.
+    /// People repeat the same command to one request many times, with the longest texts.
     Long,
 }
 
@@ -93,19 +94,19 @@ const PLAYS: [&[Fault]; 24] = [
 pub struct Plan {
     pub seed: u64,
     faults: Vec<Fault>,
-    /// One call in so many is lost; 0: none.
+    /// One call in this many is lost; 0: none.
     pub storm: u32,
     pub limits: Limits,
     pub policy: Policy,
     pub replicas: usize,
     /// How often an accepted operation ends FAILED.
     pub fails: f64,
-    /// AWS gives lists in pages of so many.
+    /// The page length of AWS.
     pub page: usize,
 }
 
 impl Plan {
-    /// `only` replaces the faults that the seed stands for.
+    /// `only` replaces the faults of the seed.
     pub fn of(seed: u64, only: Option<&[Fault]>) -> Self {
         let storm = [0, 60, 25][pick(seed, 3)];
         let rate = match storm {
@@ -159,7 +160,7 @@ fn pick(seed: u64, of: u64) -> usize {
     usize::try_from(seed % of).unwrap()
 }
 
-/// `wire,stop`; `none` names no fault at all.
+/// Parses `wire,stop`; `none` names no fault.
 pub fn faults_named(names: &str) -> Vec<Fault> {
     let known = |name: &str| {
         let found = NAMES.iter().find(|(known, _)| *known == name);

@@ -1,5 +1,5 @@
-//! A process that serves: its own service, pace, worker and notice worker, with production's
-//! loops. It is started, killed, stopped, frozen, and its clock is set.
+//! A process that serves: its own service, pace, worker and notice worker, with the loops of
+//! production. It is started, killed, stopped and frozen, and its clock is set.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::plan::Fault;
 use crate::wire::Wire;
 use crate::world::World;
 
-/// What systemd or a platform leaves a process between SIGTERM and SIGKILL.
+/// The time that systemd or a platform gives a process between SIGTERM and SIGKILL.
 const PATIENCE: Millis = Millis::seconds(10);
 const MOST_SKEW: Millis = Millis::minutes(1);
 const LONGEST_JUMP: Millis = Millis::minutes(10);
@@ -29,9 +29,9 @@ pub struct Replica {
     pub service: Arc<Service>,
     stop: CancellationToken,
     pub phase: Phase,
-    /// How far its machine's wall clock is ahead, which outlives the process.
+    /// How far the wall clock of its machine is ahead; it survives the process.
     ahead: Millis,
-    /// When somebody sets it right.
+    /// When the clock is corrected.
     right_at: Option<Timestamp>,
     frozen: Option<Frozen>,
 }
@@ -47,12 +47,12 @@ pub enum Phase {
 struct Frozen {
     since: Timestamp,
     until: Timestamp,
-    /// A machine that is suspended: uptime stands still.
+    /// The machine is suspended: uptime stands still.
     is_suspended: bool,
 }
 
 impl Replica {
-    /// Whether its tasks go on.
+    /// Whether its tasks run.
     pub fn works(&self) -> bool {
         self.phase == Phase::Up && self.frozen.is_none()
     }
@@ -71,7 +71,7 @@ impl Replica {
     }
 }
 
-/// What a process is made of, besides its loops.
+/// The parts of a process besides its loops.
 pub struct Parts {
     pub process: ProcessId,
     pub clock: ProcessClock,
@@ -81,7 +81,7 @@ pub struct Parts {
 }
 
 impl World {
-    /// A service and a worker of their own on the one store, as every process has them.
+    /// Makes a service and a worker on the shared store, as every process has them.
     pub fn build_process(&mut self, name: &str, ahead: Millis) -> Parts {
         self.processes += 1;
         let process = self.processes;
@@ -89,13 +89,13 @@ impl World {
         let store = FlakyStore {
             store: self.store.clone(),
             clock: clock.clone(),
-            weather: self.weather.clone(),
+            faults: self.faults.clone(),
         };
         let wire = Wire {
             name: name.to_owned(),
             aws: self.aws.clone(),
             clock: clock.clone(),
-            weather: self.weather.clone(),
+            faults: self.faults.clone(),
         };
         let service = Arc::new(Service::new(
             Arc::new(store),
@@ -138,7 +138,7 @@ impl World {
         let parts = self.build_process(&format!("replica {number}"), ahead);
         let receiver = SimReceiver {
             clock: parts.clock.clone(),
-            weather: self.weather.clone(),
+            faults: self.faults.clone(),
             heard: self.heard.clone(),
         };
         let notices = NoticeWorker::new(parts.service.clone(), Arc::new(receiver));
@@ -194,7 +194,7 @@ impl World {
         self.tend_processes();
     }
 
-    /// SIGTERM: it drains by itself.
+    /// Sends SIGTERM; the process drains.
     pub fn stop(&mut self, number: usize) {
         let now = self.time.now();
         let replica = &mut self.replicas[number];
@@ -212,7 +212,7 @@ impl World {
     pub fn freeze(&mut self, number: usize) {
         let now = self.time.now();
         let until = now + self.time.span(Millis::minutes(5));
-        // A clock that is set and a suspension together could not be told apart.
+        // A clock that is set and a suspension at the same time could not be told apart.
         let is_suspended = !self.plan.has(Fault::Clocks) && self.time.chance(2);
         let replica = &mut self.replicas[number];
         if !replica.works() {
@@ -242,8 +242,7 @@ impl World {
         self.say(&format!("replica {number} goes on"));
     }
 
-    /// The wall clock of its machine jumps, forward or back, and is set right some minutes
-    /// later.
+    /// The wall clock of its machine jumps forward or back, and is corrected some minutes later.
     pub fn set_clock(&mut self, number: usize) {
         let ahead = Millis(self.time.span(Millis(2 * LONGEST_JUMP.0)).0 - LONGEST_JUMP.0);
         let right_at = self.time.now() + self.time.span(Millis::minutes(5));
@@ -262,8 +261,8 @@ impl World {
         ));
     }
 
-    /// A process that has drained exits, one that takes too long is killed, and what is
-    /// down is started again when its time has come.
+    /// A drained process exits, one that takes too long is killed, and a stopped one is started
+    /// when its time has come.
     pub fn tend_processes(&mut self) {
         let now = self.time.now();
         for number in 0..self.replicas.len() {
@@ -300,7 +299,7 @@ impl World {
         }
     }
 
-    /// Another process on the same machine.
+    /// Starts another process on the same machine.
     fn start_again(&mut self, number: usize) {
         let Replica {
             ahead, right_at, ..
@@ -316,12 +315,12 @@ impl World {
         self.replicas.iter().filter_map(Replica::next_event).min()
     }
 
-    /// All are well, and none is as it was.
+    /// Replaces all processes by new ones without faults.
     pub fn restart_all(&mut self) {
         for number in 0..self.replicas.len() {
             self.tasks.kill(self.replicas[number].process);
             let ahead = self.replicas[number].ahead;
-            // A clock that is wrong by minutes is set right.
+            // A clock that is wrong by minutes is corrected.
             let ahead = ahead.clamp(Millis(-MOST_SKEW.0), MOST_SKEW);
             self.replicas[number] = self.start(number, ahead);
         }

@@ -1,5 +1,5 @@
-//! P5: nothing is approved but by those who may, by the binding as it is. Written once
-//! more, from the outside.
+//! P5: a request is approved only by the approvers of its binding. These checks repeat the rules
+//! independently of the engine.
 
 use jit::domain::{
     AuditKey, Binding, EventKind, ExtensionRule, Person, Request, RequestId, State, Timestamp,
@@ -7,14 +7,14 @@ use jit::domain::{
 
 use crate::memory::{MemoryStore, Tables};
 
-/// What was known of a request before.
+/// The state of a request before a step.
 #[derive(Default)]
 pub struct Before {
     was_pending: bool,
     until: Option<Timestamp>,
 }
 
-/// What was approved just now was approved by enough of those who may.
+/// A request that was just approved has enough approvals by approvers.
 pub fn approved_by_the_rules(
     tables: &Tables,
     request: &Request,
@@ -36,7 +36,9 @@ pub fn approved_by_the_rules(
     let (id, set) = (request.id, &request.permission_set);
     let done = if is_extended { "extended" } else { "approved" };
     let Some(binding) = tables.binding(&request.account_id) else {
-        return Err(format!("P5: {id} was {done}, and its account is not bound"));
+        return Err(format!(
+            "P5: {id} was {done}, and its account has no binding"
+        ));
     };
     if !binding.allows(set) {
         return Err(format!(
@@ -59,7 +61,7 @@ pub fn approved_by_the_rules(
     }
 }
 
-/// The user whose approval was the last that an extension needed.
+/// The user whose approval completed the quorum of an extension.
 fn extended_by(tables: &Tables, id: RequestId) -> Option<String> {
     let key = AuditKey::Request(id);
     let events = tables.events_from(&key, 0);
@@ -86,25 +88,25 @@ fn is_enough(approvals: u64, binding: &Binding) -> bool {
     approvals >= u64::from(binding.approvals_required.max(1))
 }
 
-/// A call of somebody who approved before: it was refused for that alone.
+/// A call by an approver whose approval exists already, if it was refused for that reason alone.
 pub struct Repeated {
     id: RequestId,
     revisions: Option<(u64, u64)>,
 }
 
 impl Repeated {
-    /// Before the call.
+    /// The state before the call.
     pub fn before(store: &MemoryStore, id: RequestId) -> Self {
         let revisions = store.read(|tables| revisions(tables, id));
         Self { id, revisions }
     }
 
-    /// A request that has enough approvals by the rules as they are does not wait for
-    /// another: perhaps there is no other who may.
+    /// A request that has a quorum under the current rules does not wait for another approval,
+    /// because there may be no other approver.
     pub fn check(&self, store: &MemoryStore, by: &Person) -> Result<(), String> {
         store.read(|tables| {
             let id = self.id;
-            // Either may have changed since the call was decided.
+            // The request or the binding may have changed since the call was decided.
             if revisions(tables, id) != self.revisions {
                 return Ok(());
             }

@@ -1,8 +1,8 @@
-//! Nothing starves, and what is stuck is seen: looked at while time passes.
+//! Liveness: due work is tried, and a stuck request is visible; checked while time passes.
 //!
-//! Each bound is counted from the last disturbance (a process that was killed, stopped,
-//! frozen or set to another time, a disk that is full), so it holds for any process that
-//! is left alone for that long.
+//! Each limit counts from the last disturbance (a process that was killed, stopped, frozen or set
+//! to another time, or a full disk), so it holds for any process that runs undisturbed for that
+//! long.
 
 use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
@@ -14,18 +14,18 @@ use crate::aws::Aws;
 use crate::memory::{MemoryStore, Tables};
 use crate::replica::Replica;
 
-/// A due record is tried within three minutes, and two by which clocks may differ.
+/// A due record is tried within three minutes, plus two by which clocks may differ.
 const TRIED_WITHIN: Millis = Millis::minutes(5);
-/// A removal asks AWS for something within this, again and again.
+/// A removal makes a call to AWS at least this often.
 const ASKED_WITHIN: Millis = Millis::minutes(5);
-/// What has been stuck for five minutes says so.
+/// A request that has been stuck for five minutes is shown as stuck.
 const SEEN_WITHIN: Millis = Millis::minutes(6);
-/// And `jit_stuck_requests`, which the alarm goes by, counts it: by clocks that may have been
-/// ten minutes off when its trouble began.
+/// `jit_stuck_requests`, which the alarm uses, counts it within this time, by clocks that may have
+/// been ten minutes off when the failures began.
 const COUNTED_WITHIN: Millis = Millis::minutes(25);
-/// What DynamoDB takes in one item.
+/// The largest item of DynamoDB.
 const LARGEST_ITEM: usize = 400 * 1024;
-/// Nothing changes so fast that it must be looked at more often.
+/// No state changes so fast that it needs a check more often.
 const LOOK_EVERY: Millis = Millis::seconds(5);
 
 pub struct Watch {
@@ -36,15 +36,15 @@ pub struct Watch {
 
 struct Seen {
     state: Discriminant<State>,
-    /// Since when it has been in that state.
+    /// The time since when it has been in that state.
     since: Timestamp,
     tries: Tries,
     tried_at: Timestamp,
-    /// Since when it has been due by the clock of a process that works.
+    /// The time since when it has been due by the clock of a running process.
     due_since: Option<Timestamp>,
 }
 
-/// What a worker leaves on a record whenever it tries.
+/// The fields that a worker changes in a record at every attempt.
 #[derive(PartialEq, Eq)]
 struct Tries {
     lease: Option<Lease>,
@@ -62,7 +62,7 @@ impl Watch {
         }
     }
 
-    /// Something happened to a process or to the store: what is due may be late by it.
+    /// A process or the store was disturbed: due work may be late.
     pub fn disturbed(&mut self, now: Timestamp) {
         self.disturbed_at = now;
     }
@@ -120,7 +120,7 @@ impl Watch {
         }
         let mut working = replicas.iter().filter(|replica| replica.works());
         let is_due = working.any(|replica| request.due_at.is_some_and(|due| due <= replica.wall()));
-        // A clock that was set may have made it due, and not due again, since the last look.
+        // A clock that was set may have made it due and not due again since the last check.
         let disturbed_at = self.disturbed_at;
         let before = seen.due_since.filter(|since| *since >= disturbed_at);
         seen.due_since = is_due.then(|| before.unwrap_or(now));
@@ -142,7 +142,7 @@ impl Watch {
         ))
     }
 
-    /// A removal that a worker holds and never asks AWS for is no removal.
+    /// A worker that holds a removal makes calls to AWS for it.
     fn is_asked_for(&self, request: &Request, aws: &Aws, now: Timestamp) -> Result<(), String> {
         let State::Removing { .. } = request.state else {
             return Ok(());
@@ -170,8 +170,8 @@ impl Watch {
                 | State::Checking { .. }
                 | State::Unsettled { .. }
         );
-        // Each try moves the time at which it is due: what counts is how long it is in a state
-        // that a worker has to end.
+        // Each attempt moves the due time: what counts is how long the request is in a state that a
+        // worker must end.
         let since = self.records[&request.id].since.max(self.disturbed_at);
         let (id, state, stuck_for) = (request.id, &request.state, now - since);
         if !is_work || stuck_for <= SEEN_WITHIN {
@@ -179,26 +179,26 @@ impl Watch {
         }
         if !shows_that_it_is_stuck(request) {
             return Err(format!(
-                "unseen: {id} has been stuck since {since} and does not say so: {state:?}"
+                "not shown: {id} has been stuck since {since} and is not shown as stuck: {state:?}"
             ));
         }
         let troubled = request.troubled_since();
         let is_counted = troubled.is_some_and(|began| now - began >= STUCK_AFTER);
         if stuck_for > COUNTED_WITHIN && !is_counted {
             return Err(format!(
-                "uncounted: {id} has been stuck since {since}, by its record since {troubled:?}: {state:?}"
+                "not counted: {id} has been stuck since {since}, by its record since {troubled:?}: {state:?}"
             ));
         }
         Ok(())
     }
 }
 
-/// What status, metrics and alarms are made from.
+/// The condition that status, metrics and alarms use.
 fn shows_that_it_is_stuck(request: &Request) -> bool {
     request.trouble.is_some()
 }
 
-/// K9: what is kept of a request fits into items of DynamoDB, however much is said to it.
+/// K9: the records of a request fit into items of DynamoDB, however many commands it gets.
 fn is_small(tables: &Tables, request: &Request) -> Result<(), String> {
     let (id, record) = (request.id, serde_json::to_vec(request).unwrap().len());
     for (what, bytes) in [("record", record), ("outbox", tables.outbox_bytes(id))] {

@@ -1,4 +1,4 @@
-//! One process's end of the wire to AWS.
+//! The connection of one process to AWS.
 
 use async_trait::async_trait;
 use jit::clock::Clock;
@@ -10,23 +10,23 @@ use jit::identity_center::{
 
 use crate::aws::{Answer, Aws, Question, Slot};
 use crate::clock::ProcessClock;
-use crate::weather::Weather;
+use crate::faults::Faults;
 
 pub struct Wire {
-    /// Whose end it is, for the story.
+    /// The name of the process, for the log.
     pub name: String,
     pub aws: Aws,
     pub clock: ProcessClock,
-    pub weather: Weather,
+    pub faults: Faults,
 }
 
-/// What becomes of a call, decided when it is made.
+/// The fate of a call, decided when it is made.
 struct Fate {
-    /// None: it never does.
+    /// `None`: the call never arrives.
     arrives_at: Option<Timestamp>,
-    /// When its sender hears of it.
+    /// When the sender gets the answer.
     heard_at: Option<Timestamp>,
-    /// What the sender hears then instead of the answer.
+    /// The error that the sender gets instead of the answer.
     error: Option<&'static str>,
 }
 
@@ -38,7 +38,7 @@ impl Wire {
             heard_at: Some(now),
             error: None,
         };
-        if self.weather.strikes(time) {
+        if self.faults.strikes(time) {
             return match time.chance(2) {
                 true => Fate {
                     arrives_at: None,
@@ -51,7 +51,7 @@ impl Wire {
                 },
             };
         }
-        if !self.weather.is_wire_slow() {
+        if !self.faults.is_wire_slow() {
             return at_once;
         }
         let often = if question.changes() { 2 } else { 30 };
@@ -60,12 +60,12 @@ impl Wire {
         }
         let arrives_at = now + time.span(CALL_PATIENCE);
         let (heard_at, error) = match time.below(4) {
-            // The connection breaks while the call is on its way.
+            // The connection breaks while the call is in flight.
             0 => (
                 Some(now + time.span(Millis(2000))),
                 Some("the connection was closed"),
             ),
-            // Nothing is heard of it: the sender gives up by itself.
+            // No answer comes: the sender gives up by itself.
             1 => (None, None),
             _ => (Some(arrives_at + time.span(Millis(500))), None),
         };
@@ -77,9 +77,9 @@ impl Wire {
     }
 
     async fn ask(&self, question: Question) -> Result<Answer, IdentityCenterError> {
-        self.weather.may_panic(&self.clock.time);
+        self.faults.may_panic(&self.clock.time);
         let fate = self.fate(&question);
-        // From here on the call is on its way: there is no await between the two.
+        // From here on the call is in flight: there is no await in between.
         let slot = fate
             .arrives_at
             .map(|at| self.aws.send(self.name.clone(), question, at));
@@ -99,7 +99,7 @@ impl Wire {
         if let Some(why) = fate.error {
             return Err(lost(why));
         }
-        self.weather.may_panic(&self.clock.time);
+        self.faults.may_panic(&self.clock.time);
         answer_in(slot)
     }
 }
@@ -113,7 +113,7 @@ fn lost(why: &str) -> IdentityCenterError {
     IdentityCenterError::new(IdentityCenterErrorKind::NoAnswer, why)
 }
 
-/// The one answer that fits the question.
+/// The variant of the answer that belongs to the question.
 macro_rules! ask {
     ($self:ident, $question:expr, $answer:ident) => {
         match $self.ask($question).await? {

@@ -1,4 +1,4 @@
-//! One world: people who ask, processes that work, and everything that goes wrong.
+//! One world: people who send commands, processes that work, and all faults.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -6,40 +6,40 @@ use std::sync::{Arc, Mutex};
 use jit::domain::{Ask, Millis, Minutes, Notice, Request, RequestId, Text, Timestamp};
 
 use crate::aws::Aws;
-use crate::check::{self, Checker, Hands};
+use crate::check::{self, Checker, ConsoleChanges};
 use crate::clock::Time;
+use crate::event_log::EventLog;
 use crate::executor::{Executor, Kind, Polled};
+use crate::faults::Faults;
 use crate::memory::MemoryStore;
 use crate::people::PEOPLE;
 use crate::plan::{Fault, Plan};
 use crate::replica::Replica;
-use crate::story::Story;
 use crate::watch::Watch;
-use crate::weather::Weather;
 
 const OPERATIONS: u32 = 200;
-/// From so far on, a look for work every few seconds is not played.
+/// A gap longer than this is skipped: the looks for work in it are not simulated.
 const SOON: Millis = Millis::seconds(6);
-/// A worker looks ahead of its clock this often.
+/// How often a worker looks ahead of its clock.
 const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
-/// So many polls at most are spent on letting time pass in one go.
+/// The most polls that one span of time may take.
 const MOST_POLLS: u64 = 6_000;
-/// Longer than every grant, and every pause.
+/// Longer than every grant and every pause.
 const REST: Millis = Millis::hours(40);
 
-/// What came of a seed that broke nothing.
-pub struct Lived {
-    pub story: Story,
+/// The result of a seed that broke no promise.
+pub struct Passed {
+    pub event_log: EventLog,
     pub kinds: BTreeSet<String>,
     pub polls: u64,
 }
 
 pub struct Broken {
     pub promise: String,
-    pub story: Story,
+    pub event_log: EventLog,
 }
 
-/// What a task found to be wrong.
+/// An error that a task found.
 #[derive(Clone, Default)]
 pub struct Wrong(Arc<Mutex<Option<String>>>);
 
@@ -53,34 +53,34 @@ impl Wrong {
     }
 }
 
-pub fn run(plan: Plan) -> Result<Lived, Broken> {
+pub fn run(plan: Plan) -> Result<Passed, Broken> {
     let mut world = World::new(plan);
-    let lived = world.live();
-    let story = world.story.clone();
-    match lived {
-        Ok(()) => Ok(Lived {
-            story,
+    let passed = world.live();
+    let event_log = world.event_log.clone();
+    match passed {
+        Ok(()) => Ok(Passed {
+            event_log,
             kinds: world.checker.kinds(),
             polls: world.tasks.polls,
         }),
-        Err(promise) => Err(Broken { promise, story }),
+        Err(promise) => Err(Broken { promise, event_log }),
     }
 }
 
 pub struct World {
     pub plan: Plan,
     pub time: Time,
-    pub story: Story,
-    pub weather: Weather,
+    pub event_log: EventLog,
+    pub faults: Faults,
     pub store: MemoryStore,
     pub aws: Aws,
     pub tasks: Executor,
     pub replicas: Vec<Replica>,
-    /// How many processes there have been.
+    /// The number of processes so far.
     pub processes: u32,
     pub heard: Arc<Mutex<Vec<Notice>>>,
     pub opened: Vec<RequestId>,
-    pub hands: Hands,
+    pub console: ConsoleChanges,
     pub wrong: Wrong,
     pub watch: Watch,
     checker: Checker,
@@ -88,10 +88,10 @@ pub struct World {
 
 impl World {
     fn new(plan: Plan) -> Self {
-        let (time, story) = (Time::new(plan.seed), Story::default());
+        let (time, event_log) = (Time::new(plan.seed), EventLog::default());
         Self {
-            aws: Aws::new(&plan, &time, &story),
-            weather: Weather::default(),
+            aws: Aws::new(&plan, &time, &event_log),
+            faults: Faults::default(),
             watch: Watch::new(time.now()),
             store: MemoryStore::default(),
             tasks: Executor::default(),
@@ -99,19 +99,19 @@ impl World {
             processes: 0,
             heard: Arc::default(),
             opened: Vec::new(),
-            hands: Hands::default(),
+            console: ConsoleChanges::default(),
             wrong: Wrong::default(),
             checker: Checker::new(&plan.policy),
             plan,
             time,
-            story,
+            event_log,
         }
     }
 
     fn live(&mut self) -> Result<(), String> {
         self.start_all();
         self.bind_all();
-        self.weather.begin(&self.plan);
+        self.faults.begin(&self.plan);
         self.say(&format!("the storm begins: {:?}", self.plan));
         for _ in 0..OPERATIONS {
             self.something_happens()?;
@@ -121,13 +121,13 @@ impl World {
                 }
             }
         }
-        self.weather.calm();
+        self.faults.calm();
         self.aws.calm();
         self.restart_all();
         self.say("all is calm");
         self.rest()?;
         let heard = self.heard.lock().unwrap().clone();
-        check::at_rest(&self.store, &self.aws, &self.hands, &heard)
+        check::at_rest(&self.store, &self.aws, &self.console, &heard)
     }
 
     fn something_happens(&mut self) -> Result<(), String> {
@@ -166,7 +166,7 @@ impl World {
         Ok(())
     }
 
-    /// One of those that this world plays.
+    /// Causes one of the faults of this world.
     fn a_fault(&mut self) {
         let which = [
             Fault::Stop,
@@ -190,7 +190,7 @@ impl World {
             Fault::Freeze => self.freeze(number),
             Fault::Clocks => self.set_clock(number),
             Fault::Disk => {
-                let is_full = self.weather.fill_or_empty_the_disk();
+                let is_full = self.faults.fill_or_empty_the_disk();
                 self.watch.disturbed(self.time.now());
                 self.say(if is_full {
                     "the disk is full"
@@ -215,7 +215,7 @@ impl World {
         self.run_for(span)
     }
 
-    /// Lets a task go on, and looks at what it did. False: all wait.
+    /// Runs one task and checks what it did. `false`: all tasks wait.
     fn go_on(&mut self) -> Result<bool, String> {
         match self.tasks.poll_one(&self.time) {
             None => return Ok(false),
@@ -235,10 +235,10 @@ impl World {
         self.wrong.check()?;
         let now = self.time.now();
         self.checker
-            .always(&self.store, &self.aws, &self.hands, &self.story, now)
+            .always(&self.store, &self.aws, &self.console, &self.event_log, now)
     }
 
-    /// Lets time pass in the steps in which things happen.
+    /// Lets time pass in the steps in which events occur.
     pub fn run_for(&mut self, span: Millis) -> Result<(), String> {
         let end = self.time.now() + span;
         let most = self.tasks.polls + MOST_POLLS;
@@ -255,13 +255,13 @@ impl World {
     fn advance_to(&mut self, at: Timestamp) -> Result<(), String> {
         self.time.advance_to(at);
         let now = self.time.now();
-        while self.weather.write_one_late(&self.store, now) {
+        while self.faults.write_one_late(&self.store, now) {
             self.check()?;
         }
         self.aws.carry_out(now);
         self.tend_processes();
         self.check()?;
-        if self.weather.is_disk_full() || !self.replicas.iter().any(Replica::works) {
+        if self.faults.is_disk_full() || !self.replicas.iter().any(Replica::works) {
             self.watch.disturbed(now);
         }
         self.watch.look(&self.store, &self.aws, &self.replicas, now)
@@ -270,20 +270,20 @@ impl World {
     fn next_event(&self) -> Option<Timestamp> {
         let world = [
             self.aws.next_event(),
-            self.weather.next_late_write(),
+            self.faults.next_late_write(),
             self.next_process_event(),
         ];
         let world = world.into_iter().flatten().min();
         let timer = self.time.next_timer();
         let timer = match (timer, self.is_idle_until()) {
-            // Nobody has anything to do before then but to look for work.
+            // Until then the processes only look for work.
             (Some(timer), Some(then)) => Some(then.max(timer)),
             (timer, _) => timer,
         };
         timer.into_iter().chain(world).min()
     }
 
-    /// Until when no process has anything to do, if that is more than a while.
+    /// The time until which no process has work, if it is not soon.
     fn is_idle_until(&self) -> Option<Timestamp> {
         if self.tasks.is_running(Kind::Call) || self.aws.has_calls() {
             return None;
@@ -301,7 +301,7 @@ impl World {
         let due = due.into_iter().chain(self.store.next_notice()).min();
         let ahead = self.latest_clock(now) - now;
         let due = due.map(|due| due + Millis(-ahead.0));
-        // What a wrong clock has put off is found by a look ahead of the clock.
+        // Work that a wrong clock has put off is found by a look ahead of the clock.
         let looks_ahead = self.has_work().then_some(now + LOOKS_AHEAD_EVERY);
         let due = due.into_iter().chain(looks_ahead).min();
         match due {
@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    /// Whether a request is in a state that a worker has to end, and not only at a date.
+    /// Whether a request is in a state that a worker must end, and not only at a date.
     fn has_work(&self) -> bool {
         let is_work = |one: &Request| one.due_at.is_some() && !one.is_dated();
         self.store.read(|tables| tables.requests().any(is_work))
@@ -326,7 +326,7 @@ impl World {
         clocks.chain([now]).max().unwrap()
     }
 
-    /// Until nothing is left to do.
+    /// Runs until no work is left.
     fn rest(&mut self) -> Result<(), String> {
         let end = self.time.now() + REST;
         while self.time.now() < end {
@@ -342,6 +342,6 @@ impl World {
     }
 
     pub fn say(&self, line: &str) {
-        self.story.say(self.time.now(), line);
+        self.event_log.say(self.time.now(), line);
     }
 }

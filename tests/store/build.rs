@@ -1,4 +1,4 @@
-//! Records to write.
+//! Builders of records.
 
 use jit::domain::{
     Admin, Audience, BindTerms, Binding, Channel, ConfigurationChange, Decision, Draft, Holding,
@@ -32,12 +32,12 @@ pub fn lease(number: u128, until: Timestamp) -> Lease {
     }
 }
 
-/// A channel with its first account bound.
+/// A channel with its first binding.
 pub fn bound(channel: &str, account: &str) -> Rebinding {
     bound_again(&Channel::unknown(channel.parse().unwrap()), account)
 }
 
-/// An account bound to a channel that has a history already.
+/// A binding of an account to a channel with a history.
 pub fn bound_again(channel: &Channel, account: &str) -> Rebinding {
     changed(channel, |change| {
         let account = account.parse().unwrap();
@@ -112,7 +112,7 @@ pub fn creating(decision: &Decision) -> Commit {
     }
 }
 
-/// The next revision of a record, changed.
+/// The next revision of a record, with a change.
 pub fn next(request: &Request, change: impl FnOnce(&mut Request)) -> Commit {
     let mut next = request.clone();
     next.revision += 1;

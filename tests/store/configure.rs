@@ -1,4 +1,4 @@
-//! Changes of configuration in several steps, and what comes between two of them.
+//! Configuration changes in several commits, with another change between two of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,14 +25,13 @@ fn town() -> ChannelId {
     "town".parse().unwrap()
 }
 
-/// The time, and an administrator who unbinds the first account in the middle of the
-/// second step.
-struct Meanwhile {
+/// The clock, which calls an admin who unbinds the first account during the second commit.
+struct UnbindingClock {
     store: MemoryStore,
     asked: AtomicU32,
 }
 
-impl Meanwhile {
+impl UnbindingClock {
     fn unbind_the_first(&self) {
         let unbinding = async {
             let change = jit::domain::ConfigurationChange {
@@ -56,7 +55,7 @@ impl Meanwhile {
 }
 
 #[async_trait]
-impl Clock for Meanwhile {
+impl Clock for UnbindingClock {
     fn now(&self) -> Timestamp {
         if self.asked.fetch_add(1, Ordering::SeqCst) == 1 {
             self.unbind_the_first();
@@ -94,10 +93,10 @@ async fn town_with_accounts(store: &MemoryStore) {
 
 // K15
 #[tokio::test]
-async fn an_account_that_is_unbound_between_two_steps_makes_no_other_be_skipped() {
+async fn an_unbind_between_two_commits_skips_no_other_account() {
     let store = MemoryStore::default();
     town_with_accounts(&store).await;
-    let clock = Arc::new(Meanwhile {
+    let clock = Arc::new(UnbindingClock {
         store: store.clone(),
         asked: AtomicU32::new(0),
     });

@@ -1,4 +1,4 @@
-//! What `Store` promises, as functions that any store can be put through.
+//! The promises of `Store`, as functions that run on any store.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::build::{
 };
 use crate::fixtures::policy;
 
-/// A store under test, and a way to reach past it.
+/// A store under test, with access to its data without the store.
 #[async_trait]
 pub trait Subject: Send + Sync + Sized + 'static {
     async fn fresh() -> Self;
     fn store(&self) -> &dyn Store;
-    /// Changes a status in the store, without the store.
+    /// Writes a status into the data, as an operator does.
     async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>);
 }
 
@@ -33,36 +33,36 @@ macro_rules! conformance {
         mod $name {
             use super::*;
             conformance!(@each $subject:
-                what_was_committed_is_read
+                a_committed_record_is_read_back
                 a_commit_is_all_or_nothing
-                a_record_only_follows_on_the_one_before
-                of_many_writers_each_revision_has_one
-                a_changed_binding_stops_what_was_decided_under_the_old_one
-                an_unbinding_that_came_too_late_changes_nothing
-                an_account_that_is_bound_again_is_not_bound_as_before
-                a_nonce_is_fresh_once
-                a_nonce_is_spent_with_what_it_was_signed_for
-                of_many_at_once_one_spends_the_nonce
-                a_key_is_answered_once_for_a_day
-                what_is_due_comes_by_lane_and_the_longest_due_first
-                who_holds_a_lease_is_left_alone
-                a_renewed_lease_is_written_unless_it_came_too_late
-                notices_go_out_in_order_one_at_a_time
-                a_request_that_is_known_to_have_news_is_asked_by_name
+                a_commit_needs_the_previous_revision
+                each_revision_is_written_by_one_of_many_writers
+                a_commit_under_a_changed_binding_is_refused
+                a_late_unbind_changes_nothing
+                a_new_binding_of_an_account_differs_from_its_old_one
+                a_nonce_is_accepted_once
+                a_nonce_is_spent_in_the_commit_of_its_change
+                one_of_many_simultaneous_calls_spends_the_nonce
+                an_idempotency_key_is_kept_for_a_day
+                due_requests_come_by_lane_and_longest_due_first
+                a_leased_request_is_not_claimed
+                a_lease_is_renewed_unless_the_renewal_comes_too_late
+                notices_of_a_request_are_claimed_in_order_one_at_a_time
+                notices_can_be_claimed_by_request_id
                 a_lost_claim_settles_nothing
-                a_parked_notice_lets_the_next_one_pass
+                a_parked_notice_does_not_block_the_next
                 undelivered_notices_are_bounded_and_refuse_no_write
-                what_shows_on_a_card_alone_is_merged_first
-                lists_answer_to_every_filter_together
-                pages_meet_without_gap_or_overlap
+                notices_that_only_change_the_card_are_merged_first
+                lists_apply_all_filters_together
+                pages_have_no_gap_and_no_overlap
                 a_history_is_in_order_and_the_export_by_time
-                every_history_has_its_head
+                every_history_has_a_head
                 every_binding_is_found_page_by_page
-                a_lease_by_name_has_one_holder
-                the_figures_are_counted
-                tidying_takes_only_what_is_over
-                a_word_from_outside_is_heard
-                a_word_from_outside_wins_over_a_write_that_had_not_heard_it
+                a_named_lease_has_one_holder
+                gauges_are_counted
+                tidy_deletes_only_expired_nonces
+                a_status_written_from_outside_is_returned
+                a_status_written_from_outside_conflicts_with_an_older_commit
             );
         }
     };
@@ -87,7 +87,7 @@ async fn change(store: &dyn Store, request: &Request, to: impl FnOnce(&mut Reque
     commit.requests[0].clone()
 }
 
-/// Whether somebody else was first, and so nothing of it was written.
+/// Whether another write preceded this commit, and nothing of it was written.
 async fn lost(store: &dyn Store, commit: Commit) -> bool {
     match store.commit(commit).await {
         Ok(()) => false,
@@ -100,7 +100,7 @@ async fn due(store: &dyn Store, lane: Lane, now: Timestamp, limit: usize) -> Vec
     store.due(lane, now, limit).await.unwrap().ready
 }
 
-/// When the first can be claimed.
+/// When the first due request can be claimed.
 async fn next_due(store: &dyn Store, lane: Lane) -> Option<Timestamp> {
     store.due(lane, Timestamp::default(), 0).await.unwrap().next
 }
@@ -110,7 +110,7 @@ async fn ids(store: &dyn Store, filter: &Filter) -> Vec<RequestId> {
     found.iter().map(|request| request.id).collect()
 }
 
-pub async fn what_was_committed_is_read(subject: impl Subject) {
+pub async fn a_committed_record_is_read_back(subject: impl Subject) {
     let store = subject.store();
     let town = bound("town", "111122223333");
     store.commit(writing(&town)).await.unwrap();
@@ -166,7 +166,7 @@ pub async fn a_commit_is_all_or_nothing(subject: impl Subject) {
     let store = subject.store();
     let first = create(store, 1, at(0)).await;
     let good = opened(2, at(0));
-    // Each part of it would be written but for the one that conflicts.
+    // Every part of the commit would be written except for the one that conflicts.
     let stale_request = Commit {
         requests: vec![good.request.clone(), first],
         ..creating(&good)
@@ -196,14 +196,14 @@ pub async fn a_commit_is_all_or_nothing(subject: impl Subject) {
     store.commit(creating(&good)).await.unwrap();
 }
 
-pub async fn a_record_only_follows_on_the_one_before(subject: impl Subject) {
+pub async fn a_commit_needs_the_previous_revision(subject: impl Subject) {
     let store = subject.store();
     let first = create(store, 1, at(0)).await;
     let skipped = next(&first, |request| request.revision += 1);
     assert!(lost(store, skipped).await);
     let second = change(store, &first, |_| {}).await;
     let again = next(&first, |_| {});
-    // Whoever lost need not ask who won.
+    // The conflict contains the record that preceded.
     let winner = Err(StoreError::Conflict(Some(Box::new(second.clone()))));
     assert_eq!(store.commit(again).await, winner);
     assert!(lost(store, creating(&opened(1, at(0)))).await);
@@ -218,7 +218,7 @@ pub async fn a_record_only_follows_on_the_one_before(subject: impl Subject) {
 }
 
 // P3, G18, E10
-pub async fn of_many_writers_each_revision_has_one(subject: impl Subject) {
+pub async fn each_revision_is_written_by_one_of_many_writers(subject: impl Subject) {
     create(subject.store(), 1, at(0)).await;
     let subject = Arc::new(subject);
     let mut writers = tokio::task::JoinSet::new();
@@ -243,7 +243,7 @@ pub async fn of_many_writers_each_revision_has_one(subject: impl Subject) {
 }
 
 // P5, G18
-pub async fn a_changed_binding_stops_what_was_decided_under_the_old_one(subject: impl Subject) {
+pub async fn a_commit_under_a_changed_binding_is_refused(subject: impl Subject) {
     let store = subject.store();
     let town = bound("town", "111122223333").bindings.remove(0);
     let guarded = |number, revision: u64| Commit {
@@ -263,7 +263,7 @@ pub async fn a_changed_binding_stops_what_was_decided_under_the_old_one(subject:
     assert!(lost(store, guarded(3, 2)).await);
 }
 
-pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subject) {
+pub async fn a_late_unbind_changes_nothing(subject: impl Subject) {
     let store = subject.store();
     let town = bound("town", "111122223333");
     store.commit(writing(&town)).await.unwrap();
@@ -288,8 +288,8 @@ pub async fn an_unbinding_that_came_too_late_changes_nothing(subject: impl Subje
     assert_eq!(store.binding(&new.account_id).await.unwrap(), None);
 }
 
-// K15: two bindings of one account are told apart, although both begin at revision 1.
-pub async fn an_account_that_is_bound_again_is_not_bound_as_before(subject: impl Subject) {
+// K15: two bindings of one account are different, although both begin at revision 1.
+pub async fn a_new_binding_of_an_account_differs_from_its_old_one(subject: impl Subject) {
     let store = subject.store();
     let guarded = |number, binding: &Binding| Commit {
         guard: Some(Guard::of(&binding.account_id, Some(binding))),
@@ -308,7 +308,7 @@ pub async fn an_account_that_is_bound_again_is_not_bound_as_before(subject: impl
     assert!(lost(store, guarded(2, &first.bindings[0])).await);
     store.commit(guarded(2, &second.bindings[0])).await.unwrap();
 
-    // In another channel, where its number is the same.
+    // The account is bound to another channel, where its number is the same.
     let leaving = unbound(&second.channel, &second.bindings[0]);
     store.commit(writing(&leaving)).await.unwrap();
     let elsewhere = bound("village", "111122223333");
@@ -316,7 +316,7 @@ pub async fn an_account_that_is_bound_again_is_not_bound_as_before(subject: impl
     assert!(lost(store, guarded(3, &first.bindings[0])).await);
     assert!(lost(store, guarded(3, &second.bindings[0])).await);
 
-    // One that was written before bindings had numbers.
+    // A binding that was written before bindings had numbers.
     let mut old = elsewhere.bindings[0].clone();
     (old.revision, old.bound_seq) = (2, 0);
     let commit = Commit {
@@ -328,21 +328,21 @@ pub async fn an_account_that_is_bound_again_is_not_bound_as_before(subject: impl
     assert!(lost(store, guarded(4, &elsewhere.bindings[0])).await);
 }
 
-// P5, G1: no key is part of it, so no key can spend it again.
-pub async fn a_nonce_is_fresh_once(subject: impl Subject) {
+// P5, G1: the key is not part of the nonce, so no other key can spend it again.
+pub async fn a_nonce_is_accepted_once(subject: impl Subject) {
     let store = subject.store();
     let spend = async |text, now| store.spend_nonce(&nonce(text, now, 960)).await.unwrap();
     assert_eq!(spend("a", 0).await, Freshness::Fresh);
     assert_eq!(spend("a", 1).await, Freshness::Spent);
     assert_eq!(spend("b", 1).await, Freshness::Fresh);
-    // P8: remembered until then, and not until something has cleaned it up.
+    // P8: the store keeps a nonce until its time, whether or not old ones are deleted.
     assert_eq!(spend("a", 960).await, Freshness::Spent);
     assert_eq!(spend("a", 961).await, Freshness::Fresh);
 }
 
-/// With what the call asks for or not at all; and if somebody else was first, it can still
-/// be spent by what is decided then.
-pub async fn a_nonce_is_spent_with_what_it_was_signed_for(subject: impl Subject) {
+/// The nonce is spent in the commit of its change or not at all; after a conflict, the next
+/// decision can still spend it.
+pub async fn a_nonce_is_spent_in_the_commit_of_its_change(subject: impl Subject) {
     let store = subject.store();
     let with = |commit: Commit, text, now| Commit {
         nonce: Some(nonce(text, now, 960)),
@@ -364,7 +364,7 @@ pub async fn a_nonce_is_spent_with_what_it_was_signed_for(subject: impl Subject)
     assert_eq!(store.commit(both).await, Err(StoreError::Replayed));
 }
 
-pub async fn of_many_at_once_one_spends_the_nonce(subject: impl Subject) {
+pub async fn one_of_many_simultaneous_calls_spends_the_nonce(subject: impl Subject) {
     let subject = Arc::new(subject);
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..20 {
@@ -387,7 +387,7 @@ pub async fn of_many_at_once_one_spends_the_nonce(subject: impl Subject) {
     );
 }
 
-pub async fn a_key_is_answered_once_for_a_day(subject: impl Subject) {
+pub async fn an_idempotency_key_is_kept_for_a_day(subject: impl Subject) {
     let store = subject.store();
     let answered = |number, seconds| Answered {
         key: "k".into(),
@@ -416,7 +416,7 @@ pub async fn a_key_is_answered_once_for_a_day(subject: impl Subject) {
     );
 }
 
-pub async fn what_is_due_comes_by_lane_and_the_longest_due_first(subject: impl Subject) {
+pub async fn due_requests_come_by_lane_and_longest_due_first(subject: impl Subject) {
     let store = subject.store();
     for (number, due) in [
         (1, Some(at(30))),
@@ -454,7 +454,7 @@ pub async fn what_is_due_comes_by_lane_and_the_longest_due_first(subject: impl S
     assert_eq!(look(at(99), 3).await, first(&all, None));
 }
 
-pub async fn who_holds_a_lease_is_left_alone(subject: impl Subject) {
+pub async fn a_leased_request_is_not_claimed(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     let leased = change(store, &request, |request| {
@@ -500,7 +500,7 @@ async fn claim(store: &dyn Store, now: i64, holder: u128) -> Vec<NoticePlace> {
         .collect()
 }
 
-/// When the first can be claimed.
+/// When the first notice can be claimed.
 async fn next_notice(store: &dyn Store) -> Option<Timestamp> {
     let none = Timestamp::default();
     let claimed = store.claim_notices(none, token(0), none, 1).await;
@@ -514,20 +514,21 @@ fn place(number: u128, seq: u64) -> NoticePlace {
     }
 }
 
-pub async fn notices_go_out_in_order_one_at_a_time(subject: impl Subject) {
+pub async fn notices_of_a_request_are_claimed_in_order_one_at_a_time(subject: impl Subject) {
     let store = subject.store();
     with_notices(store, 1, &[2, 3]).await;
     with_notices(store, 2, &[2]).await;
     assert_eq!(next_notice(store).await, Some(at(0)));
     assert_eq!(claim(store, 1, 7).await, [place(1, 2), place(2, 2)]);
-    // Claimed, and the second of the first request waits for its first.
+    // Both first notices are claimed, and the second notice of the first request waits for its
+    // first.
     assert!(claim(store, 1, 8).await.is_empty());
     store
         .settle_notice(place(1, 2), token(7), Settled::Delivered)
         .await
         .unwrap();
     assert_eq!(claim(store, 2, 8).await, [place(1, 3)]);
-    // The one that was let go can be taken at once; the one that failed, later.
+    // The released notice can be claimed at once; the failed one, later.
     store
         .settle_notice(place(2, 2), token(7), Settled::Released)
         .await
@@ -553,7 +554,7 @@ pub async fn notices_go_out_in_order_one_at_a_time(subject: impl Subject) {
     );
 }
 
-pub async fn a_request_that_is_known_to_have_news_is_asked_by_name(subject: impl Subject) {
+pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     let store = subject.store();
     with_notices(store, 1, &[2, 3]).await;
     with_notices(store, 2, &[2]).await;
@@ -568,7 +569,7 @@ pub async fn a_request_that_is_known_to_have_news_is_asked_by_name(subject: impl
     };
     assert_eq!(claim(9, 1, 7).await, None);
     assert_eq!(claim(1, 1, 7).await, Some(2));
-    assert_eq!(claim(1, 1, 8).await, None, "somebody has it");
+    assert_eq!(claim(1, 1, 8).await, None, "another worker has claimed it");
     assert_eq!(settle(2, 8, Settled::Delivered).await, Left::Nothing);
     assert_eq!(settle(2, 7, Settled::Delivered).await, Left::More);
     assert_eq!(claim(1, 2, 8).await, Some(3));
@@ -578,7 +579,11 @@ pub async fn a_request_that_is_known_to_have_news_is_asked_by_name(subject: impl
     assert_eq!(claim(1, 9, 8).await, Some(3));
     assert_eq!(settle(3, 8, Settled::Delivered).await, Left::Nothing);
     assert_eq!(claim(1, 99, 8).await, None);
-    assert_eq!(claim(2, 99, 8).await, Some(2), "untouched by the other's");
+    assert_eq!(
+        claim(2, 99, 8).await,
+        Some(2),
+        "the other claim is unchanged"
+    );
 }
 
 pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
@@ -593,7 +598,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
     let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
     assert_eq!(
         undelivered, 1,
-        "8 holds it, and has not said that it was delivered"
+        "8 has claimed it, and has not reported it as delivered"
     );
     store
         .settle_notice(place(1, 2), token(8), Settled::Delivered)
@@ -602,7 +607,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
     assert_eq!(next_notice(store).await, None);
 }
 
-pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
+pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
     let store = subject.store();
     with_notices(store, 1, &[2, 3]).await;
     let park = Commit {
@@ -614,7 +619,7 @@ pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
     assert_eq!(claim(store, 1, 7).await, [place(1, 3)]);
     let gauges = async || store.gauges(at(1)).await.unwrap();
     assert_eq!(gauges().await.parked_notices, 1);
-    // What was given up stays to be seen, whatever becomes of the others.
+    // A parked notice stays parked, whatever happens to the others.
     let settled = store.settle_notice(place(1, 3), token(7), Settled::Delivered);
     assert_eq!(settled.await.unwrap(), Left::Nothing);
     let left = gauges().await;
@@ -625,7 +630,7 @@ pub async fn a_parked_notice_lets_the_next_one_pass(subject: impl Subject) {
     assert_eq!(gauges().await.parked_notices, 1);
 }
 
-/// Something else to tell of a request that is there.
+/// Adds a notice to an existing request.
 async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
     let notices = vec![notice(number, seq, at(1))];
     let more = Commit {
@@ -635,7 +640,7 @@ async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
     store.commit(more).await.unwrap();
 }
 
-// K9: however much waits already, what comes next is written.
+// K9: the next commit succeeds, however many notices wait.
 pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl Subject) {
     let store = subject.store();
     let mut request = create(store, 1, at(0)).await;
@@ -649,7 +654,7 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
         store.commit(commit.clone()).await.unwrap();
         request = commit.requests[0].clone();
         if seq == 10 {
-            // A delivery that is under way is not disturbed.
+            // A claimed notice stays as it is.
             assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
         }
     }
@@ -664,7 +669,7 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
     assert_eq!(gauges().await.oldest_undelivered, Some(at(0)));
     let settled = store.settle_notice(place(1, 2), token(7), Settled::Delivered);
     assert_eq!(settled.await.unwrap(), Left::More);
-    // The newest are those that are left, in order.
+    // The newest notices remain, in order.
     let first = 2 + many - (most - 1);
     for seq in first..2 + many {
         assert_eq!(claim(store, 3, 7).await, [place(1, seq)]);
@@ -673,7 +678,7 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
     }
     assert!(claim(store, 4, 7).await.is_empty());
     assert_eq!(gauges().await.undelivered_notices, 0);
-    // One that is parked after its day is counted like the others.
+    // A notice that is parked after a day is counted like the others.
     with_more_notices(store, 1, 2 + many).await;
     let park = Commit {
         parked: Some(place(1, 2 + many)),
@@ -684,7 +689,7 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
 }
 
 // K9
-pub async fn what_shows_on_a_card_alone_is_merged_first(subject: impl Subject) {
+pub async fn notices_that_only_change_the_card_are_merged_first(subject: impl Subject) {
     let store = subject.store();
     create(store, 1, at(0)).await;
     let most = MOST_PENDING as u64;
@@ -714,13 +719,13 @@ pub async fn what_shows_on_a_card_alone_is_merged_first(subject: impl Subject) {
             settled.await.unwrap();
         }
     }
-    // Merged once, when the bound was met: what came after is there beside the newest then.
+    // The notices are merged once, at the limit: later ones stay beside the newest of that time.
     let kept: Vec<u64> = [2, 3].into_iter().chain(most + 2..=most + 4).collect();
     assert_eq!(told, kept);
 }
 
 // G17
-pub async fn lists_answer_to_every_filter_together(subject: impl Subject) {
+pub async fn lists_apply_all_filters_together(subject: impl Subject) {
     let store = subject.store();
     for number in 0..32_u128 {
         let mut decision = opened(number, at(i64::try_from(number / 4).unwrap()));
@@ -772,10 +777,10 @@ pub async fn lists_answer_to_every_filter_together(subject: impl Subject) {
     }
 }
 
-pub async fn pages_meet_without_gap_or_overlap(subject: impl Subject) {
+pub async fn pages_have_no_gap_and_no_overlap(subject: impl Subject) {
     let store = subject.store();
     for number in 0..25_u128 {
-        // Several at one time: the id decides between them.
+        // Several requests have the same time: the id decides the order.
         create(store, number, at(i64::try_from(number / 5).unwrap())).await;
     }
     let filter = Filter {
@@ -884,7 +889,7 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
 }
 
 // P7
-pub async fn every_history_has_its_head(subject: impl Subject) {
+pub async fn every_history_has_a_head(subject: impl Subject) {
     let store = subject.store();
     store
         .commit(writing(&bound("town", "111122223333")))
@@ -930,7 +935,7 @@ pub async fn every_binding_is_found_page_by_page(subject: impl Subject) {
     assert_eq!(found, accounts);
 }
 
-pub async fn a_renewed_lease_is_written_unless_it_came_too_late(subject: impl Subject) {
+pub async fn a_lease_is_renewed_unless_the_renewal_comes_too_late(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     let until = |to| move |request: &mut Request| request.lease = Some(lease(7, at(to)));
@@ -938,7 +943,7 @@ pub async fn a_renewed_lease_is_written_unless_it_came_too_late(subject: impl Su
     let renewed = next(&leased, until(60)).requests.remove(0);
     match store.renew(renewed.clone()).await {
         Ok(()) => {}
-        // The answer was lost, and the second try met the first.
+        // The answer was lost, and the retry conflicts with the first write.
         Err(StoreError::Conflict(Some(winner))) => assert_eq!(*winner, renewed),
         Err(error) => panic!("{error}"),
     }
@@ -956,8 +961,8 @@ pub async fn a_renewed_lease_is_written_unless_it_came_too_late(subject: impl Su
     assert_eq!(store.request(id(1)).await, Ok(Some(taken)));
 }
 
-/// One holder at a time, until it gives the lease back or is known to have lapsed.
-pub async fn a_lease_by_name_has_one_holder(subject: impl Subject) {
+/// A lease has one holder at a time, until it is given back or is known to have lapsed.
+pub async fn a_named_lease_has_one_holder(subject: impl Subject) {
     let store = subject.store();
     let take = async |name: &str, number, until, lapsed| {
         let lease = lease(number, at(until));
@@ -970,7 +975,7 @@ pub async fn a_lease_by_name_has_one_holder(subject: impl Subject) {
     assert_eq!(
         take("set", 7, 60, None).await,
         Taken::Yes,
-        "to keep it longer"
+        "the holder renews it"
     );
     assert_eq!(
         take("set", 8, 90, Some(first)).await,
@@ -985,7 +990,7 @@ pub async fn a_lease_by_name_has_one_holder(subject: impl Subject) {
     assert_eq!(take("set", 9, 90, None).await, Taken::Yes);
 }
 
-pub async fn the_figures_are_counted(subject: impl Subject) {
+pub async fn gauges_are_counted(subject: impl Subject) {
     let store = subject.store();
     for (number, until) in [(1, at(10)), (2, at(50))] {
         let request = create(store, number, at(0)).await;
@@ -1017,14 +1022,14 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
     let gauges = store.gauges(at(20)).await.unwrap();
     assert_eq!(
         gauges.failing_removals, 1,
-        "a grant that fails keeps nobody in"
+        "a failing grant leaves no access"
     );
     assert_eq!(gauges.stuck_requests, 0);
     // K7
     assert_eq!(
         store.gauges(at(15 + 300)).await.unwrap().stuck_requests,
         2,
-        "a grant that does not get on is stuck as well"
+        "a grant without progress is stuck as well"
     );
     assert_eq!(
         (gauges.live_grants, gauges.overdue_grants, gauges.backlog),
@@ -1036,7 +1041,7 @@ pub async fn the_figures_are_counted(subject: impl Subject) {
     assert_eq!(store.gauges(at(9)).await.unwrap().oldest_due, None);
 }
 
-pub async fn tidying_takes_only_what_is_over(subject: impl Subject) {
+pub async fn tidy_deletes_only_expired_nonces(subject: impl Subject) {
     let store = subject.store();
     store.spend_nonce(&nonce("old", 0, 10)).await.unwrap();
     store.spend_nonce(&nonce("new", 0, 100)).await.unwrap();
@@ -1049,8 +1054,8 @@ pub async fn tidying_takes_only_what_is_over(subject: impl Subject) {
     assert!(store.request(id(1)).await.unwrap().is_some());
 }
 
-// P1, P6: somebody's word is no proof.
-pub async fn a_word_from_outside_is_heard(subject: impl Subject) {
+// P1, P6: a written status proves nothing.
+pub async fn a_status_written_from_outside_is_returned(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     change(store, &request, |request| {
@@ -1080,11 +1085,11 @@ pub async fn a_word_from_outside_is_heard(subject: impl Subject) {
         ..Filter::default()
     };
     assert_eq!(ids(store, &filter).await, [id(1)]);
-    // It can be carried on with like any other record.
+    // The record can be changed like any other.
     change(store, &heard, |request| request.due_at = None).await;
 }
 
-pub async fn a_word_from_outside_wins_over_a_write_that_had_not_heard_it(subject: impl Subject) {
+pub async fn a_status_written_from_outside_conflicts_with_an_older_commit(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     let seen = change(store, &request, |request| {

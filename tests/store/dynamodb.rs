@@ -1,4 +1,4 @@
-//! What only a store of many partitions can get wrong.
+//! Tests of the store with many partitions.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::build::{at, creating, granted, id, lease, next, notice, opened};
 use crate::dynamo::Tables;
 use crate::dynamo::proxy::{Mood, Proxy};
 
-/// FNV-1a. Where a request lies may never change: it would not be found again.
+/// FNV-1a. The shard of a request must never change, or the store would not find the request again.
 fn shard(id: RequestId) -> u64 {
     let hash = id
         .to_string()
@@ -23,9 +23,9 @@ fn shard(id: RequestId) -> u64 {
     hash % 8
 }
 
-/// All the newest lie in one partition: its next ones come before those of any other.
+/// One partition has all the newest records: its next ones come before those of any other.
 #[tokio::test]
-async fn one_partition_may_have_all_the_newest() {
+async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
     let tables = Tables::fresh().await;
     let store = tables.store();
     let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
@@ -74,7 +74,7 @@ async fn one_partition_may_have_all_the_newest() {
             newest[30..]
         );
     }
-    // Oldest first as well, for whoever reads all of it.
+    // The reverse order as well, which reads every head.
     let heads = store.heads(None, 100).await.unwrap();
     let oldest = elsewhere.iter().chain(&here).map(|(_, id)| id.to_string());
     let keys: Vec<String> = heads.iter().map(|head| head.key.to_string()).collect();
@@ -91,9 +91,9 @@ async fn one_partition_may_have_all_the_newest() {
     assert_eq!(item["shard"].as_n().unwrap(), "3");
 }
 
-/// A backlog in one partition is found whole, and by who wants one of it not read whole.
+/// A backlog in one partition is read completely, or only as far as the caller wants.
 #[tokio::test]
-async fn a_backlog_is_read_as_far_as_it_is_wanted() {
+async fn a_backlog_is_read_only_as_far_as_the_caller_wants() {
     let tables = Tables::fresh().await;
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let store = tables.through(&proxy.url).store();
@@ -118,9 +118,9 @@ async fn a_backlog_is_read_as_far_as_it_is_wanted() {
     assert_eq!((some.ready.len(), some.next), (15, Some(at(16))));
 }
 
-/// While a worker waits for AWS it renews its lease again and again.
+/// A worker that waits for AWS renews its lease many times.
 #[tokio::test]
-async fn to_renew_a_lease_is_one_write_and_no_transaction() {
+async fn a_lease_renewal_is_one_write_without_a_transaction() {
     let tables = Tables::fresh().await;
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let store = tables.through(&proxy.url).store();
@@ -134,9 +134,9 @@ async fn to_renew_a_lease_is_one_write_and_no_transaction() {
     assert_eq!(proxy.calls(), BTreeMap::from([("PutItem".to_owned(), 1)]));
 }
 
-// K9: an outbox that grew near to what an item of DynamoDB's may hold, before it had a bound.
+// K9: an outbox that grew near to the largest item of DynamoDB before it had a limit.
 #[tokio::test]
-async fn a_full_outbox_keeps_no_step_from_being_written() {
+async fn a_full_outbox_refuses_no_commit() {
     let store = Tables::fresh().await.store();
     let decision = opened(1, at(0));
     let outbox_entries = (2..1_400).map(|seq| OutboxEntry {
@@ -175,9 +175,9 @@ async fn a_full_outbox_keeps_no_step_from_being_written() {
     assert_eq!(parked, 1_698 - MOST_PENDING as u64);
 }
 
-// K11: what a scrape costs follows neither live grants nor undelivered notices.
+// K11: the cost of a scrape depends neither on live grants nor on undelivered notices.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scrape_costs_the_same_whatever_is_live() {
+async fn the_cost_of_a_scrape_does_not_depend_on_live_grants() {
     let tables = Tables::fresh().await;
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let (filling, store) = (tables.store(), tables.through(&proxy.url).store());
@@ -206,7 +206,7 @@ async fn a_scrape_costs_the_same_whatever_is_live() {
         costs.push((proxy.calls(), proxy.looked_at()));
     }
     assert_eq!(costs[0], costs[1]);
-    // What ends is seen all the same, also while a worker holds a lease on it.
+    // A grant that ends is counted, also while a worker holds its lease.
     let ending = store.request(id(1)).await.unwrap().unwrap();
     let leased = next(&ending, |request| {
         request.lease = Some(lease(1, day + Millis::seconds(30)));

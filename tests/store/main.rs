@@ -1,4 +1,4 @@
-//! Every store is held to the same promises: one named test for each promise and store.
+//! Every store is tested for the same promises: one named test for each promise and store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod build;
@@ -59,7 +59,7 @@ impl Subject for InOneFile {
     fn store(&self) -> &dyn Store {
         &self.store
     }
-    /// As an operator does it, with a client of their own.
+    /// Writes the status as an operator does, with another SQLite client.
     async fn write_status(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
         let db = rusqlite::Connection::open(self.folder.path().join("jit.db")).unwrap();
         let sql = "UPDATE jit_requests SET status = ?2, revoked_at = ?3 WHERE request_id = ?1";
@@ -74,7 +74,7 @@ struct InDynamo {
 }
 
 impl InDynamo {
-    /// With something between that goes wrong.
+    /// A store behind a proxy with faults.
     async fn through(mood: Mood) -> Self {
         let tables = Tables::fresh().await;
         let proxy = Proxy::open(&tables.url, mood).await;
@@ -82,7 +82,7 @@ impl InDynamo {
         Self { store, tables }
     }
 
-    /// As the runbook does it.
+    /// Writes the status as the runbook does.
     async fn update(&self, id: RequestId, said: &str, at: Option<Timestamp>) {
         let text = |text: String| AttributeValue::S(text);
         let at = at.map_or_else(String::new, |at| at.to_string());
@@ -99,7 +99,7 @@ impl InDynamo {
     }
 }
 
-/// The same store, whatever lies between.
+/// The same store, behind a proxy in some mode.
 macro_rules! in_dynamodb {
     ($name:ident: $fresh:expr) => {
         struct $name(InDynamo);
@@ -120,11 +120,11 @@ macro_rules! in_dynamodb {
 }
 
 in_dynamodb!(Well: InDynamo::through(Mood::Well));
-in_dynamodb!(Forgetful: InDynamo::through(Mood::Forgetful));
-in_dynamodb!(Busy: InDynamo::through(Mood::Busy));
+in_dynamodb!(LosesFirstAnswers: InDynamo::through(Mood::LosesFirstAnswers));
+in_dynamodb!(RefusesFirstCalls: InDynamo::through(Mood::RefusesFirstCalls));
 
 conformance!(in_memory, InMemory);
 conformance!(in_one_file, InOneFile);
 conformance!(in_dynamodb, Well);
-conformance!(in_dynamodb_whose_answers_get_lost, Forgetful);
-conformance!(in_dynamodb_that_is_busy, Busy);
+conformance!(in_dynamodb_with_lost_answers, LosesFirstAnswers);
+conformance!(in_dynamodb_with_refused_calls, RefusesFirstCalls);

@@ -1,4 +1,4 @@
-//! A store in memory: the promises without a disk, for the simulation.
+//! A store in memory, with the promises of a store and no disk, for the simulation.
 #![allow(dead_code)] // each target uses its part
 
 #[path = "memory/tables.rs"]
@@ -39,12 +39,12 @@ impl MemoryStore {
         self.tables().holdings.get(key).cloned()
     }
 
-    /// Grows whenever something was written.
+    /// Increases with every write.
     pub fn commits(&self) -> u64 {
         self.tables().commits
     }
 
-    /// What was written since the last call.
+    /// The changes since the last call.
     pub fn take_changes(&self) -> Changes {
         std::mem::take(&mut self.tables().changes)
     }
@@ -68,7 +68,7 @@ impl MemoryStore {
         self.tables().next_notice()
     }
 
-    /// What an operator's own update of the status does.
+    /// Writes a status as an operator does.
     pub fn write_status(&self, id: RequestId, said: Status, at: Option<Timestamp>) {
         let mut tables = self.tables();
         let request = tables.requests.get_mut(&id).unwrap();
@@ -80,7 +80,7 @@ impl MemoryStore {
         tables.changes.requests.insert(id);
     }
 
-    /// The same as `commit`, outside any task.
+    /// The same as `commit`, outside a task.
     pub fn commit_now(&self, commit: Commit) -> Result<(), StoreError> {
         self.tables().commit(commit)
     }

@@ -1,4 +1,4 @@
-//! Out of one store and into any other: whole, once, and never over something else.
+//! `store copy` from one store to any other: complete, once, and never over another history.
 
 use jit::domain::{AuditKey, Holding, Request, Timestamp};
 use jit::store::portable::{Copied, OutboxEntry, Portable, Took};
@@ -30,7 +30,7 @@ fn copied(
     }
 }
 
-async fn is_taken_over_whole(store: &dyn Portable) {
+async fn copies_a_whole_request(store: &dyn Portable) {
     let decision = opened(1, at(0));
     let request = Request {
         revision: 7,
@@ -59,7 +59,7 @@ async fn is_taken_over_whole(store: &dyn Portable) {
     assert_eq!(holding, Some(held(4, &[id(1)])));
     let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
     assert_eq!(history, decision.events);
-    // It goes on from there like any other.
+    // The copied record can be changed like any other.
     let on = next(&request, |request| request.parked_notices = 1);
     store.commit(on).await.unwrap();
     let early = store.claim_notice(id(1), at(49), token(1), at(80)).await;
@@ -78,11 +78,11 @@ async fn is_taken_over_whole(store: &dyn Portable) {
     assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
 }
 
-async fn goes_on_only_from_where_it_was(store: &dyn Portable) {
+async fn continues_only_its_own_history(store: &dyn Portable) {
     let (one, other) = (opened(1, at(0)), opened(1, at(5)));
     let behind = copied(one.request.clone(), one.events.clone(), Vec::new());
     store.take_over(&behind).await.unwrap();
-    // The same request, made at another time: what is here is no part of that history.
+    // The same request with another creation time: the record here is not part of that history.
     let else_where = Request {
         revision: 9,
         ..other.request
@@ -90,7 +90,7 @@ async fn goes_on_only_from_where_it_was(store: &dyn Portable) {
     let diverged = copied(else_where, other.events, Vec::new());
     let error = store.take_over(&diverged).await.unwrap_err();
     assert_eq!(error, StoreError::Diverged(id(1).to_string()));
-    // Nor does it go back.
+    // A copy does not go back to an older version.
     let further = Request {
         revision: 3,
         parked_notices: 1,
@@ -106,7 +106,7 @@ async fn goes_on_only_from_where_it_was(store: &dyn Portable) {
     ));
 }
 
-async fn channels_come_with_their_accounts(store: &dyn Portable) {
+async fn copies_channels_with_bindings(store: &dyn Portable) {
     let town = bound("town", "111122223333");
     let with = |bindings| Copied::Channel {
         channel: town.channel.clone(),
@@ -120,7 +120,7 @@ async fn channels_come_with_their_accounts(store: &dyn Portable) {
         store.bindings(&town.channel.id).await.unwrap(),
         town.bindings
     );
-    // One that was unbound meanwhile is gone here as well.
+    // A binding that was removed meanwhile is removed here as well.
     assert_eq!(store.take_over(&with(Vec::new())).await, Ok(Took::Now));
     assert!(store.bindings(&town.channel.id).await.unwrap().is_empty());
     let account = &town.bindings[0].account_id;
@@ -139,22 +139,22 @@ fn in_a_file() -> (SqliteStore, tempfile::TempDir) {
 }
 
 #[tokio::test]
-async fn a_request_is_taken_over_whole() {
-    is_taken_over_whole(&in_a_file().0).await;
-    is_taken_over_whole(&Tables::fresh().await.store()).await;
+async fn a_request_is_copied_completely() {
+    copies_a_whole_request(&in_a_file().0).await;
+    copies_a_whole_request(&Tables::fresh().await.store()).await;
 }
 
 #[tokio::test]
-async fn a_copy_goes_on_only_from_where_it_was() {
-    goes_on_only_from_where_it_was(&in_a_file().0).await;
-    goes_on_only_from_where_it_was(&Tables::fresh().await.store()).await;
+async fn a_copy_continues_only_the_history_that_it_has() {
+    continues_only_its_own_history(&in_a_file().0).await;
+    continues_only_its_own_history(&Tables::fresh().await.store()).await;
 }
 
 #[tokio::test]
-async fn a_channel_comes_with_its_accounts() {
-    channels_come_with_their_accounts(&in_a_file().0).await;
-    channels_come_with_their_accounts(&Tables::fresh().await.store()).await;
-    // A restart does not forget when it was.
+async fn a_channel_is_copied_with_its_bindings() {
+    copies_channels_with_bindings(&in_a_file().0).await;
+    copies_channels_with_bindings(&Tables::fresh().await.store()).await;
+    // The time survives a restart.
     let (store, folder) = in_a_file();
     store.note_copied(at(7)).await.unwrap();
     drop(store);

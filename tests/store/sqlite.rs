@@ -1,4 +1,4 @@
-//! What only a file can suffer.
+//! Tests of the store in a file.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn sql(path: &Path, statement: &str) {
 }
 
 #[tokio::test]
-async fn everything_is_there_after_a_restart_but_the_leases() {
+async fn a_restart_keeps_everything_except_the_leases() {
     let (_folder, path) = file();
     let decision = opened(1, at(0));
     {
@@ -39,10 +39,10 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
         assert_eq!(set, Ok(Taken::Yes));
     }
     let store = SqliteStore::open(&path).unwrap();
-    // Of a lease by name the store does not know whose it is: it lapses by itself.
+    // The store does not know the process of a named lease, so the lease only lapses.
     let set = store.take_lease("set", lease(8, at(3600)), None).await;
     assert_eq!(set, Ok(Taken::ByAnother(lease(7, at(3600)))));
-    // The server that held it is dead: the request can be claimed, and is due.
+    // The server that held the lease is dead: the request is due and can be claimed.
     assert_eq!(
         store.due(Lane::Other, at(5), 10).await.unwrap().ready,
         [id(1)]
@@ -60,7 +60,7 @@ async fn everything_is_there_after_a_restart_but_the_leases() {
 }
 
 #[tokio::test]
-async fn two_jits_do_not_share_a_file() {
+async fn a_second_server_on_the_same_file_is_refused() {
     let (_folder, path) = file();
     let first = SqliteStore::open(&path).unwrap();
     assert!(matches!(
@@ -72,7 +72,7 @@ async fn two_jits_do_not_share_a_file() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused_and_left_as_it_is() {
+async fn a_newer_schema_is_refused_and_not_changed() {
     let (_folder, path) = file();
     drop(SqliteStore::open(&path).unwrap());
     sql(&path, "PRAGMA user_version = 99");
@@ -92,7 +92,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_store_is_refused() {
+async fn a_file_that_is_not_a_store_is_refused() {
     let (_folder, path) = file();
     std::fs::write(
         &path,
@@ -104,11 +104,11 @@ async fn a_file_that_is_no_store_is_refused() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_unavailable_and_leaves_nothing_half_done() {
+async fn a_full_disk_is_unavailable_and_rolls_back() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     store.commit(creating(&opened(1, at(0)))).await.unwrap();
-    // The file may not grow any more: what SQLite says then is what it says of a full disk.
+    // The file may not grow any more: SQLite then reports a full disk.
     store.on_writer("PRAGMA max_page_count = 1").await.unwrap();
     let mut full = None;
     for number in 2..2000 {
@@ -138,7 +138,7 @@ async fn a_full_disk_is_unavailable_and_leaves_nothing_half_done() {
 }
 
 #[tokio::test]
-async fn a_file_that_may_only_be_read_is_unavailable() {
+async fn a_read_only_file_is_unavailable() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     store.on_writer("PRAGMA query_only = ON").await.unwrap();
@@ -153,13 +153,16 @@ async fn a_file_that_may_only_be_read_is_unavailable() {
     store.commit(creating(&opened(1, at(0)))).await.unwrap();
 }
 
-/// An operator's command works beside a server, on the same file: both see what either
-/// writes, and neither's leases are taken away. Signatures are the server's alone to spend.
+/// An operator's command works on the file beside a server: each sees the writes of the other, and
+/// keeps its leases. Only the server can spend signatures.
 #[tokio::test]
-async fn an_operator_works_beside_a_server() {
+async fn an_operators_command_works_beside_a_server() {
     let (_folder, path) = file();
     let none = SqliteStore::open_for_operator(&path);
-    assert!(none.is_err(), "there is nothing to operate on");
+    assert!(
+        none.is_err(),
+        "an operator's command needs an existing store"
+    );
     let server = SqliteStore::open(&path).unwrap();
     let opened = opened(1, at(0));
     server.commit(creating(&opened)).await.unwrap();
@@ -187,12 +190,12 @@ async fn an_operator_works_beside_a_server() {
     drop((server, operator));
     let alone = SqliteStore::open_for_operator(&path).unwrap();
     let freed = alone.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(freed.lease, None, "nobody else is there");
+    assert_eq!(freed.lease, None, "no other process uses the file");
 }
 
 // K13
 #[tokio::test]
-async fn a_server_that_starts_leaves_the_leases_of_an_operators_command_alone() {
+async fn a_starting_server_keeps_the_leases_of_an_operators_command() {
     let (_folder, path) = file();
     let server = SqliteStore::open(&path).unwrap();
     let opened = opened(1, at(0));
@@ -216,7 +219,7 @@ async fn a_server_that_starts_leaves_the_leases_of_an_operators_command_alone() 
 
 // K1, K4
 #[tokio::test]
-async fn a_restart_remembers_that_calls_of_the_dead_server_may_be_on_their_way() {
+async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     let opened = opened(1, at(0));
@@ -242,7 +245,7 @@ async fn a_restart_remembers_that_calls_of_the_dead_server_may_be_on_their_way()
 }
 
 #[tokio::test]
-async fn a_look_disturbs_nobody() {
+async fn a_read_only_store_disturbs_no_server() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     store.commit(creating(&opened(1, at(0)))).await.unwrap();
@@ -257,9 +260,9 @@ async fn a_look_disturbs_nobody() {
     assert!(look.request(id(2)).await.unwrap().is_some());
 }
 
-/// What was read before is not read again, but for a change by anybody.
+/// A record is read again only after a change, by any process.
 #[tokio::test]
-async fn every_change_is_seen_at_once_whoever_made_it() {
+async fn every_change_is_seen_at_once_from_any_process() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     let mut latest = opened(1, at(0)).request;
@@ -274,7 +277,7 @@ async fn every_change_is_seen_at_once_whoever_made_it() {
             latest = later.requests[0].clone();
             store.commit(later).await.unwrap();
         } else {
-            // Every second one is another process's.
+            // Every second change comes from another process.
             let sql = "UPDATE jit_requests SET revision = revision + 1";
             outside.execute(sql, []).unwrap();
             latest.revision += 1;
@@ -285,7 +288,7 @@ async fn every_change_is_seen_at_once_whoever_made_it() {
 }
 
 #[tokio::test]
-async fn a_row_that_jit_did_not_write_is_named() {
+async fn an_invalid_row_is_named() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     store.commit(creating(&opened(1, at(0)))).await.unwrap();
@@ -296,9 +299,9 @@ async fn a_row_that_jit_did_not_write_is_named() {
     }
 }
 
-// The words of CONTRACT §5 for the runbook: the columns are there under their names.
+// The runbook statement of CONTRACT §5 finds its columns under their names.
 #[tokio::test]
-async fn the_runbooks_columns_are_there() {
+async fn the_columns_of_the_runbook_exist() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     store.commit(creating(&opened(1, at(0)))).await.unwrap();

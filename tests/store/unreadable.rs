@@ -1,4 +1,4 @@
-//! What cannot be read keeps nothing else from being found: in both stores.
+//! An unreadable record hides no other record: in both stores.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use jit::store::{AuditFilter, Commit, Cursor, Filter, Found, Left, Settled, Stor
 use crate::build::{at, bound, creating, id, notice, opened, token, writing};
 use crate::dynamo::Tables;
 
-/// Whose document is spoilt, by a hand that is not jit's.
-enum Spoilt {
+/// The record whose document is damaged, outside jit.
+enum Damage {
     Request(RequestId),
     Binding(AccountId),
     Channel(ChannelId),
@@ -24,11 +24,11 @@ enum Spoilt {
 }
 
 #[async_trait]
-trait Spoiling: Send + Sync {
+trait DamagedStore: Send + Sync {
     fn store(&self) -> &dyn Store;
-    async fn spoil(&self, what: Spoilt);
-    /// Something due, under a key that is no request's.
-    async fn add_a_strange_key(&self, like: RequestId);
+    async fn damage(&self, what: Damage);
+    /// Adds a due entry whose key is not a request id.
+    async fn add_an_invalid_key(&self, like: RequestId);
 }
 
 struct File {
@@ -56,36 +56,36 @@ impl File {
 }
 
 #[async_trait]
-impl Spoiling for File {
+impl DamagedStore for File {
     fn store(&self) -> &dyn Store {
         &self.store
     }
-    async fn spoil(&self, what: Spoilt) {
+    async fn damage(&self, what: Damage) {
         let (table, key) = match what {
-            Spoilt::Request(id) => (
+            Damage::Request(id) => (
                 "jit_requests SET doc = '{}' WHERE request_id",
                 id.to_string(),
             ),
-            Spoilt::Binding(id) => (
+            Damage::Binding(id) => (
                 "jit_bindings SET doc = '{}' WHERE account_id",
                 id.to_string(),
             ),
-            Spoilt::Channel(id) => {
+            Damage::Channel(id) => {
                 let key = AuditKey::Config(id).to_string();
                 ("jit_channels SET doc = x'ff' WHERE request_id", key)
             }
-            Spoilt::Event(id) => {
+            Damage::Event(id) => {
                 let table = "jit_audit SET doc = '{}' WHERE seq = 1 AND request_id";
                 (table, id.to_string())
             }
-            Spoilt::Notice(id) => {
+            Damage::Notice(id) => {
                 let table = "jit_notices SET doc = '{}' WHERE seq = 2 AND request_id";
                 (table, id.to_string())
             }
         };
         self.sql(&format!("UPDATE {table} = ?1"), &key);
     }
-    async fn add_a_strange_key(&self, like: RequestId) {
+    async fn add_an_invalid_key(&self, like: RequestId) {
         let columns = "status, account_id, channel_id, requester_email, created_at, revision, doc, \
                        written_status, written_lane, written_claimable_at";
         let sql = format!(
@@ -123,25 +123,25 @@ impl Dynamo {
 }
 
 #[async_trait]
-impl Spoiling for Dynamo {
+impl DamagedStore for Dynamo {
     fn store(&self) -> &dyn Store {
         &self.store
     }
-    async fn spoil(&self, what: Spoilt) {
+    async fn damage(&self, what: Damage) {
         match what {
-            Spoilt::Request(id) => {
+            Damage::Request(id) => {
                 let key = ("request_id", id.to_string());
                 self.set(Table::Requests, &[key], "doc").await;
             }
-            Spoilt::Binding(id) => {
+            Damage::Binding(id) => {
                 let key = ("binding_key", format!("account#{id}"));
                 self.set(Table::Bindings, &[key], "doc").await;
             }
-            Spoilt::Channel(id) => {
+            Damage::Channel(id) => {
                 let key = ("binding_key", format!("channel#{id}"));
                 self.set(Table::Bindings, &[key], "doc").await;
             }
-            Spoilt::Event(id) => {
+            Damage::Event(id) => {
                 let events = self.store.audit(&AuditKey::Request(id)).await.unwrap();
                 let keys = [
                     ("request_id", id.to_string()),
@@ -149,13 +149,13 @@ impl Spoiling for Dynamo {
                 ];
                 self.set(Table::Audit, &keys, "event_type").await;
             }
-            Spoilt::Notice(id) => {
+            Damage::Notice(id) => {
                 let key = ("request_id", id.to_string());
                 self.set(Table::Outbox, &[key], "notices[0].doc").await;
             }
         }
     }
-    async fn add_a_strange_key(&self, like: RequestId) {
+    async fn add_an_invalid_key(&self, like: RequestId) {
         let (client, name) = (self.tables.client(), self.tables.name(Table::Requests));
         let key = AttributeValue::S(like.to_string());
         let found = client.get_item().table_name(name).key("request_id", key);
@@ -166,7 +166,7 @@ impl Spoiling for Dynamo {
     }
 }
 
-async fn both() -> [Box<dyn Spoiling>; 2] {
+async fn both() -> [Box<dyn DamagedStore>; 2] {
     [Box::new(File::fresh()), Box::new(Dynamo::fresh().await)]
 }
 
@@ -180,12 +180,12 @@ async fn with_requests(store: &dyn Store, many: u128) {
 
 // K12
 #[tokio::test]
-async fn a_list_names_what_it_leaves_out() {
+async fn a_list_names_the_unreadable_records() {
     for subject in both().await {
         let store = subject.store();
         with_requests(store, 6).await;
         for number in [2, 4, 5] {
-            subject.spoil(Spoilt::Request(id(number))).await;
+            subject.damage(Damage::Request(id(number))).await;
         }
         let here = Filter {
             channel_id: Some("town".parse().unwrap()),
@@ -201,7 +201,7 @@ async fn a_list_names_what_it_leaves_out() {
         }
         assert_eq!(found, [id(6), id(3), id(1)]);
         assert_eq!(named, [5, 4, 2].map(|number| id(number).to_string()));
-        // Of another channel's it says nothing.
+        // The list of another channel does not mention it.
         let elsewhere = Filter {
             channel_id: Some("village".parse().unwrap()),
             from: Some(at(0)),
@@ -222,7 +222,7 @@ async fn a_list_names_what_it_leaves_out() {
 
 // K12
 #[tokio::test]
-async fn heads_and_events_are_found_beside_what_cannot_be_read() {
+async fn heads_and_events_are_found_beside_unreadable_ones() {
     for subject in both().await {
         let store = subject.store();
         for (channel, account) in [
@@ -236,8 +236,8 @@ async fn heads_and_events_are_found_beside_what_cannot_be_read() {
                 .unwrap();
         }
         with_requests(store, 3).await;
-        subject.spoil(Spoilt::Request(id(1))).await;
-        subject.spoil(Spoilt::Channel("b".parse().unwrap())).await;
+        subject.damage(Damage::Request(id(1))).await;
+        subject.damage(Damage::Channel("b".parse().unwrap())).await;
         let (mut keys, mut named, mut after) = (Vec::new(), Vec::new(), None);
         loop {
             let heads = store.heads(after.as_ref(), 1).await.unwrap();
@@ -253,7 +253,7 @@ async fn heads_and_events_are_found_beside_what_cannot_be_read() {
         assert_eq!(keys, wanted.collect::<Vec<_>>());
         assert_eq!(named, [id(1).to_string(), "config#b".into()]);
 
-        subject.spoil(Spoilt::Event(id(2))).await;
+        subject.damage(Damage::Event(id(2))).await;
         let all = AuditFilter {
             from: Some(at(1)),
             ..AuditFilter::default()
@@ -274,7 +274,7 @@ async fn heads_and_events_are_found_beside_what_cannot_be_read() {
 
 // K12
 #[tokio::test]
-async fn bindings_are_found_beside_one_that_cannot_be_read() {
+async fn bindings_are_found_beside_an_unreadable_one() {
     for subject in both().await {
         let store = subject.store();
         let mut town = bound("town", "111122223331");
@@ -284,7 +284,7 @@ async fn bindings_are_found_beside_one_that_cannot_be_read() {
             store.commit(writing(&town)).await.unwrap();
         }
         subject
-            .spoil(Spoilt::Binding("111122223332".parse().unwrap()))
+            .damage(Damage::Binding("111122223332".parse().unwrap()))
             .await;
         let accounts = |found: Found<jit::domain::Binding>| -> Vec<String> {
             found.iter().map(|one| one.account_id.to_string()).collect()
@@ -309,7 +309,7 @@ async fn bindings_are_found_beside_one_that_cannot_be_read() {
 
 // K12
 #[tokio::test]
-async fn notices_are_delivered_beside_one_that_cannot_be_read() {
+async fn notices_are_delivered_beside_an_unreadable_one() {
     for subject in both().await {
         let store = subject.store();
         for number in [1, 2] {
@@ -319,7 +319,7 @@ async fn notices_are_delivered_beside_one_that_cannot_be_read() {
             };
             store.commit(commit).await.unwrap();
         }
-        subject.spoil(Spoilt::Notice(id(1))).await;
+        subject.damage(Damage::Notice(id(1))).await;
         let mut told = Vec::new();
         for _ in 0..3 {
             let claimed = store
@@ -346,11 +346,11 @@ async fn notices_are_delivered_beside_one_that_cannot_be_read() {
 
 // K12
 #[tokio::test]
-async fn work_is_found_beside_a_key_that_is_no_request() {
+async fn due_work_is_found_beside_an_invalid_key() {
     for subject in both().await {
         let store = subject.store();
         with_requests(store, 2).await;
-        subject.add_a_strange_key(id(1)).await;
+        subject.add_an_invalid_key(id(1)).await;
         let day = at(86_400);
         let mut ready = store.due(Lane::Other, day, 10).await.unwrap().ready;
         ready.sort_unstable();

@@ -1,4 +1,4 @@
-//! A channel that hears: the plugin's side of the webhook, with its check of signatures.
+//! The demo channel: it receives notices like a plugin, and checks their signatures.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::signature::{self, Message, Secret};
 
 const PLUGIN: &str = "/plugins/com.example.jit";
-/// Only a fault takes this long.
+/// A notice that takes longer than this is lost.
 const PATIENCE: Millis = Millis::seconds(60);
 
 pub(super) struct DemoChannel {
     pub url: String,
     pub secret_text: String,
     heard: Mutex<mpsc::Receiver<Value>>,
-    /// The listener goes when the channel does.
+    /// The listener stops when the channel is dropped.
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -65,10 +65,10 @@ impl DemoChannel {
         let mut heard = self.heard.lock().await;
         tokio::select! {
             notice = heard.recv() => {
-                notice.ok_or_else(|| Failure::Failed("the channel hears no more".into()))
+                notice.ok_or_else(|| Failure::Failed("the demo channel stopped".into()))
             }
             () = SystemClock.wait_until(SystemClock.now() + PATIENCE) => {
-                Err(Failure::Failed("the channel heard nothing for a minute".into()))
+                Err(Failure::Failed("the demo channel received no notice for a minute".into()))
             }
         }
     }
@@ -81,7 +81,7 @@ async fn hear(State(ear): State<Arc<Ear>>, headers: HeaderMap, body: Bytes) -> S
         timestamp: header("x-jit-timestamp").unwrap_or_default(),
         nonce: header("x-jit-nonce").unwrap_or_default(),
         method: "POST",
-        // Mattermost takes the plugin's prefix off before the plugin sees the path.
+        // Mattermost removes the prefix of the plugin before the plugin sees the path.
         path: "/webhook",
         query: "",
         body: &body,
@@ -93,7 +93,7 @@ async fn hear(State(ear): State<Arc<Ear>>, headers: HeaderMap, body: Bytes) -> S
     let Ok(notice) = serde_json::from_slice(&body) else {
         return StatusCode::BAD_REQUEST;
     };
-    // Full, or nobody there any more: jit tries again, or the story is over.
+    // A full queue: jit tries again. A closed queue: the sandbox is about to stop.
     match ear.heard.try_send(notice) {
         Err(mpsc::error::TrySendError::Full(_)) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,

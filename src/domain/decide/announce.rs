@@ -1,10 +1,11 @@
-//! Whoever has access is told before it ends, if there is a chat to tell them in.
+//! Announces the end of a grant to the requester in advance, if jit has a chat to announce it
+//! in.
 
 use super::step::{Step, details};
 use super::{Decision, Refusal};
 use crate::domain::{Audience, EventKind, State, Timestamp};
 
-/// When a grant ends that has not ended yet.
+/// The end of the grant, if the request is GRANTED and the end is in the future.
 pub(super) fn end_ahead(step: &Step<'_>) -> Option<Timestamp> {
     let period = step.request.granted?;
     let is_ahead = step.request.state == State::Granted && step.now < period.until;
@@ -26,10 +27,10 @@ mod tests {
     use super::*;
     use crate::domain::{Ask, Calls, Command, ExtensionRule, Millis, Outcome, Policy, Request};
 
-    /// Whoever has access is told before it ends, if there is time for that; and it ends when
-    /// it ends. P1: telling takes nothing of the duty to remove.
+    /// jit announces the end once, if the grant is longer than `remind_before`. P1: the
+    /// announcement does not change the duty to remove the assignment at the end.
     #[test]
-    fn an_end_is_announced_and_comes_when_it_comes() {
+    fn the_end_is_announced_once_and_the_removal_begins_on_time() {
         let rules = Policy {
             remind_before: Some(Millis::minutes(10)),
             ..policy()
@@ -61,11 +62,11 @@ mod tests {
                 (Audience::Requester, told.events[0].seq)
             );
         }
-        // Nobody was there to tell it in time: then it ends, untold.
+        // No worker announced the end in time: the grant ends without an announcement.
         let over = due(&granted.request, until).unwrap();
         assert!(matches!(over.request.state, State::Removing { .. }));
         assert!(over.notices.is_empty());
-        // More time: it is announced again, before the new end.
+        // After an extension, jit announces the new end.
         let told = due(&granted.request, announced_at).unwrap();
         let granting = Policy {
             extension: ExtensionRule::Granted,
@@ -79,7 +80,8 @@ mod tests {
         let longer = decide(reminded, &granting, asked(alice(), more), announced_at).unwrap();
         let again = until + Millis::minutes(20);
         assert_eq!(longer.request.due_at, Some(again));
-        // What is shorter than that is not announced, and nothing is without a chat.
+        // jit does not announce the end of a shorter grant, and announces no end if
+        // `remind_before` is not set.
         for (rules, minutes) in [(&rules, 10), (&policy(), 60)] {
             let mut short = record("Assigning");
             short.request.duration = super::super::fixtures::minutes(minutes);

@@ -1,12 +1,12 @@
-//! What is due as soon as it is decided can be claimed in the same write: one write less,
-//! and nobody has to find it first.
+//! If a decision makes a request due at once, the same commit can claim it: that saves one
+//! write, and no worker has to find the request.
 
 use super::{Decision, Record, decide};
 use crate::domain::{Claim, Command, Holding, Lease, Policy, Request, Timestamp};
 
 impl Decision {
-    /// The same, with what it makes due claimed in the same write; if nothing else comes
-    /// of the claim.
+    /// The decision with the claim included. None if the request is not due, or if the claim
+    /// would record an event or change the holding.
     pub fn claimed(
         &self,
         held: Option<Holding>,
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn approving_and_revoking_begin_at_once() {
+    fn approve_and_revoke_claim_the_work_in_the_same_commit() {
         let revoke = || Ask::Revoke { reason: None };
         for (word, ask, work) in [
             ("Pending", Ask::Approve, "Prepare"),
@@ -66,7 +66,7 @@ mod tests {
                 "{word}"
             );
             assert_eq!(claimed.request.lease, Some(lease()), "{word}");
-            // Nothing else is different: one write in place of two.
+            // The claim adds only the lease.
             let request = Request {
                 lease: plain.request.lease,
                 ..claimed.request
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_due_or_at_work_already_is_left_alone() {
+    fn a_request_that_is_not_due_or_is_leased_is_not_claimed() {
         let extend = Ask::Extend {
             minutes: minutes(30),
         };
@@ -104,9 +104,9 @@ mod tests {
         assert_eq!(claimed(at_work, asked(bob(), revoke)).1, None);
     }
 
-    /// The other holders end in the same commit; the work is the one's who was asked for.
+    /// The commit ends the other holders as well; only the request of the command gets the work.
     #[test]
-    fn a_shared_assignment_is_begun_once() {
+    fn a_revoke_of_a_shared_assignment_gives_work_to_one_holder() {
         let mut shared = record("Granted");
         let holding = shared.holding.as_mut().unwrap();
         holding.holders.insert(id(2));

@@ -1,4 +1,4 @@
-//! An operator has removed the assignment by hand, and the record follows.
+//! Cleanup: an operator removed the assignment by hand, and the record is corrected.
 
 use super::step::{Step, details};
 use super::work::settle;
@@ -19,7 +19,7 @@ pub(super) fn cleaned_up(
         (State::Granted | State::Removing { .. }, Proof::None) => {
             taken_at_their_word(step, by, reason)
         }
-        // An end was written into the store, and AWS has been asked now.
+        // An operator wrote a status into the store, and this cleanup asked AWS about it.
         (State::Unsettled { end, doubt }, Proof::SeenGone { lease }) => {
             check_proof(&step, lease)?;
             settle(step, *end, doubt)
@@ -38,14 +38,15 @@ pub(super) fn cleaned_up(
             _,
         ) => Err(Refusal::WrongState {
             status: step.request.status(),
-            done: "cleaned up after",
-            hint: "; only access that is recorded as given can be",
+            done: "cleaned up",
+            hint: "; a cleanup needs a request that is GRANTED",
         }),
     }
 }
 
-/// K1, K3: "AWS shows none" proves that it is gone only while no worker is at it, and no
-/// create may still take effect: this request's own as little as another's.
+/// K1, K3: a look that shows no assignment proves that the access is gone only if the caller
+/// has the lease of the request, and no create may still take effect: neither a create of this
+/// request nor one of another holder.
 fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
     let held = step.request.lease;
     if held.is_none_or(|held| held.token != lease) {
@@ -54,19 +55,19 @@ fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
     let id = step.request.id;
     let is_creating = |held: &Holding| held.creating.contains(&id);
     if step.held.as_ref().is_some_and(is_creating) {
-        let why = "AWS was asked to make it, and may still do so; jit removes it with: \
-                   jit break-glass revoke";
+        let why = "a create of this request may still take effect; remove the access with: \
+                   jit break-glass revoke ID --reason TEXT";
         return Err(Refusal::NotGone { why });
     }
     if step.may_appear() {
-        let why = "a call to make the same access may still take effect; jit removes what it \
-                   makes with: jit break-glass revoke";
+        let why = "a create of the same assignment may still take effect; remove the access \
+                   with: jit break-glass revoke ID --reason TEXT";
         return Err(Refusal::NotGone { why });
     }
     Ok(())
 }
 
-/// It is gone for everybody who shared it.
+/// The assignment is gone, so every holder loses it.
 fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
     step.end_others(Some(by), Some(&reason));
     step.change_holding(Holding::being_removed);
@@ -83,7 +84,8 @@ fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refus
     step.end(state, EventKind::Revoked, Some(by), said)
 }
 
-/// Their word stands, and stays in doubt until AWS has been asked: nobody is told before.
+/// Stores the operator's statement as an unverified end. jit sends no notice until a worker
+/// has asked AWS.
 fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
     let said = details([
         ("reason", Some(reason.to_string())),
@@ -102,7 +104,7 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
         doubt: Doubt::Outside,
     });
     step.request.extension = None;
-    // The lease stays: its holder may have sent calls that nobody can take back.
+    // The lease stays: the worker that has it may have sent calls that still take effect.
     step.request.due_at = Some(step.now);
     step.record(EventKind::CleanedUp, Some(by), said);
     step.done(None)
@@ -131,7 +133,7 @@ mod tests {
 
     // P4
     #[test]
-    fn what_is_gone_is_gone_for_all_who_shared_it() {
+    fn a_verified_cleanup_ends_all_holders() {
         let mut shared = record("Granted");
         shared.holding.as_mut().unwrap().holders.insert(id(2));
         let decision = cleaned(shared, seen_gone()).unwrap();
@@ -142,7 +144,7 @@ mod tests {
 
     // P6
     #[test]
-    fn none_proves_nothing_while_another_is_being_made() {
+    fn a_verified_cleanup_is_refused_while_another_create_may_take_effect() {
         let mut shared = record("Granted");
         let holding = shared.holding.as_mut().unwrap();
         holding.holders.insert(id(2));
@@ -153,7 +155,7 @@ mod tests {
 
     // K3
     #[test]
-    fn none_proves_nothing_while_the_own_create_may_take_effect() {
+    fn a_verified_cleanup_is_refused_while_the_own_create_may_take_effect() {
         let mut making = record("Revoking");
         let id = making.request.id;
         making.holding.as_mut().unwrap().creating.insert(id);
@@ -169,7 +171,7 @@ mod tests {
 
     // K1, K2
     #[test]
-    fn an_operator_who_is_not_alone_with_it_proves_nothing() {
+    fn a_verified_cleanup_is_refused_without_the_lease() {
         for leased in [None, Some(LeaseToken(uuid::Uuid::from_u128(6)))] {
             let mut removing = record("Revoking");
             let other = |token| crate::domain::Lease { token, ..lease() };
@@ -179,10 +181,10 @@ mod tests {
         }
     }
 
-    /// The worker that is at it keeps its lease: it may have sent calls, which count until
-    /// its lease has lapsed. The next one asks AWS.
+    /// The worker that has the lease keeps it: calls that it sent may take effect until the lease
+    /// has lapsed. The next worker asks AWS.
     #[test]
-    fn a_word_alone_is_due_at_once_and_ends_no_lease() {
+    fn an_unverified_cleanup_is_due_at_once_and_ends_no_lease() {
         let decision = cleaned(record("Revoking"), Proof::None).unwrap();
         let request = &decision.request;
         assert_eq!(request.status(), Status::Revoked);

@@ -1,4 +1,4 @@
-//! Who plays in the tables and the walks: people, records in every state, the rules.
+//! Test data for the table and the walks: people, records in every state, the policy.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use crate::domain::{
     RequestId, SetRule, State, Text, Timestamp,
 };
 
-/// A request in that state, at work under `lease()` unless it is over.
+/// A request in that state; a worker has its lease, `lease()`, unless it is settled.
 pub(crate) fn record(word: &str) -> Record {
     let opened = open(
         draft(),
@@ -190,7 +190,7 @@ pub(super) fn finished(outcome: Outcome) -> Command {
     }
 }
 
-/// The offer to do what is due, under `lease()`.
+/// A claim under `lease()`.
 pub(super) fn due_at(now: Timestamp) -> Command {
     Command::Due {
         claim: Claim {
@@ -213,7 +213,7 @@ pub(super) fn later() -> Timestamp {
     Timestamp::from_seconds(120)
 }
 
-/// Of every grant here.
+/// The end of every grant in these tests.
 pub(super) fn at_the_end() -> Timestamp {
     later() + Millis::minutes(9)
 }

@@ -1,5 +1,5 @@
-//! What is left to do about credentials that were fetched before an access ended: deny them,
-//! and lift that deny when the last of them has expired.
+//! Old credentials of a settled request: a deny statement ends them, and jit removes that
+//! statement when the last of them has expired.
 
 use super::step::{Details, Step, details};
 use super::{Decision, Refusal};
@@ -10,7 +10,7 @@ use crate::domain::{
 /// The longest session that a permission set can have.
 const LONGEST_SESSION: Millis = Millis::hours(12);
 
-/// What a settled request may still have to do.
+/// The work of a settled request that is due.
 pub(super) fn old_credentials(
     step: Step<'_>,
     lease: Lease,
@@ -25,7 +25,7 @@ pub(super) fn old_credentials(
     }
 }
 
-/// What is left to do about older credentials, from here on.
+/// Sets the next step about old credentials, gives the lease back and records the event.
 pub(super) fn follow_up(
     mut step: Step<'_>,
     sessions: Option<OldCredentials>,

@@ -1,4 +1,4 @@
-//! How a request begins.
+//! Makes a new request out of a draft, or refuses the draft.
 
 use super::step::{Step, details, words};
 use super::{Decision, Record, Refusal};

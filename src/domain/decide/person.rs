@@ -1,4 +1,5 @@
-//! What people ask for. What a request's state rules out is said before who may ask it.
+//! Decisions about the commands of people. A refusal because of the state comes before a
+//! refusal because of the person.
 
 use super::step::{Details, Step, details, words};
 use super::{Decision, Refusal};
@@ -135,7 +136,7 @@ pub(super) fn broken_glass(
         ("break_glass", words(Some(credentials))),
     ]);
     match step.request.state {
-        // Under way, and perhaps waiting for its next try: the operator tries it now.
+        // The removal runs, or waits for its next try: the operator's command tries it now.
         State::Removing {
             ending: Ending::Revoked { .. },
         }
@@ -169,7 +170,7 @@ fn take_away(
 ) -> Result<Decision, Refusal> {
     let request = &step.request;
     match request.state.clone() {
-        // AWS was never asked for anything: there is nothing to wait for.
+        // jit has not asked AWS for an assignment, so no removal is needed.
         State::Approved => {
             may?;
             step.end_revoked(Some(by.clone()), reason)
@@ -189,7 +190,7 @@ fn take_away(
             step.record(EventKind::RevokeRequested, Some(by), said);
             step.done(None)
         }
-        // An end that came by itself waits its turn; one that somebody asks for does not.
+        // An expiry and a rollback wait in their own lane; a revoke moves them to the first one.
         State::Assigning
         | State::Granted
         | State::Removing {
@@ -207,14 +208,14 @@ fn take_away(
                     .trouble
                     .as_ref()
                     .map_or_else(String::new, |failing| {
-                        format!("; tried {} times, last: {}", failing.attempts, failing.why)
+                        format!("; {} attempts failed: {}", failing.attempts, failing.why)
                     }),
             })
         }
         State::Pending => Err(Refusal::WrongState {
             status: request.status(),
             done: "revoked",
-            hint: "; there is no access to take away yet, deny or cancel it instead",
+            hint: "; it has no access yet, deny or cancel it instead",
         }),
         State::Denied { .. }
         | State::Cancelled { .. }
@@ -223,7 +224,7 @@ fn take_away(
     }
 }
 
-/// Whoever is at work on it goes on under the same lease, and finds that the work is now to remove.
+/// A worker that has the lease goes on under the same lease; its next work is the removal.
 fn begin_revoke(
     mut step: Step<'_>,
     by: Option<&Person>,
@@ -232,7 +233,7 @@ fn begin_revoke(
 ) -> Result<Decision, Refusal> {
     step.request.extension = None;
     step.request.due_at = Some(step.now);
-    // A removal that fails goes on failing: that it was asked for again is no remedy.
+    // A revoke of a failing removal does not reset its failures.
     let is_removing = matches!(step.request.state, State::Removing { .. });
     let trouble = step.request.trouble.take().filter(|_| is_removing);
     let ending = Ending::Revoked {
@@ -288,7 +289,7 @@ pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, R
     cancelled(step, by)
 }
 
-/// Cancelling is not announced: it is no news to the one who did it.
+/// A cancelled request gets no notice: the person who cancelled it knows.
 fn cancelled(mut step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
     step.become_(State::Cancelled {
         by: by.cloned(),
@@ -365,7 +366,8 @@ fn extend_now(
     step.done(None)
 }
 
-/// An extension obeys the same cap as a request, and so does what is left with it.
+/// An extension may not exceed the longest duration, and neither may the time that is left
+/// with it.
 fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<(), Refusal> {
     let binding = bound_here(step)?;
     let set = &step.request.permission_set;
@@ -397,7 +399,7 @@ fn bound_here<'s>(step: &'s Step<'_>) -> Result<&'s Binding, Refusal> {
         })
 }
 
-/// A time that has come is true before any worker has seen it.
+/// The time limit applies even if no worker has expired the request yet.
 fn check_waiting(step: &Step<'_>) -> Result<(), Refusal> {
     match step.request.due_at {
         Some(until) if step.now >= until => Err(Refusal::WaitedTooLong {
@@ -408,7 +410,7 @@ fn check_waiting(step: &Step<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// The rules as they are now, not as they were when the request was made.
+/// Checks the rules as they are now, not as they were when the request was made.
 fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
     let request = &step.request;
     let binding = step
@@ -428,8 +430,8 @@ fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
     Ok(binding.clone())
 }
 
-/// An approval that is there already is not counted twice; but where fewer are needed by
-/// now, saying it once more is enough.
+/// A repeated approval is not counted twice. If the quorum was lowered meanwhile, it approves
+/// the request.
 fn with_approval(
     step: &Step<'_>,
     approvals: &[Approval],
@@ -455,8 +457,8 @@ fn with_approval(
     Ok(approvals)
 }
 
-/// Only the approvals count that could be given now: of people who are approvers, and the
-/// requester's own only where that is allowed.
+/// Only approvals count that would be accepted now: those of current approvers, and the
+/// requester's own only if self-approval is allowed.
 fn is_quorum(step: &Step<'_>, approvals: &[Approval], binding: &Binding) -> bool {
     let requester = &step.request.requester;
     let standing = approvals

@@ -1,11 +1,12 @@
-//! Whose approvals count: by the binding as it is when they are counted.
+//! Tests of the quorum: approvals are counted by the terms of the binding at the time of the
+//! count.
 
 use super::fixtures::{alice, asked, bob, carol, later, minutes, policy, record};
 use super::{Refusal, decide};
 use crate::domain::{Ask, State};
 
 #[test]
-fn a_quorum_is_of_different_people_who_are_approvers_now() {
+fn a_quorum_counts_each_current_approver_once() {
     let mut record = record("Pending");
     record.binding.as_mut().unwrap().approvals_required = 2;
     let once = decide(
@@ -24,7 +25,7 @@ fn a_quorum_is_of_different_people_who_are_approvers_now() {
         later(),
     );
     assert!(matches!(again, Err(Refusal::AlreadyApproved { .. })));
-    // T5: an approval by somebody who is an approver no longer does not count.
+    // T5: the approval of a former approver does not count.
     let mut changed = record.clone();
     let binding = changed.binding.as_mut().unwrap();
     binding
@@ -58,7 +59,7 @@ fn an_extension_is_refused_for_a_set_that_the_binding_no_longer_allows() {
 
 // K10
 #[test]
-fn an_own_approval_does_not_count_once_self_approval_is_forbidden() {
+fn an_own_approval_does_not_count_after_self_approval_is_forbidden() {
     let mut record = record("Pending");
     let binding = record.binding.as_mut().unwrap();
     (binding.approvals_required, binding.allow_self_approval) = (2, true);
@@ -86,7 +87,7 @@ fn an_own_approval_does_not_count_once_self_approval_is_forbidden() {
 
 // K10
 #[test]
-fn an_approver_says_it_again_where_fewer_approvals_are_needed_by_now() {
+fn a_repeated_approval_approves_after_the_quorum_was_lowered() {
     let mut record = record("Pending");
     let binding = record.binding.as_mut().unwrap();
     binding.approvals_required = 2;
@@ -102,5 +103,9 @@ fn an_approver_says_it_again_where_fewer_approvals_are_needed_by_now() {
     record.binding.as_mut().unwrap().approvals_required = 1;
     let again = decide(record, &policy(), asked(bob(), Ask::Approve), later()).unwrap();
     assert_eq!(again.request.state, State::Approved);
-    assert_eq!(again.request.approvals.len(), 1, "it is counted once");
+    assert_eq!(
+        again.request.approvals.len(),
+        1,
+        "a repeated approval is counted once"
+    );
 }

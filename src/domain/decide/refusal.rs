@@ -1,4 +1,5 @@
-//! Why nothing was changed. Each says what is so, and what can be done.
+//! Refusals: why a command changed nothing. Each message names the reason, and a next step if
+//! there is one.
 
 use crate::domain::{
     AccountId, ChannelId, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp,
@@ -6,7 +7,7 @@ use crate::domain::{
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    // what was asked for cannot be had
+    // invalid or unknown values
     #[error("say why: reason or jira must be given")]
     NoReason,
     #[error("{wanted} minutes were asked for, but at most {most} are allowed here for {set}")]
@@ -23,12 +24,12 @@ pub enum Refusal {
     #[error("approvals_required is {required}, but only {named} approver(s) are named")]
     QuorumTooLarge { required: u32, named: usize },
 
-    #[error("{named} approvers are named, and at most {most} can be; name fewer")]
+    #[error("{named} approvers are named, and at most {most} are allowed; name fewer")]
     TooManyApprovers { named: usize, most: usize },
-    #[error("permission_sets has {named} names, and at most {most} can be had; name fewer")]
+    #[error("permission_sets has {named} names, and at most {most} are allowed; name fewer")]
     TooManySets { named: usize, most: usize },
 
-    // who may
+    // permissions
     #[error(
         "account {account_id} is not bound to channel {channel_id}; bind it with: jit bind {account_id} --channel {channel_id}"
     )]
@@ -48,34 +49,36 @@ pub enum Refusal {
         "channel {channel_id} has no approvers; name them with: jit approvers USER_ID --channel {channel_id}"
     )]
     NoApprovers { channel_id: ChannelId },
-    #[error("{person} is not an approver of this account")]
+    #[error("{person} is not an approver of this account; ask one of its approvers")]
     NotAnApprover { person: MmUserId },
-    #[error("nobody approves their own request here; ask another approver")]
+    #[error("self-approval is not allowed for this account; ask another approver")]
     SelfApproval,
     #[error(
-        "approving for {wanted} minutes is no longer allowed here (at most {most}); the request must be made anew"
+        "the request is for {wanted} minutes, and at most {most} are allowed now; make a new request"
     )]
     NoLongerAllowed { wanted: u32, most: u32 },
-    #[error("{person} may not revoke this; its requester, its approvers and the admins may")]
+    #[error(
+        "{person} may not revoke this request; its requester, its approvers and the admins may"
+    )]
     NotARevoker { person: MmUserId },
     #[error("only its requester may {verb} this request")]
     NotTheRequester { verb: &'static str },
     #[error("only the admins named in policy.admins may change bindings")]
     NotAnAdmin,
 
-    // not now
+    // wrong state or time, and limits
     #[error("this request is {status}: it cannot be {done}{hint}")]
     WrongState {
         status: Status,
         done: &'static str,
         hint: &'static str,
     },
-    #[error("it cannot be said to be gone: {why}")]
+    #[error("jit cannot confirm that the access is gone: {why}")]
     NotGone { why: &'static str },
     #[error("this request is {status}, and its removal is already under way{trouble}")]
     BeingRemoved { status: Status, trouble: String },
     #[error(
-        "this request is {status}, and waited for approval longer than allowed (until {until})"
+        "this request is {status}, and the time for its approval ended at {until}; make a new request"
     )]
     WaitedTooLong { status: Status, until: Timestamp },
     #[error(
@@ -85,7 +88,7 @@ pub enum Refusal {
     #[error("this request is {status}, and an extension of it waits for approval already")]
     ExtensionWaiting { status: Status },
     #[error(
-        "this request is {status} until {until}: with that, {left} would be left, and at most {most} minutes are allowed"
+        "this request is {status}: extended to {until} it would last {left} from now, and at most {most} minutes are allowed"
     )]
     ExtendedTooFar {
         status: Status,
@@ -99,14 +102,16 @@ pub enum Refusal {
         channel_id: ChannelId,
     },
     #[error(
-        "channel {channel_id} has {most} accounts, and no channel has more; bind it to another channel"
+        "channel {channel_id} has {most} accounts, and a channel can have no more; bind the account to another channel"
     )]
     TooManyAccounts { channel_id: ChannelId, most: usize },
     #[error(
-        "this request is {status}, and has {most} approvals, of approvers who are none any more; the request must be made anew"
+        "this request is {status}, and has {most} approvals, the most that jit stores, some by former approvers; make a new request"
     )]
     TooManyApprovals { status: Status, most: usize },
-    #[error("no account is bound to channel {channel_id}; bind one first")]
+    #[error(
+        "no account is bound to channel {channel_id}; bind one with: jit bind ACCOUNT_ID --channel {channel_id}"
+    )]
     NothingBound { channel_id: ChannelId },
     #[error("account {account_id} is not bound to channel {channel_id}")]
     NothingToUnbind {
@@ -114,7 +119,7 @@ pub enum Refusal {
         channel_id: ChannelId,
     },
 
-    // for workers alone
+    // only workers get these
     #[error("not due until {until:?}")]
     NotDue { until: Option<Timestamp> },
     #[error("another worker holds the lease")]

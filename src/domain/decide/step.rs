@@ -1,4 +1,5 @@
-//! One decision in the making: the record as it changes, and what the change leaves behind.
+//! A decision in progress: the changed record, and the events and notices that the change
+//! causes.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ pub(super) struct Step<'a> {
     pub now: Timestamp,
     pub policy: &'a Policy,
     pub binding: Option<Binding>,
-    /// Who holds the assignment, as read and then as changed by this step.
+    /// The holding as read, and then as changed by this step.
     pub held: Option<Holding>,
     pub request: Request,
     held_before: Option<Holding>,
@@ -24,7 +25,7 @@ pub(super) struct Step<'a> {
 
 pub(super) type Details = BTreeMap<String, String>;
 
-/// Only what is there.
+/// Leaves out the pairs without a value.
 pub(super) fn details<const N: usize>(pairs: [(&str, Option<String>); N]) -> Details {
     pairs
         .into_iter()
@@ -51,8 +52,7 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Moves on. A settled request needs nothing more, whoever was working on it, but that
-    /// older credentials are denied where that is wanted.
+    /// Sets the state. A settled request is due again only if old credentials have to be denied.
     pub fn become_(&mut self, state: State) {
         if state.is_settled() {
             self.request.due_at = self
@@ -80,7 +80,6 @@ impl<'a> Step<'a> {
         self.events.push(request.chain.append(entry, self.now));
     }
 
-    /// Tells the channel of the event just recorded.
     pub fn tell(&mut self, actor: Option<&Person>, details: Details) {
         self.tell_to(Audience::Everybody, actor, details);
     }
@@ -100,7 +99,8 @@ impl<'a> Step<'a> {
         });
     }
 
-    /// The end: settled, out of the holding, recorded and told.
+    /// Ends the request: settles it, takes it out of the holding, records the event and writes a
+    /// notice.
     pub fn end(
         mut self,
         state: State,
@@ -117,7 +117,7 @@ impl<'a> Step<'a> {
         self.done(None)
     }
 
-    /// The end in ERROR: nothing of it is left, and this is why.
+    /// Ends the request in ERROR. The caller must know that no assignment is left.
     pub fn end_in_error(self, why: Text, actor: Option<&Person>) -> Result<Decision, Refusal> {
         let said = details([("error", Some(why.to_string()))]);
         let at = self.now;
@@ -129,7 +129,7 @@ impl<'a> Step<'a> {
         )
     }
 
-    /// The end that somebody asked for: gone.
+    /// Ends the request as REVOKED. The caller must know that the assignment is gone.
     pub fn end_revoked(
         self,
         by: Option<Person>,
@@ -166,8 +166,8 @@ impl<'a> Step<'a> {
         self.held.as_ref().is_some_and(|held| held.is_shared(id))
     }
 
-    /// Whether a create may still take effect, another holder's or one that was sent and
-    /// never answered: that AWS shows none proves nothing then.
+    /// Whether a create may still take effect: one of another holder, or one that was not
+    /// answered. A look that shows no assignment proves nothing in that case.
     pub fn may_appear(&self) -> bool {
         let id = self.request.id;
         self.held
@@ -175,25 +175,26 @@ impl<'a> Step<'a> {
             .is_some_and(|held| held.awaits_another(id) || held.unanswered_create.is_some())
     }
 
-    /// No request holds it, and a create that was sent and never answered may still make it.
+    /// Whether no request holds the assignment, and an unanswered create may still make it.
     pub fn may_appear_unheld(&self) -> bool {
         self.held
             .as_ref()
             .is_some_and(|held| held.holders.is_empty() && held.unanswered_create.is_some())
     }
 
-    /// Becomes the holder of what is to be removed and no request holds.
+    /// Makes this request the holder of an assignment that must be removed and that no request
+    /// holds.
     pub fn take_over(&mut self) {
         let id = self.request.id;
         self.change_holding(|held| held.joined(id).answered(id).being_removed());
     }
 
-    /// Writes down what the holder of a lease knows of calls on their way.
+    /// Stores in the holding what the worker reported about unanswered calls.
     pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
         self.change_holding(|held| held.knowing(lease, calls));
     }
 
-    /// Ends everyone else who holds the same assignment, in this same commit.
+    /// Revokes the other holders of the assignment in the same commit.
     pub fn end_others(&mut self, by: Option<&Person>, reason: Option<&Text>) {
         let id = self.request.id;
         let requests: Vec<_> = self.held.iter().flat_map(|held| held.others(id)).collect();
@@ -206,8 +207,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// One more failure of the same work. It is taken out of the request: what comes of it is
-    /// for the caller to say.
+    /// Counts one more failure of the same work, and takes the earlier count out of the request.
+    /// The caller stores the result or uses it for an end.
     pub fn failing_once_more(&mut self, why: Text, refused: u32) -> Failing {
         let before = self.request.trouble.take();
         let before = before.as_ref();
@@ -219,13 +220,13 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Nothing is left to do, whatever made the request due.
+    /// The request is due, but it needs no work.
     pub fn nothing_left(mut self) -> Result<Decision, Refusal> {
         self.request.due_at = None;
         self.done(None)
     }
 
-    /// Takes the lease and hands out the work.
+    /// Takes the lease and returns the work.
     pub fn lease(mut self, lease: Lease, work: Work) -> Result<Decision, Refusal> {
         self.request.lease = Some(lease);
         self.done(Some(work))
@@ -241,7 +242,7 @@ impl<'a> Step<'a> {
         self.done(None)
     }
 
-    /// Where the request's card is; nothing has happened to the request.
+    /// Stores the card's post id. The request's state does not change, so no event is recorded.
     pub fn card_posted(mut self, post: PostId) -> Result<Decision, Refusal> {
         self.request.card = Some(post);
         self.done(None)
@@ -252,7 +253,8 @@ impl<'a> Step<'a> {
         self.done(None)
     }
 
-    /// Each record that changed is one revision on: the store takes it only in that place.
+    /// Raises the revision of each record that changed: the store writes a record only if the
+    /// stored revision is the one before.
     pub fn done(mut self, work: Option<Work>) -> Result<Decision, Refusal> {
         self.request.revision += 1;
         let before = self.held_before;

@@ -1,12 +1,12 @@
-//! News of an assignment that the record does not expect: an answer that comes after its
-//! lease was lost, or an assignment that an operator sees in AWS.
+//! Assignments that the record does not expect: an answer of AWS that comes after its worker
+//! lost the lease, or an assignment that an operator sees in AWS.
 
 use super::step::{Details, Step, details};
 use super::{Decision, Refusal};
 use crate::domain::{Calls, Doubt, Ending, EventKind, LeaseToken, Outcome, Person, State};
 
-/// News from a worker whose lease is lost. What it says of AWS's past proves nothing
-/// about now, except that an assignment it made may be standing, and that calls which it
+/// An outcome from a worker that lost its lease. It does not show the present state of AWS. It
+/// shows only that the assignment which the worker made may exist, and that calls which it
 /// sent may still take effect.
 pub(super) fn late(
     mut step: Step<'_>,
@@ -29,15 +29,19 @@ pub(super) fn late(
     };
     step.note_calls(token, &unanswered);
     if made {
-        // The worker that has the lease now may have looked before it was made.
+        // The worker that has the lease now may have looked before AWS made the assignment.
         step.change_holding(|held| held.made_late(token));
     }
     match (&step.request.state, made) {
-        // A revoke of what ended in ERROR: it stands after all, and is this request's.
+        // The revoke of a request that ended in ERROR: the assignment exists, and this request
+        // made it.
         (State::Checking { by, reason, .. }, true) if !step.is_shared() => {
             let (by, reason) = (by.clone(), reason.clone());
             step.take_over();
-            let said = details([("error", Some("it was made after all".to_owned()))]);
+            let said = details([(
+                "error",
+                Some("AWS made the assignment after the request ended".to_owned()),
+            )]);
             let asked_at = step.now;
             step.become_(State::Removing {
                 ending: Ending::Revoked {
@@ -51,7 +55,8 @@ pub(super) fn late(
         (State::Removing { .. } | State::Unsettled { .. }, true) => {
             step.request.due_at = Some(step.now);
         }
-        // A grant keeps the assignment, and its end removes it; another holder's end does.
+        // The grant keeps the assignment until its own end. For a settled request with other
+        // holders, the end of the last holder removes it.
         (
             State::Pending
             | State::Approved
@@ -70,7 +75,7 @@ pub(super) fn late(
     step.done(None)
 }
 
-/// Somebody looked at AWS, and what they saw is what this request left behind.
+/// An operator's reconcile found in AWS an assignment that this settled request left behind.
 pub(super) fn found_standing(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
     if may_be_stray(&step, &step.request.state) {
         let how = Some("compared with Identity Center".to_owned());
@@ -78,8 +83,8 @@ pub(super) fn found_standing(step: Step<'_>, by: Option<&Person>) -> Result<Deci
     }
     Err(Refusal::WrongState {
         status: step.request.status(),
-        done: "cleaned up after",
-        hint: "; it is not over, or somebody else holds the same access",
+        done: "cleaned up",
+        hint: "; it is not settled, or another request holds the same assignment",
     })
 }
 
@@ -87,7 +92,8 @@ fn may_be_stray(step: &Step<'_>, state: &State) -> bool {
     state.is_settled() && step.request.user.is_some() && !step.is_shared()
 }
 
-/// Access stands that nobody holds: the last who held it has it removed.
+/// The assignment exists and no request holds it: this request takes it over and has it
+/// removed.
 fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
     let end = Box::new(step.request.state.clone());
     step.take_over();

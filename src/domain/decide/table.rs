@@ -1,9 +1,8 @@
-//! Every state × every command, by name: the product on one page.
+//! The table of all decisions: every state × every command.
 //!
-//! A cell is the state that follows; `=` where only something beside the state
-//! changes; the refusal's status as the outside sees it (`409`, `403`), or `.` where a
-//! worker is turned away and nobody else hears of it.
-#![allow(clippy::wildcard_enum_match_arm)] // tests name states, and decide nothing
+//! A cell is the state that follows; `=` if the state stays; `409` or `403` if the command is
+//! refused with that HTTP status; or `.` if a command of a worker is refused.
+#![allow(clippy::wildcard_enum_match_arm)] // only in tests
 
 use super::fixtures::{
     alice, asked, at_the_end, binding, bob, draft, due_at, finished, id, key, later, lease,
@@ -11,12 +10,13 @@ use super::fixtures::{
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Draft, Ending, Holding, Millis, OldCredentials, Outcome, Person, Policy, PostId,
-    Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
+    Ask, Command, Draft, Ending, Holding, LeaseToken, Millis, OldCredentials, Outcome, Person,
+    Policy, PostId, Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
+use uuid::Uuid;
 
-/// People speak.
+/// The commands of people.
 const PEOPLE: &str = "
              approve  deny    cancel    revoke   extend    unbound   glass    along    cleaned unproven
 Pending      Approved Denied  Cancelled 409      409       Cancelled 409      409      409     409
@@ -39,7 +39,7 @@ Error        409      409     409       Checking 409       409       Checking 40
 NeverHeld    409      409     409       Revoked  409       409       Revoked  409      409     409
 ";
 
-/// Time passes, and AWS answers whoever holds the lease.
+/// The commands of workers: due work, and outcomes.
 const WORK: &str = "
              due      prepared  nouser created gone    there   failed refused3    interrupted standing denied     noneleft lifted
 Pending      Expired  =         =      =       =       =       =      =           =           409      =          =        =
@@ -63,7 +63,7 @@ NeverHeld    .        .         .      .       .       .       .      .         
 ";
 
 #[test]
-fn what_people_ask_for() {
+fn every_state_answers_the_commands_of_people_by_the_table() {
     let asks = [
         ("approve", asked(bob(), Ask::Approve)),
         ("deny", asked(bob(), Ask::Deny { reason: None })),
@@ -115,7 +115,7 @@ fn seen_gone() -> Proof {
 }
 
 #[test]
-fn what_time_and_aws_bring() {
+fn every_state_answers_the_commands_of_workers_by_the_table() {
     let user = "u-1".parse().unwrap();
     let prepared = Outcome::Prepared {
         user,
@@ -158,9 +158,9 @@ fn what_time_and_aws_bring() {
     compare(WORK, &work);
 }
 
-/// The wrong person is told so, wherever the right one would be heard.
+/// In each state that accepts a command, the wrong person gets a 403.
 #[test]
-fn who_may() {
+fn a_command_of_the_wrong_person_is_refused() {
     let mallory = person("mallory");
     let refusal = |state: &str, by: &Person, ask: Ask| {
         let record = record(state);
@@ -195,7 +195,8 @@ fn who_may() {
         refusal("Pending", &twin, Ask::Approve),
         Refusal::SelfApproval
     );
-    // G11: with admins named, a key's scope is not enough to revoke what is not one's own.
+    // G11: if `policy.admins` names admins, the scope of a key does not allow the revoke of
+    // another person's grant.
     let strict = Policy {
         admins: ["root".to_owned()].into(),
         ..policy()
@@ -208,9 +209,10 @@ fn who_may() {
     assert_eq!(status(&refused), "403");
 }
 
-/// G10: no binding, no approvers, bound elsewhere: nobody approves.
+/// G10: without a binding, with a binding to another channel, or without approvers, no person
+/// can approve.
 #[test]
-fn without_a_binding_or_approvers_nobody_approves() {
+fn an_approval_without_a_binding_or_approvers_is_refused() {
     let closed: [fn(&mut Record); 3] = [
         |r| r.binding = None,
         |r| r.binding.as_mut().unwrap().approvers.clear(),
@@ -224,9 +226,9 @@ fn without_a_binding_or_approvers_nobody_approves() {
     }
 }
 
-/// G7: the end is counted from the grant; and a request that waited too long is not approvable.
+/// G7: the end is counted from the grant; and an approval after the time limit is refused.
 #[test]
-fn times_are_compared_on_read() {
+fn a_time_limit_applies_before_a_worker_has_acted() {
     let mut late = record("Pending");
     late.request.due_at = Some(later());
     let refused = decide(late, &policy(), asked(bob(), Ask::Approve), later()).unwrap_err();
@@ -239,9 +241,9 @@ fn times_are_compared_on_read() {
     assert_eq!(granted.due_at, Some(granted.end_time()));
 }
 
-/// T4: no rule about who is eligible, or for how long, stands in the way of a revoke.
+/// T4: rules about approvers, sets and durations do not refuse a revoke.
 #[test]
-fn a_revoke_does_not_ask_whether_the_rules_still_hold() {
+fn a_revoke_is_accepted_after_the_rules_have_changed() {
     let mut record = record("Granted");
     record.binding = None;
     let strict = Policy {
@@ -254,15 +256,16 @@ fn a_revoke_does_not_ask_whether_the_rules_still_hold() {
     assert_eq!(name(&decision.request), "Revoking");
 }
 
-/// P4, G6, T12: the last holder takes the assignment with them, a revoke takes everyone's.
+/// P4, G6, T12: the assignment is removed at the end of its last holder; a revoke ends all
+/// holders.
 #[test]
-fn a_shared_assignment_ends_with_its_last_holder() {
+fn a_shared_assignment_is_removed_at_the_end_of_its_last_holder() {
     let mut shared = record("Granted");
     shared.holding.as_mut().unwrap().holders.insert(id(7));
     let due = due_at(at_the_end());
     let decision = decide(shared.clone(), &policy(), due, at_the_end()).unwrap();
     assert_eq!(name(&decision.request), "Expired");
-    assert_eq!(decision.work, None, "the other holder keeps it");
+    assert_eq!(decision.work, None, "the other holder keeps the assignment");
     assert!(!decision.holding.unwrap().holds(id(1)));
     let ask = asked(bob(), Ask::Revoke { reason: None });
     let decision = decide(shared, &policy(), ask, later()).unwrap();
@@ -270,9 +273,10 @@ fn a_shared_assignment_ends_with_its_last_holder() {
     assert!(decision.holding.unwrap().removing);
 }
 
-/// P6: while another holder's create may still land, "AWS shows none" proves nothing.
+/// P6: while the create of another holder may still take effect, a look that shows no
+/// assignment proves nothing.
 #[test]
-fn gone_is_not_believed_while_another_create_may_land() {
+fn gone_is_not_believed_while_another_create_may_take_effect() {
     let mut record = record("Revoking");
     let held = record.holding.as_mut().unwrap();
     held.holders.insert(id(7));
@@ -282,9 +286,20 @@ fn gone_is_not_believed_while_another_create_may_land() {
     assert!(decision.request.due_at > Some(later()));
 }
 
-/// P4: what somebody made outside jit is neither taken over nor removed.
+/// P6: the same for an earlier create of this request that was never answered.
 #[test]
-fn a_foreign_assignment_is_left_alone() {
+fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
+    let mut record = record("Revoking");
+    let held = record.holding.as_mut().unwrap();
+    held.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
+    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
+    assert_eq!(name(&decision.request), "Revoking");
+    assert!(decision.request.due_at > Some(later()));
+}
+
+/// P4: an assignment from outside is not used and not removed.
+#[test]
+fn an_assignment_from_outside_ends_the_request_in_error() {
     let mut record = record("Approved");
     record.holding = Some(Holding::unheld(key()));
     let user = "u-1".parse().unwrap();
@@ -301,9 +316,9 @@ fn a_foreign_assignment_is_left_alone() {
     );
 }
 
-/// E6: a look that is older than the last change of holders is made again.
+/// E6: a look that is older than the last change of the holding is made again.
 #[test]
-fn a_stale_look_proves_nothing() {
+fn a_look_older_than_the_holding_is_repeated() {
     let user = "u-1".parse().unwrap();
     let outcome = Outcome::Prepared {
         user,
@@ -315,9 +330,9 @@ fn a_stale_look_proves_nothing() {
     assert_eq!(decision.work, Some(crate::domain::Work::Prepare));
 }
 
-/// P4: whoever shares it ends in the same write, and a write has an end.
+/// P4: a revoke ends all holders in one commit, and a commit has a limited size.
 #[test]
-fn so_many_share_an_assignment_and_no_more() {
+fn an_assignment_has_at_most_32_holders() {
     for (many, ends) in [(31, "Assigning"), (32, "Error")] {
         let mut record = record("Approved");
         let mut holding = Holding::unheld(key());
@@ -334,9 +349,9 @@ fn so_many_share_an_assignment_and_no_more() {
     }
 }
 
-/// G3, E2, T2: a removal that fails is tried for ever, and never more than a minute apart.
+/// G3, E2, T2: a failing removal is retried without end, and at least once a minute.
 #[test]
-fn a_removal_is_never_given_up() {
+fn a_failing_removal_is_retried_without_end() {
     let mut record = record("Revoking");
     let mut now = later();
     for _ in 0..500 {
@@ -356,13 +371,13 @@ fn a_removal_is_never_given_up() {
     assert_eq!(failing.attempts, 500);
     assert!(
         record.request.chain.version < 15,
-        "its history does not grow with every try"
+        "the history does not grow with every attempt"
     );
 }
 
-/// Whatever else becomes of the request meanwhile.
+/// Also if the request changes meanwhile.
 #[test]
-fn a_deny_stands_for_as_long_as_it_was_said() {
+fn a_deny_statement_is_removed_only_at_its_end() {
     let until = later() + Millis::hours(1);
     let mut doubted = record("Doubted");
     doubted.request.sessions = Some(OldCredentials::Denied { until });
@@ -372,7 +387,7 @@ fn a_deny_stands_for_as_long_as_it_was_said() {
 }
 
 #[test]
-fn what_a_request_must_have() {
+fn a_draft_without_a_reason_or_with_wrong_terms_is_refused() {
     let refused = |change: fn(&mut Draft)| {
         let mut draft = draft();
         change(&mut draft);
@@ -391,9 +406,9 @@ fn what_a_request_must_have() {
     );
 }
 
-/// Where somebody was told of it says nothing of the request, whatever state it is in by then.
+/// A card or a reminder is stored in every state, and changes nothing else.
 #[test]
-fn a_post_changes_nothing_but_where_it_is() {
+fn a_post_is_stored_in_every_state_and_changes_nothing_else() {
     let post: PostId = "h8juaz5zu3yfjc9ze76ww5dugc".parse().unwrap();
     let reminder = Reminder {
         post: post.clone(),
@@ -498,7 +513,7 @@ fn cell(state: &str, command: &Command, word: &str) -> String {
     }
 }
 
-/// What holds of every decision there is.
+/// Checks what must hold for every decision.
 fn check_invariants(before: &Record, after: &super::Decision) {
     let request = &after.request;
     assert_eq!(request.revision, before.request.revision + 1);
@@ -514,12 +529,12 @@ fn check_invariants(before: &Record, after: &super::Decision) {
     if !request.state.is_settled() {
         assert!(
             request.due_at.is_some(),
-            "P1: what is not over is due some day"
+            "P1: a request that is not settled has a due time"
         );
     } else if request.sessions.is_some() {
         assert!(
             request.due_at.is_some(),
-            "a deny is placed, and taken out again"
+            "a deny statement is placed and later removed"
         );
     } else {
         assert_eq!((request.due_at, request.lease), (None, None));

@@ -1,8 +1,8 @@
-//! Any sequence of commands, in any order, at any time, by anyone: what can never happen.
+//! Property tests: random sequences of commands, in any order, at any time.
 //!
-//! Three requests of one person for one assignment, and an AWS that does what it is told,
-//! late, or not at all. P1, P3, P4 and P6 are checked after every single step.
-#![allow(clippy::wildcard_enum_match_arm)] // tests name states, and decide nothing
+//! Three requests of one person share one assignment. The model of AWS carries calls out at
+//! once, late or not at all. P1, P3, P4 and P6 are checked after each step.
+#![allow(clippy::wildcard_enum_match_arm)] // only in tests
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::domain::{
     Work,
 };
 
-/// The longest way to an end there is.
+/// A policy that denies old credentials: requests pass through the most states.
 fn policy() -> Policy {
     Policy {
         end_sessions: EndSessions::PermissionSet,
@@ -30,14 +30,14 @@ enum Op {
     Open,
     Say(usize, Ask),
     BreakGlass(usize),
-    /// Somebody compares with AWS, and sees that it stands.
+    /// A reconcile finds the assignment in AWS.
     Compare(usize),
     Pass(Millis),
-    /// A worker takes what is due.
+    /// A worker claims the request if it is due.
     Claim(usize),
-    /// A worker's action takes effect in AWS, and its outcome comes back.
+    /// A worker's call takes effect in AWS, and the worker reports its outcome.
     Finish(usize, Luck),
-    /// AWS does as it was told, but the worker dies before it can say so.
+    /// A worker's call takes effect in AWS, and the worker dies before its report.
     Die(usize),
 }
 
@@ -45,7 +45,7 @@ enum Op {
 enum Luck {
     Good,
     Bad,
-    /// Done in AWS, and reported as failed.
+    /// The call took effect in AWS, and the worker reports a failure.
     Misheard,
 }
 
@@ -54,7 +54,7 @@ struct WorkerModel {
     id: RequestId,
     lease: LeaseToken,
     work: Work,
-    /// What was held when it began to look.
+    /// The revision of the holding when the work began.
     revision: u64,
 }
 
@@ -62,7 +62,7 @@ struct World {
     now: Timestamp,
     requests: BTreeMap<RequestId, Request>,
     holding: Holding,
-    /// The assignment stands.
+    /// Whether AWS has the assignment.
     standing: bool,
     hands: Vec<WorkerModel>,
     drawn: u128,
@@ -175,7 +175,7 @@ impl World {
             assert_eq!(holding.revision, self.holding.revision + 1);
             self.holding = holding;
         }
-        // P3: one end, and nothing but doubt leads out of it.
+        // P3: a request ends once; it leaves a settled state only to verify its end at AWS.
         if before.state.is_settled() {
             let reopened = matches!(
                 after.state,
@@ -188,14 +188,19 @@ impl World {
         } else if after.state.is_settled() && !is_asked_again(&before.state) {
             *self.ends.entry(after.id).or_default() += 1;
         }
-        // P6: gone is only said when nothing of this request's is left, nor can come.
+        // P6: a request is REVOKED or EXPIRED only if AWS has no assignment of it and no create
+        // that may still make one.
         if matches!(after.status(), Status::Revoked | Status::Expired) && after.state.is_settled() {
             let kept = self
                 .holding
                 .holders
                 .iter()
                 .any(|holder| *holder != after.id);
-            assert!(!self.standing || kept, "{} while it stands", after.status());
+            assert!(
+                !self.standing || kept,
+                "{} while the assignment exists",
+                after.status()
+            );
         }
     }
 
@@ -203,7 +208,7 @@ impl World {
         self.drawn += 1;
         let lease = LeaseToken(Uuid::from_u128(self.drawn));
         let until = self.now + Millis::seconds(30);
-        // What a worker does who has watched another's lease until then.
+        // The worker has watched the other lease until it lapsed.
         let lapsed = self.requests[&id]
             .lease
             .filter(|held| held.until <= self.now);
@@ -232,8 +237,8 @@ impl World {
         }));
     }
 
-    /// A worker that lost its lease finds that out before it acts. The one that does not
-    /// is the simulation's to play.
+    /// A worker that lost its lease finds that out before it sends a call. The simulation covers
+    /// a worker that does not.
     fn take_hand(&mut self, which: usize) -> Option<WorkerModel> {
         let requests = &self.requests;
         self.hands.retain(|hand| {
@@ -276,7 +281,7 @@ impl World {
         }
     }
 
-    /// What AWS makes of it; none for a mere look.
+    /// Carries the call out in the model of AWS; none for a look.
     fn act(&mut self, work: &Work) -> Option<Outcome> {
         match work {
             Work::Prepare => None,
@@ -299,17 +304,17 @@ impl World {
     }
 
     fn check(&self) {
-        // P1: while it stands, somebody holds it who is due some day.
+        // P1: while the assignment exists, a request that is due some day holds it.
         if self.standing {
             let keepers = self.holding.holders.iter().map(|id| &self.requests[id]);
             let keeper = keepers.clone().find(|request| request.due_at.is_some());
             assert!(
                 keeper.is_some(),
-                "nobody's duty: {:?}",
+                "no request has to remove the assignment: {:?}",
                 keepers.collect::<Vec<_>>()
             );
         }
-        // P6: what a revoke ended along with others does not come back once it was said.
+        // P6: after REVOKED was announced, the assignment does not come back.
         if self.standing {
             let asked = self
                 .requests
@@ -325,14 +330,14 @@ impl World {
                     matches!(request.state, State::Revoked { at, .. } if at > asked_at)
                         && request.user.is_some()
                 });
-                assert!(said.is_none(), "REVOKED was said too early: {said:?}");
+                assert!(said.is_none(), "REVOKED was announced too early: {said:?}");
             }
         }
-        // P4: one that is granted has what it was granted.
+        // P4: a GRANTED request has its assignment.
         for request in self.requests.values().filter(|r| r.state == State::Granted) {
             assert!(
                 self.standing && self.holding.holds(request.id),
-                "{request:?} has nothing"
+                "{request:?} has no assignment"
             );
         }
         for (id, ends) in &self.ends {
@@ -340,7 +345,7 @@ impl World {
         }
     }
 
-    /// Everything is let come to its end, with an AWS that works.
+    /// Runs all requests to their end, with an AWS that works.
     fn settle(&mut self) {
         for _ in 0..200 {
             self.now = self.now + Millis::minutes(10);
@@ -353,15 +358,21 @@ impl World {
             }
             self.check();
         }
-        assert!(!self.standing, "access outlived its grant");
+        assert!(
+            !self.standing,
+            "the assignment exists after the end of its grant"
+        );
         for request in self.requests.values() {
-            assert!(request.state.is_settled(), "{request:?} never ends");
-            assert_eq!(request.sessions, None, "{request:?} leaves a deny behind");
+            assert!(request.state.is_settled(), "{request:?} does not end");
+            assert_eq!(
+                request.sessions, None,
+                "{request:?} leaves a deny statement behind"
+            );
         }
     }
 }
 
-/// An end that was in doubt, or asked after once more, is said again: as often as that is.
+/// After a verification at AWS the same end is recorded again.
 fn is_asked_again(state: &State) -> bool {
     matches!(state, State::Unsettled { .. } | State::Checking { .. })
 }
@@ -400,7 +411,7 @@ proptest! {
 
     // P1, P3, P4, P6
     #[test]
-    fn no_sequence_of_commands_breaks_a_promise(ops in proptest::collection::vec(op(), 1..120)) {
+    fn no_sequence_of_commands_breaks_p1_p3_p4_or_p6(ops in proptest::collection::vec(op(), 1..120)) {
         let mut world = World::new();
         for op in ops {
             world.step(op);

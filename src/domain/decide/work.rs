@@ -1,4 +1,4 @@
-//! What time and AWS bring: work that falls due, and what came of it.
+//! Decisions about due work, and about the outcomes that workers report.
 
 use super::old_credentials::{
     follow_up, is_denied, is_ending, is_over_by_itself, old_credentials, sessions_denied,
@@ -13,7 +13,7 @@ use crate::domain::{
     Trouble, UserId, Work,
 };
 
-/// How often AWS may carry out a create and fail before it is given up.
+/// After this many creates that AWS carried out and that FAILED, jit gives the grant up.
 const MOST_REFUSALS: u32 = 3;
 const LONGEST_PAUSE: Millis = Millis::seconds(60);
 
@@ -33,7 +33,7 @@ pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
     let key = step.request.holding_key();
     match (&step.request.state, key) {
         (State::Pending, _) => {
-            let why = Some("nobody approved it in time".to_owned());
+            let why = Some("the request was not approved in time".to_owned());
             expire(step, details([("reason", why)]))
         }
         (State::Approved, _) => step.lease(lease, Work::Prepare),
@@ -45,7 +45,7 @@ pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
             let (by, reason) = (by.clone(), reason.clone());
             check_for_a_rest(step, lease, key, by, reason)
         }
-        // A state in which AWS may hold the access names the user, and so the assignment.
+        // In these states the record names the user, so the key is always present.
         (
             State::Assigning | State::Granted | State::Removing { .. } | State::Checking { .. },
             None,
@@ -67,7 +67,7 @@ fn expire(step: Step<'_>, said: Details) -> Result<Decision, Refusal> {
 }
 
 fn end_grant(mut step: Step<'_>, lease: Lease, key: HoldingKey) -> Result<Decision, Refusal> {
-    // The grants of the other holders keep the assignment; this grant is over.
+    // The other holders keep the assignment; only this grant ends.
     if step.is_shared() {
         return expire(step, details([]));
     }
@@ -80,7 +80,7 @@ fn end_grant(mut step: Step<'_>, lease: Lease, key: HoldingKey) -> Result<Decisi
     step.lease(lease, Work::Remove(key))
 }
 
-/// A revoke of a request that ended in ERROR.
+/// The revoke of a request that ended in ERROR.
 fn check_for_a_rest(
     mut step: Step<'_>,
     lease: Lease,
@@ -91,8 +91,8 @@ fn check_for_a_rest(
     if !step.may_appear_unheld() {
         return step.lease(lease, Work::Look(key));
     }
-    // A create that was sent and never answered may still make the assignment: it is this
-    // jit's, and is removed. A look does not show what AWS is still carrying out.
+    // An unanswered create may still make the assignment. jit sent it, so jit removes the
+    // assignment. A look does not show what AWS is still carrying out.
     let asked_at = step.now;
     step.take_over();
     step.become_(State::Removing {
@@ -106,8 +106,9 @@ fn check_for_a_rest(
     step.lease(lease, Work::Remove(key))
 }
 
-/// P1, P4: a lease ends when its holder gives it back, or when it is seen to have lapsed.
-/// No clock ends it, and no word: its holder may have sent calls that are on their way.
+/// P1, P4: a lease ends when its worker gives it back, or when another worker has seen it
+/// lapse. No clock and no command ends it: its worker may have sent calls that still take
+/// effect.
 fn check_free(step: &Step<'_>, claim: &Claim) -> Result<(), Refusal> {
     match step.request.leased_to_another(claim) {
         Some(lease) => Err(Refusal::Leased { lease: Some(lease) }),
@@ -121,7 +122,7 @@ pub(super) fn hold(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusa
         return Err(Refusal::WrongState {
             status: step.request.status(),
             done: "held",
-            hint: "; it is over",
+            hint: "; it is settled",
         });
     }
     step.request.lease = Some(claim.lease);
@@ -166,7 +167,8 @@ pub(super) fn finished(
         (State::Removing { .. }, Outcome::Created) => made_while_revoked(step),
         (State::Removing { ending }, Outcome::Gone) => gone(step, ending),
         (State::Unsettled { .. }, Outcome::Created) => {
-            // An operator wrote an end into the store meanwhile: the same worker removes it.
+            // An operator wrote a status into the store during the create: the same worker
+            // removes the assignment.
             let id = step.request.id;
             step.change_holding(|held| held.answered(id));
             let key = step.request.holding_key();
@@ -177,7 +179,8 @@ pub(super) fn finished(
         {
             look_again(step)
         }
-        // With another holder, "none" may only mean that AWS has not made it yet.
+        // With another holder, a look that shows no assignment may only mean that the other
+        // create has not taken effect yet.
         (State::Checking { by, reason, .. }, Outcome::Gone) if !step.is_shared() => {
             step.end_revoked(Some(by), reason)
         }
@@ -192,7 +195,7 @@ pub(super) fn finished(
             sessions_denied(step, until, &dropped)
         }
         (_, Outcome::SessionsGone) if is_ending(&step) => {
-            let why = Some("the role is gone: nobody else has this set in this account".to_owned());
+            let why = Some("the role is gone: no user has this set in this account".to_owned());
             follow_up(
                 step,
                 None,
@@ -217,14 +220,15 @@ pub(super) fn finished(
     }
 }
 
-/// An answer to a question that the state does not ask, because the state has changed since
-/// the work began: the next worker asks the right one.
+/// The outcome does not fit the state, because the state changed after the work began: the
+/// next worker does the work that fits.
 fn not_asked(mut step: Step<'_>) -> Result<Decision, Refusal> {
     step.request.lease = None;
     step.done(None)
 }
 
-/// It was revoked while AWS was making it: the same worker goes on to remove it.
+/// The request was revoked during the create: the same worker goes on and removes the
+/// assignment.
 fn made_while_revoked(mut step: Step<'_>) -> Result<Decision, Refusal> {
     let id = step.request.id;
     step.change_holding(|held| held.answered(id));
@@ -242,8 +246,8 @@ fn prepared(
     let Some(held) = step.held.clone() else {
         return step.done(Some(Work::Prepare));
     };
-    // The look is older than the last change of who holds this, or than a call that may
-    // still take effect: look again.
+    // The look is older than the last change of the holding, or an earlier call may still take
+    // effect: look again.
     let unsure = match held.holders.is_empty() {
         true => held.unanswered().next(),
         false => held.unanswered_delete,
@@ -252,7 +256,7 @@ fn prepared(
         return step.done(Some(Work::Prepare));
     }
     if held.removing {
-        let why = Text::clip("the same access of this user is being taken away just now");
+        let why = Text::clip("jit is removing the same assignment; the grant follows after that");
         return failed(step, &Trouble::Passing { why });
     }
     let other = held
@@ -261,7 +265,7 @@ fn prepared(
         .filter(|then| **then != permission_set_arn);
     if let (Some(then), false) = (other, held.holders.is_empty()) {
         let why = Text::clip(&format!(
-            "the same access stands under another meaning: {then}"
+            "the same assignment exists under another ARN: {then}"
         ));
         return failed(step, &Trouble::Denied { why });
     }
@@ -276,7 +280,8 @@ fn prepared(
         let why = not_ours(&step);
         return step.end_in_error(why, None);
     }
-    // From here on AWS may hold the access, so the duty to remove it is written first.
+    // After this commit a worker sends the create, so the commit stores the holder: its duty
+    // to remove the assignment is written first.
     let id = step.request.id;
     step.held = Some(held.joined(id).under(permission_set_arn));
     step.request.due_at = Some(step.now);
@@ -336,14 +341,14 @@ fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refusal> {
     }
 }
 
-/// Gone now, but a create may still take effect: the end would be said too early. That it
-/// waits is shown like any other trouble, for as long as it does.
+/// The assignment is gone now, but a create may still take effect, so the request does not end
+/// yet. `trouble` shows for how long it waits.
 pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     let id = step.request.id;
     step.change_holding(|held| held.answered(id));
-    let why = Text::clip("a call to make the same access may still take effect; waiting for it");
+    let why = Text::clip("a create of the same assignment may still take effect; waiting for it");
     let waiting = step.failing_once_more(why, 0);
-    // Longer each time: the call that is waited for needs its own turn at AWS.
+    // Longer each time: the create also needs its turn at AWS.
     step.request.due_at = Some(step.now + Millis(500 << waiting.attempts.min(5)));
     step.request.lease = None;
     step.request.trouble = Some(waiting);
@@ -359,7 +364,7 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
         State::Approved if hopeless => return step.end_in_error(failing.why, None),
         State::Assigning if hopeless => return roll_back(step, failing.why),
         State::Approved | State::Assigning => {}
-        // A removal is never given up.
+        // jit never gives up a removal.
         State::Pending
         | State::Granted
         | State::Removing { .. }
@@ -370,8 +375,8 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
         | State::Expired { .. }
         | State::Revoked { .. }
         | State::Error(_) => {
-            // No credentials last longer: those that were to be denied have expired. A try
-            // may have placed the deny all the same: it is lifted like any other.
+            // No credentials last longer: the old credentials have expired. A failed try may have
+            // placed the deny statement all the same, so jit removes it as usual.
             if is_over_by_itself(&step) {
                 let said = details([("error", Some(failing.why.to_string()))]);
                 let lift = Some(OldCredentials::Denied { until: step.now });
@@ -386,7 +391,7 @@ fn failed(mut step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
     step.done(None)
 }
 
-/// Records that work fails, ever more rarely.
+/// Records that work fails, after 1, 2, 4, 8, … attempts.
 fn record_failure(step: &mut Step<'_>, failing: &Failing, kind: EventKind) {
     if failing.attempts.is_power_of_two() {
         let said = details([
@@ -397,7 +402,7 @@ fn record_failure(step: &mut Step<'_>, failing: &Failing, kind: EventKind) {
     }
 }
 
-/// Gives a grant up. The assignment may exist all the same, so it is removed first.
+/// Gives the grant up. The assignment may exist, so it is removed first.
 fn roll_back(mut step: Step<'_>, why: Text) -> Result<Decision, Refusal> {
     if step.is_shared() {
         return step.end_in_error(why, None);
@@ -413,7 +418,8 @@ fn roll_back(mut step: Step<'_>, why: Text) -> Result<Decision, Refusal> {
     step.done(work)
 }
 
-/// Somebody says it is over, or late news says it is not: AWS decides.
+/// Verifies an end at AWS: an operator wrote it into the store, or a late answer contradicts
+/// it.
 fn settle_doubt(
     mut step: Step<'_>,
     lease: Lease,
@@ -435,7 +441,7 @@ fn settle_doubt(
     }
     let revoked = matches!(*end, State::Revoked { .. });
     if step.is_shared() && !(revoked && doubt == Doubt::Outside) {
-        // The others hold it, and have the duty to remove what may still be made.
+        // The other holders have the duty to remove what a create may still make.
         return settled(step, *end, doubt);
     }
     if step.held.as_ref().is_some_and(|held| !held.removing) {
@@ -491,8 +497,8 @@ fn settled(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Ref
 fn not_ours(step: &Step<'_>) -> Text {
     let (set, account) = (&step.request.permission_set, &step.request.account_id);
     Text::clip(&format!(
-        "an assignment of {set} in {account} that this request did not make stands for this user; \
-         jit leaves it alone: remove it in Identity Center, or let its own request end"
+        "this user has an assignment of {set} in {account} that this request did not make; \
+         jit does not change it: remove it in Identity Center, or let its own request end"
     ))
 }
 

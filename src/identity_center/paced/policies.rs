@@ -1,4 +1,4 @@
-//! A permission set's own policy, at the same pace.
+//! The inline policy of a permission set, at the pace that AWS allows.
 
 use super::{
     Gate, OPERATION_PATIENCE, OperationResult, Paced, ROOM_PATIENCE, between_polls, through,
@@ -26,7 +26,7 @@ impl Paced {
         self.patiently(Turn::look(lane), ask).await
     }
 
-    /// Changes a set's policy, unless the gate says no once it is its turn.
+    /// Changes a set's policy, unless the gate refuses it at its turn.
     pub async fn set_inline_policy<'c>(
         &'c self,
         lane: Lane,
@@ -38,7 +38,7 @@ impl Paced {
         self.patiently(Turn::change(lane), call).await
     }
 
-    /// Brings a changed set into an account, and waits until it is there.
+    /// Provisions a changed set in an account, and waits until the operation has ended.
     pub async fn provision(
         &self,
         lane: Lane,

@@ -1,6 +1,6 @@
-//! One operation at a time in an account: AWS does them so anyway, and says no to the
-//! second. An explicit revoke does not wait for what is under way: it asks at once, is
-//! told of the conflict if there is one, and asks again before anybody else may.
+//! One operation at a time in an account: AWS runs only one, and answers a second with a
+//! conflict. A revoke does not wait for a running operation: it is sent at once, and after a
+//! conflict it is the next one to be retried.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct Queue {
 
 type AccountTicket = (Lane, u64);
 
-/// A place in one account, or in the queue for it; given up when it is dropped.
+/// A place in one account, or in the queue for it; freed when it is dropped.
 pub struct AccountSlot<'a> {
     accounts: &'a Accounts,
     account: AccountId,

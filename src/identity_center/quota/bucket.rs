@@ -1,7 +1,7 @@
-//! So many calls a second, and who may make the next.
+//! A token bucket: the calls per second, and the order of the waiting calls.
 //!
-//! The rate goes down by half when AWS throttles, and comes back little by little: so
-//! replicas that know nothing of each other come to share what there is.
+//! The rate is halved when AWS throttles, and recovers slowly: so replicas share the quota
+//! without knowing of each other.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,19 +12,19 @@ use super::Turn;
 use crate::clock::{Clock, Uptime};
 use crate::domain::Millis;
 
-/// What may be saved up while nobody calls, in seconds' worth.
+/// How many seconds' worth of calls may be saved up while there are no calls.
 const SAVED: f64 = 0.25;
-/// How fast a slowed rate comes back: from nothing to all in this many seconds.
+/// How many seconds the rate takes to recover from zero to the full rate.
 const RECOVERY_SECONDS: f64 = 20.0;
 /// One call in this many goes to another lane than the most urgent one: removals that never
 /// succeed must not keep the other lanes from AWS.
 const SHARED: u64 = 16;
-/// Several refusals of one moment are one.
+/// Several throttled calls within this time halve the rate once.
 const MOMENT: Millis = Millis::seconds(1);
 
 pub struct Bucket {
     clock: Arc<dyn Clock>,
-    /// Calls a second, when nothing is in the way.
+    /// Calls per second without throttling.
     full_rate: f64,
     inner: Mutex<BucketState>,
 }
@@ -40,12 +40,12 @@ struct BucketState {
     calls: u64,
 }
 
-/// In the order of turns, and within one turn in the order of coming.
+/// In the order of turns, and within one turn in the order of arrival.
 type CallTicket = (Turn, u64);
 
 enum Next {
     Go,
-    /// First in the queue, and a token will be there then.
+    /// First in the queue; a token is available at this time.
     At(Uptime),
     /// Another ticket is first.
     Wait,
@@ -78,7 +78,7 @@ impl Bucket {
                 Next::At(time) => tokio::select! {
                     biased;
                     () = self.clock.sleep_until(time) => {}
-                    // A more urgent ticket came and went.
+                    // A more urgent ticket was added and served meanwhile.
                     () = place.called.notified() => {}
                 },
                 Next::Wait => place.called.notified().await,
@@ -129,12 +129,12 @@ impl BucketState {
         self.rate = (self.rate + seconds * full_rate / RECOVERY_SECONDS).min(full_rate);
     }
 
-    /// Who makes the next call.
+    /// The ticket that makes the next call.
     fn first(&self) -> Option<CallTicket> {
         let mut tickets = self.waiting.keys().copied();
         let urgent = tickets.next()?;
         let is_shared = (self.calls + 1).is_multiple_of(SHARED);
-        // Of those, who has waited longest.
+        // Of those, the ticket that has waited longest.
         let other = tickets
             .filter(|(turn, _)| is_shared && turn.lane != urgent.0.lane)
             .min_by_key(|(_, number)| *number);
@@ -148,7 +148,7 @@ impl BucketState {
     }
 }
 
-/// A place in the queue, given up when it is dropped: served or not.
+/// A place in the queue; freed when it is dropped, served or not.
 struct Queued<'a> {
     bucket: &'a Bucket,
     ticket: CallTicket,

@@ -1,5 +1,5 @@
-//! What the simulated Identity Center knows. Operations take effect when their time has
-//! come, which is found out on the next look: nothing has to run meanwhile.
+//! The state of the simulated Identity Center. An operation takes effect at its due time; the
+//! next access to the state carries it out, so that no task has to run meanwhile.
 
 use std::path::Path;
 use std::time::Duration;
@@ -33,7 +33,7 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS operations_open ON operations (ready_at) WHERE NOT done;";
 
-/// More than one process never uses the file; an operator's look at it may.
+/// Only one process uses the file, but an operator may read it meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct SandboxFile(Connection);
@@ -51,7 +51,7 @@ pub(super) struct Started<'a> {
     pub fate: PlannedResult,
 }
 
-/// An operation whose time has come.
+/// An operation that is due.
 struct Ready {
     id: String,
     kind: String,
@@ -74,7 +74,7 @@ impl SandboxFile {
             None => Connection::open_in_memory()?,
         };
         db.busy_timeout(PATIENCE)?;
-        // It must outlive jit's crash; the loss of power would take "AWS" along with it.
+        // The state must survive a crash of jit, but not a power failure.
         let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         tracing::debug!(mode, "simulated Identity Center opened");
         db.execute_batch("PRAGMA synchronous = NORMAL")?;
@@ -82,7 +82,7 @@ impl SandboxFile {
         Ok(Self(db))
     }
 
-    /// How many operations there ever were.
+    /// The number of all operations so far.
     pub fn operations(&self) -> Sql<u64> {
         let count: i64 = self
             .0
@@ -90,7 +90,7 @@ impl SandboxFile {
         Ok(count.unsigned_abs())
     }
 
-    /// Carries out what is ready by now, in order.
+    /// Carries out the due operations, in order.
     pub fn settle(&self, now: Timestamp) -> Sql<()> {
         let mut ready = self.0.prepare_cached(
             "SELECT id, kind, account_id, permission_set, user_id, failure FROM operations

@@ -1,4 +1,4 @@
-//! What a refusal of AWS's means for whoever wants to try again.
+//! Maps the errors of the AWS SDK to the kinds of error that decide about a retry.
 
 use aws_sdk_ssoadmin::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
@@ -13,7 +13,6 @@ pub(super) fn is_absent<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> b
     error.code() == Some("ResourceNotFoundException")
 }
 
-/// What a refusal means for whoever wants to try again.
 impl<E> From<SdkError<E>> for IdentityCenterError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -38,7 +37,7 @@ where
         "ValidationException" => IdentityCenterErrorKind::Invalid,
         _ if is_throttling(code) || status == 429 => IdentityCenterErrorKind::Throttled,
         _ if is_denial(code) || status == 403 => IdentityCenterErrorKind::Denied,
-        // What was asked about is not there, or not yet: looking again tells.
+        // The resource does not exist, or not yet: a later call shows which.
         _ => IdentityCenterErrorKind::NoAnswer,
     };
     let said = error.message().unwrap_or("no message");
@@ -60,7 +59,7 @@ fn is_throttling(code: &str) -> bool {
     .any(|word| code.contains(word))
 }
 
-/// The credentials are not good enough, or not good at all.
+/// The credentials are missing a permission, or are invalid.
 fn is_denial(code: &str) -> bool {
     matches!(
         code,
@@ -79,8 +78,8 @@ fn is_denial(code: &str) -> bool {
     )
 }
 
-/// Nobody answered. Without credentials or a region nothing was even sent, and trying fast
-/// will not help.
+/// There was no answer. Without credentials or a region no call was sent, and fast retries do
+/// not help.
 fn unanswered<E>(error: &SdkError<E>) -> IdentityCenterError
 where
     E: std::error::Error + 'static,

@@ -1,5 +1,5 @@
-//! Whether jit could do with this configuration what it will have to: every call that can
-//! be made without changing anything is made once, and what is wrong is named by its key.
+//! Checks the configuration against AWS: makes each call once that changes nothing, and names
+//! the configuration key of each problem.
 
 use crate::domain::{AccountId, EndSessions, HoldingKey, PermissionSet};
 use crate::identity_center::{
@@ -9,7 +9,7 @@ use crate::identity_center::{
 
 use super::SsoIdentityCenter;
 
-/// What one key of the configuration came to.
+/// The result for one configuration key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub key: String,
@@ -22,7 +22,7 @@ pub enum Verdict {
     Bad { why: String },
 }
 
-/// What nobody is, has or did: asking about it changes nothing.
+/// The id of a user and of an operation that do not exist: a call about it changes nothing.
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 impl SsoIdentityCenter {
@@ -30,7 +30,7 @@ impl SsoIdentityCenter {
         let (instance, account) = self.inspect_instance().await;
         let mut found = vec![instance];
         if matches!(found[0].verdict, Verdict::Bad { .. }) {
-            // Everything else would only be refused for the same reason.
+            // All other calls would be refused for the same reason.
             return found;
         }
         found.push(self.inspect_people().await);
@@ -44,7 +44,7 @@ impl SsoIdentityCenter {
         found
     }
 
-    /// The instance, and the account that it belongs to.
+    /// The instance, and its account.
     async fn inspect_instance(&self) -> (Finding, Option<AccountId>) {
         let key = "identity_center.instance_arn";
         let (arn, store) = (&self.options.instance_arn, &self.options.identity_store_id);
@@ -61,7 +61,7 @@ impl SsoIdentityCenter {
                 let error = IdentityCenterError::from(error);
                 let finding = match error.kind {
                     IdentityCenterErrorKind::Denied => bad("AWS permissions", error.to_string()),
-                    // Not needed to serve: what is, is tried next.
+                    // jit does not need this permission to serve; the needed ones are tried next.
                     _ => good(key, format!("{arn}; not listed in {region} ({error})")),
                 };
                 return (finding, None);
@@ -133,7 +133,7 @@ impl SsoIdentityCenter {
         good(key, told)
     }
 
-    /// An assignment of nobody's can be asked about, and even removed, without any effect.
+    /// A list call, and even a delete, has no effect for a user that does not exist.
     async fn inspect_assignments(&self, account: AccountId, set: &PermissionSet) -> Finding {
         let key = "AWS permissions";
         let Ok(user) = NOBODY.parse() else {
@@ -180,7 +180,7 @@ fn no_such_set(key: &str, error: &IdentityCenterError) -> Finding {
     bad(key, why)
 }
 
-/// An account that nobody has.
+/// An account that does not exist.
 fn nobodys_account() -> AccountId {
     "000000000000"
         .parse()

@@ -1,8 +1,8 @@
-//! One call to DynamoDB, counted, and what its refusals mean.
+//! Calls DynamoDB, counts the calls and interprets the errors.
 //!
-//! Reads are strongly consistent wherever a decision depends on them; an index cannot be,
-//! so what it finds is read again. A write that may have been carried out although its
-//! answer was lost is told apart from one that somebody else made.
+//! A read on which a decision depends is strongly consistent. Reads of an index cannot be, so
+//! jit reads the records that an index finds again. A write whose answer was lost is
+//! distinguished from a write by another process.
 
 use std::collections::HashMap;
 
@@ -26,38 +26,40 @@ use super::tables::Table;
 use crate::domain::Millis;
 use crate::store::StoreError;
 
-/// How often a write that met another transaction, or a full partition, is sent again.
+/// How often jit sends a write again after a conflict with another transaction or a throttled
+/// partition.
 const MOST_SENDS: u32 = 8;
 const FIRST_PAUSE: Millis = Millis(25);
-/// What DynamoDB takes in one BatchGetItem.
+/// DynamoDB's limit for the items of one BatchGetItem.
 const BATCH: usize = 100;
 
-/// What a conditional write came to.
+/// The result of a conditional write.
 #[derive(Debug)]
 pub(super) enum WriteResult {
     Yes,
-    /// The condition did not hold; what stands there, if anything does.
+    /// The condition did not hold. Carries the stored item, if there is one.
     No(Option<Item>),
 }
 
-/// What an update came to: the item as it is now, or what stood in the way.
+/// The result of an update: the new item, or the stored item that did not meet the condition.
 pub(super) enum Updated {
     To(Item),
     Not(Option<Item>),
 }
 
-/// What a transaction came to.
+/// The result of a transaction.
 pub(super) enum Transacted {
     Yes,
-    /// At least one condition did not hold: how each did, by the place of the action.
+    /// At least one condition did not hold. Carries the result of each, in the order of the
+    /// actions.
     No(Vec<ConditionResult>),
 }
 
-/// How the condition of one action of a transaction did.
+/// The result of the condition of one action in a transaction.
 #[derive(Debug)]
 pub(super) enum ConditionResult {
     Held,
-    /// With what stands there, if anything does and it was asked for.
+    /// Carries the stored item, if there is one and the action asked for it.
     Failed(Option<Item>),
 }
 
@@ -75,7 +77,7 @@ impl DynamoStore {
         Ok(answer.item)
     }
 
-    /// Those that are there, in any order.
+    /// Returns the items that exist, in any order.
     pub(super) async fn get_all(
         &self,
         table: Table,
@@ -104,7 +106,7 @@ impl DynamoStore {
                 left = unread.remove(name).map_or_else(Vec::new, |keys| keys.keys);
                 if !left.is_empty() {
                     sends += 1;
-                    self.pause(sends, || "it does not keep up with reads".into())
+                    self.pause(sends, || "DynamoDB throttles reads".into())
                         .await?;
                 }
             }
@@ -125,7 +127,7 @@ impl DynamoStore {
         Ok(answer)
     }
 
-    /// To the last page, whatever that costs: of what is known to be short.
+    /// Reads a query to its last page; for results that are known to be short.
     pub(super) async fn query_all(
         &self,
         call: QueryFluentBuilder,
@@ -226,8 +228,8 @@ impl DynamoStore {
         })
     }
 
-    /// One write under a condition: its answer, or what stood in its way. What only met
-    /// a transaction is sent again.
+    /// Sends one conditional write, and returns its answer or the stored item that did not meet
+    /// the condition. Sends it again after a conflict with a transaction.
     async fn carried_out<T, E, F>(
         &self,
         operation: &'static str,
@@ -261,8 +263,8 @@ impl DynamoStore {
         }
     }
 
-    /// All of it or nothing, and once: DynamoDB knows the token again if the answer was
-    /// lost. What stood in its way for a moment only is sent again, under its conditions.
+    /// Sends a transaction, which DynamoDB applies at most once: the token identifies a repeat
+    /// after a lost answer. Sends it again after a passing error, under the same conditions.
     pub(super) async fn transact(
         &self,
         actions: &[TransactWriteItem],
@@ -322,8 +324,8 @@ impl DynamoStore {
         }
     }
 
-    /// Waits a little, longer each time and never as long as the others who met there; or
-    /// has waited long enough.
+    /// Waits before the next attempt, longer each time and with jitter, so that concurrent
+    /// writers do not collide again. Fails after `MOST_SENDS` attempts.
     pub(super) async fn pause(
         &self,
         sends: u32,
@@ -339,7 +341,7 @@ impl DynamoStore {
     }
 }
 
-/// What a write that was not carried out has met.
+/// The reason for which a write was not applied.
 enum Met {
     Condition(Option<Item>),
     Transaction,
@@ -365,7 +367,7 @@ macro_rules! meets {
 }
 meets!(PutItemError, UpdateItemError, DeleteItemError);
 
-/// Under which condition something is written.
+/// The condition of a write, with its names and values.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Condition {
     pub text: String,
@@ -373,7 +375,7 @@ pub(super) struct Condition {
     values: Item,
 }
 
-/// What an update does, and under which condition.
+/// An update expression with its condition.
 #[derive(Clone, Debug)]
 pub(super) struct ConditionalUpdate {
     pub text: String,
@@ -393,7 +395,7 @@ impl Condition {
         self
     }
 
-    /// What a word that DynamoDB keeps for itself is called in the text.
+    /// Gives an attribute whose name is a reserved word of DynamoDB a placeholder.
     pub fn naming(mut self, short: &str, name: &str) -> Self {
         self.names.insert(short.into(), name.into());
         self
@@ -421,7 +423,7 @@ fn is(reason: &CancellationReason, code: &str) -> bool {
     reason.code() == Some(code)
 }
 
-/// Nothing is wrong with the write; it came at a bad moment.
+/// Reports whether an error is passing, so that the same write can succeed later.
 fn is_passing(reason: &CancellationReason) -> bool {
     [
         "TransactionConflict",
@@ -463,7 +465,7 @@ fn note_write<'c>(used: impl IntoIterator<Item = &'c ConsumedCapacity>) {
     note("write", used);
 }
 
-/// In tenths, because a read may cost half a unit and a counter counts whole ones.
+/// Counts in tenths, because a read may cost half a unit and a counter has whole numbers.
 fn note<'c>(kind: &'static str, used: impl IntoIterator<Item = &'c ConsumedCapacity>) {
     let units: f64 = used
         .into_iter()
@@ -477,7 +479,7 @@ fn note<'c>(kind: &'static str, used: impl IntoIterator<Item = &'c ConsumedCapac
     counter!("jit_store_tenth_units_total", "kind" => kind).increment((units * 10.0) as u64);
 }
 
-/// What went wrong, and what to do where that is known.
+/// Describes an error of DynamoDB, and what to do about it where that is known.
 pub(super) fn refusal<E>(error: &SdkError<E>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -489,7 +491,7 @@ where
     let said = answered.message().unwrap_or_default();
     let next = match code {
         "ResourceNotFoundException" => {
-            "; `jit tables check` says which table or index is missing, `jit tables create` makes it"
+            "; `jit tables check` names the missing table or index, `jit tables create` makes it"
         }
         "AccessDeniedException" => "; the role needs what infra/iam-policy.json allows",
         _ => "",
@@ -497,14 +499,15 @@ where
     format!("DynamoDB: {code}: {said}{next}")
 }
 
-/// DynamoDB said no, and so has done nothing; anything else may be a lost yes.
+/// Reports whether DynamoDB refused the call and so changed nothing. After any other error the
+/// change may have been made.
 fn is_refused<E>(error: &SdkError<E>) -> bool {
     let answered = matches!(error, SdkError::ServiceError(_));
     let status = error.raw_response().map(|raw| raw.status().as_u16());
     answered && status.is_some_and(|status| (400..500).contains(&status))
 }
 
-/// Each cause once, from the call down to the wire.
+/// Returns the chain of causes without repetitions.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     let mut said: Vec<String> = chain.map(ToString::to_string).collect();
@@ -514,6 +517,6 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl From<BuildError> for StoreError {
     fn from(why: BuildError) -> Self {
-        Self::Unavailable(format!("a call to DynamoDB lacks something: {why}"))
+        Self::Unavailable(format!("a call to DynamoDB is incomplete: {why}"))
     }
 }

@@ -1,5 +1,5 @@
-//! One step, one transaction: the record with all that becomes true with it, under the
-//! condition that nobody was there before.
+//! Writes a commit as one transaction, under the condition that every record follows the stored
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{outbox, sizes};
 use crate::domain::{Binding, Channel, Millis, Notice, Request, RequestId};
 use crate::store::{Answered, Commit, Guard, Nonce, StoreError};
 
-/// What DynamoDB takes in one transaction.
+/// DynamoDB's limit for the items of one transaction.
 const MOST: usize = 100;
 
 impl DynamoStore {
@@ -41,7 +41,9 @@ impl DynamoStore {
         let (actions, outboxes) = (plan.actions, plan.outboxes);
         if actions.len() > MOST {
             let many = actions.len();
-            let why = format!("{many} items would change together, and DynamoDB takes {MOST}");
+            let why = format!(
+                "the commit changes {many} items, and a DynamoDB transaction has at most {MOST}"
+            );
             return Err(StoreError::TooLarge(why));
         }
         sizes::check(&actions)?;
@@ -61,20 +63,21 @@ impl DynamoStore {
             if checked.iter().filter(failed).count() > full.len() {
                 return refused(&commit, checked);
             }
-            // Nothing but room is missing. Somebody may deliver meanwhile: then look again.
+            // Only full outboxes failed. A notice worker may deliver at the same time, so the
+            // loop tries the whole commit again.
             for (found, notices) in full {
                 self.make_room(found, notices).await?;
             }
             sends += 1;
-            let why = || "what is to be told changes too fast to make room there".into();
+            let why = || "the outbox of the request changes too fast to make room in it".into();
             self.pause(sends, why).await?;
         }
     }
 }
 
 impl DynamoStore {
-    /// A request with nothing beside it: half of what a transaction costs. If the answer is
-    /// lost, the second try finds what the first wrote and says that it came too late.
+    /// Writes a single request, which costs half of a transaction. If the answer is lost, the
+    /// second attempt finds the record of the first and reports a conflict.
     pub(super) async fn write_alone(&self, request: &Request) -> Result<(), StoreError> {
         let condition = follows(request)?;
         let written = self
@@ -87,7 +90,8 @@ impl DynamoStore {
     }
 }
 
-/// In every plan requests come first, and the nonce last.
+/// Converts failed conditions to an error. In every plan the requests are first and the nonce is
+/// last.
 fn refused(commit: &Commit, checked: Vec<ConditionResult>) -> Result<(), StoreError> {
     if commit.nonce.is_some() && matches!(checked.last(), Some(ConditionResult::Failed(_))) {
         return Err(StoreError::Replayed);
@@ -100,7 +104,7 @@ fn refused(commit: &Commit, checked: Vec<ConditionResult>) -> Result<(), StoreEr
     conflict(found.next())
 }
 
-/// G20a, P8: times are compared; that DynamoDB forgets is for room alone.
+/// G20a, P8: the condition compares times, because DynamoDB deletes expired items late.
 pub(super) fn is_fresh(nonce: &Nonce) -> Condition {
     Condition::that("attribute_not_exists(nonce) OR keep_until < :now")
         .with(":now", items::millis(nonce.at))
@@ -111,13 +115,13 @@ fn conflict(found: Option<Item>) -> Result<(), StoreError> {
     Err(StoreError::Conflict(winner.map(Box::new)))
 }
 
-/// What a record of this revision must follow on; the first follows on nothing.
+/// Returns the revision that a record of this revision must replace; 0 means none.
 fn before(revision: u64) -> Result<u64, StoreError> {
     revision.checked_sub(1).ok_or(StoreError::Conflict(None))
 }
 
-/// A word from outside counts as a write: who has not heard it is too late, and who has
-/// is one revision further than what jit wrote.
+/// A change from outside counts as one write: a caller that read the record before it gets a
+/// conflict, and a record that was read after it is one revision above the stored number.
 fn follows(request: &Request) -> Result<Condition, StoreError> {
     Ok(match before(request.revision)? {
         0 => Condition::that("attribute_not_exists(request_id)"),
@@ -138,8 +142,8 @@ fn follows_on(key: &str, revision: u64) -> Result<Condition, StoreError> {
     })
 }
 
-/// That an account is bound as it was. An item that was written before bindings had a
-/// number says nothing of it.
+/// The condition that the binding of an account is unchanged. An item of an older jit has no
+/// `bound_seq`, so the condition accepts its absence.
 fn unchanged(guard: &Guard) -> Condition {
     let Some(made) = &guard.made else {
         return Condition::that("attribute_not_exists(binding_key)");
@@ -159,7 +163,7 @@ fn unchanged(guard: &Guard) -> Condition {
 struct Plan<'s, 'c> {
     store: &'s DynamoStore,
     actions: Vec<TransactWriteItem>,
-    /// Which of them add to what a request has to tell.
+    /// The indexes of the actions that add notices to an outbox.
     outboxes: Vec<(usize, Vec<&'c Notice>)>,
 }
 
@@ -284,14 +288,14 @@ impl<'c> Plan<'_, 'c> {
     }
 }
 
-/// Those that a channel has from now on.
+/// Returns the bindings that belong to the channel after this commit.
 fn bound(commit: &Commit) -> Vec<&Binding> {
     let all = commit.bindings.iter();
     all.filter(|binding| binding.revision == 1).collect()
 }
 
-/// A channel's own record, and beside it which accounts it has: what an index would know
-/// only a little later.
+/// Updates the record of a channel and the set of its accounts. The item has this set because
+/// an index shows a new account only after a delay.
 fn channel_change(
     channel: Option<&Channel>,
     more: &[&Binding],

@@ -1,7 +1,7 @@
-//! What is to be done, found at a price that follows what is to be done.
+//! Finds due work at a cost that depends on the amount of due work.
 //!
-//! An idle look asks each partition of an index for its first few: that is all it costs,
-//! however much is stored.
+//! An idle search reads the first few entries of each partition of an index, however much is
+//! stored.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::try_join_all;
@@ -13,27 +13,27 @@ use crate::domain::{Lane, RequestId, Status, Timestamp};
 use crate::store::found::{RecordKind, readable};
 use crate::store::{Due, StoreError};
 
-/// An idle look reads no more of a partition than this.
+/// The number of entries that an idle search reads from a partition.
 const A_FEW: usize = 8;
 pub(super) const A_PAGE: usize = 256;
 
-/// What an index says of an item that is due.
+/// The entry of an index for a due item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IndexEntry {
     pub at: Timestamp,
     pub id: RequestId,
 }
 
-/// A partition of an index, by its key.
+/// The key of one partition of an index.
 pub(super) type Partition = (&'static str, AttributeValue);
 
-/// Every partition of an index that is spread by a number alone.
+/// Returns every partition of an index whose partition key is the shard number.
 pub(super) fn shards(name: &'static str) -> impl Iterator<Item = Partition> {
     (0..SHARDS).map(move |shard| (name, n(shard)))
 }
 
-/// A person's word stands between jit's own in the index; what jit may write there itself
-/// is left out.
+/// The ranges of statuses that only a change from outside can write. The statuses of jit's own
+/// records in this index are between these ranges.
 const WORDS_OF_OTHERS: [(&str, &str); 2] = [("APPROVED ", "GRANTE"), ("PENDING ", "~")];
 
 impl DynamoStore {
@@ -46,7 +46,7 @@ impl DynamoStore {
         let partitions = (0..SHARDS).map(|shard| ("due_lane", s(due_lane(lane, shard))));
         let due = self.due_in(Table::Requests, partitions, now, limit);
         let due = match lane {
-            // What was changed from outside is due at once, with the removals.
+            // A request that was changed from outside is due at once, with the removals.
             Lane::Remove => {
                 let (mut due, words) = tokio::try_join!(due, self.words_of_others(limit))?;
                 due.ready.retain(|entry| !words.contains(&entry.id));
@@ -65,7 +65,7 @@ impl DynamoStore {
         })
     }
 
-    /// Of each partition those that are due, and when the next one is.
+    /// Returns the due entries of these partitions, and the time of the next one.
     pub(super) async fn due_in(
         &self,
         table: Table,
@@ -121,7 +121,7 @@ impl DynamoStore {
         }
     }
 
-    /// Requests whose status is not jit's, and that jit has not heard of yet.
+    /// Returns requests whose status was changed from outside and that no worker has processed.
     pub(super) async fn words_of_others(&self, limit: usize) -> Result<Vec<RequestId>, StoreError> {
         let asked = (0..SHARDS).flat_map(|shard| {
             WORDS_OF_OTHERS.map(|between| self.words_here(shard, between, limit))
@@ -155,7 +155,7 @@ impl DynamoStore {
         Ok(ids)
     }
 
-    /// Requests that somebody gave this status from outside.
+    /// Returns requests that got this status from outside.
     pub(super) async fn said_by_others(
         &self,
         status: Status,
@@ -166,13 +166,13 @@ impl DynamoStore {
     }
 }
 
-/// An entry whose key is no request's id keeps no other from being found.
+/// Skips and counts an entry whose key is not a request's id, so that it does not hide others.
 fn readable_entry<T>(item: &Item, read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     let name = || items::name(item, "request_id");
     readable(RecordKind::Request, name, read, &mut Vec::new())
 }
 
-/// What is too much for now is next.
+/// Moves the entries above `limit` out of `ready`; the first of them gives `next`.
 fn cut(mut due: Due<IndexEntry>, limit: usize) -> Due<IndexEntry> {
     if let Some(left) = due.ready.get(limit) {
         due.next = due.next.into_iter().chain([left.at]).min();

@@ -1,8 +1,9 @@
-//! How things stand, at a price that follows what is wrong and not what is stored.
+//! Computes the gauges at a cost that depends on the number of problems, not on the amount of
+//! stored data.
 //!
-//! What is due is counted as far as it is due now or nearly: a lease and a pause put it
-//! ahead by a minute and a half at most. What may be many while all is well, live grants
-//! and notices on their way, is counted up to a bound.
+//! The search for due requests ends 90 seconds in the future, because a lease or a pause delays
+//! due work by at most that. Live grants and pending notices can be many in normal operation, so
+//! they are counted up to a limit.
 
 use std::collections::HashMap;
 
@@ -16,13 +17,14 @@ use super::tables::{BY_DUE, BY_PARKED, BY_STATUS, SHARDS, Table};
 use crate::domain::{Lane, Millis, Status, Timestamp};
 use crate::store::{Gauges, STUCK_AFTER, StoreError};
 
-/// Nothing that is due now has been put off for longer.
+/// The longest time by which a lease or a pause delays due work.
 const NEARLY: Millis = Millis::seconds(90);
-/// Live grants are counted up to so many; of requests with notices, about so many are
-/// looked at.
+/// The limit up to which live grants are counted, and about the number of outboxes that are
+/// read.
 const COUNTED: usize = 1_000;
 const OF_A_SHARD: usize = COUNTED / SHARDS as usize + 1;
-/// Those that were tried most often wait longest: the oldest are among the last.
+/// The number of outboxes that are read from the end of each partition. The notices with the
+/// most attempts have the longest pause, so the oldest notices are there.
 const OF_THE_LAST: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl DynamoStore {
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
-    /// Page by page in every shard, until there are no more, or enough.
+    /// Counts live grants page by page in every shard, up to `COUNTED`.
     async fn live_grants(&self) -> Result<usize, StoreError> {
         let status = |shard| items::status_shard(Status::Granted, shard);
         let mut open: Vec<(String, Option<Item>)> =
@@ -117,8 +119,8 @@ impl DynamoStore {
         Ok(live.min(COUNTED))
     }
 
-    /// What waits to be delivered: of each shard those that are tried next, and those that
-    /// are tried last.
+    /// Returns the first and the last pending outboxes of each shard, by the time of their next
+    /// attempt.
     async fn waiting(&self) -> Result<Vec<Item>, StoreError> {
         let (first, last) = tokio::try_join!(
             self.some_of(Table::Outbox, BY_DUE, "due_shard", IndexEnd::First),

@@ -1,8 +1,8 @@
-//! From records to items, and what an item says that its document does not.
+//! Converts records to items and back.
 //!
-//! An item carries what CONTRACT promises to the operator's own tools, and beside it the
-//! whole record as one document: that is what jit reads. Only `status` and `revoked_at`
-//! are everybody's; jit hears a change of them.
+//! An item has the attributes that docs/contract.md promises to the operator's tools, and the
+//! whole record as one document, which jit reads. An operator may change only `status` and
+//! `revoked_at`; jit notices a change of these.
 
 use std::collections::HashMap;
 
@@ -46,7 +46,7 @@ pub(super) fn text<'i>(item: &'i Item, name: &str) -> Result<&'i str, StoreError
         .ok_or_else(|| missing(name))
 }
 
-/// Whatever stands there, as something to name an item by.
+/// Returns the value of an attribute as a text that names the item.
 pub(super) fn name(item: &Item, key: &str) -> String {
     text(item, key).map_or_else(|_| format!("an item without {key}"), str::to_owned)
 }
@@ -128,8 +128,8 @@ pub(super) fn request(request: &Request) -> Result<Item, StoreError> {
     Ok(item)
 }
 
-/// The record as it is to be understood: a status that jit did not write is heard as
-/// somebody's word, and counts as a write of its own.
+/// Returns the record. A status that jit did not write is applied as a change from outside, and
+/// counts as one write.
 pub(super) fn read_request(item: &Item) -> Result<Request, StoreError> {
     let mut request: Request = from_doc(item, "request_id")?;
     let said = text(item, "status")?;
@@ -142,14 +142,14 @@ pub(super) fn read_request(item: &Item) -> Result<Request, StoreError> {
     Ok(request)
 }
 
-/// Whether whoever hears of this write, by the table's stream, has something to do. A
-/// decision or an end that is waited for comes in its time.
+/// Reports whether the table's stream must invoke jit for this write. A request that only waits
+/// for an approval or for its end needs no invocation now.
 fn is_at_hand(request: &Request) -> bool {
     let waits = matches!(request.state, State::Pending | State::Granted);
     request.due_at.is_some() && request.lease.is_none() && !waits
 }
 
-/// Those that a person can still change to another word than jit's.
+/// The statuses that an operator may still change from outside.
 pub(super) fn is_watched(status: Status) -> bool {
     match status {
         Status::Pending | Status::Approved | Status::Granted => true,
@@ -176,7 +176,7 @@ pub(super) fn due_lane_prefix(lane: Lane) -> String {
     format!("{}#", lane.number())
 }
 
-/// Where a request stands in every list.
+/// Returns the sort key of a request in every list.
 pub(super) fn listed(request: &Request) -> String {
     place(&Cursor::from(request))
 }
@@ -223,7 +223,7 @@ pub(super) fn binding_key(key: &str) -> Item {
     Item::from([("binding_key".into(), s(key))])
 }
 
-/// The attributes of a channel that a commit sets; which accounts it has is beside them.
+/// Returns the attributes of a channel that a commit sets; the set of its accounts is separate.
 pub(super) fn channel(channel: &Channel) -> Result<Item, StoreError> {
     let key = channel_key(&channel.id);
     record("binding_key", &key, channel.revision, channel)
@@ -269,7 +269,7 @@ pub(super) fn read_answered(item: &Item) -> Result<Answered, StoreError> {
     })
 }
 
-/// Lets DynamoDB forget it, some time after it has lost its meaning.
+/// Sets the TTL attribute: DynamoDB deletes the item some time after it has expired.
 pub(super) fn forget_after(item: &mut Item, at: Timestamp) {
     const AN_HOUR: i64 = 3600;
     item.insert("expires_at".into(), n(at.seconds() + AN_HOUR));

@@ -1,5 +1,5 @@
-//! Lists and histories: along an index in its order, and what it finds is read again from
-//! the table, so that a list never shows what a look at the record would not.
+//! Reads lists and histories in the order of an index. jit reads the records that the index
+//! finds again from the table, so that a list shows the same as a read of each record.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -18,7 +18,7 @@ use crate::store::found::{RecordKind, readable};
 use crate::store::{AuditFilter, Cursor, Filter, Found, Head, StoreError, Unreadable};
 
 const LISTED: &str = "created_at_request_id";
-/// Before every time and every key, and after all of them. No key may be empty.
+/// Texts that sort before and after every time and key. DynamoDB permits no empty key.
 const START: &str = " ";
 const END: &str = "~";
 
@@ -28,20 +28,20 @@ enum Order {
     NewestFirst,
 }
 
-/// A span of an index, over one or more of its partitions.
+/// A range of an index, in one or more of its partitions.
 struct IndexSpan {
     table: Table,
     index: &'static str,
     sort: &'static str,
     order: Order,
-    /// With both ends: whoever is already past one leaves it out of what is found.
+    /// The range includes both ends. A caller that has seen the item at an end skips it.
     from: String,
     to: String,
-    /// What must hold besides, of what the index shows.
+    /// Further conditions on the attributes of the index.
     only: Vec<(&'static str, String)>,
 }
 
-/// One partition of it, as far as it was read.
+/// One partition of a range, and how far it was read.
 struct Stream {
     partition: Partition,
     read: VecDeque<Item>,
@@ -60,7 +60,7 @@ impl Stream {
     }
 }
 
-/// The partitions of a span, read side by side and put in one order.
+/// Reads the partitions of a range at the same time and merges them in order.
 struct Walk {
     span: IndexSpan,
     streams: Vec<Stream>,
@@ -68,13 +68,13 @@ struct Walk {
 
 impl Walk {
     fn new(span: IndexSpan, partitions: Vec<Partition>) -> Self {
-        // A span that ends before it begins is empty, and DynamoDB would call it a mistake.
+        // A range that ends before it begins is empty, and DynamoDB refuses a query for it.
         let partitions = partitions.into_iter().filter(|_| span.from <= span.to);
         let streams = partitions.map(Stream::new).collect();
         Self { span, streams }
     }
 
-    /// The next ones, at least one unless there are none; seldom more than `about`.
+    /// Returns the next items: at least one unless the range has ended, usually up to `about`.
     async fn next(&mut self, store: &DynamoStore, about: usize) -> Result<Vec<Item>, StoreError> {
         let page = about / self.streams.len().max(1) + 8;
         let span = &self.span;
@@ -91,7 +91,7 @@ impl Walk {
             let heads = waiting.map(|stream| (stream.read.front().map(key), stream));
             let first = match span.order {
                 Order::OldestFirst => heads.min_by(|one, other| one.0.cmp(&other.0)),
-                // One that has to be read on stands before all.
+                // A partition that must be read further comes before all others.
                 Order::NewestFirst => heads.max_by_key(|(key, _)| (key.is_none(), key.clone())),
             };
             match first.and_then(|(_, stream)| stream.read.pop_front()) {
@@ -104,7 +104,7 @@ impl Walk {
 }
 
 impl Stream {
-    /// Reads on until there is something, or nothing is left.
+    /// Reads pages until a partition has an item or has ended.
     async fn fill(
         &mut self,
         store: &DynamoStore,
@@ -192,8 +192,8 @@ impl DynamoStore {
         Ok(found)
     }
 
-    /// Those that have the status by somebody's word from outside, which no index of
-    /// jit's own words finds.
+    /// Returns the requests that got this status from outside, which the index of jit's own
+    /// statuses does not show.
     async fn said(
         &self,
         filter: &Filter,
@@ -211,7 +211,7 @@ impl DynamoStore {
         item.map(|item| items::read_request(&item)).transpose()
     }
 
-    /// Those of them that are wanted, in the order asked for.
+    /// Reads these requests, and returns those that match the filter, in the same order.
     async fn all_of(
         &self,
         ids: &[RequestId],
@@ -231,7 +231,7 @@ impl DynamoStore {
             match items::read_request(&item) {
                 Ok(request) if is_wanted(&request, filter, after) => found.items.push(request),
                 Ok(_) => {}
-                // What else stands there says whether it would be asked for.
+                // The other attributes show whether an unreadable record could match the filter.
                 Err(_) if !may_be_wanted(&item, filter, after) => {}
                 read => found.take(RecordKind::Request, || id.to_string(), read)?,
             }
@@ -281,7 +281,7 @@ impl DynamoStore {
             }
             for item in items {
                 let name = items::name(&item, "event_time_event_id");
-                // The span begins with the one that was seen last.
+                // The range begins with the last item of the previous page.
                 if found.len() < limit && after.is_none_or(|after| name.as_str() > after) {
                     found.take(RecordKind::Event, || name, items::read_event(item))?;
                 }
@@ -290,7 +290,7 @@ impl DynamoStore {
         Ok(found)
     }
 
-    /// Requests as they were made, then channels.
+    /// Returns the heads of the requests in the order of creation, then of the channels.
     pub(super) async fn chains(
         &self,
         after: Option<&AuditKey>,
@@ -361,7 +361,8 @@ impl DynamoStore {
         self.get(Table::Bindings, key).await
     }
 
-    /// By what the channel's own item says: an index would know only a little later.
+    /// Finds the bindings by the channel's own item, because an index shows a new binding only
+    /// after a delay.
     pub(super) async fn bindings_of(
         &self,
         channel: &ChannelId,
@@ -398,7 +399,7 @@ impl DynamoStore {
         Ok(bindings)
     }
 
-    /// The next of a kind in the table of bindings, in the order of their keys.
+    /// Returns the next items of one kind in the table of bindings, in the order of their keys.
     async fn kind(&self, kind: &str, after: &str, limit: usize) -> Result<Vec<Item>, StoreError> {
         let call = self
             .ask(Table::Bindings)
@@ -433,7 +434,7 @@ fn read_bindings(found: &[Item]) -> Result<Found<Binding>, StoreError> {
     Ok(bindings)
 }
 
-/// What an index found, but for keys that are no ids.
+/// Returns the ids that an index found. Keys that are not ids are added to `unreadable`.
 fn ids_of(found: &[Item], unreadable: &mut Vec<Unreadable>) -> Result<Vec<RequestId>, StoreError> {
     let mut ids = Vec::new();
     for item in found {
@@ -446,8 +447,8 @@ fn ids_of(found: &[Item], unreadable: &mut Vec<Unreadable>) -> Result<Vec<Reques
 
 type IndexChoice = (&'static str, Vec<Partition>, Vec<(&'static str, String)>);
 
-/// The narrowest index for what is given. Of a status that passes there are few at any
-/// time, and of one that ends early not many; what is left is looked at record by record.
+/// Chooses the narrowest index for a filter. Few requests are in a status that does not last, or
+/// in one that ends a request early; jit checks the other conditions on each record.
 fn narrowest(filter: &Filter) -> IndexChoice {
     let passes = filter.status.is_some_and(items::is_watched);
     let is_usual_end = filter.status == Some(Status::Expired);
@@ -484,7 +485,7 @@ fn by_status(status: Status, filter: &Filter) -> IndexChoice {
     (BY_STATUS, (0..SHARDS).map(partition).collect(), only)
 }
 
-/// Only what is asked for.
+/// Returns the conditions that are set.
 fn given<const N: usize>(
     pairs: [(&'static str, Option<String>); N],
 ) -> Vec<(&'static str, String)> {
@@ -494,8 +495,8 @@ fn given<const N: usize>(
         .collect()
 }
 
-/// "Before a time" and "after a cursor" are the same with and without an id: the
-/// stricter of the two is the end of what is read.
+/// `before` and the cursor both end the range, one without and one with an id. The stricter of
+/// the two is its end.
 fn end_of(filter: &Filter, after: Option<&Cursor>) -> String {
     let before = filter.before.map(|at| at.to_string());
     let after = after.map(items::place);
@@ -520,8 +521,8 @@ fn is_wanted(request: &Request, filter: &Filter, after: Option<&Cursor>) -> bool
         && after.is_none_or(|last| (request.created_at, request.id) < (last.created_at, last.id))
 }
 
-/// The same of a record that cannot be read, by what stands beside it: what is not there
-/// says nothing against it.
+/// Reports whether an unreadable record could match the filter, by its other attributes. A
+/// missing attribute does not exclude it.
 fn may_be_wanted(item: &Item, filter: &Filter, after: Option<&Cursor>) -> bool {
     let is = |name: &str, wanted: Option<String>| match (text(item, name), wanted) {
         (Ok(found), Some(wanted)) => found == wanted,

@@ -1,9 +1,9 @@
-//! What the channel is still to be told: one item for each request, its notices in order.
+//! The outbox: one item for each request, with its notices in order.
 //!
-//! So the order is kept by construction, only the first can be claimed, and what waits
-//! behind it costs nothing. `by_due` holds only items that have something to tell. How much
-//! one item holds is bounded: an item of DynamoDB's has a largest size, and what does not
-//! fit any more would keep a removal from being written.
+//! One item keeps the order, only its first notice can be claimed, and the pending notices
+//! behind it cost nothing. The index `by_due` contains only items with pending notices. The
+//! number of notices in an item is bounded, because DynamoDB limits the size of an item, and an
+//! outbox that is too large would make the commit of a removal fail.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -20,7 +20,7 @@ use crate::store::outbox::{
 use crate::store::portable::OutboxEntry;
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
-/// Adds to what a request has to tell, if there is room; the first that is added can be
+/// Adds notices to an outbox that has room. If the outbox was empty, the first of them can be
 /// claimed at once.
 pub(super) fn adding(notices: &[&Notice]) -> Result<ConditionalUpdate, StoreError> {
     let listed = notices.iter().map(|notice| element(notice));
@@ -71,7 +71,7 @@ fn read_element(item: &Item, element: &AttributeValue) -> Result<Notice, StoreEr
     serde_json::from_str(doc).map_err(|why| items::unreadable(name, why))
 }
 
-/// A request's outbox as one item.
+/// Converts the outbox of a request to an item.
 pub(super) fn whole(id: RequestId, outbox_entries: &[OutboxEntry]) -> Result<Item, StoreError> {
     let listed = |parked| {
         let some = outbox_entries.iter().filter(|entry| entry.parked == parked);
@@ -100,7 +100,7 @@ pub(super) fn whole(id: RequestId, outbox_entries: &[OutboxEntry]) -> Result<Ite
     Ok(item)
 }
 
-/// And back: only the first can have been tried.
+/// Converts an item to the outbox of a request. Only the first notice can have attempts.
 pub(super) fn outbox_entries(item: &Item) -> Result<Vec<OutboxEntry>, StoreError> {
     let mut outbox_entries = Vec::new();
     for (list, parked) in [("parked_notices", true), ("notices", false)] {
@@ -127,7 +127,7 @@ fn list<'i>(item: &'i Item, name: &str) -> &'i [AttributeValue] {
     list.map(Vec::as_slice).unwrap_or_default()
 }
 
-/// What is first in line. What stands behind it is not looked at.
+/// Returns the first pending notice, without reading the others.
 fn first(item: &Item) -> Result<Option<ClaimedNotice>, StoreError> {
     let Some(element) = list(item, "notices").first() else {
         return Ok(None);
@@ -143,7 +143,7 @@ fn number_of(element: &AttributeValue, name: &str) -> Option<i64> {
     number_if_any(element.as_m().ok()?, name)
 }
 
-/// As the rule sees what waits there, with what is to be added.
+/// Returns the pending notices and the notices to add, in the form of the rule.
 fn waiting_in(item: &Item, adding: &[&Notice]) -> Vec<PendingNotice> {
     let is_claimed = item.contains_key("lease_token");
     let there = list(item, "notices").iter().enumerate();
@@ -161,13 +161,14 @@ fn waiting_in(item: &Item, adding: &[&Notice]) -> Vec<PendingNotice> {
     there.chain(added).collect()
 }
 
-/// The list of what was given up with these at its end, as far as it is kept.
+/// Returns the parked notices with these added, without those that are only counted.
 fn given_up(item: &Item, these: &[AttributeValue]) -> AttributeValue {
     let all = [list(item, "parked_notices"), these].concat();
     AttributeValue::L(all[forgotten(all.len())..].to_vec())
 }
 
-/// That nothing was added, delivered, claimed, tried or parked since this was read.
+/// The condition that no notice was added, delivered, claimed, attempted or parked since the
+/// item was read.
 fn untouched(item: &Item) -> Condition {
     let pending = list(item, "notices");
     let mut condition = match pending.len() {
@@ -199,7 +200,7 @@ fn untouched(item: &Item) -> Condition {
     condition
 }
 
-/// What an item becomes so that these can be added to it.
+/// Returns the update that makes room for these notices, and what happens to the old ones.
 fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
     let fates = fates(&waiting_in(item, adding));
     let pending = list(item, "notices");
@@ -221,7 +222,7 @@ fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
     }
     let seq = |one: Option<&AttributeValue>| one.and_then(|one| number_of(one, "seq"));
     match stay.first() {
-        // All of it is merged with what is to be added.
+        // Every pending notice is merged with the notices to add.
         None => {
             let text = match sets.is_empty() {
                 true => NOTHING_TO_TELL.to_owned(),
@@ -245,7 +246,7 @@ fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
     (ConditionalUpdate { text, condition }, fates)
 }
 
-/// Lets the next in line pass: as often tried as it is, from when it was written.
+/// Removes the first notice and makes the next one claimable, with no attempts.
 const NEXT_IN_LINE: &str = "REMOVE notices[0], lease_token, lease_until \
      SET pending = pending - :one, attempts = :zero, oldest_at = notices[1].created_at, \
          next_at = notices[1].created_at, claimable_at = notices[1].created_at";
@@ -285,7 +286,8 @@ impl DynamoStore {
             .await
     }
 
-    /// Nobody else has it if it can still be claimed.
+    /// Claims the first notice of a request. The condition fails if another notice worker has
+    /// claimed it.
     pub(super) async fn claim_of(
         &self,
         id: RequestId,
@@ -305,7 +307,7 @@ impl DynamoStore {
         let key = items::request_key(id);
         let item = match self.update(Table::Outbox, key, &claim).await? {
             Updated::To(item) => item,
-            // The answer to this very claim was lost.
+            // This same call made the claim, and the answer to its first attempt was lost.
             Updated::Not(Some(item)) if is_leased(&item, lease) => item,
             Updated::Not(_) => return Ok(None),
         };
@@ -313,7 +315,8 @@ impl DynamoStore {
         let name = || id.to_string();
         let claimed = readable(RecordKind::Notice, name, first(&item), &mut unreadable)?;
         if !unreadable.is_empty() {
-            // The next in line passes; it stays to be seen, and is counted.
+            // An unreadable notice must not block the next one: it is parked, so that the metrics
+            // count it.
             let held = Condition::that("lease_token = :token").with(":token", s(lease.0));
             let change = parking(&item, id, held);
             let key = items::request_key(id);
@@ -348,7 +351,7 @@ impl DynamoStore {
             text: text.into(),
             condition,
         };
-        // Whoever lost the claim changes nothing: somebody else answers for it now.
+        // If the claim was lost, the condition fails: another notice worker delivers it now.
         self.update(Table::Outbox, key, &change).await?;
         Ok(Left::Nothing)
     }
@@ -363,7 +366,7 @@ impl DynamoStore {
             WriteResult::No(Some(found)) => found,
         };
         let change = passing(&found, held.clone());
-        // If it was lost, or its own answer was, the item says what is left all the same.
+        // After a lost claim or a lost answer, the item still shows what is left.
         let item = match self.update(Table::Outbox, key.clone(), &change).await? {
             Updated::To(item) => item,
             Updated::Not(item) => item.unwrap_or_default(),
@@ -375,8 +378,8 @@ impl DynamoStore {
         })
     }
 
-    /// Makes room for more in an outbox as it was found. Whoever changed it meanwhile, also
-    /// this very call when its answer was lost, has it looked at again.
+    /// Makes room in an outbox as it was read. If it changed in the meantime, also by this call
+    /// when its answer was lost, nothing happens and the caller reads it again.
     pub(super) async fn make_room(
         &self,
         found: Item,
@@ -396,7 +399,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// A notice that is given up: out of the way of the next, and kept to be shown.
+    /// Parks a notice: it does not block the next one, and stays visible.
     pub(super) async fn parking(
         &self,
         place: NoticePlace,
@@ -408,7 +411,7 @@ impl DynamoStore {
     }
 }
 
-/// Takes the first out of the way of the next, under a condition that says that it is.
+/// Parks the first notice, under the condition that it is still the first.
 fn parking(found: &Item, id: RequestId, first: Condition) -> ConditionalUpdate {
     let first = match found.get("parked") {
         Some(parked) => first
@@ -440,7 +443,7 @@ fn is_leased(item: &Item, lease: LeaseToken) -> bool {
     text(item, "lease_token").is_ok_and(|token| token == lease.0.to_string())
 }
 
-/// The first is done with; with one that came meanwhile the condition no longer holds.
+/// Removes the first notice. If a notice was added in the meantime, the condition fails.
 fn passing(found: &Item, condition: Condition) -> ConditionalUpdate {
     let pending = items::count(found, "pending");
     let condition = condition

@@ -1,5 +1,5 @@
-//! Out of the tables and into them, history by history. What a record rests on is written
-//! before the record: whoever finds that has all of it.
+//! Copies histories out of the tables and into them. The record of a history is written last,
+//! so a reader that finds the record finds the complete history.
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -87,7 +87,7 @@ impl DynamoStore {
         let item = items::request(request)?;
         match self.put(Table::Requests, item, &unchanged).await? {
             WriteResult::Yes => Ok(Took::Now),
-            // The answer to this very write was lost.
+            // This same call wrote it, and the answer to its first attempt was lost.
             WriteResult::No(Some(found)) if items::read_request(&found)? == *request => {
                 Ok(Took::Now)
             }
@@ -139,7 +139,7 @@ impl DynamoStore {
         Ok(Took::Now)
     }
 
-    /// Those that are not here yet, if those that are here are the first of them.
+    /// Adds the events that are missing. Fails if the stored events are not a beginning of these.
     async fn take_events(&self, key: &AuditKey, events: &[Event]) -> Result<(), StoreError> {
         let here = self.history(key).await?;
         if !is_behind(&here, events) {
@@ -149,7 +149,7 @@ impl DynamoStore {
         for event in events.iter().skip(here.len()) {
             match self.put(Table::Audit, items::event(event)?, &none).await? {
                 WriteResult::Yes => {}
-                // The answer to this very write was lost.
+                // This same call wrote it, and the answer to its first attempt was lost.
                 WriteResult::No(Some(found)) if items::read_event(found.clone())? == *event => {}
                 WriteResult::No(_) => return Err(StoreError::Diverged(key.to_string())),
             }

@@ -1,4 +1,4 @@
-//! Making the tables, and saying what about them is not as it must be.
+//! Creates the tables, and checks existing ones.
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
@@ -19,17 +19,18 @@ use crate::domain::Millis;
 use crate::store::StoreError;
 
 const LOOK_AGAIN: Millis = Millis(500);
-/// A table is there in seconds, an index that is added to a full one in minutes.
+/// How long jit waits for a table. DynamoDB creates a table in seconds, and adds an index to a
+/// large table in minutes.
 const PATIENCE: Millis = Millis::minutes(10);
 
-/// What `create` found or did.
+/// Whether `create_table` created the table or found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableResult {
     Now,
     Before,
 }
 
-/// What is wrong with a table, in words that say what to do.
+/// A difference between a table and its definition, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub table: String,
@@ -37,8 +38,8 @@ pub struct Wrong {
 }
 
 impl DynamoStore {
-    /// Makes a table unless it is there, and turns on what it needs. What is there is left
-    /// as it is: `check` says if that will not do.
+    /// Creates a table unless it exists, and turns on recovery and TTL. It changes nothing else
+    /// of an existing table; `check_table` reports the differences.
     pub async fn create_table(&self, table: Table) -> Result<TableResult, StoreError> {
         let made = match self.describe(table).await? {
             Some(_) => TableResult::Before,
@@ -55,7 +56,7 @@ impl DynamoStore {
         Ok(made)
     }
 
-    /// Everything about a table that is not as jit needs it.
+    /// Returns all differences between a table and its definition.
     pub async fn check_table(&self, table: Table) -> Result<Vec<Wrong>, StoreError> {
         let name = self.names.of(table);
         let wrong = |what: String| Wrong {
@@ -133,7 +134,9 @@ impl DynamoStore {
             let now = self.clock.now();
             if now >= until {
                 let name = self.names.of(table);
-                let why = format!("{name} is still not active; run it again later");
+                let why = format!(
+                    "{name} is not active yet; run `jit tables create` again in a few minutes"
+                );
                 return Err(StoreError::Unavailable(why));
             }
             self.clock.wait_until(now + LOOK_AGAIN).await;
@@ -157,7 +160,7 @@ impl DynamoStore {
             let answer = call.clone().send().await;
             let now = self.clock.now();
             match answer {
-                // A table that was only just made is not ready for it yet.
+                // A new table accepts this call only after a short time.
                 Err(error) if is_too_early(&error) && now < until => {
                     self.clock.wait_until(now + LOOK_AGAIN).await;
                 }
@@ -172,7 +175,7 @@ impl DynamoStore {
             .describe_continuous_backups()
             .table_name(self.names.of(table));
         let answer = match call.send().await {
-            // Amazon's own imitation on one machine has no backups, and nothing to lose.
+            // DynamoDB Local has no backups and needs none.
             Err(error) if is_unknown_there(&error) => return Ok(true),
             answer => counted("DescribeContinuousBackups", answer)?,
         };
@@ -235,7 +238,7 @@ fn is_active(found: &TableDescription) -> bool {
             .all(|index| index.index_status == Some(IndexStatus::Active))
 }
 
-/// Each attribute that is part of a key, once.
+/// Returns each attribute that is part of a key, once.
 fn attributes(definition: &Definition) -> Vec<Attribute> {
     let keys = definition.indexes.iter().map(|index| index.key);
     let mut all: Vec<Attribute> = Vec::new();
@@ -300,18 +303,22 @@ fn differences(definition: &Definition, found: &TableDescription) -> Vec<String>
     let types = found.attribute_definitions();
     if let Some(why) = key_difference(definition.key, found.key_schema(), types) {
         wrong.push(format!(
-            "{why}: it was not made for jit, choose another name"
+            "{why}: it is not a table of jit; set another name in [store.tables]"
         ));
     }
     for index in definition.indexes {
         let name = index.name;
         let mut all = found.global_secondary_indexes().iter();
         match all.find(|found| found.index_name() == Some(name)) {
-            None => wrong.push(format!("lacks the index {name}: add it as infra/ has it")),
+            None => wrong.push(format!(
+                "lacks the index {name}: add it as defined in infra/"
+            )),
             Some(found) => {
                 let why = key_difference(index.key, found.key_schema(), types)
                     .or_else(|| shown_difference(index.shows, found));
-                wrong.extend(why.map(|why| format!("index {name} {why}: make it anew")));
+                wrong.extend(
+                    why.map(|why| format!("index {name} {why}: delete it and create it again")),
+                );
             }
         }
     }
@@ -322,7 +329,7 @@ fn differences(definition: &Definition, found: &TableDescription) -> Vec<String>
     let billing = found.billing_mode_summary.as_ref();
     let billing = billing.and_then(|summary| summary.billing_mode.clone());
     if billing != Some(BillingMode::PayPerRequest) {
-        let why = "has a provisioned capacity, which a busy hour exceeds: make it on-demand";
+        let why = "has provisioned capacity, which peak load exceeds: switch it to on-demand";
         wrong.push(why.into());
     }
     wrong
@@ -367,5 +374,5 @@ fn shown_difference(shows: Shows, found: &GlobalSecondaryIndexDescription) -> Op
     };
     let same =
         found.projection_type() == wanted.projection_type() && names(found) == names(&wanted);
-    (!same).then(|| "shows other attributes than jit reads".to_owned())
+    (!same).then(|| "does not project the attributes that jit reads".to_owned())
 }

@@ -1,12 +1,12 @@
-//! How large an item is, as DynamoDB counts, and that nothing is sent that is too large:
-//! what DynamoDB would refuse is refused here, by a name that says what it is.
+//! Computes the size of items in the way of DynamoDB, and refuses a write that DynamoDB would
+//! refuse as too large, with a message that names the limit.
 
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 
 use super::items::Item;
 use crate::store::StoreError;
 
-/// What DynamoDB takes in one item, and in one transaction.
+/// DynamoDB's size limits for an item and for a transaction, in bytes.
 const ITEM: usize = 400 * 1024;
 const TRANSACTION: usize = 4 * 1024 * 1024;
 
@@ -16,9 +16,9 @@ pub(super) fn of_item(item: &Item) -> usize {
         .sum()
 }
 
-/// Of each kind at least as much as DynamoDB counts.
+/// Returns at least the size that DynamoDB counts for a value.
 fn of_value(value: &AttributeValue) -> usize {
-    /// Of a list or a map, and of each thing in it.
+    /// The overhead of a list or a map, and of each of its elements.
     const CONTAINER: usize = 3;
     match value {
         AttributeValue::S(text) | AttributeValue::N(text) => text.len(),
@@ -27,12 +27,12 @@ fn of_value(value: &AttributeValue) -> usize {
             CONTAINER + list.iter().map(|one| 1 + of_value(one)).sum::<usize>()
         }
         AttributeValue::M(map) => CONTAINER + map.len() + of_item(map),
-        // jit writes nothing of any other kind.
+        // jit writes no values of other types.
         _ => 1,
     }
 }
 
-/// What is sent with one action.
+/// Returns the size of one action.
 fn of_action(action: &TransactWriteItem) -> usize {
     let put = action.put().map(|put| of_item(put.item()));
     let update = action.update();
@@ -49,7 +49,7 @@ pub(super) fn check(actions: &[TransactWriteItem]) -> Result<(), StoreError> {
     };
     match bytes > most {
         true => Err(StoreError::TooLarge(format!(
-            "{what} of {bytes} bytes, and DynamoDB takes {most}"
+            "{what} of {bytes} bytes; DynamoDB's limit is {most}"
         ))),
         false => Ok(()),
     }
@@ -73,7 +73,7 @@ mod tests {
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
     use crate::store::portable::OutboxEntry;
 
-    /// So many requests share one assignment, and end in one write.
+    /// The largest number of holders of one assignment, which one commit ends.
     const HOLDERS: u128 = 32;
 
     fn text() -> Text {
@@ -84,7 +84,7 @@ mod tests {
         "w".repeat(64).parse().unwrap()
     }
 
-    /// As long as an address may be, of letters that are written with two.
+    /// The longest address, of characters that JSON escapes with two.
     fn person() -> Person {
         Person {
             id: word(),
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Every state with words in it, at its longest.
+    /// Every state with texts in it, each text at its longest.
     fn states() -> [State; 6] {
         let (by, reason, at) = (person(), Some(text()), Timestamp::default());
         let error = ErrorEnd { at, why: text() };
@@ -242,8 +242,8 @@ mod tests {
         }
     }
 
-    /// Of more time that was granted: the only one that can come again and again and is
-    /// told to all; an end, with its reason, comes few times.
+    /// A notice of an extension. Only this notice for everybody can occur any number of times; a
+    /// notice of an end, with its reason, occurs a few times.
     fn entry(seq: u64, parked: bool) -> OutboxEntry {
         let mut details = said(&[
             ("additional_minutes", u32::MAX.to_string()),
@@ -281,7 +281,7 @@ mod tests {
 
     // K9
     #[test]
-    fn the_largest_of_everything_fits() {
+    fn the_largest_item_of_each_kind_fits() {
         let names = |many: usize| vec!["w".repeat(64); many].join(",");
         let dropped = vec![id(0).to_string(); 300].join(",");
         let events = [
@@ -320,12 +320,12 @@ mod tests {
         }
     }
 
-    // K9: a revoke ends all who share an assignment in one write, whatever each has said
-    // and whatever each still has to tell.
+    // K9: a revoke ends all holders of an assignment in one commit, whatever the size of their
+    // records and outboxes.
     #[test]
     fn the_largest_revoke_fits() {
         let mut ending = request(states()[2].clone());
-        // Both end with the state before.
+        // A record that ends loses both of them.
         (ending.extension, ending.trouble) = (None, None);
         let request = of_item(&items::request(&ending).unwrap());
         let said = said(&[
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_not_sent() {
+    fn a_write_that_is_too_large_is_not_sent() {
         let put = |bytes: usize| {
             let put = aws_sdk_dynamodb::types::Put::builder()
                 .table_name("t")

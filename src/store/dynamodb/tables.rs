@@ -1,30 +1,29 @@
-//! The tables, as data: what `jit tables create` makes, `jit tables check` looks for, and
-//! infra/ declares.
+//! The definitions of the tables. `jit tables create` creates them, `jit tables check` compares
+//! with them, and infra/ declares the same tables.
 //!
-//! An index is there for one question. Those that say what is to be done hold only what
-//! is to be done; and where many write at once, a shard is part of the key, so that no
-//! partition gets hot.
+//! Each index serves one query. The indexes of due work contain only due work. An index to which
+//! many processes write at once has a shard in its key, so that no partition becomes hot.
 
 use std::collections::BTreeMap;
 
-/// Over so many partitions an index spreads what would otherwise come together in one.
-/// Stored with every record: it cannot be changed for tables that are in use.
+/// The number of partitions of a sharded index. Every record stores its shard, so this number
+/// cannot change for tables in use.
 pub(super) const SHARDS: u8 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     Requests,
     Audit,
-    /// Who shares which assignment.
+    /// Holdings: the holders and unanswered calls of each assignment.
     Assignments,
-    /// Accounts and channels.
+    /// Bindings and channels.
     Bindings,
-    /// What the channel is still to be told, an item for each request.
+    /// The outbox, with one item for each request.
     Outbox,
     Nonces,
-    /// What was answered to an `Idempotency-KeySchema`.
+    /// The answers to calls with an `Idempotency-Key`.
     Answers,
-    /// Who alone may change a thing outside that has no revision of its own.
+    /// Named leases, for things outside the store that one process at a time may change.
     Leases,
 }
 
@@ -32,9 +31,9 @@ pub enum Table {
 pub struct Definition {
     pub key: KeySchema,
     pub indexes: &'static [Index],
-    /// Where DynamoDB finds when to forget an item. Nothing depends on that it does.
+    /// The TTL attribute. jit does not depend on the deletion by TTL.
     pub forgets_by: Option<&'static str>,
-    /// What cannot be made again is kept for restoring, and not deleted by mistake.
+    /// Whether the table needs point-in-time recovery and deletion protection.
     pub keeping: Keeping,
 }
 
@@ -69,7 +68,7 @@ pub enum AttributeKind {
     Number,
 }
 
-/// What an index holds besides the keys.
+/// The attributes that an index contains besides the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shows {
     Keys,
@@ -112,7 +111,7 @@ pub(super) const BY_PARKED: &str = "by_parked";
 
 const LISTED: Attribute = text("created_at_request_id");
 
-/// The keys of these never change, so a change of the record does not touch them.
+/// The keys of the first indexes never change, so a change of the record costs no write there.
 const REQUESTS: &[Index] = &[
     index(BY_CHANNEL, keys(text("channel_id"), LISTED), Shows::Keys),
     index(BY_ACCOUNT, keys(text("account_id"), LISTED), Shows::Keys),
@@ -122,19 +121,19 @@ const REQUESTS: &[Index] = &[
         Shows::Keys,
     ),
     index(BY_TIME, keys(number("shard"), LISTED), Shows::Keys),
-    // G19: a status and a shard.
+    // G19: the partition key is a status and a shard.
     index(
         BY_STATUS,
         keys(text("status_shard"), LISTED),
         Shows::Also(&["account_id", "channel_id", "requester_email"]),
     ),
-    // Only what is due one day: a lane and a shard.
+    // Contains only requests with a due time; the partition key is a lane and a shard.
     index(
         BY_DUE,
         keys(text("due_lane"), number("claimable_at")),
         Shows::Also(&["end_at", "failing"]),
     ),
-    // Only what is not over, by a word that somebody may change from outside.
+    // Contains only requests that are not settled, by the status that an operator may change.
     index(
         BY_WATCH,
         keys(number("watch_shard"), text("status")),
@@ -148,7 +147,7 @@ const AUDIT: &[Index] = &[index(
     Shows::Everything,
 )];
 
-/// Few, and seldom changed.
+/// Bindings are few and seldom change, so this index needs no shard.
 const BINDINGS: &[Index] = &[index(
     BY_KIND,
     keys(text("kind"), text("binding_key")),
@@ -211,7 +210,7 @@ impl Table {
             ),
             Self::Bindings => (key(text("binding_key")), BINDINGS, None, Keeping::ForGood),
             Self::Outbox => (key(text("request_id")), OUTBOX, None, Keeping::ForGood),
-            // G20a: its own hash key, so nonces lie as far apart as they were drawn.
+            // G20a: the nonce is the hash key, so random nonces spread over the partitions.
             Self::Nonces => (
                 key(text("nonce")),
                 [].as_slice(),
@@ -246,7 +245,7 @@ impl KeySchema {
     }
 }
 
-/// What each table is called where this jit runs.
+/// The configured name of each table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableNames(BTreeMap<Table, String>);
 
@@ -257,7 +256,7 @@ impl Default for TableNames {
 }
 
 impl TableNames {
-    /// As given, or `jit_` and what it is for.
+    /// Returns the given names; the default is `jit_` and the key of the table.
     pub fn named(given: &BTreeMap<String, String>) -> Self {
         let name = |table: Table| {
             let usual = || format!("jit_{}", table.as_str());
@@ -272,7 +271,7 @@ impl TableNames {
     }
 }
 
-/// The same for the same text, for ever: FNV-1a.
+/// Returns the shard of a text, by FNV-1a. The result must never change.
 pub(super) fn shard_of(text: &str) -> u8 {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

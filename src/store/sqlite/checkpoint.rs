@@ -1,8 +1,9 @@
-//! Brings what was committed from the write-ahead log into the file, on a thread of its
-//! own: whoever waits for a commit does not wait for that as well.
+//! Copies committed pages from the write-ahead log into the file, on a thread of its own, so
+//! that a commit does not wait for it.
 //!
-//! While others write, the log cannot begin anew. Once it is large, the writer itself
-//! does the little that is then left to bring over (`wal_autocheckpoint`), and it does.
+//! While the writer writes, the log cannot start again from its beginning. When the log is
+//! large, the writer copies the few remaining pages itself (`wal_autocheckpoint`), and the log
+//! starts again.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -11,12 +12,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-/// Shorter, and commits meet it on the disk more often; longer, and each waits longer for
-/// it. Measured: see `make bench`.
+/// The pause between two checkpoints. With a shorter one, more commits compete with it for the
+/// disk; with a longer one, each of these commits waits longer. `make bench` measured it.
 const PAUSE: Duration = Duration::from_millis(35);
 
 pub(super) struct Checkpointer {
-    /// Both are taken only at the end.
+    /// `asks` and the thread are taken only when the store is dropped.
     asks: Option<SyncSender<()>>,
     alive: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -36,10 +37,10 @@ impl Checkpointer {
         })
     }
 
-    /// Something was committed.
+    /// Asks for a checkpoint after a commit.
     pub fn ask(&self) {
         if let Some(asks) = &self.asks {
-            // One that was asked already and has not begun will do.
+            // If a checkpoint is asked for already and has not begun, it covers this commit too.
             asks.try_send(()).ok();
         }
     }
@@ -53,7 +54,7 @@ impl Drop for Checkpointer {
             .take()
             .is_some_and(|thread| thread.join().is_err())
         {
-            tracing::error!("the store's checkpoints ended in a panic");
+            tracing::error!("the checkpoint thread of the store panicked");
         }
     }
 }
@@ -65,8 +66,8 @@ fn serve(db: &Connection, asked: &Receiver<()>, ended: &Receiver<()>) {
             .prepare_cached(checkpoint)
             .and_then(|mut it| it.query_row([], |_| Ok(())));
         if let Err(error) = done {
-            // Nothing is lost: it stays in the log.
-            tracing::warn!(%error, "the store's log could not be brought over");
+            // No data is lost: it stays in the log.
+            tracing::warn!(%error, "a checkpoint failed; the next commit tries again");
         }
         if ended.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
             return;

@@ -1,4 +1,4 @@
-//! What SQLite's complaints mean to a caller.
+//! Maps errors of SQLite to `StoreError`.
 
 use rusqlite::{Error, ErrorCode, ffi};
 
@@ -9,7 +9,7 @@ impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match &error {
             Error::SqliteFailure(failure, _) => match (failure.code, failure.extended_code) {
-                // A key that is there already: somebody was first.
+                // The key exists already, so another write came first.
                 (
                     ErrorCode::ConstraintViolation,
                     ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE,
@@ -29,8 +29,8 @@ impl From<Error> for StoreError {
     }
 }
 
-/// A stored document that cannot be read, or an own one that cannot be written: the
-/// message names the row, so that somebody can look at it.
+/// Makes the error for a document that cannot be read or written. The message names the row, so
+/// that an operator can find it.
 pub(super) fn unreadable(what: &str, why: &serde_json::Error) -> StoreError {
     StoreError::Corrupt(format!("{what}: {why}"))
 }

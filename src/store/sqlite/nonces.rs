@@ -1,10 +1,9 @@
-//! Spent nonces. The file belongs to one process, so its memory decides; a log beside
-//! the file makes a restart remember.
+//! Spent nonces. One process owns the file, so its memory decides whether a nonce is fresh; a
+//! log beside the file restores this memory after a restart.
 //!
-//! A nonce is in the log before its call is answered, so the end of the process, however
-//! it ends, forgets none. Every commit waits until the log is on the disk, so the loss of
-//! power forgets none under which something was changed: what can be played again then is
-//! a look at something.
+//! jit writes a nonce to the log before it answers the call, so no crash of the process loses
+//! one. Every commit waits until the log is on the disk, so a power failure loses no nonce of a
+//! call that changed something. After it, only a call that reads could be replayed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,38 +23,39 @@ pub(super) struct Nonces {
 }
 
 struct Spent {
-    /// By the first half of their hashes.
+    /// The expiry of each nonce, by the first half of the nonce's hash.
     keep_until: HashMap<u128, i64>,
-    /// One grows; the other holds older ones, and is emptied when all of them are over.
+    /// New nonces go to `growing`. `resting` has older nonces; it is emptied when all of them
+    /// have expired, and the two then change places.
     growing: Half,
     resting: Half,
 }
 
 struct Half {
     log: Arc<NonceLog>,
-    /// Where the next one is written, and where the file ends.
+    /// The offset of the next record, and the length of the file.
     next: u64,
     length: u64,
-    /// The end of the nonce in it that is kept the longest.
+    /// The latest expiry of the nonces in this log.
     last: Option<i64>,
 }
 
-/// A place of its own for each nonce, so that one that was cut off spoils no other.
+/// A log with a slot of fixed size for each nonce, so that a torn record damages no other.
 struct NonceLog {
     file: File,
-    /// Whether it may hold what is not on the disk yet.
+    /// Whether the log may contain records that are not synced to the disk.
     loose: AtomicBool,
 }
 
-/// Where a nonce is to be written.
+/// The slot of one nonce in a log.
 struct NonceSlot {
     log: Arc<NonceLog>,
     offset: u64,
 }
 
-/// Half of its hash, and until when it is kept.
+/// The size of a record: half of the nonce's hash, and its expiry.
 const RECORD: usize = 16 + 8;
-/// The file grows ahead in steps: to grow costs more than to write.
+/// The file grows in large steps, because growing costs more than writing.
 const GROWS_BY: u64 = 4096 * RECORD as u64;
 
 impl Nonces {
@@ -87,12 +87,13 @@ impl Nonces {
         Ok(Freshness::Fresh)
     }
 
-    /// It was spent for nothing. After a restart it counts as spent all the same.
+    /// Makes a nonce fresh again after its commit failed. The log still contains it, so after a
+    /// restart it counts as spent.
     pub fn give_back(&self, nonce: &Nonce) {
         self.spent().keep_until.remove(&shortened(&nonce.text));
     }
 
-    /// Returns once everything that was spent so far is on the disk.
+    /// Returns when all nonces that were spent so far are on the disk.
     pub fn sync(&self) -> Result<(), StoreError> {
         let logs = {
             let spent = self.spent();
@@ -126,7 +127,7 @@ impl Nonces {
 }
 
 impl Spent {
-    /// Marks a nonce as spent if it was not, and says where that must be written.
+    /// Marks a fresh nonce as spent, and returns the slot to which it must be written.
     fn claim(&mut self, short: u128, now: i64, until: i64) -> io::Result<Option<NonceSlot>> {
         if self.keep_until.get(&short).is_some_and(|kept| *kept >= now) {
             return Ok(None);
@@ -147,7 +148,7 @@ impl Half {
         let bytes = std::fs::read(path)?;
         let (mut last, mut next) = (None, 0);
         for (place, record) in bytes.chunks_exact(RECORD).enumerate() {
-            // A place that was never written to is nought.
+            // An unused slot contains only zeros.
             if let Some((short, until)) = read(record).filter(|(_, until)| *until != 0) {
                 let known = keep_until.entry(short).or_insert(until);
                 *known = until.max(*known);
@@ -189,7 +190,7 @@ impl NonceSlot {
         record[..16].copy_from_slice(&short.to_be_bytes());
         record[16..].copy_from_slice(&until.to_be_bytes());
         let written = self.log.file.write_all_at(&record, self.offset);
-        // Only now: whoever waits for the disk from here on waits for this one.
+        // Only after the write: a sync that starts now includes this record.
         self.log.loose.store(true, Ordering::Release);
         written
     }
@@ -199,7 +200,7 @@ impl NonceLog {
     fn sync(&self) -> io::Result<()> {
         if self.loose.swap(false, Ordering::AcqRel) {
             self.file.sync_data().inspect_err(|_| {
-                // What the disk did not take now it must be asked for again.
+                // The sync failed, so the next one must try again.
                 self.loose.store(true, Ordering::Release);
             })?;
         }
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_remembers_even_what_was_never_synced() {
+    fn a_restart_remembers_a_nonce_that_was_never_synced() {
         let place = TestFolder::new();
         assert_eq!(spend(&place.open(), "a", 0), Freshness::Fresh);
         assert_eq!(spend(&place.open(), "a", 1000), Freshness::Spent);
@@ -281,25 +282,25 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_in_the_log_that_rests_is_synced_as_well() {
+    fn sync_includes_the_resting_log() {
         let place = TestFolder::new();
         let nonces = place.open();
         nonces.sync().unwrap();
         spend(&nonces, "a", 0);
-        // The log that holds it rests from here on, and another one grows.
+        // From here on the log with "a" is the resting one.
         nonces.tidy(at(0)).unwrap();
         spend(&nonces, "b", 0);
         nonces.sync().unwrap();
         let spent = nonces.spent();
         for half in [&spent.growing, &spent.resting] {
-            assert!(half.last.is_some(), "each log holds one of them");
+            assert!(half.last.is_some(), "each log contains one nonce");
             assert!(!half.log.loose.load(Ordering::SeqCst), "not synced");
         }
     }
 
-    /// A full disk: the call is refused, and can be made again once there is room.
+    /// On a full disk jit refuses the call; the caller can repeat it when there is room.
     #[test]
-    fn a_nonce_that_cannot_be_written_is_not_taken() {
+    fn a_nonce_that_cannot_be_written_stays_fresh() {
         let place = TestFolder::new();
         let nonces = place.open();
         let full = File::options().write(true).open("/dev/full").unwrap();
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_record_spoils_no_other() {
+    fn a_torn_record_damages_no_other_record() {
         let place = TestFolder::new();
         spend(&place.open(), "a", 0);
         let file = File::options().write(true).open(place.log("a")).unwrap();
@@ -343,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_forgotten_and_what_is_not_is_kept() {
+    fn tidy_forgets_only_expired_nonces() {
         let place = TestFolder::new();
         let nonces = place.open();
         for now in 0..10_000 {
             spend(&nonces, &now.to_string(), now * 100);
             nonces.tidy(at(now * 100)).unwrap();
         }
-        // Neither log ever grew a second time.
+        // Both logs still have the length of their first growth.
         for name in ["a", "b"] {
             assert!(place.size(name) <= GROWS_BY + RECORD as u64);
         }

@@ -1,4 +1,4 @@
-//! Claims notices: of each request only the first that waits, and each for one delivery.
+//! Claims notices: of each request only the first pending one, and each for one delivery.
 
 use rusqlite::{Connection, params};
 
@@ -64,7 +64,8 @@ fn claim_found(
         let mut unreadable = Vec::new();
         let notice = readable(RecordKind::Notice, || id.clone(), read, &mut unreadable)?;
         let Some(notice) = notice else {
-            // The next of its request passes; it stays to be seen, and is counted.
+            // An unreadable notice must not block the next one of its request: it is parked, so
+            // that the metrics count it.
             writes::park(db, &id, seq)?;
             continue;
         };

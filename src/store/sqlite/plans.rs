@@ -1,4 +1,4 @@
-//! No question is answered by walking through a table.
+//! Tests that SQLite answers every query from an index.
 
 use rusqlite::Connection;
 
@@ -6,7 +6,7 @@ use super::{notices, queries, rows, writes};
 use crate::domain::Status;
 use crate::store::Filter;
 
-/// A file as it is opened, and how SQLite would go about a statement on it.
+/// Creates the schema and returns SQLite's query plan for each statement.
 fn plans(statements: &[(String, String)]) -> Vec<(String, Vec<String>)> {
     let db = Connection::open_in_memory().unwrap();
     for schema in [include_str!("schema_1.sql"), include_str!("schema_2.sql")] {
@@ -14,7 +14,7 @@ fn plans(statements: &[(String, String)]) -> Vec<(String, Vec<String>)> {
     }
     let explain = |sql: &str| -> Vec<String> {
         let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        // Its parameters stay NULL: the plan does not depend on them.
+        // The parameters stay NULL, because the plan does not depend on them.
         let steps = statement.raw_query().mapped(|row| row.get("detail"));
         steps.collect::<Result<_, _>>().unwrap()
     };
@@ -88,12 +88,12 @@ fn filter(given: u32) -> Filter {
 }
 
 #[test]
-fn every_question_is_an_index_lookup() {
+fn every_query_uses_an_index() {
     let mut all = fixed();
     all.extend(lists());
     for (name, steps) in plans(&all) {
         for step in steps {
-            // An open scan of the due index by design: it holds only what is due one day.
+            // These two scan the whole partial index on purpose: it contains only due entries.
             let lookup =
                 !step.starts_with("SCAN") || ["leased", "next_notice"].contains(&name.as_str());
             assert!(lookup, "{name}: {step}");
@@ -102,7 +102,7 @@ fn every_question_is_an_index_lookup() {
 }
 
 #[test]
-fn no_page_is_sorted_after_it_was_read() {
+fn no_query_sorts_a_page_after_reading_it() {
     let mut all = lists();
     all.extend(
         fixed()

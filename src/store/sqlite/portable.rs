@@ -1,4 +1,4 @@
-//! Out of the file and into it, history by history.
+//! Copies histories out of the file and into it.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -89,7 +89,8 @@ fn take_request(
         db.execute("DELETE FROM jit_requests WHERE request_id = ?1", [&id])?;
         db.execute("DELETE FROM jit_notices WHERE request_id = ?1", [&id])?;
     }
-    // A record of any revision is put where none is; afterwards it goes on from there.
+    // A record of a later revision cannot be inserted, so it is inserted as the first one and
+    // its revision is then corrected.
     let first = Serialized::new(Request {
         revision: 1,
         ..request.clone()

@@ -1,5 +1,5 @@
-//! What is asked of the tables. Each names the index that answers it, so that its cost
-//! follows what it finds and not what is stored, whatever a query planner thinks.
+//! The queries. Each names its index, so that its cost depends on what it finds and not on how
+//! much is stored, whatever the query planner estimates.
 
 use rusqlite::{Connection, OptionalExtension, Rows, ToSql, named_params, params};
 
@@ -146,8 +146,8 @@ pub(super) fn next_notice(db: &Connection) -> Result<Option<Timestamp>, StoreErr
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// The narrowest index for what is given; what it does not cover is looked at row by row.
-/// Of a status that passes there are few at any time; the ends are what a store is full of.
+/// Chooses the narrowest index for a filter; the query checks the other conditions row by row.
+/// Requests in a status that does not last are few; most stored requests are settled.
 fn list_by(filter: &Filter) -> (&'static str, &'static str) {
     let rare = filter
         .status
@@ -200,8 +200,8 @@ pub(super) fn list(
     after: Option<&Cursor>,
     most: usize,
 ) -> Result<Found<Request>, StoreError> {
-    // "Before a time" and "after a cursor" are the same question with and without an
-    // id, so the stricter of the two is the one end of the span that is read.
+    // `before` and the cursor both end the span, one without and one with an id. The stricter
+    // of the two is its end.
     let before = filter.before.map(|at| (at.to_string(), String::new()));
     let after = after.map(|last| (last.created_at.to_string(), last.id.to_string()));
     let (before, before_id) = match (before, after) {
@@ -241,7 +241,7 @@ pub(super) fn audit(db: &Connection, key: &AuditKey) -> Result<Vec<Event>, Store
     all_docs(db, AUDIT, [key.to_string()])
 }
 
-/// Along time, whatever it is narrowed to: whoever exports reads much of it anyway.
+/// Reads in the order of time, whatever the filter is: an export reads most events anyway.
 pub(super) const EXPORT: &str = "SELECT doc, 'event ' || event_time_event_id
      FROM jit_audit INDEXED BY jit_audit_by_time
      WHERE event_time_event_id > :after AND event_time_event_id < :before
@@ -255,7 +255,7 @@ pub(super) fn export(
     after: Option<&str>,
     most: usize,
 ) -> Result<Found<Event>, StoreError> {
-    // A key goes on after its time, so it is greater than a `from` of the same moment.
+    // A sort key continues after its time, so it is greater than a `from` of the same moment.
     let from = filter.from.map_or_else(String::new, |at| at.to_string());
     let after = from.as_str().max(after.unwrap_or_default());
     let before = filter
@@ -293,7 +293,7 @@ pub(super) fn heads(
     items.extend(channels.items.into_iter().map(Head::from));
     items.sort_by_cached_key(|head| head.key.to_string());
     items.truncate(most);
-    // What lies behind the last of a full page is named with the next.
+    // Unreadable records after the last item of a full page belong to the next page.
     if let Some(last) = items.last().filter(|_| items.len() == most) {
         let last = last.key.to_string();
         unreadable.retain(|one| one.name < last);
@@ -310,7 +310,8 @@ pub(super) const OVERDUE: &str = "SELECT count(*) FROM jit_requests INDEXED BY j
      WHERE end_at <= ?1";
 pub(super) const FAILING: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_failing
      WHERE failing IS NOT NULL AND lane IN (0, 1)";
-/// Since when it fails; of what an earlier jit wrote, only that it does.
+/// `failing` is the time since which a request fails. In a row that an older jit wrote, it shows
+/// only that the request fails.
 pub(super) const STUCK: &str = "SELECT count(*) FROM jit_requests INDEXED BY jit_requests_failing
      WHERE failing <= ?1";
 pub(super) const NOTICES: &str = "SELECT count(*), min(created_at)

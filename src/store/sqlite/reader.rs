@@ -1,5 +1,5 @@
-//! Connections that only read. SQLite's write-ahead log lets them read while the writer
-//! writes, and a read that starts after a commit sees it.
+//! The read-only connections. With SQLite's write-ahead log they read while the writer writes,
+//! and a read that starts after a commit sees it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,8 @@ use rusqlite::Connection;
 use super::schema;
 use crate::store::StoreError;
 
-/// How many are kept open; a crowd opens more and closes them again.
+/// The number of connections that stay open. More concurrent reads open further connections
+/// and close them again.
 const KEPT: usize = 8;
 
 #[derive(Clone)]
@@ -26,7 +27,7 @@ impl Readers {
         }
     }
 
-    /// For a look at a few rows by their key: microseconds, so the caller does it itself.
+    /// Reads a few rows by their key. This takes microseconds, so it runs on the caller's thread.
     pub fn look<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -36,12 +37,12 @@ impl Readers {
             None => schema::open_for_reading(&self.path)?,
         };
         let found = read(&db)?;
-        // After a failure it is closed instead: the next one starts afresh.
+        // After an error the connection is dropped instead, and the next read opens a new one.
         self.give_back(db);
         Ok(found)
     }
 
-    /// For what may read many rows: on a thread that is meant for waiting.
+    /// Reads possibly many rows, on a thread for blocking work.
     pub async fn scan<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,

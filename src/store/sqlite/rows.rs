@@ -1,4 +1,4 @@
-//! From rows to records, and what a row says that its document does not.
+//! Converts rows to records, and handles the columns that an operator may change.
 
 use std::ops::Deref;
 
@@ -27,7 +27,7 @@ pub(super) const LEASED: &str = concat!(
       WHERE claimable_at IS NOT NULL AND lease_until IS NOT NULL AND told_status = written_status"
 );
 
-/// A request as it stands in its row.
+/// A request as stored in its row.
 pub(super) struct RequestRow {
     id: String,
     doc: String,
@@ -47,14 +47,14 @@ impl RequestRow {
         })
     }
 
-    /// The record as it is to be understood: a status that the document does not know
-    /// was written from outside and is heard as such. There is no clock here, so
-    /// the word counts from the time it names, and is due since the last event.
+    /// Returns the record. A status that differs from the document was written from outside and
+    /// is applied as such. There is no clock here, so the change counts from the time that the
+    /// row names, and the request is due since its last event.
     pub fn read(self) -> Result<Request, StoreError> {
         let mut request: Request = from_doc(&format!("request {}", self.id), &self.doc)?;
         if request.id.to_string() != self.id {
             let why = format!(
-                "request {}: its document is that of {}",
+                "request {}: its row contains the document of {}",
                 self.id, request.id
             );
             return Err(StoreError::Corrupt(why));
@@ -68,7 +68,7 @@ impl RequestRow {
     }
 }
 
-/// Every request that somebody holds a lease on.
+/// Returns every request with a lease.
 pub(super) fn leased(db: &Connection) -> Result<Vec<Result<Request, StoreError>>, StoreError> {
     let found = db
         .prepare_cached(LEASED)?
@@ -77,7 +77,7 @@ pub(super) fn leased(db: &Connection) -> Result<Vec<Result<Request, StoreError>>
     Ok(found.into_iter().map(RequestRow::read).collect())
 }
 
-/// What the runbook reads in `revoked_at`.
+/// Returns the value of the column `revoked_at`, which the runbook reads.
 pub(super) fn revoked_at(state: &State) -> Option<Timestamp> {
     match state {
         State::Revoked { at, .. } => Some(*at),
@@ -86,13 +86,13 @@ pub(super) fn revoked_at(state: &State) -> Option<Timestamp> {
     }
 }
 
-/// When a grant ends whose removal has not begun.
+/// Returns the end of a grant whose removal has not begun.
 pub(super) fn end_at(request: &Request) -> Option<Timestamp> {
     let period = request.granted?;
     matches!(request.state, State::Granted).then_some(period.until)
 }
 
-/// SQLite's integers have a sign; no revision or count of ours comes near it.
+/// Converts to SQLite's signed integers. No revision or count comes near the limit.
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -105,8 +105,8 @@ pub(super) fn limit(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A record with its document, made beforehand by whoever wants it written: the one
-/// thread that writes has enough to do.
+/// A record with its serialised document. The caller serialises it, so that the writer thread
+/// need not.
 pub(super) struct Serialized<T> {
     record: T,
     pub doc: String,
@@ -137,7 +137,7 @@ pub(super) fn from_doc<T: DeserializeOwned>(what: &str, doc: &str) -> Result<T, 
     serde_json::from_str(doc).map_err(|why| unreadable(what, &why))
 }
 
-/// The one document that a statement finds, if it finds one.
+/// Returns the document of the one row that a statement finds, if any.
 pub(super) fn one_doc<T: DeserializeOwned>(
     db: &Connection,
     sql: &str,
@@ -151,8 +151,8 @@ pub(super) fn one_doc<T: DeserializeOwned>(
     doc.map(|doc| from_doc(&what(), &doc)).transpose()
 }
 
-/// The documents that a statement finds, as many as are wanted; what cannot be read is
-/// passed over and named by the second column.
+/// Returns the documents that a statement finds, up to the limit. It skips an unreadable one
+/// and names it by the second column.
 pub(super) fn readable_docs<T: DeserializeOwned>(
     db: &Connection,
     kind: RecordKind,
@@ -176,7 +176,7 @@ pub(super) fn readable_docs<T: DeserializeOwned>(
     Ok(found)
 }
 
-/// Whatever stands there, as something to name a row by.
+/// Returns the value of a column as a text that names the row, whatever its type.
 pub(super) fn text_of(row: &Row<'_>, column: usize) -> String {
     match row.get_ref(column) {
         Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
@@ -185,7 +185,7 @@ pub(super) fn text_of(row: &Row<'_>, column: usize) -> String {
     }
 }
 
-/// Every document that a statement finds; its second column names the row.
+/// Returns every document that a statement finds; the second column names the row in errors.
 pub(super) fn all_docs<T: DeserializeOwned>(
     db: &Connection,
     sql: &str,

@@ -1,4 +1,4 @@
-//! How the file comes to be: its lock, its schema and its connections.
+//! Opens the file: its lock, its schema and its connections.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -11,20 +11,19 @@ use super::{queries, rows, writes};
 use crate::domain::{LeaseHolder, Request};
 use crate::store::StoreError;
 
-/// In order; a file that was brought to number *n* has `user_version` *n*. One that has
-/// been released is never changed, another is added.
+/// The migrations, in order. A file after migration *n* has `user_version` *n*. A released
+/// migration is never changed; a change of the schema needs a new one.
 const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("schema_1.sql")),
     (2, include_str!("schema_2.sql")),
 ];
 const KNOWN: u32 = 2;
 
-/// Long enough for an operator's own statement; a longer one is reported as a failure.
+/// How long a statement waits for the lock of an operator's own statement before it fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// FULL: what was committed survives the loss of power, not just of the process. The log is
-/// brought into the file beside this (`checkpoint`); here only what is left when it has
-/// grown large.
+/// FULL: a commit survives a power failure, and not only a crash of the process. `checkpoint`
+/// copies the log into the file; the writer does it only when the log has become large.
 const DURABLE: &str = "PRAGMA synchronous = FULL;
      PRAGMA wal_autocheckpoint = 16000; PRAGMA journal_size_limit = 67108864";
 
@@ -62,7 +61,8 @@ pub enum OpenError {
     CannotOpen { path: PathBuf, why: StoreError },
 }
 
-/// The right to be the only jit on a file; ends with the process, however that ends.
+/// The lock that makes this process the only jit on a file. It ends with the process, even
+/// after a crash.
 pub(super) struct Lock {
     _file: File,
 }
@@ -87,8 +87,8 @@ impl Lock {
     }
 }
 
-/// The one connection that writes, on a file of this schema in which nobody holds a lease:
-/// with the lock taken, whoever held one is dead.
+/// Opens the writing connection, migrates the file and clears the leases of earlier servers:
+/// this process has the lock, so those servers have ended.
 pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     let cannot = |why: StoreError| OpenError::CannotOpen {
         path: path.into(),
@@ -108,7 +108,7 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     Ok(db)
 }
 
-/// Another connection that may write, on a file that has been opened for it.
+/// Opens another writing connection, on a file that a server has already opened.
 pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = connect(path, flags).and_then(|db| {
@@ -121,7 +121,7 @@ pub(super) fn open_beside(path: &Path) -> Result<Connection, OpenError> {
     })
 }
 
-/// A connection that cannot write, on a file that is known to be of this schema.
+/// Opens a read-only connection, on a file whose schema was checked before.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(connect(path, flags)?)
@@ -192,17 +192,17 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// With the lock taken, every server that held a lease on this file is dead, and sends
-/// nothing any more; what it sent may still be on its way, which the assignment remembers.
-/// K13: an operator's command may be at work beside; its leases stay, and so do leases by
-/// name, of which a record does not say whose they are: both lapse by themselves.
+/// Clears the leases of earlier servers. This process has the lock, so they have ended and send
+/// no more calls; their calls in flight may still take effect, and the holding records them.
+/// K13: an operator's command may run at the same time, so its leases stay; so do named
+/// leases, which do not record their holder. Both kinds lapse by themselves.
 fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
     let all = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for read in rows::leased(&all)? {
         match read {
             Ok(request) => clear_lease(&all, request)?,
-            // It stays as it is, and is reported whenever it is read.
-            Err(why) => tracing::error!(%why, "a lease could not be cleared"),
+            // An unreadable record stays as it is, and every read of it reports it.
+            Err(why) => tracing::error!(%why, "a lease was not cleared: its record cannot be read"),
         }
     }
     writes::release_notices(&all)?;

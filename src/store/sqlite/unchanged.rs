@@ -1,9 +1,9 @@
-//! Requests as they were last read, for as long as nobody has written anything since.
+//! A cache of requests, which is valid until the next commit of any process.
 //!
-//! The index of SQLite's write-ahead log is a file that all processes share; its first
-//! bytes change with every commit of every one of them (sqlite.org/walformat.html, 2.2).
-//! While they are as they were before a read, a second read would find the same: so an
-//! operator's own statement is seen as soon as a commit of ours.
+//! The index of SQLite's write-ahead log is a file that all processes share, and its first
+//! bytes change with every commit (sqlite.org/walformat.html, 2.2). While they are the same as
+//! before a read, a second read would find the same record. So jit sees an operator's own
+//! statement as soon as one of its own commits.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,15 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::domain::{Request, RequestId};
 use crate::store::StoreError;
 
-/// The header of the index, which is written last of all.
+/// The header of the index. SQLite writes it last in a commit.
 type IndexHeader = [u8; 48];
 
-/// So many are remembered at most; more are asked for only by those who list.
+/// The largest number of cached requests; only lists read more.
 const MOST: usize = 1024;
 
 pub(super) struct Unchanged {
-    /// SQLite's locks on this file would end with the first handle of this process that is
-    /// closed: it is kept until no connection is left.
+    /// This handle stays open until no connection is left: when a process closes any handle of
+    /// the file, it loses SQLite's locks on it.
     index: File,
     seen: Mutex<Cached>,
 }
@@ -34,7 +34,7 @@ struct Cached {
 }
 
 impl Unchanged {
-    /// While a connection is open; the index is gone without one.
+    /// Opens the index. A connection must be open, because SQLite deletes the index otherwise.
     pub fn open(store: &Path) -> io::Result<Self> {
         let mut path = store.as_os_str().to_owned();
         path.push("-shm");
@@ -51,7 +51,7 @@ impl Unchanged {
         id: RequestId,
         read: impl FnOnce() -> Result<Option<Request>, StoreError>,
     ) -> Result<Option<Request>, StoreError> {
-        // First the state, then the record: what is remembered is never older than it says.
+        // The state is read before the record, so a cached record is never older than its state.
         let state = self.state()?;
         if let Some(known) = self.seen().find(&state, id) {
             return Ok(Some(Request::clone(&known)));
@@ -68,7 +68,7 @@ impl Unchanged {
         let mut state = [0; 48];
         match self.index.read_exact_at(&mut state, 0) {
             Ok(()) => Ok(state),
-            Err(why) => Err(StoreError::Unavailable(format!("its index: {why}"))),
+            Err(why) => Err(StoreError::Unavailable(format!("its WAL index: {why}"))),
         }
     }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::domain::decide::fixtures::record;
 
-    /// An index that a test changes as a commit would.
+    /// An index file that a test changes in the way of a commit.
     fn index() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("jit.db");
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_during_a_read_makes_the_next_read_look_again() {
+    fn a_commit_during_a_read_invalidates_the_cached_record() {
         let (_folder, store) = index();
         let unchanged = Unchanged::open(&store).unwrap();
         let old = record("Pending").request;
@@ -122,7 +122,7 @@ mod tests {
         };
         let read = unchanged.request(old.id, || {
             let found = old.clone();
-            // Another's commit, after the row was read and before it is remembered.
+            // Another process commits after the row was read and before it is cached.
             commit(&store, 1);
             Ok(Some(found))
         });
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_changed_is_not_read_again() {
+    fn an_unchanged_request_is_read_once() {
         let (_folder, store) = index();
         let unchanged = Unchanged::open(&store).unwrap();
         let known = record("Pending").request;

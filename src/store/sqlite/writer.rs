@@ -1,15 +1,13 @@
-//! The one thread that writes. What waits together is committed together: one wait for
-//! the disk serves every caller who is in the queue.
+//! The thread that writes. It commits all waiting jobs in one batch, with one wait for the disk.
 //!
-//! One that is refused takes nothing with it, and nobody is answered before the whole
-//! has been committed.
+//! A job that fails does not affect the other jobs of the batch. The thread answers no caller
+//! before the batch is committed.
 //!
 //! On a full disk, an I/O error or a lack of memory SQLite rolls the whole transaction back
 //! by itself, in the middle of a job (sqlite.org/lang_transaction.html). A statement that
-//! runs after that would commit by itself. So the transaction is checked after every job:
-//! if it is gone, the batch is refused as a whole and no later job runs. What a job still
-//! writes after the rollback is refused by the commit hook: this connection commits
-//! nothing but whole batches.
+//! runs after that would commit by itself. So the thread checks the transaction after every
+//! job: if it is gone, the whole batch fails and no later job runs. The commit hook refuses
+//! what a job writes after the rollback: this connection commits whole batches only.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,21 +20,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::store::StoreError;
 
-/// How many jobs share one transaction at most: more would make the first wait too long.
+/// The largest number of jobs in one batch. With more, the first job would wait too long.
 const BATCH: usize = 256;
 const QUEUE: usize = 1024;
 
 pub(super) struct Writer {
-    /// Taken only when the store is dropped: that ends the thread.
+    /// Taken only when the store is dropped, which ends the thread.
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Something to write and somebody who waits for it. It may be run a second time, after
-/// everything that the first did was taken back.
+/// A write with its waiting caller. The thread may run it a second time, after it has rolled
+/// back the first run.
 trait Job: Send {
     fn run(&mut self, db: &Connection) -> AfterJob;
-    /// Why the last run failed, if it did.
+    /// Returns the error of the last run.
     fn error(&self) -> Option<&StoreError>;
     fn answer(self: Box<Self>, batch: Result<(), StoreError>);
 }
@@ -72,7 +70,7 @@ where
     fn answer(self: Box<Self>, batch: Result<(), StoreError>) {
         let own = self.result.unwrap_or_else(|| Err(stopped()));
         if self.caller.send(batch.and(own)).is_err() {
-            tracing::debug!("whoever asked for a write is gone");
+            tracing::debug!("the caller of a write no longer waits for its result");
         }
     }
 }
@@ -82,7 +80,8 @@ fn stopped() -> StoreError {
 }
 
 impl Writer {
-    /// `before_commit` makes durable what must not be lost if the commit is not.
+    /// Starts the thread. `before_commit` makes everything durable that must be on the disk
+    /// before the commit is.
     pub fn start(
         db: Connection,
         before_commit: impl Fn() -> Result<(), StoreError> + Send + 'static,
@@ -99,8 +98,8 @@ impl Writer {
         })
     }
 
-    /// Returns what `work` came to, once it is on the disk. When it fails, nothing
-    /// that it did remains.
+    /// Runs `work` in a batch, and returns its result when it is on the disk. If `work` fails,
+    /// none of its changes remains.
     pub async fn write<W, T>(&self, work: W) -> Result<T, StoreError>
     where
         W: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -126,12 +125,13 @@ impl Drop for Writer {
             .take()
             .is_some_and(|thread| thread.join().is_err())
         {
-            tracing::error!("the store's writer ended in a panic");
+            tracing::error!("the writer thread of the store panicked");
         }
     }
 }
 
-/// What the thread has to itself. Its connection is closed last: that leaves one file.
+/// The state of the thread. Its connection is closed last, so that SQLite removes the log and
+/// one file remains.
 struct WriterThread {
     before_commit: Box<BeforeCommit>,
     after_commit: Box<AfterCommit>,
@@ -144,7 +144,7 @@ type BeforeCommit = dyn Fn() -> Result<(), StoreError> + Send;
 type AfterCommit = dyn Fn() + Send;
 
 enum Failed {
-    /// A job was refused after it had written something.
+    /// A job failed after it had written something.
     OneToTakeBack,
     All(StoreError),
 }
@@ -176,11 +176,11 @@ impl WriterThread {
     fn serve(&self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-            // A panic in one job must not end all writing: its batch is taken back, its
-            // callers are told by the closed channel, and the next batch has its chance.
+            // A panic in one job must not end the thread: it rolls the batch back, its callers
+            // get an error from the closed channel, and the next batch runs.
             let waiting = std::mem::take(&mut batch);
             if catch_unwind(AssertUnwindSafe(|| self.commit_together(waiting))).is_err() {
-                tracing::error!("a write panicked; its batch was not written");
+                tracing::error!("a write panicked; jit rolled its batch back");
                 self.take_back();
             }
         }
@@ -205,8 +205,8 @@ impl WriterThread {
         (self.after_commit)();
     }
 
-    /// All jobs in one transaction, without the means to take back a single one: who is
-    /// refused has nearly always written nothing yet.
+    /// Runs all jobs in one transaction without savepoints. That is nearly always enough, because
+    /// a job that fails has usually written nothing.
     fn attempt(&self, batch: &mut [Box<dyn Job>]) -> Result<(), Failed> {
         self.run("BEGIN IMMEDIATE")?;
         for job in batch {
@@ -219,7 +219,7 @@ impl WriterThread {
         Ok(self.commit()?)
     }
 
-    /// The same with a savepoint for each, which costs a third of the speed.
+    /// Runs the jobs with a savepoint for each, which is a third slower.
     fn attempt_each(&self, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         self.run("BEGIN IMMEDIATE")?;
         for job in batch {
@@ -232,7 +232,7 @@ impl WriterThread {
         self.commit()
     }
 
-    /// Fails if the transaction is gone afterwards, whatever the job says of itself.
+    /// Runs a job. Fails if the transaction is gone afterwards, whatever the job returned.
     fn run_job(&self, job: &mut dyn Job) -> Result<AfterJob, StoreError> {
         let verdict = job.run(&self.db);
         self.check_transaction(job.error())?;
@@ -273,7 +273,7 @@ impl WriterThread {
             .and_then(|mut it| it.execute([]))
         {
             Ok(_) => Ok(()),
-            // Whatever it was, it is nobody's conflict: the batch as a whole did not happen.
+            // The error concerns the whole batch, so it must not look like a conflict of one job.
             Err(why) => Err(StoreError::Unavailable(why.to_string())),
         }
     }
@@ -283,7 +283,7 @@ impl WriterThread {
             return;
         }
         if let Err(why) = self.run("ROLLBACK") {
-            tracing::error!(%why, "a failed write could not be taken back");
+            tracing::error!(%why, "the rollback of a failed write failed");
         }
     }
 }
@@ -322,7 +322,7 @@ mod tests {
         Box::new(move |db| put(db, n))
     }
 
-    /// A debt that is only found out at COMMIT.
+    /// A job that breaks a deferred constraint, which fails only at COMMIT.
     fn owes(n: i64) -> TestJob {
         Box::new(move |db| {
             db.execute("INSERT INTO owed VALUES (?1)", [n])?;
@@ -330,7 +330,7 @@ mod tests {
         })
     }
 
-    /// Queues jobs behind one that holds the writer until all of them wait.
+    /// Queues jobs behind one that blocks the writer until all of them wait.
     async fn together(writer: &Writer, jobs: Vec<TestJob>) -> Vec<Result<(), StoreError>> {
         let (open, gate) = std_mpsc::channel::<()>();
         let (begin, begun) = std_mpsc::channel::<()>();
@@ -349,7 +349,7 @@ mod tests {
             let mut context = std::task::Context::from_waker(waker);
             first.push(future.as_mut().poll(&mut context).is_ready());
             if first.len() == 1 {
-                // What comes from here on is not taken along with the one that holds.
+                // Jobs that are queued from here on are not in the batch of the blocking job.
                 begun.recv().unwrap();
             }
         }
@@ -363,9 +363,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_together_is_committed_together_and_fails_together() {
+    async fn waiting_jobs_share_one_commit() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
-        // A debt that is only found out at COMMIT shows which jobs shared one.
+        // The constraint fails only at COMMIT, so it shows which jobs shared one.
         let mut jobs: Vec<_> = (0..50).map(puts).collect();
         jobs.push(owes(1000));
         let answers = together(&writer, jobs).await;
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_refused_takes_nothing_with_it() {
+    async fn a_failed_job_does_not_affect_the_others() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
         let answers = together(&writer, vec![puts(1), puts(1), puts(2)]).await;
         assert_eq!(answers, [Ok(()), Err(StoreError::Conflict(None)), Ok(())]);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_refused_late_leaves_nothing_behind() {
+    async fn a_job_that_fails_after_a_write_leaves_nothing_behind() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
         assert_eq!(writer.write(|db| put(db, 101)).await, Ok(()));
         let twice = |n: i64| {
@@ -399,7 +399,7 @@ mod tests {
                 put(db, n + 100)
             }
         };
-        // The second row of 1 is there already.
+        // The job has written row 1 when its second statement fails.
         let answers = tokio::join!(
             writer.write(twice(0)),
             writer.write(twice(1)),
@@ -409,8 +409,7 @@ mod tests {
         assert_eq!(rows(&writer).await, 1 + 2 + 2);
     }
 
-    /// A table whose file may not grow by more than a page: what SQLite does then is what
-    /// it does on a full disk.
+    /// A table whose file may grow by one page only: SQLite then behaves as on a full disk.
     fn full() -> Connection {
         let db = table();
         db.execute_batch("CREATE TABLE large (what BLOB)").unwrap();
@@ -426,7 +425,7 @@ mod tests {
         let filled = db.execute("INSERT INTO large VALUES (zeroblob(1000000))", []);
         assert!(
             db.is_autocommit(),
-            "SQLite rolls all of it back: {filled:?}"
+            "SQLite rolls the transaction back: {filled:?}"
         );
         filled.map(drop).map_err(StoreError::from)
     }
@@ -523,7 +522,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_committed_before_what_must_be_durable_first() {
+    async fn a_batch_is_not_committed_if_before_commit_fails() {
         let broken = Arc::new(AtomicBool::new(true));
         let is_broken = broken.clone();
         let sync = move || match is_broken.load(Ordering::SeqCst) {
@@ -538,7 +537,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_does_not_end_all_writing() {
+    async fn the_writer_continues_after_a_panic() {
         let writer = Writer::start(table(), || Ok(()), || {}).unwrap();
         let answer = writer
             .write(|db| -> Result<(), StoreError> {
@@ -555,7 +554,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_queued_is_written_before_the_end() {
+    async fn queued_jobs_are_written_before_the_store_closes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
         let db = Connection::open(&path).unwrap();
@@ -566,7 +565,7 @@ mod tests {
             let mut job = Box::pin(writer.write(move |db| put(db, n)));
             let waker = std::task::Waker::noop();
             let mut context = std::task::Context::from_waker(waker);
-            // Asked, and the caller goes away without waiting.
+            // The job is queued, and its caller goes away without waiting.
             drop(job.as_mut().poll(&mut context));
         }
         drop(writer);

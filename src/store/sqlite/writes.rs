@@ -1,5 +1,5 @@
-//! What a commit does to the tables. Everything here is a job of the writer: whoever
-//! returns an error leaves nothing behind.
+//! The statements of a commit. They run as jobs of the writer, so a function that returns an
+//! error leaves no change behind.
 
 use rusqlite::{Connection, named_params, params};
 
@@ -14,10 +14,10 @@ use crate::store::outbox::{
 };
 use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError, Taken};
 
-/// Of what is over, so much is forgotten at a time: a clean-up holds nobody up.
+/// The number of rows that one clean-up deletes, so that it does not delay other writes.
 const TIDIED_AT_ONCE: usize = 1000;
 
-/// A commit, ready to be written.
+/// A commit whose records are serialised.
 pub(super) struct Prepared {
     requests: Vec<Serialized<Request>>,
     holdings: Vec<Serialized<Holding>>,
@@ -82,7 +82,8 @@ pub(super) fn commit(db: &Connection, commit: &Prepared) -> Result<(), StoreErro
     Ok(())
 }
 
-/// A write that found its place touched one row; any other did not follow on what is stored.
+/// A write changes exactly one row if the stored revision is the expected one; otherwise it is a
+/// conflict.
 fn in_place(changed: usize) -> Result<(), StoreError> {
     match changed {
         0 => Err(StoreError::Conflict(None)),
@@ -90,7 +91,7 @@ fn in_place(changed: usize) -> Result<(), StoreError> {
     }
 }
 
-/// What a record of this revision must follow on; the first follows on nothing.
+/// Returns the revision that a record of this revision must replace; 0 means none.
 fn before(revision: u64) -> Result<i64, StoreError> {
     revision
         .checked_sub(1)
@@ -113,7 +114,7 @@ pub(super) const INSERT_REQUEST: &str = "INSERT INTO jit_requests
      VALUES (:id, :account, :channel, :email, :created, :status, :revoked,
       :revision, :doc, :status, :lane, :claimable, :end, :lease, :failing)";
 
-/// What never changes in a request is not set again, so its indices are left alone.
+/// The statement does not set columns that never change, so their indexes need no update.
 pub(super) const UPDATE_REQUEST: &str = "UPDATE jit_requests SET
      status = :status, revoked_at = :revoked, revision = :revision, doc = :doc,
      written_status = :status, written_lane = :lane, written_claimable_at = :claimable,
@@ -153,7 +154,7 @@ pub(super) fn put_request(
     first(db, request.id, updated)
 }
 
-/// Whoever was not the first with a request is told what stands there instead.
+/// Adds the stored request to a conflict.
 fn first(
     db: &Connection,
     id: RequestId,
@@ -168,7 +169,7 @@ fn first(
     }
 }
 
-/// Taken when it is free, from its own holder, or from the one that has lapsed.
+/// Takes a lease that is free, that the caller holds, or that is exactly the lapsed one.
 pub(super) const TAKE_LEASE: &str =
     "INSERT INTO jit_leases (name, token, until) VALUES (?1, ?2, ?3)
      ON CONFLICT (name) DO UPDATE SET token = ?2, until = ?3
@@ -244,7 +245,7 @@ fn put_channel(db: &Connection, channel: &Serialized<Channel>) -> Result<(), Sto
     )
 }
 
-/// The first revision is put where nothing is, any other in the place of the one before.
+/// Inserts a first revision, and replaces the previous revision with any later one.
 fn put(
     db: &Connection,
     [insert, update]: [&str; 2],
@@ -338,7 +339,7 @@ pub(super) fn insert_notice(
 pub(super) const PENDING: &str = "SELECT seq, lease IS NOT NULL, doc FROM jit_notices
      WHERE request_id = ?1 AND state = 'pending' ORDER BY seq";
 
-/// More waits than is kept: the rule says which of it goes.
+/// Merges or parks notices of an outbox that is too large, by the rule of `outbox`.
 fn make_room(db: &Connection, id: RequestId) -> Result<(), StoreError> {
     let found: Vec<(i64, bool, String)> = db
         .prepare_cached(PENDING)?
@@ -379,7 +380,7 @@ pub(super) fn park_notice(db: &Connection, place: NoticePlace) -> Result<(), Sto
     park(db, &place.request_id.to_string(), int(place.seq))
 }
 
-/// A notice by what its row says: its document may say nothing.
+/// Parks a notice by its key, because its document may be unreadable.
 pub(super) fn park(db: &Connection, id: &str, seq: i64) -> Result<(), StoreError> {
     in_place(db.prepare_cached(PARK)?.execute(params![id, seq])?)?;
     forget_parked(db, id)?;
@@ -387,7 +388,7 @@ pub(super) fn park(db: &Connection, id: &str, seq: i64) -> Result<(), StoreError
     Ok(())
 }
 
-/// What was parked before the last few is only counted from now on.
+/// Deletes the documents of all but the newest parked notices; they are only counted.
 fn forget_parked(db: &Connection, id: &str) -> Result<(), StoreError> {
     db.prepare_cached(
         "UPDATE jit_notices SET state = 'forgotten', doc = ''
@@ -399,7 +400,7 @@ fn forget_parked(db: &Connection, id: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Of a request's pending notices only the oldest can be claimed.
+/// Makes the oldest pending notice of a request claimable, and only that one.
 pub(super) fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize, StoreError> {
     first_in_line(db, &id.to_string())
 }
@@ -454,7 +455,8 @@ pub(super) fn lease_notice(
     ])?)
 }
 
-/// Whoever lost the claim finds no row: somebody else answers for the notice now.
+/// Ends a claim. If the claim was lost, the statement finds no row, because another notice
+/// worker now delivers the notice.
 pub(super) fn settle_notice(
     db: &Connection,
     place: NoticePlace,
@@ -492,7 +494,7 @@ pub(super) fn settle_notice(
     })
 }
 
-/// Nobody is left who could settle a claim.
+/// Releases all claims: at the start no process is left that could settle them.
 pub(super) fn release_notices(db: &Connection) -> Result<(), StoreError> {
     db.execute(
         "UPDATE jit_notices SET lease = NULL, lease_until = NULL, claimable_at = next_at

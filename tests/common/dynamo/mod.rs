@@ -1,5 +1,5 @@
-//! Amazon's own DynamoDB Local: one for each test program, on loopback, with tables of
-//! its own for each test.
+//! Amazon's DynamoDB Local on loopback: one process for each test program, and separate tables for
+//! each test.
 #![allow(dead_code)] // each target uses its part
 
 pub mod proxy;
@@ -19,28 +19,28 @@ use jit::store::dynamodb::{DynamoStore, Table, TableNames};
 use serde_json::Value;
 
 pub const REGION: &str = "eu-central-1";
-/// DynamoDB Local keeps everybody's tables apart, by the id of their key.
+/// DynamoDB Local separates tables by the id of the key.
 const KEY_ID: &str = "jittests";
 
-struct Engine {
+struct LocalProcess {
     url: String,
-    /// It ends when its standard input is closed: with this process.
+    /// It exits when its standard input is closed, which happens when this process ends.
     _child: Child,
 }
 
-/// Where it listens; started by whoever asks first.
+/// The address of DynamoDB Local; the first call starts it.
 pub fn url() -> &'static str {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    static ENGINE: OnceLock<LocalProcess> = OnceLock::new();
     &ENGINE.get_or_init(start).url
 }
 
-fn start() -> Engine {
+fn start() -> LocalProcess {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = home.join("tests/dynamodb/Loopback.java");
     let mut child = Command::new("java")
         .current_dir(jars(home))
         .args(["-Djava.library.path=./DynamoDBLocal_lib", "-Xmx512m"])
-        // It shares two processors with what is tested, and lives for a few minutes.
+        // It shares two processors with jit and runs for a few minutes.
         .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
         .arg("DynamoDBLocal.jar:DynamoDBLocal_lib/*")
         .arg(program)
@@ -53,7 +53,7 @@ fn start() -> Engine {
     let mut said = BufReader::new(child.stdout.take().unwrap());
     said.read_line(&mut port).unwrap();
     assert!(!port.is_empty(), "DynamoDB Local ended: {:?}", child.wait());
-    Engine {
+    LocalProcess {
         url: format!("http://127.0.0.1:{}", port.trim()),
         _child: child,
     }
@@ -74,17 +74,17 @@ fn config(url: &str, key_id: &str) -> Builder {
         .credentials_provider(Credentials::new(key_id, "secret", None, None, "tests"))
 }
 
-/// Tables of a test's own, and where they are.
+/// The tables of one test and their endpoint.
 #[derive(Clone)]
 pub struct Tables {
     pub url: String,
-    /// As they stand under `[store.tables]`.
+    /// The names under `[store.tables]`.
     pub names: BTreeMap<String, String>,
     pub key_id: String,
 }
 
 impl Tables {
-    /// Names that no other test uses, and nothing behind them yet.
+    /// Unique names; the tables are not created yet.
     pub fn named() -> Self {
         let prefix = SystemClock.draw().simple().to_string();
         let name = |table: Table| {
@@ -98,7 +98,7 @@ impl Tables {
         }
     }
 
-    /// Named as they are unless somebody says otherwise, in an account of their own.
+    /// The default names, in a separate account.
     pub fn usually_named() -> Self {
         let names =
             Table::ALL.map(|table| (table.as_str().to_owned(), format!("jit_{}", table.as_str())));
@@ -122,7 +122,7 @@ impl Tables {
         tables
     }
 
-    /// The same, by another way.
+    /// The same tables through another endpoint.
     pub fn through(&self, url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -148,7 +148,7 @@ impl Tables {
         )
     }
 
-    /// As if its hour had passed.
+    /// Sets the end and the due time of a grant to now.
     pub async fn let_it_end(&self, id: &str) {
         self.let_it_end_at(id, SystemClock.now()).await;
     }
@@ -171,7 +171,7 @@ impl Tables {
         put.send().await.unwrap();
     }
 
-    /// As if the index had not heard of it yet.
+    /// Removes a request from the index of due records, as if the index were out of date.
     pub async fn hide_from_the_due(&self, id: &str) {
         let key = AttributeValue::S(id.to_owned());
         let update = self.client().update_item();

@@ -1,4 +1,4 @@
-//! What lies between jit and DynamoDB, and goes wrong: DynamoDB Local itself never does.
+//! A proxy between jit and DynamoDB Local that makes the faults of the real DynamoDB.
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -14,18 +14,18 @@ use tokio::net::TcpListener;
 
 use super::super::wire::{self, Hangup};
 
-/// What goes wrong with one call.
+/// A fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// More than the partition takes; nothing done.
+    /// The partition throttles the call; nothing is written.
     Full,
-    /// Something else is being written there; nothing done.
+    /// A transaction conflict; nothing is written.
     Conflict,
-    /// HTTP 500, and nothing done.
+    /// HTTP 500; nothing is written.
     Broken,
-    /// The connection is closed, and nothing done.
+    /// The connection is closed; nothing is written.
     Lost,
-    /// The connection is closed once it is done.
+    /// The connection is closed after the write.
     AnswerLost,
 }
 
@@ -40,19 +40,19 @@ const ALL: [Fault; 5] = [
 #[derive(Clone, Debug)]
 pub enum Mood {
     Well,
-    /// Of every call the first answer is lost.
-    Forgetful,
-    /// Every call is refused at first, for one reason after the other.
-    Busy,
-    /// So many in a hundred go wrong, for any reason.
-    Stormy {
+    /// The first answer to every call is lost.
+    LosesFirstAnswers,
+    /// Every call is refused at first, for alternating reasons.
+    RefusesFirstCalls,
+    /// This percentage of calls fails, for any reason.
+    Failing {
         seed: u64,
         percent: u32,
     },
-    /// What would change something does not get through.
+    /// Writes fail.
     ReadOnly,
-    /// Nothing gets through.
-    Gone,
+    /// Every call fails.
+    Unreachable,
 }
 
 #[derive(Clone)]
@@ -66,14 +66,14 @@ pub struct Proxy {
 struct Inner {
     mood: Mood,
     dice: StdRng,
-    /// Calls that went wrong once.
+    /// Calls that failed once.
     met: HashSet<Bytes>,
     turn: usize,
-    /// How often each action was called.
+    /// The number of calls of each action.
     calls: BTreeMap<String, u64>,
-    /// What a caller must be allowed to.
+    /// The permissions that the calls need.
     needs: BTreeSet<String>,
-    /// How many entries its queries looked at.
+    /// The number of entries that queries read.
     looked_at: u64,
 }
 
@@ -102,23 +102,23 @@ impl Proxy {
 
     pub fn set(&self, mood: Mood) {
         let mut inner = self.inner.lock().unwrap();
-        if let Mood::Stormy { seed, .. } = mood {
+        if let Mood::Failing { seed, .. } = mood {
             inner.dice = StdRng::seed_from_u64(seed);
         }
         inner.mood = mood;
     }
 
-    /// How often each action was called since this was last asked.
+    /// The number of calls of each action since the last call of this function.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.inner.lock().unwrap().calls)
     }
 
-    /// How many entries queries looked at since this was last asked: what they cost.
+    /// The number of entries that queries read since the last call of this function: their cost.
     pub fn looked_at(&self) -> u64 {
         std::mem::take(&mut self.inner.lock().unwrap().looked_at)
     }
 
-    /// Which permissions the calls so far needed, as IAM names them.
+    /// The permissions that the calls so far needed, as IAM names them.
     pub fn needs(&self) -> BTreeSet<String> {
         self.inner.lock().unwrap().needs.clone()
     }
@@ -179,15 +179,15 @@ impl Inner {
         self.needs.extend(needed(action, body));
         match &self.mood {
             Mood::Well => None,
-            Mood::Gone => Some(Fault::Lost),
+            Mood::Unreachable => Some(Fault::Lost),
             Mood::ReadOnly => action.contains("Write").then_some(Fault::Lost),
-            Mood::Forgetful => self.met.insert(body.clone()).then_some(Fault::AnswerLost),
-            Mood::Busy => {
+            Mood::LosesFirstAnswers => self.met.insert(body.clone()).then_some(Fault::AnswerLost),
+            Mood::RefusesFirstCalls => {
                 let first = self.met.insert(body.clone());
                 self.turn += 1;
                 first.then(|| [Fault::Full, Fault::Conflict, Fault::Broken][self.turn % 3])
             }
-            Mood::Stormy { percent, .. } => {
+            Mood::Failing { percent, .. } => {
                 let strikes = self.dice.random_range(0..100) < *percent;
                 strikes.then(|| ALL[self.dice.random_range(0..ALL.len())])
             }
@@ -195,7 +195,7 @@ impl Inner {
     }
 }
 
-/// A transaction needs what each of its parts would need alone.
+/// A transaction needs the permissions of all its parts.
 fn needed(action: &str, body: &[u8]) -> Vec<String> {
     if action != "TransactWriteItems" {
         return vec![format!("dynamodb:{action}")];
@@ -215,7 +215,7 @@ fn refusal(fault: Fault, action: &str, body: &[u8]) -> Response<Body> {
     };
     let writes = ["PutItem", "UpdateItem", "DeleteItem"].contains(&action);
     if fault == Fault::Full && action == "BatchGetItem" {
-        // It answers, and has read nothing yet.
+        // DynamoDB answers with success, and names all keys as unprocessed.
         let body: Value = serde_json::from_slice(body).unwrap();
         let answer = json!({"Responses": {}, "UnprocessedKeys": body["RequestItems"]});
         return answered(200, &answer);

@@ -1,4 +1,4 @@
-//! The tables of the store in memory, and the one atomic write.
+//! The tables of the store in memory, and the atomic write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,14 +26,14 @@ pub struct Tables {
     pub(super) changes: Changes,
 }
 
-/// What was written since a test asked last.
+/// The changes since a test last took them.
 #[derive(Default)]
 pub struct Changes {
     pub requests: BTreeSet<RequestId>,
     pub holdings: BTreeSet<HoldingKey>,
 }
 
-/// How to take back one part of a commit of which another part is refused.
+/// Undoes one part of a commit of which another part is refused.
 #[expect(
     clippy::large_enum_variant,
     reason = "a few of them live for as long as one commit takes"
@@ -45,7 +45,7 @@ enum Undo {
     Binding(AccountId, Option<Binding>),
     Event(AuditKey, u64, Option<Event>),
     Notice(NoticePlace, Option<OutboxEntry>),
-    /// How many parked notices were only counted.
+    /// The number of parked notices that are only counted.
     Forgotten(u64),
     Nonce(String, Option<Timestamp>),
     Answer(String, Option<Answered>),
@@ -94,7 +94,7 @@ impl Tables {
         self.bindings.get(account)
     }
 
-    /// One history, from this number on.
+    /// The events of one history, from this number on.
     pub fn events_from(&self, key: &AuditKey, seq: u64) -> impl Iterator<Item = &Event> {
         let events = self.events.get(key);
         events
@@ -115,7 +115,7 @@ impl Tables {
         Freshness::Fresh
     }
 
-    /// All or nothing: what was written before a refusal is taken back.
+    /// All or nothing: a refused part undoes the parts that were written.
     pub(super) fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
         let mut undo = Vec::new();
         let written = self.write(commit, &mut undo);
@@ -315,7 +315,7 @@ impl Tables {
             .min()
     }
 
-    /// What all notices of a request take together, parked ones as well.
+    /// The size of all notices of a request, with the parked ones.
     pub fn outbox_bytes(&self, id: RequestId) -> usize {
         let place = |seq| NoticePlace {
             request_id: id,
@@ -326,7 +326,7 @@ impl Tables {
             .sum()
     }
 
-    /// The oldest notice of this request that is on its way.
+    /// The oldest pending notice of this request.
     pub(super) fn first_of(&mut self, id: RequestId) -> Option<&mut OutboxEntry> {
         let place = |seq| NoticePlace {
             request_id: id,
@@ -336,7 +336,7 @@ impl Tables {
         all.map(|(_, entry)| entry).find(|entry| !entry.parked)
     }
 
-    /// Of each request the oldest notice that is on its way.
+    /// The oldest pending notice of each request.
     pub(super) fn first_in_line(&self) -> Vec<NoticePlace> {
         let mut first: BTreeMap<RequestId, NoticePlace> = BTreeMap::new();
         for (place, entry) in &self.notices {

@@ -1,4 +1,4 @@
-//! What happened in a world, in the order of its true time.
+//! The log of the events of a world, in the order of its true time.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use jit::domain::Timestamp;
 
 #[derive(Clone, Default)]
-pub struct Story(Arc<Mutex<Vec<String>>>);
+pub struct EventLog(Arc<Mutex<Vec<String>>>);
 
-impl Story {
+impl EventLog {
     pub fn say(&self, at: Timestamp, line: &str) {
         self.0.lock().unwrap().push(format!("{at} {line}"));
     }
 }
 
-impl fmt::Display for Story {
+impl fmt::Display for EventLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self.0.lock().unwrap();
         lines.iter().try_for_each(|line| writeln!(f, "{line}"))

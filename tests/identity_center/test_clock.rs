@@ -1,4 +1,4 @@
-//! A clock that is moved by hand.
+//! A clock that a test moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,16 +9,16 @@ use jit::domain::{Millis, Timestamp};
 use uuid::Uuid;
 
 #[derive(Clone, Default)]
-pub struct Hands(Arc<AtomicI64>);
+pub struct TestClock(Arc<AtomicI64>);
 
-impl Hands {
+impl TestClock {
     pub fn pass(&self, span: Millis) {
         self.0.fetch_add(span.0, Ordering::SeqCst);
     }
 }
 
 #[async_trait]
-impl Clock for Hands {
+impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
     }

@@ -1,0 +1,218 @@
+//! Assembles the parts of a process from its configuration, and starts nothing: the same parts
+//! for `jit serve`, for Lambda and for the commands of an operator.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, ConfigError, IdentityCenterConfig, StoreKind};
+use crate::domain::Timestamp;
+use crate::http::keyring::Keyring;
+use crate::http::{HttpState, router};
+use crate::identity_center::sandbox::{Sandbox, SandboxError};
+use crate::identity_center::sdk::SsoIdentityCenter;
+use crate::identity_center::{Limits, Paced};
+use crate::mattermost::{self, Cards, Mattermost, Names};
+use crate::service::{Announce, Service};
+use crate::signature;
+use crate::store::dynamodb::DynamoStore;
+use crate::store::portable::Portable;
+use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::store::{Store, StoreError};
+use crate::worker::Worker;
+use crate::worker::notices::{NoticeWorker, Receiver};
+use crate::worker::webhook::WebhookReceiver;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Store(#[from] OpenStoreError),
+    #[error("the sandbox cannot store its state: {0}")]
+    Sandbox(#[from] SandboxError),
+    #[error("server.listen: cannot listen on {address}: {why}; choose another address")]
+    Listen { address: SocketAddr, why: io::Error },
+    #[error("the HTTP client for notices cannot be built: {0}")]
+    Webhook(#[from] reqwest::Error),
+}
+
+/// The engine: the service on its store, and a worker that calls Identity Center.
+pub(crate) struct App {
+    pub service: Arc<Service>,
+    pub identity_center: Arc<Paced>,
+    pub worker: Worker,
+}
+
+impl App {
+    pub async fn open(
+        config: &Config,
+        identity_center: Arc<Paced>,
+        purpose: Purpose,
+    ) -> Result<Self, OpenStoreError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = store(&config.store, purpose, &clock).await?;
+        let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
+        let service = Arc::new(Service::new(store, clock, config.policy.clone(), announce));
+        let worker = Worker::new(service.clone(), identity_center.clone());
+        Ok(Self {
+            worker: match purpose {
+                Purpose::Serve | Purpose::AnswerAtOnce => worker,
+                Purpose::Operate | Purpose::Look => worker.of_an_operator(),
+            },
+            service,
+            identity_center,
+        })
+    }
+}
+
+/// The engine with everything that reaches it from outside and everything that it tells.
+pub(crate) struct Server {
+    pub http: Arc<HttpState>,
+    pub router: Router,
+    pub worker: Worker,
+    /// `None` if the configuration names no receiver of notices.
+    pub notices: Option<NoticeWorker>,
+}
+
+impl Server {
+    pub async fn build(
+        config: Config,
+        purpose: Purpose,
+        metrics: PrometheusHandle,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let identity_center = identity_center(&config).await?;
+        let app = App::open(&config, identity_center, purpose).await?;
+        let (service, worker) = (app.service, app.worker);
+        let names = Names::new(config.accounts);
+        let mut receivers: Vec<Arc<dyn Receiver>> = Vec::new();
+        if let Some(webhook) = config.webhook {
+            let clock = Arc::new(SystemClock);
+            receivers.push(Arc::new(WebhookReceiver::new(webhook, clock)?));
+        }
+        let (mut tokens, mut chat) = (Vec::new(), None);
+        if let Some(mut mattermost) = config.mattermost {
+            tokens = std::mem::take(&mut mattermost.command_tokens);
+            let cards = Arc::new(Cards::of(&mattermost, names.clone(), service.clone())?);
+            receivers.push(cards.clone());
+            chat = Some((mattermost, cards));
+        }
+        let keyring = Arc::new(Keyring::new(config.keys, tokens));
+        let mut http = HttpState::new(service.clone(), keyring, metrics, stop);
+        http.signed_after = signed_after(&service).await?;
+        http.worker = (purpose == Purpose::Serve).then(|| worker.clone());
+        let http = Arc::new(http);
+        let others = match chat {
+            Some((config, cards)) => {
+                let mattermost = Mattermost::new(http.clone(), config, names, cards)?;
+                mattermost::router(Arc::new(mattermost))
+            }
+            None => Router::new(),
+        };
+        Ok(Self {
+            router: router(http.clone(), others),
+            http,
+            notices: (!receivers.is_empty())
+                .then(|| NoticeWorker::new(service, Arc::new(receivers))),
+            worker,
+        })
+    }
+}
+
+/// Returns the time before which this store accepts no signatures. A copy does not contain the
+/// nonces that the original spent, so a call to the original could be replayed here.
+async fn signed_after(service: &Service) -> Result<Option<Timestamp>, OpenStoreError> {
+    let copied_at = service.copied_at().await?;
+    let after = copied_at.map(|at| at + signature::WINDOW);
+    if let Some(after) = after.filter(|after| *after > SystemClock.now()) {
+        tracing::warn!(%after, "this store was copied just now: jit refuses calls signed earlier");
+    }
+    Ok(after)
+}
+
+/// The purpose for which a process opens the store. It decides how SQLite locks the file; in
+/// DynamoDB the conditions of each write decide between concurrent processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Serve,
+    /// To answer a call that already waits: jit does not check the tables first, and the first
+    /// operation fails if one is missing.
+    AnswerAtOnce,
+    /// To run an operator's command, possibly beside a running server.
+    Operate,
+    /// To read only.
+    Look,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    #[error("{0}")]
+    File(#[from] OpenError),
+    #[error("{0}")]
+    Tables(#[from] StoreError),
+}
+
+/// Opens the configured store. SQLite locks its file as `purpose` requires.
+pub async fn store(
+    which: &config::StoreConfig,
+    purpose: Purpose,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Store>, OpenStoreError> {
+    let path = &which.path;
+    Ok(match which.kind {
+        StoreKind::Sqlite => Arc::new(match purpose {
+            Purpose::Serve | Purpose::AnswerAtOnce => SqliteStore::open(path)?,
+            Purpose::Operate => SqliteStore::open_for_operator(path)?,
+            Purpose::Look => SqliteStore::open_read_only(path)?,
+        }),
+        StoreKind::Dynamodb if purpose == Purpose::AnswerAtOnce => {
+            Arc::new(DynamoStore::connect(which.tables.clone(), clock.clone()).await)
+        }
+        StoreKind::Dynamodb => Arc::new(dynamo(which, clock).await?),
+    })
+}
+
+/// Opens the store as source or target of a copy. Fails if a server is using the SQLite file.
+pub async fn portable(
+    which: &config::StoreConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<Box<dyn Portable>, OpenStoreError> {
+    Ok(match which.kind {
+        StoreKind::Sqlite => Box::new(SqliteStore::open(&which.path)?),
+        StoreKind::Dynamodb => Box::new(dynamo(which, clock).await?),
+    })
+}
+
+async fn dynamo(
+    which: &config::StoreConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<DynamoStore, StoreError> {
+    let store = DynamoStore::connect(which.tables.clone(), clock.clone()).await;
+    store.knock().await?;
+    Ok(store)
+}
+
+/// Connects to AWS or opens the sandbox, with the pace that each of them allows.
+pub async fn identity_center(config: &Config) -> Result<Arc<Paced>, SandboxError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let paced = match config.identity_center.clone() {
+        IdentityCenterConfig::Sandbox => {
+            let sandbox = Sandbox::open(config.sandbox.clone(), clock.clone())?;
+            Paced::new(Arc::new(sandbox), Limits::None, clock)
+        }
+        IdentityCenterConfig::Aws {
+            options,
+            calls_per_second,
+        } => {
+            let center = SsoIdentityCenter::connect(options).await;
+            Paced::new(Arc::new(center), Limits::Aws { calls_per_second }, clock)
+        }
+    };
+    Ok(Arc::new(paced))
+}
