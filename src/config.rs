@@ -30,7 +30,7 @@ use crate::store::dynamodb::{Table, TableNames};
 /// A complete and checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub server: Server,
+    pub server: ServerConfig,
     pub store: StoreConfig,
     pub identity_center: IdentityCenterConfig,
     pub keys: BTreeMap<String, KeyConfig>,
@@ -48,7 +48,7 @@ pub struct Config {
 }
 
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerConfig {
     pub listen: SocketAddr,
 }
 

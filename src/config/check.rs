@@ -13,7 +13,7 @@ use super::file::{
 use super::secret::{Elsewhere, Sources};
 use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
-    Server, StoreConfig, Webhook,
+    ServerConfig, StoreConfig, Webhook,
 };
 use crate::domain::{AccountId, EndSessions, Millis, PermissionSet, Policy, SetRule};
 use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
@@ -68,7 +68,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
     client(file.client, &file.server.listen, elsewhere)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
-        server: Server {
+        server: ServerConfig {
             listen: file.server.listen,
         },
         store: StoreConfig {

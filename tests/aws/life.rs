@@ -227,7 +227,7 @@ async fn a_renamed_permission_set_is_removed_by_its_first_arn() {
     let told = caller.show(&id).await;
     assert_eq!(told["status"], "GRANTED", "AWS still has the assignment");
     let why = told["error_details"].as_str().unwrap();
-    assert!(why.contains("put permission_sets.admin back"), "{why}");
+    assert!(why.contains("restore permission_sets.admin"), "{why}");
     assert_eq!(aws.assignments().len(), 1);
     let folder = jit.kill();
     std::fs::write(&file, config).unwrap();
