@@ -10,13 +10,23 @@ SEEDS ?= 2000
 run: rust
 	$(CARGO) run --quiet --locked --profile quick -- sandbox
 
+# These tests wait for leases and processes most of the time: they run beside the others.
+WAITING := aws clock crash full_disk infra lambda runbooks
+ALL := $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)) $(patsubst tests/%.rs,%,$(wildcard tests/*.rs))
+WORKING := $(filter-out $(WAITING),$(ALL))
+
 ## test: run everything that CI runs: format, lints, all tests
 test: rust moto dynamodb
 	@$(CARGO) fmt --version >/dev/null && $(CARGO) clippy --version >/dev/null || { echo "format and lints are checked as well: rustup component add rustfmt clippy"; exit 1; }
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked -- -D warnings
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-run
+	@mkdir -p target/log
+	@$(CARGO) test --locked --no-fail-fast $(WAITING:%=--test %) >target/log/waiting 2>&1 & waiting=$$!; \
+	$(CARGO) test --locked --no-fail-fast --lib --bins $(WORKING:%=--test %); working=$$?; \
+	wait $$waiting; waited=$$?; cat target/log/waiting; exit $$((working | waited))
+	$(CARGO) test --locked --doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 ## quick: format, the unit tests and the source rules of tests/tidy.rs, for every commit
