@@ -158,7 +158,7 @@ fn a_copy_refuses_an_invalid_source_or_target() {
         (
             ["--from", "sqlite:/nowhere/jit.db", "--to", "sqlite"],
             1,
-            "there is no /nowhere/jit.db",
+            "the source store /nowhere/jit.db does not exist",
         ),
     ] {
         let ran = crate::common::binary()
