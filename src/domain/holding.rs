@@ -85,7 +85,7 @@ impl Holding {
         self.creating.iter().any(|other| *other != id)
     }
 
-    /// The unanswered calls, named by the leases under which they were sent.
+    /// The unanswered calls, by their names (see `LeaseToken::call_at`).
     pub fn unanswered(&self) -> impl Iterator<Item = LeaseToken> + '_ {
         let both = [self.unanswered_create, self.unanswered_delete];
         both.into_iter().flatten()
@@ -106,14 +106,14 @@ impl Holding {
 
     /// Stores what a worker reported about unanswered calls. The newest call of a kind stands for
     /// the earlier ones: when it is waited out, they are as well.
-    pub(super) fn knowing(&self, lease: LeaseToken, calls: &Calls) -> Self {
+    pub(super) fn knowing(&self, call: LeaseToken, calls: &Calls) -> Self {
         self.changed(|next| {
-            let over = |call: &LeaseToken| calls.waited_out.contains(call);
-            next.unanswered_create = next.unanswered_create.filter(|call| !over(call));
-            next.unanswered_delete = next.unanswered_delete.filter(|call| !over(call));
+            let lasts = |known: &LeaseToken| !calls.waited_out.contains(known);
+            next.unanswered_create = next.unanswered_create.filter(lasts);
+            next.unanswered_delete = next.unanswered_delete.filter(lasts);
             match calls.unanswered {
-                Some(AssignmentCall::Create) => next.unanswered_create = Some(lease),
-                Some(AssignmentCall::Delete) => next.unanswered_delete = Some(lease),
+                Some(AssignmentCall::Create) => next.unanswered_create = Some(call),
+                Some(AssignmentCall::Delete) => next.unanswered_delete = Some(call),
                 None => {}
             }
         })
@@ -121,8 +121,8 @@ impl Holding {
 
     /// The answer of this create came after its lease was lost, and the assignment may be newer
     /// than the last look; so the create counts as unanswered.
-    pub(super) fn made_late(&self, lease: LeaseToken) -> Self {
-        self.changed(|next| next.unanswered_create = Some(lease))
+    pub(super) fn made_late(&self, call: LeaseToken) -> Self {
+        self.changed(|next| next.unanswered_create = Some(call))
     }
 
     pub(super) fn under(&self, arn: String) -> Self {

@@ -204,6 +204,15 @@ impl fmt::Display for RequestId {
 #[serde(transparent)]
 pub struct LeaseToken(pub Uuid);
 
+impl LeaseToken {
+    /// The name of an unanswered call that the commit after this revision records. No process
+    /// has seen the name before, so each one waits for the call from then on, even if it has
+    /// waited out an earlier call of the same lease.
+    pub(super) fn call_at(self, revision: u64) -> Self {
+        Self(Uuid::from_u128(self.0.as_u128() ^ u128::from(revision + 1)))
+    }
+}
+
 /// The duration of an access: at least a minute, at most a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]

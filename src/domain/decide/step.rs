@@ -191,7 +191,8 @@ impl<'a> Step<'a> {
 
     /// Stores in the holding what the worker reported about unanswered calls.
     pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
-        self.change_holding(|held| held.knowing(lease, calls));
+        let call = lease.call_at(self.request.revision);
+        self.change_holding(|held| held.knowing(call, calls));
     }
 
     /// Revokes the other holders of the assignment in the same commit.

@@ -30,7 +30,8 @@ pub(super) fn late(
     step.note_calls(token, &unanswered);
     if made {
         // The worker that has the lease now may have looked before AWS made the assignment.
-        step.change_holding(|held| held.made_late(token));
+        let call = token.call_at(step.request.revision);
+        step.change_holding(|held| held.made_late(call));
     }
     match (&step.request.state, made) {
         // The revoke of a request that ended in ERROR: the assignment exists, and this request
@@ -104,4 +105,46 @@ fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decis
     step.request.due_at = Some(step.now);
     step.record(EventKind::StrayAccessFound, by, said);
     step.done(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::decide::fixtures::{later, lease, policy, record};
+    use crate::domain::decide::{Record, decide};
+    use crate::domain::{AssignmentCall, Calls, Command, Outcome};
+
+    /// P4: a delete is waited out by itself, even if a create of the same lease has been waited out.
+    #[test]
+    fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
+        let report = |record: Record, calls: Calls| {
+            let mut request = record.request.clone();
+            request.lease = Some(lease());
+            let interrupted = Command::Finished {
+                lease: lease().token,
+                outcome: Outcome::Interrupted,
+                calls,
+            };
+            let record = Record { request, ..record };
+            let decision = decide(record.clone(), &policy(), interrupted, later()).unwrap();
+            Record {
+                request: decision.request,
+                holding: decision.holding,
+                ..record
+            }
+        };
+        let sent = |call| Calls {
+            unanswered: Some(call),
+            ..Calls::default()
+        };
+        let record = report(record("Revoking"), sent(AssignmentCall::Create));
+        let create = record.holding.as_ref().unwrap().unanswered_create;
+        let record = report(record, sent(AssignmentCall::Delete));
+        let over = Calls {
+            waited_out: create.into_iter().collect(),
+            ..Calls::default()
+        };
+        let held = report(record, over).holding.unwrap();
+        assert_eq!(held.unanswered_create, None);
+        assert!(held.unanswered_delete.is_some());
+    }
 }
