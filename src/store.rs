@@ -408,14 +408,14 @@ pub enum StoreError {
     /// The nonce was spent before; nothing was written.
     #[error("the nonce of this call was used before")]
     Replayed,
-    /// Nothing was written: the disk is full, the file is read-only, or DynamoDB cannot be
+    /// The store wrote nothing: the disk is full, the file is read-only, or DynamoDB cannot be
     /// reached.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// The store did not answer, so the write may or may not have happened.
     #[error("the store did not answer and may have made the change: {0}")]
     Unsure(String),
-    /// Nothing was written: a record or a commit is larger than the store accepts.
+    /// The store wrote nothing: a record or a commit is larger than the store accepts.
     #[error("the change is too large for the store: {0}")]
     TooLarge(String),
     /// Both stores contain this history, and neither version continues the other.

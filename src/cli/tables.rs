@@ -16,17 +16,20 @@ pub(super) async fn create(context: &CliContext) -> Result<(), Failure> {
     let store = store(context).await?;
     let mut rows = Vec::new();
     for table in Table::ALL {
-        let made = match store.create_table(table).await.map_err(failed)? {
-            TableResult::Now => "created",
-            TableResult::Before => "exists already",
-        };
-        rows.push((store.names().of(table), made));
+        let result = store.create_table(table).await.map_err(failed)?;
+        rows.push((store.names().of(table), result));
     }
     let value: Vec<Value> = rows
         .iter()
-        .map(|(name, made)| json!({"table": name, "made": *made == "created"}))
+        .map(|(name, result)| json!({"table": name, "made": *result == TableResult::Now}))
         .collect();
-    let row = |(name, made): &(&str, &str)| vec![(*name).to_owned(), (*made).to_owned()];
+    let row = |(name, result): &(&str, TableResult)| {
+        let told = match result {
+            TableResult::Now => "created",
+            TableResult::Before => "exists already",
+        };
+        vec![(*name).to_owned(), told.to_owned()]
+    };
     let lines = || table(&["TABLE", ""], &rows.iter().map(row).collect::<Vec<_>>());
     context.output.say(lines, &json!({ "tables": value }))
 }

@@ -119,12 +119,6 @@ impl Holding {
         })
     }
 
-    /// The answer of this create came after its lease was lost, and the assignment may be newer
-    /// than the last look; so the create counts as unanswered.
-    pub(super) fn made_late(&self, call: LeaseToken) -> Self {
-        self.changed(|next| next.unanswered_create = Some(call))
-    }
-
     pub(super) fn under(&self, arn: String) -> Self {
         self.changed(|next| next.permission_set_arn = Some(arn))
     }

@@ -44,7 +44,7 @@ pub struct Request {
     pub granted: Option<Period>,
     pub extension: Option<Extension>,
     pub state: State,
-    /// What is left to do about old credentials.
+    /// The work that a settled request may still have with old credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<OldCredentials>,
     pub trouble: Option<Failing>,

@@ -10,10 +10,7 @@ use crate::store::{Cursor, Filter, Found, Gauges, StoreError};
 
 impl Service {
     pub async fn request(&self, id: RequestId) -> Result<Request, ServiceError> {
-        self.store
-            .request(id)
-            .await?
-            .ok_or(ServiceError::Unknown(id))
+        self.find(id).await?.ok_or(ServiceError::Unknown(id))
     }
 
     /// The newest requests, read page by page; not many more than `most`.

@@ -18,13 +18,38 @@ pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, R
     }
 }
 
+/// The states in which an approver, or the requester of an extension, can act.
+#[derive(Clone, Copy)]
+enum Decidable {
+    Pending,
+    Granted,
+    Neither,
+}
+
+fn decidable(state: &State) -> Decidable {
+    match state {
+        State::Pending => Decidable::Pending,
+        State::Granted => Decidable::Granted,
+        State::Approved
+        | State::Assigning
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => Decidable::Neither,
+    }
+}
+
 fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
     match (
-        &step.request.state,
+        decidable(&step.request.state),
         step.request.extension.clone(),
         step.request.granted,
     ) {
-        (State::Pending, ..) => {
+        (Decidable::Pending, ..) => {
             let binding = check_waiting(&step).and_then(|()| may_approve(&step, by))?;
             let before = &step.request.approvals;
             let approvals = with_approval(&step, before, by, &binding)?;
@@ -45,7 +70,7 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
             }
             step.done(None)
         }
-        (State::Granted, Some(mut extension), Some(period)) if step.now < period.until => {
+        (Decidable::Granted, Some(mut extension), Some(period)) if step.now < period.until => {
             let binding = may_approve(&step, by)?;
             extension.approvals = with_approval(&step, &extension.approvals, by, &binding)?;
             if is_quorum(&step, &extension.approvals, &binding) {
@@ -57,28 +82,14 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
                 step.done(None)
             }
         }
-        (
-            State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. }
-            | State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. }
-            | State::Error(_),
-            _,
-            _,
-        ) => wrong_state(&step, "approved"),
+        (Decidable::Granted | Decidable::Neither, _, _) => wrong_state(&step, "approved"),
     }
 }
 
 fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
     let said = details([("reason", words(reason.as_ref()))]);
-    match (&step.request.state, &step.request.extension) {
-        (State::Pending, _) => {
+    match (decidable(&step.request.state), &step.request.extension) {
+        (Decidable::Pending, _) => {
             check_waiting(&step)?;
             step.policy
                 .check_approver(by, &step.request, step.binding.as_ref())?;
@@ -94,27 +105,14 @@ fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decisio
                 said,
             )
         }
-        (State::Granted, Some(_)) => {
+        (Decidable::Granted, Some(_)) => {
             step.policy
                 .check_approver(by, &step.request, step.binding.as_ref())?;
             step.request.extension = None;
             step.record(EventKind::ExtensionDenied, Some(by), said);
             step.done(None)
         }
-        (
-            State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. }
-            | State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. }
-            | State::Error(_),
-            _,
-        ) => wrong_state(&step, "denied"),
+        (Decidable::Granted | Decidable::Neither, _) => wrong_state(&step, "denied"),
     }
 }
 
@@ -301,23 +299,11 @@ fn cancelled(mut step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusa
 
 fn extend(mut step: Step<'_>, by: &Person, minutes: Minutes) -> Result<Decision, Refusal> {
     let status = step.request.status();
-    let period = match (&step.request.state, step.request.granted) {
-        (State::Granted, Some(period)) if step.now < period.until => period,
-        (
-            State::Pending
-            | State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. }
-            | State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. }
-            | State::Error(_),
-            _,
-        ) => return wrong_state(&step, "extended"),
+    let period = match (decidable(&step.request.state), step.request.granted) {
+        (Decidable::Granted, Some(period)) if step.now < period.until => period,
+        (Decidable::Pending | Decidable::Granted | Decidable::Neither, _) => {
+            return wrong_state(&step, "extended");
+        }
     };
     if step.request.extension.is_some() {
         return Err(Refusal::ExtensionWaiting { status });

@@ -3,7 +3,9 @@
 
 use super::step::{Details, Step, details};
 use super::{Decision, Refusal};
-use crate::domain::{Calls, Doubt, Ending, EventKind, LeaseToken, Outcome, Person, State};
+use crate::domain::{
+    AssignmentCall, Calls, Doubt, Ending, EventKind, LeaseToken, Outcome, Person, State,
+};
 
 /// An outcome from a worker that lost its lease. It does not show the present state of AWS. It
 /// shows only that the assignment which the worker made may exist, and that calls which it
@@ -30,8 +32,11 @@ pub(super) fn late(
     step.note_calls(token, &unanswered);
     if made {
         // The worker that has the lease now may have looked before AWS made the assignment.
-        let call = token.call_at(step.request.revision);
-        step.change_holding(|held| held.made_late(call));
+        let create = Calls {
+            unanswered: Some(AssignmentCall::Create),
+            ..Calls::default()
+        };
+        step.note_calls(token, &create);
     }
     match (&step.request.state, made) {
         // The revoke of a request that ended in ERROR: the assignment exists, and this request
