@@ -19,6 +19,7 @@ use crate::domain::Millis;
 use crate::http::HttpState;
 use crate::http::keyring::Keyring;
 use crate::http::listen::{HEAD_PATIENCE, listen};
+use crate::worker::tidy::tidy_up;
 
 const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
 /// How often jit reads keys from Secrets Manager, which charges for each call.
@@ -69,7 +70,7 @@ pub async fn start(
     }
     tasks.spawn({
         let (service, stop) = (http.service.clone(), stop.clone());
-        async move { service.tidy_up(stop).await }
+        async move { tidy_up(&service, stop).await }
     });
     let keyring = http.keyring.clone();
     tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));

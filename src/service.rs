@@ -7,7 +7,6 @@ mod news;
 pub(crate) mod notice_queue;
 mod queries;
 mod ticket;
-mod tidy;
 pub(crate) mod work_queue;
 
 pub use configure::Configure;

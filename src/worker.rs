@@ -6,6 +6,7 @@
 //! AWS. A restart needs no recovery: due requests are still due, and a worker finds them.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod break_glass;
 mod claims;
 mod execute;
 pub mod notices;
@@ -13,6 +14,7 @@ mod prove;
 mod schedule;
 mod sessions;
 pub mod spawn;
+pub mod tidy;
 mod watch;
 pub mod webhook;
 
@@ -30,6 +32,7 @@ use crate::domain::{
 use crate::identity_center::Paced;
 use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
+pub use break_glass::{BreakGlassError, GlassBreaker, remove_unrecorded};
 use execute::SentCalls;
 pub use prove::{ProveError, Proven};
 pub use schedule::RunMode;

@@ -24,7 +24,7 @@ use jit::identity_center::{
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
 use jit::store::sqlite::SqliteStore;
-use jit::worker::{Stepped, Worker};
+use jit::worker::{BreakGlassError, GlassBreaker, Proven, Stepped, Worker, remove_unrecorded};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,6 +33,10 @@ use uuid::Uuid;
 struct TestClock {
     now: Arc<AtomicI64>,
     drawn: Arc<AtomicU32>,
+    /// Long waits end at once as well.
+    ends_long_waits: Arc<AtomicBool>,
+    /// What happens during the next wait.
+    meanwhile: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
 }
 
 impl TestClock {
@@ -57,8 +61,11 @@ impl Clock for TestClock {
 
     async fn sleep_until(&self, moment: Uptime) {
         let span = moment - self.uptime();
-        if span > Millis::seconds(3) {
+        if span > Millis::seconds(3) && !self.ends_long_waits.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
         }
         self.pass(Millis(span.0.max(0)));
     }
@@ -79,11 +86,22 @@ struct ScriptedCenter {
     present: Mutex<HashSet<HoldingKey>>,
     ghosts: Mutex<Vec<HoldingKey>>,
     creates: AtomicU32,
+    /// A create in flight, and when it takes effect.
+    in_flight: Mutex<Option<(Timestamp, HoldingKey)>>,
     policy: Mutex<Option<String>>,
     /// The time that it takes to read the policy.
     slow_policy: AtomicI64,
     /// The permission set was deleted.
     deleted: AtomicBool,
+}
+
+impl ScriptedCenter {
+    fn carry_out_calls_in_flight(&self) {
+        let mut in_flight = self.in_flight.lock().unwrap();
+        if let Some((_, key)) = in_flight.take_if(|(at, _)| *at <= self.test_clock.now()) {
+            self.present.lock().unwrap().insert(key);
+        }
+    }
 }
 
 #[async_trait]
@@ -115,6 +133,7 @@ impl IdentityCenter for ScriptedCenter {
             let kind = IdentityCenterErrorKind::NoSuchSet;
             return Err(IdentityCenterError::new(kind, "it was deleted"));
         }
+        self.carry_out_calls_in_flight();
         let one_less = |left: u32| left.checked_sub(1);
         let (seen, here) = (Ordering::SeqCst, Ordering::SeqCst);
         let still_present = self
@@ -179,6 +198,7 @@ impl IdentityCenter for ScriptedCenter {
     }
 
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError> {
+        self.carry_out_calls_in_flight();
         self.present.lock().unwrap().remove(key);
         self.ghosts.lock().unwrap().push(key.clone());
         Ok(Deletion::NothingThere)
@@ -190,9 +210,10 @@ impl IdentityCenter for ScriptedCenter {
 }
 
 struct TestSetup {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     test_clock: TestClock,
     aws: Arc<ScriptedCenter>,
+    paced: Arc<Paced>,
     service: Arc<Service>,
     worker: Worker,
 }
@@ -212,13 +233,14 @@ impl TestSetup {
         });
         let store: Arc<dyn Store> = Arc::new(store);
         let clock: Arc<dyn Clock> = Arc::new(test_clock.clone());
-        let paced = Paced::new(aws.clone(), Limits::None, clock.clone());
+        let paced = Arc::new(Paced::new(aws.clone(), Limits::None, clock.clone()));
         let service = Arc::new(Service::new(store, clock, policy, Announce::ToNobody));
-        let worker = Worker::new(service.clone(), Arc::new(paced));
+        let worker = Worker::new(service.clone(), paced.clone());
         Self {
-            _folder: folder,
+            folder,
             test_clock,
             aws,
+            paced,
             service,
             worker,
         }
@@ -312,6 +334,92 @@ async fn the_removal_of_an_assignment_of_a_deleted_set_ends() {
     test.ask(id, Ask::Revoke { reason: None }).await;
     test.step().await;
     assert_eq!(test.status(id).await, Status::Revoked);
+}
+
+// K15
+#[tokio::test]
+async fn a_cleanup_sees_that_the_assignment_of_a_deleted_set_is_gone() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.step().await;
+    test.aws.deleted.store(true, Ordering::SeqCst);
+    let proven = test.worker.prove_gone(id, || {}).await.unwrap();
+    assert!(matches!(proven, Proven::Gone(_)), "{proven:?}");
+}
+
+fn olga() -> GlassBreaker {
+    GlassBreaker {
+        by: person("olga"),
+        reason: Text::clip("incident"),
+        credentials: Text::clip("arn:aws:sts::1:olga"),
+    }
+}
+
+/// P4: only the store knows who holds an access, so break-glass does not give the store up after
+/// one failed write.
+#[tokio::test]
+async fn break_glass_waits_for_a_store_that_fails_for_a_moment() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.step().await;
+    let request = test.service.request(id).await.unwrap();
+    let db = rusqlite::Connection::open(test.folder.path().join("jit.db")).unwrap();
+    let fails = "CREATE TRIGGER fails BEFORE UPDATE ON jit_requests
+                 BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END";
+    db.execute_batch(fails).unwrap();
+    let recovers: Box<dyn FnOnce() + Send> =
+        Box::new(move || db.execute_batch("DROP TRIGGER fails").unwrap());
+    *test.test_clock.meanwhile.lock().unwrap() = Some(recovers);
+    let recorded = test.worker.record_broken_glass(&request, &olga()).await;
+    assert!(recorded.is_ok(), "{recorded:?}");
+    let gone = test.worker.until_gone(&request, |_| {}).await.unwrap();
+    assert_eq!(gone.status(), Status::Revoked);
+    assert!(test.aws.present.lock().unwrap().is_empty());
+}
+
+/// P4: a request that has ended holds no access, so without the store nobody knows whose access AWS
+/// shows.
+#[tokio::test]
+async fn break_glass_removes_no_access_of_an_ended_request_without_the_store() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.step().await;
+    let live = test.service.request(id).await.unwrap();
+    test.ask(id, Ask::Revoke { reason: None }).await;
+    test.step().await;
+    let ended = test.service.request(id).await.unwrap();
+    let another = live.holding_key().unwrap();
+    test.aws.present.lock().unwrap().insert(another);
+    test.test_clock
+        .ends_long_waits
+        .store(true, Ordering::SeqCst);
+    let db = rusqlite::Connection::open(test.folder.path().join("jit.db")).unwrap();
+    db.execute_batch("DROP TABLE jit_holdings").unwrap();
+    let recorded = test.worker.record_broken_glass(&ended, &olga()).await;
+    assert!(
+        matches!(recorded, Err(BreakGlassError::HoldersUnknown(_))),
+        "{recorded:?}"
+    );
+}
+
+/// P1: a create that a server sent before may take effect for ten seconds.
+#[tokio::test]
+async fn access_is_gone_without_the_store_only_after_a_create_in_flight() {
+    let test = TestSetup::open().await;
+    let id = test.approved().await;
+    test.step().await;
+    let key = test.service.request(id).await.unwrap();
+    let key = key.holding_key().unwrap();
+    test.test_clock
+        .ends_long_waits
+        .store(true, Ordering::SeqCst);
+    let at = test.test_clock.now() + Millis::seconds(9);
+    *test.aws.in_flight.lock().unwrap() = Some((at, key.clone()));
+    remove_unrecorded(&test.paced, &test.test_clock, &key, |_| {})
+        .await
+        .unwrap();
+    assert!(test.aws.in_flight.lock().unwrap().is_none());
+    assert!(test.aws.present.lock().unwrap().is_empty());
 }
 
 /// P1: a call that cannot be undone is sent only while the lease is sure to outlast it: with the

@@ -6,7 +6,6 @@ use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arguments::BreakGlass;
@@ -17,12 +16,11 @@ use super::unwritten::{Keeper, Row};
 use super::{CliContext, Failure};
 use crate::app::Purpose;
 use crate::domain::{
-    Command, EventKind, HoldingKey, Lane, PermissionSet, Request, RequestId, RequestObject, State,
-    Status, Text,
+    EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, Status, Text,
 };
 use crate::service::ServiceError;
 use crate::store::{Filter, StoreError};
-use crate::worker::Worker;
+use crate::worker::{BreakGlassError, GlassBreaker, Worker};
 
 pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
     let reason = operator::reason(&asked.reason)?;
@@ -62,26 +60,15 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     glass.tell(context, ends)
 }
 
+const GONE: &str = "AWS shows that the access is gone, but the store did not record it. A server \
+                    that can use the store may grant the access again: repeat this command when \
+                    the store works";
+
 /// How one removal ended.
 enum RemovalEnd {
     Over(Box<Request>),
     /// AWS shows that the access is gone; the store did not record it.
     Unwritten(Row),
-}
-
-/// Why the store did not record the revoke before the call to AWS.
-enum Unsaid {
-    Unwritten(StoreError),
-    Failed(Failure),
-}
-
-impl From<ServiceError> for Unsaid {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Store(why) => Self::Unwritten(why),
-            error => Self::Failed(failed(error)),
-        }
-    }
 }
 
 /// The operator and their credentials.
@@ -91,6 +78,14 @@ struct Operator {
 }
 
 impl Operator {
+    fn who(&self) -> GlassBreaker {
+        GlassBreaker {
+            by: self.keeper.by.clone(),
+            reason: self.keeper.reason.clone(),
+            credentials: Text::clip(&self.credentials),
+        }
+    }
+
     fn announce(&self, what: &str) {
         let (credentials, by) = (&self.credentials, &self.keeper.by.email);
         eprintln!(
@@ -135,10 +130,7 @@ impl Operator {
             let user = Some(user.to_string());
             rows.push(self.row(None, Some(key), user));
         }
-        self.keeper.keep(
-            &rows,
-            &format!("AWS shows that the access is gone, but the store did not record it: {why}"),
-        )
+        self.keeper.keep(&rows, &format!("{GONE}: {why}"))
     }
 
     /// The store does not record the revoke: jit ends the access of its record anyway. P4: if
@@ -214,22 +206,25 @@ type RemovalEnds = Vec<(RequestId, Result<RemovalEnd, Failure>)>;
 
 impl Glass<'_> {
     async fn take_away(&self, meant: &[Request]) -> RemovalEnds {
-        let tasks = TaskTracker::new();
+        let (tasks, who) = (TaskTracker::new(), self.operator.who());
         let mut begun = Vec::new();
         for request in meant {
-            let said = self.say(request).await;
-            let (operator, worker) = (self.operator.clone(), self.tools.app.worker.clone());
-            let (id, request) = (request.id, request.clone());
+            let worker = self.tools.app.worker.clone();
+            let recorded = worker.record_broken_glass(request, &who).await;
+            let (operator, request) = (self.operator.clone(), request.clone());
+            let id = request.id;
             // jit records the next request while AWS works on this one.
             let end = async move {
-                let gone = match said {
-                    Ok(()) => until_gone(worker, request.id).await.map_err(Unsaid::from),
-                    Err(unsaid) => Err(unsaid),
+                let gone = match recorded {
+                    Ok(()) => until_gone(&worker, &request).await,
+                    Err(error) => Err(error),
                 };
                 match gone {
                     Ok(gone) => Ok(RemovalEnd::Over(Box::new(gone))),
-                    Err(Unsaid::Unwritten(why)) => operator.without_writing(&request, &why).await,
-                    Err(Unsaid::Failed(failure)) => Err(failure),
+                    Err(BreakGlassError::Unrecorded(why)) => {
+                        operator.without_writing(&request, &why).await
+                    }
+                    Err(error) => Err(failed(error)),
                 }
             };
             begun.push((id, tasks.spawn(end)));
@@ -239,45 +234,6 @@ impl Glass<'_> {
             ends.push((id, end.await.map_err(failed).flatten()));
         }
         ends
-    }
-
-    /// The store records the revoke before the call to AWS.
-    async fn say(&self, request: &Request) -> Result<(), Unsaid> {
-        if request.state.is_settled() && !is_in_doubt(request) {
-            return self.say_if_it_stands(request).await;
-        }
-        let keeper = &self.operator.keeper;
-        let broken = Command::BrokenGlass {
-            by: keeper.by.clone(),
-            reason: Some(keeper.reason.clone()),
-            credentials: Text::clip(&self.operator.credentials),
-        };
-        self.say_once(request.id, broken).await
-    }
-
-    /// For a settled request: jit removes the access only if AWS still shows it.
-    async fn say_if_it_stands(&self, request: &Request) -> Result<(), Unsaid> {
-        let Some(key) = request.holding_key() else {
-            return Ok(());
-        };
-        let stands = self.tools.stands_unheld(Lane::Revoke, &key).await;
-        if !stands.map_err(Unsaid::Failed)? {
-            return Ok(());
-        }
-        let by = Some(self.operator.keeper.by.clone());
-        self.say_once(request.id, Command::FoundStanding { by })
-            .await
-    }
-
-    async fn say_once(&self, id: RequestId, command: Command) -> Result<(), Unsaid> {
-        let service = &self.tools.app.service;
-        match service.handle(id, command).await {
-            // Another command was first, and the request is settled.
-            Err(ServiceError::Refused(_)) if service.request(id).await?.state.is_settled() => {
-                Ok(())
-            }
-            said => Ok(said.map(drop)?),
-        }
     }
 
     /// Prints the result of each removal; done means that AWS shows no access.
@@ -311,10 +267,7 @@ impl Glass<'_> {
         }
         match (left, rows.is_empty()) {
             (0, true) => Ok(()),
-            (0, false) => {
-                let gone = "AWS shows that the access is gone, but the store did not record it";
-                self.operator.keeper.keep(&rows, gone)
-            }
+            (0, false) => self.operator.keeper.keep(&rows, GONE),
             (left, _) => {
                 let failure = format!("{left} of {all} accesses were not removed");
                 match rows.is_empty() {
@@ -326,8 +279,8 @@ impl Glass<'_> {
     }
 }
 
-async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, ServiceError> {
-    let mut heard = 0;
+async fn until_gone(worker: &Worker, request: &Request) -> Result<Request, BreakGlassError> {
+    let (id, mut heard) = (request.id, 0);
     let told = |request: &Request| {
         if let Some(trouble) = &request.trouble
             && trouble.attempts != heard
@@ -339,13 +292,7 @@ async fn until_gone(worker: Worker, id: RequestId) -> Result<Request, ServiceErr
             );
         }
     };
-    let never = CancellationToken::new();
-    worker.see_through(id, &never, told).await
-}
-
-/// A request in ERROR may have left an assignment: jit asks AWS.
-fn is_in_doubt(request: &Request) -> bool {
-    matches!(request.state, State::Error(_)) && request.user.is_some()
+    worker.until_gone(request, told).await
 }
 
 fn confirm(count: usize) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::app::{self, App, OpenStoreError, Purpose};
 use crate::config::Config;
-use crate::domain::{HoldingKey, Lane, Person, Presence, Request, RequestId, Text};
+use crate::domain::{Person, Request, RequestId, Text};
 use crate::identity_center::{IdentityCenterErrorKind, Paced};
 use crate::store::{Filter, StoreError};
 
@@ -42,23 +42,6 @@ impl OperatorTools {
     ) -> Result<Self, OpenStoreError> {
         let app = App::open(&config, access, purpose).await?;
         Ok(Self { app, config })
-    }
-
-    /// Whether AWS shows the assignment and no request holds it.
-    pub async fn stands_unheld(&self, lane: Lane, key: &HoldingKey) -> Result<bool, Failure> {
-        let seen = self
-            .app
-            .identity_center
-            .look(lane, key)
-            .await
-            .map_err(failed)?;
-        let held = self
-            .app
-            .service
-            .holding(key.clone())
-            .await
-            .map_err(failed)?;
-        Ok(seen == Presence::Present && held.holders.is_empty())
     }
 
     pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {

@@ -158,7 +158,8 @@ async fn unheld(
         return Ok(Some(foreign(place, &who)));
     }
     // A grant that ended during the comparison existed when AWS answered.
-    if !tools.stands_unheld(Lane::Other, &key).await? {
+    let stands = tools.app.worker.stands_unheld(Lane::Other, &key).await;
+    if !stands.map_err(failed)? {
         return Ok(None);
     }
     let filter = Filter {

@@ -10,14 +10,11 @@ use super::output::print;
 use super::serve::failed;
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
-    AccountId, Email, EventKind, HoldingKey, Lane, Millis, PermissionSet, Person, Presence,
-    RequestId, Text, UserId,
+    AccountId, Email, EventKind, HoldingKey, Lane, PermissionSet, Person, Presence, RequestId,
+    Text, UserId,
 };
-use crate::identity_center::{
-    Deletion, IdentityCenterError, IdentityCenterErrorKind, OperationResult, Paced, PendingCall,
-};
-
-const AFTER_A_FAULT: Millis = Millis::seconds(2);
+use crate::identity_center::Paced;
+use crate::worker::remove_unrecorded;
 
 /// A row of `jit_audit` that the store did not accept.
 pub(super) struct Row {
@@ -68,44 +65,12 @@ impl Keeper {
         Ok(standing)
     }
 
-    /// Repeats the removal until AWS shows that the access is gone.
+    /// Removes the access without a record, until AWS shows that it is gone.
     pub async fn take_away(&self, key: &HoldingKey) -> Result<(), Failure> {
-        loop {
-            let why = match self.told_to_go(key).await {
-                Ok(OperationResult::Badly { why }) => why,
-                Ok(OperationResult::NotYet) => {
-                    "AWS has not finished the removal after two minutes".into()
-                }
-                Ok(OperationResult::Well | OperationResult::Somehow) => {
-                    match self.access.look(Lane::Revoke, key).await {
-                        Ok(Presence::Absent) => return Ok(()),
-                        Ok(Presence::Present) => "AWS still shows the access".into(),
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Err(error) if error.kind == IdentityCenterErrorKind::Denied => {
-                    return Err(failed(error));
-                }
-                Err(error) => error.to_string(),
-            };
-            let (account, set) = (&key.account_id, &key.permission_set);
-            eprintln!("jit: {set} in {account}: {why}; jit tries again, Ctrl-C stops it");
-            SystemClock.sleep(AFTER_A_FAULT).await;
-        }
-    }
-
-    async fn told_to_go(&self, key: &HoldingKey) -> Result<OperationResult, IdentityCenterError> {
-        let room = self
-            .access
-            .room_to_remove(Lane::Revoke, &key.account_id)
-            .await;
-        let now = || -> PendingCall<'_, ()> { Box::pin(async { Ok(()) }) };
-        match self.access.delete(Lane::Revoke, key, &now).await? {
-            Deletion::NothingThere => Ok(OperationResult::Well),
-            Deletion::Started(operation) => {
-                self.access.wait_for(Lane::Revoke, &operation, room).await
-            }
-        }
+        let (account, set) = (&key.account_id, &key.permission_set);
+        let told = |what: &str| eprintln!("jit: {set} in {account}: {what}");
+        let gone = remove_unrecorded(&self.access, &SystemClock, key, told);
+        gone.await.map_err(failed)
     }
 
     /// Prints the rows and the command that writes them later. A row that was not written is

@@ -9,6 +9,8 @@ mod claimed;
 mod cleanup;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod in_flight;
 mod old_credentials;
 mod open;
 mod person;

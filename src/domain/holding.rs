@@ -136,6 +136,16 @@ impl Holding {
         })
     }
 
+    /// The holder leaves the assignment to the others. If its create may still take effect, it
+    /// becomes an unanswered create of the assignment.
+    pub(super) fn left_to_others(&self, id: RequestId, call: LeaseToken) -> Self {
+        let left = self.left(id);
+        match self.creating.contains(&id) {
+            true => left.changed(|next| next.unanswered_create = Some(call)),
+            false => left,
+        }
+    }
+
     pub(super) fn left(&self, id: RequestId) -> Self {
         self.changed(|next| {
             next.holders.remove(&id);

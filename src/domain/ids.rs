@@ -211,6 +211,11 @@ impl LeaseToken {
     pub(super) fn call_at(self, revision: u64) -> Self {
         Self(Uuid::from_u128(self.0.as_u128() ^ u128::from(revision + 1)))
     }
+
+    /// The same for a create that this request leaves to the other holders.
+    pub(super) fn create_left_by(id: RequestId, revision: u64) -> Self {
+        Self(id.0).call_at(revision)
+    }
 }
 
 /// The duration of an access: at least a minute, at most a year.

@@ -442,6 +442,22 @@ impl State {
         )
     }
 
+    /// Whether a worker that has the lease may have sent a create or a delete.
+    pub fn may_have_sent_calls(&self) -> bool {
+        match self {
+            Self::Assigning | Self::Removing { .. } | Self::Unsettled { .. } => true,
+            Self::Pending
+            | Self::Approved
+            | Self::Granted
+            | Self::Checking { .. }
+            | Self::Denied { .. }
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. }
+            | Self::Error(_) => false,
+        }
+    }
+
     /// The state of the assignment; absent if jit never asked AWS to make one.
     pub fn assignment_status(&self, granted: Option<Period>) -> Option<&'static str> {
         match self {

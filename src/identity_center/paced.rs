@@ -2,6 +2,7 @@
 //! throttling are retried for a few seconds, and callers with the same question share one
 //! call.
 
+mod patience;
 mod policies;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::clock::{Clock, Uptime};
 use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, UserId};
+use patience::RoomPatience;
 
 /// How long a call is retried after a conflict or throttling, before the caller gets the
 /// error.
@@ -39,12 +41,10 @@ pub struct Paced {
     looks: SharedQuery<AssignmentPlace, Assignees>,
     under_way: SharedQuery<OperationKind, BTreeSet<String>>,
     in_flight: [AtomicUsize; 2],
+    room_patience: RoomPatience,
     known: Mutex<HashMap<Email, (UserId, Uptime)>>,
 }
 
-/// How long an operation may occupy its account, and a create one of the ten places for
-/// creates. AWS usually takes seconds; a longer operation must not block others.
-const ROOM_PATIENCE: Millis = Millis::seconds(30);
 /// How long a caller waits for an operation. The operation may still end later.
 const OPERATION_PATIENCE: Millis = Millis::minutes(2);
 
@@ -91,6 +91,7 @@ impl Paced {
             looks: SharedQuery::default(),
             under_way: SharedQuery::default(),
             in_flight: Default::default(),
+            room_patience: RoomPatience::new(),
             known: Mutex::default(),
         }
     }
@@ -244,7 +245,7 @@ impl Paced {
             let waited = self.clock.uptime() - begun;
             // K7: other operations may begin now; AWS answers with a conflict if that is too
             // early.
-            room = room.filter(|_| waited < ROOM_PATIENCE);
+            room = room.filter(|_| waited < self.room_patience.get());
             if waited >= OPERATION_PATIENCE {
                 return Ok(OperationResult::NotYet);
             }
@@ -253,6 +254,7 @@ impl Paced {
                     Ok(true) => continue,
                     // The look after every removal shows how it ended.
                     Ok(false) if operation.kind == OperationKind::Delete => {
+                        self.room_patience.note_end(waited);
                         return Ok(OperationResult::Somehow);
                     }
                     Ok(false) => {}
@@ -261,11 +263,13 @@ impl Paced {
                     }
                 }
             }
-            match self.poll(lane, operation).await? {
-                Progress::InProgress => {}
-                Progress::Succeeded => return Ok(OperationResult::Well),
-                Progress::Failed { why } => return Ok(OperationResult::Badly { why }),
-            }
+            let ended = match self.poll(lane, operation).await? {
+                Progress::InProgress => continue,
+                Progress::Succeeded => OperationResult::Well,
+                Progress::Failed { why } => OperationResult::Badly { why },
+            };
+            self.room_patience.note_end(waited);
+            return Ok(ended);
         }
     }
 

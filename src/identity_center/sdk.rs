@@ -5,7 +5,6 @@ mod errors;
 mod inspect;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
@@ -81,9 +80,10 @@ impl SsoIdentityCenter {
     }
 }
 
-/// The AWS SDK's environment, with time-outs below `CALL_PATIENCE`.
+/// The AWS SDK's environment. `CALL_PATIENCE` begins at the last check before a call, and the SDK
+/// connects and signs after that: its time-out leaves two seconds for the way to AWS.
 pub fn environment() -> ConfigLoader {
-    let patience = Duration::from_millis(CALL_PATIENCE.0.unsigned_abs());
+    let patience = Millis(CALL_PATIENCE.0 - Millis::seconds(2).0).std();
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(patience / 3)
         .operation_timeout(patience)

@@ -320,20 +320,9 @@ impl Execution<'_> {
             seen = self.access.look(self.lane, key) => seen,
             () = self.hurried(&nothing_sent) => self.access.look(Lane::Revoke, key).await,
         };
-        // K15: jit made the assignment with this permission set, and AWS does not find the set:
-        // it was deleted. AWS deletes only a set without assignments, so the assignment is gone.
-        let was_there = self
-            .held
-            .is_some_and(|held| held.permission_set_arn.is_some());
-        Ok(match seen {
-            Ok(Presence::Absent) => Outcome::Gone,
-            Err(error) if error.kind == IdentityCenterErrorKind::NoSuchSet && was_there => {
-                Outcome::Gone
-            }
-            seen => match seen? {
-                Presence::Absent => Outcome::Gone,
-                Presence::Present => Outcome::StillThere,
-            },
+        Ok(match presence(seen, self.held)? {
+            Presence::Absent => Outcome::Gone,
+            Presence::Present => Outcome::StillThere,
         })
     }
 
@@ -379,6 +368,21 @@ impl Execution<'_> {
             IdentityCenterErrorKind::NoAnswer,
             why,
         ))
+    }
+}
+
+/// K15: if jit made the assignment with this permission set and AWS does not find the set, the set
+/// was deleted. AWS deletes only a set without assignments, so the assignment is gone.
+pub(super) fn presence(
+    seen: Result<Presence, IdentityCenterError>,
+    held: Option<&Holding>,
+) -> Result<Presence, IdentityCenterError> {
+    let was_there = held.is_some_and(|held| held.permission_set_arn.is_some());
+    match seen {
+        Err(error) if error.kind == IdentityCenterErrorKind::NoSuchSet && was_there => {
+            Ok(Presence::Absent)
+        }
+        seen => seen,
     }
 }
 

@@ -1,9 +1,11 @@
-//! Checks whether an assignment is gone, for `jit cleanup`. The check takes the lease of the
-//! request first: while a worker is working on it, a look proves nothing.
+//! What an operator's command has to know before it changes a record: whether an assignment is
+//! gone, or stands without a holder.
 
 use super::Worker;
+use super::execute::presence;
 use crate::domain::{
-    Calls, Command, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal, Request, RequestId,
+    Calls, Command, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal,
+    Request, RequestId,
 };
 use crate::identity_center::IdentityCenterError;
 use crate::service::{Handled, ServiceError};
@@ -30,8 +32,8 @@ pub enum ProveError {
 }
 
 impl Worker {
-    /// Looks for the assignment of a request that is not settled; `waits` is called while another
-    /// worker has the lease.
+    /// Looks for the assignment of a request that is not settled, under the lease of the request:
+    /// while another worker has it, a look proves nothing. `waits` is called meanwhile.
     pub async fn prove_gone(
         &self,
         id: RequestId,
@@ -45,19 +47,34 @@ impl Worker {
             }
             Err(error) => return Err(error.into()),
         };
-        let seen = match handled.request.holding_key() {
-            Some(key) => self.access.look(Lane::Revoke, &key).await,
-            None => Ok(Presence::Absent),
-        };
-        let proven = match seen {
+        let proven = match self.presence_of(&handled.request).await {
             Ok(Presence::Absent) => {
                 return Ok(Proven::Gone(Proof::SeenGone { lease }));
             }
             Ok(Presence::Present) => Ok(Proven::StillThere),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         };
         self.let_go(id, lease).await;
         proven
+    }
+
+    async fn presence_of(&self, request: &Request) -> Result<Presence, ProveError> {
+        let Some(key) = request.holding_key() else {
+            return Ok(Presence::Absent);
+        };
+        let held = self.service.holding(key.clone()).await;
+        let held = held.map_err(ServiceError::from)?;
+        let seen = self.access.look(Lane::Revoke, &key).await;
+        Ok(presence(seen, Some(&held))?)
+    }
+
+    /// Whether the assignment exists, and no request holds it.
+    pub async fn stands_unheld(&self, lane: Lane, key: &HoldingKey) -> Result<bool, ProveError> {
+        // In this order: a request that joins after the look has looked at AWS itself.
+        let seen = self.access.look(lane, key).await?;
+        let held = self.service.holding(key.clone()).await;
+        let held = held.map_err(ServiceError::from)?;
+        Ok(seen == Presence::Present && held.holders.is_empty())
     }
 
     /// Gives the lease back after a check that is not used. If that fails, the lease lapses.

@@ -129,8 +129,11 @@ impl WaitingWork {
         locked(&self.aside).remove(&id);
     }
 
-    fn many_aside(&self) -> usize {
-        locked(&self.aside).len()
+    /// A request whose time was over long ago has ended, or another process works on it.
+    fn many_aside(&self, now: Uptime) -> usize {
+        let mut aside = locked(&self.aside);
+        aside.retain(|_, one| now - one.until < LONGEST_ASIDE);
+        aside.len()
     }
 }
 
@@ -318,7 +321,7 @@ impl Worker {
         };
         // K15: the store also lists due requests that have an execution or are set aside, so the
         // look asks for that many more.
-        let aside = self.waiting.many_aside();
+        let aside = self.waiting.many_aside(up);
         let look = |lane| {
             let most = AHEAD + self.service.work_queue.at_work(lane) + aside;
             self.service.store().due(lane, as_of, most)

@@ -2,7 +2,7 @@
 //! requests.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ struct RecordingCenter {
     throttles: AtomicUsize,
     ready: Mutex<BTreeMap<String, Instant>>,
     assigned: Mutex<Vec<Assignee>>,
+    /// It lists assignees in pages of one.
+    in_pages: AtomicBool,
 }
 
 impl RecordingCenter {
@@ -113,11 +115,17 @@ impl IdentityCenter for RecordingCenter {
     async fn assigned(
         &self,
         place: &AssignmentPlace,
-        _: Option<&str>,
+        after: Option<&str>,
     ) -> Result<Page<Assignee>, IdentityCenterError> {
-        let items = self.assigned.lock().unwrap().clone();
+        let mut items = self.assigned.lock().unwrap().clone();
+        let mut next = None;
+        if self.in_pages.load(Ordering::SeqCst) {
+            let begin: usize = after.map_or(0, |after| after.parse().unwrap());
+            next = (begin + 1 < items.len()).then(|| (begin + 1).to_string());
+            items = items.into_iter().skip(begin).take(1).collect();
+        }
         self.hear(format!("look {}", place.account_id)).await?;
-        Ok(Page { items, next: None })
+        Ok(Page { items, next })
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError> {
@@ -201,6 +209,7 @@ impl TestSetup {
             throttles: AtomicUsize::new(0),
             ready: Mutex::default(),
             assigned: Mutex::default(),
+            in_pages: AtomicBool::new(false),
         });
         let limits = Limits::Aws { calls_per_second };
         let clock = Arc::new(Paused {
@@ -498,6 +507,26 @@ async fn a_look_sent_before_the_question_is_not_its_answer() {
             .lock()
             .unwrap()
             .push(Assignee::User("u-1".parse().unwrap()));
+        test.paced.look(Lane::Other, &here).await
+    };
+    let (before, after) = tokio::join!(before, after);
+    assert_eq!(before, Ok(Presence::Absent));
+    assert_eq!(after, Ok(Presence::Present));
+}
+
+/// P6: the first page of an answer is its oldest part.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_as_old_as_its_first_page() {
+    let test = TestSetup::open(1);
+    test.aws.in_pages.store(true, Ordering::SeqCst);
+    let user = |number: usize| Assignee::User(format!("u-{number}").parse().unwrap());
+    *test.aws.assigned.lock().unwrap() = (2..=9).map(user).collect();
+    let here = key(1, "u-1");
+    let before = test.paced.look(Lane::Other, &here);
+    let after = async {
+        // The assignment is made after the first page was read, and before the last one.
+        sleep(Duration::from_millis(3_500)).await;
+        test.aws.assigned.lock().unwrap().insert(0, user(1));
         test.paced.look(Lane::Other, &here).await
     };
     let (before, after) = tokio::join!(before, after);

@@ -29,6 +29,8 @@ struct Done {
     foreign: BTreeSet<HoldingKey>,
     /// Assignments of jit that were removed outside jit.
     taken: BTreeSet<HoldingKey>,
+    /// Assignments that an operator removes without the store. Their calls may take effect later.
+    overridden: BTreeSet<HoldingKey>,
 }
 
 impl ConsoleChanges {
@@ -40,12 +42,17 @@ impl ConsoleChanges {
         self.0.lock().unwrap().taken.insert(key.clone());
     }
 
+    pub fn overrides(&self, key: &HoldingKey) {
+        self.0.lock().unwrap().overridden.insert(key.clone());
+    }
+
     pub fn is_foreign(&self, key: &HoldingKey) -> bool {
         self.0.lock().unwrap().foreign.contains(key)
     }
 
     fn took(&self, key: &HoldingKey) -> bool {
-        self.0.lock().unwrap().taken.contains(key)
+        let done = self.0.lock().unwrap();
+        done.taken.contains(key) || done.overridden.contains(key)
     }
 
     /// The assignment exists again: if it disappears from now on, jit has removed it.

@@ -18,7 +18,7 @@ pub struct Planted;
 /// The kind of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `Worker::run`, `NoticeWorker::run` or `Service::tidy_up`.
+    /// `Worker::run`, `NoticeWorker::run` or `tidy_up`.
     Loop,
     /// A piece of work that a loop has spawned.
     Piece,

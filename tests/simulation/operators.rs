@@ -8,7 +8,7 @@ use jit::domain::{
 use jit::identity_center::{Assignee, AssignmentPlace};
 use jit::service::ServiceError;
 use jit::store::Filter;
-use jit::worker::Proven;
+use jit::worker::{BreakGlassError, GlassBreaker, Proven, remove_unrecorded};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::user_id;
@@ -86,26 +86,35 @@ impl World {
         (count > 0).then(|| some[self.time.below(count) as usize].clone())
     }
 
-    /// Runs `jit break-glass revoke`.
+    /// Runs `jit break-glass revoke`. The operator leaves an assignment from outside alone.
     fn break_glass(&mut self) {
         let Some(id) = self.a_request() else { return };
         let console = self.console.clone();
-        self.operate(
-            format!("an operator breaks the glass for {id}"),
-            |parts| async move {
-                let request = parts.service.request(id).await?;
-                if request.state.is_settled() && !matches!(request.state, State::Error(_)) {
-                    return remove_if_it_stands(&parts, &request, &console).await;
-                }
-                let said = Command::BrokenGlass {
-                    by: person("olga"),
-                    reason: Some(Text::clip("incident")),
-                    credentials: Text::clip("arn:aws:sts::1:olga"),
-                };
-                parts.service.handle(id, said).await?;
-                see_through(&parts, id).await
-            },
-        );
+        let name = format!("an operator breaks the glass for {id}");
+        self.operate(name, move |parts| async move {
+            let (request, worker) = (parts.service.request(id).await?, &parts.worker);
+            let key = request.holding_key();
+            if request.state.is_settled() && key.as_ref().is_some_and(|key| console.is_foreign(key))
+            {
+                return Ok(());
+            }
+            let who = GlassBreaker {
+                by: person("olga"),
+                reason: Text::clip("incident"),
+                credentials: Text::clip("arn:aws:sts::1:olga"),
+            };
+            let gone = match worker.record_broken_glass(&request, &who).await {
+                Ok(()) => worker.until_gone(&request, |_| {}).await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let (Err(BreakGlassError::Unrecorded(_)), Some(key)) = (&gone, &key) {
+                console.overrides(key);
+                let removed = remove_unrecorded(&parts.access, &parts.clock, key, |_| {});
+                // An error ends the operator's command.
+                removed.await.ok();
+            }
+            Ok(())
+        });
     }
 
     /// Runs `jit cleanup`, with or without a look at AWS.

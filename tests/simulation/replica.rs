@@ -9,6 +9,7 @@ use jit::identity_center::Paced;
 use jit::service::{Announce, Service};
 use jit::worker::Worker;
 use jit::worker::notices::NoticeWorker;
+use jit::worker::tidy::tidy_up;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{ProcessClock, ProcessId};
@@ -160,7 +161,7 @@ impl World {
         let name = format!("the tidying loop of replica {number}");
         self.tasks
             .spawn(name, parts.process, Kind::Loop, async move {
-                service.tidy_up(told).await;
+                tidy_up(&service, told).await;
             });
         Replica {
             process: parts.process,

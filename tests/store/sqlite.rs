@@ -244,6 +244,33 @@ async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
     assert_eq!(freed.lease, None);
 }
 
+/// P4: the work on old credentials sends no create and no delete.
+#[tokio::test]
+async fn a_restart_invents_no_calls_of_a_settled_request() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    let opened = opened(1, at(0));
+    store.commit(creating(&opened)).await.unwrap();
+    let leased = next(&opened.request, |request| {
+        request.user = Some(key().user);
+        request.account_id = key().account_id;
+        request.state = State::Expired { at: at(5) };
+        request.lease = Some(lease(7, at(3600)));
+    });
+    let free = held(1, &[]);
+    let commit = Commit {
+        holdings: vec![free.clone()],
+        ..leased
+    };
+    store.commit(commit).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    let after = store.holding(&free.key).await.unwrap().unwrap();
+    assert_eq!(after, free);
+    let freed = store.request(id(1)).await.unwrap().unwrap();
+    assert_eq!(freed.lease, None);
+}
+
 #[tokio::test]
 async fn a_read_only_store_disturbs_no_server() {
     let (_folder, path) = file();

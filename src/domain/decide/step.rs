@@ -156,6 +156,14 @@ impl<'a> Step<'a> {
         });
     }
 
+    /// Leaves the assignment to its other holders, who have the duty to remove what a create of
+    /// this request may still make.
+    pub fn leave_to_others(&mut self) {
+        let id = self.request.id;
+        let call = LeaseToken::create_left_by(id, self.request.revision);
+        self.change_holding(|held| held.left_to_others(id, call));
+    }
+
     pub fn holds(&self) -> bool {
         let id = self.request.id;
         self.held.as_ref().is_some_and(|held| held.holds(id))

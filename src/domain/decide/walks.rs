@@ -274,7 +274,11 @@ impl World {
         let finished = Command::Finished {
             lease: hand.lease,
             outcome,
-            calls: Calls::default(),
+            // In this model every call takes effect at once.
+            calls: Calls {
+                waited_out: self.holding.unanswered().collect(),
+                ..Calls::default()
+            },
         };
         if let Ok(decision) = self.say(hand.id, finished) {
             self.take_up(hand.id, hand.lease, decision.work);

@@ -405,6 +405,7 @@ fn record_failure(step: &mut Step<'_>, failing: &Failing, kind: EventKind) {
 /// Gives the grant up. The assignment may exist, so it is removed first.
 fn roll_back(mut step: Step<'_>, why: Text) -> Result<Decision, Refusal> {
     if step.is_shared() {
+        step.leave_to_others();
         return step.end_in_error(why, None);
     }
     let said = details([("error", Some(why.to_string()))]);
@@ -441,7 +442,7 @@ fn settle_doubt(
     }
     let revoked = matches!(*end, State::Revoked { .. });
     if step.is_shared() && !(revoked && doubt == Doubt::Outside) {
-        // The other holders have the duty to remove what a create may still make.
+        step.leave_to_others();
         return settled(step, *end, doubt);
     }
     if step.held.as_ref().is_some_and(|held| !held.removing) {

@@ -1,8 +1,6 @@
 //! The inline policy of a permission set, at the pace that AWS allows.
 
-use super::{
-    Gate, OPERATION_PATIENCE, OperationResult, Paced, ROOM_PATIENCE, between_polls, through,
-};
+use super::{Gate, OPERATION_PATIENCE, OperationResult, Paced, between_polls, through};
 use crate::domain::{Lane, Millis, PermissionSet};
 use crate::identity_center::quota::Turn;
 use crate::identity_center::{AssignmentPlace, IdentityCenterError, Progress};
@@ -51,7 +49,7 @@ impl Paced {
         loop {
             let now = self.clock.uptime();
             self.clock.sleep(between_polls(now - begun)).await;
-            room = room.filter(|_| now - begun < ROOM_PATIENCE);
+            room = room.filter(|_| now - begun < self.room_patience.get());
             if now - begun >= OPERATION_PATIENCE {
                 return Ok(OperationResult::NotYet);
             }

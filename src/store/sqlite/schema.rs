@@ -216,7 +216,8 @@ fn clear_lease(db: &Connection, mut request: Request) -> Result<(), StoreError> 
     else {
         return Ok(());
     };
-    if let Some(key) = request.holding_key()
+    if request.state.may_have_sent_calls()
+        && let Some(key) = request.holding_key()
         && let Some(held) = queries::holding(db, &key)?
     {
         let orphaned = rows::Serialized::new(held.orphaned(lease.token))?;

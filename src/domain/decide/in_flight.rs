@@ -1,0 +1,170 @@
+//! Tests about calls in flight: a create or a delete that AWS has not answered may still take
+//! effect, and no decision forgets it.
+
+use super::fixtures::{finished, id, later, lease, policy, record};
+use super::{Decision, Record, decide};
+use crate::domain::{
+    AssignmentCall, Calls, Claim, Command, Doubt, Holding, LeaseToken, Outcome, Presence, State,
+    Status, Text, Trouble, Work,
+};
+use uuid::Uuid;
+
+fn sent(call: AssignmentCall) -> Calls {
+    Calls {
+        unanswered: Some(call),
+        ..Calls::default()
+    }
+}
+
+fn report(record: Record, outcome: Outcome, calls: Calls) -> Decision {
+    let lease = lease().token;
+    let finished = Command::Finished {
+        lease,
+        outcome,
+        calls,
+    };
+    decide(record, &policy(), finished, later()).unwrap()
+}
+
+/// P4: a delete is waited out by itself, even if a create of the same lease has been waited out.
+#[test]
+fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
+    let interrupted = |record: Record, calls| {
+        let mut request = record.request.clone();
+        request.lease = Some(lease());
+        let record = Record { request, ..record };
+        let decision = report(record.clone(), Outcome::Interrupted, calls);
+        Record {
+            request: decision.request,
+            holding: decision.holding,
+            ..record
+        }
+    };
+    let record = interrupted(record("Revoking"), sent(AssignmentCall::Create));
+    let create = record.holding.as_ref().unwrap().unanswered_create;
+    let record = interrupted(record, sent(AssignmentCall::Delete));
+    let over = Calls {
+        waited_out: create.into_iter().collect(),
+        ..Calls::default()
+    };
+    let held = interrupted(record, over).holding.unwrap();
+    assert_eq!(held.unanswered_create, None);
+    assert!(held.unanswered_delete.is_some());
+}
+
+/// P6: while the create of another holder may still take effect, a look that shows no
+/// assignment proves nothing.
+#[test]
+fn gone_is_not_believed_while_another_create_may_take_effect() {
+    let mut record = record("Revoking");
+    let held = record.holding.as_mut().unwrap();
+    held.holders.insert(id(7));
+    held.creating.insert(id(7));
+    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
+    let state = &decision.request.state;
+    assert!(matches!(state, State::Removing { .. }), "{state:?}");
+    assert!(decision.request.due_at > Some(later()));
+}
+
+/// P6: the same for an earlier create of this request that was never answered.
+#[test]
+fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
+    let mut record = record("Revoking");
+    let held = record.holding.as_mut().unwrap();
+    held.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
+    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
+    let state = &decision.request.state;
+    assert!(matches!(state, State::Removing { .. }), "{state:?}");
+    assert!(decision.request.due_at > Some(later()));
+}
+
+/// A request in this state that shares its assignment with another holder, and whose own create
+/// may still take effect.
+fn creating_beside_another(word: &str) -> Record {
+    let mut shared = record(word);
+    let held = shared.holding.as_mut().unwrap();
+    held.holders.extend([id(1), id(7)]);
+    held.creating.insert(id(1));
+    shared
+}
+
+fn keeps_the_create(held: &Holding) -> bool {
+    !held.holds(id(1)) && held.holds(id(7)) && held.unanswered_create.is_some()
+}
+
+/// P1: AWS may still carry out the create of a request that gives its grant up. The other holder
+/// removes what the create makes.
+#[test]
+fn a_grant_that_is_given_up_leaves_its_create_to_the_other_holder() {
+    let why = Text::clip("AWS refused the create operation");
+    let mut shared = creating_beside_another("Assigning");
+    shared.request.trouble = Some(crate::domain::Failing {
+        since: later(),
+        attempts: 2,
+        refusals: 2,
+        why: why.clone(),
+    });
+    let failed = Outcome::Failed(Trouble::Refused { why });
+    let decision = report(shared, failed, Calls::default());
+    assert_eq!(decision.request.status(), Status::Error);
+    assert!(keeps_the_create(&decision.holding.unwrap()));
+}
+
+/// P1: the same after an operator wrote EXPIRED into the store.
+#[test]
+fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
+    let mut shared = creating_beside_another("Doubted");
+    shared.request.state = State::Unsettled {
+        end: Box::new(State::Expired { at: later() }),
+        doubt: Doubt::Outside,
+    };
+    shared.request.lease = None;
+    let claim = Claim {
+        lease: lease(),
+        lapsed: None,
+        as_of: later(),
+    };
+    let decision = decide(shared, &policy(), Command::Due { claim }, later()).unwrap();
+    assert_eq!(decision.request.status(), Status::Expired);
+    assert!(decision.request.state.is_settled());
+    assert!(keeps_the_create(&decision.holding.unwrap()));
+}
+
+/// P1: a worker that was suspended after its last check sends its create late. It lost its lease,
+/// and the request is settled.
+#[test]
+fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
+    for word in ["Expired", "Revoked", "Error"] {
+        let late = Outcome::Interrupted;
+        let decision = report(record(word), late, sent(AssignmentCall::Create));
+        let state = &decision.request.state;
+        assert!(
+            matches!(state, State::Unsettled { .. }),
+            "{word}: {state:?}"
+        );
+        assert_eq!(decision.request.due_at, Some(later()), "{word}");
+        let held = decision.holding.unwrap();
+        assert!(held.removing && held.holds(id(1)), "{word}");
+        assert!(held.unanswered_create.is_some(), "{word}");
+    }
+}
+
+/// P4: a delete in flight would remove a new assignment, so the worker prepares again.
+#[test]
+fn no_create_is_sent_while_an_unanswered_delete_may_take_effect() {
+    for held_by in [None, Some(id(7))] {
+        let mut approved = record("Approved");
+        let held = approved.holding.as_mut().unwrap();
+        held.unanswered_delete = Some(LeaseToken(Uuid::from_u128(7)));
+        held.holders = held_by.into_iter().collect();
+        let prepared = Outcome::Prepared {
+            user: "u-1".parse().unwrap(),
+            presence: Presence::Absent,
+            revision: 0,
+            permission_set_arn: "arn".into(),
+        };
+        let decision = decide(approved, &policy(), finished(prepared), later()).unwrap();
+        assert_eq!(decision.work, Some(Work::Prepare), "{held_by:?}");
+        assert_eq!(decision.request.state, State::Approved, "{held_by:?}");
+    }
+}
