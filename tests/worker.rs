@@ -28,6 +28,8 @@ use jit::worker::{BreakGlassError, GlassBreaker, Proven, Stepped, Worker, remove
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
 /// Short waits end at once; the wait for a lease renewal never ends.
 #[derive(Clone, Default)]
 struct TestClock {
@@ -36,7 +38,7 @@ struct TestClock {
     /// Long waits end at once as well.
     ends_long_waits: Arc<AtomicBool>,
     /// What happens during the next wait.
-    meanwhile: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    meanwhile: Arc<Mutex<Option<Meanwhile>>>,
 }
 
 impl TestClock {
@@ -367,8 +369,7 @@ async fn break_glass_waits_for_a_store_that_fails_for_a_moment() {
     let fails = "CREATE TRIGGER fails BEFORE UPDATE ON jit_requests
                  BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END";
     db.execute_batch(fails).unwrap();
-    let recovers: Box<dyn FnOnce() + Send> =
-        Box::new(move || db.execute_batch("DROP TRIGGER fails").unwrap());
+    let recovers: Meanwhile = Box::new(move || db.execute_batch("DROP TRIGGER fails").unwrap());
     *test.test_clock.meanwhile.lock().unwrap() = Some(recovers);
     let recorded = test.worker.record_broken_glass(&request, &olga()).await;
     assert!(recorded.is_ok(), "{recorded:?}");

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use jit::domain::audit::verify_against;
 use jit::domain::{
-    AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice, OldCredentials, Policy,
-    Request, RequestId, State, Status, Timestamp,
+    Audience, AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice,
+    OldCredentials, Policy, Request, RequestId, State, Status, Timestamp,
 };
 use jit::identity_center::deny::{PolicyDeny, holds};
 
@@ -382,7 +382,8 @@ fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result
         .map(|event| event.seq)
         .collect();
     let mut first: Vec<u64> = Vec::new();
-    for notice in heard.iter().filter(|notice| notice.request_id == id) {
+    let is_told = |notice: &&Notice| notice.request_id == id && notice.audience != Audience::Card;
+    for notice in heard.iter().filter(is_told) {
         if !first.contains(&notice.seq) {
             first.push(notice.seq);
         }

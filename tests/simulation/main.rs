@@ -21,6 +21,7 @@
 //! | `seed % 11` | 0–3: jit sends reminders |
 //! | `seed % 17` | 0–4: an extension needs no approval |
 //! | `seed % 13` | 0–3: one process, else two |
+//! | `seed % 19` | 0–5: cards are shown as well, which gives notices that are merged and parked |
 //!
 //! `JIT_SIM_SEEDS` is the number of seeds, from `JIT_SIM_FIRST` on, on all cores. `JIT_SIM_FAULTS`
 //! replaces the families of the seeds: `none`, `all`, `wire,stop`. `JIT_SIM_ALL=1` lists every seed

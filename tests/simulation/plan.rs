@@ -2,6 +2,7 @@
 
 use jit::domain::{EndSessions, ExtensionRule, Millis, Policy};
 use jit::identity_center::Limits;
+use jit::service::Announce;
 
 use crate::fixtures::policy;
 
@@ -103,6 +104,7 @@ pub struct Plan {
     pub fails: f64,
     /// The page length of AWS.
     pub page: usize,
+    pub announce: Announce,
 }
 
 impl Plan {
@@ -141,6 +143,10 @@ impl Plan {
             replicas: if seed % 13 < 4 { 1 } else { 2 },
             fails: if seed % 6 == 5 { 0.7 } else { rate },
             page: if seed.is_multiple_of(5) { 1 } else { 100 },
+            announce: match seed % 19 {
+                0..6 => Announce::ToBoth,
+                _ => Announce::ToWebhook,
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jit::clock::Clock;
 use jit::domain::{Millis, Timestamp};
 use jit::identity_center::Paced;
-use jit::service::{Announce, Service};
+use jit::service::Service;
 use jit::worker::Worker;
 use jit::worker::notices::NoticeWorker;
 use jit::worker::tidy::tidy_up;
@@ -102,7 +102,7 @@ impl World {
             Arc::new(store),
             Arc::new(clock.clone()),
             self.plan.policy.clone(),
-            Announce::ToWebhook,
+            self.plan.announce,
         ));
         let limits = self.plan.limits;
         let access = Arc::new(Paced::new(Arc::new(wire), limits, Arc::new(clock.clone())));
