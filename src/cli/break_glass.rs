@@ -114,7 +114,10 @@ impl Operator {
             .filter(|set| wanted.is_none_or(|wanted| wanted == set));
         let standing = self.keeper.standing(user, account, sets).await?;
         if standing.is_empty() {
-            eprintln!("jit: AWS shows no access of {user} in {account}; nothing was changed");
+            eprintln!(
+                "jit: AWS shows no access of {user} in {account}; nothing was changed. If a server \
+                 granted it a moment ago, run this again in ten seconds"
+            );
             return Ok(());
         }
         let list = standing
