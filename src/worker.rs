@@ -32,9 +32,9 @@ use crate::domain::{
 use crate::identity_center::Paced;
 use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
-pub use break_glass::{BreakGlassError, GlassBreaker, remove_unrecorded};
+pub use break_glass::{BreakGlassError, BrokenGlass, GlassBreaker, remove_unrecorded};
 use execute::SentCalls;
-pub use prove::{ProveError, Proven};
+pub use prove::{ProveError, Proven, Remains};
 pub use schedule::RunMode;
 use schedule::WaitingWork;
 use spawn::{OnRuntime, Spawn};
@@ -244,7 +244,8 @@ impl Worker {
                     "AWS denied the call; retrying every minute"
                 );
             }
-            now = self.report(id, token, outcome, sent.calls(), stop).await?;
+            let calls = sent.calls(&deadline, self.service.clock());
+            now = self.report(id, token, outcome, calls, stop).await?;
         }
         Ok(())
     }

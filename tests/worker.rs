@@ -24,7 +24,9 @@ use jit::identity_center::{
 use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
 use jit::store::sqlite::SqliteStore;
-use jit::worker::{BreakGlassError, GlassBreaker, Proven, Stepped, Worker, remove_unrecorded};
+use jit::worker::{
+    BreakGlassError, BrokenGlass, GlassBreaker, Proven, Stepped, Worker, remove_unrecorded,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -373,9 +375,30 @@ async fn break_glass_waits_for_a_store_that_fails_for_a_moment() {
     *test.test_clock.meanwhile.lock().unwrap() = Some(recovers);
     let recorded = test.worker.record_broken_glass(&request, &olga()).await;
     assert!(recorded.is_ok(), "{recorded:?}");
-    let gone = test.worker.until_gone(&request, |_| {}).await.unwrap();
+    let gone = test.worker.until_gone(id, |_| {}).await.unwrap();
     assert_eq!(gone.status(), Status::Revoked);
     assert!(test.aws.present.lock().unwrap().is_empty());
+}
+
+/// P6: two requests had the same access, and one of them has ended.
+#[tokio::test]
+async fn break_glass_on_an_ended_request_names_who_has_the_same_access() {
+    let test = TestSetup::open().await;
+    let first = test.approved().await;
+    test.step().await;
+    test.test_clock.pass(Millis::minutes(30));
+    let second = test.approved().await;
+    test.step().await;
+    test.test_clock.pass(Millis::minutes(31));
+    test.step().await;
+    assert_eq!(test.status(first).await, Status::Expired);
+    assert_eq!(test.status(second).await, Status::Granted);
+    let ended = test.service.request(first).await.unwrap();
+    let recorded = test.worker.record_broken_glass(&ended, &olga()).await;
+    match recorded.unwrap() {
+        BrokenGlass::HeldBy(ids) => assert_eq!(ids, [second]),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// P4: a request that has ended holds no access, so without the store nobody knows whose access AWS

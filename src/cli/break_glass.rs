@@ -16,11 +16,11 @@ use super::unwritten::{Keeper, Row};
 use super::{CliContext, Failure};
 use crate::app::Purpose;
 use crate::domain::{
-    EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, Status, Text,
+    EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, State, Status, Text,
 };
 use crate::service::ServiceError;
 use crate::store::{Filter, StoreError};
-use crate::worker::{BreakGlassError, GlassBreaker, Worker};
+use crate::worker::{BreakGlassError, BrokenGlass, GlassBreaker, Worker};
 
 pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
     let reason = operator::reason(&asked.reason)?;
@@ -67,6 +67,8 @@ const GONE: &str = "AWS shows that the access is gone, but the store did not rec
 /// How one removal ended.
 enum RemovalEnd {
     Over(Box<Request>),
+    /// The request has no access, and these requests have the same access.
+    HeldBy(Vec<RequestId>),
     /// AWS shows that the access is gone; the store did not record it.
     Unwritten(Row),
 }
@@ -136,8 +138,7 @@ impl Operator {
         self.keeper.keep(&rows, &format!("{GONE}: {why}"))
     }
 
-    /// The store does not record the revoke: jit ends the access of its record anyway. P4: if
-    /// jit never made an assignment, an assignment at AWS is one from outside.
+    /// The store does not record the revoke: jit ends the access of its record anyway.
     async fn without_writing(
         &self,
         request: &Request,
@@ -145,15 +146,12 @@ impl Operator {
     ) -> Result<RemovalEnd, Failure> {
         let (id, email) = (request.id, request.requester_email());
         eprintln!("jit: {id}: {why}; jit removes the access without a record in the store");
-        let key = request.holding_key();
-        if let Some(key) = &key {
-            self.keeper.take_away(key).await?;
-        }
-        Ok(RemovalEnd::Unwritten(self.row(
-            Some(id),
-            key,
-            Some(email.to_string()),
-        )))
+        let Some(key) = request.holding_key() else {
+            return Err(Failure::Failed(format!("{id} names no user of AWS")));
+        };
+        self.keeper.take_away(&key).await?;
+        let row = self.row(Some(id), Some(key), Some(email.to_string()));
+        Ok(RemovalEnd::Unwritten(row))
     }
 
     fn row(&self, id: Option<RequestId>, key: Option<HoldingKey>, user: Option<String>) -> Row {
@@ -218,12 +216,13 @@ impl Glass<'_> {
             let id = request.id;
             // jit records the next request while AWS works on this one.
             let end = async move {
-                let gone = match recorded {
-                    Ok(()) => until_gone(&worker, &request).await,
-                    Err(error) => Err(error),
-                };
-                match gone {
-                    Ok(gone) => Ok(RemovalEnd::Over(Box::new(gone))),
+                match recorded {
+                    Ok(BrokenGlass::Recorded) => {
+                        let gone = until_gone(&worker, id).await.map_err(failed)?;
+                        Ok(RemovalEnd::Over(Box::new(gone)))
+                    }
+                    Ok(BrokenGlass::Gone(request)) => Ok(RemovalEnd::Over(request)),
+                    Ok(BrokenGlass::HeldBy(ids)) => Ok(RemovalEnd::HeldBy(ids)),
                     Err(BreakGlassError::Unrecorded(why)) => {
                         operator.without_writing(&request, &why).await
                     }
@@ -244,46 +243,62 @@ impl Glass<'_> {
         let (mut lines, mut values, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let (mut left, all) = (0, ends.len());
         for (id, end) in ends {
-            match end {
+            let why = match end {
                 Ok(RemovalEnd::Over(request)) => {
-                    let object = RequestObject::from(&*request);
-                    let how = match (request.status(), object.error_details) {
-                        (Status::Error, Some(why)) => why.as_str(),
-                        _ => "AWS shows that the access is gone",
-                    };
-                    lines.push(format!("{id} {}: {how}", request.status()));
+                    lines.push(format!("{id} {}: {}", request.status(), result(&request)));
                     left += usize::from(request.status() == Status::Error);
-                    values.push(json!(object));
+                    values.push(json!(RequestObject::from(&*request)));
+                    continue;
                 }
-                Ok(RemovalEnd::Unwritten(row)) => rows.push(row),
-                Err(failure) => {
-                    lines.push(format!("{id}: {failure}"));
-                    values.push(json!({"request_id": id, "message": failure.to_string()}));
-                    left += 1;
+                Ok(RemovalEnd::Unwritten(row)) => {
+                    rows.push(row);
+                    continue;
                 }
-            }
+                Ok(RemovalEnd::HeldBy(ids)) => held_by(&ids),
+                Err(failure) => failure.to_string(),
+            };
+            lines.push(format!("{id}: {why}"));
+            values.push(json!({"request_id": id, "message": why}));
+            left += 1;
         }
         if !values.is_empty() {
             context
                 .output
                 .say(|| lines.join("\n"), &Value::Array(values))?;
         }
-        match (left, rows.is_empty()) {
-            (0, true) => Ok(()),
-            (0, false) => self.operator.keeper.keep(&rows, GONE),
-            (left, _) => {
-                let failure = format!("{left} of {all} accesses were not removed");
-                match rows.is_empty() {
-                    true => Err(Failure::Failed(failure)),
-                    false => self.operator.keeper.keep(&rows, &failure),
-                }
-            }
+        let failure = match left {
+            0 if rows.is_empty() => return Ok(()),
+            0 => GONE.to_owned(),
+            left => format!("{left} of {all} accesses were not removed"),
+        };
+        match rows.is_empty() {
+            true => Err(Failure::Failed(failure)),
+            false => self.operator.keeper.keep(&rows, &failure),
         }
     }
 }
 
-async fn until_gone(worker: &Worker, request: &Request) -> Result<Request, BreakGlassError> {
-    let (id, mut heard) = (request.id, 0);
+/// What is known of the access of a request that has ended.
+fn result(request: &Request) -> String {
+    match (&request.state, &request.user) {
+        (State::Error(end), _) => end.why.to_string(),
+        (_, Some(_)) => "AWS shows that the access is gone".to_owned(),
+        (_, None) => "jit never asked AWS for this access".to_owned(),
+    }
+}
+
+fn held_by(ids: &[RequestId]) -> String {
+    let commands = ids
+        .iter()
+        .map(|id| format!("jit break-glass revoke {id} --reason TEXT"));
+    format!(
+        "it has ended, but another request has the same access: {}",
+        commands.collect::<Vec<_>>().join("; ")
+    )
+}
+
+async fn until_gone(worker: &Worker, id: RequestId) -> Result<Request, BreakGlassError> {
+    let mut heard = 0;
     let told = |request: &Request| {
         if let Some(trouble) = &request.trouble
             && trouble.attempts != heard
@@ -295,7 +310,7 @@ async fn until_gone(worker: &Worker, request: &Request) -> Result<Request, Break
             );
         }
     };
-    worker.until_gone(request, told).await
+    worker.until_gone(id, told).await
 }
 
 fn confirm(count: usize) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ use crate::domain::{
 };
 use crate::identity_center::{Assignee, AssignmentPlace};
 use crate::store::{Filter, Found};
+use crate::worker::Remains;
 
 const PAGE: usize = 200;
 
@@ -158,8 +159,8 @@ async fn unheld(
         return Ok(Some(foreign(place, &who)));
     }
     // A grant that ended during the comparison existed when AWS answered.
-    let stands = tools.app.worker.stands_unheld(Lane::Other, &key).await;
-    if !stands.map_err(failed)? {
+    let remains = tools.app.worker.remains_of(Lane::Other, &key).await;
+    if !matches!(remains.map_err(failed)?, Remains::Unheld) {
         return Ok(None);
     }
     let filter = Filter {

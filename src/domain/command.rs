@@ -94,6 +94,9 @@ pub struct Claim {
 pub struct Calls {
     /// A call that it sent under its own lease without an answer.
     pub unanswered: Option<AssignmentCall>,
+    /// The lease may have lapsed before that call ended, because the process was suspended. The
+    /// call may take effect after the next worker has looked at AWS.
+    pub overran: bool,
     /// The leases of earlier unanswered calls that cannot take effect any more: this worker had
     /// known of them for `CALL_PATIENCE` before it asked AWS for what it reports.
     pub waited_out: BTreeSet<LeaseToken>,

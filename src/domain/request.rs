@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountId, Chain, ChannelId, Claim, Email, HoldingKey, Invalid, LeaseToken, Millis, Minutes,
-    PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
+    AccountId, Chain, ChannelId, Claim, Email, Holding, HoldingKey, Invalid, LeaseToken, Millis,
+    Minutes, PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
 };
 
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
@@ -277,6 +277,20 @@ impl Lane {
 }
 
 impl Request {
+    /// The server that had the lease is dead. It sends no more calls; those in flight may still
+    /// take effect, and the holding records them. Only the worker of a holder sends a create or a
+    /// delete. K13: an operator's command may still run, so its lease stays until it lapses.
+    pub fn without_its_server(&self, held: Option<&Holding>) -> Option<(Self, Option<Holding>)> {
+        let lease = self.lease.filter(|lease| lease.by == LeaseHolder::Server)?;
+        let held = held.filter(|held| held.holds(self.id));
+        let request = Self {
+            lease: None,
+            revision: self.revision + 1,
+            ..self.clone()
+        };
+        Some((request, held.map(|held| held.orphaned(lease.token))))
+    }
+
     pub fn status(&self) -> Status {
         self.state.status()
     }
@@ -440,22 +454,6 @@ impl State {
                 | Self::Revoked { .. }
                 | Self::Error(_)
         )
-    }
-
-    /// Whether a worker that has the lease may have sent a create or a delete.
-    pub fn may_have_sent_calls(&self) -> bool {
-        match self {
-            Self::Assigning | Self::Removing { .. } | Self::Unsettled { .. } => true,
-            Self::Pending
-            | Self::Approved
-            | Self::Granted
-            | Self::Checking { .. }
-            | Self::Denied { .. }
-            | Self::Cancelled { .. }
-            | Self::Expired { .. }
-            | Self::Revoked { .. }
-            | Self::Error(_) => false,
-        }
     }
 
     /// The state of the assignment; absent if jit never asked AWS to make one.

@@ -4,7 +4,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{ProveError, Worker};
+use super::{ProveError, Remains, Worker};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{
     Command, HoldingKey, Lane, Millis, Person, Presence, Request, RequestId, State, Text,
@@ -28,34 +28,80 @@ pub struct GlassBreaker {
     pub credentials: Text,
 }
 
+/// What the store says after an operator's revoke.
+#[derive(Debug)]
+pub enum BrokenGlass {
+    /// It recorded the revoke, which `until_gone` follows to its end.
+    Recorded,
+    /// The request had ended, and AWS shows no access that it left behind.
+    Gone(Box<Request>),
+    /// The request had ended, and these requests hold the same access now.
+    HeldBy(Vec<RequestId>),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum BreakGlassError {
-    /// The store is unusable. The request had not ended when it was read, so its access may exist.
+    /// The store is unusable. The request had access when it was read.
     #[error("{0}")]
     Unrecorded(StoreError),
-    /// P4: the store is unusable, and the request had ended before. The same access may belong to
-    /// another request, or to nobody that jit knows.
+    /// P4: the store is unusable, and the request had no access when it was read. The same access
+    /// may belong to another request, or to nobody that jit knows.
     #[error(
-        "the request has ended, and the store does not say who holds the same access now: {0}; \
-         to end the access of the person all the same, run: jit break-glass revoke --user EMAIL \
-         --account ID --reason TEXT"
+        "the request had no access when it was read, and the store does not say who has the same \
+         access now: {0}; to end the access of the person all the same, run: jit break-glass \
+         revoke --user EMAIL --account ID --reason TEXT"
     )]
     HoldersUnknown(StoreError),
+    /// P4: the store recorded the revoke, so a server may have removed the access and granted it
+    /// to another request since.
+    #[error(
+        "the revoke is recorded, and a server removes the access; the store fails now: {0}; watch \
+         it with: jit status ID; without any server, run: jit break-glass revoke --user EMAIL \
+         --account ID --reason TEXT"
+    )]
+    NotSeen(StoreError),
     #[error("{0}")]
     Service(ServiceError),
     #[error("{0}")]
     Access(#[from] IdentityCenterError),
 }
 
-impl BreakGlassError {
-    fn of(request: &Request, error: ServiceError) -> Self {
-        match error {
-            ServiceError::Store(why) if request.state.is_settled() => Self::HoldersUnknown(why),
-            ServiceError::Store(why) => Self::Unrecorded(why),
-            ServiceError::Refused(_) | ServiceError::Unknown(_) | ServiceError::KeyReused => {
-                Self::Service(error)
-            }
+/// The error of a failed store is `store`.
+fn told_by(
+    error: ServiceError,
+    store: impl FnOnce(StoreError) -> BreakGlassError,
+) -> BreakGlassError {
+    match error {
+        ServiceError::Store(why) => store(why),
+        ServiceError::Refused(_) | ServiceError::Unknown(_) | ServiceError::KeyReused => {
+            BreakGlassError::Service(error)
         }
+    }
+}
+
+fn unrecorded(request: &Request, error: ServiceError) -> BreakGlassError {
+    told_by(
+        error,
+        match has_access(&request.state) {
+            true => BreakGlassError::Unrecorded,
+            false => BreakGlassError::HoldersUnknown,
+        },
+    )
+}
+
+/// Whether a request in this state holds an assignment.
+fn has_access(state: &State) -> bool {
+    match state {
+        State::Assigning | State::Granted | State::Removing { .. } => true,
+        State::Pending
+        | State::Approved
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => false,
     }
 }
 
@@ -83,33 +129,61 @@ impl StoreFaults {
 }
 
 impl Worker {
-    /// Records the revoke of an operator. Does nothing if the request has ended and AWS shows no
-    /// access that it left behind.
+    /// Records the revoke of an operator, unless the request has ended and left nothing behind.
     pub async fn record_broken_glass(
         &self,
         request: &Request,
         who: &GlassBreaker,
-    ) -> Result<(), BreakGlassError> {
-        let command = match request.state.is_settled() && !is_in_doubt(request) {
+    ) -> Result<BrokenGlass, BreakGlassError> {
+        let mut faults = StoreFaults::default();
+        loop {
+            match self.record_once(request.id, who).await {
+                Ok(Some(recorded)) => return Ok(recorded),
+                Ok(None) => {}
+                Err(ProveError::Access(error)) => return Err(error.into()),
+                Err(ProveError::Service(error)) => {
+                    if !faults.wait(&error, self.service.clock()).await {
+                        return Err(unrecorded(request, error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// None: another command was first, and the request has ended.
+    async fn record_once(
+        &self,
+        id: RequestId,
+        who: &GlassBreaker,
+    ) -> Result<Option<BrokenGlass>, ProveError> {
+        let request = self.service.request(id).await?;
+        let command = match request.state.is_settled() && !is_in_doubt(&request) {
             false => Command::BrokenGlass {
                 by: who.by.clone(),
                 reason: Some(who.reason.clone()),
                 credentials: who.credentials.clone(),
             },
-            true => match self.is_left_behind(request).await? {
-                true => Command::FoundStanding {
+            true => match self.remains(&request).await? {
+                Remains::Nothing => return Ok(Some(BrokenGlass::Gone(Box::new(request)))),
+                Remains::HeldBy(ids) => return Ok(Some(BrokenGlass::HeldBy(ids))),
+                Remains::Unheld => Command::FoundStanding {
                     by: Some(who.by.clone()),
                 },
-                false => return Ok(()),
             },
         };
-        let mut faults = StoreFaults::default();
-        loop {
-            match self.record_once(request.id, command.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error) if faults.wait(&error, self.service.clock()).await => {}
-                Err(error) => return Err(BreakGlassError::of(request, error)),
+        match self.service.handle(id, command).await {
+            Ok(_) => Ok(Some(BrokenGlass::Recorded)),
+            Err(ServiceError::Refused(_)) if self.service.request(id).await?.state.is_settled() => {
+                Ok(None)
             }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn remains(&self, request: &Request) -> Result<Remains, ProveError> {
+        match request.holding_key() {
+            Some(key) => self.remains_of(Lane::Revoke, &key).await,
+            None => Ok(Remains::Nothing),
         }
     }
 
@@ -117,41 +191,23 @@ impl Worker {
     /// request meanwhile.
     pub async fn until_gone(
         &self,
-        request: &Request,
+        id: RequestId,
         mut told: impl FnMut(&Request),
     ) -> Result<Request, BreakGlassError> {
-        let (never, mut faults) = (CancellationToken::new(), StoreFaults::default());
+        let (clock, never) = (self.service.clock(), CancellationToken::new());
+        let mut faults = StoreFaults::default();
         loop {
-            let seen = self.see_through(request.id, &never, |request| {
-                faults.since = None;
-                told(request);
-            });
-            match seen.await {
+            let begun = clock.uptime();
+            let gone = self.see_through(id, &never, &mut told).await;
+            if clock.uptime() - begun >= STORE_PATIENCE {
+                // The store answered in the meantime.
+                faults = StoreFaults::default();
+            }
+            match gone {
                 Ok(gone) => return Ok(gone),
-                Err(error) if faults.wait(&error, self.service.clock()).await => {}
-                Err(error) => return Err(BreakGlassError::of(request, error)),
+                Err(error) if faults.wait(&error, clock).await => {}
+                Err(error) => return Err(told_by(error, BreakGlassError::NotSeen)),
             }
-        }
-    }
-
-    async fn is_left_behind(&self, request: &Request) -> Result<bool, BreakGlassError> {
-        match request.holding_key() {
-            None => Ok(false),
-            Some(key) => match self.stands_unheld(Lane::Revoke, &key).await {
-                Ok(stands) => Ok(stands),
-                Err(ProveError::Service(error)) => Err(BreakGlassError::of(request, error)),
-                Err(ProveError::Access(error)) => Err(BreakGlassError::Access(error)),
-            },
-        }
-    }
-
-    async fn record_once(&self, id: RequestId, command: Command) -> Result<(), ServiceError> {
-        match self.service.handle(id, command).await {
-            // Another command was first, and the request is settled.
-            Err(ServiceError::Refused(_)) if self.service.request(id).await?.state.is_settled() => {
-                Ok(())
-            }
-            recorded => recorded.map(drop),
         }
     }
 }

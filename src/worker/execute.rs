@@ -13,6 +13,7 @@ use std::sync::Mutex;
 
 use super::Worker;
 use super::watch::Watch;
+use crate::clock::Clock;
 use crate::domain::{
     AssignmentCall, Calls, Holding, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence,
     Request, RequestId, State, Text, Trouble, Work,
@@ -55,8 +56,12 @@ pub(super) async fn execute(
 pub(super) struct SentCalls(Mutex<Calls>);
 
 impl SentCalls {
-    pub fn calls(&self) -> Calls {
-        locked(&self.0).clone()
+    /// The calls of an execution that has ended.
+    pub fn calls(&self, deadline: &LeaseDeadline, clock: &dyn Clock) -> Calls {
+        Calls {
+            overran: !deadline.lasts_for(Millis(0), clock),
+            ..locked(&self.0).clone()
+        }
     }
 
     fn send(&self, call: AssignmentCall) {

@@ -23,6 +23,15 @@ pub enum Proven {
     Over(Box<Request>),
 }
 
+/// What AWS shows of an assignment, and who holds it.
+#[derive(Debug)]
+pub enum Remains {
+    Nothing,
+    /// The assignment exists, and no request holds it.
+    Unheld,
+    HeldBy(Vec<RequestId>),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ProveError {
     #[error("{0}")]
@@ -68,13 +77,17 @@ impl Worker {
         Ok(presence(seen, Some(&held))?)
     }
 
-    /// Whether the assignment exists, and no request holds it.
-    pub async fn stands_unheld(&self, lane: Lane, key: &HoldingKey) -> Result<bool, ProveError> {
+    /// Whether the assignment exists, and who holds it.
+    pub async fn remains_of(&self, lane: Lane, key: &HoldingKey) -> Result<Remains, ProveError> {
         // In this order: a request that joins after the look has looked at AWS itself.
         let seen = self.access.look(lane, key).await?;
         let held = self.service.holding(key.clone()).await;
         let held = held.map_err(ServiceError::from)?;
-        Ok(seen == Presence::Present && held.holders.is_empty())
+        Ok(match (seen, held.holders.is_empty()) {
+            (Presence::Absent, _) => Remains::Nothing,
+            (Presence::Present, true) => Remains::Unheld,
+            (Presence::Present, false) => Remains::HeldBy(held.holders.into_iter().collect()),
+        })
     }
 
     /// Gives the lease back after a check that is not used. If that fails, the lease lapses.

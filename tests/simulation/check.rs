@@ -42,8 +42,15 @@ impl ConsoleChanges {
         self.0.lock().unwrap().taken.insert(key.clone());
     }
 
-    pub fn overrides(&self, key: &HoldingKey) {
+    pub fn begins_to_override(&self, key: &HoldingKey) {
         self.0.lock().unwrap().overridden.insert(key.clone());
+    }
+
+    /// No call of the operator is in flight any more.
+    pub fn has_overridden(&self, key: &HoldingKey) {
+        let mut done = self.0.lock().unwrap();
+        done.overridden.remove(key);
+        done.taken.insert(key.clone());
     }
 
     pub fn is_foreign(&self, key: &HoldingKey) -> bool {

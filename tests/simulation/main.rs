@@ -130,7 +130,7 @@ fn the_same_seed_makes_the_same_event_log() {
     }
 }
 
-const EVENT_KINDS: [&str; 19] = [
+const EVENT_KINDS: [&str; 21] = [
     "REQUESTED",
     "APPROVED",
     "DENIED",
@@ -150,14 +150,20 @@ const EVENT_KINDS: [&str; 19] = [
     "CLEANED_UP",
     "SESSIONS_DENIED",
     "SESSION_DENY_LIFTED",
+    "STRAY_ACCESS_FOUND",
+    "STRAY_ACCESS_REMOVED",
 ];
 
 /// The simulation must reach every kind of event.
 #[test]
 fn every_kind_of_event_occurs() {
     let mut missing = BTreeSet::from(EVENT_KINDS);
-    for seed in 0..200 {
-        let plan = Plan::of(seed, Some(&[Fault::Operators]));
+    for seed in 0..600 {
+        let faults: &[Fault] = match seed % 2 {
+            0 => &[Fault::Operators],
+            _ => &[Fault::Wire, Fault::Freeze, Fault::Operators],
+        };
+        let plan = Plan::of(seed, Some(faults));
         if let Ok(passed) = run(plan) {
             missing.retain(|kind| !passed.kinds.contains(*kind));
         }

@@ -8,7 +8,7 @@ use jit::domain::{
 use jit::identity_center::{Assignee, AssignmentPlace};
 use jit::service::ServiceError;
 use jit::store::Filter;
-use jit::worker::{BreakGlassError, GlassBreaker, Proven, remove_unrecorded};
+use jit::worker::{BreakGlassError, BrokenGlass, GlassBreaker, Proven, remove_unrecorded};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::user_id;
@@ -103,15 +103,19 @@ impl World {
                 reason: Text::clip("incident"),
                 credentials: Text::clip("arn:aws:sts::1:olga"),
             };
-            let gone = match worker.record_broken_glass(&request, &who).await {
-                Ok(()) => worker.until_gone(&request, |_| {}).await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let (Err(BreakGlassError::Unrecorded(_)), Some(key)) = (&gone, &key) {
-                console.overrides(key);
-                let removed = remove_unrecorded(&parts.access, &parts.clock, key, |_| {});
-                // An error ends the operator's command.
-                removed.await.ok();
+            match (worker.record_broken_glass(&request, &who).await, &key) {
+                (Ok(BrokenGlass::Recorded), _) => {
+                    // An error ends the operator's command.
+                    worker.until_gone(id, |_| {}).await.ok();
+                }
+                (Err(BreakGlassError::Unrecorded(_)), Some(key)) => {
+                    console.begins_to_override(key);
+                    let removed = remove_unrecorded(&parts.access, &parts.clock, key, |_| {});
+                    if removed.await.is_ok() {
+                        console.has_overridden(key);
+                    }
+                }
+                (Ok(BrokenGlass::Gone(_) | BrokenGlass::HeldBy(_)) | Err(_), _) => {}
             }
             Ok(())
         });

@@ -7,6 +7,7 @@ use jit::clock::Clock;
 use jit::domain::{Millis, Timestamp};
 use jit::identity_center::Paced;
 use jit::service::Service;
+use jit::store::Commit;
 use jit::worker::Worker;
 use jit::worker::notices::NoticeWorker;
 use jit::worker::tidy::tidy_up;
@@ -300,8 +301,31 @@ impl World {
         }
     }
 
+    /// A world with one process stands for SQLite: a process that starts there knows that the one
+    /// before is dead, and clears its leases.
+    fn clear_leases(&self) {
+        if self.plan.replicas > 1 {
+            return;
+        }
+        for leased in self.store.all_requests() {
+            let key = leased.holding_key();
+            let held = self
+                .store
+                .read(|tables| key.and_then(|key| tables.holding(&key).cloned()));
+            if let Some((request, orphaned)) = leased.without_its_server(held.as_ref()) {
+                let cleared = Commit {
+                    requests: vec![request],
+                    holdings: orphaned.into_iter().collect(),
+                    ..Commit::default()
+                };
+                self.store.commit_now(cleared).unwrap();
+            }
+        }
+    }
+
     /// Starts another process on the same machine.
     fn start_again(&mut self, number: usize) {
+        self.clear_leases();
         let Replica {
             ahead, right_at, ..
         } = self.replicas[number];
@@ -320,6 +344,7 @@ impl World {
     pub fn restart_all(&mut self) {
         for number in 0..self.replicas.len() {
             self.tasks.kill(self.replicas[number].process);
+            self.clear_leases();
             let ahead = self.replicas[number].ahead;
             // A clock that is wrong by minutes is corrected.
             let ahead = ahead.clamp(Millis(-MOST_SKEW.0), MOST_SKEW);

@@ -244,9 +244,10 @@ async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
     assert_eq!(freed.lease, None);
 }
 
-/// P4: the work on old credentials sends no create and no delete.
+/// P4: only the worker of a holder sends a create or a delete. Other work looks at AWS, or ends old
+/// credentials.
 #[tokio::test]
-async fn a_restart_invents_no_calls_of_a_settled_request() {
+async fn a_restart_invents_no_calls_of_a_request_that_holds_nothing() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     let opened = opened(1, at(0));

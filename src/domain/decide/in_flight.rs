@@ -2,7 +2,7 @@
 //! effect, and no decision forgets it.
 
 use super::fixtures::{finished, id, later, lease, policy, record};
-use super::{Decision, Record, decide};
+use super::{Decision, Record, Refusal, decide};
 use crate::domain::{
     AssignmentCall, Calls, Claim, Command, Doubt, Holding, LeaseToken, Outcome, Presence, State,
     Status, Text, Trouble, Work,
@@ -135,8 +135,11 @@ fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
 #[test]
 fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
     for word in ["Expired", "Revoked", "Error"] {
-        let late = Outcome::Interrupted;
-        let decision = report(record(word), late, sent(AssignmentCall::Create));
+        let calls = Calls {
+            overran: true,
+            ..sent(AssignmentCall::Create)
+        };
+        let decision = report(record(word), Outcome::Interrupted, calls);
         let state = &decision.request.state;
         assert!(
             matches!(state, State::Unsettled { .. }),
@@ -146,6 +149,38 @@ fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
         let held = decision.holding.unwrap();
         assert!(held.removing && held.holds(id(1)), "{word}");
         assert!(held.unanswered_create.is_some(), "{word}");
+    }
+}
+
+/// P4: a create that ended within its lease took effect before another worker looked at AWS. What
+/// AWS shows since then may be an assignment from outside.
+#[test]
+fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
+    for word in ["Expired", "Revoked", "Error"] {
+        let finished = Command::Finished {
+            lease: lease().token,
+            outcome: Outcome::Interrupted,
+            calls: sent(AssignmentCall::Create),
+        };
+        let refused = decide(record(word), &policy(), finished, later()).unwrap_err();
+        assert!(
+            matches!(refused, Refusal::Leased { .. }),
+            "{word}: {refused}"
+        );
+    }
+}
+
+/// P1: while a create may take effect, an assignment that AWS shows may be the one that jit made.
+#[test]
+fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
+    for word in ["Checking", "Doubted"] {
+        let mut looked = record(word);
+        let held = looked.holding.as_mut().unwrap();
+        held.holders.clear();
+        held.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
+        let decision = decide(looked, &policy(), finished(Outcome::StillThere), later()).unwrap();
+        assert!(!decision.request.state.is_settled(), "{word}");
+        assert!(decision.request.due_at > Some(later()), "{word}");
     }
 }
 

@@ -17,16 +17,19 @@ pub(super) fn late(
     calls: &Calls,
 ) -> Result<Decision, Refusal> {
     let made = *outcome == Outcome::Created;
-    if !(made || calls.unanswered.is_some()) || step.held.is_none() {
+    // A call that ended within the lease took effect before another worker looked at AWS.
+    let may_follow = calls.overran || !step.request.state.is_settled();
+    let unanswered = calls.unanswered.filter(|_| may_follow);
+    if !(made || unanswered.is_some()) || step.held.is_none() {
         let lease = step.request.lease;
         return Err(Refusal::Leased { lease });
     }
-    let unanswered = Calls {
-        unanswered: calls.unanswered,
+    let sent = Calls {
+        unanswered,
         ..Calls::default()
     };
-    step.note_calls(token, &unanswered);
-    let may_exist = made || calls.unanswered == Some(AssignmentCall::Create);
+    step.note_calls(token, &sent);
+    let may_exist = made || unanswered == Some(AssignmentCall::Create);
     if may_exist && may_be_stray(&step, &step.request.state) {
         let why = (!made).then(|| "AWS did not answer a create, which may take effect".to_owned());
         return stray(step, None, details([("how", why)]));

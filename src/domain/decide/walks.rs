@@ -12,9 +12,9 @@ use uuid::Uuid;
 use super::fixtures::{bob, draft, id, key, minutes};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Calls, Claim, Command, EndSessions, Ending, Holding, Lease, LeaseHolder, LeaseToken,
-    Millis, Outcome, Policy, Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble,
-    Work,
+    Ask, AssignmentCall, Calls, Claim, Command, EndSessions, Ending, Holding, Lease, LeaseHolder,
+    LeaseToken, Millis, Outcome, Policy, Presence, Request, RequestId, State, Status, Text,
+    Timestamp, Trouble, Work,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
@@ -39,6 +39,9 @@ enum Op {
     Finish(usize, Luck),
     /// A worker's call takes effect in AWS, and the worker dies before its report.
     Die(usize),
+    /// A worker's call takes effect in AWS, and the worker reports that later, perhaps after it
+    /// lost the lease.
+    Act(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,8 @@ struct WorkerModel {
     work: Work,
     /// The revision of the holding when the work began.
     revision: u64,
+    /// The outcome of a call that has taken effect.
+    done: Option<Outcome>,
 }
 
 struct World {
@@ -117,8 +122,16 @@ impl World {
                 }
             }
             Op::Finish(which, luck) => self.finish(which, luck),
+            Op::Act(which) => {
+                if let Some(mut hand) = self.take_hand(which) {
+                    hand.done = hand.done.or_else(|| self.act(&hand.work));
+                    self.hands.push(hand);
+                }
+            }
             Op::Die(which) => {
-                if let Some(hand) = self.take_hand(which) {
+                if let Some(hand) = self.take_hand(which)
+                    && hand.done.is_none()
+                {
                     self.act(&hand.work);
                 }
             }
@@ -182,7 +195,8 @@ impl World {
                 State::Unsettled { .. } | State::Checking { .. }
             );
             let revoked = before.status() == Status::Error && after.status() == Status::Revoked;
-            let followed = before.sessions.is_some() && after.state == before.state;
+            // Old credentials are worked on, or the holding keeps a late report.
+            let followed = after.state == before.state;
             let well = reopened || revoked || followed;
             assert!(well, "{before:?} became {after:?}");
         } else if after.state.is_settled() && !is_asked_again(&before.state) {
@@ -234,27 +248,54 @@ impl World {
             lease,
             work,
             revision,
+            done: None,
         }));
     }
 
-    /// A worker that lost its lease finds that out before it sends a call. The simulation covers
-    /// a worker that does not.
+    /// A worker that lost its lease finds that out before it sends a call, and only reports what
+    /// it sent before. The simulation covers a worker that finds out too late.
     fn take_hand(&mut self, which: usize) -> Option<WorkerModel> {
         let requests = &self.requests;
         self.hands.retain(|hand| {
             requests[&hand.id]
                 .lease
                 .is_some_and(|lease| lease.token == hand.lease)
+                || hand.done.is_some()
         });
         let count = self.hands.len();
         (count > 0).then(|| self.hands.remove(which % count))
     }
 
     fn finish(&mut self, which: usize, luck: Luck) {
-        let Some(hand) = self.take_hand(which) else {
+        let Some(mut hand) = self.take_hand(which) else {
             return;
         };
-        let outcome = match luck {
+        let mut unanswered = None;
+        let outcome = match (hand.done.take(), luck) {
+            (Some(done), Luck::Good) => done,
+            (Some(_), Luck::Bad | Luck::Misheard) => {
+                unanswered = call_of(&hand.work);
+                Outcome::Interrupted
+            }
+            (None, luck) => self.outcome_of(&hand, luck),
+        };
+        let finished = Command::Finished {
+            lease: hand.lease,
+            outcome,
+            // In this model every call takes effect at once.
+            calls: Calls {
+                unanswered,
+                overran: true,
+                waited_out: self.holding.unanswered().collect(),
+            },
+        };
+        if let Ok(decision) = self.say(hand.id, finished) {
+            self.take_up(hand.id, hand.lease, decision.work);
+        }
+    }
+
+    fn outcome_of(&mut self, hand: &WorkerModel, luck: Luck) -> Outcome {
+        match luck {
             Luck::Bad => failed(),
             Luck::Misheard => {
                 self.act(&hand.work);
@@ -270,18 +311,6 @@ impl World {
                 revision: hand.revision,
                 permission_set_arn: "arn".into(),
             }),
-        };
-        let finished = Command::Finished {
-            lease: hand.lease,
-            outcome,
-            // In this model every call takes effect at once.
-            calls: Calls {
-                waited_out: self.holding.unanswered().collect(),
-                ..Calls::default()
-            },
-        };
-        if let Ok(decision) = self.say(hand.id, finished) {
-            self.take_up(hand.id, hand.lease, decision.work);
         }
     }
 
@@ -381,6 +410,14 @@ fn is_asked_again(state: &State) -> bool {
     matches!(state, State::Unsettled { .. } | State::Checking { .. })
 }
 
+fn call_of(work: &Work) -> Option<AssignmentCall> {
+    match work {
+        Work::Create(_) => Some(AssignmentCall::Create),
+        Work::Remove(_) => Some(AssignmentCall::Delete),
+        Work::Prepare | Work::Look(_) | Work::EndSessions(..) | Work::LiftDeny(_) => None,
+    }
+}
+
 fn failed() -> Outcome {
     Outcome::Failed(Trouble::Passing {
         why: Text::clip("no answer"),
@@ -406,6 +443,7 @@ fn op() -> impl Strategy<Value = Op> {
         9 => (which.clone(), luck).prop_map(|(which, luck)| Op::Finish(which, luck)),
         1 => which.clone().prop_map(Op::BreakGlass),
         1 => which.clone().prop_map(Op::Compare),
+        2 => which.clone().prop_map(Op::Act),
         1 => which.prop_map(Op::Die),
     ]
 }

@@ -174,7 +174,8 @@ pub(super) fn finished(
             let key = step.request.holding_key();
             settle_doubt(step, lease, key)
         }
-        (State::Checking { .. } | State::Unsettled { .. }, Outcome::Gone)
+        // P1: jit may have made what AWS shows, or may still make it.
+        (State::Checking { .. } | State::Unsettled { .. }, Outcome::Gone | Outcome::StillThere)
             if step.may_appear() && !step.is_shared() =>
         {
             look_again(step)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{queries, rows, writes};
-use crate::domain::{LeaseHolder, Request};
+use crate::domain::Request;
 use crate::store::StoreError;
 
 /// The migrations, in order. A file after migration *n* has `user_version` *n*. A released
@@ -192,15 +192,13 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Clears the leases of earlier servers. This process has the lock, so they have ended and send
-/// no more calls; their calls in flight may still take effect, and the holding records them.
-/// K13: an operator's command may run at the same time, so its leases stay; so do named
-/// leases, which do not record their holder. Both kinds lapse by themselves.
+/// Clears the leases of earlier servers. This process has the lock, so they have ended. Named
+/// leases do not record their holder, so they stay and lapse by themselves.
 fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
     let all = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for read in rows::leased(&all)? {
         match read {
-            Ok(request) => clear_lease(&all, request)?,
+            Ok(request) => clear_lease(&all, &request)?,
             // An unreadable record stays as it is, and every read of it reports it.
             Err(why) => tracing::error!(%why, "a lease was not cleared: its record cannot be read"),
         }
@@ -209,21 +207,16 @@ fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
     Ok(all.commit()?)
 }
 
-fn clear_lease(db: &Connection, mut request: Request) -> Result<(), StoreError> {
-    let Some(lease) = request
-        .lease
-        .filter(|lease| lease.by == LeaseHolder::Server)
-    else {
+fn clear_lease(db: &Connection, leased: &Request) -> Result<(), StoreError> {
+    let held = match leased.holding_key() {
+        Some(key) => queries::holding(db, &key)?,
+        None => None,
+    };
+    let Some((request, orphaned)) = leased.without_its_server(held.as_ref()) else {
         return Ok(());
     };
-    if request.state.may_have_sent_calls()
-        && let Some(key) = request.holding_key()
-        && let Some(held) = queries::holding(db, &key)?
-    {
-        let orphaned = rows::Serialized::new(held.orphaned(lease.token))?;
-        writes::put_holding(db, &orphaned)?;
+    if let Some(held) = orphaned {
+        writes::put_holding(db, &rows::Serialized::new(held)?)?;
     }
-    request.lease = None;
-    request.revision += 1;
     writes::put_request(db, &rows::Serialized::new(request)?)
 }
