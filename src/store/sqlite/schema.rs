@@ -220,10 +220,10 @@ fn clear_lease(db: &Connection, mut request: Request) -> Result<(), StoreError> 
         && let Some(key) = request.holding_key()
         && let Some(held) = queries::holding(db, &key)?
     {
-        let orphaned = rows::Serialized::new(held.orphaned(lease.token))?;
-        writes::put_holding(db, &orphaned)?;
+        let orphaned = held.orphaned(lease.token);
+        writes::put_holding(db, &orphaned, &rows::doc_of(&orphaned)?)?;
     }
     request.lease = None;
     request.revision += 1;
-    writes::put_request(db, &rows::Serialized::new(request)?)
+    writes::put_request(db, &request, &rows::doc_of(&request)?)
 }
