@@ -24,7 +24,7 @@ use crate::domain::{
     LeaseHolder, Millis, Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State,
     Timestamp, Work,
 };
-use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError};
+use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
 use news::News;
 use notice_queue::NoticeQueue;
@@ -221,13 +221,9 @@ impl Service {
                 request_id: decision.request.id,
                 at: now,
             });
-            let commit = Commit {
-                guard: Some(guard),
-                answered,
-                nonce: ticket.and_then(Ticket::nonce),
-                ..Commit::default()
-            };
-            match self.write(commit, vec![decision], ticket).await {
+            let answer = answered.map(Write::Answer);
+            let written = self.write(Some(guard), vec![decision], answer, ticket);
+            match written.await {
                 Ok(mut written) => return written.pop().ok_or(ServiceError::Unknown(draft.id)),
                 Err(StoreError::Conflict(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -284,14 +280,10 @@ impl Service {
             if let Some(co_holders) = co_holders {
                 decisions.extend(self.revoke_co_holders(id, co_holders, now).await?);
             }
-            let commit = Commit {
-                // The commit fails if the binding that allows the command has changed.
-                guard: is_asked.then_some(guard),
-                parked: parked_by(id, &command),
-                nonce: ticket.and_then(Ticket::nonce),
-                ..Commit::default()
-            };
-            match self.write(commit, decisions, ticket).await {
+            // The commit fails if the binding that allows the command has changed.
+            let guard = is_asked.then_some(guard);
+            let parked = parked_by(id, &command);
+            match self.write(guard, decisions, parked, ticket).await {
                 Ok(mut written) => {
                     let request = written.swap_remove(0);
                     telemetry::note_revoke(&before, &request);
@@ -431,21 +423,25 @@ impl Service {
         Ok(decisions)
     }
 
-    /// Commits the decision, and notifies the workers and listeners that have work because of it.
+    /// Commits the decisions, and notifies the workers and listeners that have work because of
+    /// them. `last` is written in the same commit.
     async fn write(
         &self,
-        mut commit: Commit,
+        guard: Option<Guard>,
         decisions: Vec<Decision>,
+        last: Option<Write>,
         ticket: Option<&Ticket>,
     ) -> Result<Vec<Request>, StoreError> {
+        let mut commit = Commit::of(guard.map(Write::Guard));
+        commit.nonce = ticket.and_then(Ticket::nonce);
+        let (mut written, mut tells) = (Vec::new(), Vec::new());
         for mut decision in decisions {
-            commit.notices.extend(self.announce.notices(&mut decision));
-            commit.requests.push(decision.request);
-            commit.events.extend(decision.events);
-            commit.holdings.extend(decision.holding);
+            decision.notices = self.announce.notices(&mut decision);
+            tells.extend(decision.notices.iter().map(|one| one.request_id));
+            written.push(decision.request.clone());
+            commit.writes.extend(Write::of_decision(decision));
         }
-        let written = commit.requests.clone();
-        let tells: Vec<RequestId> = commit.notices.iter().map(|one| one.request_id).collect();
+        commit.writes.extend(last);
         let done = self.store.commit(commit).await;
         if let Some(ticket) = ticket {
             ticket.note(&done);
@@ -494,14 +490,14 @@ impl Service {
     }
 }
 
-fn parked_by(id: RequestId, command: &Command) -> Option<NoticePlace> {
+fn parked_by(id: RequestId, command: &Command) -> Option<Write> {
     let Command::NoticeParked { seq, .. } = command else {
         return None;
     };
-    Some(NoticePlace {
+    Some(Write::Park(NoticePlace {
         request_id: id,
         seq: *seq,
-    })
+    }))
 }
 
 /// A random pause whose bound grows with each conflict, up to a limit.

@@ -26,8 +26,9 @@ use async_trait::async_trait;
 pub use found::{Found, Unreadable};
 
 use crate::domain::{
-    AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Email, Event, Holding, HoldingKey,
-    Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, Status, Timestamp,
+    AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event, Holding,
+    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding, Request, RequestId, Status,
+    Timestamp,
 };
 
 /// The operations that the service and the workers need from a store.
@@ -60,11 +61,7 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a request in which only the lease changed. A worker renews its lease repeatedly
     /// while it waits for AWS, so a store may implement this more cheaply than `commit`.
     async fn renew(&self, request: Request) -> Result<(), StoreError> {
-        self.commit(Commit {
-            requests: vec![request],
-            ..Commit::default()
-        })
-        .await
+        self.commit(Commit::of([Write::Request(request)])).await
     }
 
     /// Returns the answer that was stored for this idempotency key, unless it is older than
@@ -158,34 +155,74 @@ pub trait Store: Send + Sync + 'static {
     async fn tidy(&self, now: Timestamp) -> Result<(), StoreError>;
 }
 
-/// Everything that one decision writes. The store writes all of it in one atomic write.
+/// Writes that the store makes in one atomic write: all of them, or none if the condition of one
+/// fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// The new revisions of requests. Each must be one higher than the stored revision.
-    pub requests: Vec<Request>,
-    /// The new revisions of holdings, by the same rule.
-    pub holdings: Vec<Holding>,
-    /// The new revision of a channel, by the same rule.
-    pub channel: Option<Channel>,
-    /// The new revisions of bindings, by the same rule.
-    pub bindings: Vec<Binding>,
-    /// A binding to delete. The commit is a `Conflict` if the stored revision differs.
-    pub unbound: Option<Binding>,
-    /// The binding under which the decision was made. The commit is a `Conflict` if it has
-    /// changed since.
-    pub guard: Option<Guard>,
-    /// The audit events to add.
-    pub events: Vec<Event>,
-    /// The notices to add to the outbox.
-    pub notices: Vec<Notice>,
-    /// A notice that the notice worker gives up: it is not delivered any more.
-    pub parked: Option<NoticePlace>,
-    /// The answer to store for an `Idempotency-Key`. The commit is a `Conflict` if the key
-    /// already has an answer.
-    pub answered: Option<Answered>,
+    /// No two of them write the same record.
+    pub writes: Vec<Write>,
     /// The nonce of the call that asked for this commit. A successful commit spends it; a
-    /// `Conflict` does not, so the same call can be decided again.
+    /// `Conflict` does not, so the same call can be decided again. If the nonce was spent before,
+    /// the commit is `Replayed`, whatever else fails.
     pub nonce: Option<Nonce>,
+}
+
+/// One write of a commit. If its condition fails, the commit is a `Conflict`.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a commit has few writes, and most of them are large"
+)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// The new revision of a request, which must be one higher than the stored revision.
+    Request(Request),
+    /// The new revision of a holding, by the same rule.
+    Holding(Holding),
+    /// The new revision of a channel, by the same rule.
+    Channel(Channel),
+    /// The new revision of a binding, by the same rule.
+    Binding(Binding),
+    /// Deletes a binding, if its stored revision is this one.
+    Unbind(Binding),
+    /// Writes nothing: the binding under which the decision was made must be unchanged.
+    Guard(Guard),
+    /// Adds an event to the audit.
+    Event(Event),
+    /// Adds a notice to the outbox.
+    Notice(Notice),
+    /// Gives up a pending notice: the notice worker does not deliver it any more.
+    Park(NoticePlace),
+    /// Stores the answer for an `Idempotency-Key`, which must have none yet.
+    Answer(Answered),
+}
+
+impl Commit {
+    pub fn of(writes: impl IntoIterator<Item = Write>) -> Self {
+        Self::default().with(writes)
+    }
+
+    pub fn with(mut self, writes: impl IntoIterator<Item = Write>) -> Self {
+        self.writes.extend(writes);
+        self
+    }
+}
+
+impl Write {
+    pub fn of_decision(decision: Decision) -> impl Iterator<Item = Self> {
+        let record = [Self::Request(decision.request)].into_iter();
+        record
+            .chain(decision.holding.map(Self::Holding))
+            .chain(decision.events.into_iter().map(Self::Event))
+            .chain(decision.notices.into_iter().map(Self::Notice))
+    }
+
+    pub fn of_rebinding(rebinding: Rebinding) -> impl Iterator<Item = Self> {
+        let record = [Self::Channel(rebinding.channel)].into_iter();
+        record
+            .chain(rebinding.unbound.map(Self::Unbind))
+            .chain(rebinding.bindings.into_iter().map(Self::Binding))
+            .chain(rebinding.events.into_iter().map(Self::Event))
+    }
 }
 
 /// A nonce to spend. The store accepts each text once until `keep_until`, for all key ids

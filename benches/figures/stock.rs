@@ -9,7 +9,7 @@ use jit::domain::{
     Person, RequestId, State, Text, Timestamp, open,
 };
 use jit::store::sqlite::SqliteStore;
-use jit::store::{Commit, Store};
+use jit::store::{Commit, Store, Write};
 
 use crate::aws::{ADMIN, Aws};
 use crate::fixtures::{binding, policy};
@@ -91,14 +91,13 @@ fn put(commit: &mut Commit, grant: Grant, now: Timestamp) -> RequestId {
     request.due_at = Some(until);
     request.user = Some(grant.user.parse().unwrap());
     let key: HoldingKey = request.holding_key().unwrap();
-    let holders = [request.id].into();
-    commit.holdings.push(Holding {
-        holders,
+    decision.holding = Some(Holding {
+        holders: [id].into(),
         revision: 1,
         ..Holding::unheld(key)
     });
-    commit.requests.push(decision.request);
-    commit.events.extend(decision.events);
+    decision.notices.clear();
+    commit.writes.extend(Write::of_decision(decision));
     id
 }
 

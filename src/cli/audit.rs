@@ -292,17 +292,12 @@ async fn store(context: &CliContext) -> Result<Arc<dyn Store>, Failure> {
 mod tests {
     use super::*;
     use crate::domain::Channel;
-    use crate::store::Commit;
     use crate::store::sqlite::SqliteStore;
+    use crate::store::{Commit, Write};
 
-    fn event(channel: &str, at: Timestamp) -> Commit {
+    fn event(channel: &str, at: Timestamp) -> (Channel, Event) {
         let channel = Channel::unknown(channel.parse().unwrap());
-        let (channel, event) = channel.refused(BTreeMap::new(), at);
-        Commit {
-            channel: Some(channel),
-            events: vec![event],
-            ..Commit::default()
-        }
+        channel.refused(BTreeMap::new(), at)
     }
 
     /// Writes an event like another process does, between two pages.
@@ -334,12 +329,11 @@ mod tests {
                 Millis::minutes(1)
             };
             let at = now + Millis(number - age.0);
-            store
-                .commit(event(&format!("c{number}"), at))
-                .await
-                .unwrap();
+            let (channel, event) = event(&format!("c{number}"), at);
+            let commit = Commit::of([Write::Channel(channel), Write::Event(event)]);
+            store.commit(commit).await.unwrap();
         }
-        let late = event("late", now + Millis::minutes(-2)).events.remove(0);
+        let (_, late) = event("late", now + Millis::minutes(-2));
         let mut told: Vec<String> = Vec::new();
         let all = AuditFilter::default();
         let mut run = Exporting::new(&store, &all, now, 2);

@@ -7,7 +7,7 @@ use crate::domain::{
     self, AccountId, Admin, BindTerms, Binding, Channel, ChannelId, Command, ConfigurationChange,
     MmUserId, Rebinding, RequestId, Status,
 };
-use crate::store::{Commit, Filter, StoreError};
+use crate::store::{Commit, Filter, StoreError, Write};
 
 /// One commit changes at most this many bindings: a store limits the number of records in a
 /// commit.
@@ -64,11 +64,7 @@ impl Service {
                 return Ok(());
             };
             let (channel, event) = channel.refused(said.clone(), self.clock.now());
-            let commit = Commit {
-                channel: Some(channel),
-                events: vec![event],
-                ..Commit::default()
-            };
+            let commit = Commit::of([Write::Channel(channel), Write::Event(event)]);
             match self.store.commit(commit).await {
                 Err(StoreError::Conflict(_)) => {}
                 done => return Ok(done?),
@@ -89,14 +85,8 @@ impl Service {
             let Some(rebinding) = rebinding else {
                 return Ok(Vec::new());
             };
-            let unbound = rebinding.unbound.clone();
-            let commit = Commit {
-                channel: Some(rebinding.channel),
-                bindings: rebinding.bindings.clone(),
-                unbound: rebinding.unbound,
-                events: rebinding.events,
-                ..Commit::default()
-            };
+            let (unbound, bindings) = (rebinding.unbound.clone(), rebinding.bindings.clone());
+            let commit = Commit::of(Write::of_rebinding(rebinding));
             match self.store.commit(commit).await {
                 Ok(()) => {}
                 Err(StoreError::Conflict(_)) => continue,
@@ -110,7 +100,7 @@ impl Service {
                         .await?;
                     Ok(vec![binding])
                 }
-                None => Ok(rebinding.bindings),
+                None => Ok(bindings),
             };
         }
         Err(lost_every_race())

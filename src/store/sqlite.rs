@@ -202,9 +202,10 @@ impl Store for SqliteStore {
         self.readers.look(|db| queries::bound(db, after, limit))
     }
 
-    async fn commit(&self, mut commit: Commit) -> Result<(), StoreError> {
-        let nonce = commit.nonce.take();
-        let commit = Prepared::new(commit)?;
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        let Commit { writes, nonce } = commit;
+        let prepared = writes.into_iter().map(Prepared::new);
+        let writes: Vec<Prepared> = prepared.collect::<Result<_, _>>()?;
         // The nonce is spent in memory first, so a concurrent call with it is refused. It is on
         // the disk before the commit is.
         if let Some(nonce) = &nonce
@@ -212,7 +213,7 @@ impl Store for SqliteStore {
         {
             return Err(StoreError::Replayed);
         }
-        let written = self.write(move |db| writes::commit(db, &commit)).await;
+        let written = self.write(move |db| writes::commit(db, &writes)).await;
         if let (Some(nonce), Err(StoreError::Conflict(_))) = (&nonce, &written) {
             self.alone()?.nonces.give_back(nonce);
         }

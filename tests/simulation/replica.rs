@@ -7,7 +7,7 @@ use jit::clock::Clock;
 use jit::domain::{Millis, Timestamp};
 use jit::identity_center::Paced;
 use jit::service::Service;
-use jit::store::Commit;
+use jit::store::{Commit, Write};
 use jit::worker::Worker;
 use jit::worker::notices::NoticeWorker;
 use jit::worker::tidy::tidy_up;
@@ -313,12 +313,9 @@ impl World {
                 .store
                 .read(|tables| key.and_then(|key| tables.holding(&key).cloned()));
             if let Some((request, orphaned)) = leased.without_its_server(held.as_ref()) {
-                let cleared = Commit {
-                    requests: vec![request],
-                    holdings: orphaned.into_iter().collect(),
-                    ..Commit::default()
-                };
-                self.store.commit_now(cleared).unwrap();
+                let mut writes = vec![Write::Request(request)];
+                writes.extend(orphaned.map(Write::Holding));
+                self.store.commit_now(Commit::of(writes)).unwrap();
             }
         }
     }

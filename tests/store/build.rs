@@ -5,7 +5,7 @@ use jit::domain::{
     HoldingKey, Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding,
     Refusal, Request, RequestId, State, Status, Text, Timestamp, open,
 };
-use jit::store::{Commit, Nonce};
+use jit::store::{Commit, Nonce, Write};
 use uuid::Uuid;
 
 use crate::fixtures::policy;
@@ -76,13 +76,7 @@ pub fn binding() -> Binding {
 }
 
 pub fn writing(rebinding: &Rebinding) -> Commit {
-    Commit {
-        channel: Some(rebinding.channel.clone()),
-        bindings: rebinding.bindings.clone(),
-        unbound: rebinding.unbound.clone(),
-        events: rebinding.events.clone(),
-        ..Commit::default()
-    }
+    Commit::of(Write::of_rebinding(rebinding.clone()))
 }
 
 pub fn opened(number: u128, created: Timestamp) -> Decision {
@@ -104,23 +98,20 @@ pub fn opened(number: u128, created: Timestamp) -> Decision {
 }
 
 pub fn creating(decision: &Decision) -> Commit {
-    Commit {
-        requests: vec![decision.request.clone()],
-        events: decision.events.clone(),
-        notices: decision.notices.clone(),
-        ..Commit::default()
-    }
+    Commit::of(Write::of_decision(decision.clone()))
 }
 
 /// The next revision of a record, with a change.
+pub fn later(request: &Request, change: impl FnOnce(&mut Request)) -> Request {
+    let mut later = request.clone();
+    later.revision += 1;
+    change(&mut later);
+    later
+}
+
+/// The commit of the next revision of a record.
 pub fn next(request: &Request, change: impl FnOnce(&mut Request)) -> Commit {
-    let mut next = request.clone();
-    next.revision += 1;
-    change(&mut next);
-    Commit {
-        requests: vec![next],
-        ..Commit::default()
-    }
+    Commit::of([Write::Request(later(request, change))])
 }
 
 pub fn granted(request: &Request, until: Timestamp) -> Request {

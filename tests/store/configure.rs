@@ -8,10 +8,10 @@ use futures_util::FutureExt;
 use jit::clock::{Clock, Uptime};
 use jit::domain::{Admin, BindTerms, ChannelId, MmUserId, Timestamp};
 use jit::service::{Announce, Configure, Service};
-use jit::store::{Commit, Store};
+use jit::store::Store;
 use uuid::Uuid;
 
-use crate::build::at;
+use crate::build::{at, writing};
 use crate::fixtures::policy;
 use crate::memory::MemoryStore;
 
@@ -42,13 +42,7 @@ impl UnbindingClock {
             };
             let first = self.store.binding(&account(0)).await.unwrap();
             let unbinding = change.unbind(first, &account(0)).unwrap();
-            let commit = Commit {
-                channel: Some(unbinding.channel),
-                unbound: unbinding.unbound,
-                events: unbinding.events,
-                ..Commit::default()
-            };
-            self.store.commit(commit).await.unwrap();
+            self.store.commit(writing(&unbinding)).await.unwrap();
         };
         unbinding.now_or_never().unwrap();
     }

@@ -10,12 +10,12 @@ use jit::domain::{
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
     Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, Left, NoticePlace,
-    Settled, Store, StoreError, Taken,
+    Settled, Store, StoreError, Taken, Write,
 };
 
 use crate::build::{
-    at, binding, bound, bound_again, creating, granted, held, id, key, lease, next, nonce, notice,
-    opened, token, unbound, writing,
+    at, binding, bound, bound_again, creating, granted, held, id, key, later, lease, next, nonce,
+    notice, opened, token, unbound, writing,
 };
 use crate::fixtures::policy;
 
@@ -82,9 +82,10 @@ async fn create(store: &dyn Store, number: u128, created: Timestamp) -> Request 
 }
 
 async fn change(store: &dyn Store, request: &Request, to: impl FnOnce(&mut Request)) -> Request {
-    let commit = next(request, to);
-    store.commit(commit.clone()).await.unwrap();
-    commit.requests[0].clone()
+    let changed = later(request, to);
+    let commit = Commit::of([Write::Request(changed.clone())]);
+    store.commit(commit).await.unwrap();
+    changed
 }
 
 /// Whether another write preceded this commit, and nothing of it was written.
@@ -115,9 +116,11 @@ pub async fn a_committed_record_is_read_back(subject: impl Subject) {
     let town = bound("town", "111122223333");
     store.commit(writing(&town)).await.unwrap();
     let decision = opened(1, at(5));
-    let mut commit = creating(&decision);
-    commit.holdings = vec![held(1, &[id(1)])];
-    store.commit(commit).await.unwrap();
+    let holding = Write::Holding(held(1, &[id(1)]));
+    store
+        .commit(creating(&decision).with([holding]))
+        .await
+        .unwrap();
 
     assert_eq!(store.request(id(1)).await.unwrap(), Some(decision.request));
     assert_eq!(
@@ -166,29 +169,19 @@ pub async fn a_commit_is_all_or_nothing(subject: impl Subject) {
     let store = subject.store();
     let first = create(store, 1, at(0)).await;
     let good = opened(2, at(0));
-    // Every part of the commit would be written except for the one that conflicts.
-    let stale_request = Commit {
-        requests: vec![good.request.clone(), first],
-        ..creating(&good)
-    };
-    let stale_holding = Commit {
-        holdings: vec![held(2, &[])],
-        ..creating(&good)
-    };
-    let stale_event = Commit {
-        events: opened(1, at(0)).events,
-        ..creating(&good)
-    };
-    let no_notice = Some(NoticePlace {
+    let stale_event = opened(1, at(0)).events.remove(0);
+    let no_notice = NoticePlace {
         request_id: id(9),
         seq: 1,
-    });
-    let stale_notice = Commit {
-        parked: no_notice,
-        ..creating(&good)
     };
-    for commit in [stale_request, stale_holding, stale_event, stale_notice] {
-        assert!(lost(store, commit).await);
+    for stale in [
+        Write::Request(first),
+        Write::Holding(held(2, &[])),
+        Write::Event(stale_event),
+        Write::Park(no_notice),
+    ] {
+        // Every part of the commit would be written except for the one that conflicts.
+        assert!(lost(store, creating(&good).with([stale])).await);
         assert_eq!(store.request(id(2)).await.unwrap(), None);
         let key = AuditKey::Request(id(2));
         assert!(store.audit(&key).await.unwrap().is_empty());
@@ -208,12 +201,7 @@ pub async fn a_commit_needs_the_previous_revision(subject: impl Subject) {
     assert_eq!(store.commit(again).await, winner);
     assert!(lost(store, creating(&opened(1, at(0)))).await);
     assert_eq!(store.request(id(1)).await.unwrap(), Some(second));
-    let unknown = Commit {
-        requests: vec![opened(2, at(0)).request],
-        ..Commit::default()
-    };
-    let mut second_of_none = unknown.clone();
-    second_of_none.requests[0].revision = 2;
+    let second_of_none = next(&opened(2, at(0)).request, |_| {});
     assert!(lost(store, second_of_none).await);
 }
 
@@ -246,12 +234,12 @@ pub async fn each_revision_is_written_by_one_of_many_writers(subject: impl Subje
 pub async fn a_commit_under_a_changed_binding_is_refused(subject: impl Subject) {
     let store = subject.store();
     let town = bound("town", "111122223333").bindings.remove(0);
-    let guarded = |number, revision: u64| Commit {
-        guard: Some(Guard {
+    let guarded = |number, revision: u64| {
+        let guard = Guard {
             revision,
             ..Guard::of(&town.account_id, Some(&town).filter(|_| revision > 0))
-        }),
-        ..creating(&opened(number, at(0)))
+        };
+        creating(&opened(number, at(0))).with([Write::Guard(guard)])
     };
     store.commit(guarded(1, 0)).await.unwrap();
     store
@@ -270,15 +258,9 @@ pub async fn a_late_unbind_changes_nothing(subject: impl Subject) {
     let old = town.bindings[0].clone();
     let mut new = old.clone();
     new.revision += 1;
-    let rebind = Commit {
-        bindings: vec![new.clone()],
-        ..Commit::default()
-    };
+    let rebind = Commit::of([Write::Binding(new.clone())]);
     store.commit(rebind).await.unwrap();
-    let unbind = |binding| Commit {
-        unbound: Some(binding),
-        ..Commit::default()
-    };
+    let unbind = |binding| Commit::of([Write::Unbind(binding)]);
     assert!(lost(store, unbind(old)).await);
     assert_eq!(
         store.binding(&new.account_id).await.unwrap(),
@@ -291,9 +273,9 @@ pub async fn a_late_unbind_changes_nothing(subject: impl Subject) {
 // K15: two bindings of one account are different, although both begin at revision 1.
 pub async fn a_new_binding_of_an_account_differs_from_its_old_one(subject: impl Subject) {
     let store = subject.store();
-    let guarded = |number, binding: &Binding| Commit {
-        guard: Some(Guard::of(&binding.account_id, Some(binding))),
-        ..creating(&opened(number, at(0)))
+    let guarded = |number, binding: &Binding| {
+        let guard = Guard::of(&binding.account_id, Some(binding));
+        creating(&opened(number, at(0))).with([Write::Guard(guard)])
     };
     let first = bound("town", "111122223333");
     store.commit(writing(&first)).await.unwrap();
@@ -319,10 +301,7 @@ pub async fn a_new_binding_of_an_account_differs_from_its_old_one(subject: impl 
     // A binding that was written before bindings had numbers.
     let mut old = elsewhere.bindings[0].clone();
     (old.revision, old.bound_seq) = (2, 0);
-    let commit = Commit {
-        bindings: vec![old.clone()],
-        ..Commit::default()
-    };
+    let commit = Commit::of([Write::Binding(old.clone())]);
     store.commit(commit).await.unwrap();
     store.commit(guarded(3, &old)).await.unwrap();
     assert!(lost(store, guarded(4, &elsewhere.bindings[0])).await);
@@ -395,9 +374,9 @@ pub async fn an_idempotency_key_is_kept_for_a_day(subject: impl Subject) {
         request_id: id(number),
         at: at(seconds),
     };
-    let answering = |number, seconds| Commit {
-        answered: Some(answered(number, seconds)),
-        ..creating(&opened(number, at(seconds)))
+    let answering = |number, seconds| {
+        let answer = Write::Answer(answered(number, seconds));
+        creating(&opened(number, at(seconds))).with([answer])
     };
     store.commit(answering(1, 0)).await.unwrap();
     assert!(lost(store, answering(2, 10)).await);
@@ -473,15 +452,9 @@ pub async fn a_leased_request_is_not_claimed(subject: impl Subject) {
 }
 
 async fn with_notices(store: &dyn Store, number: u128, seqs: &[u64]) {
-    let decision = opened(number, at(0));
-    let notices = seqs.iter().map(|seq| notice(number, *seq, at(0))).collect();
-    store
-        .commit(Commit {
-            notices,
-            ..creating(&decision)
-        })
-        .await
-        .unwrap();
+    let mut decision = opened(number, at(0));
+    decision.notices = seqs.iter().map(|seq| notice(number, *seq, at(0))).collect();
+    store.commit(creating(&decision)).await.unwrap();
 }
 
 async fn claim(store: &dyn Store, now: i64, holder: u128) -> Vec<NoticePlace> {
@@ -610,10 +583,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
 pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
     let store = subject.store();
     with_notices(store, 1, &[2, 3]).await;
-    let park = Commit {
-        parked: Some(place(1, 2)),
-        ..Commit::default()
-    };
+    let park = Commit::of([Write::Park(place(1, 2))]);
     store.commit(park.clone()).await.unwrap();
     assert!(lost(store, park).await);
     assert_eq!(claim(store, 1, 7).await, [place(1, 3)]);
@@ -632,11 +602,7 @@ pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
 
 /// Adds a notice to an existing request.
 async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
-    let notices = vec![notice(number, seq, at(1))];
-    let more = Commit {
-        notices,
-        ..Commit::default()
-    };
+    let more = Commit::of([Write::Notice(notice(number, seq, at(1)))]);
     store.commit(more).await.unwrap();
 }
 
@@ -647,12 +613,10 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
     let most = MOST_PENDING as u64;
     let many = most + MOST_PARKED as u64 + 6;
     for seq in 2..2 + many {
-        let commit = Commit {
-            notices: vec![notice(1, seq, at(0))],
-            ..next(&request, |_| {})
-        };
-        store.commit(commit.clone()).await.unwrap();
-        request = commit.requests[0].clone();
+        request = later(&request, |_| {});
+        let written = Write::Request(request.clone());
+        let commit = Commit::of([written, Write::Notice(notice(1, seq, at(0)))]);
+        store.commit(commit).await.unwrap();
         if seq == 10 {
             // A claimed notice stays as it is.
             assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
@@ -680,10 +644,7 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
     assert_eq!(gauges().await.undelivered_notices, 0);
     // A notice that is parked after a day is counted like the others.
     with_more_notices(store, 1, 2 + many).await;
-    let park = Commit {
-        parked: Some(place(1, 2 + many)),
-        ..Commit::default()
-    };
+    let park = Commit::of([Write::Park(place(1, 2 + many))]);
     store.commit(park).await.unwrap();
     assert_eq!(gauges().await.parked_notices, many - most + 1);
 }
@@ -694,18 +655,17 @@ pub async fn notices_that_only_change_the_card_are_merged_first(subject: impl Su
     create(store, 1, at(0)).await;
     let most = MOST_PENDING as u64;
     for seq in 2..=most + 4 {
-        let notices = vec![Notice {
+        let notice = Notice {
             audience: match seq {
                 3 => Audience::Everybody,
                 _ => Audience::Card,
             },
             ..notice(1, seq, at(0))
-        }];
-        let more = Commit {
-            notices,
-            ..Commit::default()
         };
-        store.commit(more).await.unwrap();
+        store
+            .commit(Commit::of([Write::Notice(notice)]))
+            .await
+            .unwrap();
         if seq == 5 {
             assert_eq!(claim(store, 1, 7).await, [place(1, 2)]);
         }
@@ -940,7 +900,7 @@ pub async fn a_lease_is_renewed_unless_the_renewal_comes_too_late(subject: impl 
     let request = create(store, 1, at(0)).await;
     let until = |to| move |request: &mut Request| request.lease = Some(lease(7, at(to)));
     let leased = change(store, &request, until(30)).await;
-    let renewed = next(&leased, until(60)).requests.remove(0);
+    let renewed = later(&leased, until(60));
     match store.renew(renewed.clone()).await {
         Ok(()) => {}
         // The answer was lost, and the retry conflicts with the first write.
@@ -953,7 +913,7 @@ pub async fn a_lease_is_renewed_unless_the_renewal_comes_too_late(subject: impl 
         request.lease = Some(lease(8, at(90)));
     });
     let taken = taken.await;
-    let late = next(&renewed, until(90)).requests.remove(0);
+    let late = later(&renewed, until(90));
     match store.renew(late).await {
         Err(StoreError::Conflict(Some(winner))) => assert_eq!(*winner, taken),
         other => panic!("{other:?}"),

@@ -6,9 +6,9 @@ use jit::domain::{Lane, Millis, RequestId, Status};
 use jit::store::dynamodb::Table;
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::portable::{Copied, OutboxEntry, Portable};
-use jit::store::{Commit, Cursor, Filter, Store};
+use jit::store::{Commit, Cursor, Filter, Store, Write};
 
-use crate::build::{at, creating, granted, id, lease, next, notice, opened};
+use crate::build::{at, creating, granted, id, later, lease, next, notice, opened};
 use crate::dynamo::Tables;
 use crate::dynamo::proxy::{Mood, Proxy};
 
@@ -126,11 +126,11 @@ async fn a_lease_renewal_is_one_write_without_a_transaction() {
     let store = tables.through(&proxy.url).store();
     let decision = opened(1, at(0));
     store.commit(creating(&decision)).await.unwrap();
-    let renewed = next(&decision.request, |request| {
+    let renewed = later(&decision.request, |request| {
         request.lease = Some(lease(7, at(60)));
     });
     proxy.calls();
-    store.renew(renewed.requests[0].clone()).await.unwrap();
+    store.renew(renewed).await.unwrap();
     assert_eq!(proxy.calls(), BTreeMap::from([("PutItem".to_owned(), 1)]));
 }
 
@@ -154,12 +154,10 @@ async fn a_full_outbox_refuses_no_commit() {
     store.take_over(&copied).await.unwrap();
     let mut request = decision.request;
     for seq in 1_400..1_700 {
-        let commit = Commit {
-            notices: vec![notice(1, seq, at(2))],
-            ..next(&request, |_| {})
-        };
-        store.commit(commit.clone()).await.unwrap();
-        request = commit.requests[0].clone();
+        request = later(&request, |_| {});
+        let written = Write::Request(request.clone());
+        let commit = Commit::of([written, Write::Notice(notice(1, seq, at(2)))]);
+        store.commit(commit).await.unwrap();
     }
     let left: Vec<u64> = store
         .outbox_entries(id(1))
@@ -189,11 +187,8 @@ async fn the_cost_of_a_scrape_does_not_depend_on_live_grants() {
             let commits = numbers.map(|number| {
                 let mut decision = opened(number, at(0));
                 decision.request = granted(&decision.request, day);
-                let commit = Commit {
-                    notices: vec![notice(number, 2, at(0))],
-                    ..creating(&decision)
-                };
-                filling.commit(commit)
+                decision.notices = vec![notice(number, 2, at(0))];
+                filling.commit(creating(&decision))
             });
             futures_util::future::try_join_all(commits).await.unwrap();
         }

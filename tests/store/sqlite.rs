@@ -4,10 +4,10 @@ use std::path::Path;
 
 use jit::domain::{AuditKey, Lane, Lease, LeaseHolder, State};
 use jit::store::sqlite::{OpenError, SqliteStore};
-use jit::store::{Commit, Freshness, Store, StoreError, Taken};
+use jit::store::{Commit, Freshness, Store, StoreError, Taken, Write};
 use rusqlite::Connection;
 
-use crate::build::{at, creating, held, id, key, lease, next, nonce, opened, token};
+use crate::build::{at, creating, held, id, key, later, lease, next, nonce, opened, token};
 
 fn file() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -174,14 +174,13 @@ async fn an_operators_command_works_beside_a_server() {
     let operator = SqliteStore::open_for_operator(&path).unwrap();
     let seen = operator.request(id(1)).await.unwrap().unwrap();
     assert_eq!(seen.lease, Some(lease(7, at(3600))));
-    let later = next(&seen, |request| request.due_at = Some(at(9)));
-    operator.commit(later.clone()).await.unwrap();
-    let winner = Err(StoreError::Conflict(Some(Box::new(
-        later.requests[0].clone(),
-    ))));
-    assert_eq!(server.commit(later.clone()).await, winner);
+    let changed = later(&seen, |request| request.due_at = Some(at(9)));
+    let commit = Commit::of([Write::Request(changed.clone())]);
+    operator.commit(commit.clone()).await.unwrap();
+    let winner = Err(StoreError::Conflict(Some(Box::new(changed.clone()))));
+    assert_eq!(server.commit(commit).await, winner);
     let seen = server.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(seen, later.requests[0]);
+    assert_eq!(seen, changed);
     let spent = operator.spend_nonce(&nonce("n", 0, 960)).await;
     assert!(
         matches!(spent, Err(StoreError::Unavailable(_))),
@@ -231,11 +230,8 @@ async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
         request.lease = Some(lease(7, at(3600)));
     });
     let held = held(1, &[id(1)]);
-    let commit = Commit {
-        holdings: vec![held.clone()],
-        ..leased
-    };
-    store.commit(commit).await.unwrap();
+    let holding = Write::Holding(held.clone());
+    store.commit(leased.with([holding])).await.unwrap();
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
     let after = store.holding(&held.key).await.unwrap().unwrap();
@@ -259,11 +255,8 @@ async fn a_restart_invents_no_calls_of_a_request_that_holds_nothing() {
         request.lease = Some(lease(7, at(3600)));
     });
     let free = held(1, &[]);
-    let commit = Commit {
-        holdings: vec![free.clone()],
-        ..leased
-    };
-    store.commit(commit).await.unwrap();
+    let holding = Write::Holding(free.clone());
+    store.commit(leased.with([holding])).await.unwrap();
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
     let after = store.holding(&free.key).await.unwrap().unwrap();
@@ -301,9 +294,9 @@ async fn every_change_is_seen_at_once_from_any_process() {
             assert_eq!(store.request(id(1)).await.unwrap().unwrap(), latest);
         }
         if minute % 2 == 0 {
-            let later = next(&latest, |request| request.due_at = Some(at(minute * 60)));
-            latest = later.requests[0].clone();
-            store.commit(later).await.unwrap();
+            latest = later(&latest, |request| request.due_at = Some(at(minute * 60)));
+            let commit = Commit::of([Write::Request(latest.clone())]);
+            store.commit(commit).await.unwrap();
         } else {
             // Every second change comes from another process.
             let sql = "UPDATE jit_requests SET revision = revision + 1";

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jit::domain::{AccountId, AuditKey, ChannelId, Lane, RequestId};
 use jit::store::dynamodb::{DynamoStore, Table};
 use jit::store::sqlite::SqliteStore;
-use jit::store::{AuditFilter, Commit, Cursor, Filter, Found, Left, Settled, Store, StoreError};
+use jit::store::{AuditFilter, Cursor, Filter, Found, Left, Settled, Store, StoreError};
 
 use crate::build::{at, bound, creating, id, notice, opened, token, writing};
 use crate::dynamo::Tables;
@@ -313,11 +313,9 @@ async fn notices_are_delivered_beside_an_unreadable_one() {
     for subject in both().await {
         let store = subject.store();
         for number in [1, 2] {
-            let commit = Commit {
-                notices: vec![notice(number, 2, at(0)), notice(number, 3, at(0))],
-                ..creating(&opened(number, at(0)))
-            };
-            store.commit(commit).await.unwrap();
+            let mut decision = opened(number, at(0));
+            decision.notices = vec![notice(number, 2, at(0)), notice(number, 3, at(0))];
+            store.commit(creating(&decision)).await.unwrap();
         }
         subject.damage(Damage::Notice(id(1))).await;
         let mut told = Vec::new();

@@ -13,55 +13,30 @@ use super::calls::{Condition, ConditionResult, ConditionalUpdate, Transacted, Wr
 use super::items::{self, Item, n, s};
 use super::tables::Table;
 use super::{outbox, sizes};
-use crate::domain::{Binding, Channel, Millis, Notice, Request, RequestId};
-use crate::store::{Answered, Commit, Guard, Nonce, StoreError};
-
-/// DynamoDB's limit for the items of one transaction.
-const MOST: usize = 100;
+use crate::domain::{
+    Binding, Channel, ChannelId, Event, Holding, Millis, Notice, Request, RequestId,
+};
+use crate::store::{Answered, Commit, Guard, Nonce, NoticePlace, StoreError, Write};
 
 impl DynamoStore {
     pub(super) async fn write(&self, commit: Commit) -> Result<(), StoreError> {
-        let mut plan = Plan {
-            store: self,
-            actions: Vec::new(),
-            outboxes: Vec::new(),
-        };
-        plan.commit(&commit)?;
-        if let Some(place) = commit.parked {
-            let parking = self.parking(place).await?;
-            plan.update(
-                Table::Outbox,
-                items::request_key(place.request_id),
-                &parking,
-            )?;
-        }
-        if let Some(nonce) = &commit.nonce {
-            plan.put(Table::Nonces, items::nonce(nonce), &is_fresh(nonce))?;
-        }
-        let (actions, outboxes) = (plan.actions, plan.outboxes);
-        if actions.len() > MOST {
-            let many = actions.len();
-            let why = format!(
-                "the commit changes {many} items, and a DynamoDB transaction has at most {MOST}"
-            );
-            return Err(StoreError::TooLarge(why));
-        }
-        sizes::check(&actions)?;
+        let plan = self.plan(&commit).await?;
+        sizes::check(&plan.actions)?;
         let mut sends = 0;
         loop {
-            let checked = match self.transact(&actions).await? {
+            let checked = match self.transact(&plan.actions).await? {
                 Transacted::Yes => return Ok(()),
                 Transacted::No(checked) => checked,
             };
             let mut full = Vec::new();
-            for (place, notices) in &outboxes {
+            for (place, notices) in &plan.outboxes {
                 if let Some(ConditionResult::Failed(found)) = checked.get(*place) {
                     full.push((found.clone().unwrap_or_default(), notices));
                 }
             }
             let failed = |one: &&ConditionResult| matches!(one, ConditionResult::Failed(_));
             if checked.iter().filter(failed).count() > full.len() {
-                return refused(&commit, checked);
+                return plan.refused(&checked);
             }
             // Only full outboxes failed. A notice worker may deliver at the same time, so the
             // loop tries the whole commit again.
@@ -73,9 +48,59 @@ impl DynamoStore {
             self.pause(sends, why).await?;
         }
     }
-}
 
-impl DynamoStore {
+    async fn plan<'c>(&self, commit: &'c Commit) -> Result<Plan<'_, 'c>, StoreError> {
+        let mut plan = Plan {
+            store: self,
+            actions: Vec::new(),
+            requests: Vec::new(),
+            outboxes: Vec::new(),
+            nonce: None,
+        };
+        // A transaction has at most one action for each item. So the notices of a request, which
+        // are in one item, become one action, and so do a channel and the set of its accounts.
+        let mut outboxes: BTreeMap<RequestId, Vec<&Notice>> = BTreeMap::new();
+        let mut channels: BTreeMap<&ChannelId, ChannelChange<'_>> = BTreeMap::new();
+        for write in &commit.writes {
+            match write {
+                Write::Request(request) => plan.request(request)?,
+                Write::Holding(holding) => plan.holding(holding)?,
+                Write::Channel(channel) => {
+                    channels.entry(&channel.id).or_default().record = Some(channel);
+                }
+                Write::Binding(binding) => {
+                    plan.binding(binding)?;
+                    if binding.revision == 1 {
+                        let change = channels.entry(&binding.channel_id).or_default();
+                        change.bound.push(binding);
+                    }
+                }
+                Write::Unbind(binding) => {
+                    plan.unbind(binding)?;
+                    channels.entry(&binding.channel_id).or_default().unbound = Some(binding);
+                }
+                Write::Guard(guard) => plan.guard(guard)?,
+                Write::Event(event) => plan.event(event)?,
+                Write::Notice(notice) => {
+                    outboxes.entry(notice.request_id).or_default().push(notice);
+                }
+                Write::Park(place) => plan.park(*place).await?,
+                Write::Answer(answered) => plan.answer(answered)?,
+            }
+        }
+        for (id, change) in &channels {
+            plan.channel(id, change)?;
+        }
+        for (id, notices) in outboxes {
+            plan.notices(id, notices)?;
+        }
+        if let Some(nonce) = &commit.nonce {
+            plan.nonce = Some(plan.actions.len());
+            plan.put(Table::Nonces, items::nonce(nonce), &is_fresh(nonce))?;
+        }
+        Ok(plan)
+    }
+
     /// Writes a single request, which costs half of a transaction. If the answer is lost, the
     /// second attempt finds the record of the first and reports a conflict.
     pub(super) async fn write_alone(&self, request: &Request) -> Result<(), StoreError> {
@@ -85,23 +110,9 @@ impl DynamoStore {
             .await?;
         match written {
             WriteResult::Yes => Ok(()),
-            WriteResult::No(found) => conflict(found),
+            WriteResult::No(found) => conflict(found.as_ref()),
         }
     }
-}
-
-/// Converts failed conditions to an error. In every plan the requests are first and the nonce is
-/// last.
-fn refused(commit: &Commit, checked: Vec<ConditionResult>) -> Result<(), StoreError> {
-    if commit.nonce.is_some() && matches!(checked.last(), Some(ConditionResult::Failed(_))) {
-        return Err(StoreError::Replayed);
-    }
-    let requests = checked.into_iter().take(commit.requests.len());
-    let mut found = requests.filter_map(|one| match one {
-        ConditionResult::Failed(found) => found,
-        ConditionResult::Held => None,
-    });
-    conflict(found.next())
 }
 
 /// G20a, P8: the condition compares times, because DynamoDB deletes expired items late.
@@ -110,8 +121,8 @@ pub(super) fn is_fresh(nonce: &Nonce) -> Condition {
         .with(":now", items::millis(nonce.at))
 }
 
-fn conflict(found: Option<Item>) -> Result<(), StoreError> {
-    let winner = found.map(|item| items::read_request(&item)).transpose()?;
+fn conflict(found: Option<&Item>) -> Result<(), StoreError> {
+    let winner = found.map(items::read_request).transpose()?;
     Err(StoreError::Conflict(winner.map(Box::new)))
 }
 
@@ -160,64 +171,88 @@ fn unchanged(guard: &Guard) -> Condition {
     }
 }
 
+/// The actions of a commit.
 struct Plan<'s, 'c> {
     store: &'s DynamoStore,
     actions: Vec<TransactWriteItem>,
+    /// The indexes of the actions that write requests.
+    requests: Vec<usize>,
     /// The indexes of the actions that add notices to an outbox.
     outboxes: Vec<(usize, Vec<&'c Notice>)>,
+    /// The index of the action that spends the nonce.
+    nonce: Option<usize>,
+}
+
+/// The changes of a channel's item.
+#[derive(Default)]
+struct ChannelChange<'c> {
+    record: Option<&'c Channel>,
+    bound: Vec<&'c Binding>,
+    unbound: Option<&'c Binding>,
 }
 
 impl<'c> Plan<'_, 'c> {
-    fn commit(&mut self, commit: &'c Commit) -> Result<(), StoreError> {
-        for request in &commit.requests {
-            let condition = follows(request)?;
-            self.put(Table::Requests, items::request(request)?, &condition)?;
-        }
-        for holding in &commit.holdings {
-            let condition = follows_on("holding_key", holding.revision)?;
-            self.put(Table::Assignments, items::holding(holding)?, &condition)?;
-        }
-        self.bindings(commit)?;
-        if let Some(guard) = &commit.guard {
-            self.check(guard)?;
-        }
-        for event in &commit.events {
-            let condition = Condition::that("attribute_not_exists(request_id)");
-            self.put(Table::Audit, items::event(event)?, &condition)?;
-        }
-        for (id, notices) in by_request(&commit.notices) {
-            let adding = outbox::adding(&notices)?;
-            self.outboxes.push((self.actions.len(), notices));
-            self.update(Table::Outbox, items::request_key(id), &adding)?;
-        }
-        if let Some(answered) = &commit.answered {
-            self.answered(answered)?;
-        }
-        Ok(())
-    }
-
-    fn bindings(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        for binding in &commit.bindings {
-            let condition = follows_on("binding_key", binding.revision)?;
-            self.put(Table::Bindings, items::binding(binding)?, &condition)?;
-        }
-        if let Some(binding) = &commit.unbound {
-            let key = items::account_key(&binding.account_id);
-            let condition = Condition::that("revision = :now").with(":now", n(binding.revision));
-            self.delete(Table::Bindings, items::binding_key(&key), &condition)?;
-        }
-        let (more, fewer) = (bound(commit), commit.unbound.as_ref());
-        let channel_id = commit.channel.as_ref().map(|channel| &channel.id);
-        let moved = more.first().copied().or(fewer).map(|b| &b.channel_id);
-        let Some(id) = channel_id.or(moved) else {
-            return Ok(());
+    /// Converts failed conditions to an error.
+    fn refused(&self, checked: &[ConditionResult]) -> Result<(), StoreError> {
+        let failed = |place: &usize| match checked.get(*place) {
+            Some(ConditionResult::Failed(found)) => Some(found),
+            Some(ConditionResult::Held) | None => None,
         };
-        let change = channel_change(commit.channel.as_ref(), &more, fewer)?;
-        let key = items::binding_key(&items::channel_key(id));
-        self.update(Table::Bindings, key, &change)
+        if self.nonce.as_ref().and_then(failed).is_some() {
+            return Err(StoreError::Replayed);
+        }
+        let mut stored = self.requests.iter().filter_map(failed).flatten();
+        conflict(stored.next())
     }
 
-    fn answered(&mut self, answered: &Answered) -> Result<(), StoreError> {
+    fn request(&mut self, request: &Request) -> Result<(), StoreError> {
+        self.requests.push(self.actions.len());
+        let condition = follows(request)?;
+        self.put(Table::Requests, items::request(request)?, &condition)
+    }
+
+    fn holding(&mut self, holding: &Holding) -> Result<(), StoreError> {
+        let condition = follows_on("holding_key", holding.revision)?;
+        self.put(Table::Assignments, items::holding(holding)?, &condition)
+    }
+
+    fn binding(&mut self, binding: &Binding) -> Result<(), StoreError> {
+        let condition = follows_on("binding_key", binding.revision)?;
+        self.put(Table::Bindings, items::binding(binding)?, &condition)
+    }
+
+    fn unbind(&mut self, binding: &Binding) -> Result<(), StoreError> {
+        let key = items::account_key(&binding.account_id);
+        let condition = Condition::that("revision = :now").with(":now", n(binding.revision));
+        self.delete(Table::Bindings, items::binding_key(&key), &condition)
+    }
+
+    fn channel(&mut self, id: &ChannelId, change: &ChannelChange<'_>) -> Result<(), StoreError> {
+        let key = items::binding_key(&items::channel_key(id));
+        self.update(Table::Bindings, key, &channel_update(change)?)
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), StoreError> {
+        let condition = Condition::that("attribute_not_exists(request_id)");
+        self.put(Table::Audit, items::event(event)?, &condition)
+    }
+
+    fn notices(&mut self, id: RequestId, notices: Vec<&'c Notice>) -> Result<(), StoreError> {
+        let adding = outbox::adding(&notices)?;
+        self.outboxes.push((self.actions.len(), notices));
+        self.update(Table::Outbox, items::request_key(id), &adding)
+    }
+
+    async fn park(&mut self, place: NoticePlace) -> Result<(), StoreError> {
+        let parking = self.store.parking(place).await?;
+        self.update(
+            Table::Outbox,
+            items::request_key(place.request_id),
+            &parking,
+        )
+    }
+
+    fn answer(&mut self, answered: &Answered) -> Result<(), StoreError> {
         let mut item = items::answered(answered);
         items::forget_after(&mut item, answered.at + Millis::DAY);
         let day_ago = answered.at.millis() - Millis::DAY.0;
@@ -226,7 +261,7 @@ impl<'c> Plan<'_, 'c> {
         self.put(Table::Answers, item, &condition)
     }
 
-    fn check(&mut self, guard: &Guard) -> Result<(), StoreError> {
+    fn guard(&mut self, guard: &Guard) -> Result<(), StoreError> {
         let condition = unchanged(guard);
         let key = items::binding_key(&items::account_key(&guard.account_id));
         let check = ConditionCheck::builder()
@@ -288,21 +323,11 @@ impl<'c> Plan<'_, 'c> {
     }
 }
 
-/// Returns the bindings that belong to the channel after this commit.
-fn bound(commit: &Commit) -> Vec<&Binding> {
-    let all = commit.bindings.iter();
-    all.filter(|binding| binding.revision == 1).collect()
-}
-
 /// Updates the record of a channel and the set of its accounts. The item has this set because
 /// an index shows a new account only after a delay.
-fn channel_change(
-    channel: Option<&Channel>,
-    more: &[&Binding],
-    fewer: Option<&Binding>,
-) -> Result<ConditionalUpdate, StoreError> {
+fn channel_update(change: &ChannelChange<'_>) -> Result<ConditionalUpdate, StoreError> {
     let mut text = "SET kind = :kind".to_owned();
-    let mut condition = match channel {
+    let mut condition = match change.record {
         Some(channel) => {
             text.push_str(", revision = :revision, doc = :doc");
             let mut item = items::channel(channel)?;
@@ -320,20 +345,12 @@ fn channel_change(
             .map(|binding| binding.account_id.to_string());
         AttributeValue::Ss(ids.collect())
     };
-    if !more.is_empty() {
+    if !change.bound.is_empty() {
         text.push_str(" ADD accounts :accounts");
-        condition = condition.with(":accounts", accounts(more));
-    } else if let Some(binding) = fewer {
+        condition = condition.with(":accounts", accounts(&change.bound));
+    } else if let Some(binding) = change.unbound {
         text.push_str(" DELETE accounts :accounts");
         condition = condition.with(":accounts", accounts(&[binding]));
     }
     Ok(ConditionalUpdate { text, condition })
-}
-
-fn by_request(notices: &[Notice]) -> BTreeMap<RequestId, Vec<&Notice>> {
-    let mut all: BTreeMap<RequestId, Vec<&Notice>> = BTreeMap::new();
-    for notice in notices {
-        all.entry(notice.request_id).or_default().push(notice);
-    }
-    all
 }

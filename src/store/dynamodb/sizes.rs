@@ -6,6 +6,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use super::items::Item;
 use crate::store::StoreError;
 
+/// DynamoDB's limit for the actions of a transaction.
+const ACTIONS: usize = 100;
 /// DynamoDB's size limits for an item and for a transaction, in bytes.
 const ITEM: usize = 400 * 1024;
 const TRANSACTION: usize = 4 * 1024 * 1024;
@@ -41,6 +43,12 @@ fn of_action(action: &TransactWriteItem) -> usize {
 }
 
 pub(super) fn check(actions: &[TransactWriteItem]) -> Result<(), StoreError> {
+    let many = actions.len();
+    if many > ACTIONS {
+        return Err(StoreError::TooLarge(format!(
+            "the commit changes {many} items, and a DynamoDB transaction has at most {ACTIONS}"
+        )));
+    }
     let sizes = || actions.iter().map(of_action);
     let (largest, whole) = (sizes().max().unwrap_or(0), sizes().sum::<usize>());
     let (what, bytes, most) = match largest > ITEM {

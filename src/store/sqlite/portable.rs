@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{Serialized, int};
+use super::rows::{doc_of, int};
 use super::{SqliteStore, queries, writes};
 use crate::domain::{AuditKey, Binding, Channel, Event, Holding, Request, RequestId, Timestamp};
 use crate::store::StoreError;
@@ -91,25 +91,23 @@ fn take_request(
     }
     // A record of a later revision cannot be inserted, so it is inserted as the first one and
     // its revision is then corrected.
-    let first = Serialized::new(Request {
+    let first = Request {
         revision: 1,
         ..request.clone()
-    })?;
-    writes::put_request(db, &first)?;
-    let whole = Serialized::new(request.clone())?;
+    };
+    writes::put_request(db, &first, &doc_of(&first)?)?;
     let sql = "UPDATE jit_requests SET revision = ?2, doc = ?3 WHERE request_id = ?1";
     let id = request.id.to_string();
-    db.execute(sql, params![id, int(request.revision), whole.doc])?;
+    db.execute(sql, params![id, int(request.revision), doc_of(request)?])?;
     put_events(db, &key, events)?;
     for entry in outbox_entries {
         put_letter(db, entry)?;
     }
     if let Some(holding) = holding {
-        let whole = Serialized::new(holding.clone())?;
         let sql =
             "INSERT OR REPLACE INTO jit_holdings (holding_key, revision, doc) VALUES (?1, ?2, ?3)";
         let key = holding.key.to_string();
-        db.execute(sql, params![key, int(holding.revision), whole.doc])?;
+        db.execute(sql, params![key, int(holding.revision), doc_of(holding)?])?;
     }
     Ok(Took::Now)
 }
@@ -128,20 +126,18 @@ fn take_channel(
     if here.is_some() && !is_behind(&queries::audit(db, &key)?, events) {
         return Err(StoreError::Diverged(key.to_string()));
     }
-    let whole = Serialized::new(channel.clone())?;
     let sql = "INSERT OR REPLACE INTO jit_channels (request_id, revision, doc) VALUES (?1, ?2, ?3)";
     let name = key.to_string();
-    db.execute(sql, params![name, int(channel.revision), whole.doc])?;
+    db.execute(sql, params![name, int(channel.revision), doc_of(channel)?])?;
     let sql = "DELETE FROM jit_bindings WHERE channel_id = ?1";
     db.execute(sql, [channel.id.as_str()])?;
     let sql =
         "INSERT INTO jit_bindings (account_id, channel_id, revision, doc) VALUES (?1, ?2, ?3, ?4)";
     for binding in bindings {
-        let whole = Serialized::new(binding.clone())?;
         let (account, channel) = (binding.account_id.as_str(), channel.id.as_str());
         db.execute(
             sql,
-            params![account, channel, int(binding.revision), whole.doc],
+            params![account, channel, int(binding.revision), doc_of(binding)?],
         )?;
     }
     put_events(db, &key, events)?;
@@ -151,15 +147,14 @@ fn take_channel(
 fn put_events(db: &Connection, key: &AuditKey, events: &[Event]) -> Result<(), StoreError> {
     let name = key.to_string();
     db.execute("DELETE FROM jit_audit WHERE request_id = ?1", [name])?;
-    for event in Serialized::all(events.to_vec())? {
-        writes::add_event(db, &event)?;
+    for event in events {
+        writes::add_event(db, event, &doc_of(event)?)?;
     }
     Ok(())
 }
 
 fn put_letter(db: &Connection, entry: &OutboxEntry) -> Result<(), StoreError> {
-    let whole = Serialized::new(entry.notice.clone())?;
-    writes::insert_notice(db, &whole)?;
+    writes::insert_notice(db, &entry.notice, &doc_of(&entry.notice)?)?;
     let sql = "UPDATE jit_notices SET attempts = ?3, next_at = ?4, state = ?5,
          claimable_at = CASE WHEN ?5 = 'pending' THEN claimable_at END
          WHERE request_id = ?1 AND seq = ?2";

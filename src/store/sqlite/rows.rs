@@ -1,7 +1,5 @@
 //! Converts rows to records, and handles the columns that an operator may change.
 
-use std::ops::Deref;
-
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use serde::Serialize;
@@ -105,32 +103,8 @@ pub(super) fn limit(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A record with its serialised document. The caller serialises it, so that the writer thread
-/// need not.
-pub(super) struct Serialized<T> {
-    record: T,
-    pub doc: String,
-}
-
-impl<T: Serialize> Serialized<T> {
-    pub fn new(record: T) -> Result<Self, StoreError> {
-        match serde_json::to_string(&record) {
-            Ok(doc) => Ok(Self { record, doc }),
-            Err(why) => Err(unreadable(std::any::type_name::<T>(), &why)),
-        }
-    }
-
-    pub fn all(records: Vec<T>) -> Result<Vec<Self>, StoreError> {
-        records.into_iter().map(Self::new).collect()
-    }
-}
-
-impl<T> Deref for Serialized<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.record
-    }
+pub(super) fn doc_of<T: Serialize>(record: &T) -> Result<String, StoreError> {
+    serde_json::to_string(record).map_err(|why| unreadable(std::any::type_name::<T>(), &why))
 }
 
 pub(super) fn from_doc<T: DeserializeOwned>(what: &str, doc: &str) -> Result<T, StoreError> {

@@ -216,7 +216,7 @@ fn clear_lease(db: &Connection, leased: &Request) -> Result<(), StoreError> {
         return Ok(());
     };
     if let Some(held) = orphaned {
-        writes::put_holding(db, &rows::Serialized::new(held)?)?;
+        writes::put_holding(db, &held, &rows::doc_of(&held)?)?;
     }
-    writes::put_request(db, &rows::Serialized::new(request)?)
+    writes::put_request(db, &request, &rows::doc_of(&request)?)
 }

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, named_params, params};
 
 use super::queries;
-use super::rows::{Serialized, end_at, int, limit, revoked_at};
+use super::rows::{doc_of, end_at, int, limit, revoked_at};
 use crate::domain::{
     AuditKey, Binding, Channel, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Notice,
     Request, RequestId, Timestamp,
@@ -12,72 +12,47 @@ use crate::domain::{
 use crate::store::outbox::{
     Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, note_parked,
 };
-use crate::store::{Answered, Commit, Guard, Left, NoticePlace, Settled, StoreError, Taken};
+use crate::store::{Answered, Guard, Left, NoticePlace, Settled, StoreError, Taken, Write};
 
 /// The number of rows that one clean-up deletes, so that it does not delay other writes.
 const TIDIED_AT_ONCE: usize = 1000;
 
-/// A commit whose records are serialised.
+/// A write with the document of its record, which is empty if it stores none. The caller
+/// serialises it, so that the writer thread need not.
 pub(super) struct Prepared {
-    requests: Vec<Serialized<Request>>,
-    holdings: Vec<Serialized<Holding>>,
-    channel: Vec<Serialized<Channel>>,
-    bindings: Vec<Serialized<Binding>>,
-    events: Vec<Serialized<Event>>,
-    notices: Vec<Serialized<Notice>>,
-    unbound: Option<Binding>,
-    guard: Option<Guard>,
-    parked: Option<NoticePlace>,
-    answered: Option<Answered>,
+    write: Write,
+    doc: String,
 }
 
 impl Prepared {
-    pub fn new(commit: Commit) -> Result<Self, StoreError> {
-        Ok(Self {
-            requests: Serialized::all(commit.requests)?,
-            holdings: Serialized::all(commit.holdings)?,
-            channel: Serialized::all(commit.channel.into_iter().collect())?,
-            bindings: Serialized::all(commit.bindings)?,
-            events: Serialized::all(commit.events)?,
-            notices: Serialized::all(commit.notices)?,
-            unbound: commit.unbound,
-            guard: commit.guard,
-            parked: commit.parked,
-            answered: commit.answered,
-        })
+    pub fn new(write: Write) -> Result<Self, StoreError> {
+        let doc = match &write {
+            Write::Request(request) => doc_of(request)?,
+            Write::Holding(holding) => doc_of(holding)?,
+            Write::Channel(channel) => doc_of(channel)?,
+            Write::Binding(binding) => doc_of(binding)?,
+            Write::Event(event) => doc_of(event)?,
+            Write::Notice(notice) => doc_of(notice)?,
+            Write::Unbind(_) | Write::Guard(_) | Write::Park(_) | Write::Answer(_) => String::new(),
+        };
+        Ok(Self { write, doc })
     }
 }
 
-pub(super) fn commit(db: &Connection, commit: &Prepared) -> Result<(), StoreError> {
-    if let Some(guard) = &commit.guard {
-        check_guard(db, guard)?;
-    }
-    for request in &commit.requests {
-        put_request(db, request)?;
-    }
-    for holding in &commit.holdings {
-        put_holding(db, holding)?;
-    }
-    for channel in &commit.channel {
-        put_channel(db, channel)?;
-    }
-    if let Some(binding) = &commit.unbound {
-        unbind(db, binding)?;
-    }
-    for binding in &commit.bindings {
-        put_binding(db, binding)?;
-    }
-    for event in &commit.events {
-        add_event(db, event)?;
-    }
-    for notice in &commit.notices {
-        add_notice(db, notice)?;
-    }
-    if let Some(place) = commit.parked {
-        park_notice(db, place)?;
-    }
-    if let Some(answered) = &commit.answered {
-        remember_answer(db, answered)?;
+pub(super) fn commit(db: &Connection, writes: &[Prepared]) -> Result<(), StoreError> {
+    for Prepared { write, doc } in writes {
+        match write {
+            Write::Request(request) => put_request(db, request, doc)?,
+            Write::Holding(holding) => put_holding(db, holding, doc)?,
+            Write::Channel(channel) => put_channel(db, channel, doc)?,
+            Write::Binding(binding) => put_binding(db, binding, doc)?,
+            Write::Unbind(binding) => unbind(db, binding)?,
+            Write::Guard(guard) => check_guard(db, guard)?,
+            Write::Event(event) => add_event(db, event, doc)?,
+            Write::Notice(notice) => add_notice(db, notice, doc)?,
+            Write::Park(place) => park_notice(db, *place)?,
+            Write::Answer(answered) => remember_answer(db, answered)?,
+        }
     }
     Ok(())
 }
@@ -121,13 +96,9 @@ pub(super) const UPDATE_REQUEST: &str = "UPDATE jit_requests SET
      written_end_at = :end, lease_until = :lease, failing = :failing
      WHERE request_id = :id AND revision = :revision - 1";
 
-pub(super) fn put_request(
-    db: &Connection,
-    request: &Serialized<Request>,
-) -> Result<(), StoreError> {
+pub(super) fn put_request(db: &Connection, request: &Request, doc: &str) -> Result<(), StoreError> {
     let millis = |at: Option<Timestamp>| at.map(Timestamp::millis);
     let id = request.id.to_string();
-    let doc = &request.doc;
     let status = request.status().as_str();
     let revoked = revoked_at(&request.state).map(|at| at.to_string());
     let claimable = millis(request.claimable_at());
@@ -214,10 +185,7 @@ pub(super) fn give_lease(db: &Connection, name: &str, token: LeaseToken) -> Resu
     Ok(())
 }
 
-pub(super) fn put_holding(
-    db: &Connection,
-    holding: &Serialized<Holding>,
-) -> Result<(), StoreError> {
+pub(super) fn put_holding(db: &Connection, holding: &Holding, doc: &str) -> Result<(), StoreError> {
     put(
         db,
         [
@@ -227,11 +195,11 @@ pub(super) fn put_holding(
         ],
         &holding.key.to_string(),
         holding.revision,
-        &holding.doc,
+        doc,
     )
 }
 
-fn put_channel(db: &Connection, channel: &Serialized<Channel>) -> Result<(), StoreError> {
+fn put_channel(db: &Connection, channel: &Channel, doc: &str) -> Result<(), StoreError> {
     put(
         db,
         [
@@ -241,7 +209,7 @@ fn put_channel(db: &Connection, channel: &Serialized<Channel>) -> Result<(), Sto
         ],
         &AuditKey::Config(channel.id.clone()).to_string(),
         channel.revision,
-        &channel.doc,
+        doc,
     )
 }
 
@@ -263,7 +231,7 @@ fn put(
     )
 }
 
-fn put_binding(db: &Connection, binding: &Serialized<Binding>) -> Result<(), StoreError> {
+fn put_binding(db: &Connection, binding: &Binding, doc: &str) -> Result<(), StoreError> {
     let sql = match before(binding.revision)? {
         0 => {
             "INSERT INTO jit_bindings (account_id, revision, channel_id, doc)
@@ -278,7 +246,7 @@ fn put_binding(db: &Connection, binding: &Serialized<Binding>) -> Result<(), Sto
         binding.account_id.as_str(),
         int(binding.revision),
         binding.channel_id.as_str(),
-        binding.doc
+        doc
     ])?)
 }
 
@@ -289,7 +257,7 @@ fn unbind(db: &Connection, binding: &Binding) -> Result<(), StoreError> {
     )
 }
 
-pub(super) fn add_event(db: &Connection, event: &Serialized<Event>) -> Result<(), StoreError> {
+pub(super) fn add_event(db: &Connection, event: &Event, doc: &str) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_audit (request_id, event_time_event_id, seq, event_time, event_type,
                                 account_id, channel_id, doc)
@@ -306,23 +274,20 @@ pub(super) fn add_event(db: &Connection, event: &Serialized<Event>) -> Result<()
             .as_ref()
             .map(crate::domain::AccountId::as_str),
         event.channel_id.as_str(),
-        event.doc
+        doc
     ])?;
     Ok(())
 }
 
-fn add_notice(db: &Connection, notice: &Serialized<Notice>) -> Result<(), StoreError> {
-    insert_notice(db, notice)?;
+fn add_notice(db: &Connection, notice: &Notice, doc: &str) -> Result<(), StoreError> {
+    insert_notice(db, notice, doc)?;
     match put_first_in_line(db, notice.request_id)? > MOST_PENDING {
         true => make_room(db, notice.request_id),
         false => Ok(()),
     }
 }
 
-pub(super) fn insert_notice(
-    db: &Connection,
-    notice: &Serialized<Notice>,
-) -> Result<(), StoreError> {
+pub(super) fn insert_notice(db: &Connection, notice: &Notice, doc: &str) -> Result<(), StoreError> {
     db.prepare_cached(
         "INSERT INTO jit_notices (request_id, seq, state, created_at, attempts, next_at, doc)
          VALUES (?1, ?2, 'pending', ?3, 0, ?3, ?4)",
@@ -331,7 +296,7 @@ pub(super) fn insert_notice(
         notice.request_id.to_string(),
         int(notice.seq),
         notice.created_at.millis(),
-        notice.doc
+        doc
     ])?;
     Ok(())
 }

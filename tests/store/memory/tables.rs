@@ -7,7 +7,7 @@ use jit::domain::{
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::outbox::{Fate, NoticeClaim, PendingNotice, fates, forgotten};
-use jit::store::{Answered, Commit, Freshness, Nonce, NoticePlace, StoreError};
+use jit::store::{Answered, Commit, Freshness, Guard, Nonce, NoticePlace, StoreError, Write};
 
 #[derive(Default)]
 pub struct Tables {
@@ -144,109 +144,121 @@ impl Tables {
             }
             undo.push(Undo::Nonce(nonce.text.clone(), before));
         }
-        if let Some(guard) = commit.guard {
-            let stored = self.bindings.get(&guard.account_id);
-            if !guard.holds(stored) {
-                return Err(StoreError::Conflict(None));
+        for write in commit.writes {
+            match write {
+                Write::Request(request) => self.put_request(request, undo)?,
+                Write::Holding(holding) => self.put_holding(holding, undo)?,
+                Write::Channel(channel) => self.put_channel(channel, undo)?,
+                Write::Binding(binding) => self.put_binding(binding, undo)?,
+                Write::Unbind(binding) => self.unbind(&binding, undo)?,
+                Write::Guard(guard) => self.check(&guard)?,
+                Write::Event(event) => self.add_event(event, undo)?,
+                Write::Notice(notice) => self.add_notice(notice, undo)?,
+                Write::Park(place) => self.park(place, undo)?,
+                Write::Answer(answered) => self.answer(answered, undo)?,
             }
-        }
-        for request in commit.requests {
-            let before = self.requests.get(&request.id);
-            in_order(before.map_or(0, |before| before.revision), request.revision)
-                .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
-            let id = request.id;
-            undo.push(Undo::Request(id, self.requests.insert(id, request)));
-        }
-        for holding in commit.holdings {
-            let before = self.holdings.get(&holding.key);
-            in_order(before.map_or(0, |before| before.revision), holding.revision)?;
-            let key = holding.key.clone();
-            let before = self.holdings.insert(key.clone(), holding);
-            undo.push(Undo::Holding(key, before));
-        }
-        self.write_bindings(commit.channel, commit.unbound, commit.bindings, undo)?;
-        for event in commit.events {
-            let (key, seq) = (event.request_id.clone(), event.seq);
-            let history = self.events.entry(key.clone()).or_default();
-            let before = history.insert(seq, event);
-            let is_taken = before.is_some();
-            undo.push(Undo::Event(key, seq, before));
-            if is_taken {
-                return Err(StoreError::Conflict(None));
-            }
-        }
-        self.write_notices(commit.notices, commit.parked, undo)?;
-        if let Some(answered) = commit.answered {
-            let earlier = self.answers.get(&answered.key);
-            if earlier.is_some_and(|earlier| answered.at - earlier.at <= Millis::DAY) {
-                return Err(StoreError::Conflict(None));
-            }
-            let key = answered.key.clone();
-            let before = self.answers.insert(key.clone(), answered);
-            undo.push(Undo::Answer(key, before));
         }
         Ok(())
     }
 
-    fn write_bindings(
-        &mut self,
-        channel: Option<Channel>,
-        unbound: Option<Binding>,
-        bindings: Vec<Binding>,
-        undo: &mut Vec<Undo>,
-    ) -> Result<(), StoreError> {
-        if let Some(channel) = channel {
-            let before = self.channels.get(&channel.id);
-            in_order(before.map_or(0, |before| before.revision), channel.revision)?;
-            let id = channel.id.clone();
-            let before = self.channels.insert(id.clone(), channel);
-            undo.push(Undo::Channel(id, before));
-        }
-        if let Some(unbound) = unbound {
-            let Some(before) = self.bindings.remove(&unbound.account_id) else {
-                return Err(StoreError::Conflict(None));
-            };
-            let revision = before.revision;
-            undo.push(Undo::Binding(unbound.account_id, Some(before)));
-            in_order(revision, unbound.revision + 1)?;
-        }
-        for binding in bindings {
-            let before = self.bindings.get(&binding.account_id);
-            in_order(before.map_or(0, |before| before.revision), binding.revision)?;
-            let account = binding.account_id.clone();
-            let before = self.bindings.insert(account.clone(), binding);
-            undo.push(Undo::Binding(account, before));
-        }
+    fn put_request(&mut self, request: Request, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let before = self.requests.get(&request.id);
+        in_order(before.map_or(0, |before| before.revision), request.revision)
+            .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
+        let id = request.id;
+        undo.push(Undo::Request(id, self.requests.insert(id, request)));
         Ok(())
     }
 
-    fn write_notices(
-        &mut self,
-        notices: Vec<Notice>,
-        parked: Option<NoticePlace>,
-        undo: &mut Vec<Undo>,
-    ) -> Result<(), StoreError> {
-        for notice in notices {
-            let place = NoticePlace {
-                request_id: notice.request_id,
-                seq: notice.seq,
-            };
-            let before = self.notices.insert(place, OutboxEntry::new(notice));
-            let is_taken = before.is_some();
-            undo.push(Undo::Notice(place, before));
-            if is_taken {
-                return Err(StoreError::Conflict(None));
-            }
-            self.make_room(place.request_id, undo);
+    fn put_holding(&mut self, holding: Holding, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let before = self.holdings.get(&holding.key);
+        in_order(before.map_or(0, |before| before.revision), holding.revision)?;
+        let key = holding.key.clone();
+        let before = self.holdings.insert(key.clone(), holding);
+        undo.push(Undo::Holding(key, before));
+        Ok(())
+    }
+
+    fn put_channel(&mut self, channel: Channel, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let before = self.channels.get(&channel.id);
+        in_order(before.map_or(0, |before| before.revision), channel.revision)?;
+        let id = channel.id.clone();
+        let before = self.channels.insert(id.clone(), channel);
+        undo.push(Undo::Channel(id, before));
+        Ok(())
+    }
+
+    fn put_binding(&mut self, binding: Binding, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let before = self.bindings.get(&binding.account_id);
+        in_order(before.map_or(0, |before| before.revision), binding.revision)?;
+        let account = binding.account_id.clone();
+        let before = self.bindings.insert(account.clone(), binding);
+        undo.push(Undo::Binding(account, before));
+        Ok(())
+    }
+
+    fn unbind(&mut self, unbound: &Binding, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let account = unbound.account_id.clone();
+        let Some(before) = self.bindings.remove(&account) else {
+            return Err(StoreError::Conflict(None));
+        };
+        let revision = before.revision;
+        undo.push(Undo::Binding(account, Some(before)));
+        in_order(revision, unbound.revision + 1)
+    }
+
+    fn check(&self, guard: &Guard) -> Result<(), StoreError> {
+        match guard.holds(self.bindings.get(&guard.account_id)) {
+            true => Ok(()),
+            false => Err(StoreError::Conflict(None)),
         }
-        if let Some(place) = parked {
-            let Some(entry) = self.notices.get_mut(&place).filter(|one| !one.parked) else {
-                return Err(StoreError::Conflict(None));
-            };
-            undo.push(Undo::Notice(place, Some(entry.clone())));
-            (entry.parked, entry.lease) = (true, None);
-            self.forget_parked(place.request_id, undo);
+    }
+
+    fn add_event(&mut self, event: Event, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let (key, seq) = (event.request_id.clone(), event.seq);
+        let history = self.events.entry(key.clone()).or_default();
+        let before = history.insert(seq, event);
+        let is_taken = before.is_some();
+        undo.push(Undo::Event(key, seq, before));
+        match is_taken {
+            true => Err(StoreError::Conflict(None)),
+            false => Ok(()),
         }
+    }
+
+    fn add_notice(&mut self, notice: Notice, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let place = NoticePlace {
+            request_id: notice.request_id,
+            seq: notice.seq,
+        };
+        let before = self.notices.insert(place, OutboxEntry::new(notice));
+        let is_taken = before.is_some();
+        undo.push(Undo::Notice(place, before));
+        if is_taken {
+            return Err(StoreError::Conflict(None));
+        }
+        self.make_room(place.request_id, undo);
+        Ok(())
+    }
+
+    fn park(&mut self, place: NoticePlace, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let Some(entry) = self.notices.get_mut(&place).filter(|one| !one.parked) else {
+            return Err(StoreError::Conflict(None));
+        };
+        undo.push(Undo::Notice(place, Some(entry.clone())));
+        (entry.parked, entry.lease) = (true, None);
+        self.forget_parked(place.request_id, undo);
+        Ok(())
+    }
+
+    fn answer(&mut self, answered: Answered, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
+        let earlier = self.answers.get(&answered.key);
+        if earlier.is_some_and(|earlier| answered.at - earlier.at <= Millis::DAY) {
+            return Err(StoreError::Conflict(None));
+        }
+        let key = answered.key.clone();
+        let before = self.answers.insert(key.clone(), answered);
+        undo.push(Undo::Answer(key, before));
         Ok(())
     }
 
