@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::people::User;
-use crate::domain::Person;
+use crate::domain::{MmUserId, Person};
+use crate::mattermost::client::api::ApiError;
+use crate::mattermost::client::people::User;
+use crate::mattermost::{Mattermost, No};
 
-pub(super) struct Rules {
+pub struct Rules {
     /// Admins in addition to the system admins: user ids or e-mail addresses.
     pub admins: BTreeSet<String>,
     /// jit refuses users with another e-mail domain: a server that does not verify addresses
@@ -14,7 +16,7 @@ pub(super) struct Rules {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Who {
+pub struct Who {
     pub person: Person,
     pub is_admin: bool,
 }
@@ -50,6 +52,25 @@ impl Rules {
             || named(person.id.as_str())
             || named(person.email.as_str());
         Ok(Who { person, is_admin })
+    }
+}
+
+impl Mattermost {
+    /// Looks the person up in Mattermost by the user id.
+    pub(in crate::mattermost) async fn who(&self, id: &MmUserId) -> Result<Who, No> {
+        let user = self.people.user(id).await.map_err(|error| {
+            tracing::error!(%error, "jit could not look up a user");
+            No::Told(match error {
+                ApiError::NotThere(_) | ApiError::Refused(_) => {
+                    "Mattermost does not know you".into()
+                }
+                _ => {
+                    "jit cannot ask Mattermost who you are just now; nothing was changed, try again"
+                        .into()
+                }
+            })
+        })?;
+        self.rules.admit(&user).map_err(No::Told)
     }
 }
 

@@ -1,11 +1,10 @@
 //! Finds the request that a person names, and checks that they may see it.
 
-use super::Mattermost;
-use super::answer::No;
 use super::slash::Slash;
-use super::text::plain;
-use super::who::Who;
 use crate::domain::{MmUserId, Request, RequestId, Status};
+use crate::mattermost::cards::text::plain;
+use crate::mattermost::trust::who::Who;
+use crate::mattermost::{Mattermost, No};
 use crate::store::Filter;
 
 const LISTED: usize = 20;
