@@ -82,7 +82,6 @@ impl Mattermost {
             forgeries: Forgeries::default(),
             names,
             rules: Rules {
-                admins: config.admins,
                 email_domain: config.email_domain,
             },
             team_id: config.team_id,

@@ -2,8 +2,7 @@
 
 use super::slash::Slash;
 use super::words::{ChatCommand, Known, VERBS, understand};
-use crate::domain::{Ask, PermissionSet};
-use crate::mattermost::trust::who::Who;
+use crate::domain::{Ask, ChatUser, PermissionSet};
 use crate::mattermost::{Answer, Mattermost, No};
 use crate::service::Configure;
 use crate::store::Filter;
@@ -37,7 +36,12 @@ impl Mattermost {
         }
     }
 
-    async fn carry_out(&self, slash: &Slash, who: &Who, said: ChatCommand) -> Result<String, No> {
+    async fn carry_out(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        said: ChatCommand,
+    ) -> Result<String, No> {
         match said {
             ChatCommand::Help | ChatCommand::Ask => Ok(help()),
             ChatCommand::Request(typed) => self.request(slash, who, typed).await,

@@ -1,10 +1,9 @@
 //! The commands about a channel: its accounts, their terms and their approvers.
 
 use super::slash::Slash;
-use crate::domain::{AccountId, Admin, BindTerms, Binding, MmUserId, PermissionSet};
+use crate::domain::{AccountId, Admin, BindTerms, Binding, ChatUser, MmUserId, PermissionSet};
 use crate::mattermost::cards::text::plain;
 use crate::mattermost::client::api::ApiError;
-use crate::mattermost::trust::who::Who;
 use crate::mattermost::{Mattermost, No};
 use crate::service::Configure;
 
@@ -64,7 +63,7 @@ impl Mattermost {
     pub(super) async fn bind(
         &self,
         slash: &Slash,
-        who: &Who,
+        who: &ChatUser,
         account_id: AccountId,
         terms: BindTerms,
     ) -> Result<String, No> {
@@ -81,10 +80,10 @@ impl Mattermost {
     pub(super) async fn configure(
         &self,
         slash: &Slash,
-        who: &Who,
+        who: &ChatUser,
         configure: Configure,
     ) -> Result<String, No> {
-        if !who.is_admin {
+        if !self.app.service.policy().is_admin_in_chat(who) {
             return Err(No::Told(
                 "only admins may change bindings and approvers".into(),
             ));

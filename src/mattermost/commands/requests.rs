@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::slash::Slash;
 use super::words::TypedRequest;
-use crate::domain::{Ask, Command, Draft, Millis, Minutes, Request, RequestId, Status, Text};
+use crate::domain::{
+    Ask, ChatUser, Command, Draft, Millis, Minutes, Request, RequestId, Status, Text,
+};
 use crate::mattermost::cards::text::{plain, short, short_id};
-use crate::mattermost::trust::who::Who;
 use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, Revoked, Ticket};
 
@@ -21,7 +22,7 @@ impl Mattermost {
     pub(super) async fn request(
         &self,
         slash: &Slash,
-        who: &Who,
+        who: &ChatUser,
         typed: TypedRequest,
     ) -> Result<String, No> {
         let duration = match typed.time {
@@ -60,7 +61,7 @@ impl Mattermost {
     pub(super) async fn ask(
         &self,
         slash: &Slash,
-        who: &Who,
+        who: &ChatUser,
         id: &str,
         ask: Ask,
         done: &str,
@@ -81,20 +82,19 @@ impl Mattermost {
     /// Allowed to the requester, the approvers, and admins.
     pub(in crate::mattermost) async fn take_away(
         &self,
-        who: &Who,
+        who: &ChatUser,
         request: &Request,
         reason: Option<Text>,
         ticket: Option<Arc<Ticket>>,
     ) -> Result<String, No> {
-        if !who.is_admin
-            && !who.person.is(&request.requester)
-            && !self.decides(who, request).await?
-        {
+        let service = &self.app.service;
+        let binding = service.binding(&request.account_id).await?;
+        let rules = service.policy();
+        if !rules.may_revoke_in_chat(who, request, binding.as_ref()) {
             return Err(No::Told(
                 "only the requester, the approvers and admins may revoke this access".into(),
             ));
         }
-        let service = &self.app.service;
         let deadline = service.clock().uptime() + REVOKE_PATIENCE;
         let ask = Ask::Revoke { reason };
         self.handle(request.id, who, ask, ticket).await?;
@@ -123,7 +123,7 @@ impl Mattermost {
     pub(in crate::mattermost) async fn handle(
         &self,
         id: RequestId,
-        who: &Who,
+        who: &ChatUser,
         ask: Ask,
         ticket: Option<Arc<Ticket>>,
     ) -> Result<Request, No> {
@@ -134,7 +134,12 @@ impl Mattermost {
         Ok(handled.request)
     }
 
-    pub(super) async fn status(&self, slash: &Slash, who: &Who, id: &str) -> Result<String, No> {
+    pub(super) async fn status(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        id: &str,
+    ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
         let line = self.line(&request);
         Ok(match &request.card {
