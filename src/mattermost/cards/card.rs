@@ -49,7 +49,14 @@ pub fn offers(request: &Request) -> Vec<Offer> {
             ],
             None => vec![revoke()],
         },
-        _ => Vec::new(),
+        State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => Vec::new(),
     }
 }
 
@@ -77,12 +84,12 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
 /// The colour of the card, and the sentence below its title: the situation or the next step.
 fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, String) {
     let id = short_id(request.id);
+    // P6: the card says only what AWS has shown.
+    if shown.assignment_status == Some("CHECKING") {
+        let asks = "jit asks AWS whether an assignment is left.";
+        return ("#c05020", asks.to_owned());
+    }
     match request.status() {
-        // P6: the card says only what AWS has shown.
-        _ if shown.assignment_status == Some("CHECKING") => (
-            "#c05020",
-            "jit asks AWS whether an assignment is left.".to_owned(),
-        ),
         Status::Pending => (
             "#f0a030",
             format!("Approvers: decide here, or type `/jit deny {id} REASON`"),

@@ -336,14 +336,13 @@ impl Cards {
         let Some(reminder) = &request.reminder else {
             return Ok(());
         };
-        let message = match (&request.state, &request.extension, request.granted) {
-            (State::Granted, Some(_), _) => {
-                "You asked for an extension; the approvers decide.".to_owned()
-            }
-            (State::Granted, None, Some(period)) => {
+        let live = request.granted.filter(|_| request.state == State::Granted);
+        let message = match (live, &request.extension) {
+            (Some(_), Some(_)) => "You asked for an extension; the approvers decide.".to_owned(),
+            (Some(period), None) => {
                 format!("The access ends at {}.", moment(&period.until.to_string()))
             }
-            _ => format!("The request is {}.", request.status()),
+            (None, _) => format!("The request is {}.", request.status()),
         };
         let message = format!("{message} `{}`", short_id(request.id));
         let changed = self.bot.change(&reminder.post, &message, &json!({})).await;

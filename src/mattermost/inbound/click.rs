@@ -241,7 +241,7 @@ impl Mattermost {
 fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
     match action {
         Action::Extend(_) => is_its_reminder(request, post),
-        _ => request.card.as_ref() == Some(post),
+        Action::Approve | Action::Deny | Action::Revoke => request.card.as_ref() == Some(post),
     }
 }
 
