@@ -44,8 +44,9 @@ impl Mattermost {
             key: format!("mattermost:{}", slash.trigger_id),
             fingerprint: slash.text.clone(),
         };
-        let request = self.open(draft, once).await?;
-        let binding = self.app.service.binding(&request.account_id).await?;
+        let service = &self.app.service;
+        let request = service.open(draft, Some(once), None).await?;
+        let binding = service.binding(&request.account_id).await?;
         let needed = binding.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
             1 => "one approver".to_owned(),
@@ -69,14 +70,6 @@ impl Mattermost {
         let request = self.find(slash, who, id).await?;
         let handled = self.handle(request.id, who, ask, None).await?;
         Ok(format!("{done}.\n{}", self.line(&handled)))
-    }
-
-    pub(in crate::mattermost) async fn open(
-        &self,
-        draft: Draft,
-        once: Idempotency,
-    ) -> Result<Request, No> {
-        Ok(self.app.service.open(draft, Some(once), None).await?)
     }
 
     /// Allowed to the requester, the approvers, and admins.

@@ -122,7 +122,8 @@ impl Mattermost {
             key: format!("mattermost:{once}"),
             fingerprint: json!(fields).to_string(),
         };
-        self.open(draft, once).await?;
+        let service = &self.app.service;
+        service.open(draft, Some(once), None).await?;
         Ok(Answer::Nothing)
     }
 }
