@@ -108,8 +108,6 @@ pub struct MattermostConfig {
     pub team_id: String,
     pub bot_token: Secret,
     pub command_tokens: Vec<Secret>,
-    /// The admins besides the system admins of Mattermost, as user ids or e-mail addresses.
-    pub admins: BTreeSet<String>,
     pub email_domain: Option<String>,
 }
 

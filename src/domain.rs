@@ -30,7 +30,7 @@ pub use ids::{
     PostId, RequestId, Text, UserId,
 };
 pub use notice::{Audience, Notice};
-pub use policy::{EndSessions, ExtensionRule, Policy, SetRule};
+pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
     Approval, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Lane, Lease, LeaseHolder,
     OldCredentials, Period, Reminder, Request, State, Status,

@@ -195,6 +195,10 @@ impl Service {
         self.clock.as_ref()
     }
 
+    pub fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.policy
     }

@@ -106,6 +106,42 @@ fn no_result_is_discarded() {
     }
 }
 
+/// A test that controls the clock of the service controls the time of everything in Mattermost.
+#[test]
+fn mattermost_takes_its_time_from_the_service() {
+    for file in sources().filter(|file| top_module_of(file) == "mattermost") {
+        let text = fs::read_to_string(&file).unwrap();
+        for word in ["SystemClock", "tokio::time", "Instant"] {
+            assert!(
+                !code_lines(&text).any(|line| line.contains(word)),
+                "{word} in {}",
+                file.display()
+            );
+        }
+    }
+}
+
+/// The folders of `src/mattermost` in order: each uses only those before it.
+const CHAT_ORDER: [&str; 6] = ["client", "trust", "cards", "commands", "inbound", "setup"];
+
+#[test]
+fn each_folder_of_mattermost_uses_only_those_before_it() {
+    for file in sources().filter(|file| file.starts_with("src/mattermost")) {
+        let inside = module_of(&file).replace("mattermost::", "");
+        let folder = inside.split("::").next().unwrap();
+        let height = CHAT_ORDER.iter().position(|known| *known == folder);
+        let height = height.unwrap_or_else(|| panic!("{folder} is not in CHAT_ORDER"));
+        let text = fs::read_to_string(&file).unwrap();
+        let code = code_lines(&text).collect::<Vec<_>>().join("\n");
+        for after in code.split("crate::mattermost::").skip(1) {
+            for used in imported(after) {
+                let below = CHAT_ORDER.iter().position(|known| *known == used);
+                assert!(below <= Some(height), "{} uses {used}", file.display());
+            }
+        }
+    }
+}
+
 /// A search for a type finds one definition.
 #[test]
 fn each_public_type_has_a_unique_name() {

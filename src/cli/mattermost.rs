@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -11,7 +12,8 @@ use serde_json::json;
 use super::arguments::MattermostSetup;
 use super::serve::failed;
 use super::{CliContext, Failure};
-use crate::mattermost::api::Api;
+use crate::clock::SystemClock;
+use crate::mattermost::Api;
 use crate::mattermost::setup::{self, SetupResult};
 use crate::signature::Secret;
 
@@ -26,7 +28,7 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
         let why = "the configuration has no [mattermost] section: jit mattermost setup writes one";
         return Err(Failure::Failed(why.into()));
     };
-    let bot = Api::new(mattermost.url, mattermost.bot_token, PATIENCE).map_err(failed)?;
+    let bot = api(mattermost.url, mattermost.bot_token).map_err(failed)?;
     let told = setup::check(&bot, &mattermost.team_id)
         .await
         .map_err(failed)?;
@@ -46,7 +48,7 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
         .public_url
         .parse()
         .map_err(|_| wrong("--public-url"))?;
-    let admin = Api::new(url.clone(), admin_token(asked)?, PATIENCE).map_err(failed)?;
+    let admin = api(url.clone(), admin_token(asked)?).map_err(failed)?;
     let file = context
         .config_path
         .clone()
@@ -82,6 +84,10 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
     context.output.say(|| made.told.join("\n"), &value)
 }
 
+fn api(url: Url, token: Secret) -> reqwest::Result<Api> {
+    Api::new(url, token, PATIENCE, Arc::new(SystemClock))
+}
+
 fn section(url: &Url, reach: &Url, made: &SetupResult, folder: &Path) -> String {
     let named = |name: &str| std::path::absolute(folder.join(name)).unwrap_or_else(|_| name.into());
     format!(
@@ -97,7 +103,7 @@ fn section(url: &Url, reach: &Url, made: &SetupResult, folder: &Path) -> String 
 /// The user id that the stored bot token belongs to, if the token works.
 async fn known_bot(url: &Url, file: &Path) -> Option<String> {
     let token = std::fs::read_to_string(file).ok()?;
-    let bot = Api::new(url.clone(), Secret::new(token.trim().to_owned()), PATIENCE).ok()?;
+    let bot = api(url.clone(), Secret::new(token.trim().to_owned())).ok()?;
     let me = bot.get("users/me").await.ok()?;
     me["id"].as_str().map(str::to_owned)
 }

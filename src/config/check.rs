@@ -15,7 +15,7 @@ use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
     ServerConfig, StoreConfig, Webhook,
 };
-use crate::domain::{AccountId, EndSessions, Millis, PermissionSet, Policy, SetRule};
+use crate::domain::{AccountId, Admins, EndSessions, Millis, PermissionSet, Policy, SetRule};
 use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
 use crate::identity_center::sdk::IdentityCenterOptions;
 use crate::signature::Secret;
@@ -46,16 +46,11 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
-    // Without Mattermost there is no chat to which jit could send a reminder.
-    let remind_before = file
-        .mattermost
-        .as_ref()
-        .map(|section| section.remind_before.0);
     let policy = policy(
         file.policy,
         rules,
         file.revocation.end_sessions,
-        remind_before,
+        file.mattermost.as_ref(),
     )?;
     let webhook = match file.webhook {
         Some(section) => Some(webhook(section, elsewhere, &mut files)?),
@@ -266,7 +261,7 @@ fn policy(
     section: PolicySection,
     sets: BTreeMap<PermissionSet, SetRule>,
     end_sessions: EndSessions,
-    remind_before: Option<Millis>,
+    mattermost: Option<&MattermostSection>,
 ) -> CheckResult<Policy> {
     let known = || {
         let names: Vec<&str> = sets.keys().map(PermissionSet::as_str).collect();
@@ -304,8 +299,10 @@ fn policy(
         max_request_hours: section.max_request_hours,
         extension: section.extension,
         grant_patience: section.grant_patience.0,
-        admins: named(section.admins),
-        remind_before,
+        admins: Admins::of_policy(section.admins)
+            .and_of_mattermost(mattermost.iter().flat_map(|section| section.admins.clone())),
+        // Without Mattermost there is no chat to which jit could send a reminder.
+        remind_before: mattermost.map(|section| section.remind_before.0),
     })
 }
 
@@ -453,7 +450,6 @@ fn mattermost(
         team_id: section.team_id,
         bot_token,
         command_tokens,
-        admins: named(section.admins),
         email_domain,
     })
 }
@@ -474,15 +470,6 @@ fn accounts(names: BTreeMap<AccountId, String>) -> CheckResult<BTreeMap<AccountI
         }
     }
     Ok(names)
-}
-
-/// Returns the admins. An address becomes lower case, because people write it in any case.
-fn named(admins: Vec<String>) -> BTreeSet<String> {
-    let plain = |admin: String| match admin.contains('@') {
-        true => admin.to_lowercase(),
-        false => admin,
-    };
-    admins.into_iter().map(plain).collect()
 }
 
 /// Returns the path that the plugin sees: Mattermost removes `/plugins/<plugin id>`.

@@ -5,7 +5,7 @@ use super::{
     Config, ConfigError, Elsewhere, FetchedSecrets, IdentityCenterConfig, Scope, StoreKind,
     Variables, check, environment,
 };
-use crate::domain::Millis;
+use crate::domain::{Admins, Millis};
 use crate::store::dynamodb::Table;
 
 const WHOLE: &str = include_str!("../../jit.example.toml");
@@ -280,6 +280,35 @@ fn the_signed_path_is_without_the_plugin_prefix() {
             super::check::seen_by_plugin(reqwest::Url::parse(url).unwrap().path()),
             path
         );
+    }
+}
+
+/// `mattermost.admins` is the older key of the same list; only `policy.admins` limits signed calls.
+#[test]
+fn both_keys_of_admins_are_one_list() {
+    let chat = |admins: &str| {
+        format!(
+            "[mattermost]\nurl = \"https://mattermost.example.com\"\n\
+             public_url = \"https://jit.example.com\"\n\
+             team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\nbot_token = \"b\"\n\
+             command_tokens = [\"c\"]\nadmins = [{admins}]\n\
+             [identity_center]\nmode = \"sandbox\"\n"
+        )
+    };
+    let named = |name: &str| [name.to_owned()];
+    let policy = "[policy]\nadmins = [\"Root@Example.com\"]\n";
+    for (text, wanted) in [
+        (chat(""), Admins::of_policy([])),
+        (
+            chat("\"Carol@Example.com\""),
+            Admins::of_policy([]).and_of_mattermost(named("carol@example.com")),
+        ),
+        (
+            format!("{policy}{}", chat("\"carol\"")),
+            Admins::of_policy(named("root@example.com")).and_of_mattermost(named("carol")),
+        ),
+    ] {
+        assert_eq!(from(&text, &[]).unwrap().policy.admins, wanted, "{text}");
     }
 }
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::{Binding, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request, Timestamp};
+use super::{
+    Binding, ChannelId, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request, Timestamp,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -19,13 +21,59 @@ pub struct Policy {
     pub extension: ExtensionRule,
     /// How long jit retries a grant before it gives the grant up and rolls it back.
     pub grant_patience: Millis,
-    /// The admins, by user id or e-mail: they may change bindings and revoke every grant. Empty:
-    /// the scope of the key is enough for both.
-    pub admins: BTreeSet<String>,
+    pub admins: Admins,
     pub end_sessions: EndSessions,
     /// How long before the end of a grant jit reminds the requester; none if jit sends no
     /// reminders.
     pub remind_before: Option<Millis>,
+}
+
+/// The admins: they may change bindings and revoke every grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admins {
+    /// User ids and e-mail addresses.
+    names: BTreeSet<String>,
+    /// Whether `policy.admins` names any. If it names none, the scope of a key is enough for a
+    /// signed call.
+    are_required: bool,
+}
+
+impl Admins {
+    /// The admins of `policy.admins`.
+    pub fn of_policy(names: impl IntoIterator<Item = String>) -> Self {
+        let names: BTreeSet<String> = names.into_iter().map(lower_address).collect();
+        Self {
+            are_required: !names.is_empty(),
+            names,
+        }
+    }
+
+    /// Adds the admins of `mattermost.admins`. A signed call that needed no admin before still
+    /// needs none, because this key is only about Mattermost.
+    pub fn and_of_mattermost(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.names.extend(names.into_iter().map(lower_address));
+        self
+    }
+
+    fn include(&self, person: &Person) -> bool {
+        self.names.contains(person.id.as_str()) || self.names.contains(person.email.as_str())
+    }
+}
+
+/// People write an address in any case.
+fn lower_address(name: String) -> String {
+    match name.contains('@') {
+        true => name.to_lowercase(),
+        false => name,
+    }
+}
+
+/// A person who types or clicks in Mattermost. No key with a scope signs this, so some commands
+/// need an admin there that need none in a signed call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatUser {
+    pub person: Person,
+    pub is_system_admin: bool,
 }
 
 /// The rules for one permission set, in addition to the rules for all.
@@ -155,28 +203,169 @@ impl Policy {
         Ok(binding)
     }
 
-    /// If the policy names no admins, the scope of the key is enough.
     pub(super) fn check_revoker(
         &self,
         person: &Person,
         request: &Request,
         binding: Option<&Binding>,
     ) -> Result<(), Refusal> {
-        let may = self.admins.is_empty()
-            || self.is_admin(person)
-            || person.is(&request.requester)
-            || binding.is_some_and(|binding| binding.approvers.contains(&person.id));
+        let may = !self.admins.are_required
+            || self.admins.include(person)
+            || takes_part(person, request, binding);
         may.then_some(()).ok_or_else(|| Refusal::NotARevoker {
             person: person.id.clone(),
         })
     }
 
     pub(super) fn check_admin(&self, person: Option<&Person>) -> Result<(), Refusal> {
-        let may = self.admins.is_empty() || person.is_some_and(|person| self.is_admin(person));
+        let may = !self.admins.are_required || person.is_some_and(|one| self.admins.include(one));
         may.then_some(()).ok_or(Refusal::NotAnAdmin)
     }
 
-    fn is_admin(&self, person: &Person) -> bool {
-        self.admins.contains(person.id.as_str()) || self.admins.contains(person.email.as_str())
+    /// Whether this user may ask for a change of bindings; `check_admin` then decides as for
+    /// every other caller.
+    pub fn is_admin_in_chat(&self, user: &ChatUser) -> bool {
+        user.is_system_admin || self.admins.include(&user.person)
+    }
+
+    /// Whether this user may ask for a revoke; `check_revoker` then decides as for every other
+    /// caller.
+    pub fn may_revoke_in_chat(
+        &self,
+        user: &ChatUser,
+        request: &Request,
+        binding: Option<&Binding>,
+    ) -> bool {
+        self.is_admin_in_chat(user) || takes_part(&user.person, request, binding)
+    }
+
+    /// Whether a command in this channel may show the request to this user.
+    pub fn may_see_in_chat(
+        &self,
+        user: &ChatUser,
+        channel_id: &ChannelId,
+        request: &Request,
+        binding: Option<&Binding>,
+    ) -> bool {
+        request.channel_id == *channel_id || self.may_revoke_in_chat(user, request, binding)
+    }
+}
+
+/// Whether the person is the requester or an approver.
+fn takes_part(person: &Person, request: &Request, binding: Option<&Binding>) -> bool {
+    person.is(&request.requester)
+        || binding.is_some_and(|binding| binding.approvers.contains(&person.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decide::fixtures::{person, policy, record};
+
+    fn named(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn with(in_policy: &[&str], in_mattermost: &[&str]) -> Policy {
+        Policy {
+            admins: Admins::of_policy(named(in_policy)).and_of_mattermost(named(in_mattermost)),
+            ..policy()
+        }
+    }
+
+    fn user(name: &str) -> ChatUser {
+        ChatUser {
+            person: person(name),
+            is_system_admin: false,
+        }
+    }
+
+    fn system_admin(name: &str) -> ChatUser {
+        ChatUser {
+            is_system_admin: true,
+            ..user(name)
+        }
+    }
+
+    /// G11: the scope of a key is enough where `policy.admins` names no admins, whatever
+    /// `mattermost.admins` names.
+    #[test]
+    fn admins_of_mattermost_refuse_no_signed_call() {
+        let granted = record("Granted");
+        let binding = granted.binding.as_ref();
+        for policy in [with(&[], &[]), with(&[], &["carol@example.com"])] {
+            assert_eq!(policy.check_admin(None), Ok(()));
+            assert_eq!(policy.check_admin(Some(&person("mallory"))), Ok(()));
+            let revoke = policy.check_revoker(&person("mallory"), &granted.request, binding);
+            assert_eq!(revoke, Ok(()));
+        }
+    }
+
+    /// G11: `policy.admins` limits every call, and both keys name the same admins.
+    #[test]
+    fn both_keys_name_admins_and_policy_admins_requires_them() {
+        let granted = record("Granted");
+        let binding = granted.binding.as_ref();
+        let policy = with(&["root"], &["Carol@Example.com"]);
+        for (name, may) in [("root", true), ("carol", true), ("mallory", false)] {
+            let one = person(name);
+            assert_eq!(policy.check_admin(Some(&one)).is_ok(), may, "{name}");
+            let revoke = policy.check_revoker(&one, &granted.request, binding);
+            assert_eq!(revoke.is_ok(), may, "{name}");
+            assert_eq!(policy.is_admin_in_chat(&user(name)), may, "{name}");
+        }
+        assert_eq!(policy.check_admin(None), Err(Refusal::NotAnAdmin));
+        // The role in Mattermost is no substitute for a name in `policy.admins`.
+        let ada = system_admin("ada");
+        assert!(policy.is_admin_in_chat(&ada));
+        assert_eq!(
+            policy.check_admin(Some(&ada.person)),
+            Err(Refusal::NotAnAdmin)
+        );
+    }
+
+    #[test]
+    fn in_chat_an_admin_is_a_system_admin_or_named_in_one_of_the_keys() {
+        for policy in [with(&["carol"], &[]), with(&[], &["carol"])] {
+            assert!(policy.is_admin_in_chat(&user("carol")));
+            assert!(policy.is_admin_in_chat(&system_admin("ada")));
+            assert!(!policy.is_admin_in_chat(&user("mallory")));
+        }
+        assert!(!with(&[], &[]).is_admin_in_chat(&user("carol")));
+    }
+
+    #[test]
+    fn in_chat_the_requester_the_approvers_and_admins_may_revoke() {
+        let granted = record("Granted");
+        let policy = with(&[], &["carol"]);
+        for (user, may) in [
+            (user("alice"), true),
+            (user("bob"), true),
+            (user("carol"), true),
+            (system_admin("ada"), true),
+            (user("mallory"), false),
+        ] {
+            let binding = granted.binding.as_ref();
+            let told = policy.may_revoke_in_chat(&user, &granted.request, binding);
+            assert_eq!(told, may, "{user:?}");
+        }
+        // Without a binding there are no approvers.
+        assert!(!policy.may_revoke_in_chat(&user("bob"), &granted.request, None));
+    }
+
+    #[test]
+    fn in_chat_a_request_is_shown_in_its_channel_and_to_those_who_may_revoke_it() {
+        let granted = record("Granted");
+        let binding = granted.binding.as_ref();
+        let (here, request) = (granted.request.channel_id.clone(), &granted.request);
+        let elsewhere = "lunch".parse().unwrap();
+        let policy = with(&[], &[]);
+        let sees = |name: &str, channel: &ChannelId| {
+            policy.may_see_in_chat(&user(name), channel, request, binding)
+        };
+        assert!(sees("mallory", &here));
+        assert!(sees("alice", &elsewhere) && sees("bob", &elsewhere));
+        assert!(!sees("mallory", &elsewhere));
+        assert!(policy.may_see_in_chat(&system_admin("ada"), &elsewhere, request, binding));
     }
 }

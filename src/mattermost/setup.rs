@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::api::{Api, ApiError};
-use super::words::VERBS;
+use super::client::api::{Api, ApiError};
+use super::commands::words::VERBS;
 
 const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each target uses its part
 
 use jit::domain::{
-    Binding, EndSessions, ExtensionRule, Millis, Person, Policy, SetRule, Timestamp,
+    Admins, Binding, EndSessions, ExtensionRule, Millis, Person, Policy, SetRule, Timestamp,
 };
 
 pub fn person(name: &str) -> Person {
@@ -23,7 +23,7 @@ pub fn policy() -> Policy {
         max_request_hours: 4,
         extension: ExtensionRule::NeedsApproval,
         grant_patience: Millis::minutes(15),
-        admins: [].into(),
+        admins: Admins::of_policy([]),
         end_sessions: EndSessions::Off,
         remind_before: None,
     }

@@ -196,6 +196,32 @@ async fn only_admins_change_bindings() {
     );
 }
 
+/// G11: both keys name admins of slash commands. `mattermost.admins` limits no signed call, and
+/// `policy.admins` limits all.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_admin_keys_name_admins_of_slash_commands() {
+    let bind = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
+    let keys = [
+        ("admins = [\"Mallory@Example.com\"]\n".to_owned(), 200),
+        (format!("[policy]\nadmins = [\"{MALLORY}\"]\n"), 403),
+    ];
+    for (key, signed) in keys {
+        let mattermost = Mattermost::open().await;
+        let config = format!("{}{key}", mattermost.config());
+        let team = Team::on(mattermost, &config);
+        let bound = team.says(MALLORY, &format!("bind {ACCOUNT}")).await;
+        assert!(bound.contains(ACCOUNT), "{key}: {bound}");
+        let refused = team.says(ALICE, &format!("unbind {ACCOUNT}")).await;
+        assert!(refused.contains("only admins"), "{key}: {refused}");
+        // A signed call that names no person.
+        team.caller.post("/config/bind", &bind).await.is(signed);
+        // A system admin is an admin here, unless `policy.admins` names others.
+        let by_role = team.says(ADA, &format!("bind {ACCOUNT} max 2h")).await;
+        let is_refused = by_role.contains("only the admins named in policy");
+        assert_eq!(is_refused, signed == 403, "{key}: {by_role}");
+    }
+}
+
 /// What is not of this channel is not there, unless it is one's own to decide or to have.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_other_channels_are_not_shown() {

@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::{Record, open};
 use crate::domain::request::{Approval, Doubt, ErrorEnd, Extension, OldCredentials, Period};
 use crate::domain::{
-    Ask, Binding, Calls, Chain, Claim, Command, Draft, EndSessions, Ending, ExtensionRule, Holding,
-    HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, Outcome, Person, Policy,
+    Admins, Ask, Binding, Calls, Chain, Claim, Command, Draft, EndSessions, Ending, ExtensionRule,
+    Holding, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, Outcome, Person, Policy,
     RequestId, SetRule, State, Text, Timestamp,
 };
 
@@ -154,7 +154,7 @@ pub(super) fn binding() -> Binding {
     }
 }
 
-pub(super) fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy {
         permission_sets: ["admin", "readonly"]
             .map(|name| (name.parse().unwrap(), SetRule::default()))
@@ -164,7 +164,7 @@ pub(super) fn policy() -> Policy {
         max_request_hours: 4,
         extension: ExtensionRule::NeedsApproval,
         grant_patience: Millis::minutes(15),
-        admins: [].into(),
+        admins: Admins::of_policy([]),
         end_sessions: EndSessions::Off,
         remind_before: None,
     }
@@ -226,7 +226,7 @@ pub(super) fn minutes(minutes: i64) -> Minutes {
     Minutes::new(minutes).unwrap()
 }
 
-pub(super) fn person(name: &str) -> Person {
+pub(crate) fn person(name: &str) -> Person {
     let email = format!("{name}@example.com").parse().unwrap();
     Person {
         id: name.parse().unwrap(),

@@ -10,8 +10,8 @@ use super::fixtures::{
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Command, Draft, Ending, Holding, Millis, OldCredentials, Outcome, Person, Policy, PostId,
-    Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
+    Admins, Ask, Command, Draft, Ending, Holding, Millis, OldCredentials, Outcome, Person, Policy,
+    PostId, Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
@@ -197,7 +197,7 @@ fn a_command_of_the_wrong_person_is_refused() {
     // G11: if `policy.admins` names admins, the scope of a key does not allow the revoke of
     // another person's grant.
     let strict = Policy {
-        admins: ["root".to_owned()].into(),
+        admins: Admins::of_policy(["root".to_owned()]),
         ..policy()
     };
     let ask = Command::Asked {

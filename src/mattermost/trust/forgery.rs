@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::Mattermost;
-use crate::clock::{Clock, SystemClock};
 use crate::domain::{ChannelId, Millis, Text, Timestamp};
 use crate::http::reply::Problem;
 use crate::http::unsigned::Unsigned;
+use crate::mattermost::Mattermost;
 use crate::service::work_queue::locked;
 
 /// Every caller that reaches jit can send forgeries: after this many in a minute, jit only
@@ -34,7 +33,7 @@ impl Forgeries {
 
 impl Mattermost {
     /// `claim` is the content of the call.
-    pub(super) fn forged(
+    pub(in crate::mattermost) fn forged(
         self: &Arc<Self>,
         why: Unsigned,
         path: &'static str,
@@ -65,7 +64,7 @@ impl Mattermost {
             "jit refused a forgery"
         );
         let channel: Option<ChannelId> = said("channel_id").and_then(|id| id.parse().ok());
-        if let Some(channel) = channel.filter(|_| self.forgeries.may_be_written(SystemClock.now()))
+        if let Some(channel) = channel.filter(|_| self.forgeries.may_be_written(self.clock().now()))
         {
             let service = self.app.service.clone();
             self.app.tasks.spawn(async move {

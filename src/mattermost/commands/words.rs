@@ -1,9 +1,9 @@
 //! Parses the text after `/jit`. An error names the problem and the command that was
 //! probably meant.
 
-use super::names::Names;
-use super::text::short;
 use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
+use crate::mattermost::cards::names::Names;
+use crate::mattermost::cards::text::short;
 
 /// The length of a typed word in an error.
 const TYPED: usize = 40;
@@ -83,14 +83,7 @@ pub const VERBS: [(&str, &str, &str); 13] = [
 pub enum ChatCommand {
     /// A request, in a dialog.
     Ask,
-    Request {
-        account: AccountId,
-        /// The configured name of the permission set.
-        set: Option<String>,
-        time: Option<Minutes>,
-        why: Option<Text>,
-        ticket: Option<Text>,
-    },
+    Request(TypedRequest),
     Approve {
         id: String,
     },
@@ -127,6 +120,17 @@ pub enum ChatCommand {
     Help,
 }
 
+/// A request in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypedRequest {
+    pub account: AccountId,
+    /// The configured name of the permission set.
+    pub set: Option<String>,
+    pub time: Option<Minutes>,
+    pub why: Option<Text>,
+    pub ticket: Option<Text>,
+}
+
 /// The error names the problem and a command that works.
 type ParseResult<T> = Result<T, String>;
 
@@ -136,7 +140,7 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     Ok(match verb.to_lowercase().as_str() {
         "" | "help" => ChatCommand::Help,
         "request" if rest.is_empty() => ChatCommand::Ask,
-        "request" => request(rest, known)?,
+        "request" => ChatCommand::Request(request(rest, known)?),
         "approve" => ChatCommand::Approve { id: id()?.0 },
         "deny" => {
             let (id, why) = id()?;
@@ -267,7 +271,7 @@ fn terms(rest: &str) -> ParseResult<BindTerms> {
 }
 
 /// The account, then the permission set and the time in any order, then the reason.
-fn request(rest: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
+fn request(rest: &str, known: &Known<'_>) -> ParseResult<TypedRequest> {
     let (word, mut rest) = first(rest);
     let account = account("request", word, known.names)?;
     let (mut set, mut time) = (None, None);
@@ -292,7 +296,7 @@ fn request(rest: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
             "the reason is missing: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
         );
     }
-    Ok(ChatCommand::Request {
+    Ok(TypedRequest {
         account,
         set,
         time,
@@ -386,17 +390,11 @@ mod tests {
 
     fn request(text: &str) -> (Option<String>, Option<u32>, Option<String>, Option<String>) {
         match told(text) {
-            Ok(ChatCommand::Request {
-                set,
-                time,
-                why,
-                ticket,
-                ..
-            }) => (
-                set,
-                time.map(Minutes::get),
-                why.map(|why| why.to_string()),
-                ticket.map(|ticket| ticket.to_string()),
+            Ok(ChatCommand::Request(typed)) => (
+                typed.set,
+                typed.time.map(Minutes::get),
+                typed.why.map(|why| why.to_string()),
+                typed.ticket.map(|ticket| ticket.to_string()),
             ),
             other => panic!("{text}: {other:?}"),
         }

@@ -12,15 +12,13 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::No;
-use super::seal::{Action, Broken, ClickContext};
-use super::trigger::Trigger;
-use super::{ACTION, Answer, Mattermost};
-use crate::clock::{Clock, SystemClock};
 use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request, RequestId};
 use crate::http::body::read;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
+use crate::mattermost::trust::seal::{Action, Broken, ClickContext};
+use crate::mattermost::trust::trigger::Trigger;
+use crate::mattermost::{ACTION, Answer, Mattermost, No};
 use crate::service::{ServiceError, Ticket};
 use crate::store::{Nonce, StoreError};
 
@@ -72,7 +70,7 @@ pub(super) async fn action(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let begun = SystemClock.now();
+    let begun = mattermost.clock().uptime();
     let body = read(&headers, body).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Ok(click) = serde_json::from_value::<Click>(claim.clone()) else {
@@ -122,7 +120,7 @@ impl Mattermost {
                 return Err(ClickFault::Unsure);
             }
         }
-        let now = SystemClock.now();
+        let now = self.clock().now();
         if !trigger.is_fresh(now) {
             return Err(ClickFault::Stale);
         }
@@ -188,7 +186,7 @@ impl Mattermost {
     }
 
     async fn press(self: &Arc<Self>, click: &Click, claim: &Value, pressed: &Pressed) -> Answer {
-        let now = SystemClock.now();
+        let now = self.clock().now();
         let ticket = Arc::new(Ticket::new(Nonce {
             text: format!("mattermost:{}", pressed.trigger.id),
             at: now,
@@ -229,8 +227,7 @@ impl Mattermost {
             Action::Deny => Ask::Deny { reason: None },
             Action::Extend(minutes) => Ask::Extend { minutes },
             Action::Revoke => {
-                let ask = Ask::Revoke { reason: None };
-                let said = self.take_away(&who, &request, ask, ticket).await?;
+                let said = self.take_away(&who, &request, None, ticket).await?;
                 return Ok(Answer::Told(said));
             }
         };
@@ -244,7 +241,7 @@ impl Mattermost {
 fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
     match action {
         Action::Extend(_) => is_its_reminder(request, post),
-        _ => request.card.as_ref() == Some(post),
+        Action::Approve | Action::Deny | Action::Revoke => request.card.as_ref() == Some(post),
     }
 }
 

@@ -75,7 +75,7 @@ mod tests {
     /// A real server sends names and ids in two lists, not in the order of the text.
     #[test]
     fn mentioned_names_and_ids_are_paired() {
-        let capture = include_str!("../../tests/mattermost/captures/01i-slash-mentions.http");
+        let capture = include_str!("../../../tests/mattermost/captures/01i-slash-mentions.http");
         let body = capture.lines().find(|line| line.starts_with("channel_id="));
         let slash = Slash::of(&Form::read(body.unwrap().as_bytes())).unwrap();
         let mentions: Vec<(&str, &str)> = slash

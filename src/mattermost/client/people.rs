@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use serde::Deserialize;
 
 use super::api::{Api, ApiError};
-use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, MmUserId, Timestamp};
 use crate::service::work_queue::locked;
 
@@ -50,7 +49,7 @@ impl People {
     }
 
     pub async fn user(&self, id: &MmUserId) -> Result<User, ApiError> {
-        let now = SystemClock.now();
+        let now = self.api.clock().now();
         let known = self.known().get(id.as_str()).cloned();
         if let Some((user, at)) = known
             && now - at < KNOWN_FOR

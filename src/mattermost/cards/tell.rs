@@ -11,19 +11,20 @@ use futures_util::future::join_all;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use super::api::{Api, ApiError};
-use super::bot::{Bot, Post};
 use super::card::{MARK, Offer, card, good_until, offers};
 use super::history::{self, Line};
 use super::names::Names;
-use super::people::People;
-use super::seal::{Action, ButtonPlace, Seals};
 use super::text::{moment, plain, short, short_id};
 use crate::config;
 use crate::domain::{
     Audience, AuditKey, ChannelId, Command, Event, EventKind, Millis, Minutes, MmUserId, Notice,
     PostId, Reminder, Request, State, Timestamp,
 };
+use crate::mattermost::client::api::{Api, ApiError};
+use crate::mattermost::client::bot::{Bot, Post};
+use crate::mattermost::client::people::People;
+use crate::mattermost::trust::seal::{Action, ButtonPlace, Seals};
+use crate::mattermost::{ACTION, at};
 use crate::service::Service;
 use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::worker::webhook;
@@ -61,14 +62,15 @@ impl Cards {
         names: Names,
         service: Arc<Service>,
     ) -> reqwest::Result<Self> {
-        let api = Api::new(config.url.clone(), config.bot_token.clone(), PATIENCE.std())?;
+        let (url, token) = (config.url.clone(), config.bot_token.clone());
+        let api = Api::new(url, token, PATIENCE.std(), service.shared_clock())?;
         Ok(Self {
             service,
             bot: Bot::new(api.clone()),
             people: People::new(api),
             seals: Seals::of(&config.bot_token),
             names,
-            action_url: super::at(&config.public_url, super::ACTION),
+            action_url: at(&config.public_url, ACTION),
             url: config.url.clone(),
         })
     }
@@ -134,7 +136,11 @@ impl Cards {
     }
 
     /// Writes the whole card for the current request.
-    pub(super) async fn renew(&self, request: &Request, post: &PostId) -> Result<(), ApiError> {
+    pub(in crate::mattermost) async fn renew(
+        &self,
+        request: &Request,
+        post: &PostId,
+    ) -> Result<(), ApiError> {
         let channel = &request.channel_id;
         let buttons = self.buttons(request, channel, post, &offers(request));
         let shown = card(request, &self.names, &buttons);
@@ -261,8 +267,8 @@ impl Cards {
     }
 
     /// The link to a post; it works in every team.
-    pub(super) fn link(&self, post: &PostId) -> String {
-        super::at(&self.url, &format!("/_redirect/pl/{post}"))
+    pub(in crate::mattermost) fn link(&self, post: &PostId) -> String {
+        at(&self.url, &format!("/_redirect/pl/{post}"))
     }
 
     async fn send(
@@ -330,14 +336,13 @@ impl Cards {
         let Some(reminder) = &request.reminder else {
             return Ok(());
         };
-        let message = match (&request.state, &request.extension, request.granted) {
-            (State::Granted, Some(_), _) => {
-                "You asked for an extension; the approvers decide.".to_owned()
-            }
-            (State::Granted, None, Some(period)) => {
+        let live = request.granted.filter(|_| request.state == State::Granted);
+        let message = match (live, &request.extension) {
+            (Some(_), Some(_)) => "You asked for an extension; the approvers decide.".to_owned(),
+            (Some(period), None) => {
                 format!("The access ends at {}.", moment(&period.until.to_string()))
             }
-            _ => format!("The request is {}.", request.status()),
+            (None, _) => format!("The request is {}.", request.status()),
         };
         let message = format!("{message} `{}`", short_id(request.id));
         let changed = self.bot.change(&reminder.post, &message, &json!({})).await;
@@ -355,9 +360,12 @@ impl Cards {
 #[async_trait]
 impl Receiver for Cards {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        match tokio::time::timeout(PATIENCE_IN_ALL.std(), self.tell(notice, now)).await {
-            Ok(told) => told,
-            Err(_) => Err(NotReceived("Mattermost did not answer in time".into())),
+        tokio::select! {
+            biased;
+            told = self.tell(notice, now) => told,
+            () = self.service.clock().sleep(PATIENCE_IN_ALL) => {
+                Err(NotReceived("Mattermost did not answer in time".into()))
+            }
         }
     }
 }

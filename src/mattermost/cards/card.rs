@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::names::Names;
-use super::seal::Action;
 use super::text::{moment, plain, short, short_id};
 use crate::domain::{Millis, Request, RequestObject, State, Status, Timestamp};
+use crate::mattermost::trust::seal::Action;
 
 /// The length of a text of a person on a card, so that Mattermost accepts the card.
 const LONGEST: usize = 300;
@@ -49,7 +49,14 @@ pub fn offers(request: &Request) -> Vec<Offer> {
             ],
             None => vec![revoke()],
         },
-        _ => Vec::new(),
+        State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => Vec::new(),
     }
 }
 
@@ -63,12 +70,26 @@ pub fn good_until(request: &Request) -> Timestamp {
 pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
     let (status, shown) = (request.status(), RequestObject::from(request));
     let id = short_id(request.id);
-    let (colour, next) = match status {
-        // P6: the card says only what AWS has shown.
-        _ if shown.assignment_status == Some("CHECKING") => (
-            "#c05020",
-            "jit asks AWS whether an assignment is left.".to_owned(),
-        ),
+    let (colour, next) = headline(request, &shown);
+    json!({"attachments": [{
+        "fallback": format!("{status}: {} in {}", request.permission_set, request.account_id),
+        "color": colour,
+        "title": format!("{status} · {id}"),
+        "text": next,
+        "fields": fields(request, &shown, names),
+        "actions": buttons,
+    }], MARK: request.id})
+}
+
+/// The colour of the card, and the sentence below its title: the situation or the next step.
+fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, String) {
+    let id = short_id(request.id);
+    // P6: the card says only what AWS has shown.
+    if shown.assignment_status == Some("CHECKING") {
+        let asks = "jit asks AWS whether an assignment is left.";
+        return ("#c05020", asks.to_owned());
+    }
+    match request.status() {
         Status::Pending => (
             "#f0a030",
             format!("Approvers: decide here, or type `/jit deny {id} REASON`"),
@@ -98,7 +119,10 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
             "#c02020",
             "The request ended in an error; no access is left.".to_owned(),
         ),
-    };
+    }
+}
+
+fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Value> {
     let over = shown.revoked_at.or(shown.expired_at);
     // Every value is a text: Mattermost would show a number as a fraction.
     let field = |title: &str, value: String| json!({"title": title, "value": value, "short": true});
@@ -143,14 +167,7 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
             );
         }
     }
-    json!({"attachments": [{
-        "fallback": format!("{status}: {} in {}", request.permission_set, request.account_id),
-        "color": colour,
-        "title": format!("{status} · {id}"),
-        "text": next,
-        "fields": fields,
-        "actions": buttons,
-    }], MARK: request.id})
+    fields
 }
 
 fn how_long(request: &Request, over: Option<Timestamp>) -> String {

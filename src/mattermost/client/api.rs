@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use serde_json::Value;
 
-use crate::clock::{Clock, SystemClock, Uptime};
+use crate::clock::{Clock, Uptime};
 use crate::domain::Millis;
 use crate::service::work_queue::locked;
 use crate::signature::Secret;
@@ -34,12 +34,18 @@ pub struct Api {
     token: Secret,
     http: reqwest::Client,
     patience: Millis,
+    clock: Arc<dyn Clock>,
     /// jit makes no calls before this time: the server answered 429.
     rests_until: Arc<Mutex<Uptime>>,
 }
 
 impl Api {
-    pub fn new(url: Url, token: Secret, patience: Duration) -> reqwest::Result<Self> {
+    pub fn new(
+        url: Url,
+        token: Secret,
+        patience: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(patience)
             // A redirect would send the token to another server.
@@ -52,8 +58,14 @@ impl Api {
             token,
             http,
             patience,
+            clock,
             rests_until: Arc::default(),
         })
+    }
+
+    /// The time for everything that is built on the API.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
@@ -120,13 +132,13 @@ impl Api {
     /// once.
     async fn wait_for_a_turn(&self) -> Result<(), ApiError> {
         let until = *self.rests_until();
-        let rest = until - SystemClock.uptime();
+        let rest = until - self.clock.uptime();
         if rest > self.patience {
             let seconds = rest.0.div_euclid(1000) + 1;
             let why = format!("it limits the rate and accepts no calls for {seconds} seconds");
             return Err(ApiError::NoAnswer(why));
         }
-        SystemClock.sleep_until(until).await;
+        self.clock.sleep_until(until).await;
         Ok(())
     }
 
@@ -135,7 +147,7 @@ impl Api {
         let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
         let rest = Millis::seconds(seconds.unwrap_or(1).clamp(1, LONGEST_REST));
         let mut until = self.rests_until();
-        *until = (*until).max(SystemClock.uptime() + rest);
+        *until = (*until).max(self.clock.uptime() + rest);
     }
 
     fn rests_until(&self) -> std::sync::MutexGuard<'_, Uptime> {

@@ -7,9 +7,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::api::{Api, ApiError};
-use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Timestamp};
+use crate::mattermost::client::api::{Api, ApiError};
 use crate::service::work_queue::locked;
 
 /// The greatest difference of the two clocks, and the longest way of a click.
@@ -66,7 +65,7 @@ impl ServerKey {
     }
 
     pub async fn has_signed(&self, trigger: &Trigger) -> Result<bool, ApiError> {
-        let now = SystemClock.now();
+        let now = self.api.clock().now();
         let known = self.known().clone();
         if let Some((key, asked_at)) = known {
             if trigger.is_signed_by(&key) {
@@ -100,7 +99,7 @@ mod tests {
 
     fn vector() -> serde_json::Value {
         serde_json::from_str(include_str!(
-            "../../tests/mattermost/captures/trigger-id-vector.json"
+            "../../../tests/mattermost/captures/trigger-id-vector.json"
         ))
         .unwrap()
     }

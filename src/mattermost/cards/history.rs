@@ -13,14 +13,22 @@ pub enum Line {
     Called(String),
 }
 
-pub fn line(event: &Event) -> Line {
-    let by = plain(event.actor_email.as_deref().unwrap_or("jit"));
+/// The actor, the reason, the end, the additional minutes and the cause; empty if the event has
+/// none.
+fn words(event: &Event) -> [String; 5] {
     let said = |name: &str| event.details.get(name).map(|said| short(said, 500));
-    let why = said("reason").map_or_else(String::new, |why| format!(": {why}"));
     let until = event.details.get("end_time").map(|end| moment(end));
-    let until = until.unwrap_or_default();
-    let minutes = said("additional_minutes").unwrap_or_default();
-    let because = said("error").or_else(|| said("why")).unwrap_or_default();
+    [
+        plain(event.actor_email.as_deref().unwrap_or("jit")),
+        said("reason").map_or_else(String::new, |why| format!(": {why}")),
+        until.unwrap_or_default(),
+        said("additional_minutes").unwrap_or_default(),
+        said("error").or_else(|| said("why")).unwrap_or_default(),
+    ]
+}
+
+pub fn line(event: &Event) -> Line {
+    let [by, why, until, minutes, because] = words(event);
     match event.event_type {
         EventKind::Requested
         | EventKind::Assigning

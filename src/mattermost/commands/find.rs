@@ -1,11 +1,9 @@
 //! Finds the request that a person names, and checks that they may see it.
 
-use super::Mattermost;
-use super::answer::No;
 use super::slash::Slash;
-use super::text::plain;
-use super::who::Who;
-use crate::domain::{MmUserId, Request, RequestId, Status};
+use crate::domain::{ChatUser, Request, RequestId, Status};
+use crate::mattermost::cards::text::plain;
+use crate::mattermost::{Mattermost, No};
 use crate::store::Filter;
 
 const LISTED: usize = 20;
@@ -14,23 +12,22 @@ const SEARCHED: usize = 600;
 const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
 
 impl Mattermost {
-    pub(super) async fn decides(&self, who: &Who, request: &Request) -> Result<bool, No> {
-        let binding = self.app.service.binding(&request.account_id).await?;
-        let decides = |one: &MmUserId| *one == who.person.id;
-        Ok(binding.is_some_and(|binding| binding.approvers.iter().any(decides)))
-    }
-
     /// A request that a person may not see is unknown to them.
-    async fn may_see(&self, slash: &Slash, who: &Who, request: &Request) -> Result<bool, No> {
-        Ok(who.is_admin
-            || request.channel_id == slash.channel_id
-            || who.person.is(&request.requester)
-            || self.decides(who, request).await?)
+    async fn may_see(&self, slash: &Slash, who: &ChatUser, request: &Request) -> Result<bool, No> {
+        let service = &self.app.service;
+        let binding = service.binding(&request.account_id).await?;
+        let (rules, channel) = (service.policy(), &slash.channel_id);
+        Ok(rules.may_see_in_chat(who, channel, request, binding.as_ref()))
     }
 
     /// By its id, or by a beginning of an id that is unique: in a channel, among the requests
     /// of the channel; in a direct message, among the person's own and all open requests.
-    pub(super) async fn find(&self, slash: &Slash, who: &Who, id: &str) -> Result<Request, No> {
+    pub(super) async fn find(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        id: &str,
+    ) -> Result<Request, No> {
         let none = || {
             No::Told(format!(
                 "no request of this channel has an id that begins with `{}`; `/jit list` shows the open requests",
@@ -85,7 +82,7 @@ impl Mattermost {
     }
 }
 
-fn meant(slash: &Slash, who: &Who) -> Vec<Filter> {
+fn meant(slash: &Slash, who: &ChatUser) -> Vec<Filter> {
     if !slash.is_direct {
         return vec![Filter {
             channel_id: Some(slash.channel_id.clone()),

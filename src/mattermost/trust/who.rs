@@ -1,27 +1,19 @@
 //! The person behind a Mattermost user id, and whether they may use jit.
 
-use std::collections::BTreeSet;
+use crate::domain::{ChatUser, MmUserId, Person};
+use crate::mattermost::client::api::ApiError;
+use crate::mattermost::client::people::User;
+use crate::mattermost::{Mattermost, No};
 
-use super::people::User;
-use crate::domain::Person;
-
-pub(super) struct Rules {
-    /// Admins in addition to the system admins: user ids or e-mail addresses.
-    pub admins: BTreeSet<String>,
+pub struct Rules {
     /// jit refuses users with another e-mail domain: a server that does not verify addresses
     /// lets a user choose any address.
     pub email_domain: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Who {
-    pub person: Person,
-    pub is_admin: bool,
-}
-
 impl Rules {
     /// The error says why the user may not use jit.
-    pub fn admit(&self, user: &User) -> Result<Who, String> {
+    pub fn admit(&self, user: &User) -> Result<ChatUser, String> {
         if user.delete_at != 0 {
             return Err("your account is deactivated".into());
         }
@@ -45,11 +37,29 @@ impl Rules {
         if self.email_domain.as_ref().is_some_and(is_elsewhere) {
             return Err("your e-mail address is not in the e-mail domain of this company".into());
         }
-        let named = |name: &str| self.admins.contains(name);
-        let is_admin = user.has_role("system_admin")
-            || named(person.id.as_str())
-            || named(person.email.as_str());
-        Ok(Who { person, is_admin })
+        Ok(ChatUser {
+            person,
+            is_system_admin: user.has_role("system_admin"),
+        })
+    }
+}
+
+impl Mattermost {
+    /// Looks the person up in Mattermost by the user id.
+    pub(in crate::mattermost) async fn who(&self, id: &MmUserId) -> Result<ChatUser, No> {
+        let user = self.people.user(id).await.map_err(|error| {
+            tracing::error!(%error, "jit could not look up a user");
+            No::Told(match error {
+                ApiError::NotThere(_) | ApiError::Refused(_) => {
+                    "Mattermost does not know you".into()
+                }
+                _ => {
+                    "jit cannot ask Mattermost who you are just now; nothing was changed, try again"
+                        .into()
+                }
+            })
+        })?;
+        self.rules.admit(&user).map_err(No::Told)
     }
 }
 
@@ -70,12 +80,11 @@ mod tests {
 
     fn rules() -> Rules {
         Rules {
-            admins: ["carol@example.com".to_owned()].into(),
             email_domain: Some("example.com".into()),
         }
     }
 
-    fn changed(change: impl Fn(&mut User)) -> Result<Who, String> {
+    fn changed(change: impl Fn(&mut User)) -> Result<ChatUser, String> {
         let mut user = alice();
         change(&mut user);
         rules().admit(&user)
@@ -85,7 +94,7 @@ mod tests {
     fn people_are_admitted_and_bots_guests_and_strangers_are_refused() {
         let who = rules().admit(&alice()).unwrap();
         assert_eq!(who.person.email.as_str(), "alice@example.com");
-        assert!(!who.is_admin);
+        assert!(!who.is_system_admin);
         assert!(
             changed(|user| user.delete_at = 1)
                 .unwrap_err()
@@ -121,26 +130,16 @@ mod tests {
     }
 
     #[test]
-    fn admins_are_the_system_admins_and_the_configured_admins() {
-        assert!(
-            changed(|user| user.roles = "system_user system_admin".into())
-                .unwrap()
-                .is_admin
-        );
-        assert!(
-            changed(|user| user.email = "carol@example.com".into())
-                .unwrap()
-                .is_admin
-        );
-        assert!(
-            !changed(|user| user.username = "carol@example.com".into())
-                .unwrap()
-                .is_admin
-        );
-        assert!(
-            !changed(|user| user.roles = "system_user_manager not_system_admin".into())
-                .unwrap()
-                .is_admin
-        );
+    fn only_the_role_makes_a_system_admin() {
+        for (roles, is_one) in [
+            ("system_user system_admin", true),
+            ("system_user_manager not_system_admin", false),
+            ("system_user", false),
+        ] {
+            let who = changed(|user| user.roles = roles.into()).unwrap();
+            assert_eq!(who.is_system_admin, is_one, "{roles}");
+        }
+        let named = changed(|user| user.username = "system_admin".into()).unwrap();
+        assert!(!named.is_system_admin);
     }
 }

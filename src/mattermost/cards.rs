@@ -1,0 +1,7 @@
+//! What people see besides answers: the card of each request, its history, and direct messages.
+
+pub mod card;
+mod history;
+pub mod names;
+pub mod tell;
+pub mod text;

@@ -1,0 +1,10 @@
+//! Typed commands: the text after `/jit` is parsed, the request is found, and the person gets
+//! an answer.
+
+mod answer;
+mod bindings;
+mod find;
+mod form;
+mod requests;
+pub mod slash;
+pub mod words;

@@ -1,0 +1,134 @@
+//! The commands about a channel: its accounts, their terms and their approvers.
+
+use super::slash::Slash;
+use crate::domain::{AccountId, Admin, BindTerms, Binding, ChatUser, MmUserId, PermissionSet};
+use crate::mattermost::cards::text::plain;
+use crate::mattermost::client::api::ApiError;
+use crate::mattermost::{Mattermost, No};
+use crate::service::Configure;
+
+/// The number of approvers that a list names.
+const SHOWN: usize = 5;
+
+impl Mattermost {
+    pub(super) async fn info(&self, slash: &Slash) -> Result<String, No> {
+        let bindings = self.app.service.bindings(&slash.channel_id).await?;
+        if bindings.is_empty() {
+            return Ok(nothing_bound(slash.is_direct));
+        }
+        let policy = self.app.service.policy();
+        let mut lines = Vec::new();
+        for binding in bindings.iter() {
+            let sets: Vec<&str> = match binding.permission_sets.is_empty() {
+                true => policy
+                    .permission_sets
+                    .keys()
+                    .map(PermissionSet::as_str)
+                    .collect(),
+                false => binding
+                    .permission_sets
+                    .iter()
+                    .map(PermissionSet::as_str)
+                    .collect(),
+            };
+            lines.push(format!(
+                "- {}: {} for up to {} hours; {}",
+                self.names.shown(&binding.account_id),
+                plain(&sets.join(", ")),
+                policy.longest(binding),
+                self.deciders(binding).await,
+            ));
+        }
+        Ok(lines.join("\n"))
+    }
+
+    async fn deciders(&self, binding: &Binding) -> String {
+        if binding.approvers.is_empty() {
+            return "no approvers yet: `/jit approvers @name …`".into();
+        }
+        let mut names = Vec::new();
+        for id in binding.approvers.iter().take(SHOWN) {
+            // An approver whom Mattermost does not show now is shown by id.
+            let user = self.people.user(id).await;
+            names.push(user.map_or_else(|_| plain(id.as_str()), |user| plain(&user.username)));
+        }
+        let more = match binding.approvers.len() > SHOWN {
+            true => ", …",
+            false => "",
+        };
+        let (needed, all) = (binding.approvals_required, binding.approvers.len());
+        format!("approved by {needed} of {all} ({}{more})", names.join(", "))
+    }
+
+    pub(super) async fn bind(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        account_id: AccountId,
+        terms: BindTerms,
+    ) -> Result<String, No> {
+        let bind = Configure::Bind { account_id, terms };
+        let mut told = self.configure(slash, who, bind).await?;
+        // The admin who binds the account can invite the bot.
+        if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
+            tracing::warn!(channel = %slash.channel_id, %why, "the bot is not in the channel");
+            told.push_str("\n:warning: The bot of jit cannot join this channel: type `/invite @jit`, or jit cannot post cards here");
+        }
+        Ok(told)
+    }
+
+    pub(super) async fn configure(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        configure: Configure,
+    ) -> Result<String, No> {
+        if !self.app.service.policy().is_admin_in_chat(who) {
+            return Err(No::Told(
+                "only admins may change bindings and approvers".into(),
+            ));
+        }
+        if slash.is_direct {
+            return Err(No::Told(
+                "run this in a team channel, not in a direct message".into(),
+            ));
+        }
+        let admin = Admin {
+            person: Some(who.person.clone()),
+            key_id: "mattermost".into(),
+        };
+        let (service, channel) = (&self.app.service, &slash.channel_id);
+        service.configure(channel, &configure, &admin).await?;
+        self.info(slash).await
+    }
+
+    /// Users can rename themselves: the id that Mattermost sends names the person.
+    pub(super) async fn approvers(
+        &self,
+        slash: &Slash,
+        names: &[String],
+    ) -> Result<Vec<MmUserId>, No> {
+        let mut approvers = Vec::new();
+        for name in names {
+            let mut found = slash.mentions.iter().filter(|(known, _)| known == name);
+            let shown = plain(name);
+            let nobody = || No::Told(format!("Mattermost knows no user {shown} in this team"));
+            let (_, id) = found.next().ok_or_else(nobody)?;
+            let user = self.people.user(id).await.map_err(|_| nobody())?;
+            let admitted = self.rules.admit(&user);
+            let no = |why: String| No::Told(format!("{shown} cannot be an approver: {why}"));
+            approvers.push(admitted.map_err(no)?.person.id);
+        }
+        Ok(approvers)
+    }
+}
+
+pub(super) fn nothing_bound(is_direct: bool) -> String {
+    match is_direct {
+        true => "Run this in a team channel, not in a direct message.".into(),
+        false => {
+            "No account is bound to this channel; an admin can bind one: `/jit bind 123456789012`"
+                .into()
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The commands of requesters and approvers: what they ask of a request, and the line that
+//! shows it.
+
+use std::sync::Arc;
+
+use super::slash::Slash;
+use super::words::TypedRequest;
+use crate::domain::{
+    Ask, ChatUser, Command, Draft, Millis, Minutes, Request, RequestId, Status, Text,
+};
+use crate::mattermost::cards::text::{plain, short, short_id};
+use crate::mattermost::{Mattermost, No};
+use crate::service::{Idempotency, Revoked, Ticket};
+
+/// How long the answer waits for a removal; then the removal continues without it.
+const REVOKE_PATIENCE: Millis = Millis(2_000);
+/// The duration of a request without a time.
+const AN_HOUR: i64 = 60;
+
+impl Mattermost {
+    /// One request for each command that a user sent.
+    pub(super) async fn request(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        typed: TypedRequest,
+    ) -> Result<String, No> {
+        let duration = match typed.time {
+            Some(time) => time,
+            None => Minutes::new(AN_HOUR).map_err(|why| No::Told(why.to_string()))?,
+        };
+        let draft = Draft {
+            id: RequestId::from_uuid(self.clock().draw_in_order()),
+            account_id: typed.account,
+            channel_id: slash.channel_id.clone(),
+            requester: who.person.clone(),
+            reason: typed.why,
+            jira: typed.ticket,
+            duration,
+            permission_set: typed.set.and_then(|set| set.parse().ok()),
+            start_at: None,
+        };
+        let once = Idempotency {
+            key: format!("mattermost:{}", slash.trigger_id),
+            fingerprint: slash.text.clone(),
+        };
+        let service = &self.app.service;
+        let request = service.open(draft, Some(once), None).await?;
+        let binding = service.binding(&request.account_id).await?;
+        let needed = binding.map_or(1, |binding| binding.approvals_required);
+        let of = match needed {
+            1 => "one approver".to_owned(),
+            many => format!("{many} approvers"),
+        };
+        let id = short_id(request.id);
+        Ok(format!(
+            "{}\nThe request waits for {of}: `/jit approve {id}`",
+            self.line(&request)
+        ))
+    }
+
+    pub(super) async fn ask(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        id: &str,
+        ask: Ask,
+        done: &str,
+    ) -> Result<String, No> {
+        let request = self.find(slash, who, id).await?;
+        let handled = self.handle(request.id, who, ask, None).await?;
+        Ok(format!("{done}.\n{}", self.line(&handled)))
+    }
+
+    /// Allowed to the requester, the approvers, and admins.
+    pub(in crate::mattermost) async fn take_away(
+        &self,
+        who: &ChatUser,
+        request: &Request,
+        reason: Option<Text>,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<String, No> {
+        let service = &self.app.service;
+        let binding = service.binding(&request.account_id).await?;
+        let rules = service.policy();
+        if !rules.may_revoke_in_chat(who, request, binding.as_ref()) {
+            return Err(No::Told(
+                "only the requester, the approvers and admins may revoke this access".into(),
+            ));
+        }
+        let deadline = service.clock().uptime() + REVOKE_PATIENCE;
+        let ask = Ask::Revoke { reason };
+        self.handle(request.id, who, ask, ticket).await?;
+        // P6: the answer says what AWS shows.
+        Ok(
+            match Revoked::of(service.follow(request.id, deadline).await?) {
+                Revoked::Gone(request) => format!(
+                    "Revoked: AWS shows that the access is gone.\n{}",
+                    self.line(&request)
+                ),
+                Revoked::Going(request) => format!(
+                    "AWS has not confirmed the removal yet; jit continues until AWS shows that the access is gone. See `/jit status {}`.\n{}",
+                    short_id(request.id),
+                    self.line(&request)
+                ),
+                Revoked::Not(request) => {
+                    format!(
+                        ":warning: The request did not end as REVOKED.\n{}",
+                        self.line(&request)
+                    )
+                }
+            },
+        )
+    }
+
+    pub(in crate::mattermost) async fn handle(
+        &self,
+        id: RequestId,
+        who: &ChatUser,
+        ask: Ask,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<Request, No> {
+        let by = who.person.clone();
+        let command = Command::Asked { by, ask };
+        let service = &self.app.service;
+        let handled = service.handle_once(id, command, ticket.as_deref()).await?;
+        Ok(handled.request)
+    }
+
+    pub(super) async fn status(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        id: &str,
+    ) -> Result<String, No> {
+        let request = self.find(slash, who, id).await?;
+        let line = self.line(&request);
+        Ok(match &request.card {
+            Some(post) => format!("{line}\n[Card and history]({})", self.cards.link(post)),
+            None => line,
+        })
+    }
+
+    /// One request, in one line.
+    pub(super) fn line(&self, request: &Request) -> String {
+        let now = self.clock().now();
+        let mut parts = vec![
+            format!("`{}`", short_id(request.id)),
+            format!("**{}**", request.status()),
+            format!(
+                "{} in {}",
+                plain(request.permission_set.as_str()),
+                self.names.shown(&request.account_id)
+            ),
+            plain(request.requester_email().as_str()),
+        ];
+        match request
+            .granted
+            .filter(|_| request.status() == Status::Granted)
+        {
+            Some(period) if period.until > now => {
+                parts.push(format!("{} left", period.until - now));
+            }
+            _ => parts.push(format!("{} minutes", request.duration.get())),
+        }
+        if let Some(why) = &request.reason {
+            parts.push(short(why.as_str(), 100));
+        }
+        if let Some(trouble) = &request.trouble {
+            parts.push(format!("({})", short(trouble.why.as_str(), 200)));
+        }
+        parts.join(" · ")
+    }
+}

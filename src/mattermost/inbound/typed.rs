@@ -1,0 +1,51 @@
+//! The route of the slash command, which only its token proves to be from Mattermost.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde_json::json;
+
+use crate::http::body::read;
+use crate::http::reply::{Problem, json as reply};
+use crate::http::unsigned::Unsigned;
+use crate::mattermost::commands::slash::{Form, Slash, tokens};
+use crate::mattermost::{Answer, COMMAND, Mattermost};
+
+/// Mattermost shows every status except 200 as a failure: jit sends it only to other callers.
+pub(super) async fn command(
+    State(mattermost): State<Arc<Mattermost>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let begun = mattermost.clock().uptime();
+    let body = read(&headers, body).await?;
+    let form = Form::read(&body);
+    let keyring = &mattermost.app.keyring;
+    if !tokens(&headers, &form).any(|token| keyring.is_command_token(token)) {
+        return Err(Problem::unsigned(Unsigned::Token, COMMAND));
+    }
+    let Some(slash) = Slash::of(&form) else {
+        return Err(Problem::malformed(
+            "this is not a slash command of Mattermost",
+        ));
+    };
+    // The admin of another team can make a command with its own token.
+    if slash.team_id != mattermost.team_id {
+        return Err(Problem::unsigned(Unsigned::Team, COMMAND));
+    }
+    let work = {
+        let (mattermost, slash) = (mattermost.clone(), slash.clone());
+        async move { mattermost.answer(&slash).await }
+    };
+    Ok(match mattermost.in_time(begun, slash.user_id, work).await {
+        // Never in_channel: the requester could edit such a post.
+        Answer::Told(text) => reply(
+            200,
+            &json!({"response_type": "ephemeral", "text": text, "skip_slack_parsing": true}),
+        ),
+        Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
+    })
+}
