@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::shift::WallClock;
+use common::wall_clock::WallClock;
 use common::{CHANNEL, Caller, Channel, Jit, PATIENCE, Reply, Setup, wanted};
 use disk::Disk;
 use rows::Rows;
