@@ -45,6 +45,7 @@ pub enum StartError {
 /// The engine: the service on its store, and a worker that calls Identity Center.
 pub(crate) struct App {
     pub service: Arc<Service>,
+    /// Identity Center at the pace that the configuration allows.
     pub identity_center: Arc<Paced>,
     pub worker: Worker,
 }
@@ -73,7 +74,9 @@ impl App {
 
 /// The engine with everything that reaches it from outside and everything that it tells.
 pub(crate) struct Server {
+    /// The state that the routes share.
     pub http: Arc<HttpState>,
+    /// All routes, with those for Mattermost if it is configured.
     pub router: Router,
     pub worker: Worker,
     /// `None` if the configuration names no receiver of notices.
@@ -140,6 +143,7 @@ async fn signed_after(service: &Service) -> Result<Option<Timestamp>, OpenStoreE
 /// DynamoDB the conditions of each write decide between concurrent processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
+    /// To run a server: no other server may use the same SQLite file.
     Serve,
     /// To answer a call that already waits: jit does not check the tables first, and the first
     /// operation fails if one is missing.

@@ -33,30 +33,39 @@ pub struct Config {
     pub server: ServerConfig,
     pub store: StoreConfig,
     pub identity_center: IdentityCenterConfig,
+    /// The keys with which callers sign, by key id.
     pub keys: BTreeMap<String, KeyConfig>,
     pub log: LogConfig,
+    /// The rules that apply to all requests.
     pub policy: Policy,
     /// The files that this configuration was read from. A change of one changes the configuration.
     pub files: Vec<PathBuf>,
     /// Whether Secrets Manager keeps any secret. jit must read it regularly to notice a change.
     pub kept_elsewhere: bool,
+    /// None if the configuration names no webhook.
     pub webhook: Option<Webhook>,
+    /// None if people do not use jit in Mattermost.
     pub mattermost: Option<MattermostConfig>,
-    /// The names of the accounts.
+    /// The names that people see and type in Mattermost beside the account numbers.
     pub accounts: BTreeMap<AccountId, String>,
+    /// The settings of the simulated Identity Center; jit ignores them at AWS.
     pub sandbox: SandboxOptions,
 }
 
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
+    /// The address on which the HTTP server listens.
     pub listen: SocketAddr,
 }
 
 /// The store. It contains the settings of both kinds, because a copy needs both.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
+    /// The store that jit uses.
     pub kind: StoreKind,
+    /// The SQLite file.
     pub path: PathBuf,
+    /// The names of the DynamoDB tables.
     pub tables: TableNames,
 }
 
@@ -66,6 +75,7 @@ pub enum IdentityCenterConfig {
     Sandbox,
     Aws {
         options: IdentityCenterOptions,
+        /// The number of calls that this process may send to AWS in one second.
         calls_per_second: u32,
     },
 }
@@ -74,14 +84,18 @@ pub enum IdentityCenterConfig {
 #[derive(Clone, Debug)]
 pub struct KeyConfig {
     pub secret: Secret,
+    /// The routes that the key may call.
     pub scopes: BTreeSet<Scope>,
+    /// Whether jit refuses signatures of version 1 with this key.
     pub require_v2: bool,
+    /// The time from which jit refuses this key; none if the key has no end.
     pub expires: Option<Timestamp>,
 }
 
 /// The key with which jit's own commands sign.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// The address of the server that the commands call.
     pub url: String,
     pub key_id: String,
     pub secret: Secret,
@@ -91,6 +105,7 @@ pub struct Client {
 #[derive(Clone, Debug)]
 pub struct Webhook {
     pub url: Url,
+    /// The key id that the header `X-JIT-KeyID` of a notice contains.
     pub key_id: String,
     pub secret: Secret,
     /// The path that the receiver sees. It can differ from the path of the url.
@@ -100,14 +115,19 @@ pub struct Webhook {
 /// The Mattermost server in which people use `/jit`.
 #[derive(Clone, Debug)]
 pub struct MattermostConfig {
+    /// The address at which jit reaches Mattermost.
     pub url: Url,
     /// The address at which Mattermost reaches jit.
     pub public_url: Url,
     /// The team whose slash command jit accepts. The admin of any team could create a command that
     /// calls jit.
     pub team_id: String,
+    /// The access token of the bot account, with which jit calls Mattermost.
     pub bot_token: Secret,
+    /// The tokens that prove that a slash command comes from Mattermost. Several are valid while
+    /// an operator replaces one.
     pub command_tokens: Vec<Secret>,
+    /// If set, jit accepts only users whose e-mail address is in this domain.
     pub email_domain: Option<String>,
 }
 
@@ -121,6 +141,7 @@ pub struct LogConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {why}")]
 pub struct ConfigError {
+    /// The key in jit.toml, an environment variable, or the path of the file.
     pub key: String,
     pub why: String,
 }

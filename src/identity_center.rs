@@ -49,14 +49,16 @@ pub trait IdentityCenter: Send + Sync + 'static {
     async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError>;
     /// Starts to remove an assignment, unless AWS answers that there is none.
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError>;
+    /// The present state of an operation; the caller repeats the call until it has ended.
     async fn poll(&self, operation: &Operation) -> Result<Progress, IdentityCenterError>;
     /// The session duration of this set: how long its credentials last at most.
     async fn session_duration(&self, set: &PermissionSet) -> Result<Millis, IdentityCenterError>;
+    /// The inline policy of this set as JSON text; none if the set has no inline policy.
     async fn inline_policy(
         &self,
         set: &PermissionSet,
     ) -> Result<Option<String>, IdentityCenterError>;
-    /// None removes the policy.
+    /// Replaces the inline policy of this set; none removes it.
     async fn set_inline_policy(
         &self,
         set: &PermissionSet,
@@ -65,11 +67,13 @@ pub trait IdentityCenter: Send + Sync + 'static {
     /// Starts to provision a changed set in an account.
     async fn provision(&self, place: &AssignmentPlace)
     -> Result<Provisioning, IdentityCenterError>;
+    /// The present state of a provisioning; the caller repeats the call until it has ended.
     async fn provisioned(
         &self,
         provisioning: &Provisioning,
     ) -> Result<Progress, IdentityCenterError>;
-    /// The ids of all running operations of this kind, also those that jit did not start.
+    /// A page of the ids of all running operations of this kind, also those that jit did not
+    /// start; `after` is the token of the page before.
     async fn under_way(
         &self,
         kind: OperationKind,
@@ -112,6 +116,7 @@ pub type Assignees = BTreeSet<Assignee>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     pub items: Vec<T>,
+    /// The token with which the caller gets the next page; none on the last page.
     pub next: Option<String>,
 }
 
@@ -119,10 +124,11 @@ pub struct Page<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub kind: OperationKind,
+    /// The id that AWS gave the operation.
     pub id: String,
 }
 
-/// An operation of an accepted provisioning, to be polled until it has ended.
+/// The id of an accepted provisioning, to be polled until it has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provisioning(pub String);
 
@@ -155,6 +161,7 @@ pub enum Progress {
 #[error("{kind}: {why}")]
 pub struct IdentityCenterError {
     pub kind: IdentityCenterErrorKind,
+    /// The text that the log and people see.
     pub why: String,
 }
 

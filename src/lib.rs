@@ -1,34 +1,36 @@
 //! Just-in-time AWS access from Mattermost.
 //!
-//! The modules, in reading order. `tests/tidy.rs` checks that their dependencies go one way.
+//! Each module may use the modules above it. `tests/tidy.rs` checks this, and that the order is the
+//! order of the table in ARCHITECTURE.md.
 
 pub mod domain;
 
-pub mod service;
+pub mod signature;
 
-pub mod store;
+pub mod clock;
 
 pub mod identity_center;
 
-pub mod worker;
-
-pub mod signature;
+pub mod store;
 
 pub mod code;
 
+pub mod config;
+
+pub mod telemetry;
+
+pub mod service;
+
+pub mod worker;
+
 pub mod http;
 
-pub mod lambda;
-
 pub mod mattermost;
-
-pub mod cli;
 
 pub(crate) mod app;
 
 pub mod serve;
 
-pub mod config;
+pub mod lambda;
 
-pub mod clock;
-pub mod telemetry;
+pub mod cli;

@@ -19,6 +19,72 @@ use crate::store::Gauges;
 
 const REVOKE_SECONDS: &str = "jit_revoke_duration_seconds";
 
+/// The name and the description of each gauge.
+const GAUGES: [(&str, &str); 10] = [
+    ("jit_due_backlog", "Requests that a worker could claim now"),
+    (
+        "jit_oldest_due_seconds",
+        "Time for which the request that is due longest has waited for a worker",
+    ),
+    (
+        "jit_overdue_grants",
+        "Grants past their end whose removal has not begun",
+    ),
+    (
+        "jit_failing_removals",
+        "Removals that failed at their last attempt",
+    ),
+    (
+        "jit_stuck_requests",
+        "Requests whose work at AWS has failed or not ended for five minutes",
+    ),
+    (
+        "jit_live_grants",
+        "Grants in force; on DynamoDB counted up to 1000",
+    ),
+    (
+        "jit_oldest_undelivered_notice_seconds",
+        "Age of the oldest notice that waits for delivery",
+    ),
+    (
+        "jit_undelivered_notices",
+        "Notices that wait for delivery; on DynamoDB of about 1000 requests at most",
+    ),
+    (
+        "jit_parked_notices",
+        "Notices given up, after one day or from a full outbox; on DynamoDB of about 1000 requests",
+    ),
+    ("jit_store_up", "1 if the store answered, else 0"),
+];
+
+/// The name and the description of each counter.
+const COUNTERS: [(&str, &str); 6] = [
+    (
+        "jit_clock_jumps_total",
+        "Changes of the wall clock and pauses of the process, by direction",
+    ),
+    (
+        "jit_worker_panics_total",
+        "Panics that the worker caught; each is a bug in jit",
+    ),
+    (
+        "jit_unreadable_records_total",
+        "Reads of unreadable records, events and notices, by kind",
+    ),
+    (
+        "jit_store_calls_total",
+        "Calls to DynamoDB by operation and outcome",
+    ),
+    (
+        "jit_store_tenth_units_total",
+        "Tenths of the capacity units that DynamoDB charges for, by kind",
+    ),
+    (
+        "jit_aws_calls_total",
+        "Calls to Identity Center by action and outcome",
+    ),
+];
+
 /// Sends the log to stderr, so that stdout contains only the output that programs read.
 pub fn log(format: LogFormat, level: Level) {
     // jit logs at the configured level; the libraries log only warnings and errors.
@@ -44,69 +110,18 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(REVOKE_SECONDS.into()), &buckets)?
         .install_recorder()?;
-    describe_gauge!("jit_due_backlog", "Requests that a worker could claim now");
-    describe_gauge!(
-        "jit_oldest_due_seconds",
-        "Time for which the request that is due longest has waited for a worker"
-    );
-    describe_gauge!(
-        "jit_overdue_grants",
-        "Grants past their end whose removal has not begun"
-    );
-    describe_gauge!(
-        "jit_failing_removals",
-        "Removals that failed at their last attempt"
-    );
-    describe_gauge!(
-        "jit_stuck_requests",
-        "Requests whose work at AWS has failed or not ended for five minutes"
-    );
-    describe_counter!(
-        "jit_clock_jumps_total",
-        "Changes of the wall clock and pauses of the process, by direction"
-    );
-    describe_counter!(
-        "jit_worker_panics_total",
-        "Panics that the worker caught; each is a bug in jit"
-    );
-    counter!("jit_worker_panics_total").increment(0);
-    describe_gauge!(
-        "jit_live_grants",
-        "Grants in force; on DynamoDB counted up to 1000"
-    );
-    describe_gauge!(
-        "jit_oldest_undelivered_notice_seconds",
-        "Age of the oldest notice that waits for delivery"
-    );
-    describe_gauge!(
-        "jit_undelivered_notices",
-        "Notices that wait for delivery; on DynamoDB of about 1000 requests at most"
-    );
-    describe_gauge!(
-        "jit_parked_notices",
-        "Notices given up, after one day or from a full outbox; on DynamoDB of about 1000 requests"
-    );
-    describe_counter!(
-        "jit_unreadable_records_total",
-        "Reads of unreadable records, events and notices, by kind"
-    );
-    describe_gauge!("jit_store_up", "1 if the store answered, else 0");
-    describe_counter!(
-        "jit_store_calls_total",
-        "Calls to DynamoDB by operation and outcome"
-    );
-    describe_counter!(
-        "jit_store_tenth_units_total",
-        "Tenths of the capacity units that DynamoDB charges for, by kind"
-    );
-    describe_counter!(
-        "jit_aws_calls_total",
-        "Calls to Identity Center by action and outcome"
-    );
+    for (name, description) in GAUGES {
+        describe_gauge!(name, description);
+    }
+    for (name, description) in COUNTERS {
+        describe_counter!(name, description);
+    }
     describe_histogram!(
         REVOKE_SECONDS,
         "Time from the acceptance of a revoke until AWS showed no assignment"
     );
+    // The metric exists before the first panic, so that a query finds it.
+    counter!("jit_worker_panics_total").increment(0);
     Ok(handle)
 }
 

@@ -47,6 +47,29 @@ fn each_top_module_uses_only_those_before_it() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A reader finds the same order of modules in all three places.
+#[test]
+fn lib_rs_and_architecture_md_list_the_modules_in_this_order() {
+    let library = fs::read_to_string("src/lib.rs").unwrap();
+    let declared: Vec<&str> = library
+        .lines()
+        .filter_map(|line| line.strip_suffix(';')?.split_once("mod "))
+        .map(|(_, name)| name)
+        .collect();
+    assert_eq!(declared, ORDER, "src/lib.rs");
+    let document = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let table = document
+        .lines()
+        .skip_while(|line| *line != "| module | contains |")
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let documented: Vec<&str> = table
+        .map(|row| row.split('`').nth(1).unwrap())
+        .map(|name| name.trim_end_matches('/').trim_end_matches(".rs"))
+        .collect();
+    assert_eq!(documented, ORDER, "ARCHITECTURE.md");
+}
+
 /// The domain uses no clock, no store, no AWS and no async code.
 #[test]
 fn the_domain_imports_no_io_and_no_clock() {
@@ -80,6 +103,124 @@ fn no_source_file_has_more_than_600_lines() {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= 600, "{} has {lines} lines", file.display());
     }
+}
+
+/// Functions that are longer than `MOST_LINES`: shorten each of them.
+const TOO_LONG: [(&str, &str); 7] = [
+    ("src/domain/decide/open.rs", "open"),
+    ("src/domain/decide/person.rs", "take_away"),
+    ("src/domain/decide/stray.rs", "late"),
+    ("src/domain/decide/work.rs", "finished"),
+    ("src/mattermost/answer.rs", "carry_out"),
+    ("src/mattermost/card.rs", "card"),
+    ("src/mattermost/history.rs", "line"),
+];
+
+const MOST_LINES: usize = 60;
+
+#[test]
+fn no_function_has_more_than_60_lines() {
+    let mut counted = 0;
+    let mut long = BTreeSet::new();
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        for (name, lines) in function_lengths(&text) {
+            counted += 1;
+            if lines > MOST_LINES {
+                long.insert((file.display().to_string(), name));
+            }
+        }
+    }
+    assert!(counted > 1_000, "the test found only {counted} functions");
+    let excused: BTreeSet<(String, String)> = TOO_LONG
+        .iter()
+        .map(|(file, name)| ((*file).to_owned(), (*name).to_owned()))
+        .collect();
+    let new: Vec<_> = long.difference(&excused).collect();
+    assert!(new.is_empty(), "more than {MOST_LINES} lines: {new:#?}");
+    let short: Vec<_> = excused.difference(&long).collect();
+    assert!(short.is_empty(), "delete from TOO_LONG: {short:#?}");
+}
+
+/// The name and the number of lines of each function outside the tests at the end of a file.
+/// rustfmt puts the closing brace of a function below the first word of the function.
+fn function_lengths(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|line| *line != "mod tests {")
+        .collect();
+    let mut found = Vec::new();
+    for (first, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let Some(name) = function_name(code) else {
+            continue;
+        };
+        let is_over = |line: &&str| line.ends_with(['{', ';', '}']);
+        let signature = lines[first..].iter().position(is_over).unwrap();
+        let mut length = signature + 1;
+        if lines[first + signature].ends_with('{') {
+            let indent = &line[..line.len() - code.len()];
+            let is_end = |line: &&str| line.strip_prefix(indent) == Some("}");
+            length += lines[first + length..].iter().position(is_end).unwrap() + 1;
+        }
+        found.push((name, length));
+    }
+    found
+}
+
+fn function_name(code: &str) -> Option<String> {
+    let (before, after) = code.split_once("fn ")?;
+    let is_modifier = |word: &str| {
+        word.starts_with("pub") || ["const", "async", "unsafe", "extern", "\"C\""].contains(&word)
+    };
+    let name: String = after
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
+    (before.split_whitespace().all(is_modifier) && !name.is_empty()).then_some(name)
+}
+
+#[test]
+fn functions_are_measured_from_fn_to_the_closing_brace() {
+    let text = "\
+fn one() -> u8 { 1 }
+
+pub(super) async fn six<T>(
+    first: T,
+) -> T
+where
+    T: Clone,
+{
+    if true {
+    }
+    first
+}
+
+trait Named {
+    fn declared(&self) -> &str;
+    const fn inside(self) {
+        // fn comment
+    }
+}
+
+fn type_of(function: fn(u8) -> u8) {
+}
+
+mod tests {
+    fn test() {
+    }
+}
+";
+    let found = function_lengths(text);
+    let found: Vec<(&str, usize)> = found.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    let wanted = [
+        ("one", 1),
+        ("six", 10),
+        ("declared", 1),
+        ("inside", 3),
+        ("type_of", 2),
+    ];
+    assert_eq!(found, wanted);
 }
 
 #[test]
@@ -334,6 +475,27 @@ fn every_known_fault_has_its_test() {
             "{number} has a test and an entry in ELSEWHERE"
         );
     }
+}
+
+/// `make bite` finds each place of a fault by its text.
+#[test]
+fn the_text_of_each_fault_to_plant_occurs_once_in_its_file() {
+    let text = fs::read_to_string("tests/bite/faults.toml").unwrap();
+    let faults: toml::Table = text.parse().unwrap();
+    let faults = faults["fault"].as_array().unwrap();
+    let mut wrong = Vec::new();
+    // A fault that plants several others has no place of its own.
+    for fault in faults.iter().filter(|fault| fault.get("with").is_none()) {
+        let id = fault["id"].as_str().unwrap();
+        let file = fault["file"].as_str().unwrap();
+        let find = fault["find"].as_str().unwrap().trim_matches('\n');
+        let source = fs::read_to_string(file).unwrap_or_else(|why| panic!("{id}: {file}: {why}"));
+        let count = source.matches(find).count();
+        if count != 1 {
+            wrong.push(format!("{id}: its `find` occurs {count} times in {file}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 fn used_top_modules(text: &str) -> Vec<String> {

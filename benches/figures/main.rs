@@ -2,9 +2,11 @@
 //! missed aim is printed as MISSED, and the run exits with 1.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../tests/common/aws.rs"]
+#[allow(dead_code)] // the figures use a part of it
+#[path = "../../tests/common/aws/mod.rs"]
 mod aws;
-#[path = "../../tests/common/chat.rs"]
+#[allow(dead_code)] // the figures use a part of it
+#[path = "../../tests/common/chat/mod.rs"]
 mod chat;
 mod clicks;
 mod dynamo;

@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::domain::audit::verify_against;
 use crate::domain::{AuditKey, Event, Millis, Timestamp};
 use crate::signature::percent_encoded;
-use crate::store::{AuditFilter, Found, Head, Store, StoreError};
+use crate::store::{AuditFilter, Head, Store, StoreError};
 
 const PAGE: usize = 500;
 /// The store may receive an event this long after the time of the event, because the clocks
@@ -179,7 +179,8 @@ fn no_moment(text: &str) -> Failure {
 pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
     let store = store(context).await?;
     let store = store.as_ref();
-    let mut only = match id {
+    let mut verification = Verification::default();
+    match id {
         Some(id) => {
             let head = look(store, &key(id)?).await.map_err(failed)?;
             let unknown = || {
@@ -187,57 +188,87 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
                     "there is no history of {id}; jit list shows the requests"
                 ))
             };
-            Some(Found::from(vec![head.ok_or_else(unknown)?]))
+            let head = head.ok_or_else(unknown)?;
+            verification.add_history(store, head).await?;
         }
-        None => None,
-    };
-    let (mut histories, mut events) = (0_u64, 0_u64);
-    let mut broken: Vec<Value> = Vec::new();
-    let mut after: Option<AuditKey> = None;
-    let mut named = BTreeSet::new();
-    loop {
-        let heads = match (&mut only, &after) {
-            (Some(only), _) => std::mem::take(only),
-            (None, after) => store.heads(after.as_ref(), PAGE).await.map_err(failed)?,
-        };
-        for one in &heads.unreadable {
-            if !named.insert(one.name.clone()) {
-                continue;
-            }
-            histories += 1;
-            broken.push(json!({"request_id": one.name, "why": unreadable(&one.why)}));
-        }
-        let Some(last) = heads.last() else { break };
-        after = Some(last.key.clone());
-        for head in heads {
-            histories += 1;
-            let key = head.key.clone();
-            match check(store, head).await? {
-                Ok(count) => events += count,
-                Err(why) => broken.push(json!({"request_id": key, "why": why})),
-            }
-        }
+        None => verification.add_all_histories(store).await?,
     }
-    let value = json!({"histories": histories, "events": events, "broken": broken});
-    let text = || match broken.is_empty() {
-        true => format!("{histories} audit chains verified, {events} events"),
-        false => {
-            let lines = broken.iter().map(|one| {
-                let word = |name: &str| one_line(one[name].as_str().unwrap_or_default());
-                format!("{}: {}", word("request_id"), word("why"))
-            });
-            lines.collect::<Vec<_>>().join("\n")
-        }
-    };
+    let (text, value) = (|| verification.text(), verification.json());
     context.output.say(text, &value)?;
-    if broken.is_empty() {
+    if verification.broken.is_empty() {
         return Ok(());
     }
-    let (count, all) = (broken.len(), histories);
+    let (count, all) = (verification.broken.len(), verification.histories);
     Err(Failure::Failed(format!(
         "{count} of {all} audit chains failed verification; copy the store before you change \
          anything in it"
     )))
+}
+
+/// The histories that were checked so far.
+#[derive(Default)]
+struct Verification {
+    histories: u64,
+    events: u64,
+    broken: Vec<BrokenHistory>,
+}
+
+struct BrokenHistory {
+    id: String,
+    why: String,
+}
+
+impl Verification {
+    async fn add_all_histories(&mut self, store: &dyn Store) -> Result<(), Failure> {
+        let mut after: Option<AuditKey> = None;
+        // More than one page can name the same unreadable record.
+        let mut named = BTreeSet::new();
+        loop {
+            let heads = store.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+            for one in &heads.unreadable {
+                if named.insert(one.name.clone()) {
+                    self.histories += 1;
+                    self.add_broken(one.name.clone(), unreadable(&one.why));
+                }
+            }
+            let Some(last) = heads.last() else {
+                return Ok(());
+            };
+            after = Some(last.key.clone());
+            for head in heads {
+                self.add_history(store, head).await?;
+            }
+        }
+    }
+
+    async fn add_history(&mut self, store: &dyn Store, head: Head) -> Result<(), Failure> {
+        self.histories += 1;
+        let id = head.key.to_string();
+        match check(store, head).await? {
+            Ok(count) => self.events += count,
+            Err(why) => self.add_broken(id, why),
+        }
+        Ok(())
+    }
+
+    fn add_broken(&mut self, id: String, why: String) {
+        self.broken.push(BrokenHistory { id, why });
+    }
+
+    fn text(&self) -> String {
+        if self.broken.is_empty() {
+            let (histories, events) = (self.histories, self.events);
+            return format!("{histories} audit chains verified, {events} events");
+        }
+        let line = |one: &BrokenHistory| format!("{}: {}", one_line(&one.id), one_line(&one.why));
+        self.broken.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    fn json(&self) -> Value {
+        let entry = |one: &BrokenHistory| json!({"request_id": one.id, "why": one.why});
+        let broken: Vec<Value> = self.broken.iter().map(entry).collect();
+        json!({"histories": self.histories, "events": self.events, "broken": broken})
+    }
 }
 
 /// The number of events of a history, or the reason why its audit chain fails.

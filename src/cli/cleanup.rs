@@ -26,8 +26,8 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
     };
     let keeper = Keeper {
         access: access.clone(),
-        by: by.clone(),
-        reason: reason.clone(),
+        by,
+        reason,
     };
     let unread = |why: &str| keeper.keep(&[row(id, None, "no")], &unread(id, why));
     let tools = match OperatorTools::with_access(config, access, Purpose::Operate).await {
@@ -50,41 +50,47 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
             }
             CleanupCheck::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
             CleanupCheck::Unwritten(why) => {
-                let rows = [row(id, Some(&request), "yes")];
-                return keeper.keep(
-                    &rows,
-                    &format!("the store did not record the cleanup: {why}"),
-                );
+                return keeper.keep(&[row(id, Some(&request), "yes")], &unrecorded(&why));
             }
         },
     };
-    let held = match &proof {
-        Proof::SeenGone { lease, .. } => Some(*lease),
-        Proof::None => None,
+    record(context, &tools, &keeper, &request, proof).await
+}
+
+/// Records the request as REVOKED, or prints the audit row if the store does not accept it.
+async fn record(
+    context: &CliContext,
+    tools: &OperatorTools,
+    keeper: &Keeper,
+    request: &Request,
+    proof: Proof,
+) -> Result<(), Failure> {
+    let id = request.id;
+    let (lease, asked_aws, verified) = match &proof {
+        Proof::SeenGone { lease, .. } => {
+            let told = "AWS shows that its assignment is gone";
+            (Some(*lease), told, "yes")
+        }
+        Proof::None => (None, "jit did not ask AWS", "no"),
     };
     eprintln!(
-        "jit: {id} is {}; {}; jit records REVOKED by {}",
+        "jit: {id} is {}; {asked_aws}; jit records REVOKED by {}",
         request.status(),
-        match held {
-            Some(_) => "AWS shows that its assignment is gone",
-            None => "jit did not ask AWS",
-        },
-        by.email
+        keeper.by.email
     );
-    let verified = match held {
-        Some(_) => "yes",
-        None => "no",
+    let said = done(&proof);
+    let cleaned = Command::CleanedUp {
+        by: keeper.by.clone(),
+        reason: keeper.reason.clone(),
+        proof,
     };
-    let (said, unwritten) = (done(&proof), row(id, Some(&request), verified));
-    let cleaned = Command::CleanedUp { by, reason, proof };
     match tools.app.service.handle(id, cleaned).await {
         Ok(handled) => tell(context, &handled.request, said),
-        Err(ServiceError::Store(why)) => keeper.keep(
-            &[unwritten],
-            &format!("the store did not record the cleanup: {why}"),
-        ),
+        Err(ServiceError::Store(why)) => {
+            keeper.keep(&[row(id, Some(request), verified)], &unrecorded(&why))
+        }
         Err(error) => {
-            if let Some(lease) = held {
+            if let Some(lease) = lease {
                 tools.app.worker.let_go(id, lease).await;
             }
             Err(Failure::Failed(format!("{id}: {error}")))
@@ -106,6 +112,10 @@ fn unread(id: RequestId, why: &str) -> String {
     format!(
         "the store cannot read {id}, so jit did not ask AWS and did not record the cleanup: {why}"
     )
+}
+
+fn unrecorded(why: &StoreError) -> String {
+    format!("the store did not record the cleanup: {why}")
 }
 
 fn row(id: RequestId, request: Option<&Request>, verified: &str) -> Row {

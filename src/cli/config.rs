@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::output::facts;
 use super::{CliContext, Failure};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{IdentityCenterConfig, KeyConfig, Scope, StoreKind};
+use crate::config::{Config, IdentityCenterConfig, KeyConfig, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
 use crate::identity_center::sdk::{SsoIdentityCenter, Verdict};
 
@@ -18,21 +18,68 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         true => context.config_offline()?,
         false => context.config().await?,
     };
-    let sets: Vec<&str> = config
-        .policy
-        .permission_sets
-        .keys()
-        .map(PermissionSet::as_str)
-        .collect();
-    let webhook = config.webhook.as_ref().map(|webhook| webhook.url.as_str());
-    let mut value = json!({
-        "ok": true,
-        "listen": config.server.listen,
-        "store": config.store.to_string(),
-        "permission_sets": sets,
-        "keys": config.keys.keys().collect::<Vec<_>>(),
-        "webhook": webhook,
-    });
+    let asked = match offline {
+        true => Asked::default(),
+        false => ask_aws(&config).await,
+    };
+    let mut value = settings_json(&config);
+    value["ok"] = asked.wrong.is_empty().into();
+    if asked.identity_center || !asked.wrong.is_empty() {
+        value["wrong"] = json!(asked.wrong);
+    }
+    let mut told = settings(&config);
+    let good = asked.good.iter();
+    told.extend(good.map(|(name, text)| (name.as_str(), text.clone())));
+    let end = match asked.wrong.is_empty() {
+        true => "\njit can start with this configuration.",
+        false => "",
+    };
+    context
+        .output
+        .say(|| format!("{}{end}", facts(&told)), &value)?;
+    match asked.wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Failed(asked.wrong.join("\njit: "))),
+    }
+}
+
+/// The answers of AWS about the configuration.
+#[derive(Default)]
+struct Asked {
+    /// Whether jit asked Identity Center.
+    identity_center: bool,
+    /// A name and a text for each setting that works.
+    good: Vec<(String, String)>,
+    /// A line for each setting that does not work.
+    wrong: Vec<String>,
+}
+
+async fn ask_aws(config: &Config) -> Asked {
+    let mut asked = Asked::default();
+    if config.store.kind == StoreKind::Dynamodb {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        match app::store(&config.store, Purpose::Look, &clock).await {
+            Ok(_) => {
+                let good = ("tables".into(), "exist, and jit may read them".into());
+                asked.good.push(good);
+            }
+            Err(error) => asked.wrong.push(format!("store.tables: {error}")),
+        }
+    }
+    if let IdentityCenterConfig::Aws { options, .. } = &config.identity_center {
+        asked.identity_center = true;
+        let center = SsoIdentityCenter::connect(options.clone()).await;
+        for finding in center.inspect(config.policy.end_sessions).await {
+            match finding.verdict {
+                Verdict::Good { what } => asked.good.push((finding.key, what)),
+                Verdict::Bad { why } => asked.wrong.push(format!("{}: {why}", finding.key)),
+            }
+        }
+    }
+    asked
+}
+
+fn settings(config: &Config) -> Vec<(&str, String)> {
     let keys: Vec<String> = config
         .keys
         .iter()
@@ -45,51 +92,36 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
     let mut told = vec![
         ("listens on", config.server.listen.to_string()),
         ("store", config.store.to_string()),
-        ("permission sets", sets.join(", ")),
+        ("permission sets", permission_sets(config).join(", ")),
         ("keys", keys),
-        ("webhook", webhook.unwrap_or("none").to_owned()),
+        ("webhook", webhook(config).unwrap_or("none").to_owned()),
     ];
     if config.policy.end_sessions == EndSessions::PermissionSet {
         let needs = "denied in the inline policy of the permission set; jit needs the statement \
                      EndSessions of infra/iam-policy.json";
         told.push(("old credentials", needs.into()));
     }
-    let found = match &config.identity_center {
-        IdentityCenterConfig::Aws { options, .. } if !offline => {
-            let center = SsoIdentityCenter::connect(options.clone()).await;
-            center.inspect(config.policy.end_sessions).await
-        }
-        _ => Vec::new(),
-    };
-    let mut wrong = Vec::new();
-    if config.store.kind == StoreKind::Dynamodb && !offline {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match app::store(&config.store, Purpose::Look, &clock).await {
-            Ok(_) => told.push(("tables", "exist, and jit may read them".into())),
-            Err(error) => wrong.push(format!("store.tables: {error}")),
-        }
-    }
-    for finding in &found {
-        match &finding.verdict {
-            Verdict::Good { what } => told.push((&finding.key, what.clone())),
-            Verdict::Bad { why } => wrong.push(format!("{}: {why}", finding.key)),
-        }
-    }
-    value["ok"] = wrong.is_empty().into();
-    if !found.is_empty() || !wrong.is_empty() {
-        value["wrong"] = json!(wrong);
-    }
-    let end = match wrong.is_empty() {
-        true => "\njit can start with this configuration.",
-        false => "",
-    };
-    context
-        .output
-        .say(|| format!("{}{end}", facts(&told)), &value)?;
-    match wrong.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::Failed(wrong.join("\njit: "))),
-    }
+    told
+}
+
+fn settings_json(config: &Config) -> Value {
+    json!({
+        "ok": true,
+        "listen": config.server.listen,
+        "store": config.store.to_string(),
+        "permission_sets": permission_sets(config),
+        "keys": config.keys.keys().collect::<Vec<_>>(),
+        "webhook": webhook(config),
+    })
+}
+
+fn permission_sets(config: &Config) -> Vec<&str> {
+    let sets = config.policy.permission_sets.keys();
+    sets.map(PermissionSet::as_str).collect()
+}
+
+fn webhook(config: &Config) -> Option<&str> {
+    config.webhook.as_ref().map(|webhook| webhook.url.as_str())
 }
 
 fn describe(id: &str, key: &KeyConfig) -> String {

@@ -113,7 +113,7 @@ async fn a_store_that_refuses_writes_is_503() {
     let told = caller.post("/requests", &wanted(&json!({}))).await;
     assert!(told.headers.contains_key("retry-after"), "{told:?}");
     told.is(503);
-    jit.logs("nothing could be written to the store");
+    jit.logs("a batch of writes to the store failed");
     db.execute_batch("ROLLBACK").unwrap();
     caller.request().await;
     let list = caller.get("/requests?channel_id=town-square").await.is(200);

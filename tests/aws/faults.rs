@@ -68,7 +68,7 @@ async fn a_hanging_aws_call_is_given_up_and_retried() {
 async fn failed_and_misreported_operations_are_corrected() {
     let aws = Aws::quick().await;
     let (_jit, caller) = Setup::with_aws(&aws, "").bound().await;
-    for fault in [Fault::Fails("Internal failure"), Fault::Lies] {
+    for fault in [Fault::Fails("Internal failure"), Fault::FailsAfterEffect] {
         for action in ["CreateAccountAssignment", "DeleteAccountAssignment"] {
             aws.once(action, fault.clone());
             lives(&caller).await;
@@ -76,7 +76,7 @@ async fn failed_and_misreported_operations_are_corrected() {
         }
     }
     // P6: AWS reports a successful delete and still shows the assignment.
-    aws.once("DeleteAccountAssignment", Fault::Pretends);
+    aws.once("DeleteAccountAssignment", Fault::SucceedsWithoutEffect);
     lives(&caller).await;
     assert!(
         aws.assignments().is_empty(),
@@ -95,7 +95,7 @@ async fn with_random_aws_faults_every_request_ends_without_access() {
         Fault::Internal,
         Fault::Lost,
         Fault::AnswerLost,
-        Fault::Lies,
+        Fault::FailsAfterEffect,
     ];
     aws.by_chance(Rates {
         seed: 7,

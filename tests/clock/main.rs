@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::aws::Aws;
-use common::shift::WallClock;
+use common::wall_clock::WallClock;
 use common::{Caller, Jit, PATIENCE, Setup};
 use serde_json::{Value, json};
 

@@ -1,6 +1,5 @@
 //! A simulated Mattermost for the setup: its API for bots, teams and commands, as the captures show
 //! it.
-#![allow(dead_code)] // each target uses its part
 #![allow(clippy::disallowed_methods)] // its tasks end with the test's runtime
 
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,4 @@
 //! moto, which imitates the services of AWS.
-#![allow(dead_code)] // each target uses its part
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Commands as an operator types them.
-#![allow(dead_code)] // each target uses its part
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -92,7 +92,7 @@ async fn break_glass_removes_access_while_the_store_refuses_writes() {
     // P6: AWS reports a delete as done without an effect, and then throttles for a while.
     incident
         .aws
-        .once("DeleteAccountAssignment", Fault::Pretends);
+        .once("DeleteAccountAssignment", Fault::SucceedsWithoutEffect);
     incident
         .aws
         .once("DeleteAccountAssignment", Fault::Conflict);

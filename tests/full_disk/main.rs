@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::shift::WallClock;
+use common::wall_clock::WallClock;
 use common::{CHANNEL, Caller, Channel, Jit, PATIENCE, Reply, Setup, wanted};
 use disk::Disk;
 use rows::Rows;
@@ -379,7 +379,7 @@ async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_store
     assert_eq!(left, 0, "access outlived its grant");
     let refusals: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("nothing could be written"))
+        .filter(|line| line.contains("a batch of writes to the store failed"))
         .collect();
     assert!(
         log.contains(ROLLED_BACK),

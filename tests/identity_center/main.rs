@@ -2,7 +2,8 @@
 //! on request and for its state after a crash.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../common/aws.rs"]
+#[allow(dead_code)] // these tests use a part of it
+#[path = "../common/aws/mod.rs"]
 mod aws;
 mod conformance;
 mod paced;

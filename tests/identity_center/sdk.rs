@@ -230,7 +230,8 @@ async fn a_failed_delete_counts_as_done_only_if_no_assignment_existed() {
 async fn a_look_reveals_a_misreported_operation() {
     let real = open().await;
     let key = key(&real.center, 1, "admin").await;
-    real.aws.once("CreateAccountAssignment", Fault::Lies);
+    real.aws
+        .once("CreateAccountAssignment", Fault::FailsAfterEffect);
     let making = real.center.create(&key).await.unwrap();
     real.let_time_pass();
     let failed = real.center.poll(&making).await.unwrap();

@@ -45,13 +45,13 @@ async fn a_team_is_added_and_removed() {
         stage.set(name, value);
     }
     let page = Page::open("onboarding");
-    page.play("Is everything ready", &stage);
+    page.play("Check the setup", &stage);
     let bound = page.play("Bind the account", &stage);
     assert!(bound.out.contains("111122223333"), "{}", bound.out);
     let lived = page.play("A first request", &stage);
     assert!(lived.out.contains("REVOKED"), "{}", lived.out);
     assert!(aws.assignments().is_empty());
-    let known = page.play("Who sees and does what", &stage);
+    let known = page.play("The history of the channel", &stage);
     assert!(known.out.contains("APPROVERS_SET"), "{}", known.out);
     page.play("When the team leaves", &stage);
     let accounts = jit
@@ -86,7 +86,7 @@ async fn keys_are_rotated() {
     stage.set("URL", &served.url);
     page.play("Without a gap: a second key beside the first", &stage);
     until(|| stage.run("JIT_CONFIG=/dev/null JIT_CLIENT__URL=$URL JIT_CLIENT__KEY_ID=plugin-2 JIT_CLIENT__SECRET_FILE=$KEYS/plugin-2 jit list --status GRANTED").code == 0).await;
-    page.play("Is the new one taken", &stage);
+    page.play("Check that jit accepts the new key", &stage);
     let old = Caller::new(&served.url, "plugin", SECRET);
     old.get("/requests?status=GRANTED").await.is(200);
     // The page checks at once that the old key is refused; jit needs two seconds.
@@ -94,7 +94,7 @@ async fn keys_are_rotated() {
     assert_eq!(taken_away.code, 0, "{}", taken_away.err);
     until_refused(&old).await;
     std::fs::rename(stage.file("served.toml.before"), &conf).unwrap();
-    page.play("Take the old one away", &stage);
+    page.play("Remove the old key", &stage);
     until_refused(&old).await;
 
     // Under Lambda, the keys are one value in Secrets Manager.
@@ -124,7 +124,7 @@ async fn keys_are_rotated() {
     std::fs::write(stage.file("jit.toml"), config).unwrap();
     let _process = Process::start_on(&cloud, &setup, &stage.file("jit.toml"));
     page.play("On Lambda: a new value in Secrets Manager", &stage);
-    page.play("Is it taken", &stage);
+    page.play("Check that jit accepts the new value", &stage);
     let leaked = page.play("A key has leaked", &stage);
     assert!(stage.file("since.jsonl").exists(), "{}", leaked.err);
     page.ends();
@@ -174,7 +174,7 @@ async fn the_audit_is_exported_and_verified() {
     let made = stage.run("aws s3 mb s3://$BUCKET");
     assert_eq!(made.code, 0, "{}", made.err);
     let page = Page::open("audit-export");
-    page.play("A month, for whoever keeps it", &stage);
+    page.play("Export a month", &stage);
     let lines = stage.read("audit-2026-01-01.jsonl");
     let kinds: Vec<Value> = lines
         .lines()
@@ -187,13 +187,13 @@ async fn the_audit_is_exported_and_verified() {
     page.play("One account, or one channel", &stage);
     assert!(stage.read("account.jsonl").contains(&id) && stage.read("channel.jsonl").contains(&id));
     page.play("One request", &stage);
-    let kept = page.play("Where it cannot be changed", &stage);
+    let kept = page.play("Store the export where it cannot be changed", &stage);
     assert!(
         kept.out.contains("audit-2026-01-01.jsonl.sha256"),
         "{}",
         kept.out
     );
-    let rows = page.play("With nothing but Amazon's command line", &stage);
+    let rows = page.play("With the AWS CLI alone", &stage);
     assert!(rows.out.contains("REVOKE_REQUESTED"), "{}", rows.out);
     page.ends();
 }
@@ -230,7 +230,7 @@ async fn the_store_is_restored() {
         "{}",
         said.out
     );
-    let found = page.play("What AWS has and the backup does not know", &stage);
+    let found = page.play("Compare the restored store with AWS", &stage);
     assert!(
         found.out.contains("readonly"),
         "the grant after the backup: {}",
@@ -256,7 +256,7 @@ async fn the_store_is_restored() {
         done",
     );
     assert_eq!(charged.code, 0, "{}", charged.err);
-    page.play("Point jit at them", &stage);
+    page.play("Tell jit the new names", &stage);
     page.ends();
 }
 
@@ -275,7 +275,7 @@ async fn mattermost_is_set_up_and_repaired() {
     let page = Page::open("mattermost");
     let made = page.play("Set it up", &stage);
     assert!(made.out.contains("the command /jit exists"), "{}", made.out);
-    page.play("Is it still as it must be", &stage);
+    page.play("Check the setup", &stage);
     // jit starts with the configuration that was written and accepts the slash command.
     let jit = Jit::start_on(&stage.file("jit.toml"));
     let caller = jit.caller();
@@ -318,7 +318,7 @@ async fn mattermost_is_set_up_and_repaired() {
     while !export().contains("FORGERY_REFUSED") {
         assert!(begun.elapsed() < crate::common::PATIENCE, "{}", export());
     }
-    let shown = page.play("Somebody had others press what was not jit's", &stage);
+    let shown = page.play("A forged card or dialog", &stage);
     assert!(shown.out.contains("mallory"), "{}", shown.out);
     page.ends();
 }

@@ -1,4 +1,4 @@
-//! A wall clock that a test sets for one process: `shift.c` is preloaded into it. The uptime stays
+//! A wall clock that a test sets for one process: `wall_clock.c` is preloaded into it. The uptime stays
 //! as it is.
 
 use std::os::unix::fs::FileExt;
@@ -17,7 +17,7 @@ pub struct WallClock {
 impl WallClock {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/shift.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/wall_clock.c");
         let built = Command::new("cc")
             .args([
                 "-std=gnu11",
@@ -28,12 +28,12 @@ impl WallClock {
                 "-fPIC",
                 "-o",
             ])
-            .arg(folder.path().join("shift.so"))
+            .arg(folder.path().join("wall_clock.so"))
             .arg(source)
             .output()
             .expect("setting the clock of a process needs a C compiler: install cc");
         assert!(built.status.success(), "{built:?}");
-        let file = std::fs::File::create_new(folder.path().join("shift")).unwrap();
+        let file = std::fs::File::create_new(folder.path().join("seconds_ahead")).unwrap();
         file.write_all_at(&0_i64.to_ne_bytes(), 0).unwrap();
         let seconds = Arc::default();
         Self {
@@ -47,8 +47,8 @@ impl WallClock {
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let place = |name: &str| self.folder.path().join(name).display().to_string();
         vec![
-            ("LD_PRELOAD", place("shift.so")),
-            ("CLOCK_SHIFT_FILE", place("shift")),
+            ("LD_PRELOAD", place("wall_clock.so")),
+            ("WALL_CLOCK_FILE", place("seconds_ahead")),
         ]
     }
 

@@ -1,7 +1,7 @@
 /*
- * Preloaded into a process under test: shifts its wall clock by the number of seconds in the
- * file that CLOCK_SHIFT_FILE names (eight bytes, a signed number in the machine's byte order).
- * Only CLOCK_REALTIME is shifted. The monotonic clock stays as it is, as it does when an
+ * Preloaded into a process under test: adds the number of seconds in the file that
+ * WALL_CLOCK_FILE names to its wall clock (eight bytes, a signed number in the machine's byte
+ * order). Only CLOCK_REALTIME changes. The monotonic clock stays as it is, as it does when an
  * operator or NTP sets the clock of a machine.
  */
 #define _GNU_SOURCE
@@ -14,30 +14,30 @@
 #include <time.h>
 #include <unistd.h>
 
-static volatile int64_t *shift;
+static volatile int64_t *ahead;
 
-__attribute__((constructor)) static void open_shift(void)
+__attribute__((constructor)) static void open_file(void)
 {
-    const char *name = getenv("CLOCK_SHIFT_FILE");
+    const char *name = getenv("WALL_CLOCK_FILE");
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0)
         return;
     void *place = mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, file, 0);
     if (place != MAP_FAILED)
-        shift = place;
+        ahead = place;
     close(file);
 }
 
-static int64_t shift_seconds(void)
+static int64_t seconds_ahead(void)
 {
-    return shift ? *shift : 0;
+    return ahead ? *ahead : 0;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
     int failed = (int)syscall(SYS_clock_gettime, clock, now);
     if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-        now->tv_sec += shift_seconds();
+        now->tv_sec += seconds_ahead();
     return failed;
 }
 
@@ -45,7 +45,7 @@ int gettimeofday(struct timeval *restrict now, void *restrict zone)
 {
     int failed = (int)syscall(SYS_gettimeofday, now, zone);
     if (!failed)
-        now->tv_sec += shift_seconds();
+        now->tv_sec += seconds_ahead();
     return failed;
 }
 

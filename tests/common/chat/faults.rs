@@ -1,0 +1,47 @@
+//! Faults of the answers, which a test plans.
+
+use std::time::Duration;
+
+use super::Mattermost;
+
+impl Mattermost {
+    /// The answer to later posts: an error status, or none for success.
+    pub fn refuses(&self, status: Option<u16>) {
+        self.kept().refuses = status;
+    }
+
+    pub fn closes(&self, channel: &str, may_be_joined: bool) {
+        self.kept().closed.insert(channel.to_owned(), may_be_joined);
+    }
+
+    pub fn loses_answers(&self, many: usize) {
+        self.kept().loses_answers = many;
+    }
+
+    pub fn fails_changes(&self, channel: &str, many: usize) {
+        self.kept().fails_changes = (channel.to_owned(), many);
+    }
+
+    pub fn answers_with_anothers(&self, many: usize) {
+        self.kept().answers_with_another_post = many;
+    }
+
+    /// This number of calls from now on is answered 429.
+    pub fn has_too_many(&self, many: usize) {
+        self.kept().too_many = many;
+    }
+
+    /// How long jit sent no call after the last 429.
+    pub fn rested(&self) -> Option<Duration> {
+        self.kept().pause_after_429
+    }
+
+    /// Replaces the bot's token.
+    pub fn has_another_bot_token(&self, token: &str) {
+        self.kept().bot_token = Some(token.to_owned());
+    }
+
+    pub fn is_slow(&self, delay: Duration) {
+        self.kept().delay = delay;
+    }
+}
