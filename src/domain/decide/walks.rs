@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::fixtures::{bob, draft, id, key, minutes};
+use super::fixtures::{bob, draft, id, key, minutes, prepared};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, Calls, Claim, Command, EndSessions, Ending, Holding, Lease, LeaseHolder, LeaseToken,
-    Millis, Outcome, Policy, Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble,
-    Work,
+    Ask, AssignmentOutcome, AssignmentWork, Calls, Claim, Command, EndSessions, Ending, Holding,
+    Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy, Presence, Request, RequestId, State,
+    Status, Text, Timestamp, Trouble, Work,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
@@ -182,7 +182,7 @@ impl World {
                 State::Unsettled { .. } | State::Checking { .. }
             );
             let revoked = before.status() == Status::Error && after.status() == Status::Revoked;
-            let followed = before.sessions.is_some() && after.state == before.state;
+            let followed = before.old_credentials.is_some() && after.state == before.state;
             let well = reopened || revoked || followed;
             assert!(well, "{before:?} became {after:?}");
         } else if after.state.is_settled() && !is_asked_again(&before.state) {
@@ -211,7 +211,7 @@ impl World {
         // The worker has watched the other lease until it lapsed.
         let lapsed = self.requests[&id]
             .lease
-            .filter(|held| held.until <= self.now);
+            .filter(|lease| lease.until <= self.now);
         let claim = Claim {
             lease: Lease {
                 token: lease,
@@ -254,22 +254,22 @@ impl World {
         let Some(hand) = self.take_hand(which) else {
             return;
         };
-        let outcome = match luck {
-            Luck::Bad => failed(),
+        let outcome: Outcome = match luck {
+            Luck::Bad => Trouble::passing("no answer").into(),
             Luck::Misheard => {
                 self.act(&hand.work);
-                failed()
+                Trouble::passing("no answer").into()
             }
-            Luck::Good => self.act(&hand.work).unwrap_or_else(|| Outcome::Prepared {
-                user: key().user,
-                presence: if self.standing {
-                    Presence::Present
-                } else {
-                    Presence::Absent
-                },
-                revision: hand.revision,
-                permission_set_arn: "arn".into(),
-            }),
+            Luck::Good => {
+                let outcome = self.act(&hand.work);
+                let presence = match self.standing {
+                    true => Presence::Present,
+                    false => Presence::Absent,
+                };
+                outcome
+                    .unwrap_or_else(|| prepared(presence, hand.revision))
+                    .into()
+            }
         };
         let finished = Command::Finished {
             lease: hand.lease,
@@ -286,24 +286,27 @@ impl World {
     }
 
     /// Carries the call out in the model of AWS; none for a look.
-    fn act(&mut self, work: &Work) -> Option<Outcome> {
+    fn act(&mut self, work: &Work) -> Option<AssignmentOutcome> {
+        let Work::Assignment(work) = work;
         match work {
-            Work::Prepare => None,
-            Work::Create(_) => {
+            AssignmentWork::Prepare => None,
+            AssignmentWork::Create(_) => {
                 self.standing = true;
-                Some(Outcome::Created)
+                Some(AssignmentOutcome::Created)
             }
-            Work::Remove(_) => {
+            AssignmentWork::Remove(_) => {
                 self.standing = false;
-                Some(Outcome::Gone)
+                Some(AssignmentOutcome::Gone)
             }
-            Work::EndSessions(_, before) => Some(Outcome::SessionsDenied {
-                until: *before + Millis::hours(1),
-                dropped: Vec::new(),
-            }),
-            Work::LiftDeny(_) => Some(Outcome::DenyLifted),
-            Work::Look(_) if self.standing => Some(Outcome::StillThere),
-            Work::Look(_) => Some(Outcome::Gone),
+            AssignmentWork::DenyOldCredentials(_, before) => {
+                Some(AssignmentOutcome::OldCredentialsDenied {
+                    until: *before + Millis::hours(1),
+                    dropped: Vec::new(),
+                })
+            }
+            AssignmentWork::LiftDeny(_) => Some(AssignmentOutcome::DenyLifted),
+            AssignmentWork::Look(_) if self.standing => Some(AssignmentOutcome::StillThere),
+            AssignmentWork::Look(_) => Some(AssignmentOutcome::Gone),
         }
     }
 
@@ -369,7 +372,7 @@ impl World {
         for request in self.requests.values() {
             assert!(request.state.is_settled(), "{request:?} does not end");
             assert_eq!(
-                request.sessions, None,
+                request.old_credentials, None,
                 "{request:?} leaves a deny statement behind"
             );
         }
@@ -379,12 +382,6 @@ impl World {
 /// After a verification at AWS the same end is recorded again.
 fn is_asked_again(state: &State) -> bool {
     matches!(state, State::Unsettled { .. } | State::Checking { .. })
-}
-
-fn failed() -> Outcome {
-    Outcome::Failed(Trouble::Passing {
-        why: Text::clip("no answer"),
-    })
 }
 
 fn op() -> impl Strategy<Value = Op> {
