@@ -5,11 +5,11 @@
 //! of the product are here.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod assignment;
 pub mod audit;
 pub mod binding;
 pub mod command;
 pub mod decide;
-pub mod holding;
 pub mod ids;
 pub mod limits;
 pub mod notice;
@@ -18,13 +18,14 @@ pub mod request;
 pub mod shown;
 pub mod timestamp;
 
+pub use assignment::{
+    AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Holding, HoldingKey, OldCredentials,
+    Preparation, Presence,
+};
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
-pub use command::{
-    Ask, AssignmentCall, Calls, Claim, Command, Outcome, Presence, Proof, Trouble, Work,
-};
+pub use command::{Ask, Claim, Command, Outcome, Proof, Trouble, Work};
 pub use decide::{CoHolders, Decision, Record, Refusal, decide, open};
-pub use holding::{Holding, HoldingKey};
 pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
     PostId, RequestId, Text, UserId,
@@ -32,8 +33,8 @@ pub use ids::{
 pub use notice::{Audience, Notice};
 pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
-    Approval, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Lane, Lease, LeaseHolder,
-    OldCredentials, Period, Reminder, Request, State, Status,
+    Approval, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Lane, Lease, LeaseHolder, Period,
+    Reminder, Request, State, Status,
 };
 pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

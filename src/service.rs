@@ -21,8 +21,8 @@ use crate::clock::{Clock, Uptime};
 use crate::config::{MattermostConfig, Webhook};
 use crate::domain::{
     self, Audience, CoHolders, Command, Decision, Draft, Ending, EventKind, Holding, Lease,
-    LeaseHolder, Millis, Notice, Outcome, Policy, Record, Refusal, Request, RequestId, State,
-    Timestamp, Work,
+    LeaseHolder, Millis, Notice, Policy, Record, Refusal, Request, RequestId, State, Timestamp,
+    Work,
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
@@ -153,7 +153,7 @@ pub struct Handled {
     pub request: Request,
     pub work: Option<Work>,
     /// The holding of its assignment.
-    pub held: Option<Holding>,
+    pub holding: Option<Holding>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -233,7 +233,7 @@ impl Service {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(lost_every_race())
+        Err(too_many_conflicts())
     }
 
     async fn opened_before(
@@ -271,14 +271,14 @@ impl Service {
             let record = self.load(id, &command, found).await?;
             let guard = Guard::of(&record.request.account_id, record.binding.as_ref());
             let (now, begun) = (self.clock.now(), BothClocks::now(self.clock()));
-            let (before, held) = (record.request.state.clone(), record.holding.clone());
+            let (before, holding) = (record.request.state.clone(), record.holding.clone());
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
             let is_asked = matches!(command, Command::Asked { .. });
             let (mut decision, reserved) = match is_asked {
-                true => self.begin(decision, held.as_ref(), now, begun),
+                true => self.begin(decision, holding.as_ref(), now, begun),
                 false => (decision, None),
             };
-            let held = decision.holding.clone().or(held);
+            let holding = decision.holding.clone().or(holding);
             let (work, co_holders) = (decision.work.take(), decision.co_holders.take());
             let mut decisions = vec![decision];
             if let Some(co_holders) = co_holders {
@@ -294,7 +294,7 @@ impl Service {
                     let handled = Handled {
                         request,
                         work,
-                        held,
+                        holding,
                     };
                     if let Some(reserved) = reserved {
                         reserved.begin(handled.clone());
@@ -309,7 +309,7 @@ impl Service {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(lost_every_race())
+        Err(too_many_conflicts())
     }
 
     /// Renews the lease on a request, which the worker passes as it knows it: one write without a
@@ -339,7 +339,7 @@ impl Service {
     fn begin(
         &self,
         decision: Decision,
-        held: Option<&Holding>,
+        holding: Option<&Holding>,
         now: Timestamp,
         begun: BothClocks,
     ) -> (Decision, Option<ReservedWork>) {
@@ -347,7 +347,7 @@ impl Service {
             let is_open = self.work_queue.is_open();
             let lease =
                 is_open.then(|| work_queue::new_lease(self.clock(), LeaseHolder::Server))?;
-            let claimed = decision.claimed(held.cloned(), &self.policy, lease, now)?;
+            let claimed = decision.claimed(holding.cloned(), &self.policy, lease, now)?;
             let reserved = self
                 .work_queue
                 .reserve_for(&claimed.request, lease, begun)?;
@@ -377,15 +377,7 @@ impl Service {
             Some(request) => request,
             None => self.request(id).await?,
         };
-        let key = if let Command::Finished {
-            outcome: Outcome::Prepared { user, .. },
-            ..
-        } = command
-        {
-            Some(request.holding_key_of(user.clone()))
-        } else {
-            request.holding_key()
-        };
+        let key = request.holding_key_for(command);
         let holding = async {
             match key {
                 Some(key) => self.holding(key).await.map(Some),
@@ -516,7 +508,7 @@ fn is_being_revoked(request: &Request) -> bool {
     matches!(&request.state, State::Removing { ending } if revoked(ending))
 }
 
-fn lost_every_race() -> ServiceError {
+fn too_many_conflicts() -> ServiceError {
     let why = format!("{MOST_TRIES} conflicts in a row at the same record; try again");
     ServiceError::Store(StoreError::Unavailable(why))
 }

@@ -13,7 +13,7 @@
 //!   names it, and a read by its key fails with `Corrupt`.
 //! - A nonce is fresh exactly once, for all callers and replicas together.
 //! - A read takes account of a status that an operator changed directly in the store
-//!   (`Request::hear_outside`).
+//!   (`Request::apply_outside_status`).
 
 pub mod dynamodb;
 mod found;

@@ -6,13 +6,13 @@
 //! AWS. A restart needs no recovery: due requests are still due, and a worker finds them.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod assignment;
 mod break_glass;
 mod claims;
 mod execute;
 pub mod notices;
 mod prove;
 mod schedule;
-mod sessions;
 pub mod spawn;
 pub mod tidy;
 mod watch;
@@ -27,13 +27,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Uptime;
 use crate::domain::{
     Calls, Claim, Command, Lane, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
-    RequestId, Text, Timestamp, Trouble, Work,
+    RequestId, Timestamp, Trouble, Work,
 };
 use crate::identity_center::Paced;
 use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
+use assignment::SentCalls;
 pub use break_glass::{BreakGlassError, BrokenGlass, GlassBreaker, remove_unrecorded};
-use execute::SentCalls;
 pub use prove::{ProveError, Proven, Remains};
 pub use schedule::RunMode;
 use schedule::WaitingWork;
@@ -49,8 +49,8 @@ const LOOKS_AGAIN: Millis = Millis(500);
 #[derive(Clone)]
 pub struct Worker {
     service: Arc<Service>,
-    access: Arc<Paced>,
-    pieces: Arc<dyn Spawn>,
+    identity_center: Arc<Paced>,
+    spawner: Arc<dyn Spawn>,
     by: LeaseHolder,
     watch: Arc<Watch>,
     clock_watch: Arc<ClockWatch>,
@@ -77,12 +77,12 @@ enum Tried {
 }
 
 impl Worker {
-    pub fn new(service: Arc<Service>, access: Arc<Paced>) -> Self {
+    pub fn new(service: Arc<Service>, identity_center: Arc<Paced>) -> Self {
         let waiting = Arc::new(WaitingWork::new(service.clock()));
         Self {
             service,
-            access,
-            pieces: Arc::new(OnRuntime),
+            identity_center,
+            spawner: Arc::new(OnRuntime),
             by: LeaseHolder::Server,
             watch: Arc::new(Watch::new()),
             clock_watch: Arc::default(),
@@ -92,8 +92,8 @@ impl Worker {
 
     /// A worker whose executions run on this spawner.
     #[must_use]
-    pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
-        Self { pieces, ..self }
+    pub fn spawning(self, spawner: Arc<dyn Spawn>) -> Self {
+        Self { spawner, ..self }
     }
 
     /// A worker of an operator's command: a server that starts meanwhile does not take its
@@ -222,15 +222,15 @@ impl Worker {
         while let Some(Handled {
             request,
             work: Some(action),
-            held,
+            holding,
         }) = now
         {
             let sent = SentCalls::default();
             let performed = async {
-                let held = held.as_ref();
+                let holding = holding.as_ref();
                 tokio::select! {
                     biased;
-                    outcome = execute::execute(self, &action, &request, held, &deadline, &sent) => outcome,
+                    outcome = execute::execute(self, &action, &request, holding, &deadline, &sent) => outcome,
                     outcome = self.keep_lease(request.clone(), token, &deadline) => outcome,
                     () = stop.cancelled() => Outcome::Interrupted,
                 }
@@ -319,6 +319,5 @@ fn note_panic(what: &'static str) {
 fn panicked(id: RequestId, action: &Work) -> Outcome {
     tracing::error!(request_id = %id, ?action, "an execution panicked, will be retried");
     note_panic("an execution");
-    let why = Text::clip("jit failed (a panic, see its log); the work is tried again");
-    Outcome::Failed(Trouble::Passing { why })
+    Trouble::passing("jit failed (a panic, see its log); the work is tried again").into()
 }

@@ -105,17 +105,6 @@ fn no_source_file_has_more_than_600_lines() {
     }
 }
 
-/// Functions that are longer than `MOST_LINES`: shorten each of them.
-const TOO_LONG: [(&str, &str); 7] = [
-    ("src/domain/decide/open.rs", "open"),
-    ("src/domain/decide/person.rs", "take_away"),
-    ("src/domain/decide/stray.rs", "late"),
-    ("src/domain/decide/work.rs", "finished"),
-    ("src/mattermost/answer.rs", "carry_out"),
-    ("src/mattermost/card.rs", "card"),
-    ("src/mattermost/history.rs", "line"),
-];
-
 const MOST_LINES: usize = 60;
 
 #[test]
@@ -132,14 +121,7 @@ fn no_function_has_more_than_60_lines() {
         }
     }
     assert!(counted > 1_000, "the test found only {counted} functions");
-    let excused: BTreeSet<(String, String)> = TOO_LONG
-        .iter()
-        .map(|(file, name)| ((*file).to_owned(), (*name).to_owned()))
-        .collect();
-    let new: Vec<_> = long.difference(&excused).collect();
-    assert!(new.is_empty(), "more than {MOST_LINES} lines: {new:#?}");
-    let short: Vec<_> = excused.difference(&long).collect();
-    assert!(short.is_empty(), "delete from TOO_LONG: {short:#?}");
+    assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:#?}");
 }
 
 /// The name and the number of lines of each function outside the tests at the end of a file.

@@ -507,10 +507,10 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
         test.aws.policy.lock().unwrap().is_some(),
         "the next attempt was in time"
     );
-    let sessions = test.service.request(id).await.unwrap().sessions;
+    let old = test.service.request(id).await.unwrap().old_credentials;
     assert!(
-        matches!(sessions, Some(OldCredentials::Denied { .. })),
-        "{sessions:?}"
+        matches!(old, Some(OldCredentials::Denied { .. })),
+        "{old:?}"
     );
 }
 

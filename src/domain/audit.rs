@@ -17,6 +17,7 @@ use super::{AccountId, ChannelId, Invalid, Person, RequestId, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AuditKey {
     Request(RequestId),
+    /// The configuration of a channel.
     Config(ChannelId),
 }
 
@@ -25,32 +26,48 @@ pub enum AuditKey {
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EventKind {
     Requested,
+    /// An approval that does not complete the quorum.
     ApprovalRecorded,
+    /// The approval that completes the quorum.
     Approved,
     Denied,
     Cancelled,
+    /// A worker is about to ask AWS for the access.
     Assigning,
     Granted,
     ExtensionRequested,
     Extended,
     ExtensionDenied,
+    /// The requester was told that the access ends soon.
     EndAnnounced,
     RevokeRequested,
+    /// The removal at the end of a grant began.
     ExpiryStarted,
+    /// jit gave the grant up, and the removal of what AWS may have made began.
     RollbackStarted,
+    /// Attempts of a removal failed; recorded after 1, 2, 4, 8, … of them.
     RemovalFailing,
+    /// Access of a settled request exists or may appear.
     StrayAccessFound,
     StrayAccessRemoved,
+    /// A deny statement ends the old credentials.
     SessionsDenied,
+    /// Old credentials do not work any more, without a deny statement.
     SessionsEnded,
+    /// Attempts to deny old credentials failed.
     SessionsNotEnded,
+    /// The deny statement was removed.
     SessionDenyLifted,
+    /// An operator said that the access was removed by hand; AWS was not asked.
     CleanedUp,
     Revoked,
     Expired,
     Error,
+    /// A notice was given up, because it could not be delivered.
     NoticeParked,
+    /// A click or a dialog was not accepted as genuine.
     ForgeryRefused,
+    /// An account was bound to the channel.
     Bound,
     BindingChanged,
     ApproversSet,
@@ -101,8 +118,11 @@ pub struct Hash([u8; 32]);
 /// Where a chain ends: the number, hash and time of its last event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Chain {
+    /// The number of the last event; 0 if there is none.
     pub version: u64,
+    /// The hash of the last event.
     pub head: Hash,
+    /// The time of the last event.
     pub last_at: Timestamp,
 }
 
@@ -119,13 +139,17 @@ pub struct Event {
     pub channel_id: ChannelId,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
+    /// The number and the owner of the chain, so that it is unique.
     pub event_id: String,
     pub event_time: Timestamp,
     pub event_type: EventKind,
     #[serde(default, skip_serializing_if = "Hash::is_zero")]
     pub hash: Hash,
+    /// The hash of the event before it.
     pub prev_hash: Hash,
+    /// The owner of the chain.
     pub request_id: AuditKey,
+    /// The number of the event in its chain; the first is 1.
     pub seq: u64,
     /// The request's status after the event; absent for configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +162,7 @@ pub struct EventDraft<'a> {
     pub kind: EventKind,
     pub account_id: Option<&'a AccountId>,
     pub channel_id: &'a ChannelId,
+    /// The person who gave the command; absent for the time and for workers.
     pub actor: Option<&'a Person>,
     pub status: Option<super::Status>,
     pub details: BTreeMap<String, String>,

@@ -13,15 +13,20 @@ use super::{
     Policy, Refusal, Timestamp, limits,
 };
 
+/// An account that belongs to a channel, with its terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     pub account_id: AccountId,
     pub channel_id: ChannelId,
+    /// The persons who may approve and deny; all accounts of a channel have the same.
     pub approvers: Vec<MmUserId>,
+    /// The quorum.
     pub approvals_required: u32,
+    /// Whether a requester who is an approver may approve their own request.
     pub allow_self_approval: bool,
     /// The policy's limit applies as well: a larger value has no effect.
     pub max_request_hours: Option<u32>,
+    /// Kept for the plugin; jit does not use it.
     pub session_duration_minutes: u32,
     /// Empty: every configured permission set is allowed.
     pub permission_sets: Vec<PermissionSet>,
@@ -39,11 +44,13 @@ pub struct Binding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
     pub id: ChannelId,
+    /// The end of the channel's audit chain.
     pub chain: Chain,
+    /// Grows with every event.
     pub revision: u64,
 }
 
-/// The terms that a bind mentions.
+/// The terms that a bind mentions; see [`Binding`] for each of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindTerms {
     pub approvals_required: Option<u32>,
@@ -65,7 +72,9 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebinding {
     pub channel: Channel,
+    /// The bindings that are written.
     pub bindings: Vec<Binding>,
+    /// The binding that is removed.
     pub unbound: Option<Binding>,
     pub events: Vec<Event>,
 }

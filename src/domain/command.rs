@@ -3,19 +3,16 @@
 //! People, the time and workers have different commands: a person cannot report a worker's
 //! outcome.
 
-use std::collections::BTreeSet;
-
 use super::{
-    HoldingKey, Lease, LeaseToken, Minutes, Person, PostId, Reminder, RequestId, Text, Timestamp,
-    UserId,
+    AssignmentOutcome, AssignmentWork, Calls, Lease, LeaseToken, Minutes, Person, PostId, Reminder,
+    RequestId, Text, Timestamp,
 };
 
+/// A command to one request; [`decide`](super::decide()) accepts or refuses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    Asked {
-        by: Person,
-        ask: Ask,
-    },
+    /// A person asks for a step of a request.
+    Asked { by: Person, ask: Ask },
     /// An operator ends the access with `jit break-glass`. jit's rules about revokers do not
     /// apply: the operator's AWS credentials already allow the removal.
     BrokenGlass {
@@ -24,54 +21,43 @@ pub enum Command {
         /// The AWS identity whose permission was used.
         credentials: Text,
     },
-    /// An operator removed the assignment by hand and gives the command `jit cleanup`.
+    /// An operator removed the access by hand and gives the command `jit cleanup`.
     CleanedUp {
         by: Person,
         reason: Text,
         proof: Proof,
     },
-    /// AWS shows the assignment of a settled request.
-    FoundStanding {
-        by: Option<Person>,
-    },
+    /// AWS shows the access of a settled request.
+    FoundStanding { by: Option<Person> },
     /// The request's account was unbound from the channel.
-    Unbound {
-        by: Option<Person>,
-    },
+    Unbound { by: Option<Person> },
     /// Another request with the same assignment was revoked.
     RevokedWithCoHolder {
+        /// The other request.
         with: RequestId,
         by: Option<Person>,
         reason: Option<Text>,
     },
     /// The request is due, and a worker offers to work on it.
-    Due {
-        claim: Claim,
-    },
+    Due { claim: Claim },
     /// An operator's command takes the lease, whether the request is due or not.
-    Hold {
-        claim: Claim,
-    },
+    Hold { claim: Claim },
     /// The worker that has the lease renews it.
-    Renew {
-        lease: Lease,
-    },
+    Renew { lease: Lease },
     /// The worker that has the lease reports the outcome of its work.
     Finished {
         lease: LeaseToken,
         outcome: Outcome,
+        /// Empty for work that changes no assignment.
         calls: Calls,
     },
     /// The notice worker posted the request's card.
-    CardPosted {
-        post: PostId,
-    },
+    CardPosted { post: PostId },
     /// The notice worker posted a reminder to the requester.
-    ReminderPosted {
-        reminder: Reminder,
-    },
+    ReminderPosted { reminder: Reminder },
     /// The notice worker gave up a notice that it could not deliver.
     NoticeParked {
+        /// The [`Notice::seq`](super::Notice::seq) of the notice.
         seq: u64,
         why: Text,
     },
@@ -80,6 +66,7 @@ pub enum Command {
 /// A worker's offer to work on a request under a lease of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
+    /// The lease that the worker takes.
     pub lease: Lease,
     /// The lease of another worker, if this worker has seen it unchanged for as long as a lease
     /// lasts, by its own uptime: the other worker sends no more calls.
@@ -89,35 +76,16 @@ pub struct Claim {
     pub as_of: Timestamp,
 }
 
-/// What a worker knows about calls that may still take effect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Calls {
-    /// A call that it sent under its own lease without an answer.
-    pub unanswered: Option<AssignmentCall>,
-    /// The lease may have lapsed before that call ended, because the process was suspended. The
-    /// call may take effect after the next worker has looked at AWS.
-    pub overran: bool,
-    /// The leases of earlier unanswered calls that cannot take effect any more: this worker had
-    /// known of them for `CALL_PATIENCE` before it asked AWS for what it reports.
-    pub waited_out: BTreeSet<LeaseToken>,
-}
-
-/// A call that changes an assignment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssignmentCall {
-    Create,
-    Delete,
-}
-
-/// The evidence of a cleanup that the assignment is gone.
+/// The evidence of a cleanup that the access is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// The command asked AWS while it had this lease, and AWS shows no assignment.
+    /// The command asked AWS while it had this lease, and AWS shows no access.
     SeenGone { lease: LeaseToken },
     /// The command did not ask AWS; the next worker does.
     None,
 }
 
+/// What a person asks for. Approve and Deny also decide an extension that waits for approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     Approve,
@@ -127,61 +95,21 @@ pub enum Ask {
     Extend { minutes: Minutes },
 }
 
-/// The next work of the worker that has the lease: one operation in AWS.
+/// The next work of the worker that has the lease, by the form of the access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Find the user, and look whether the assignment exists already.
-    Prepare,
-    /// Create the assignment, and wait until the operation has ended.
-    Create(HoldingKey),
-    /// Delete the assignment, and wait until AWS shows that it is gone.
-    Remove(HoldingKey),
-    /// Look whether the assignment exists; change nothing.
-    Look(HoldingKey),
-    /// Deny everything to credentials that were fetched before this time.
-    EndSessions(HoldingKey, Timestamp),
-    /// Remove that deny statement.
-    LiftDeny(HoldingKey),
+    Assignment(AssignmentWork),
 }
 
 /// The result of the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The user, whether the assignment existed when the holding had `revision`, and the ARN of
-    /// the permission set.
-    Prepared {
-        user: UserId,
-        presence: Presence,
-        revision: u64,
-        permission_set_arn: String,
-    },
-    /// Identity Center has no such user, or several; a retry does not help.
-    NoUser {
-        why: Text,
-    },
-    Created,
-    /// AWS shows no assignment.
-    Gone,
-    /// AWS shows an assignment (the answer to `Work::Look`).
-    StillThere,
-    /// Old credentials are denied everything; the deny statement can be removed after `until`.
-    /// The deny statements of the `dropped` requests were removed to make room for it.
-    SessionsDenied {
-        until: Timestamp,
-        dropped: Vec<RequestId>,
-    },
-    /// Old credentials do not work any more, because the IAM role of the permission set is gone.
-    SessionsGone,
-    DenyLifted,
+    /// The work for an assignment came to its end.
+    Assignment(AssignmentOutcome),
+    /// The work failed and is tried again later, or given up.
     Failed(Trouble),
     /// A shutdown or a revoke stopped the work before its end.
     Interrupted,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    Absent,
-    Present,
 }
 
 /// Why work failed; the kind decides how soon jit tries again.
@@ -196,9 +124,42 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    pub fn passing(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Passing { why }
+    }
+
+    pub fn refused(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Refused { why }
+    }
+
+    pub fn denied(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Denied { why }
+    }
+
     pub fn why(&self) -> &Text {
         match self {
             Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
         }
+    }
+}
+
+impl From<AssignmentWork> for Work {
+    fn from(work: AssignmentWork) -> Self {
+        Self::Assignment(work)
+    }
+}
+
+impl From<AssignmentOutcome> for Outcome {
+    fn from(outcome: AssignmentOutcome) -> Self {
+        Self::Assignment(outcome)
+    }
+}
+
+impl From<Trouble> for Outcome {
+    fn from(trouble: Trouble) -> Self {
+        Self::Failed(trouble)
     }
 }

@@ -5,20 +5,16 @@
 //! `decide/table.rs` lists the result for every state and every command.
 
 mod announce;
+mod assignment;
 mod claimed;
-mod cleanup;
 #[cfg(test)]
 pub(crate) mod fixtures;
-#[cfg(test)]
-mod in_flight;
-mod old_credentials;
 mod open;
 mod person;
 #[cfg(test)]
 mod quorum;
 mod refusal;
 mod step;
-mod stray;
 #[cfg(test)]
 mod table;
 #[cfg(test)]
@@ -50,6 +46,7 @@ pub struct Decision {
     pub request: Request,
     pub events: Vec<Event>,
     pub notices: Vec<Notice>,
+    /// The holding, if the decision changes it.
     pub holding: Option<Holding>,
     /// The other holders of the same assignment; the service revokes them in the same commit.
     pub co_holders: Option<CoHolders>,
@@ -62,10 +59,12 @@ pub struct Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoHolders {
     pub requests: Vec<RequestId>,
+    /// The person who revoked; absent if an operator wrote the status into the store.
     pub by: Option<Person>,
     pub reason: Option<Text>,
 }
 
+/// Accepts or refuses a command: the only function that changes a request.
 pub fn decide(
     record: Record,
     policy: &Policy,
@@ -80,11 +79,13 @@ pub fn decide(
             reason,
             credentials,
         } => person::broken_glass(step, &by, reason, &credentials),
-        Command::CleanedUp { by, reason, proof } => cleanup::cleaned_up(step, &by, reason, proof),
-        Command::FoundStanding { by } => stray::found_standing(step, by.as_ref()),
+        Command::CleanedUp { by, reason, proof } => {
+            assignment::cleaned_up(step, &by, reason, proof)
+        }
+        Command::FoundStanding { by } => assignment::found_standing(step, by.as_ref()),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::RevokedWithCoHolder { with, by, reason } => {
-            person::ended_along(step, with, by.as_ref(), reason)
+            person::revoked_with_co_holder(step, with, by.as_ref(), reason)
         }
         Command::Due { claim } => work::due(step, &claim),
         Command::Hold { claim } => work::hold(step, &claim),

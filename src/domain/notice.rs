@@ -7,15 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountId, ChannelId, RequestId, Status, Timestamp};
 
+/// One message about one event of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     pub request_id: RequestId,
     /// The number of the audit event that the notice is about; notices are delivered in this
     /// order.
     pub seq: u64,
+    /// The status after the event.
     pub status: Status,
     pub account_id: AccountId,
     pub channel_id: ChannelId,
+    /// The e-mail address of the person who caused the event, or `system`.
     pub actor: String,
     pub details: BTreeMap<String, String>,
     pub created_at: Timestamp,
@@ -27,6 +30,7 @@ pub struct Notice {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Audience {
+    /// All receivers.
     #[default]
     Everybody,
     /// Only the request's card, which shows more steps than the channel gets notices of.
@@ -58,6 +62,7 @@ impl Notice {
         format!("{}.{}", self.request_id, self.seq)
     }
 
+    /// The body of the webhook.
     pub fn body(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(&Payload {
             request_id: self.request_id,

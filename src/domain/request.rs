@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountId, Chain, ChannelId, Claim, Email, Holding, HoldingKey, Invalid, LeaseToken, Millis,
-    Minutes, PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
+    AccountId, Chain, ChannelId, Claim, Email, Invalid, LeaseToken, Millis, Minutes,
+    OldCredentials, PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
 };
 
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
@@ -17,13 +17,19 @@ pub struct Draft {
     pub account_id: AccountId,
     pub channel_id: ChannelId,
     pub requester: Person,
+    /// Why the requester needs the access; a draft has a reason, a ticket or both.
     pub reason: Option<Text>,
+    /// The ticket that belongs to the request.
     pub jira: Option<Text>,
+    /// How long the access lasts, from the grant.
     pub duration: Minutes,
+    /// If absent, the policy and the binding choose the permission set.
     pub permission_set: Option<PermissionSet>,
+    /// The grant is not made before this time; if absent, it follows the approval.
     pub start_at: Option<Timestamp>,
 }
 
+/// The record of a request: everything that the store keeps of it, except its events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub id: RequestId,
@@ -31,23 +37,32 @@ pub struct Request {
     pub channel_id: ChannelId,
     pub requester: Person,
     pub permission_set: PermissionSet,
+    /// See [`Draft::reason`].
     pub reason: Option<Text>,
+    /// See [`Draft::jira`].
     pub jira: Option<Text>,
+    /// See [`Draft::duration`]; an extension does not change it.
     pub duration: Minutes,
+    /// See [`Draft::start_at`].
     pub start_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// All approvals so far, also those that do not count any more.
     pub approvals: Vec<Approval>,
     /// The time of the approval that completed the quorum.
     pub approved_at: Option<Timestamp>,
     /// The user in Identity Center. A worker looks it up once; the removal uses the same id.
     pub user: Option<UserId>,
+    /// When the access began and when it ends; absent if it was never granted.
     pub granted: Option<Period>,
+    /// The extension that waits for its approvals.
     pub extension: Option<Extension>,
     pub state: State,
     /// The work that a settled request may still have with old credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sessions: Option<OldCredentials>,
+    #[serde(default, rename = "sessions", skip_serializing_if = "Option::is_none")]
+    pub old_credentials: Option<OldCredentials>,
+    /// The failures of the present work, if its last attempt failed.
     pub trouble: Option<Failing>,
+    /// How many notices could not be delivered and were given up.
     pub parked_notices: u32,
     /// The post of the request's card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,22 +72,26 @@ pub struct Request {
     pub reminder: Option<Reminder>,
     /// When a worker has to work on this request next; absent if never.
     pub due_at: Option<Timestamp>,
+    /// The lease of the worker that works on this request, or that has not given it back.
     pub lease: Option<Lease>,
+    /// The end of the request's audit chain.
     pub chain: Chain,
     /// Grows with every write, also with those that record no event, such as a lease.
     pub revision: u64,
 }
 
 /// What jit stores of the status, with its evidence. AWS may hold the assignment in the states
-/// between `Approved` and the settled ones.
+/// between [`State::Approved`] and the settled ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum State {
+    /// Waits for its approvals.
     Pending,
     /// Approved; no AWS call was made yet.
     Approved,
     /// The record names the user, so the assignment can be removed; AWS may have it already.
     Assigning,
+    /// The access exists, until the end of [`Request::granted`].
     Granted,
     /// A request leaves this state only when AWS shows that the assignment is gone.
     Removing {
@@ -95,14 +114,17 @@ pub enum State {
         reason: Option<Text>,
         at: Timestamp,
     },
+    /// Taken back before its approval, by its requester or because the account was unbound.
     Cancelled {
         by: Option<Person>,
         at: Timestamp,
     },
+    /// The time for the approvals or the access is over.
     Expired {
         at: Timestamp,
     },
     Revoked {
+        /// Absent if an operator wrote the status into the store.
         by: Option<Person>,
         reason: Option<Text>,
         at: Timestamp,
@@ -124,16 +146,17 @@ pub enum Doubt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "as", rename_all = "snake_case")]
 pub enum Ending {
+    /// The time of the access is over.
     Expired,
+    /// A person asked for the end.
     Revoked {
         by: Option<Person>,
         reason: Option<Text>,
+        /// When the revoke was accepted.
         asked_at: Timestamp,
     },
     /// A worker gave the grant up; the assignment may exist and is removed.
-    Failed {
-        why: Text,
-    },
+    Failed { why: Text },
 }
 
 /// An end in ERROR: AWS has no assignment of this request.
@@ -157,6 +180,7 @@ pub enum Status {
     Error,
 }
 
+/// The yes of one approver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     pub by: Person,
@@ -182,27 +206,21 @@ pub struct Reminder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
     pub by: Person,
+    /// How much later the access would end.
     pub minutes: Minutes,
     pub approvals: Vec<Approval>,
-}
-
-/// Credentials that a person fetched before the end of the access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "are", rename_all = "snake_case")]
-pub enum OldCredentials {
-    /// To be denied, if they were fetched before this time.
-    Ending { before: Timestamp },
-    /// Denied by a deny statement; the last of them expires at this time.
-    Denied { until: Timestamp },
 }
 
 /// Consecutive failures of the same work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
+    /// The time of the first of them.
     pub since: Timestamp,
+    /// How many attempts failed.
     pub attempts: u32,
     /// How many of them AWS refused; the others got no answer.
     pub refusals: u32,
+    /// Why the last attempt failed.
     pub why: Text,
 }
 
@@ -212,6 +230,7 @@ pub struct Failing {
 /// `Lease::LASTS` of its own uptime: the clocks of two processes need not agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
+    /// Stays the same when the lease is renewed.
     pub token: LeaseToken,
     /// The worker renews the lease before this time. After it, other workers watch whether the
     /// lease changes.
@@ -250,18 +269,12 @@ impl Lease {
 /// behind many new requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
+    /// Removals that a person asked for.
     Revoke,
+    /// All other removals, and the denial of old credentials.
     Remove,
+    /// Grants, and all else.
     Other,
-}
-
-impl OldCredentials {
-    pub fn due_at(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::Ending { .. } => now,
-            Self::Denied { until } => until,
-        }
-    }
 }
 
 impl Lane {
@@ -277,20 +290,6 @@ impl Lane {
 }
 
 impl Request {
-    /// The server that had the lease is dead. It sends no more calls; those in flight may still
-    /// take effect, and the holding records them. Only the worker of a holder sends a create or a
-    /// delete. K13: an operator's command may still run, so its lease stays until it lapses.
-    pub fn without_its_server(&self, held: Option<&Holding>) -> Option<(Self, Option<Holding>)> {
-        let lease = self.lease.filter(|lease| lease.by == LeaseHolder::Server)?;
-        let held = held.filter(|held| held.holds(self.id));
-        let request = Self {
-            lease: None,
-            revision: self.revision + 1,
-            ..self.clone()
-        };
-        Some((request, held.map(|held| held.orphaned(lease.token))))
-    }
-
     pub fn status(&self) -> Status {
         self.state.status()
     }
@@ -301,20 +300,6 @@ impl Request {
             (Some(period), _) => period.until,
             (None, Some(start)) => start.max(self.created_at) + self.duration.span(),
             (None, None) => self.approved_at.unwrap_or(self.created_at) + self.duration.span(),
-        }
-    }
-
-    /// The key of the assignment that this request holds or asks for, once the user is known.
-    pub fn holding_key(&self) -> Option<HoldingKey> {
-        self.user.clone().map(|user| self.holding_key_of(user))
-    }
-
-    /// The same key for a user that the record does not name yet.
-    pub fn holding_key_of(&self, user: UserId) -> HoldingKey {
-        HoldingKey {
-            account_id: self.account_id.clone(),
-            permission_set: self.permission_set.clone(),
-            user,
         }
     }
 
@@ -334,9 +319,9 @@ impl Request {
             | State::Cancelled { .. }
             | State::Expired { .. }
             | State::Revoked { .. }
-            | State::Error(_) => match self.sessions {
-                Some(OldCredentials::Ending { .. }) => Lane::Remove,
-                Some(OldCredentials::Denied { .. }) | None => Lane::Other,
+            | State::Error(_) => match self.has_credentials_to_deny() {
+                true => Lane::Remove,
+                false => Lane::Other,
             },
         }
     }
@@ -344,7 +329,7 @@ impl Request {
     /// The request is settled, and no old credentials have to be denied; a deny statement may
     /// still have to be removed later.
     pub fn is_over(&self) -> bool {
-        self.state.is_settled() && !matches!(self.sessions, Some(OldCredentials::Ending { .. }))
+        self.state.is_settled() && !self.has_credentials_to_deny()
     }
 
     /// A removal of this request failed at its last attempt.
@@ -384,17 +369,14 @@ impl Request {
             | State::Cancelled { .. }
             | State::Expired { .. }
             | State::Revoked { .. }
-            | State::Error(_) => match self.sessions {
-                Some(OldCredentials::Ending { .. }) => false,
-                Some(OldCredentials::Denied { .. }) | None => true,
-            },
+            | State::Error(_) => !self.has_credentials_to_deny(),
         }
     }
 
-    /// Handles a status that an operator wrote into the store, as the runbook describes: it is an
+    /// Applies a status that an operator wrote into the store, as the runbook describes: it is an
     /// unverified end until a worker has asked AWS. A status that is not an end gives no access:
     /// it ends the request in ERROR.
-    pub fn hear_outside(&mut self, said: Status, at: Option<Timestamp>, now: Timestamp) {
+    pub fn apply_outside_status(&mut self, said: Status, at: Option<Timestamp>, now: Timestamp) {
         if said == self.status() {
             return;
         }
@@ -454,20 +436,6 @@ impl State {
                 | Self::Revoked { .. }
                 | Self::Error(_)
         )
-    }
-
-    /// The state of the assignment; absent if jit never asked AWS to make one.
-    pub fn assignment_status(&self, granted: Option<Period>) -> Option<&'static str> {
-        match self {
-            Self::Pending | Self::Approved | Self::Denied { .. } | Self::Cancelled { .. } => None,
-            Self::Assigning => Some("CREATING"),
-            Self::Granted => Some("PROVISIONED"),
-            Self::Removing { .. } => Some("DELETING"),
-            Self::Checking { .. } | Self::Unsettled { .. } => Some("CHECKING"),
-            Self::Expired { .. } | Self::Revoked { .. } | Self::Error(_) => {
-                granted.map(|_| "DELETED")
-            }
-        }
     }
 }
 

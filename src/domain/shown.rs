@@ -110,7 +110,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
             deny_reason: ends.deny_reason,
             revoked_by: ends.revoked_by,
             revoke_reason: ends.revoke_reason,
-            sessions_denied_until: match request.sessions {
+            sessions_denied_until: match request.old_credentials {
                 Some(OldCredentials::Denied { until }) => Some(until),
                 Some(OldCredentials::Ending { .. }) | None => None,
             },

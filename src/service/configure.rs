@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{MOST_TRIES, Service, ServiceError, lost_every_race};
+use super::{MOST_TRIES, Service, ServiceError, too_many_conflicts};
 use crate::domain::{
     self, AccountId, Admin, BindTerms, Binding, Channel, ChannelId, Command, ConfigurationChange,
     MmUserId, Rebinding, RequestId, Status,
@@ -70,7 +70,7 @@ impl Service {
                 done => return Ok(done?),
             }
         }
-        Err(lost_every_race())
+        Err(too_many_conflicts())
     }
 
     async fn configure_some(
@@ -103,7 +103,7 @@ impl Service {
                 None => Ok(bindings),
             };
         }
-        Err(lost_every_race())
+        Err(too_many_conflicts())
     }
 
     /// The next commit; none if no account comes after the last one.

@@ -63,7 +63,7 @@ pub enum BreakGlassError {
     #[error("{0}")]
     Service(ServiceError),
     #[error("{0}")]
-    Access(#[from] IdentityCenterError),
+    IdentityCenter(#[from] IdentityCenterError),
 }
 
 /// The error of a failed store is `store`.
@@ -140,7 +140,7 @@ impl Worker {
             match self.record_once(request.id, who).await {
                 Ok(Some(recorded)) => return Ok(recorded),
                 Ok(None) => {}
-                Err(ProveError::Access(error)) => return Err(error.into()),
+                Err(ProveError::IdentityCenter(error)) => return Err(error.into()),
                 Err(ProveError::Service(error)) => {
                     if !faults.wait(&error, self.service.clock()).await {
                         return Err(unrecorded(request, error));
@@ -221,7 +221,7 @@ fn is_in_doubt(request: &Request) -> bool {
 /// is gone. A create that was sent before may take effect for `CALL_PATIENCE`, so the last delete
 /// is sent after that time.
 pub async fn remove_unrecorded(
-    access: &Paced,
+    identity_center: &Paced,
     clock: &dyn Clock,
     key: &HoldingKey,
     mut told: impl FnMut(&str),
@@ -229,7 +229,7 @@ pub async fn remove_unrecorded(
     let last_create = clock.uptime() + CALL_PATIENCE;
     loop {
         let begun = clock.uptime();
-        let why = match deleted(access, key).await {
+        let why = match deleted(identity_center, key).await {
             Ok(None) if begun >= last_create => return Ok(()),
             Ok(None) => {
                 told(
@@ -249,12 +249,16 @@ pub async fn remove_unrecorded(
 }
 
 /// Deletes the assignment, and looks at AWS after that. Returns why the assignment may exist.
-async fn deleted(access: &Paced, key: &HoldingKey) -> Result<Option<String>, IdentityCenterError> {
-    let room = access.room_to_remove(Lane::Revoke, &key.account_id).await;
+async fn deleted(
+    identity_center: &Paced,
+    key: &HoldingKey,
+) -> Result<Option<String>, IdentityCenterError> {
+    let lane = Lane::Revoke;
+    let room = identity_center.room_to_remove(lane, &key.account_id).await;
     let at_once = || -> PendingCall<'_, ()> { Box::pin(async { Ok(()) }) };
-    let ended = match access.delete(Lane::Revoke, key, &at_once).await? {
+    let ended = match identity_center.delete(lane, key, &at_once).await? {
         Deletion::NothingThere => OperationResult::Well,
-        Deletion::Started(operation) => access.wait_for(Lane::Revoke, &operation, room).await?,
+        Deletion::Started(operation) => identity_center.wait_for(lane, &operation, room).await?,
     };
     match ended {
         OperationResult::Badly { why } => Ok(Some(why)),
@@ -262,7 +266,7 @@ async fn deleted(access: &Paced, key: &HoldingKey) -> Result<Option<String>, Ide
             "AWS has not finished the removal after two minutes".into(),
         )),
         OperationResult::Well | OperationResult::Somehow => {
-            let seen = access.look(Lane::Revoke, key).await?;
+            let seen = identity_center.look(lane, key).await?;
             Ok((seen == Presence::Present).then(|| "AWS still shows the access".into()))
         }
     }

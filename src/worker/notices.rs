@@ -68,7 +68,7 @@ struct DeliveryLease {
 pub struct NoticeWorker {
     service: Arc<Service>,
     receiver: Arc<dyn Receiver>,
-    pieces: Arc<dyn Spawn>,
+    spawner: Arc<dyn Spawn>,
 }
 
 impl NoticeWorker {
@@ -76,20 +76,14 @@ impl NoticeWorker {
         Self {
             service,
             receiver,
-            pieces: Arc::new(OnRuntime),
+            spawner: Arc::new(OnRuntime),
         }
     }
 
     /// A notice worker whose deliveries run on this spawner.
     #[must_use]
-    pub fn spawning(self, pieces: Arc<dyn Spawn>) -> Self {
-        Self { pieces, ..self }
-    }
-
-    /// Opens the notice queue: from now on this process delivers the notices of its own commits.
-    /// The caller must step or run the notice worker until the process ends.
-    pub fn stand_by_the_tray(&self) {
-        self.service.notice_queue.open();
+    pub fn spawning(self, spawner: Arc<dyn Spawn>) -> Self {
+        Self { spawner, ..self }
     }
 
     /// Delivers until `stop`; deliveries that are running then are dropped, and repeated later.
@@ -102,7 +96,8 @@ impl NoticeWorker {
     pub async fn stay(&self, mode: RunMode, stop: &CancellationToken, give_up: &CancellationToken) {
         let tasks = TaskTracker::new();
         tasks.close();
-        self.stand_by_the_tray();
+        // From now on this process delivers the notices of its own commits.
+        self.service.notice_queue.open();
         // K6: a panic in the loop ends only one round.
         loop {
             let rounds = self.make_rounds(mode, &tasks, stop, give_up);
@@ -126,7 +121,7 @@ impl NoticeWorker {
         let (mut next, mut look_at) = (None, clock.uptime());
         loop {
             let rung = self.service.notice_queue.bell.notified();
-            self.clear_the_tray(tasks, give_up);
+            self.start_own_notices(tasks, give_up);
             if let Some(at) = self.service.notice_queue.take_again_at() {
                 next = next.into_iter().chain([at]).min();
                 look_at = look_at.min(self.when_to_look(Some(at)));
@@ -157,26 +152,7 @@ impl NoticeWorker {
         clock.uptime() + until_next.clamp(Millis(0), WORKERS_LOOK_EVERY)
     }
 
-    /// One round: first the notice queue, or else the due notices; each delivery is finished.
-    pub async fn step(&self, stop: &CancellationToken) -> Result<usize, ServiceError> {
-        if let Some(id) = self.service.notice_queue.take() {
-            self.carry_all_of(id, stop).await?;
-            return Ok(1);
-        }
-        let mut delivered = 0;
-        // One at a time: a claimed notice that waits for other deliveries would lose its lease.
-        while delivered < AT_ONCE {
-            let (claim, claimed) = self.claim_due(1).await?;
-            let Some(one) = claimed.ready.first() else {
-                break;
-            };
-            self.deliver(one, claim, stop).await?;
-            delivered += 1;
-        }
-        Ok(delivered)
-    }
-
-    fn clear_the_tray(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+    fn start_own_notices(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         while tasks.len() < AT_ONCE
             && let Some(id) = self.service.notice_queue.take()
         {
@@ -184,7 +160,7 @@ impl NoticeWorker {
             self.start(
                 tasks,
                 id,
-                async move { notices.carry_all_of(id, &stop).await },
+                async move { notices.deliver_all_of(id, &stop).await },
             );
         }
     }
@@ -208,7 +184,7 @@ impl NoticeWorker {
             let id = one.notice.request_id;
             self.start(tasks, id, async move {
                 match notices.deliver(&one, claim, &stop).await? {
-                    Left::More => notices.carry_all_of(id, &stop).await,
+                    Left::More => notices.deliver_all_of(id, &stop).await,
                     Left::Nothing => Ok(()),
                 }
             });
@@ -241,11 +217,11 @@ impl NoticeWorker {
             }
             service.notice_queue.bell.notify_one();
         });
-        self.pieces.spawn(Box::pin(piece));
+        self.spawner.spawn(Box::pin(piece));
     }
 
     /// Delivers the notices of one request in order, until one is not received.
-    async fn carry_all_of(
+    async fn deliver_all_of(
         &self,
         id: RequestId,
         stop: &CancellationToken,

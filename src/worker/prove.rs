@@ -1,17 +1,14 @@
 //! What an operator's command has to know before it changes a record: whether an assignment is
 //! gone, or stands without a holder.
 
-use super::Worker;
-use super::execute::presence;
+use super::assignment::presence;
+use super::{LOOKS_AGAIN, Worker};
 use crate::domain::{
-    Calls, Command, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence, Proof, Refusal,
-    Request, RequestId,
+    Calls, Command, HoldingKey, Lane, LeaseToken, Outcome, Presence, Proof, Refusal, Request,
+    RequestId,
 };
 use crate::identity_center::IdentityCenterError;
 use crate::service::{Handled, ServiceError};
-
-/// How often the lease of another worker is read.
-const LOOKS_AGAIN: Millis = Millis(500);
 
 #[derive(Debug)]
 pub enum Proven {
@@ -37,7 +34,7 @@ pub enum ProveError {
     #[error("{0}")]
     Service(#[from] ServiceError),
     #[error("{0}")]
-    Access(#[from] IdentityCenterError),
+    IdentityCenter(#[from] IdentityCenterError),
 }
 
 impl Worker {
@@ -49,7 +46,7 @@ impl Worker {
         waits: impl FnMut(),
     ) -> Result<Proven, ProveError> {
         let (lease, handled) = match self.hold(id, waits).await {
-            Ok(held) => held,
+            Ok(leased) => leased,
             Err(ServiceError::Refused(_)) => {
                 let request = self.service.request(id).await?;
                 return Ok(Proven::Over(Box::new(request)));
@@ -71,22 +68,22 @@ impl Worker {
         let Some(key) = request.holding_key() else {
             return Ok(Presence::Absent);
         };
-        let held = self.service.holding(key.clone()).await;
-        let held = held.map_err(ServiceError::from)?;
-        let seen = self.access.look(Lane::Revoke, &key).await;
-        Ok(presence(seen, Some(&held))?)
+        let holding = self.service.holding(key.clone()).await;
+        let holding = holding.map_err(ServiceError::from)?;
+        let seen = self.identity_center.look(Lane::Revoke, &key).await;
+        Ok(presence(seen, Some(&holding))?)
     }
 
     /// Whether the assignment exists, and who holds it.
     pub async fn remains_of(&self, lane: Lane, key: &HoldingKey) -> Result<Remains, ProveError> {
         // In this order: a request that joins after the look has looked at AWS itself.
-        let seen = self.access.look(lane, key).await?;
-        let held = self.service.holding(key.clone()).await;
-        let held = held.map_err(ServiceError::from)?;
-        Ok(match (seen, held.holders.is_empty()) {
+        let seen = self.identity_center.look(lane, key).await?;
+        let holding = self.service.holding(key.clone()).await;
+        let holding = holding.map_err(ServiceError::from)?;
+        Ok(match (seen, holding.holders.is_empty()) {
             (Presence::Absent, _) => Remains::Nothing,
             (Presence::Present, true) => Remains::Unheld,
-            (Presence::Present, false) => Remains::HeldBy(held.holders.into_iter().collect()),
+            (Presence::Present, false) => Remains::HeldBy(holding.holders.into_iter().collect()),
         })
     }
 

@@ -35,7 +35,7 @@ const ASIDE_TOGETHER: Millis = Millis::seconds(1);
 const AHEAD: usize = 32;
 /// Each worker shuffles the due records in groups of this size, and takes the groups in the
 /// order of their due times: workers that claim in the same order collide at each record.
-const MIXED: usize = 256;
+const SHUFFLED_TOGETHER: usize = 256;
 
 /// The run mode: how long a worker runs and what it looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +94,8 @@ impl WaitingWork {
         }
     }
 
-    fn mix(&self, ready: &mut [RequestId]) {
-        for together in ready.chunks_mut(MIXED) {
+    fn shuffle(&self, ready: &mut [RequestId]) {
+        for together in ready.chunks_mut(SHUFFLED_TOGETHER) {
             together.sort_by_key(|id| id.salted(self.order));
         }
     }
@@ -187,11 +187,11 @@ impl Worker {
         tokio::select! {
             biased;
             () = self.stay(RunMode::Forever, &[], &stop, &give_up) => {}
-            never = self.lose_patience(&stop, &give_up) => match never {},
+            never = self.give_up_after_grace(&stop, &give_up) => match never {},
         }
     }
 
-    async fn lose_patience(
+    async fn give_up_after_grace(
         &self,
         stop: &CancellationToken,
         give_up: &CancellationToken,
@@ -331,7 +331,7 @@ impl Worker {
         locked(&self.waiting.places).clear();
         let mut first: Option<Timestamp> = None;
         for (lane, mut due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
-            self.waiting.mix(&mut due.ready);
+            self.waiting.shuffle(&mut due.ready);
             let more = due.next.is_some_and(|next| next <= as_of);
             self.waiting.claims.set_more(lane, more);
             // The requests that are due already have an execution or wait for a slot.
@@ -389,7 +389,7 @@ impl Worker {
                 next = worker.next_for_a_place();
             }
         });
-        self.pieces.spawn(Box::pin(piece));
+        self.spawner.spawn(Box::pin(piece));
     }
 
     async fn work_in_turn(
@@ -492,20 +492,20 @@ mod tests {
 
     #[test]
     fn workers_claim_in_different_orders_and_the_longest_due_first() {
-        let all: Vec<RequestId> = (0..u128::try_from(MIXED).unwrap() * 2)
+        let all: Vec<RequestId> = (0..u128::try_from(SHUFFLED_TOGETHER).unwrap() * 2)
             .map(|number| RequestId::from_uuid(Uuid::from_u128(number << 64 | number)))
             .collect();
         let order = || {
             let mut ready = all.clone();
-            WaitingWork::new(&SystemClock).mix(&mut ready);
+            WaitingWork::new(&SystemClock).shuffle(&mut ready);
             ready
         };
         let (one, other) = (order(), order());
         assert_ne!(one, other);
         for ready in [one, other] {
-            let (first, last) = ready.split_at(MIXED);
-            assert!(first.iter().all(|id| all[..MIXED].contains(id)));
-            assert!(last.iter().all(|id| all[MIXED..].contains(id)));
+            let (first, last) = ready.split_at(SHUFFLED_TOGETHER);
+            assert!(first.iter().all(|id| all[..SHUFFLED_TOGETHER].contains(id)));
+            assert!(last.iter().all(|id| all[SHUFFLED_TOGETHER..].contains(id)));
         }
     }
 }

@@ -147,7 +147,10 @@ impl Checker {
             for key in &keys {
                 self.check_key(tables, aws, console, key)?;
             }
-            for request in tables.requests().filter(|one| one.sessions.is_some()) {
+            for request in tables
+                .requests()
+                .filter(|one| one.old_credentials.is_some())
+            {
                 denied_is_true(aws, request, now)?;
             }
             Ok(())
@@ -277,7 +280,8 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
 
 /// A recorded deny statement is in the policy, whatever else has changed there since.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
-    let (Some(OldCredentials::Denied { until }), Some(user)) = (request.sessions, &request.user)
+    let (Some(OldCredentials::Denied { until }), Some(user)) =
+        (request.old_credentials, &request.user)
     else {
         return Ok(());
     };

@@ -73,7 +73,7 @@ impl MemoryStore {
         let mut tables = self.tables();
         let request = tables.requests.get_mut(&id).unwrap();
         let since = request.chain.last_at;
-        request.hear_outside(said, at, since);
+        request.apply_outside_status(said, at, since);
         request.due_at = Some(Timestamp::default());
         request.revision += 1;
         tables.commits += 1;

@@ -22,25 +22,28 @@ pub(super) fn announce(mut step: Step<'_>, end: Timestamp) -> Result<Decision, R
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{alice, asked, due_at, later, lease, minutes, policy, record};
+    use super::super::fixtures::{alice, asked, due_at, finished, later, minutes, policy, record};
     use super::super::{Record, Refusal, decide};
     use super::*;
-    use crate::domain::{Ask, Calls, Command, ExtensionRule, Millis, Outcome, Policy, Request};
+    use crate::domain::{Ask, AssignmentOutcome, Command, ExtensionRule, Millis, Policy, Request};
+
+    fn rules() -> Policy {
+        Policy {
+            remind_before: Some(Millis::minutes(10)),
+            ..policy()
+        }
+    }
+
+    fn made() -> Command {
+        finished(AssignmentOutcome::Created)
+    }
 
     /// jit announces the end once, if the grant is longer than `remind_before`. P1: the
     /// announcement does not change the duty to remove the assignment at the end.
     #[test]
     fn the_end_is_announced_once_and_the_removal_begins_on_time() {
-        let rules = Policy {
-            remind_before: Some(Millis::minutes(10)),
-            ..policy()
-        };
-        let made = Command::Finished {
-            lease: lease().token,
-            outcome: Outcome::Created,
-            calls: Calls::default(),
-        };
-        let granted = decide(record("Assigning"), &rules, made.clone(), later()).unwrap();
+        let rules = rules();
+        let granted = decide(record("Assigning"), &rules, made(), later()).unwrap();
         let until = granted.request.granted.unwrap().until;
         let announced_at = until + Millis::minutes(-10);
         assert_eq!(granted.request.due_at, Some(announced_at));
@@ -80,12 +83,14 @@ mod tests {
         let longer = decide(reminded, &granting, asked(alice(), more), announced_at).unwrap();
         let again = until + Millis::minutes(20);
         assert_eq!(longer.request.due_at, Some(again));
-        // jit does not announce the end of a shorter grant, and announces no end if
-        // `remind_before` is not set.
-        for (rules, minutes) in [(&rules, 10), (&policy(), 60)] {
+    }
+
+    #[test]
+    fn the_end_of_a_short_grant_is_not_announced_and_no_end_without_remind_before() {
+        for (rules, minutes) in [(rules(), 10), (policy(), 60)] {
             let mut short = record("Assigning");
             short.request.duration = super::super::fixtures::minutes(minutes);
-            let granted = decide(short, rules, made.clone(), later()).unwrap().request;
+            let granted = decide(short, &rules, made(), later()).unwrap().request;
             assert_eq!(
                 granted.due_at,
                 Some(granted.granted.unwrap().until),

@@ -9,7 +9,7 @@ impl Decision {
     /// would record an event or change the holding.
     pub fn claimed(
         &self,
-        held: Option<Holding>,
+        holding: Option<Holding>,
         policy: &Policy,
         lease: Lease,
         now: Timestamp,
@@ -17,7 +17,7 @@ impl Decision {
         let record = Record {
             request: self.request.clone(),
             binding: None,
-            holding: self.holding.clone().or(held),
+            holding: self.holding.clone().or(holding),
         };
         let offer = Claim {
             lease,
@@ -39,14 +39,16 @@ impl Decision {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{alice, asked, bob, id, later, lease, minutes, policy, record};
+    use super::super::fixtures::{
+        alice, asked, bob, id, key, later, lease, minutes, policy, record,
+    };
     use super::*;
-    use crate::domain::{Ask, LeaseToken, Work};
+    use crate::domain::{Ask, AssignmentWork, LeaseToken, Work};
 
     fn claimed(record: Record, command: Command) -> (Decision, Option<Decision>) {
-        let (policy, now, held) = (policy(), later(), record.holding.clone());
+        let (policy, now, holding) = (policy(), later(), record.holding.clone());
         let decision = decide(record, &policy, command, now).unwrap();
-        let claimed = decision.claimed(held, &policy, lease(), now);
+        let claimed = decision.claimed(holding, &policy, lease(), now);
         (decision, claimed)
     }
 
@@ -61,10 +63,10 @@ mod tests {
         ] {
             let (plain, claimed) = claimed(record(word), asked(bob(), ask));
             let claimed = claimed.unwrap();
-            assert!(
-                format!("{:?}", claimed.work.unwrap()).starts_with(work),
-                "{word}"
-            );
+            let Some(Work::Assignment(next)) = claimed.work else {
+                panic!("{word}: no work");
+            };
+            assert!(format!("{next:?}").starts_with(work), "{word}");
             assert_eq!(claimed.request.lease, Some(lease()), "{word}");
             // The claim adds only the lease.
             let request = Request {
@@ -114,6 +116,7 @@ mod tests {
         let (plain, claimed) = claimed(shared, asked(bob(), revoke));
         let claimed = claimed.unwrap();
         assert_eq!(claimed.co_holders, plain.co_holders);
-        assert!(matches!(claimed.work, Some(Work::Remove(_))));
+        let removal = Work::from(AssignmentWork::Remove(key()));
+        assert_eq!(claimed.work, Some(removal));
     }
 }

@@ -3,40 +3,89 @@
 use uuid::Uuid;
 
 use super::{Record, open};
-use crate::domain::request::{Approval, Doubt, ErrorEnd, Extension, OldCredentials, Period};
 use crate::domain::{
-    Admins, Ask, Binding, Calls, Chain, Claim, Command, Draft, EndSessions, Ending, ExtensionRule,
-    Holding, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, Outcome, Person, Policy,
-    RequestId, SetRule, State, Text, Timestamp,
+    Admins, Approval, Ask, AssignmentOutcome, Binding, Calls, Chain, Claim, Command, Doubt, Draft,
+    EndSessions, Ending, ErrorEnd, Extension, ExtensionRule, Holding, HoldingKey, Lease,
+    LeaseHolder, LeaseToken, Millis, Minutes, OldCredentials, Outcome, Period, Person, Policy,
+    Preparation, Presence, Request, RequestId, SetRule, State, Text, Timestamp,
 };
 
 /// A request in that state; a worker has its lease, `lease()`, unless it is settled.
 pub(crate) fn record(word: &str) -> Record {
+    let binding = Some(binding());
     let opened = open(
         draft(),
-        Some(binding()),
+        binding.clone(),
         &policy(),
         Timestamp::from_seconds(0),
-    )
-    .unwrap();
-    let mut request = opened.request;
-    let at = Timestamp::from_seconds(60);
+    );
+    let mut request = opened.unwrap().request;
+    if word == "Pending" {
+        request.lease = Some(lease());
+        return Record {
+            request,
+            binding,
+            holding: None,
+        };
+    }
+    advance(&mut request, word);
+    let was_granted = !matches!(request.state, State::Approved | State::Error(_));
+    if was_granted {
+        request.granted = Some(Period {
+            from: minute(),
+            until: at_the_end(),
+        });
+    }
+    let mut holding = Holding::unheld(key());
+    if was_granted && !request.state.is_settled() {
+        holding.holders.insert(request.id);
+    }
+    Record {
+        holding: request.user.is_some().then_some(holding),
+        request,
+        binding,
+    }
+}
+
+/// The time of all that happened before.
+fn minute() -> Timestamp {
+    Timestamp::from_seconds(60)
+}
+
+fn advance(request: &mut Request, word: &str) {
+    let at = minute();
+    let (by, approvals) = (bob(), Vec::new());
+    request.state = state(word);
+    request.approvals = vec![Approval { by, at }];
+    request.approved_at = Some(at);
+    request.user = (word != "NeverHeld").then(|| "u-1".parse().unwrap());
+    request.extension = (word == "Extending").then(|| Extension {
+        by: alice(),
+        minutes: minutes(30),
+        approvals,
+    });
+    request.old_credentials = match word {
+        "ToDeny" => Some(OldCredentials::Ending { before: at }),
+        "DenyStands" => Some(OldCredentials::Denied { until: later() }),
+        _ => None,
+    };
+    let is_over = request.state.is_settled() && request.old_credentials.is_none();
+    request.due_at = (!is_over).then(later);
+    request.lease = (!is_over).then(lease);
+    request.chain = Chain {
+        version: 3,
+        ..Chain::default()
+    };
+}
+
+fn state(word: &str) -> State {
+    let (at, reason, by) = (minute(), None, Some(bob()));
     let why = Text::clip("AWS said no");
     let error = ErrorEnd {
         at,
         why: why.clone(),
     };
-    let by = Some(bob());
-    let reason = None;
-    let state = match word {
-        "Pending" => {
-            request.lease = Some(lease());
-            return Record {
-                request,
-                binding: Some(binding()),
-                holding: None,
-            };
-        }
+    match word {
         "Approved" => State::Approved,
         "Assigning" => State::Assigning,
         "Granted" | "Extending" => State::Granted,
@@ -72,51 +121,6 @@ pub(crate) fn record(word: &str) -> Record {
         "Revoked" | "ToDeny" | "DenyStands" => State::Revoked { by, reason, at },
         "Error" | "NeverHeld" => State::Error(error),
         other => panic!("no such state: {other}"),
-    };
-    let settled = state.is_settled();
-    let never = word == "NeverHeld";
-    if word == "Extending" {
-        let approvals = Vec::new();
-        request.extension = Some(Extension {
-            by: alice(),
-            minutes: minutes(30),
-            approvals,
-        });
-    }
-    request.approvals = vec![Approval { by: bob(), at }];
-    request.approved_at = Some(at);
-    request.due_at = (!settled).then(later);
-    request.lease = (!settled).then(lease);
-    request.state = state;
-    request.sessions = match word {
-        "ToDeny" => Some(OldCredentials::Ending { before: at }),
-        "DenyStands" => Some(OldCredentials::Denied { until: later() }),
-        _ => None,
-    };
-    if request.sessions.is_some() {
-        request.due_at = Some(later());
-        request.lease = Some(lease());
-    }
-    request.chain = Chain {
-        version: 3,
-        ..Chain::default()
-    };
-    let held = !matches!(request.state, State::Approved | State::Error(_));
-    if held {
-        request.granted = Some(Period {
-            from: at,
-            until: at_the_end(),
-        });
-    }
-    request.user = (!never).then(|| "u-1".parse().unwrap());
-    let mut holding = Holding::unheld(key());
-    if held && !settled {
-        holding.holders.insert(request.id);
-    }
-    Record {
-        request,
-        binding: Some(binding()),
-        holding: (!never).then_some(holding),
     }
 }
 
@@ -182,10 +186,20 @@ pub(super) fn asked(by: Person, ask: Ask) -> Command {
     Command::Asked { by, ask }
 }
 
-pub(super) fn finished(outcome: Outcome) -> Command {
+/// AWS showed this before the create, when the holding had this revision.
+pub(super) fn prepared(presence: Presence, revision: u64) -> AssignmentOutcome {
+    AssignmentOutcome::Prepared(Preparation {
+        user: key().user,
+        presence,
+        revision,
+        permission_set_arn: "arn".into(),
+    })
+}
+
+pub(super) fn finished(outcome: impl Into<Outcome>) -> Command {
     Command::Finished {
         lease: lease().token,
-        outcome,
+        outcome: outcome.into(),
         calls: Calls::default(),
     }
 }

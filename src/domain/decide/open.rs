@@ -2,8 +2,11 @@
 
 use super::step::{Step, details, words};
 use super::{Decision, Record, Refusal};
-use crate::domain::{Binding, Chain, Draft, EventKind, Policy, Request, State, Timestamp};
+use crate::domain::{
+    Binding, Chain, Draft, EventKind, PermissionSet, Policy, Request, State, Timestamp,
+};
 
+/// Opens a request, if the policy and the binding of its account allow it.
 pub fn open(
     draft: Draft,
     binding: Option<Binding>,
@@ -22,7 +25,33 @@ pub fn open(
         })?;
     let permission_set = policy.permission_set(&draft, bound)?;
     policy.check_duration(draft.duration, &permission_set, bound)?;
-    let request = Request {
+    let record = Record {
+        request: pending(draft, permission_set, policy, now),
+        binding,
+        holding: None,
+    };
+    let mut step = Step::new(record, policy, now);
+    let request = &step.request;
+    let requester = request.requester.clone();
+    let said = details([
+        ("permission_set", Some(request.permission_set.to_string())),
+        ("duration_minutes", Some(request.duration.get().to_string())),
+        ("reason", words(request.reason.as_ref())),
+        ("jira", words(request.jira.as_ref())),
+        ("start_at", request.start_at.map(|at| at.to_string())),
+    ]);
+    step.record(EventKind::Requested, Some(&requester), said);
+    step.done(None)
+}
+
+/// The request of a draft that is allowed.
+fn pending(
+    draft: Draft,
+    permission_set: PermissionSet,
+    policy: &Policy,
+    now: Timestamp,
+) -> Request {
+    Request {
         id: draft.id,
         account_id: draft.account_id,
         channel_id: draft.channel_id,
@@ -39,7 +68,7 @@ pub fn open(
         granted: None,
         extension: None,
         state: State::Pending,
-        sessions: None,
+        old_credentials: None,
         trouble: None,
         parked_notices: 0,
         card: None,
@@ -48,30 +77,5 @@ pub fn open(
         lease: None,
         chain: Chain::default(),
         revision: 0,
-    };
-    let mut step = Step::new(
-        Record {
-            request,
-            binding,
-            holding: None,
-        },
-        policy,
-        now,
-    );
-    let requester = step.request.requester.clone();
-    let said = details([
-        (
-            "permission_set",
-            Some(step.request.permission_set.to_string()),
-        ),
-        (
-            "duration_minutes",
-            Some(step.request.duration.get().to_string()),
-        ),
-        ("reason", words(step.request.reason.as_ref())),
-        ("jira", words(step.request.jira.as_ref())),
-        ("start_at", step.request.start_at.map(|at| at.to_string())),
-    ]);
-    step.record(EventKind::Requested, Some(&requester), said);
-    step.done(None)
+    }
 }

@@ -4,8 +4,8 @@
 use super::step::{Details, Step, details, words};
 use super::{Decision, Refusal};
 use crate::domain::{
-    Approval, Ask, Binding, Ending, EventKind, Extension, ExtensionRule, Minutes, Period, Person,
-    RequestId, State, Text, limits,
+    Approval, Ask, Binding, Ending, ErrorEnd, EventKind, Extension, ExtensionRule, Failing,
+    Minutes, Period, Person, Request, RequestId, State, Text, limits,
 };
 
 pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, Refusal> {
@@ -63,7 +63,7 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
                         .start_at
                         .map_or(step.now, |at| at.max(step.now)),
                 );
-                step.become_(State::Approved);
+                step.set_state(State::Approved);
                 step.record(EventKind::Approved, Some(by), said);
             } else {
                 step.record(EventKind::ApprovalRecorded, Some(by), said);
@@ -179,14 +179,7 @@ fn take_away(
         }
         State::Error(error) => {
             may?;
-            step.become_(State::Checking {
-                by: by.clone(),
-                reason,
-                error,
-            });
-            step.request.due_at = Some(step.now);
-            step.record(EventKind::RevokeRequested, Some(by), said);
-            step.done(None)
+            check_after_error(step, by, reason, error, said)
         }
         // An expiry and a rollback wait in their own lane; a revoke moves them to the first one.
         State::Assigning
@@ -196,19 +189,11 @@ fn take_away(
         } => {
             may?;
             step.end_others(Some(by), reason.as_ref());
-            step.change_holding(crate::domain::Holding::being_removed);
+            step.mark_removing();
             begin_revoke(step, Some(by), reason, said)
         }
         State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
-            Err(Refusal::BeingRemoved {
-                status: request.status(),
-                trouble: request
-                    .trouble
-                    .as_ref()
-                    .map_or_else(String::new, |failing| {
-                        format!("; {} attempts failed: {}", failing.attempts, failing.why)
-                    }),
-            })
+            Err(being_removed(request))
         }
         State::Pending => Err(Refusal::WrongState {
             status: request.status(),
@@ -219,6 +204,35 @@ fn take_away(
         | State::Cancelled { .. }
         | State::Expired { .. }
         | State::Revoked { .. } => wrong_state(&step, "revoked"),
+    }
+}
+
+/// A worker asks AWS whether the request, which ended in ERROR, has left an assignment.
+fn check_after_error(
+    mut step: Step<'_>,
+    by: &Person,
+    reason: Option<Text>,
+    error: ErrorEnd,
+    said: Details,
+) -> Result<Decision, Refusal> {
+    step.set_state(State::Checking {
+        by: by.clone(),
+        reason,
+        error,
+    });
+    step.request.due_at = Some(step.now);
+    step.record(EventKind::RevokeRequested, Some(by), said);
+    step.done(None)
+}
+
+fn being_removed(request: &Request) -> Refusal {
+    let said = |failing: &Failing| {
+        let (attempts, why) = (failing.attempts, &failing.why);
+        format!("; {attempts} attempts failed: {why}")
+    };
+    Refusal::BeingRemoved {
+        status: request.status(),
+        trouble: request.trouble.as_ref().map(said).unwrap_or_default(),
     }
 }
 
@@ -239,37 +253,26 @@ fn begin_revoke(
         reason,
         asked_at: step.now,
     };
-    step.become_(State::Removing { ending });
+    step.set_state(State::Removing { ending });
     step.request.trouble = trouble;
     step.record(EventKind::RevokeRequested, by, said);
     step.done(None)
 }
 
-pub(super) fn ended_along(
+pub(super) fn revoked_with_co_holder(
     step: Step<'_>,
     with: RequestId,
     by: Option<&Person>,
     reason: Option<Text>,
 ) -> Result<Decision, Refusal> {
-    match &step.request.state {
-        State::Assigning | State::Granted => {
-            let said = details([
-                ("reason", words(reason.as_ref())),
-                ("shared_with", Some(with.to_string())),
-            ]);
-            begin_revoke(step, by, reason, said)
-        }
-        State::Pending
-        | State::Approved
-        | State::Removing { .. }
-        | State::Checking { .. }
-        | State::Unsettled { .. }
-        | State::Denied { .. }
-        | State::Cancelled { .. }
-        | State::Expired { .. }
-        | State::Revoked { .. }
-        | State::Error(_) => wrong_state(&step, "revoked"),
+    if !matches!(step.request.state, State::Assigning | State::Granted) {
+        return wrong_state(&step, "revoked");
     }
+    let said = details([
+        ("reason", words(reason.as_ref())),
+        ("shared_with", Some(with.to_string())),
+    ]);
+    begin_revoke(step, by, reason, said)
 }
 
 fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
@@ -289,7 +292,7 @@ pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, R
 
 /// A cancelled request gets no notice: the person who cancelled it knows.
 fn cancelled(mut step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
-    step.become_(State::Cancelled {
+    step.set_state(State::Cancelled {
         by: by.cloned(),
         at: step.now,
     });
@@ -344,10 +347,6 @@ fn extend_now(
     step.record(EventKind::Extended, Some(by), said.clone());
     let total = (until - period.from).0 / 60_000;
     said.insert("duration_minutes".into(), total.to_string());
-    said.insert(
-        "requester_email".into(),
-        step.request.requester.email.to_string(),
-    );
     step.tell(Some(by), said);
     step.done(None)
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::{CoHolders, Decision, Record, Refusal};
 use crate::domain::audit::EventDraft;
 use crate::domain::{
-    Audience, AuditKey, Binding, Calls, ErrorEnd, EventKind, Failing, Holding, Lease, LeaseToken,
-    Notice, Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
+    Audience, AuditKey, Binding, ErrorEnd, EventKind, Failing, Holding, Lease, Millis, Notice,
+    Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
@@ -15,12 +15,12 @@ pub(super) struct Step<'a> {
     pub policy: &'a Policy,
     pub binding: Option<Binding>,
     /// The holding as read, and then as changed by this step.
-    pub held: Option<Holding>,
+    pub holding: Option<Holding>,
     pub request: Request,
-    held_before: Option<Holding>,
+    holding_before: Option<Holding>,
     events: Vec<crate::domain::Event>,
     notices: Vec<Notice>,
-    co_holders: Option<CoHolders>,
+    pub co_holders: Option<CoHolders>,
 }
 
 pub(super) type Details = BTreeMap<String, String>;
@@ -43,8 +43,8 @@ impl<'a> Step<'a> {
             now,
             policy,
             binding: record.binding,
-            held_before: record.holding.clone(),
-            held: record.holding,
+            holding_before: record.holding.clone(),
+            holding: record.holding,
             request: record.request,
             events: Vec::new(),
             notices: Vec::new(),
@@ -53,12 +53,10 @@ impl<'a> Step<'a> {
     }
 
     /// Sets the state. A settled request is due again only if old credentials have to be denied.
-    pub fn become_(&mut self, state: State) {
+    pub fn set_state(&mut self, state: State) {
         if state.is_settled() {
-            self.request.due_at = self
-                .request
-                .sessions
-                .map(|sessions| sessions.due_at(self.now));
+            let old_credentials = self.request.old_credentials;
+            self.request.due_at = old_credentials.map(|old| old.due_at(self.now));
             self.request.lease = None;
             self.request.extension = None;
         }
@@ -80,7 +78,10 @@ impl<'a> Step<'a> {
         self.events.push(request.chain.append(entry, self.now));
     }
 
-    pub fn tell(&mut self, actor: Option<&Person>, details: Details) {
+    /// Tells the channel, with the requester's address in the details.
+    pub fn tell(&mut self, actor: Option<&Person>, mut details: Details) {
+        let email = self.request.requester.email.to_string();
+        details.insert("requester_email".into(), email);
         self.tell_to(Audience::Everybody, actor, details);
     }
 
@@ -106,13 +107,11 @@ impl<'a> Step<'a> {
         state: State,
         kind: EventKind,
         actor: Option<&Person>,
-        mut details: Details,
+        details: Details,
     ) -> Result<Decision, Refusal> {
-        self.become_(state);
+        self.set_state(state);
         self.leave();
         self.record(kind, actor, details.clone());
-        let email = self.request.requester.email.to_string();
-        details.insert("requester_email".into(), email);
         self.tell(actor, details);
         self.done(None)
     }
@@ -129,6 +128,13 @@ impl<'a> Step<'a> {
         )
     }
 
+    /// Ends the request as EXPIRED. The caller must know that the assignment is gone, or that
+    /// other requests hold it.
+    pub fn end_expired(self, details: Details) -> Result<Decision, Refusal> {
+        let at = self.now;
+        self.end(State::Expired { at }, EventKind::Expired, None, details)
+    }
+
     /// Ends the request as REVOKED. The caller must know that the assignment is gone.
     pub fn end_revoked(
         self,
@@ -139,81 +145,6 @@ impl<'a> Step<'a> {
         let (at, actor) = (self.now, by.clone());
         let state = State::Revoked { by, reason, at };
         self.end(state, EventKind::Revoked, actor.as_ref(), said)
-    }
-
-    pub fn change_holding(&mut self, change: impl FnOnce(&Holding) -> Holding) {
-        self.held = self.held.as_ref().map(change);
-    }
-
-    pub fn leave(&mut self) {
-        let id = self.request.id;
-        self.change_holding(|held| {
-            if held.holds(id) {
-                held.left(id)
-            } else {
-                held.clone()
-            }
-        });
-    }
-
-    /// Leaves the assignment to its other holders, who have the duty to remove what a create of
-    /// this request may still make.
-    pub fn leave_to_others(&mut self) {
-        let id = self.request.id;
-        let call = LeaseToken::create_left_by(id, self.request.revision);
-        self.change_holding(|held| held.left_to_others(id, call));
-    }
-
-    pub fn holds(&self) -> bool {
-        let id = self.request.id;
-        self.held.as_ref().is_some_and(|held| held.holds(id))
-    }
-
-    pub fn is_shared(&self) -> bool {
-        let id = self.request.id;
-        self.held.as_ref().is_some_and(|held| held.is_shared(id))
-    }
-
-    /// Whether a create may still take effect: one of another holder, or one that was not
-    /// answered. A look that shows no assignment proves nothing in that case.
-    pub fn may_appear(&self) -> bool {
-        let id = self.request.id;
-        self.held
-            .as_ref()
-            .is_some_and(|held| held.awaits_another(id) || held.unanswered_create.is_some())
-    }
-
-    /// Whether no request holds the assignment, and an unanswered create may still make it.
-    pub fn may_appear_unheld(&self) -> bool {
-        self.held
-            .as_ref()
-            .is_some_and(|held| held.holders.is_empty() && held.unanswered_create.is_some())
-    }
-
-    /// Makes this request the holder of an assignment that must be removed and that no request
-    /// holds.
-    pub fn take_over(&mut self) {
-        let id = self.request.id;
-        self.change_holding(|held| held.joined(id).answered(id).being_removed());
-    }
-
-    /// Stores in the holding what the worker reported about unanswered calls.
-    pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
-        let call = lease.call_at(self.request.revision);
-        self.change_holding(|held| held.knowing(call, calls));
-    }
-
-    /// Revokes the other holders of the assignment in the same commit.
-    pub fn end_others(&mut self, by: Option<&Person>, reason: Option<&Text>) {
-        let id = self.request.id;
-        let requests: Vec<_> = self.held.iter().flat_map(|held| held.others(id)).collect();
-        if !requests.is_empty() {
-            self.co_holders = Some(CoHolders {
-                requests,
-                by: by.cloned(),
-                reason: reason.cloned(),
-            });
-        }
     }
 
     /// Counts one more failure of the same work, and takes the earlier count out of the request.
@@ -227,6 +158,31 @@ impl<'a> Step<'a> {
             refusals: before.map_or(0, |b| b.refusals) + refused,
             why,
         }
+    }
+
+    /// Records that work fails, after 1, 2, 4, 8, … attempts.
+    pub fn record_failure(&mut self, failing: &Failing, kind: EventKind) {
+        if failing.attempts.is_power_of_two() {
+            let said = details([
+                ("attempts", Some(failing.attempts.to_string())),
+                ("error", Some(failing.why.to_string())),
+            ]);
+            self.record(kind, None, said);
+        }
+    }
+
+    /// Gives the lease back; the next try is due after this pause.
+    pub fn try_again(mut self, failing: Failing, pause: Millis) -> Result<Decision, Refusal> {
+        self.request.due_at = Some(self.now + pause);
+        self.request.trouble = Some(failing);
+        self.give_back()
+    }
+
+    /// Gives the lease back. If the state changed after the work began, so that the outcome does
+    /// not fit, the next worker does the work that fits.
+    pub fn give_back(mut self) -> Result<Decision, Refusal> {
+        self.request.lease = None;
+        self.done(None)
     }
 
     /// The request is due, but it needs no work.
@@ -266,15 +222,15 @@ impl<'a> Step<'a> {
     /// stored revision is the one before.
     pub fn done(mut self, work: Option<Work>) -> Result<Decision, Refusal> {
         self.request.revision += 1;
-        let before = self.held_before;
-        let holding = self.held.filter(|held| Some(held) != before.as_ref());
+        let before = self.holding_before;
+        let changed = self.holding.filter(|now| Some(now) != before.as_ref());
         Ok(Decision {
             request: self.request,
             events: self.events,
             notices: self.notices,
-            holding: holding.map(|held| Holding {
-                revision: held.revision + 1,
-                ..held
+            holding: changed.map(|holding| Holding {
+                revision: holding.revision + 1,
+                ..holding
             }),
             co_holders: self.co_holders,
             work,

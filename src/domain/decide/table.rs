@@ -6,12 +6,13 @@
 
 use super::fixtures::{
     alice, asked, at_the_end, binding, bob, draft, due_at, finished, id, key, later, lease,
-    minutes, person, policy, record,
+    minutes, person, policy, prepared, record,
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Admins, Ask, Command, Draft, Ending, Holding, Millis, OldCredentials, Outcome, Person, Policy,
-    PostId, Presence, Proof, Reminder, Request, State, Text, Timestamp, Trouble,
+    Admins, Ask, AssignmentOutcome, AssignmentWork, Command, Draft, Ending, Holding, Millis,
+    OldCredentials, Outcome, Person, Policy, PostId, Presence, Proof, Reminder, Request, State,
+    Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
@@ -115,44 +116,27 @@ fn seen_gone() -> Proof {
 
 #[test]
 fn every_state_answers_the_commands_of_workers_by_the_table() {
-    let user = "u-1".parse().unwrap();
-    let prepared = Outcome::Prepared {
-        user,
-        presence: Presence::Absent,
-        revision: 0,
-        permission_set_arn: "arn".into(),
+    let no_user = AssignmentOutcome::NoUser {
+        why: Text::clip("none"),
     };
-    let passing = Trouble::Passing {
-        why: Text::clip("slow"),
-    };
-    let refused = Trouble::Refused {
-        why: Text::clip("no"),
+    let denied = AssignmentOutcome::OldCredentialsDenied {
+        until: later(),
+        dropped: Vec::new(),
     };
     let work = [
         ("due", due_at(later())),
-        ("prepared", finished(prepared)),
-        (
-            "nouser",
-            finished(Outcome::NoUser {
-                why: Text::clip("none"),
-            }),
-        ),
-        ("created", finished(Outcome::Created)),
-        ("gone", finished(Outcome::Gone)),
-        ("there", finished(Outcome::StillThere)),
-        ("failed", finished(Outcome::Failed(passing))),
-        ("refused3", finished(Outcome::Failed(refused))),
+        ("prepared", finished(prepared(Presence::Absent, 0))),
+        ("nouser", finished(no_user)),
+        ("created", finished(AssignmentOutcome::Created)),
+        ("gone", finished(AssignmentOutcome::Gone)),
+        ("there", finished(AssignmentOutcome::StillThere)),
+        ("failed", finished(Trouble::passing("slow"))),
+        ("refused3", finished(Trouble::refused("no"))),
         ("interrupted", finished(Outcome::Interrupted)),
         ("standing", Command::FoundStanding { by: None }),
-        (
-            "denied",
-            finished(Outcome::SessionsDenied {
-                until: later(),
-                dropped: Vec::new(),
-            }),
-        ),
-        ("noneleft", finished(Outcome::SessionsGone)),
-        ("lifted", finished(Outcome::DenyLifted)),
+        ("denied", finished(denied)),
+        ("noneleft", finished(AssignmentOutcome::OldCredentialsGone)),
+        ("lifted", finished(AssignmentOutcome::DenyLifted)),
     ];
     compare(WORK, &work);
 }
@@ -233,9 +217,14 @@ fn a_time_limit_applies_before_a_worker_has_acted() {
     let refused = decide(late, &policy(), asked(bob(), Ask::Approve), later()).unwrap_err();
     assert!(matches!(refused, Refusal::WaitedTooLong { .. }));
     let record = record("Assigning");
-    let granted = decide(record, &policy(), finished(Outcome::Created), later())
-        .unwrap()
-        .request;
+    let granted = decide(
+        record,
+        &policy(),
+        finished(AssignmentOutcome::Created),
+        later(),
+    )
+    .unwrap()
+    .request;
     assert_eq!(granted.end_time(), later() + Millis::minutes(60));
     assert_eq!(granted.due_at, Some(granted.end_time()));
 }
@@ -277,13 +266,7 @@ fn a_shared_assignment_is_removed_at_the_end_of_its_last_holder() {
 fn an_assignment_from_outside_ends_the_request_in_error() {
     let mut record = record("Approved");
     record.holding = Some(Holding::unheld(key()));
-    let user = "u-1".parse().unwrap();
-    let outcome = Outcome::Prepared {
-        user,
-        presence: Presence::Present,
-        revision: 0,
-        permission_set_arn: "arn".into(),
-    };
+    let outcome = prepared(Presence::Present, 0);
     let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
     assert_eq!(
         (name(&decision.request), decision.work),
@@ -294,15 +277,9 @@ fn an_assignment_from_outside_ends_the_request_in_error() {
 /// E6: a look that is older than the last change of the holding is made again.
 #[test]
 fn a_look_older_than_the_holding_is_repeated() {
-    let user = "u-1".parse().unwrap();
-    let outcome = Outcome::Prepared {
-        user,
-        presence: Presence::Absent,
-        revision: 4,
-        permission_set_arn: "arn".into(),
-    };
+    let outcome = prepared(Presence::Absent, 4);
     let decision = decide(record("Approved"), &policy(), finished(outcome), later()).unwrap();
-    assert_eq!(decision.work, Some(crate::domain::Work::Prepare));
+    assert_eq!(decision.work, Some(AssignmentWork::Prepare.into()));
 }
 
 /// P4: a revoke ends all holders in one commit, and a commit has a limited size.
@@ -313,12 +290,7 @@ fn an_assignment_has_at_most_32_holders() {
         let mut holding = Holding::unheld(key());
         holding.holders = (100..100 + many).map(id).collect();
         record.holding = Some(holding);
-        let outcome = Outcome::Prepared {
-            user: "u-1".parse().unwrap(),
-            presence: Presence::Present,
-            revision: 0,
-            permission_set_arn: "arn".into(),
-        };
+        let outcome = prepared(Presence::Present, 0);
         let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
         assert_eq!(name(&decision.request), ends, "{many}");
     }
@@ -330,10 +302,7 @@ fn a_failing_removal_is_retried_without_end() {
     let mut record = record("Revoking");
     let mut now = later();
     for _ in 0..500 {
-        let trouble = Trouble::Refused {
-            why: Text::clip("no"),
-        };
-        let outcome = finished(Outcome::Failed(trouble));
+        let outcome = finished(Trouble::refused("no"));
         let decision = decide(record.clone(), &policy(), outcome, now).unwrap();
         let due = decision.request.due_at.unwrap();
         assert!(due > now && due <= now + Millis::seconds(60));
@@ -355,8 +324,14 @@ fn a_failing_removal_is_retried_without_end() {
 fn a_deny_statement_is_removed_only_at_its_end() {
     let until = later() + Millis::hours(1);
     let mut doubted = record("Doubted");
-    doubted.request.sessions = Some(OldCredentials::Denied { until });
-    let settled = decide(doubted, &policy(), finished(Outcome::Gone), later()).unwrap();
+    doubted.request.old_credentials = Some(OldCredentials::Denied { until });
+    let settled = decide(
+        doubted,
+        &policy(),
+        finished(AssignmentOutcome::Gone),
+        later(),
+    )
+    .unwrap();
     assert!(settled.request.state.is_settled());
     assert_eq!(settled.request.due_at, Some(until));
 }
@@ -506,7 +481,7 @@ fn check_invariants(before: &Record, after: &super::Decision) {
             request.due_at.is_some(),
             "P1: a request that is not settled has a due time"
         );
-    } else if request.sessions.is_some() {
+    } else if request.old_credentials.is_some() {
         assert!(
             request.due_at.is_some(),
             "a deny statement is placed and later removed"
@@ -536,7 +511,8 @@ fn name(request: &Request) -> String {
             ending: Ending::Failed { .. },
         } => "RollingBack".into(),
         State::Unsettled { .. } => "Doubted".into(),
-        State::Revoked { .. } if request.sessions.is_some() => match request.sessions {
+        State::Revoked { .. } if request.old_credentials.is_some() => match request.old_credentials
+        {
             Some(OldCredentials::Ending { .. }) => "ToDeny".into(),
             _ => "DenyStands".into(),
         },

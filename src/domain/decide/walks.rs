@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::fixtures::{bob, draft, id, key, minutes};
+use super::fixtures::{bob, draft, id, key, minutes, prepared};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::{
-    Ask, AssignmentCall, Calls, Claim, Command, EndSessions, Ending, Holding, Lease, LeaseHolder,
-    LeaseToken, Millis, Outcome, Policy, Presence, Request, RequestId, State, Status, Text,
-    Timestamp, Trouble, Work,
+    Ask, AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Claim, Command, EndSessions,
+    Ending, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy, Presence, Request,
+    RequestId, State, Status, Text, Timestamp, Trouble, Work,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
@@ -60,7 +60,7 @@ struct WorkerModel {
     /// The revision of the holding when the work began.
     revision: u64,
     /// The outcome of a call that has taken effect.
-    done: Option<Outcome>,
+    done: Option<AssignmentOutcome>,
 }
 
 struct World {
@@ -225,7 +225,7 @@ impl World {
         // The worker has watched the other lease until it lapsed.
         let lapsed = self.requests[&id]
             .lease
-            .filter(|held| held.until <= self.now);
+            .filter(|lease| lease.until <= self.now);
         let claim = Claim {
             lease: Lease {
                 token: lease,
@@ -272,7 +272,7 @@ impl World {
         };
         let mut unanswered = None;
         let outcome = match (hand.done.take(), luck) {
-            (Some(done), Luck::Good) => done,
+            (Some(done), Luck::Good) => done.into(),
             (Some(_), Luck::Bad | Luck::Misheard) => {
                 unanswered = call_of(&hand.work);
                 Outcome::Interrupted
@@ -296,43 +296,46 @@ impl World {
 
     fn outcome_of(&mut self, hand: &WorkerModel, luck: Luck) -> Outcome {
         match luck {
-            Luck::Bad => failed(),
+            Luck::Bad => Trouble::passing("no answer").into(),
             Luck::Misheard => {
                 self.act(&hand.work);
-                failed()
+                Trouble::passing("no answer").into()
             }
-            Luck::Good => self.act(&hand.work).unwrap_or_else(|| Outcome::Prepared {
-                user: key().user,
-                presence: if self.standing {
-                    Presence::Present
-                } else {
-                    Presence::Absent
-                },
-                revision: hand.revision,
-                permission_set_arn: "arn".into(),
-            }),
+            Luck::Good => {
+                let outcome = self.act(&hand.work);
+                let presence = match self.standing {
+                    true => Presence::Present,
+                    false => Presence::Absent,
+                };
+                outcome
+                    .unwrap_or_else(|| prepared(presence, hand.revision))
+                    .into()
+            }
         }
     }
 
     /// Carries the call out in the model of AWS; none for a look.
-    fn act(&mut self, work: &Work) -> Option<Outcome> {
+    fn act(&mut self, work: &Work) -> Option<AssignmentOutcome> {
+        let Work::Assignment(work) = work;
         match work {
-            Work::Prepare => None,
-            Work::Create(_) => {
+            AssignmentWork::Prepare => None,
+            AssignmentWork::Create(_) => {
                 self.standing = true;
-                Some(Outcome::Created)
+                Some(AssignmentOutcome::Created)
             }
-            Work::Remove(_) => {
+            AssignmentWork::Remove(_) => {
                 self.standing = false;
-                Some(Outcome::Gone)
+                Some(AssignmentOutcome::Gone)
             }
-            Work::EndSessions(_, before) => Some(Outcome::SessionsDenied {
-                until: *before + Millis::hours(1),
-                dropped: Vec::new(),
-            }),
-            Work::LiftDeny(_) => Some(Outcome::DenyLifted),
-            Work::Look(_) if self.standing => Some(Outcome::StillThere),
-            Work::Look(_) => Some(Outcome::Gone),
+            AssignmentWork::DenyOldCredentials(_, before) => {
+                Some(AssignmentOutcome::OldCredentialsDenied {
+                    until: *before + Millis::hours(1),
+                    dropped: Vec::new(),
+                })
+            }
+            AssignmentWork::LiftDeny(_) => Some(AssignmentOutcome::DenyLifted),
+            AssignmentWork::Look(_) if self.standing => Some(AssignmentOutcome::StillThere),
+            AssignmentWork::Look(_) => Some(AssignmentOutcome::Gone),
         }
     }
 
@@ -398,7 +401,7 @@ impl World {
         for request in self.requests.values() {
             assert!(request.state.is_settled(), "{request:?} does not end");
             assert_eq!(
-                request.sessions, None,
+                request.old_credentials, None,
                 "{request:?} leaves a deny statement behind"
             );
         }
@@ -411,17 +414,15 @@ fn is_asked_again(state: &State) -> bool {
 }
 
 fn call_of(work: &Work) -> Option<AssignmentCall> {
+    let Work::Assignment(work) = work;
     match work {
-        Work::Create(_) => Some(AssignmentCall::Create),
-        Work::Remove(_) => Some(AssignmentCall::Delete),
-        Work::Prepare | Work::Look(_) | Work::EndSessions(..) | Work::LiftDeny(_) => None,
+        AssignmentWork::Create(_) => Some(AssignmentCall::Create),
+        AssignmentWork::Remove(_) => Some(AssignmentCall::Delete),
+        AssignmentWork::Prepare
+        | AssignmentWork::Look(_)
+        | AssignmentWork::DenyOldCredentials(..)
+        | AssignmentWork::LiftDeny(_) => None,
     }
-}
-
-fn failed() -> Outcome {
-    Outcome::Failed(Trouble::Passing {
-        why: Text::clip("no answer"),
-    })
 }
 
 fn op() -> impl Strategy<Value = Op> {

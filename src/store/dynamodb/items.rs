@@ -136,7 +136,7 @@ pub(super) fn read_request(item: &Item) -> Result<Request, StoreError> {
     if said != text(item, "written_status")? {
         let at = text(item, "revoked_at").ok().and_then(Timestamp::parse);
         let since = request.chain.last_at;
-        request.hear_outside(said.parse().unwrap_or(Status::Error), at, since);
+        request.apply_outside_status(said.parse().unwrap_or(Status::Error), at, since);
         request.revision += 1;
     }
     Ok(request)

@@ -137,7 +137,7 @@ mod tests {
                 approvals: approvals(),
             }),
             state,
-            sessions: Some(OldCredentials::Ending {
+            old_credentials: Some(OldCredentials::Ending {
                 before: Timestamp::default(),
             }),
             trouble: Some(Failing {

@@ -60,7 +60,7 @@ impl RequestRow {
         let said = self.status.parse().unwrap_or(Status::Error);
         let at = self.revoked_at.as_deref().and_then(Timestamp::parse);
         let since = request.chain.last_at;
-        request.hear_outside(said, at, since);
+        request.apply_outside_status(said, at, since);
         request.revision = self.revision;
         Ok(request)
     }

@@ -16,7 +16,7 @@ CREATE TABLE jit_requests (
     written_claimable_at INTEGER,
     written_end_at INTEGER,
     lease_until INTEGER,
-    -- As `Request::hear_outside` hears it: a word that is no end gives nobody access.
+    -- As `Request::apply_outside_status`: a status that is no end gives no access.
     told_status TEXT GENERATED ALWAYS AS (
         CASE WHEN status IN (written_status, 'REVOKED', 'EXPIRED', 'CANCELLED')
              THEN status ELSE 'ERROR' END) VIRTUAL,

@@ -9,12 +9,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, AssignmentCall, Calls, LeaseToken, PermissionSet, RequestId, UserId};
+use super::{AssignmentCall, AssignmentOutcome, Calls};
+use crate::domain::{
+    AccountId, Command, LeaseHolder, LeaseToken, Outcome, PermissionSet, Request, RequestId, UserId,
+};
 
 /// At most this many requests share one assignment: a revoke ends all of them in one commit,
 /// and a store limits the number of records in one commit.
-pub(super) const MOST_HOLDERS: usize = 32;
+pub(in crate::domain) const MOST_HOLDERS: usize = 32;
 
+/// An assignment in Identity Center: who has which permission set in which account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HoldingKey {
     pub account_id: AccountId,
@@ -22,9 +26,11 @@ pub struct HoldingKey {
     pub user: UserId,
 }
 
+/// jit's record of one assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     pub key: HoldingKey,
+    /// The requests that have the assignment, or whose create may make it.
     pub holders: BTreeSet<RequestId>,
     /// The holders whose create may still take effect: until it is answered, a look that shows no
     /// assignment does not prove that none will appear.
@@ -106,7 +112,7 @@ impl Holding {
 
     /// Stores what a worker reported about unanswered calls. The newest call of a kind stands for
     /// the earlier ones: when it is waited out, they are as well.
-    pub(super) fn knowing(&self, call: LeaseToken, calls: &Calls) -> Self {
+    pub(in crate::domain) fn with_calls(&self, call: LeaseToken, calls: &Calls) -> Self {
         self.changed(|next| {
             let lasts = |known: &LeaseToken| !calls.waited_out.contains(known);
             next.unanswered_create = next.unanswered_create.filter(lasts);
@@ -119,18 +125,18 @@ impl Holding {
         })
     }
 
-    pub(super) fn under(&self, arn: String) -> Self {
+    pub(in crate::domain) fn with_arn(&self, arn: String) -> Self {
         self.changed(|next| next.permission_set_arn = Some(arn))
     }
 
-    pub(super) fn joined(&self, id: RequestId) -> Self {
+    pub(in crate::domain) fn joined(&self, id: RequestId) -> Self {
         self.changed(|next| {
             next.holders.insert(id);
             next.creating.insert(id);
         })
     }
 
-    pub(super) fn answered(&self, id: RequestId) -> Self {
+    pub(in crate::domain) fn answered(&self, id: RequestId) -> Self {
         self.changed(|next| {
             next.creating.remove(&id);
         })
@@ -138,7 +144,7 @@ impl Holding {
 
     /// The holder leaves the assignment to the others. If its create may still take effect, it
     /// becomes an unanswered create of the assignment.
-    pub(super) fn left_to_others(&self, id: RequestId, call: LeaseToken) -> Self {
+    pub(in crate::domain) fn left_to_others(&self, id: RequestId, call: LeaseToken) -> Self {
         let left = self.left(id);
         match self.creating.contains(&id) {
             true => left.changed(|next| next.unanswered_create = Some(call)),
@@ -146,7 +152,7 @@ impl Holding {
         }
     }
 
-    pub(super) fn left(&self, id: RequestId) -> Self {
+    pub(in crate::domain) fn left(&self, id: RequestId) -> Self {
         self.changed(|next| {
             next.holders.remove(&id);
             next.creating.remove(&id);
@@ -154,7 +160,7 @@ impl Holding {
         })
     }
 
-    pub(super) fn being_removed(&self) -> Self {
+    pub(in crate::domain) fn being_removed(&self) -> Self {
         self.changed(|next| next.removing = true)
     }
 
@@ -162,6 +168,46 @@ impl Holding {
         let mut next = self.clone();
         change(&mut next);
         next
+    }
+}
+
+impl Request {
+    /// The server that had the lease is dead. It sends no more calls; those in flight may still
+    /// take effect, and the holding records them. Only the worker of a holder sends a create or a
+    /// delete. K13: an operator's command may still run, so its lease stays until it lapses.
+    pub fn without_its_server(&self, holding: Option<&Holding>) -> Option<(Self, Option<Holding>)> {
+        let lease = self.lease.filter(|lease| lease.by == LeaseHolder::Server)?;
+        let holding = holding.filter(|holding| holding.holds(self.id));
+        let request = Self {
+            lease: None,
+            revision: self.revision + 1,
+            ..self.clone()
+        };
+        Some((request, holding.map(|one| one.orphaned(lease.token))))
+    }
+
+    /// The key of the assignment that this request holds or asks for, once the user is known.
+    pub fn holding_key(&self) -> Option<HoldingKey> {
+        self.user.clone().map(|user| self.holding_key_of(user))
+    }
+
+    /// The same key for a user that the record does not name yet.
+    pub fn holding_key_of(&self, user: UserId) -> HoldingKey {
+        HoldingKey {
+            account_id: self.account_id.clone(),
+            permission_set: self.permission_set.clone(),
+            user,
+        }
+    }
+
+    /// The key of the holding that a decision about this command needs.
+    pub fn holding_key_for(&self, command: &Command) -> Option<HoldingKey> {
+        if let Command::Finished { outcome, .. } = command
+            && let Outcome::Assignment(AssignmentOutcome::Prepared(prepared)) = outcome
+        {
+            return Some(self.holding_key_of(prepared.user.clone()));
+        }
+        self.holding_key()
     }
 }
 

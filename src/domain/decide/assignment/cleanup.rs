@@ -1,11 +1,11 @@
 //! Cleanup: an operator removed the assignment by hand, and the record is corrected.
 
-use super::step::{Step, details};
-use super::work::settle;
-use super::{Decision, Refusal};
+use super::super::step::{Step, details};
+use super::super::{Decision, Refusal};
+use super::unsettled::settle;
 use crate::domain::{Doubt, EventKind, Holding, LeaseToken, Person, Proof, State, Text};
 
-pub(super) fn cleaned_up(
+pub(in crate::domain::decide) fn cleaned_up(
     step: Step<'_>,
     by: &Person,
     reason: Text,
@@ -16,9 +16,7 @@ pub(super) fn cleaned_up(
             check_proof(&step, lease)?;
             gone(step, by, reason)
         }
-        (State::Granted | State::Removing { .. }, Proof::None) => {
-            taken_at_their_word(step, by, reason)
-        }
+        (State::Granted | State::Removing { .. }, Proof::None) => end_unverified(step, by, reason),
         // An operator wrote a status into the store, and this cleanup asked AWS about it.
         (State::Unsettled { end, doubt }, Proof::SeenGone { lease }) => {
             check_proof(&step, lease)?;
@@ -48,13 +46,13 @@ pub(super) fn cleaned_up(
 /// has the lease of the request, and no create may still take effect: neither a create of this
 /// request nor one of another holder.
 fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
-    let held = step.request.lease;
-    if held.is_none_or(|held| held.token != lease) {
-        return Err(Refusal::Leased { lease: held });
+    let present = step.request.lease;
+    if present.is_none_or(|present| present.token != lease) {
+        return Err(Refusal::Leased { lease: present });
     }
     let id = step.request.id;
-    let is_creating = |held: &Holding| held.creating.contains(&id);
-    if step.held.as_ref().is_some_and(is_creating) {
+    let is_creating = |holding: &Holding| holding.creating.contains(&id);
+    if step.holding.as_ref().is_some_and(is_creating) {
         let why = "a create of this request may still take effect; remove the access with: \
                    jit break-glass revoke ID --reason TEXT";
         return Err(Refusal::NotGone { why });
@@ -70,7 +68,7 @@ fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
 /// The assignment is gone, so every holder loses it.
 fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
     step.end_others(Some(by), Some(&reason));
-    step.change_holding(Holding::being_removed);
+    step.mark_removing();
     let at = step.now;
     let said = details([
         ("reason", Some(reason.to_string())),
@@ -86,7 +84,7 @@ fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refus
 
 /// Stores the operator's statement as an unverified end. jit sends no notice until a worker
 /// has asked AWS.
-fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
+fn end_unverified(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
     let said = details([
         ("reason", Some(reason.to_string())),
         (
@@ -99,7 +97,7 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
         reason: Some(reason),
         at: step.now,
     };
-    step.become_(State::Unsettled {
+    step.set_state(State::Unsettled {
         end: Box::new(end),
         doubt: Doubt::Outside,
     });
@@ -112,9 +110,9 @@ fn taken_at_their_word(mut step: Step<'_>, by: &Person, reason: Text) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{bob, id, later, lease, policy, record};
-    use super::super::{Record, decide};
     use super::*;
+    use crate::domain::decide::fixtures::{bob, id, later, lease, policy, record};
+    use crate::domain::decide::{Record, decide};
     use crate::domain::{Command, Status};
 
     fn seen_gone() -> Proof {

@@ -7,18 +7,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::execute::{Done, Execution, passing, refused, unfinished};
+use super::{Done, Execution, not_sent, unfinished};
 use crate::domain::{
-    HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Outcome, PermissionSet, RequestId, Text,
-    Timestamp, Trouble,
+    AssignmentOutcome, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, PermissionSet,
+    RequestId, Timestamp, Trouble,
 };
 use crate::identity_center::deny::{self, DenyError, PolicyDeny};
-use crate::identity_center::{
-    AssignmentPlace, CALL_PATIENCE, Gate, IdentityCenterError, IdentityCenterErrorKind,
-    OperationResult, PendingCall,
-};
+use crate::identity_center::{AssignmentPlace, CALL_PATIENCE, Gate, OperationResult, PendingCall};
 use crate::service::work_queue::{BothClocks, LeaseDeadline, lease_again};
-use crate::store::{StoreError, Taken};
+use crate::store::Taken;
 
 /// How long a worker waits for the lease on a policy: longer than the lease of a dead worker
 /// lasts.
@@ -26,15 +23,23 @@ const PATIENCE: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
 const PAUSE: Millis = Millis(200);
 
 impl Execution<'_> {
-    pub(super) async fn end_sessions(&self, key: &HoldingKey, before: Timestamp) -> Done {
+    pub(super) async fn deny_old_credentials(&self, key: &HoldingKey, before: Timestamp) -> Done {
         let place = AssignmentPlace::of(key);
-        if self.access.assignees(self.lane, &place).await?.is_empty() {
+        if self
+            .identity_center
+            .assignees(self.lane, &place)
+            .await?
+            .is_empty()
+        {
             // An earlier worker may have placed the statement and died before its report.
-            self.take_out(key).await?;
-            return Ok(Outcome::SessionsGone);
+            self.remove_statement(key).await?;
+            return Ok(AssignmentOutcome::OldCredentialsGone);
         }
         let set = &key.permission_set;
-        let lasting = self.access.session_duration(self.lane, set).await?;
+        let lasting = self
+            .identity_center
+            .session_duration(self.lane, set)
+            .await?;
         let deny = PolicyDeny {
             request: self.id,
             user: key.user.clone(),
@@ -47,34 +52,40 @@ impl Execution<'_> {
             Ok(Some(placed.policy))
         })
         .await?;
-        self.bring_into(&place).await?;
+        self.provision(&place).await?;
         let until = before + lasting;
-        Ok(Outcome::SessionsDenied { until, dropped })
+        Ok(AssignmentOutcome::OldCredentialsDenied { until, dropped })
     }
 
     pub(super) async fn lift_deny(&self, key: &HoldingKey) -> Done {
         let place = AssignmentPlace::of(key);
-        self.take_out(key).await?;
+        self.remove_statement(key).await?;
         // Without assignees the role is gone, so there is no account to provision.
-        if !self.access.assignees(self.lane, &place).await?.is_empty() {
-            self.bring_into(&place).await?;
+        if !self
+            .identity_center
+            .assignees(self.lane, &place)
+            .await?
+            .is_empty()
+        {
+            self.provision(&place).await?;
         }
-        Ok(Outcome::DenyLifted)
+        Ok(AssignmentOutcome::DenyLifted)
     }
 
-    async fn take_out(&self, key: &HoldingKey) -> Done<()> {
+    async fn remove_statement(&self, key: &HoldingKey) -> Done<()> {
         let request: RequestId = self.id;
         let without = |policy: Option<&str>| deny::without(policy, request);
         self.change_policy(&key.permission_set, without).await
     }
 
-    async fn bring_into(&self, place: &AssignmentPlace) -> Done<()> {
+    async fn provision(&self, place: &AssignmentPlace) -> Done<()> {
         let set = &place.permission_set;
-        match self.access.provision(self.lane, place).await? {
-            OperationResult::Badly { why } => Err(refused(&format!(
-                "the permission set could not be provisioned: {why}"
-            ))),
-            OperationResult::NotYet => Err(unfinished("provisioning", set.as_str())),
+        match self.identity_center.provision(self.lane, place).await? {
+            OperationResult::Badly { why } => {
+                let why = format!("the permission set could not be provisioned: {why}");
+                Err(Trouble::refused(&why).into())
+            }
+            OperationResult::NotYet => Err(unfinished("provisioning", set.as_str()).into()),
             OperationResult::Well | OperationResult::Somehow => Ok(()),
         }
     }
@@ -86,13 +97,13 @@ impl Execution<'_> {
         change: impl FnOnce(Option<&str>) -> Result<Option<String>, DenyError>,
     ) -> Done<()> {
         let name = format!("inline-policy/{set}");
-        let (lease, deadline) = self.be_alone_with(&name).await?;
+        let (lease, deadline) = self.take_policy_lease(&name).await?;
         let put = Put {
             execution: self,
             deadline: &deadline,
             is_unanswered: AtomicBool::new(false),
         };
-        let changed = self.change_alone(set, &put, change).await;
+        let changed = self.change_under_lease(set, &put, change).await;
         // An unanswered write must not overwrite the policy of the next lease, so the lease is
         // kept: it lapses after the call can take effect.
         if !put.is_unanswered.load(Ordering::SeqCst)
@@ -104,7 +115,7 @@ impl Execution<'_> {
     }
 
     /// Takes the lease on the policy, or fails after `PATIENCE`.
-    async fn be_alone_with(&self, name: &str) -> Done<(LeaseToken, LeaseDeadline)> {
+    async fn take_policy_lease(&self, name: &str) -> Done<(LeaseToken, LeaseDeadline)> {
         let (clock, store) = (self.service.clock(), self.service.store());
         let token = LeaseToken(clock.draw());
         let patience = clock.uptime() + PATIENCE;
@@ -113,7 +124,7 @@ impl Execution<'_> {
             let since = BothClocks::now(clock);
             let lease = lease_again(token, clock, LeaseHolder::Server);
             let taken = store.take_lease(name, lease, lapsed).await;
-            match taken.map_err(|error| unavailable(&error))? {
+            match taken.map_err(|error| Trouble::passing(&error.to_string()))? {
                 Taken::Yes => return Ok((token, LeaseDeadline::since(since))),
                 Taken::ByAnother(other) => {
                     lapsed = self.watch.see_named_lease(name, other, clock.uptime());
@@ -121,28 +132,26 @@ impl Execution<'_> {
             }
             if clock.uptime() >= patience {
                 let why = format!("another worker is changing {name}");
-                return Err(passing(&why));
+                return Err(Trouble::passing(&why).into());
             }
             clock.sleep(PAUSE).await;
         }
     }
 
-    async fn change_alone(
+    async fn change_under_lease(
         &self,
         set: &PermissionSet,
         put: &Put<'_>,
         change: impl FnOnce(Option<&str>) -> Result<Option<String>, DenyError>,
     ) -> Done<()> {
-        let before = self.access.inline_policy(self.lane, set).await?;
-        let after = change(before.as_deref()).map_err(|error| {
-            let why = Text::clip(&error.to_string());
-            Outcome::Failed(Trouble::Denied { why })
-        })?;
+        let before = self.identity_center.inline_policy(self.lane, set).await?;
+        let after = change(before.as_deref());
+        let after = after.map_err(|error| Trouble::denied(&error.to_string()))?;
         if before == after {
             return Ok(());
         }
         let put = self
-            .access
+            .identity_center
             .set_inline_policy(self.lane, set, after.as_deref(), put);
         Ok(put.await?)
     }
@@ -162,22 +171,14 @@ impl<'h> Gate<'h> for Put<'h> {
             .lasts_for(CALL_PATIENCE, self.execution.service.clock());
         self.is_unanswered.fetch_or(lasts, Ordering::SeqCst);
         Box::pin(async move {
-            if lasts {
-                return Ok(());
+            match lasts {
+                true => Ok(()),
+                false => Err(not_sent("the lease on the policy may not last long enough")),
             }
-            let why = "call not sent: the lease on the policy may not last long enough";
-            Err(IdentityCenterError::new(
-                IdentityCenterErrorKind::NoAnswer,
-                why,
-            ))
         })
     }
 
     fn was_answered(&self) {
         self.is_unanswered.store(false, Ordering::SeqCst);
     }
-}
-
-fn unavailable(error: &StoreError) -> Outcome {
-    passing(&error.to_string())
 }

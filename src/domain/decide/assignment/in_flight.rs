@@ -1,26 +1,20 @@
 //! Tests about calls in flight: a create or a delete that AWS has not answered may still take
 //! effect, and no decision forgets it.
 
-use super::fixtures::{finished, id, later, lease, policy, record};
-use super::{Decision, Record, Refusal, decide};
+use crate::domain::decide::fixtures::{
+    due_at, finished, id, later, lease, policy, prepared, record,
+};
+use crate::domain::decide::{Decision, Record, Refusal, decide};
 use crate::domain::{
-    AssignmentCall, Calls, Claim, Command, Doubt, Holding, LeaseToken, Outcome, Presence, State,
-    Status, Text, Trouble, Work,
+    AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Command, Doubt, Holding, LeaseToken,
+    Outcome, Presence, State, Status, Text, Trouble,
 };
 use uuid::Uuid;
 
-fn sent(call: AssignmentCall) -> Calls {
-    Calls {
-        unanswered: Some(call),
-        ..Calls::default()
-    }
-}
-
-fn report(record: Record, outcome: Outcome, calls: Calls) -> Decision {
-    let lease = lease().token;
+fn report(record: Record, outcome: impl Into<Outcome>, calls: Calls) -> Decision {
     let finished = Command::Finished {
-        lease,
-        outcome,
+        lease: lease().token,
+        outcome: outcome.into(),
         calls,
     };
     decide(record, &policy(), finished, later()).unwrap()
@@ -40,16 +34,19 @@ fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
             ..record
         }
     };
-    let record = interrupted(record("Revoking"), sent(AssignmentCall::Create));
+    let record = interrupted(
+        record("Revoking"),
+        Calls::unanswered(AssignmentCall::Create),
+    );
     let create = record.holding.as_ref().unwrap().unanswered_create;
-    let record = interrupted(record, sent(AssignmentCall::Delete));
+    let record = interrupted(record, Calls::unanswered(AssignmentCall::Delete));
     let over = Calls {
         waited_out: create.into_iter().collect(),
         ..Calls::default()
     };
-    let held = interrupted(record, over).holding.unwrap();
-    assert_eq!(held.unanswered_create, None);
-    assert!(held.unanswered_delete.is_some());
+    let holding = interrupted(record, over).holding.unwrap();
+    assert_eq!(holding.unanswered_create, None);
+    assert!(holding.unanswered_delete.is_some());
 }
 
 /// P6: while the create of another holder may still take effect, a look that shows no
@@ -57,10 +54,16 @@ fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
 #[test]
 fn gone_is_not_believed_while_another_create_may_take_effect() {
     let mut record = record("Revoking");
-    let held = record.holding.as_mut().unwrap();
-    held.holders.insert(id(7));
-    held.creating.insert(id(7));
-    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
+    let holding = record.holding.as_mut().unwrap();
+    holding.holders.insert(id(7));
+    holding.creating.insert(id(7));
+    let decision = decide(
+        record,
+        &policy(),
+        finished(AssignmentOutcome::Gone),
+        later(),
+    )
+    .unwrap();
     let state = &decision.request.state;
     assert!(matches!(state, State::Removing { .. }), "{state:?}");
     assert!(decision.request.due_at > Some(later()));
@@ -70,9 +73,15 @@ fn gone_is_not_believed_while_another_create_may_take_effect() {
 #[test]
 fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
     let mut record = record("Revoking");
-    let held = record.holding.as_mut().unwrap();
-    held.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
-    let decision = decide(record, &policy(), finished(Outcome::Gone), later()).unwrap();
+    let holding = record.holding.as_mut().unwrap();
+    holding.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
+    let decision = decide(
+        record,
+        &policy(),
+        finished(AssignmentOutcome::Gone),
+        later(),
+    )
+    .unwrap();
     let state = &decision.request.state;
     assert!(matches!(state, State::Removing { .. }), "{state:?}");
     assert!(decision.request.due_at > Some(later()));
@@ -82,14 +91,14 @@ fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
 /// may still take effect.
 fn creating_beside_another(word: &str) -> Record {
     let mut shared = record(word);
-    let held = shared.holding.as_mut().unwrap();
-    held.holders.extend([id(1), id(7)]);
-    held.creating.insert(id(1));
+    let holding = shared.holding.as_mut().unwrap();
+    holding.holders.extend([id(1), id(7)]);
+    holding.creating.insert(id(1));
     shared
 }
 
-fn keeps_the_create(held: &Holding) -> bool {
-    !held.holds(id(1)) && held.holds(id(7)) && held.unanswered_create.is_some()
+fn keeps_the_create(holding: &Holding) -> bool {
+    !holding.holds(id(1)) && holding.holds(id(7)) && holding.unanswered_create.is_some()
 }
 
 /// P1: AWS may still carry out the create of a request that gives its grant up. The other holder
@@ -104,7 +113,7 @@ fn a_grant_that_is_given_up_leaves_its_create_to_the_other_holder() {
         refusals: 2,
         why: why.clone(),
     });
-    let failed = Outcome::Failed(Trouble::Refused { why });
+    let failed = Trouble::Refused { why };
     let decision = report(shared, failed, Calls::default());
     assert_eq!(decision.request.status(), Status::Error);
     assert!(keeps_the_create(&decision.holding.unwrap()));
@@ -119,12 +128,7 @@ fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
         doubt: Doubt::Outside,
     };
     shared.request.lease = None;
-    let claim = Claim {
-        lease: lease(),
-        lapsed: None,
-        as_of: later(),
-    };
-    let decision = decide(shared, &policy(), Command::Due { claim }, later()).unwrap();
+    let decision = decide(shared, &policy(), due_at(later()), later()).unwrap();
     assert_eq!(decision.request.status(), Status::Expired);
     assert!(decision.request.state.is_settled());
     assert!(keeps_the_create(&decision.holding.unwrap()));
@@ -137,7 +141,7 @@ fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
     for word in ["Expired", "Revoked", "Error"] {
         let calls = Calls {
             overran: true,
-            ..sent(AssignmentCall::Create)
+            ..Calls::unanswered(AssignmentCall::Create)
         };
         let decision = report(record(word), Outcome::Interrupted, calls);
         let state = &decision.request.state;
@@ -146,9 +150,9 @@ fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
             "{word}: {state:?}"
         );
         assert_eq!(decision.request.due_at, Some(later()), "{word}");
-        let held = decision.holding.unwrap();
-        assert!(held.removing && held.holds(id(1)), "{word}");
-        assert!(held.unanswered_create.is_some(), "{word}");
+        let holding = decision.holding.unwrap();
+        assert!(holding.removing && holding.holds(id(1)), "{word}");
+        assert!(holding.unanswered_create.is_some(), "{word}");
     }
 }
 
@@ -160,7 +164,7 @@ fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
         let finished = Command::Finished {
             lease: lease().token,
             outcome: Outcome::Interrupted,
-            calls: sent(AssignmentCall::Create),
+            calls: Calls::unanswered(AssignmentCall::Create),
         };
         let refused = decide(record(word), &policy(), finished, later()).unwrap_err();
         assert!(
@@ -175,10 +179,11 @@ fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
 fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
     for word in ["Checking", "Doubted"] {
         let mut looked = record(word);
-        let held = looked.holding.as_mut().unwrap();
-        held.holders.clear();
-        held.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
-        let decision = decide(looked, &policy(), finished(Outcome::StillThere), later()).unwrap();
+        let holding = looked.holding.as_mut().unwrap();
+        holding.holders.clear();
+        holding.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
+        let there = finished(AssignmentOutcome::StillThere);
+        let decision = decide(looked, &policy(), there, later()).unwrap();
         assert!(!decision.request.state.is_settled(), "{word}");
         assert!(decision.request.due_at > Some(later()), "{word}");
     }
@@ -189,17 +194,13 @@ fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
 fn no_create_is_sent_while_an_unanswered_delete_may_take_effect() {
     for held_by in [None, Some(id(7))] {
         let mut approved = record("Approved");
-        let held = approved.holding.as_mut().unwrap();
-        held.unanswered_delete = Some(LeaseToken(Uuid::from_u128(7)));
-        held.holders = held_by.into_iter().collect();
-        let prepared = Outcome::Prepared {
-            user: "u-1".parse().unwrap(),
-            presence: Presence::Absent,
-            revision: 0,
-            permission_set_arn: "arn".into(),
-        };
-        let decision = decide(approved, &policy(), finished(prepared), later()).unwrap();
-        assert_eq!(decision.work, Some(Work::Prepare), "{held_by:?}");
+        let holding = approved.holding.as_mut().unwrap();
+        holding.unanswered_delete = Some(LeaseToken(Uuid::from_u128(7)));
+        holding.holders = held_by.into_iter().collect();
+        let prepared = finished(prepared(Presence::Absent, 0));
+        let decision = decide(approved, &policy(), prepared, later()).unwrap();
+        let again = Some(AssignmentWork::Prepare.into());
+        assert_eq!(decision.work, again, "{held_by:?}");
         assert_eq!(decision.request.state, State::Approved, "{held_by:?}");
     }
 }

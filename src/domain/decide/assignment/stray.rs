@@ -1,93 +1,77 @@
 //! Assignments that the record does not expect: an answer of AWS that comes after its worker
 //! lost the lease, or an assignment that an operator sees in AWS.
 
-use super::step::{Details, Step, details};
-use super::{Decision, Refusal};
+use super::super::step::{Details, Step, details};
+use super::super::{Decision, Refusal};
+use super::removal::remove_after_error;
 use crate::domain::{
-    AssignmentCall, Calls, Doubt, Ending, EventKind, LeaseToken, Outcome, Person, State,
+    AssignmentCall, AssignmentOutcome, Calls, Doubt, EventKind, LeaseToken, Outcome, Person, State,
 };
 
 /// An outcome from a worker that lost its lease. It does not show the present state of AWS. It
 /// shows only that the assignment which the worker made may exist, and that calls which it
 /// sent may still take effect.
-pub(super) fn late(
+pub(in crate::domain::decide) fn late(
     mut step: Step<'_>,
     token: LeaseToken,
     outcome: &Outcome,
     calls: &Calls,
 ) -> Result<Decision, Refusal> {
-    let made = *outcome == Outcome::Created;
+    let made = *outcome == Outcome::Assignment(AssignmentOutcome::Created);
     // A call that ended within the lease took effect before another worker looked at AWS.
     let may_follow = calls.overran || !step.request.state.is_settled();
     let unanswered = calls.unanswered.filter(|_| may_follow);
-    if !(made || unanswered.is_some()) || step.held.is_none() {
+    if !(made || unanswered.is_some()) || step.holding.is_none() {
         let lease = step.request.lease;
         return Err(Refusal::Leased { lease });
     }
-    let sent = Calls {
-        unanswered,
-        ..Calls::default()
-    };
-    step.note_calls(token, &sent);
+    if let Some(call) = unanswered {
+        step.note_calls(token, &Calls::unanswered(call));
+    }
     let may_exist = made || unanswered == Some(AssignmentCall::Create);
-    if may_exist && may_be_stray(&step, &step.request.state) {
+    if may_exist && may_be_stray(&step) {
         let why = (!made).then(|| "AWS did not answer a create, which may take effect".to_owned());
         return stray(step, None, details([("how", why)]));
     }
-    if made {
-        // The worker that has the lease now may have looked before AWS made the assignment.
-        let create = Calls {
-            unanswered: Some(AssignmentCall::Create),
-            ..Calls::default()
-        };
-        step.note_calls(token, &create);
+    match made {
+        true => made_late(step, token),
+        false => step.done(None),
     }
-    match (&step.request.state, made) {
+}
+
+/// AWS made the assignment, and the worker that has the lease now may have looked before that.
+fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal> {
+    step.note_calls(token, &Calls::unanswered(AssignmentCall::Create));
+    match step.request.state.clone() {
         // The revoke of a request that ended in ERROR: the assignment exists, and this request
         // made it.
-        (State::Checking { by, reason, .. }, true) if !step.is_shared() => {
-            let (by, reason) = (by.clone(), reason.clone());
-            step.take_over();
-            let said = details([(
-                "error",
-                Some("AWS made the assignment after the request ended".to_owned()),
-            )]);
-            let asked_at = step.now;
-            step.become_(State::Removing {
-                ending: Ending::Revoked {
-                    by: Some(by),
-                    reason,
-                    asked_at,
-                },
-            });
-            step.record(EventKind::StrayAccessFound, None, said);
+        State::Checking { by, reason, .. } if !step.is_shared() => {
+            let why = "AWS made the assignment after the request ended".to_owned();
+            remove_after_error(&mut step, by, reason, details([("error", Some(why))]));
         }
-        (State::Removing { .. } | State::Unsettled { .. }, true) => {
-            step.request.due_at = Some(step.now);
-        }
+        State::Removing { .. } | State::Unsettled { .. } => step.request.due_at = Some(step.now),
         // The grant keeps the assignment until its own end. For a settled request with other
         // holders, the end of the last holder removes it.
-        (
-            State::Pending
-            | State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Checking { .. }
-            | State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. }
-            | State::Error(_),
-            true,
-        )
-        | (_, false) => {}
+        State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Checking { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => {}
     }
     step.done(None)
 }
 
 /// An operator's reconcile found in AWS an assignment that this settled request left behind.
-pub(super) fn found_standing(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
-    if may_be_stray(&step, &step.request.state) {
+pub(in crate::domain::decide) fn found_standing(
+    step: Step<'_>,
+    by: Option<&Person>,
+) -> Result<Decision, Refusal> {
+    if may_be_stray(&step) {
         let how = Some("compared with Identity Center".to_owned());
         return stray(step, by, details([("source", how)]));
     }
@@ -98,8 +82,8 @@ pub(super) fn found_standing(step: Step<'_>, by: Option<&Person>) -> Result<Deci
     })
 }
 
-fn may_be_stray(step: &Step<'_>, state: &State) -> bool {
-    state.is_settled() && step.request.user.is_some() && !step.is_shared()
+fn may_be_stray(step: &Step<'_>) -> bool {
+    step.request.state.is_settled() && step.request.user.is_some() && !step.is_shared()
 }
 
 /// The assignment exists and no request holds it: this request takes it over and has it
@@ -107,7 +91,7 @@ fn may_be_stray(step: &Step<'_>, state: &State) -> bool {
 fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
     let end = Box::new(step.request.state.clone());
     step.take_over();
-    step.become_(State::Unsettled {
+    step.set_state(State::Unsettled {
         end,
         doubt: Doubt::LateAnswer,
     });

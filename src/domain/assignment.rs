@@ -1,0 +1,166 @@
+//! The assignment, a form of access: Identity Center assigns a permission set to a user.
+//!
+//! Here is what only this form needs: the work of a worker and what it finds, the calls in
+//! flight, the holding, and the old credentials after the end.
+
+mod holding;
+
+pub(super) use holding::MOST_HOLDERS;
+pub use holding::{Holding, HoldingKey};
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{LeaseToken, Period, Request, RequestId, State, Text, Timestamp, UserId};
+
+/// The next work for an assignment: one operation at Identity Center.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AssignmentWork {
+    /// Find the user, and look whether the assignment exists already.
+    Prepare,
+    /// Create the assignment, and wait until the operation has ended.
+    Create(HoldingKey),
+    /// Delete the assignment, and wait until AWS shows that it is gone.
+    Remove(HoldingKey),
+    /// Look whether the assignment exists; change nothing.
+    Look(HoldingKey),
+    /// Deny everything to credentials that were fetched before this time.
+    DenyOldCredentials(HoldingKey, Timestamp),
+    /// Remove that deny statement.
+    LiftDeny(HoldingKey),
+}
+
+/// What a worker found or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AssignmentOutcome {
+    /// The grant can be decided.
+    Prepared(Preparation),
+    /// Identity Center has no such user, or several; a retry does not help.
+    NoUser { why: Text },
+    /// AWS made the assignment.
+    Created,
+    /// AWS shows no assignment.
+    Gone,
+    /// AWS shows an assignment (the answer to [`AssignmentWork::Look`]).
+    StillThere,
+    /// Old credentials are denied everything; the deny statement can be removed after `until`.
+    /// The deny statements of the `dropped` requests were removed to make room for it.
+    OldCredentialsDenied {
+        until: Timestamp,
+        dropped: Vec<RequestId>,
+    },
+    /// Old credentials do not work any more, because the IAM role of the permission set is gone.
+    OldCredentialsGone,
+    /// The deny statement was removed.
+    DenyLifted,
+}
+
+/// What a worker knows before the create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preparation {
+    /// The user in Identity Center with the requester's e-mail address.
+    pub user: UserId,
+    /// Whether the assignment existed when its holding had this `revision`.
+    pub presence: Presence,
+    /// The [`Holding::revision`] before the look.
+    pub revision: u64,
+    /// The ARN of the permission set.
+    pub permission_set_arn: String,
+}
+
+/// Whether AWS shows an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Absent,
+    Present,
+}
+
+/// A call that changes an assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssignmentCall {
+    Create,
+    Delete,
+}
+
+/// What a worker knows about calls that may still take effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// A call that it sent under its own lease without an answer.
+    pub unanswered: Option<AssignmentCall>,
+    /// The lease may have lapsed before that call ended, because the process was suspended. The
+    /// call may take effect after the next worker has looked at AWS.
+    pub overran: bool,
+    /// The leases of earlier unanswered calls that cannot take effect any more: this worker had
+    /// known of them for `CALL_PATIENCE` before it asked AWS for what it reports.
+    pub waited_out: BTreeSet<LeaseToken>,
+}
+
+impl Calls {
+    /// A call of this kind has no answer.
+    pub(super) fn unanswered(call: AssignmentCall) -> Self {
+        Self {
+            unanswered: Some(call),
+            ..Self::default()
+        }
+    }
+}
+
+/// Credentials that a person fetched before the end of the access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "are", rename_all = "snake_case")]
+pub enum OldCredentials {
+    /// To be denied, if they were fetched before this time.
+    Ending { before: Timestamp },
+    /// Denied by a deny statement; the last of them expires at this time.
+    Denied { until: Timestamp },
+}
+
+impl OldCredentials {
+    /// When a worker has to deny them, or to remove the deny statement.
+    pub fn due_at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ending { .. } => now,
+            Self::Denied { until } => until,
+        }
+    }
+}
+
+impl Request {
+    /// Whether a worker has yet to deny old credentials.
+    pub(super) fn has_credentials_to_deny(&self) -> bool {
+        matches!(self.old_credentials, Some(OldCredentials::Ending { .. }))
+    }
+}
+
+impl State {
+    /// Whether a worker that has the lease may have sent a create or a delete.
+    pub fn may_have_sent_calls(&self) -> bool {
+        match self {
+            Self::Assigning | Self::Removing { .. } | Self::Unsettled { .. } => true,
+            Self::Pending
+            | Self::Approved
+            | Self::Granted
+            | Self::Checking { .. }
+            | Self::Denied { .. }
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. }
+            | Self::Error(_) => false,
+        }
+    }
+
+    /// The state of the assignment; absent if jit never asked AWS to make one.
+    pub fn assignment_status(&self, granted: Option<Period>) -> Option<&'static str> {
+        match self {
+            Self::Pending | Self::Approved | Self::Denied { .. } | Self::Cancelled { .. } => None,
+            Self::Assigning => Some("CREATING"),
+            Self::Granted => Some("PROVISIONED"),
+            Self::Removing { .. } => Some("DELETING"),
+            Self::Checking { .. } | Self::Unsettled { .. } => Some("CHECKING"),
+            Self::Expired { .. } | Self::Revoked { .. } | Self::Error(_) => {
+                granted.map(|_| "DELETED")
+            }
+        }
+    }
+}

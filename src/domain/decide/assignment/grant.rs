@@ -1,0 +1,81 @@
+//! The grant: a prepared request asks for the create, and the create makes it GRANTED.
+
+use super::super::step::{Step, details};
+use super::super::{Decision, Refusal};
+use super::{failed, not_ours};
+use crate::domain::assignment::MOST_HOLDERS;
+use crate::domain::{
+    AssignmentWork, EventKind, Holding, Period, Preparation, Presence, State, Text, Trouble,
+};
+
+pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decision, Refusal> {
+    let Some(holding) = step.holding.clone() else {
+        return step.done(Some(AssignmentWork::Prepare.into()));
+    };
+    // The look is older than the last change of the holding, or an earlier call may still take
+    // effect: look again.
+    let unsure = match holding.holders.is_empty() {
+        true => holding.unanswered().next(),
+        false => holding.unanswered_delete,
+    };
+    if holding.revision != found.revision || unsure.is_some() {
+        return step.done(Some(AssignmentWork::Prepare.into()));
+    }
+    if let Some(trouble) = cannot_join_yet(&holding, &found.permission_set_arn) {
+        return failed(step, &trouble);
+    }
+    if holding.holders.len() >= MOST_HOLDERS {
+        let why = Text::clip(&format!(
+            "{MOST_HOLDERS} requests hold the same access already: extend one of them instead"
+        ));
+        return step.end_in_error(why, None);
+    }
+    let user = Some(found.user.to_string());
+    step.request.user = Some(found.user);
+    if found.presence == Presence::Present && holding.holders.is_empty() {
+        let why = not_ours(&step);
+        return step.end_in_error(why, None);
+    }
+    // After this commit a worker sends the create, so the commit stores the holder: its duty
+    // to remove the assignment is written first.
+    let id = step.request.id;
+    step.change_holding(|holding| holding.joined(id).with_arn(found.permission_set_arn));
+    step.request.due_at = Some(step.now);
+    step.set_state(State::Assigning);
+    let said = details([("identity_store_user_id", user)]);
+    step.record(EventKind::Assigning, None, said);
+    step.done(Some(AssignmentWork::Create(holding.key).into()))
+}
+
+/// Why a request has to wait before it can hold this assignment.
+fn cannot_join_yet(holding: &Holding, arn: &str) -> Option<Trouble> {
+    if holding.removing {
+        let why = "jit is removing the same assignment; the grant follows after that";
+        return Some(Trouble::passing(why));
+    }
+    let held_under = holding.permission_set_arn.as_ref();
+    let other = held_under.filter(|then| *then != arn && !holding.holders.is_empty())?;
+    let why = format!("the same assignment exists under another ARN: {other}");
+    Some(Trouble::denied(&why))
+}
+
+pub(super) fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
+    let until = step.now + step.request.duration.span();
+    step.note_create_answered();
+    step.request.granted = Some(Period {
+        from: step.now,
+        until,
+    });
+    step.request.due_at = Some(step.policy.wakes_at(until, step.now));
+    step.request.lease = None;
+    step.set_state(State::Granted);
+    let request = &step.request;
+    let said = details([
+        ("duration_minutes", Some(request.duration.get().to_string())),
+        ("end_time", Some(until.to_string())),
+        ("permission_set", Some(request.permission_set.to_string())),
+    ]);
+    step.record(EventKind::Granted, None, said.clone());
+    step.tell(None, said);
+    step.done(None)
+}

@@ -1,0 +1,93 @@
+//! Old credentials of a settled request: a deny statement ends them, and jit removes that
+//! statement when the last of them has expired.
+
+use super::super::step::{Details, Step, details};
+use super::super::{Decision, Refusal};
+use super::begin;
+use crate::domain::{
+    AssignmentWork, EventKind, Lease, Millis, OldCredentials, RequestId, Text, Timestamp,
+};
+
+/// The longest session that a permission set can have.
+const LONGEST_SESSION: Millis = Millis::hours(12);
+
+/// The work of a settled request that is due.
+pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
+    match step.request.old_credentials {
+        Some(OldCredentials::Ending { before }) => {
+            let deny = |key| AssignmentWork::DenyOldCredentials(key, before);
+            begin(step, lease, deny)
+        }
+        Some(OldCredentials::Denied { .. }) => begin(step, lease, AssignmentWork::LiftDeny),
+        None => step.nothing_left(),
+    }
+}
+
+pub(super) fn denied(
+    step: Step<'_>,
+    until: Timestamp,
+    dropped: &[RequestId],
+) -> Result<Decision, Refusal> {
+    let dropped: Vec<String> = dropped.iter().map(ToString::to_string).collect();
+    let said = details([
+        ("until", Some(until.to_string())),
+        (
+            "dropped",
+            Some(dropped.join(",")).filter(|ids| !ids.is_empty()),
+        ),
+    ]);
+    let denied = Some(OldCredentials::Denied { until });
+    follow_up(step, denied, EventKind::SessionsDenied, said)
+}
+
+pub(super) fn gone(step: Step<'_>) -> Result<Decision, Refusal> {
+    let why = "the role is gone: no user has this set in this account";
+    let said = details([("how", Some(why.to_owned()))]);
+    follow_up(step, None, EventKind::SessionsEnded, said)
+}
+
+pub(super) fn deny_lifted(step: Step<'_>) -> Result<Decision, Refusal> {
+    follow_up(step, None, EventKind::SessionDenyLifted, details([]))
+}
+
+/// jit could not deny the old credentials before they expired. A failed try may have placed the
+/// deny statement all the same, so jit removes it as usual.
+pub(super) fn not_denied(step: Step<'_>, why: &Text) -> Result<Decision, Refusal> {
+    let said = details([("error", Some(why.to_string()))]);
+    let lift = Some(OldCredentials::Denied { until: step.now });
+    follow_up(step, lift, EventKind::SessionsNotEnded, said)
+}
+
+/// Sets the next step about old credentials, gives the lease back and records the event.
+fn follow_up(
+    mut step: Step<'_>,
+    next: Option<OldCredentials>,
+    kind: EventKind,
+    said: Details,
+) -> Result<Decision, Refusal> {
+    let now = step.now;
+    step.request.old_credentials = next;
+    step.request.trouble = None;
+    step.request.due_at = next.map(|old| old.due_at(now));
+    step.record(kind, None, said);
+    step.give_back()
+}
+
+pub(super) fn is_ending(step: &Step<'_>) -> bool {
+    step.request.has_credentials_to_deny() && step.request.state.is_settled()
+}
+
+pub(super) fn is_denied(step: &Step<'_>) -> bool {
+    let old = step.request.old_credentials;
+    matches!(old, Some(OldCredentials::Denied { .. })) && step.request.state.is_settled()
+}
+
+/// No credentials last longer, so the old ones have expired without a deny statement.
+pub(super) fn are_expired(step: &Step<'_>) -> bool {
+    match step.request.old_credentials {
+        Some(OldCredentials::Ending { before }) => {
+            is_ending(step) && step.now - before >= LONGEST_SESSION
+        }
+        Some(OldCredentials::Denied { .. }) | None => false,
+    }
+}
