@@ -27,7 +27,7 @@ const CALLERS: u64 = 480;
 const ACCOUNTS: u64 = 40;
 const ROUNDS: u32 = 2;
 /// SQLite decides when it writes in the middle of a batch: the test repeats rounds until it has.
-const MOST_ROUNDS: u32 = 10;
+const MOST_ROUNDS: u32 = 40;
 /// This number of calls is refused while the disk is full, and accepted while it is not.
 const CALLS: u64 = 200;
 const ROLLED_BACK: &str = "SQLite rolled the whole batch back by itself";
