@@ -95,6 +95,20 @@ impl Operator {
         );
     }
 
+    /// The store records the revoke before the call to AWS.
+    async fn end(&self, worker: &Worker, request: &Request) -> Result<RemovalEnd, Failure> {
+        match worker.record_broken_glass(request, &self.who()).await {
+            Ok(BrokenGlass::Recorded) => {
+                let gone = until_gone(worker, request.id).await.map_err(failed)?;
+                Ok(RemovalEnd::Over(Box::new(gone)))
+            }
+            Ok(BrokenGlass::Gone(request)) => Ok(RemovalEnd::Over(request)),
+            Ok(BrokenGlass::HeldBy(ids)) => Ok(RemovalEnd::HeldBy(ids)),
+            Err(BreakGlassError::Unrecorded(why)) => self.without_writing(request, &why).await,
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Without the store, jit ends the access that AWS shows for one person in one account.
     async fn go_by_aws(
         &self,
@@ -206,31 +220,18 @@ struct Glass<'a> {
 type RemovalEnds = Vec<(RequestId, Result<RemovalEnd, Failure>)>;
 
 impl Glass<'_> {
+    /// All at the same time: a store that fails delays no removal by the pause of another.
     async fn take_away(&self, meant: &[Request]) -> RemovalEnds {
-        let (tasks, who) = (TaskTracker::new(), self.operator.who());
-        let mut begun = Vec::new();
-        for request in meant {
-            let worker = self.tools.app.worker.clone();
-            let recorded = worker.record_broken_glass(request, &who).await;
-            let (operator, request) = (self.operator.clone(), request.clone());
-            let id = request.id;
-            // jit records the next request while AWS works on this one.
-            let end = async move {
-                match recorded {
-                    Ok(BrokenGlass::Recorded) => {
-                        let gone = until_gone(&worker, id).await.map_err(failed)?;
-                        Ok(RemovalEnd::Over(Box::new(gone)))
-                    }
-                    Ok(BrokenGlass::Gone(request)) => Ok(RemovalEnd::Over(request)),
-                    Ok(BrokenGlass::HeldBy(ids)) => Ok(RemovalEnd::HeldBy(ids)),
-                    Err(BreakGlassError::Unrecorded(why)) => {
-                        operator.without_writing(&request, &why).await
-                    }
-                    Err(error) => Err(failed(error)),
-                }
-            };
-            begun.push((id, tasks.spawn(end)));
-        }
+        let tasks = TaskTracker::new();
+        let begun: Vec<_> = meant
+            .iter()
+            .map(|request| {
+                let (operator, worker) = (self.operator.clone(), self.tools.app.worker.clone());
+                let (id, request) = (request.id, request.clone());
+                let end = async move { operator.end(&worker, &request).await };
+                (id, tasks.spawn(end))
+            })
+            .collect();
         let mut ends = Vec::new();
         for (id, end) in begun {
             ends.push((id, end.await.map_err(failed).flatten()));
