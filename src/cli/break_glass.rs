@@ -279,7 +279,7 @@ impl Glass<'_> {
     }
 }
 
-/// What is known of the access of a request that has ended.
+/// Whether the access of an ended request is gone, and how jit knows it.
 fn result(request: &Request) -> String {
     match (&request.state, &request.user) {
         (State::Error(end), _) => end.why.to_string(),

@@ -1,4 +1,4 @@
-//! What people see besides answers: the card of each request, its history, and direct messages.
+//! The messages that jit posts by itself: the card of each request, its history, and direct messages.
 
 pub mod card;
 mod history;

@@ -4,7 +4,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{ProveError, Remains, Worker};
+use super::{AFTER_A_FAULT, ProveError, Remains, Worker};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{
     Command, HoldingKey, Lane, Millis, Person, Presence, Request, RequestId, State, Text,
@@ -18,7 +18,8 @@ use crate::store::StoreError;
 
 /// How long the store may fail before it counts as unusable.
 const STORE_PATIENCE: Millis = Millis::seconds(5);
-const AFTER_A_FAULT: Millis = Millis::seconds(2);
+/// The pause between two deletes without the store.
+const BETWEEN_DELETES: Millis = Millis::seconds(2);
 
 /// The operator, their reason and their AWS credentials.
 #[derive(Clone, Debug)]
@@ -123,7 +124,7 @@ impl StoreFaults {
             return false;
         }
         tracing::warn!(%why, "the store failed, will be retried");
-        clock.sleep(super::AFTER_A_FAULT).await;
+        clock.sleep(AFTER_A_FAULT).await;
         true
     }
 }
@@ -244,7 +245,7 @@ pub async fn remove_unrecorded(
             Err(error) => error.to_string(),
         };
         told(&format!("{why}; jit tries again, Ctrl-C stops it"));
-        clock.sleep(AFTER_A_FAULT).await;
+        clock.sleep(BETWEEN_DELETES).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jit::domain::{AuditKey, Lane, Lease, LeaseHolder, State};
+use jit::domain::{AuditKey, Holding, Lane, Lease, LeaseHolder, State};
 use jit::store::sqlite::{OpenError, SqliteStore};
 use jit::store::{Commit, Freshness, Store, StoreError, Taken, Write};
 use rusqlite::Connection;
@@ -216,9 +216,8 @@ async fn a_starting_server_keeps_the_leases_of_an_operators_command() {
     drop(operator);
 }
 
-// K1, K4
-#[tokio::test]
-async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
+/// What a restart makes of a holding, when a request in this state has a lease of the dead server.
+async fn after_a_restart(state: State, holding: &Holding) -> Holding {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     let opened = opened(1, at(0));
@@ -226,43 +225,33 @@ async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
     let leased = next(&opened.request, |request| {
         request.user = Some(key().user);
         request.account_id = key().account_id;
-        request.state = State::Assigning;
+        request.state = state;
         request.lease = Some(lease(7, at(3600)));
     });
-    let held = held(1, &[id(1)]);
-    let holding = Write::Holding(held.clone());
+    let holding = Write::Holding(holding.clone());
     store.commit(leased.with([holding])).await.unwrap();
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
-    let after = store.holding(&held.key).await.unwrap().unwrap();
-    assert_eq!(after, held.orphaned(token(7)));
     let freed = store.request(id(1)).await.unwrap().unwrap();
     assert_eq!(freed.lease, None);
+    store.holding(&key()).await.unwrap().unwrap()
+}
+
+// K1, K4
+#[tokio::test]
+async fn a_restart_keeps_the_calls_in_flight_of_the_dead_server() {
+    let held = held(1, &[id(1)]);
+    let after = after_a_restart(State::Assigning, &held).await;
+    assert_eq!(after, held.orphaned(token(7)));
 }
 
 /// P4: only the worker of a holder sends a create or a delete. Other work looks at AWS, or ends old
 /// credentials.
 #[tokio::test]
 async fn a_restart_invents_no_calls_of_a_request_that_holds_nothing() {
-    let (_folder, path) = file();
-    let store = SqliteStore::open(&path).unwrap();
-    let opened = opened(1, at(0));
-    store.commit(creating(&opened)).await.unwrap();
-    let leased = next(&opened.request, |request| {
-        request.user = Some(key().user);
-        request.account_id = key().account_id;
-        request.state = State::Expired { at: at(5) };
-        request.lease = Some(lease(7, at(3600)));
-    });
     let free = held(1, &[]);
-    let holding = Write::Holding(free.clone());
-    store.commit(leased.with([holding])).await.unwrap();
-    drop(store);
-    let store = SqliteStore::open(&path).unwrap();
-    let after = store.holding(&free.key).await.unwrap().unwrap();
+    let after = after_a_restart(State::Expired { at: at(5) }, &free).await;
     assert_eq!(after, free);
-    let freed = store.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(freed.lease, None);
 }
 
 #[tokio::test]
