@@ -68,11 +68,9 @@ pub(super) fn finished(
         (State::Approved, AssignmentOutcome::Prepared(found)) => grant::prepared(step, found),
         (State::Approved, AssignmentOutcome::NoUser { why }) => step.end_in_error(why, None),
         (State::Assigning, AssignmentOutcome::Created) => grant::granted(step),
-        // Revoked during the create.
-        (State::Removing { .. }, AssignmentOutcome::Created) => {
-            step.note_create_answered();
-            go_on_with_removal(step)
-        }
+        // Revoked during the create. P6: the create counts as in flight until this request has
+        // removed what it made, because another holder may have looked before it took effect.
+        (State::Removing { .. }, AssignmentOutcome::Created) => go_on_with_removal(step),
         // An operator wrote a status into the store during the create.
         (State::Unsettled { end, doubt }, AssignmentOutcome::Created) => {
             step.note_create_answered();
