@@ -60,7 +60,7 @@ fn go_on_with_removal(step: Step<'_>) -> Result<Decision, Refusal> {
 
 /// The outcome of the worker that has the lease.
 pub(super) fn finished(
-    mut step: Step<'_>,
+    step: Step<'_>,
     lease: Lease,
     outcome: AssignmentOutcome,
 ) -> Result<Decision, Refusal> {
@@ -68,12 +68,11 @@ pub(super) fn finished(
         (State::Approved, AssignmentOutcome::Prepared(found)) => grant::prepared(step, found),
         (State::Approved, AssignmentOutcome::NoUser { why }) => step.end_in_error(why, None),
         (State::Assigning, AssignmentOutcome::Created) => grant::granted(step),
-        // Revoked during the create. P6: the create counts as in flight until this request has
-        // removed what it made, because another holder may have looked before it took effect.
+        // The request was revoked during the create, or an operator wrote a status into the store.
+        // P6: the create counts as in flight until this request has removed what it made, because
+        // another holder may have looked before it took effect.
         (State::Removing { .. }, AssignmentOutcome::Created) => go_on_with_removal(step),
-        // An operator wrote a status into the store during the create.
         (State::Unsettled { end, doubt }, AssignmentOutcome::Created) => {
-            step.note_create_answered();
             unsettled::verify(step, lease, *end, doubt)
         }
         (State::Removing { ending }, AssignmentOutcome::Gone) => removal::gone(step, ending),

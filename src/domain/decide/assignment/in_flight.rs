@@ -82,6 +82,25 @@ fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
     gone_is_not_believed(record);
 }
 
+/// P6: the create of a request that ends was answered. Another holder may have looked before it
+/// took effect, so the create counts as in flight until its own request has removed the
+/// assignment.
+#[test]
+fn an_answered_create_of_an_ending_request_stays_in_flight_for_other_holders() {
+    for word in ["Revoking", "Doubted"] {
+        let mut shared = creating_beside_another(word);
+        let before = shared.holding.as_mut().unwrap();
+        before.removing = true;
+        let before = before.clone();
+        let created = finished(AssignmentOutcome::Created);
+        let decision = decide(shared, &policy(), created, later()).unwrap();
+        let removal = AssignmentWork::Remove(before.key.clone());
+        assert_eq!(decision.work, Some(removal.into()), "{word}");
+        let holding = decision.holding.unwrap_or(before);
+        assert!(holding.awaits_another(id(7)), "{word}: {holding:?}");
+    }
+}
+
 /// A request in this state that shares its assignment with another holder, and whose own create
 /// may still take effect.
 fn creating_beside_another(word: &str) -> Record {
