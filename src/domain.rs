@@ -19,8 +19,8 @@ pub mod shown;
 pub mod timestamp;
 
 pub use assignment::{
-    AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Holding, HoldingKey, OldCredentials,
-    Preparation, Presence,
+    AssignmentCall, AssignmentFacts, AssignmentOutcome, AssignmentWork, Calls, Holding, HoldingKey,
+    OldCredentials, Preparation, Presence,
 };
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
@@ -33,8 +33,8 @@ pub use ids::{
 pub use notice::{Audience, Notice};
 pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
-    Approval, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Lane, Lease, LeaseHolder, Period,
-    Reminder, Request, State, Status,
+    Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,
+    Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,
 };
 pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

@@ -226,7 +226,8 @@ pub fn router(app: Arc<HttpState>, others: Router) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .route_layer(
             ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(app, seat))
+                .layer(middleware::from_fn_with_state(app.clone(), seat))
+                .layer(middleware::from_fn_with_state(app, signed::spend_nonces))
                 .layer(CatchPanicLayer::custom(|_| {
                     Problem::new(
                         Code::Internal,

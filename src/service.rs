@@ -93,8 +93,8 @@ impl Announce {
             request_id: request.id,
             seq: last.seq,
             status: request.status(),
-            account_id: request.account_id.clone(),
-            channel_id: request.channel_id.clone(),
+            account_id: request.asked.account_id.clone(),
+            channel_id: request.asked.channel_id.clone(),
             actor: last.actor_email.clone().unwrap_or_default(),
             details: BTreeMap::new(),
             created_at: last.event_time,
@@ -269,7 +269,7 @@ impl Service {
         for tried in 0..MOST_TRIES {
             self.pause_after_races(tried).await;
             let record = self.load(id, &command, found).await?;
-            let guard = Guard::of(&record.request.account_id, record.binding.as_ref());
+            let guard = Guard::of(&record.request.asked.account_id, record.binding.as_ref());
             let (now, begun) = (self.clock.now(), BothClocks::now(self.clock()));
             let (before, holding) = (record.request.state.clone(), record.holding.clone());
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
@@ -386,7 +386,7 @@ impl Service {
         };
         let binding = async {
             match matches!(command, Command::Asked { .. }) {
-                true => self.store.binding(&request.account_id).await,
+                true => self.store.binding(&request.asked.account_id).await,
                 false => Ok(None),
             }
         };

@@ -364,7 +364,7 @@ pub struct Cursor {
 impl From<&Request> for Cursor {
     fn from(request: &Request) -> Self {
         Self {
-            created_at: request.created_at,
+            created_at: request.asked.created_at,
             id: request.id,
         }
     }
@@ -393,7 +393,7 @@ impl From<Request> for Head {
         Self {
             key: AuditKey::Request(request.id),
             status: Some(request.status()),
-            chain: request.chain,
+            chain: request.version.chain,
         }
     }
 }

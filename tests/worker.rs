@@ -468,7 +468,14 @@ async fn a_grant_ends_exactly_at_its_end_time() {
     let id = test.approved().await;
     test.test_clock.pass(Millis::minutes(7));
     test.step().await;
-    let granted = test.service.request(id).await.unwrap().granted.unwrap();
+    let granted = test
+        .service
+        .request(id)
+        .await
+        .unwrap()
+        .grant
+        .period
+        .unwrap();
     assert_eq!(granted.until, granted.from + Millis::minutes(60));
     test.test_clock
         .pass(granted.until + Millis(-1) - test.test_clock.now());
@@ -507,7 +514,13 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
         test.aws.policy.lock().unwrap().is_some(),
         "the next attempt was in time"
     );
-    let old = test.service.request(id).await.unwrap().old_credentials;
+    let old = test
+        .service
+        .request(id)
+        .await
+        .unwrap()
+        .assignment
+        .old_credentials;
     assert!(
         matches!(old, Some(OldCredentials::Denied { .. })),
         "{old:?}"

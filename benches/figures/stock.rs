@@ -85,11 +85,11 @@ fn put(commit: &mut Commit, grant: Grant, now: Timestamp) -> RequestId {
     let mut decision = opened(grant.number, now);
     let request = &mut decision.request;
     let (id, until) = (request.id, grant.until);
-    request.account_id = grant.account;
+    request.asked.account_id = grant.account;
     request.state = State::Granted;
-    request.granted = Some(Period { from: now, until });
-    request.due_at = Some(until);
-    request.user = Some(grant.user.parse().unwrap());
+    request.grant.period = Some(Period { from: now, until });
+    request.schedule.due_at = Some(until);
+    request.assignment.user = Some(grant.user.parse().unwrap());
     let key: HoldingKey = request.holding_key().unwrap();
     decision.holding = Some(Holding {
         holders: [id].into(),

@@ -207,7 +207,7 @@ async fn meant(
     let set = asked.permission_set.as_ref();
     // An approved request may still get access; a settled ERROR has none.
     live.retain(|request| {
-        !request.state.is_settled() && set.is_none_or(|set| request.permission_set == *set)
+        !request.state.is_settled() && set.is_none_or(|set| request.asked.permission_set == *set)
     });
     Ok(Ok(live))
 }
@@ -281,7 +281,7 @@ impl Glass<'_> {
 
 /// Whether the access of an ended request is gone, and how jit knows it.
 fn result(request: &Request) -> String {
-    match (&request.state, &request.user) {
+    match (&request.state, &request.assignment.user) {
         (State::Error(end), _) => end.why.to_string(),
         (_, Some(_)) => "AWS shows that the access is gone".to_owned(),
         (_, None) => "jit never asked AWS for this access".to_owned(),
@@ -301,7 +301,7 @@ fn held_by(ids: &[RequestId]) -> String {
 async fn until_gone(worker: &Worker, id: RequestId) -> Result<Request, BreakGlassError> {
     let mut heard = 0;
     let told = |request: &Request| {
-        if let Some(trouble) = &request.trouble
+        if let Some(trouble) = &request.schedule.trouble
             && trouble.attempts != heard
         {
             heard = trouble.attempts;

@@ -106,6 +106,16 @@ impl Calls {
     }
 }
 
+/// What the record of a request keeps about its assignment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignmentFacts {
+    /// The user in Identity Center. A worker looks it up once; the removal uses the same id.
+    pub user: Option<UserId>,
+    /// The work that a settled request may still have with old credentials.
+    #[serde(default, rename = "sessions", skip_serializing_if = "Option::is_none")]
+    pub old_credentials: Option<OldCredentials>,
+}
+
 /// Credentials that a person fetched before the end of the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "are", rename_all = "snake_case")]
@@ -129,7 +139,10 @@ impl OldCredentials {
 impl Request {
     /// Whether a worker has yet to deny old credentials.
     pub(super) fn has_credentials_to_deny(&self) -> bool {
-        matches!(self.old_credentials, Some(OldCredentials::Ending { .. }))
+        matches!(
+            self.assignment.old_credentials,
+            Some(OldCredentials::Ending { .. })
+        )
     }
 }
 

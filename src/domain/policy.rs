@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    Binding, ChannelId, Draft, Millis, Minutes, PermissionSet, Person, Refusal, Request, Timestamp,
+    AccountId, Asked, Binding, ChannelId, Draft, Millis, Minutes, PermissionSet, Person, Refusal,
+    Request, Timestamp,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +178,21 @@ impl Policy {
         Ok(())
     }
 
+    /// The binding of the account, which binds it to this channel; all but the end of access
+    /// needs it.
+    pub(super) fn bound<'a>(
+        binding: Option<&'a Binding>,
+        account_id: &AccountId,
+        channel_id: &ChannelId,
+    ) -> Result<&'a Binding, Refusal> {
+        binding
+            .filter(|binding| binding.channel_id == *channel_id)
+            .ok_or_else(|| Refusal::NotBound {
+                account_id: account_id.clone(),
+                channel_id: channel_id.clone(),
+            })
+    }
+
     /// Checks that this person may approve or deny; without a binding or approvers, nobody may.
     pub(super) fn check_approver<'a>(
         &self,
@@ -184,15 +200,15 @@ impl Policy {
         request: &Request,
         binding: Option<&'a Binding>,
     ) -> Result<&'a Binding, Refusal> {
-        let binding = binding
-            .filter(|binding| binding.channel_id == request.channel_id)
-            .ok_or_else(|| Refusal::NotBound {
-                account_id: request.account_id.clone(),
-                channel_id: request.channel_id.clone(),
-            })?;
+        let Asked {
+            account_id,
+            channel_id,
+            ..
+        } = &request.asked;
+        let binding = Self::bound(binding, account_id, channel_id)?;
         if binding.approvers.is_empty() {
             return Err(Refusal::NoApprovers {
-                channel_id: request.channel_id.clone(),
+                channel_id: request.asked.channel_id.clone(),
             });
         }
         if !binding.approvers.contains(&person.id) {
@@ -247,13 +263,13 @@ impl Policy {
         request: &Request,
         binding: Option<&Binding>,
     ) -> bool {
-        request.channel_id == *channel_id || self.may_revoke_in_chat(user, request, binding)
+        request.asked.channel_id == *channel_id || self.may_revoke_in_chat(user, request, binding)
     }
 }
 
 /// Whether the person is the requester or an approver.
 fn takes_part(person: &Person, request: &Request, binding: Option<&Binding>) -> bool {
-    person.is(&request.requester)
+    person.is(&request.asked.requester)
         || binding.is_some_and(|binding| binding.approvers.contains(&person.id))
 }
 
@@ -357,7 +373,7 @@ mod tests {
     fn in_chat_a_request_is_shown_in_its_channel_and_to_those_who_may_revoke_it() {
         let granted = record("Granted");
         let binding = granted.binding.as_ref();
-        let (here, request) = (granted.request.channel_id.clone(), &granted.request);
+        let (here, request) = (granted.request.asked.channel_id.clone(), &granted.request);
         let elsewhere = "lunch".parse().unwrap();
         let policy = with(&[], &[]);
         let sees = |name: &str, channel: &ChannelId| {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountId, Chain, ChannelId, Claim, Email, Invalid, LeaseToken, Millis, Minutes,
-    OldCredentials, PermissionSet, Person, PostId, RequestId, Text, Timestamp, UserId,
+    AccountId, AssignmentFacts, Chain, ChannelId, Claim, Email, Invalid, LeaseToken, Millis,
+    Minutes, PermissionSet, Person, PostId, RequestId, Text, Timestamp,
 };
 
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
@@ -29,10 +29,31 @@ pub struct Draft {
     pub start_at: Option<Timestamp>,
 }
 
-/// The record of a request: everything that the store keeps of it, except its events.
+/// The record of a request: everything that the store keeps of it, except its events. The store
+/// keeps it as one flat JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     pub id: RequestId,
+    #[serde(flatten)]
+    pub asked: Asked,
+    #[serde(flatten)]
+    pub approvals: Approvals,
+    #[serde(flatten)]
+    pub grant: Grant,
+    pub state: State,
+    #[serde(flatten)]
+    pub assignment: AssignmentFacts,
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    #[serde(flatten)]
+    pub chat: Chat,
+    #[serde(flatten)]
+    pub version: Version,
+}
+
+/// What the requester asked for. It does not change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
     pub account_id: AccountId,
     pub channel_id: ChannelId,
     pub requester: Person,
@@ -46,22 +67,42 @@ pub struct Request {
     /// See [`Draft::start_at`].
     pub start_at: Option<Timestamp>,
     pub created_at: Timestamp,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approvals {
     /// All approvals so far, also those that do not count any more.
-    pub approvals: Vec<Approval>,
+    #[serde(rename = "approvals")]
+    pub given: Vec<Approval>,
     /// The time of the approval that completed the quorum.
-    pub approved_at: Option<Timestamp>,
-    /// The user in Identity Center. A worker looks it up once; the removal uses the same id.
-    pub user: Option<UserId>,
+    #[serde(rename = "approved_at")]
+    pub complete_at: Option<Timestamp>,
+}
+
+/// The access that the requester got.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
     /// When the access began and when it ends; absent if it was never granted.
-    pub granted: Option<Period>,
+    #[serde(rename = "granted")]
+    pub period: Option<Period>,
     /// The extension that waits for its approvals.
     pub extension: Option<Extension>,
-    pub state: State,
-    /// The work that a settled request may still have with old credentials.
-    #[serde(default, rename = "sessions", skip_serializing_if = "Option::is_none")]
-    pub old_credentials: Option<OldCredentials>,
+}
+
+/// When which worker works on the request, and how its last attempts went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// When a worker has to work on this request next; absent if never.
+    pub due_at: Option<Timestamp>,
+    /// The lease of the worker that works on this request, or that has not given it back.
+    pub lease: Option<Lease>,
     /// The failures of the present work, if its last attempt failed.
     pub trouble: Option<Failing>,
+}
+
+/// What the channel and the requester have been told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chat {
     /// How many notices could not be delivered and were given up.
     pub parked_notices: u32,
     /// The post of the request's card.
@@ -70,10 +111,10 @@ pub struct Request {
     /// The last reminder that the requester got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reminder: Option<Reminder>,
-    /// When a worker has to work on this request next; absent if never.
-    pub due_at: Option<Timestamp>,
-    /// The lease of the worker that works on this request, or that has not given it back.
-    pub lease: Option<Lease>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
     /// The end of the request's audit chain.
     pub chain: Chain,
     /// Grows with every write, also with those that record no event, such as a lease.
@@ -91,7 +132,7 @@ pub enum State {
     Approved,
     /// The record names the user, so the assignment can be removed; AWS may have it already.
     Assigning,
-    /// The access exists, until the end of [`Request::granted`].
+    /// The access exists, until the end of [`Grant::period`].
     Granted,
     /// A request leaves this state only when AWS shows that the assignment is gone.
     Removing {
@@ -294,17 +335,27 @@ impl Request {
         self.state.status()
     }
 
+    /// The same record with another revision.
+    pub fn at_revision(&self, revision: u64) -> Self {
+        let mut request = self.clone();
+        request.version.revision = revision;
+        request
+    }
+
     /// The end of the access, or the end it would have if the next step happened now.
     pub fn end_time(&self) -> Timestamp {
-        match (self.granted, self.start_at) {
+        match (self.grant.period, self.asked.start_at) {
             (Some(period), _) => period.until,
-            (None, Some(start)) => start.max(self.created_at) + self.duration.span(),
-            (None, None) => self.approved_at.unwrap_or(self.created_at) + self.duration.span(),
+            (None, Some(start)) => start.max(self.asked.created_at) + self.asked.duration.span(),
+            (None, None) => {
+                self.approvals.complete_at.unwrap_or(self.asked.created_at)
+                    + self.asked.duration.span()
+            }
         }
     }
 
     pub fn requester_email(&self) -> &Email {
-        &self.requester.email
+        &self.asked.requester.email
     }
 
     pub fn lane(&self) -> Lane {
@@ -334,24 +385,29 @@ impl Request {
 
     /// A removal of this request failed at its last attempt.
     pub fn is_failing_removal(&self) -> bool {
-        self.trouble.is_some() && self.lane() != Lane::Other
+        self.schedule.trouble.is_some() && self.lane() != Lane::Other
     }
 
     /// When the consecutive failures of this request's work began.
     pub fn troubled_since(&self) -> Option<Timestamp> {
-        self.trouble.as_ref().map(|failing| failing.since)
+        self.schedule.trouble.as_ref().map(|failing| failing.since)
     }
 
     /// The first moment at which a worker may claim this request: it is due, and its lease is
     /// over.
     pub fn claimable_at(&self) -> Option<Timestamp> {
-        let due = self.due_at?;
-        Some(self.lease.map_or(due, |lease| due.max(lease.until)))
+        let due = self.schedule.due_at?;
+        Some(
+            self.schedule
+                .lease
+                .map_or(due, |lease| due.max(lease.until)),
+        )
     }
 
     /// The lease of another worker, unless the claim says that this lease has lapsed.
     pub fn leased_to_another(&self, claim: &Claim) -> Option<Lease> {
-        self.lease
+        self.schedule
+            .lease
             .filter(|lease| lease.token != claim.lease.token && Some(*lease) != claim.lapsed)
     }
 
@@ -360,7 +416,9 @@ impl Request {
     pub fn is_dated(&self) -> bool {
         match &self.state {
             State::Pending | State::Granted => true,
-            State::Approved => self.start_at.is_some() && self.due_at == self.start_at,
+            State::Approved => {
+                self.asked.start_at.is_some() && self.schedule.due_at == self.asked.start_at
+            }
             State::Assigning
             | State::Removing { .. }
             | State::Checking { .. }
@@ -404,9 +462,9 @@ impl Request {
             end: Box::new(end),
             doubt: Doubt::Outside,
         };
-        self.extension = None;
+        self.grant.extension = None;
         // The lease stays: the worker that has it may have sent calls that still take effect.
-        self.due_at = Some(now);
+        self.schedule.due_at = Some(now);
     }
 }
 
@@ -480,5 +538,49 @@ impl FromStr for Status {
             .ok_or(Invalid(
                 "must be PENDING, APPROVED, GRANTED, DENIED, REVOKED, EXPIRED, CANCELLED or ERROR",
             ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record that is written with every field. Records in the store keep these names.
+    const STORED: &str = r#"{
+        "id": "00000000-0000-0000-0000-000000000001", "account_id": "123456789012",
+        "channel_id": "town", "requester": {"id": "alice", "email": "alice@example.com"},
+        "permission_set": "admin", "reason": "INC-42: db down", "jira": "OPS-7", "duration": 60,
+        "start_at": "1970-01-01T00:00:01.000Z", "created_at": "1970-01-01T00:00:00.000Z",
+        "approvals": [{"by": {"id": "bob", "email": "bob@example.com"}, "at": "1970-01-01T00:01:00.000Z"}],
+        "approved_at": "1970-01-01T00:01:00.000Z", "user": "u-1",
+        "granted": {"from": "1970-01-01T00:01:00.000Z", "until": "1970-01-01T00:11:00.000Z"},
+        "extension": {"by": {"id": "alice", "email": "alice@example.com"}, "minutes": 30, "approvals": []},
+        "state": {"is": "granted"}, "sessions": {"are": "ending", "before": "1970-01-01T00:00:00.000Z"},
+        "trouble": {"since": "1970-01-01T00:00:00.000Z", "attempts": 2, "refusals": 1, "why": "no"},
+        "parked_notices": 5, "card": "p1", "reminder": {"post": "p2", "of": 3},
+        "due_at": "1970-01-01T00:02:00.000Z",
+        "lease": {"token": "00000000-0000-0000-0000-00000000004d", "until": "1970-01-01T00:02:30.000Z",
+            "by": "operator"},
+        "chain": {"version": 3, "head": "0000000000000000000000000000000000000000000000000000000000000000",
+            "last_at": "1970-01-01T00:00:00.000Z"},
+        "revision": 7}"#;
+
+    #[test]
+    fn a_stored_request_is_one_flat_object_whose_fields_keep_their_names() {
+        let request: Request = serde_json::from_str(STORED).unwrap();
+        let stored: serde_json::Value = serde_json::from_str(STORED).unwrap();
+        assert_eq!(serde_json::to_value(&request).unwrap(), stored);
+    }
+
+    /// Older records have no value for these fields.
+    #[test]
+    fn a_stored_request_without_later_fields_is_read() {
+        let mut stored: serde_json::Value = serde_json::from_str(STORED).unwrap();
+        for field in ["sessions", "card", "reminder"] {
+            stored.as_object_mut().unwrap().remove(field);
+        }
+        let request: Request = serde_json::from_value(stored).unwrap();
+        assert_eq!(request.assignment.old_credentials, None);
+        assert_eq!((request.chat.card, request.chat.reminder), (None, None));
     }
 }

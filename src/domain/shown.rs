@@ -72,50 +72,54 @@ pub struct RequestObject<'a> {
 impl<'a> From<&'a Request> for RequestObject<'a> {
     fn from(request: &'a Request) -> Self {
         let ends = EndFields::of(&request.state);
-        let approver = request.approvals.last().map(|approval| &approval.by);
+        let approver = request.approvals.given.last().map(|approval| &approval.by);
         // The approvals are shown only while the request has some of the approvals that it needs.
-        let waiting = request.state == State::Pending && !request.approvals.is_empty();
+        let waiting = request.state == State::Pending && !request.approvals.given.is_empty();
         Self {
             request_id: request.id,
-            account_id: &request.account_id,
-            channel_id: &request.channel_id,
-            requester_mm_user_id: &request.requester.id,
-            requester_email: &request.requester.email,
-            jira: request.jira.as_ref(),
-            reason: request.reason.as_ref(),
-            requested_duration_minutes: request.duration.get(),
-            permission_set: &request.permission_set,
+            account_id: &request.asked.account_id,
+            channel_id: &request.asked.channel_id,
+            requester_mm_user_id: &request.asked.requester.id,
+            requester_email: &request.asked.requester.email,
+            jira: request.asked.jira.as_ref(),
+            reason: request.asked.reason.as_ref(),
+            requested_duration_minutes: request.asked.duration.get(),
+            permission_set: &request.asked.permission_set,
             status: request.status(),
-            assignment_status: request.state.assignment_status(request.granted),
-            created_at: request.created_at,
-            start_at: request.start_at,
-            approved_at: request.approved_at,
+            assignment_status: request.state.assignment_status(request.grant.period),
+            created_at: request.asked.created_at,
+            start_at: request.asked.start_at,
+            approved_at: request.approvals.complete_at,
             denied_at: ends.denied_at,
-            grant_time: request.granted.map(|period| period.from),
+            grant_time: request.grant.period.map(|period| period.from),
             end_time: request.end_time(),
             revoked_at: ends.revoked_at,
             expired_at: ends.expired_at,
             cancelled_at: ends.cancelled_at,
             approver_mm_user_id: approver.map(|person| &person.id),
             approver_email: approver.map(|person| &person.email),
-            approvals: waiting.then_some(request.approvals.len()),
+            approvals: waiting.then_some(request.approvals.given.len()),
             extension_minutes: request
+                .grant
                 .extension
                 .as_ref()
                 .map(|extension| extension.minutes.get()),
-            identity_store_user_id: request.user.as_ref(),
-            error_details: ends
-                .error
-                .or(request.trouble.as_ref().map(|failing| &failing.why)),
+            identity_store_user_id: request.assignment.user.as_ref(),
+            error_details: ends.error.or(request
+                .schedule
+                .trouble
+                .as_ref()
+                .map(|failing| &failing.why)),
             deny_reason: ends.deny_reason,
             revoked_by: ends.revoked_by,
             revoke_reason: ends.revoke_reason,
-            sessions_denied_until: match request.old_credentials {
+            sessions_denied_until: match request.assignment.old_credentials {
                 Some(OldCredentials::Denied { until }) => Some(until),
                 Some(OldCredentials::Ending { .. }) | None => None,
             },
-            undelivered_notices: (request.parked_notices > 0).then_some(request.parked_notices),
-            version: request.chain.version,
+            undelivered_notices: (request.chat.parked_notices > 0)
+                .then_some(request.chat.parked_notices),
+            version: request.version.chain.version,
             message: None,
         }
     }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::reply::{Problem, json};
-use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke, Untaken};
+use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke, Unspent};
 use super::{AnswerBy, HttpState};
 use crate::clock::Clock;
 use crate::code::Code;
@@ -96,17 +96,14 @@ where
 
 pub(super) async fn create(
     State(app): State<Arc<HttpState>>,
-    call: Untaken<ToRequest>,
+    Unspent { call, ticket }: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
-    call.once(&app, async |call, ticket| {
-        let idempotency = idempotency(&call)?;
-        let draft = draft(call.json()?, app.service.clock());
-        let service = app.service.clone();
-        let opened = async move { service.open(draft, idempotency, Some(&ticket)).await };
-        let request = app.uncut(opened).await?;
-        Ok(json(201, &RequestObject::from(&request)))
-    })
-    .await
+    let idempotency = idempotency(&call)?;
+    let draft = draft(call.json()?, app.service.clock());
+    let service = app.service.clone();
+    let opened = async move { service.open(draft, idempotency, Some(&ticket)).await };
+    let request = app.uncut(opened).await?;
+    Ok(json(201, &RequestObject::from(&request)))
 }
 
 fn draft(body: Create, clock: &dyn Clock) -> Draft {
@@ -142,7 +139,7 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
 
 pub(super) async fn approve(
     State(app): State<Arc<HttpState>>,
-    call: Untaken<ToApprove>,
+    call: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: Approve| {
         let by = Person {
@@ -156,7 +153,7 @@ pub(super) async fn approve(
 
 pub(super) async fn deny(
     State(app): State<Arc<HttpState>>,
-    call: Untaken<ToApprove>,
+    call: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: DenyBody| {
         let by = Person {
@@ -171,14 +168,14 @@ pub(super) async fn deny(
 
 pub(super) async fn cancel(
     State(app): State<Arc<HttpState>>,
-    call: Untaken<ToRequest>,
+    call: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: Act| (body.by(), Ask::Cancel)).await
 }
 
 pub(super) async fn extend(
     State(app): State<Arc<HttpState>>,
-    call: Untaken<ToRequest>,
+    call: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
     asked(&app, call, |body: Extend| {
         let by = Person {
@@ -193,16 +190,13 @@ pub(super) async fn extend(
 
 async fn asked<N, B: DeserializeOwned>(
     app: &HttpState,
-    call: Untaken<N>,
+    Unspent { call, ticket }: Unspent<N>,
     understood: impl FnOnce(B) -> (Person, Ask),
 ) -> Result<Response, Problem> {
-    call.once(app, async |call, ticket| {
-        let (by, ask) = understood(call.json()?);
-        let id = call.request_id()?;
-        let handled = app.handle(id, Command::Asked { by, ask }, ticket).await?;
-        Ok(json(200, &RequestObject::from(&handled.request)))
-    })
-    .await
+    let (by, ask) = understood(call.json()?);
+    let id = call.request_id()?;
+    let handled = app.handle(id, Command::Asked { by, ask }, ticket).await?;
+    Ok(json(200, &RequestObject::from(&handled.request)))
 }
 
 /// Answers 200 only when AWS shows that the assignment is gone, and 202 if that takes longer
@@ -210,24 +204,21 @@ async fn asked<N, B: DeserializeOwned>(
 pub(super) async fn revoke(
     State(app): State<Arc<HttpState>>,
     hurry: Option<Extension<AnswerBy>>,
-    call: Untaken<ToRevoke>,
+    Unspent { call, ticket }: Unspent<ToRevoke>,
 ) -> Result<Response, Problem> {
-    call.once(&app, async |call, ticket| {
-        let id = call.request_id()?;
-        let body: Act = call.json()?;
-        let by = body.by();
-        let reason = body.reason;
-        let ask = Ask::Revoke { reason };
-        let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
-        let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
-        let begun = app.handle(id, Command::Asked { by, ask }, ticket).await?;
-        let followed = tokio::select! {
-            followed = app.service.follow(id, deadline) => followed?,
-            () = app.stop.cancelled() => begun.request,
-        };
-        said_of(followed)
-    })
-    .await
+    let id = call.request_id()?;
+    let body: Act = call.json()?;
+    let by = body.by();
+    let reason = body.reason;
+    let ask = Ask::Revoke { reason };
+    let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
+    let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
+    let begun = app.handle(id, Command::Asked { by, ask }, ticket).await?;
+    let followed = tokio::select! {
+        followed = app.service.follow(id, deadline) => followed?,
+        () = app.stop.cancelled() => begun.request,
+    };
+    said_of(followed)
 }
 
 fn said_of(followed: Request) -> Result<Response, Problem> {

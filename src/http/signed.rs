@@ -1,15 +1,16 @@
 //! Verifies a call: its signature, its timestamp, its nonce, and the scope of its key.
 //!
-//! A handler that takes a `Signed<…>` or an `Untaken<…>` runs only for a verified call. jit
+//! A handler that takes a `Signed<…>` or an `Unspent<…>` runs only for a verified call. jit
 //! counts and logs the reason of a refused signature, and does not tell it to the caller.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, Method, header};
-use axum::response::Response;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{Extensions, HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
@@ -61,44 +62,50 @@ pub struct Signed<N> {
 }
 
 /// A verified call whose nonce is not spent yet. The store spends the nonce in the same commit
-/// as the change that the call asks for.
+/// as the change that the call asks for. If the handler commits no change, `spend_nonces` does.
 #[derive(Debug)]
-pub struct Untaken<N> {
-    call: Signed<N>,
-    ticket: Arc<Ticket>,
+pub struct Unspent<N> {
+    pub call: Signed<N>,
+    pub ticket: Arc<Ticket>,
+}
+
+/// Where a verified call leaves its ticket for `spend_nonces`.
+#[derive(Clone, Debug, Default)]
+struct TicketSlot(Arc<OnceLock<Arc<Ticket>>>);
+
+/// Spends the nonce of every verified call, whether its handler succeeds, fails or panics.
+pub async fn spend_nonces(
+    State(app): State<Arc<HttpState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let slot = TicketSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let response = next.run(request).await;
+    let Some(ticket) = slot.0.get() else {
+        return response;
+    };
+    match app.service.use_up(ticket).await {
+        Ok(()) => response,
+        Err(why) => Problem::from(why).into_response(),
+    }
 }
 
 impl<N: Needs> FromRequest<Arc<HttpState>> for Signed<N> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<HttpState>) -> Result<Self, Problem> {
-        let untaken = Untaken::from_request(request, app).await?;
-        app.service.use_up(&untaken.ticket).await?;
-        Ok(untaken.call)
+        let unspent = Unspent::from_request(request, app).await?;
+        app.service.use_up(&unspent.ticket).await?;
+        Ok(unspent.call)
     }
 }
 
-impl<N> Untaken<N> {
-    /// Runs the call and spends its nonce, whether the call succeeds or fails.
-    pub async fn once<F>(
-        self,
-        app: &HttpState,
-        act: impl FnOnce(Signed<N>, Arc<Ticket>) -> F,
-    ) -> Result<Response, Problem>
-    where
-        F: Future<Output = Result<Response, Problem>>,
-    {
-        let done = act(self.call, self.ticket.clone()).await;
-        app.service.use_up(&self.ticket).await?;
-        done
-    }
-}
-
-impl<N: Needs> FromRequest<Arc<HttpState>> for Untaken<N> {
+impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<HttpState>) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = read(&parts.headers, body).await?;
         let query = parts.uri.query().unwrap_or_default();
         let call = SignedParts {
@@ -111,8 +118,8 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Untaken<N> {
             check(app, &parts.headers, &call).map_err(|why| Problem::unsigned(why, call.path));
         let (key_id, key, nonce) = checked?;
         let ticket = Arc::new(Ticket::new(nonce));
+        leave_ticket(&mut parts.extensions, &ticket)?;
         if !key.scopes.contains(&N::SCOPE) {
-            app.service.use_up(&ticket).await?;
             let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
             return Err(Problem::new(Code::NotAllowed, message));
         }
@@ -126,6 +133,14 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Untaken<N> {
         };
         Ok(Self { call, ticket })
     }
+}
+
+/// P5: without `spend_nonces` the call could be repeated, so jit refuses it.
+fn leave_ticket(extensions: &mut Extensions, ticket: &Arc<Ticket>) -> Result<(), Problem> {
+    let slot = extensions.remove::<TicketSlot>();
+    let left = slot.is_some_and(|slot| slot.0.set(ticket.clone()).is_ok());
+    left.then_some(())
+        .ok_or_else(|| Problem::new(Code::Internal, "no layer spends the nonce of this call"))
 }
 
 struct SignedParts<'a> {
@@ -262,5 +277,117 @@ fn said(error: &serde_json::Error) -> String {
     match (error.is_data(), text.find(" at line ")) {
         (true, Some(place)) => text[..place].to_owned(),
         _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio_util::sync::CancellationToken;
+    use tower::Service as _;
+
+    use crate::clock::{Clock, SystemClock};
+    use crate::domain::decide::fixtures::policy;
+    use crate::http::keyring::Keyring;
+    use crate::http::router;
+    use crate::service::{Announce, Service};
+    use crate::signature::Secret;
+    use crate::store::sqlite::SqliteStore;
+
+    fn secret() -> Secret {
+        Secret::new("s3cret".into())
+    }
+
+    fn state(folder: &Path) -> Arc<HttpState> {
+        let store = Arc::new(SqliteStore::open(&folder.join("jit.db")).unwrap());
+        let clock = Arc::new(SystemClock);
+        let service = Arc::new(Service::new(store, clock, policy(), Announce::ToNobody));
+        let key = KeyConfig {
+            secret: secret(),
+            scopes: [Scope::Approve].into(),
+            require_v2: true,
+            expires: None,
+        };
+        let keyring = Arc::new(Keyring::new([("plugin".into(), key)].into(), Vec::new()));
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let stop = CancellationToken::new();
+        Arc::new(HttpState::new(service, keyring, metrics, stop))
+    }
+
+    fn signed(path: &str) -> Request {
+        let timestamp = SystemClock.now().seconds().to_string();
+        let message = Message {
+            key_id: "plugin",
+            timestamp: &timestamp,
+            nonce: "once",
+            method: "POST",
+            path,
+            query: "",
+            body: b"",
+        };
+        let request = axum::http::Request::post(path)
+            .header("x-jit-keyid", "plugin")
+            .header("x-jit-nonce", "once")
+            .header("x-jit-timestamp", &timestamp)
+            .header(
+                "x-jit-signature",
+                signature::sign(Scheme::V2, &secret(), &message),
+            );
+        request.body(Body::empty()).unwrap()
+    }
+
+    async fn status(router: &mut Router, path: &str) -> StatusCode {
+        router.call(signed(path)).await.unwrap().status()
+    }
+
+    async fn panics(_: Unspent<ToApprove>) {
+        panic!("a handler failed");
+    }
+
+    async fn changes_nothing(_: Unspent<ToApprove>) {}
+
+    async fn needs_another_scope(_: Unspent<ToConfigure>) {}
+
+    /// P5: the nonce of a verified call is spent, whatever its handler does.
+    #[tokio::test]
+    async fn a_call_is_accepted_once_even_if_its_handler_panics_or_changes_nothing() {
+        for (path, first) in [
+            ("/panics", StatusCode::INTERNAL_SERVER_ERROR),
+            ("/changes-nothing", StatusCode::OK),
+            ("/needs-another-scope", StatusCode::FORBIDDEN),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let app = state(folder.path());
+            let others = Router::new()
+                .route("/panics", post(panics))
+                .route("/changes-nothing", post(changes_nothing))
+                .route("/needs-another-scope", post(needs_another_scope));
+            let mut router = router(app.clone(), others.with_state(app));
+            assert_eq!(status(&mut router, path).await, first, "{path}");
+            let second = status(&mut router, path).await;
+            assert_eq!(second, StatusCode::UNAUTHORIZED, "{path}");
+        }
+    }
+
+    /// P5: a route that is added without the layer runs no handler.
+    #[tokio::test]
+    async fn a_call_is_refused_on_a_route_without_the_layer_that_spends_nonces() {
+        let folder = tempfile::tempdir().unwrap();
+        let app = state(folder.path());
+        let bare = Router::new().route("/changes-nothing", post(changes_nothing));
+        let mut without = bare.clone().with_state(app.clone());
+        let refused = status(&mut without, "/changes-nothing").await;
+        assert_eq!(refused, StatusCode::INTERNAL_SERVER_ERROR);
+        let layer = from_fn_with_state(app.clone(), spend_nonces);
+        let mut with = bare.route_layer(layer).with_state(app);
+        assert_eq!(status(&mut with, "/changes-nothing").await, StatusCode::OK);
     }
 }

@@ -321,7 +321,7 @@ async fn lives(size: usize, count: usize, fault: RunFault) {
 async fn ended_well(store: &DynamoStore, request: &Request) {
     let key = AuditKey::Request(request.id);
     let events = seen(|| store.audit(&key)).await;
-    verify_against(&events, &request.chain, Some(request.status())).unwrap();
+    verify_against(&events, &request.version.chain, Some(request.status())).unwrap();
     let kinds: Vec<EventKind> = events.iter().map(|event| event.event_type).collect();
     let once = |kind: EventKind| kinds.iter().filter(|one| **one == kind).count() == 1;
     let begun = [
@@ -339,7 +339,10 @@ async fn ended_well(store: &DynamoStore, request: &Request) {
         matches!(request.state, State::Revoked { .. } | State::Expired { .. }),
         "{request:?}"
     );
-    assert_eq!((request.due_at, request.lease), (None, None));
+    assert_eq!(
+        (request.schedule.due_at, request.schedule.lease),
+        (None, None)
+    );
     let key = request.holding_key().unwrap();
     let holding = seen(|| store.holding(&key)).await.unwrap();
     assert!(

@@ -149,7 +149,7 @@ impl Checker {
             }
             for request in tables
                 .requests()
-                .filter(|one| one.old_credentials.is_some())
+                .filter(|one| one.assignment.old_credentials.is_some())
             {
                 denied_is_true(aws, request, now)?;
             }
@@ -269,7 +269,11 @@ fn is_held(tables: &Tables, key: &HoldingKey) -> bool {
 fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
     let holders = tables.holding(key).map(|held| &held.holders);
     let mut holders = holders.into_iter().flatten();
-    let is_due = |id: &RequestId| tables.request(*id).is_some_and(|one| one.due_at.is_some());
+    let is_due = |id: &RequestId| {
+        tables
+            .request(*id)
+            .is_some_and(|one| one.schedule.due_at.is_some())
+    };
     if holders.any(is_due) {
         return Ok(());
     }
@@ -281,7 +285,7 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
 /// A recorded deny statement is in the policy, whatever else has changed there since.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
     let (Some(OldCredentials::Denied { until }), Some(user)) =
-        (request.old_credentials, &request.user)
+        (request.assignment.old_credentials, &request.assignment.user)
     else {
         return Ok(());
     };
@@ -290,7 +294,7 @@ fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), St
         user: user.clone(),
         before: until + Millis(-SESSIONS_LAST.0),
     };
-    let policy = aws.policy(&request.permission_set);
+    let policy = aws.policy(&request.asked.permission_set);
     if now + CLOCKS_DIFFER >= until || holds(policy.as_deref(), &deny) {
         return Ok(());
     }
@@ -311,7 +315,7 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
         } => events.last().and_then(|last| last.status),
         state => Some(state.status()),
     };
-    verify_against(&events, &request.chain, status)
+    verify_against(&events, &request.version.chain, status)
         .map_err(|tampered| format!("P7: {id}: {tampered}"))?;
     let count = |wanted: &[EventKind]| {
         let found = events

@@ -195,8 +195,8 @@ impl World {
             let holding = tables.holding(&key);
             holding.is_some_and(|held| !held.holders.is_empty())
                 || tables.requests().any(|request| {
-                    request.account_id == key.account_id
-                        && request.requester.email == person.email
+                    request.asked.account_id == key.account_id
+                        && request.asked.requester.email == person.email
                         && !request.state.is_settled()
                 })
         });

@@ -197,7 +197,7 @@ impl World {
         let own = matches!(ask, Ask::Cancel | Ask::Extend { .. });
         let requester = self
             .store
-            .read(|tables| tables.request(id).map(|one| one.requester.clone()));
+            .read(|tables| tables.request(id).map(|one| one.asked.requester.clone()));
         let by = requester.filter(|_| own).unwrap_or_else(|| person(who));
         let name = format!("{} says {ask:?} to {id}", by.id);
         let (store, wrong) = (self.store.clone(), self.wrong.clone());
@@ -222,7 +222,7 @@ impl World {
         let Some(id) = self.a_request() else { return };
         let Some(own) = self
             .store
-            .read(|tables| tables.request(id).map(|one| one.requester.clone()))
+            .read(|tables| tables.request(id).map(|one| one.asked.requester.clone()))
         else {
             return;
         };

@@ -21,7 +21,7 @@ pub fn approved_by_the_rules(
     before: &mut Before,
     rule: ExtensionRule,
 ) -> Result<(), String> {
-    let until = request.granted.map(|period| period.until);
+    let until = request.grant.period.map(|period| period.until);
     let now = Before {
         was_pending: request.state == State::Pending,
         until,
@@ -33,9 +33,9 @@ pub fn approved_by_the_rules(
     if !is_approved && !is_extended {
         return Ok(());
     }
-    let (id, set) = (request.id, &request.permission_set);
+    let (id, set) = (request.id, &request.asked.permission_set);
     let done = if is_extended { "extended" } else { "approved" };
-    let Some(binding) = tables.binding(&request.account_id) else {
+    let Some(binding) = tables.binding(&request.asked.account_id) else {
         return Err(format!(
             "P5: {id} was {done}, and its account has no binding"
         ));
@@ -70,7 +70,7 @@ fn extended_by(tables: &Tables, id: RequestId) -> Option<String> {
 }
 
 fn may_approve(user: &str, request: &Request, binding: &Binding) -> bool {
-    let is_own = request.requester.id.as_str() == user;
+    let is_own = request.asked.requester.id.as_str() == user;
     let is_named = binding.approvers.iter().any(|one| one.as_str() == user);
     is_named && (binding.allow_self_approval || !is_own)
 }
@@ -78,6 +78,7 @@ fn may_approve(user: &str, request: &Request, binding: &Binding) -> bool {
 fn standing(request: &Request, binding: &Binding) -> u64 {
     let by = request
         .approvals
+        .given
         .iter()
         .map(|approval| approval.by.id.as_str());
     by.filter(|user| may_approve(user, request, binding))
@@ -113,7 +114,7 @@ impl Repeated {
             let Some(request) = tables.request(id) else {
                 return Ok(());
             };
-            match tables.binding(&request.account_id) {
+            match tables.binding(&request.asked.account_id) {
                 Some(binding)
                     if request.state == State::Pending
                         && may_approve(by.id.as_str(), request, binding)
@@ -132,6 +133,6 @@ impl Repeated {
 
 fn revisions(tables: &Tables, id: RequestId) -> Option<(u64, u64)> {
     let request = tables.request(id)?;
-    let binding = tables.binding(&request.account_id)?;
-    Some((request.revision, binding.revision))
+    let binding = tables.binding(&request.asked.account_id)?;
+    Some((request.version.revision, binding.revision))
 }

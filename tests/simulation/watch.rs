@@ -92,12 +92,13 @@ impl Watch {
 
     fn follow(&mut self, request: &Request, replicas: &[Replica], now: Timestamp) {
         let tries = Tries {
-            lease: request.lease,
+            lease: request.schedule.lease,
             attempts: request
+                .schedule
                 .trouble
                 .as_ref()
                 .map_or(0, |trouble| trouble.attempts),
-            due_at: request.due_at,
+            due_at: request.schedule.due_at,
             state: discriminant(&request.state),
         };
         let seen = self.records.entry(request.id).or_insert_with(|| Seen {
@@ -119,7 +120,12 @@ impl Watch {
             (seen.tries, seen.tried_at) = (tries, now);
         }
         let mut working = replicas.iter().filter(|replica| replica.works());
-        let is_due = working.any(|replica| request.due_at.is_some_and(|due| due <= replica.wall()));
+        let is_due = working.any(|replica| {
+            request
+                .schedule
+                .due_at
+                .is_some_and(|due| due <= replica.wall())
+        });
         // A clock that was set may have made it due and not due again since the last check.
         let disturbed_at = self.disturbed_at;
         let before = seen.due_since.filter(|since| *since >= disturbed_at);
@@ -135,8 +141,8 @@ impl Watch {
         if now - since <= TRIED_WITHIN {
             return Ok(());
         }
-        let (id, state, due_at) = (request.id, &request.state, request.due_at);
-        let lease = request.lease;
+        let (id, state, due_at) = (request.id, &request.state, request.schedule.due_at);
+        let lease = request.schedule.lease;
         Err(format!(
             "starved: {id} has been due ({due_at:?}) since {since} and is not tried: {state:?}, {lease:?}"
         ))
@@ -195,7 +201,7 @@ impl Watch {
 
 /// The condition that status, metrics and alarms use.
 fn shows_that_it_is_stuck(request: &Request) -> bool {
-    request.trouble.is_some()
+    request.schedule.trouble.is_some()
 }
 
 /// K9: the records of a request fit into items of DynamoDB, however many commands it gets.

@@ -291,7 +291,7 @@ impl World {
         let now = self.time.now();
         let first = self.earliest_clock(now);
         let is_at_work = self.store.read(|tables| {
-            let mut leases = tables.requests().filter_map(|one| one.lease);
+            let mut leases = tables.requests().filter_map(|one| one.schedule.lease);
             leases.any(|lease| lease.until > first)
         });
         if is_at_work {
@@ -312,7 +312,7 @@ impl World {
 
     /// Whether a request is in a state that a worker must end, and not only at a date.
     fn has_work(&self) -> bool {
-        let is_work = |one: &Request| one.due_at.is_some() && !one.is_dated();
+        let is_work = |one: &Request| one.schedule.due_at.is_some() && !one.is_dated();
         self.store.read(|tables| tables.requests().any(is_work))
     }
 

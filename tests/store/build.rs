@@ -104,7 +104,7 @@ pub fn creating(decision: &Decision) -> Commit {
 /// The next revision of a record, with a change.
 pub fn later(request: &Request, change: impl FnOnce(&mut Request)) -> Request {
     let mut later = request.clone();
-    later.revision += 1;
+    later.version.revision += 1;
     change(&mut later);
     later
 }
@@ -117,12 +117,12 @@ pub fn next(request: &Request, change: impl FnOnce(&mut Request)) -> Commit {
 pub fn granted(request: &Request, until: Timestamp) -> Request {
     let mut granted = request.clone();
     granted.state = State::Granted;
-    granted.user = Some("u-1".parse().unwrap());
-    granted.granted = Some(Period {
-        from: request.created_at,
+    granted.assignment.user = Some("u-1".parse().unwrap());
+    granted.grant.period = Some(Period {
+        from: request.asked.created_at,
         until,
     });
-    granted.due_at = Some(until);
+    granted.schedule.due_at = Some(until);
     granted
 }
 

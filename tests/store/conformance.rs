@@ -192,7 +192,7 @@ pub async fn a_commit_is_all_or_nothing(subject: impl Subject) {
 pub async fn a_commit_needs_the_previous_revision(subject: impl Subject) {
     let store = subject.store();
     let first = create(store, 1, at(0)).await;
-    let skipped = next(&first, |request| request.revision += 1);
+    let skipped = next(&first, |request| request.version.revision += 1);
     assert!(lost(store, skipped).await);
     let second = change(store, &first, |_| {}).await;
     let again = next(&first, |_| {});
@@ -216,7 +216,7 @@ pub async fn each_revision_is_written_by_one_of_many_writers(subject: impl Subje
             let mut done = 0;
             while done < 10 {
                 let seen = subject.store().request(id(1)).await.unwrap().unwrap();
-                let commit = next(&seen, |request| request.parked_notices += 1);
+                let commit = next(&seen, |request| request.chat.parked_notices += 1);
                 match subject.store().commit(commit).await {
                     Ok(()) => done += 1,
                     Err(StoreError::Conflict(_)) => tokio::task::yield_now().await,
@@ -227,7 +227,7 @@ pub async fn each_revision_is_written_by_one_of_many_writers(subject: impl Subje
     }
     writers.join_all().await;
     let last = subject.store().request(id(1)).await.unwrap().unwrap();
-    assert_eq!((last.parked_notices, last.revision), (50, 51));
+    assert_eq!((last.chat.parked_notices, last.version.revision), (50, 51));
 }
 
 // P5, G18
@@ -404,16 +404,10 @@ pub async fn due_requests_come_by_lane_and_longest_due_first(subject: impl Subje
         (4, None),
     ] {
         let request = create(store, number, at(0)).await;
-        change(store, &request, |request| request.due_at = due).await;
+        change(store, &request, |request| request.schedule.due_at = due).await;
     }
     let grant = create(store, 5, at(0)).await;
-    change(store, &grant, |request| {
-        *request = Request {
-            revision: 2,
-            ..granted(request, at(15))
-        }
-    })
-    .await;
+    change(store, &grant, |request| *request = granted(request, at(15))).await;
 
     assert!(due(store, Lane::Other, at(9), 10).await.is_empty());
     assert_eq!(due(store, Lane::Other, at(10), 10).await, [id(2)]);
@@ -437,15 +431,15 @@ pub async fn a_leased_request_is_not_claimed(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     let leased = change(store, &request, |request| {
-        request.due_at = Some(at(0));
-        request.lease = Some(lease(7, at(30)));
+        request.schedule.due_at = Some(at(0));
+        request.schedule.lease = Some(lease(7, at(30)));
     })
     .await;
     assert!(due(store, Lane::Other, at(29), 10).await.is_empty());
     assert_eq!(due(store, Lane::Other, at(30), 10).await, [id(1)]);
     assert_eq!(next_due(store, Lane::Other).await, Some(at(30)));
     change(store, &leased, |request| {
-        (request.lease, request.due_at) = (None, None);
+        (request.schedule.lease, request.schedule.due_at) = (None, None);
     })
     .await;
     assert_eq!(next_due(store, Lane::Other).await, None);
@@ -691,13 +685,13 @@ pub async fn lists_apply_all_filters_together(subject: impl Subject) {
         let mut decision = opened(number, at(i64::try_from(number / 4).unwrap()));
         let request = &mut decision.request;
         if number & 1 == 1 {
-            request.channel_id = "other".parse().unwrap();
+            request.asked.channel_id = "other".parse().unwrap();
         }
         if number & 2 == 2 {
-            request.account_id = "444455556666".parse().unwrap();
+            request.asked.account_id = "444455556666".parse().unwrap();
         }
         if number & 4 == 4 {
-            request.requester.email = "dave@example.com".parse().unwrap();
+            request.asked.requester.email = "dave@example.com".parse().unwrap();
         }
         if number & 8 == 8 {
             request.state = State::Cancelled {
@@ -723,12 +717,12 @@ pub async fn lists_apply_all_filters_together(subject: impl Subject) {
         let wanted: Vec<RequestId> = all
             .iter()
             .filter(|request| {
-                (!has(0) || request.channel_id.as_str() == "other")
-                    && (!has(1) || request.account_id.as_str() == "444455556666")
-                    && (!has(2) || request.requester.email.as_str() == "dave@example.com")
+                (!has(0) || request.asked.channel_id.as_str() == "other")
+                    && (!has(1) || request.asked.account_id.as_str() == "444455556666")
+                    && (!has(2) || request.asked.requester.email.as_str() == "dave@example.com")
                     && (!has(3) || request.status() == Status::Cancelled)
-                    && (!has(4) || request.created_at >= at(2))
-                    && (!has(5) || request.created_at < at(6))
+                    && (!has(4) || request.asked.created_at >= at(2))
+                    && (!has(5) || request.asked.created_at < at(6))
                     && (!has(6) || request.id == id(23))
             })
             .map(|request| request.id)
@@ -755,7 +749,7 @@ pub async fn pages_have_no_gap_and_no_overlap(subject: impl Subject) {
         let page = store.list(&filter, after.as_ref(), 4).await.unwrap();
         let Some(last) = page.last() else { break };
         after = Some(Cursor {
-            created_at: last.created_at,
+            created_at: last.asked.created_at,
             id: last.id,
         });
         pages.extend(page.iter().map(|request| request.id));
@@ -798,8 +792,12 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
     let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
     let seqs: Vec<u64> = history.iter().map(|event| event.seq).collect();
     assert_eq!(seqs, [1, 2]);
-    jit::domain::audit::verify_against(&history, &denied.request.chain, Some(Status::Denied))
-        .unwrap();
+    jit::domain::audit::verify_against(
+        &history,
+        &denied.request.version.chain,
+        Some(Status::Denied),
+    )
+    .unwrap();
 
     let times = |events: &[Event]| -> Vec<i64> {
         events
@@ -898,7 +896,7 @@ pub async fn every_binding_is_found_page_by_page(subject: impl Subject) {
 pub async fn a_lease_is_renewed_unless_the_renewal_comes_too_late(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
-    let until = |to| move |request: &mut Request| request.lease = Some(lease(7, at(to)));
+    let until = |to| move |request: &mut Request| request.schedule.lease = Some(lease(7, at(to)));
     let leased = change(store, &request, until(30)).await;
     let renewed = later(&leased, until(60));
     match store.renew(renewed.clone()).await {
@@ -910,7 +908,7 @@ pub async fn a_lease_is_renewed_unless_the_renewal_comes_too_late(subject: impl 
     assert_eq!(store.request(id(1)).await, Ok(Some(renewed.clone())));
 
     let taken = change(store, &renewed, |request| {
-        request.lease = Some(lease(8, at(90)));
+        request.schedule.lease = Some(lease(8, at(90)));
     });
     let taken = taken.await;
     let late = later(&renewed, until(90));
@@ -955,10 +953,7 @@ pub async fn gauges_are_counted(subject: impl Subject) {
     for (number, until) in [(1, at(10)), (2, at(50))] {
         let request = create(store, number, at(0)).await;
         change(store, &request, |request| {
-            *request = Request {
-                revision: 2,
-                ..granted(request, until)
-            };
+            *request = granted(request, until);
         })
         .await;
     }
@@ -974,8 +969,8 @@ pub async fn gauges_are_counted(subject: impl Subject) {
     for (request, state) in [(waiting, State::Approved), (removed, State::Granted)] {
         change(store, &request, |request| {
             request.state = state;
-            request.due_at = Some(at(80));
-            request.trouble = Some(refused.clone());
+            request.schedule.due_at = Some(at(80));
+            request.schedule.trouble = Some(refused.clone());
         })
         .await;
     }
@@ -1019,10 +1014,7 @@ pub async fn a_status_written_from_outside_is_returned(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     change(store, &request, |request| {
-        *request = Request {
-            revision: 2,
-            ..granted(request, at(3600))
-        };
+        *request = granted(request, at(3600));
     })
     .await;
     assert!(due(store, Lane::Remove, at(60), 10).await.is_empty());
@@ -1046,21 +1038,18 @@ pub async fn a_status_written_from_outside_is_returned(subject: impl Subject) {
     };
     assert_eq!(ids(store, &filter).await, [id(1)]);
     // The record can be changed like any other.
-    change(store, &heard, |request| request.due_at = None).await;
+    change(store, &heard, |request| request.schedule.due_at = None).await;
 }
 
 pub async fn a_status_written_from_outside_conflicts_with_an_older_commit(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;
     let seen = change(store, &request, |request| {
-        *request = Request {
-            revision: 2,
-            ..granted(request, at(3600))
-        };
+        *request = granted(request, at(3600));
     })
     .await;
     subject.write_status(id(1), "REVOKED", Some(at(40))).await;
-    let unheard = next(&seen, |request| request.due_at = Some(at(7200)));
+    let unheard = next(&seen, |request| request.schedule.due_at = Some(at(7200)));
     assert!(lost(store, unheard).await);
     assert_eq!(
         store.request(id(1)).await.unwrap().unwrap().status(),

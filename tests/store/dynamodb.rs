@@ -61,7 +61,7 @@ async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
         assert_eq!(found, newest[..30]);
         let last = page.last().unwrap();
         let after = Cursor {
-            created_at: last.created_at,
+            created_at: last.asked.created_at,
             id: last.id,
         };
         let rest = store.list(&filter, Some(&after), 100).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_backlog_is_read_only_as_far_as_the_caller_wants() {
     let all: Vec<u128> = numbers.collect();
     for (number, due) in all.iter().zip(1..) {
         let mut decision = opened(*number, at(0));
-        decision.request.due_at = Some(at(due));
+        decision.request.schedule.due_at = Some(at(due));
         store.commit(creating(&decision)).await.unwrap();
     }
     proxy.calls();
@@ -127,7 +127,7 @@ async fn a_lease_renewal_is_one_write_without_a_transaction() {
     let decision = opened(1, at(0));
     store.commit(creating(&decision)).await.unwrap();
     let renewed = later(&decision.request, |request| {
-        request.lease = Some(lease(7, at(60)));
+        request.schedule.lease = Some(lease(7, at(60)));
     });
     proxy.calls();
     store.renew(renewed).await.unwrap();
@@ -204,7 +204,7 @@ async fn the_cost_of_a_scrape_does_not_depend_on_live_grants() {
     // A grant that ends is counted, also while a worker holds its lease.
     let ending = store.request(id(1)).await.unwrap().unwrap();
     let leased = next(&ending, |request| {
-        request.lease = Some(lease(1, day + Millis::seconds(30)));
+        request.schedule.lease = Some(lease(1, day + Millis::seconds(30)));
     });
     store.commit(leased).await.unwrap();
     let gauges = store.gauges(day).await.unwrap();

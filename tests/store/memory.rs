@@ -72,10 +72,10 @@ impl MemoryStore {
     pub fn write_status(&self, id: RequestId, said: Status, at: Option<Timestamp>) {
         let mut tables = self.tables();
         let request = tables.requests.get_mut(&id).unwrap();
-        let since = request.chain.last_at;
+        let since = request.version.chain.last_at;
         request.apply_outside_status(said, at, since);
-        request.due_at = Some(Timestamp::default());
-        request.revision += 1;
+        request.schedule.due_at = Some(Timestamp::default());
+        request.version.revision += 1;
         tables.commits += 1;
         tables.changes.requests.insert(id);
     }
@@ -87,7 +87,10 @@ impl MemoryStore {
 }
 
 fn overdue(request: &Request, now: Timestamp) -> bool {
-    let ended = request.granted.is_some_and(|period| period.until <= now);
+    let ended = request
+        .grant
+        .period
+        .is_some_and(|period| period.until <= now);
     ended && matches!(request.state, State::Granted)
 }
 
@@ -271,18 +274,18 @@ impl Store for MemoryStore {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Found<Request>, StoreError> {
-        let place = |request: &Request| (request.created_at, request.id);
+        let place = |request: &Request| (request.asked.created_at, request.id);
         let wanted = |request: &&Request| {
             let mail = request.requester_email();
             filter.request_id.is_none_or(|id| request.id == id)
                 && filter
                     .channel_id
                     .as_ref()
-                    .is_none_or(|id| request.channel_id == *id)
+                    .is_none_or(|id| request.asked.channel_id == *id)
                 && filter
                     .account_id
                     .as_ref()
-                    .is_none_or(|id| request.account_id == *id)
+                    .is_none_or(|id| request.asked.account_id == *id)
                 && filter
                     .requester_email
                     .as_ref()
@@ -290,10 +293,12 @@ impl Store for MemoryStore {
                 && filter
                     .status
                     .is_none_or(|status| request.status() == status)
-                && filter.from.is_none_or(|from| request.created_at >= from)
+                && filter
+                    .from
+                    .is_none_or(|from| request.asked.created_at >= from)
                 && filter
                     .before
-                    .is_none_or(|before| request.created_at < before)
+                    .is_none_or(|before| request.asked.created_at < before)
                 && after.is_none_or(|last| place(request) < (last.created_at, last.id))
         };
         let mut found: Vec<Request> = self
@@ -352,7 +357,7 @@ impl Store for MemoryStore {
         let tables = self.tables();
         let requests = tables.requests.values().map(|request| Head {
             key: AuditKey::Request(request.id),
-            chain: request.chain,
+            chain: request.version.chain,
             status: Some(request.status()),
         });
         let channels = tables.channels.values().map(|channel| Head {

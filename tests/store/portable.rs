@@ -32,11 +32,8 @@ fn copied(
 
 async fn copies_a_whole_request(store: &dyn Portable) {
     let decision = opened(1, at(0));
-    let request = Request {
-        revision: 7,
-        lease: Some(lease(9, at(30))),
-        ..granted(&decision.request, at(3600))
-    };
+    let mut request = granted(&decision.request, at(3600)).at_revision(7);
+    request.schedule.lease = Some(lease(9, at(30)));
     let outbox_entries = vec![
         entry(2, true),
         OutboxEntry {
@@ -60,7 +57,7 @@ async fn copies_a_whole_request(store: &dyn Portable) {
     let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
     assert_eq!(history, decision.events);
     // The copied record can be changed like any other.
-    let on = next(&request, |request| request.parked_notices = 1);
+    let on = next(&request, |request| request.chat.parked_notices = 1);
     store.commit(on).await.unwrap();
     let early = store.claim_notice(id(1), at(49), token(1), at(80)).await;
     assert_eq!(early, Ok(None));
@@ -83,19 +80,13 @@ async fn continues_only_its_own_history(store: &dyn Portable) {
     let behind = copied(one.request.clone(), one.events.clone(), Vec::new());
     store.take_over(&behind).await.unwrap();
     // The same request with another creation time: the record here is not part of that history.
-    let else_where = Request {
-        revision: 9,
-        ..other.request
-    };
+    let else_where = other.request.at_revision(9);
     let diverged = copied(else_where, other.events, Vec::new());
     let error = store.take_over(&diverged).await.unwrap_err();
     assert_eq!(error, StoreError::Diverged(id(1).to_string()));
     // A copy does not go back to an older version.
-    let further = Request {
-        revision: 3,
-        parked_notices: 1,
-        ..one.request.clone()
-    };
+    let mut further = one.request.at_revision(3);
+    further.chat.parked_notices = 1;
     let ahead = copied(further.clone(), one.events.clone(), vec![entry(2, false)]);
     assert_eq!(store.take_over(&ahead).await, Ok(Took::Now));
     assert_eq!(store.request(id(1)).await.unwrap(), Some(further));

@@ -30,8 +30,8 @@ async fn a_restart_keeps_everything_except_the_leases() {
         let store = SqliteStore::open(&path).unwrap();
         store.commit(creating(&decision)).await.unwrap();
         let leased = next(&decision.request, |request| {
-            request.due_at = Some(at(5));
-            request.lease = Some(lease(7, at(3600)));
+            request.schedule.due_at = Some(at(5));
+            request.schedule.lease = Some(lease(7, at(3600)));
         });
         store.commit(leased).await.unwrap();
         store.spend_nonce(&nonce("n", 0, 960)).await.unwrap();
@@ -48,7 +48,10 @@ async fn a_restart_keeps_everything_except_the_leases() {
         [id(1)]
     );
     let request = store.request(id(1)).await.unwrap().unwrap();
-    assert_eq!((request.lease, request.revision), (None, 3));
+    assert_eq!(
+        (request.schedule.lease, request.version.revision),
+        (None, 3)
+    );
     assert_eq!(
         store.audit(&AuditKey::Request(id(1))).await.unwrap(),
         decision.events
@@ -167,14 +170,14 @@ async fn an_operators_command_works_beside_a_server() {
     let opened = opened(1, at(0));
     server.commit(creating(&opened)).await.unwrap();
     let leased = next(&opened.request, |request| {
-        request.due_at = Some(at(5));
-        request.lease = Some(lease(7, at(3600)));
+        request.schedule.due_at = Some(at(5));
+        request.schedule.lease = Some(lease(7, at(3600)));
     });
     server.commit(leased.clone()).await.unwrap();
     let operator = SqliteStore::open_for_operator(&path).unwrap();
     let seen = operator.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(seen.lease, Some(lease(7, at(3600))));
-    let changed = later(&seen, |request| request.due_at = Some(at(9)));
+    assert_eq!(seen.schedule.lease, Some(lease(7, at(3600))));
+    let changed = later(&seen, |request| request.schedule.due_at = Some(at(9)));
     let commit = Commit::of([Write::Request(changed.clone())]);
     operator.commit(commit.clone()).await.unwrap();
     let winner = Err(StoreError::Conflict(Some(Box::new(changed.clone()))));
@@ -189,7 +192,7 @@ async fn an_operators_command_works_beside_a_server() {
     drop((server, operator));
     let alone = SqliteStore::open_for_operator(&path).unwrap();
     let freed = alone.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(freed.lease, None, "no other process uses the file");
+    assert_eq!(freed.schedule.lease, None, "no other process uses the file");
 }
 
 // K13
@@ -205,14 +208,14 @@ async fn a_starting_server_keeps_the_leases_of_an_operators_command() {
     };
     let operator = SqliteStore::open_for_operator(&path).unwrap();
     let leased = next(&opened.request, |request| {
-        request.due_at = Some(at(5));
-        request.lease = Some(operators);
+        request.schedule.due_at = Some(at(5));
+        request.schedule.lease = Some(operators);
     });
     operator.commit(leased).await.unwrap();
     drop(server);
     let server = SqliteStore::open(&path).unwrap();
     let kept = server.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(kept.lease, Some(operators));
+    assert_eq!(kept.schedule.lease, Some(operators));
     drop(operator);
 }
 
@@ -223,17 +226,17 @@ async fn after_a_restart(state: State, holding: &Holding) -> Holding {
     let opened = opened(1, at(0));
     store.commit(creating(&opened)).await.unwrap();
     let leased = next(&opened.request, |request| {
-        request.user = Some(key().user);
-        request.account_id = key().account_id;
+        request.assignment.user = Some(key().user);
+        request.asked.account_id = key().account_id;
         request.state = state;
-        request.lease = Some(lease(7, at(3600)));
+        request.schedule.lease = Some(lease(7, at(3600)));
     });
     let holding = Write::Holding(holding.clone());
     store.commit(leased.with([holding])).await.unwrap();
     drop(store);
     let store = SqliteStore::open(&path).unwrap();
     let freed = store.request(id(1)).await.unwrap().unwrap();
-    assert_eq!(freed.lease, None);
+    assert_eq!(freed.schedule.lease, None);
     store.holding(&key()).await.unwrap().unwrap()
 }
 
@@ -283,14 +286,16 @@ async fn every_change_is_seen_at_once_from_any_process() {
             assert_eq!(store.request(id(1)).await.unwrap().unwrap(), latest);
         }
         if minute % 2 == 0 {
-            latest = later(&latest, |request| request.due_at = Some(at(minute * 60)));
+            latest = later(&latest, |request| {
+                request.schedule.due_at = Some(at(minute * 60))
+            });
             let commit = Commit::of([Write::Request(latest.clone())]);
             store.commit(commit).await.unwrap();
         } else {
             // Every second change comes from another process.
             let sql = "UPDATE jit_requests SET revision = revision + 1";
             outside.execute(sql, []).unwrap();
-            latest.revision += 1;
+            latest.version.revision += 1;
         }
     }
     outside.execute("DELETE FROM jit_requests", []).unwrap();

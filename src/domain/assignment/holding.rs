@@ -176,26 +176,29 @@ impl Request {
     /// take effect, and the holding records them. Only the worker of a holder sends a create or a
     /// delete. K13: an operator's command may still run, so its lease stays until it lapses.
     pub fn without_its_server(&self, holding: Option<&Holding>) -> Option<(Self, Option<Holding>)> {
-        let lease = self.lease.filter(|lease| lease.by == LeaseHolder::Server)?;
+        let lease = self
+            .schedule
+            .lease
+            .filter(|lease| lease.by == LeaseHolder::Server)?;
         let holding = holding.filter(|holding| holding.holds(self.id));
-        let request = Self {
-            lease: None,
-            revision: self.revision + 1,
-            ..self.clone()
-        };
+        let mut request = self.at_revision(self.version.revision + 1);
+        request.schedule.lease = None;
         Some((request, holding.map(|one| one.orphaned(lease.token))))
     }
 
     /// The key of the assignment that this request holds or asks for, once the user is known.
     pub fn holding_key(&self) -> Option<HoldingKey> {
-        self.user.clone().map(|user| self.holding_key_of(user))
+        self.assignment
+            .user
+            .clone()
+            .map(|user| self.holding_key_of(user))
     }
 
     /// The same key for a user that the record does not name yet.
     pub fn holding_key_of(&self, user: UserId) -> HoldingKey {
         HoldingKey {
-            account_id: self.account_id.clone(),
-            permission_set: self.permission_set.clone(),
+            account_id: self.asked.account_id.clone(),
+            permission_set: self.asked.permission_set.clone(),
             user,
         }
     }

@@ -7,13 +7,13 @@ use crate::domain::{Audience, EventKind, State, Timestamp};
 
 /// The end of the grant, if the request is GRANTED and the end is in the future.
 pub(super) fn end_ahead(step: &Step<'_>) -> Option<Timestamp> {
-    let period = step.request.granted?;
+    let period = step.request.grant.period?;
     let is_ahead = step.request.state == State::Granted && step.now < period.until;
     is_ahead.then_some(period.until)
 }
 
 pub(super) fn announce(mut step: Step<'_>, end: Timestamp) -> Result<Decision, Refusal> {
-    step.request.due_at = Some(end);
+    step.request.schedule.due_at = Some(end);
     let said = details([("end_time", Some(end.to_string()))]);
     step.record(EventKind::EndAnnounced, None, said);
     step.tell_to(Audience::Requester, None, details([]));
@@ -44,9 +44,9 @@ mod tests {
     fn the_end_is_announced_once_and_the_removal_begins_on_time() {
         let rules = rules();
         let granted = decide(record("Assigning"), &rules, made(), later()).unwrap();
-        let until = granted.request.granted.unwrap().until;
+        let until = granted.request.grant.period.unwrap().until;
         let announced_at = until + Millis::minutes(-10);
-        assert_eq!(granted.request.due_at, Some(announced_at));
+        assert_eq!(granted.request.schedule.due_at, Some(announced_at));
         let known = |request: Request| Record {
             request,
             ..record("Granted")
@@ -56,7 +56,10 @@ mod tests {
         assert!(matches!(early, Refusal::NotDue { .. }), "{early:?}");
         for late in [0, 9 * 60_000, 10 * 60_000 - 1] {
             let told = due(&granted.request, announced_at + Millis(late)).unwrap();
-            assert_eq!((told.request.due_at, told.work), (Some(until), None));
+            assert_eq!(
+                (told.request.schedule.due_at, told.work),
+                (Some(until), None)
+            );
             assert_eq!(told.request.state, State::Granted);
             assert_eq!(told.events.len(), 1);
             let notice = &told.notices[0];
@@ -79,21 +82,21 @@ mod tests {
             minutes: minutes(30),
         };
         let mut reminded = known(told.request);
-        reminded.request.requester = alice();
+        reminded.request.asked.requester = alice();
         let longer = decide(reminded, &granting, asked(alice(), more), announced_at).unwrap();
         let again = until + Millis::minutes(20);
-        assert_eq!(longer.request.due_at, Some(again));
+        assert_eq!(longer.request.schedule.due_at, Some(again));
     }
 
     #[test]
     fn the_end_of_a_short_grant_is_not_announced_and_no_end_without_remind_before() {
         for (rules, minutes) in [(rules(), 10), (policy(), 60)] {
             let mut short = record("Assigning");
-            short.request.duration = super::super::fixtures::minutes(minutes);
+            short.request.asked.duration = super::super::fixtures::minutes(minutes);
             let granted = decide(short, &rules, made(), later()).unwrap().request;
             assert_eq!(
-                granted.due_at,
-                Some(granted.granted.unwrap().until),
+                granted.schedule.due_at,
+                Some(granted.grant.period.unwrap().until),
                 "{minutes}"
             );
         }

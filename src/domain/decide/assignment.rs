@@ -119,7 +119,10 @@ pub(super) fn finished(
 
 /// Why jit refuses an assignment from outside.
 fn not_ours(step: &Step<'_>) -> Text {
-    let (set, account) = (&step.request.permission_set, &step.request.account_id);
+    let (set, account) = (
+        &step.request.asked.permission_set,
+        &step.request.asked.account_id,
+    );
     Text::clip(&format!(
         "this user has an assignment of {set} in {account} that this request did not make; \
          jit does not change it: remove it in Identity Center, or let its own request end"

@@ -2,7 +2,7 @@
 //! write, and no worker has to find the request.
 
 use super::{Decision, Record, decide};
-use crate::domain::{Claim, Command, Holding, Lease, Policy, Request, Timestamp};
+use crate::domain::{Claim, Command, Holding, Lease, Policy, Timestamp};
 
 impl Decision {
     /// The decision with the claim included. None if the request is not due, or if the claim
@@ -27,10 +27,7 @@ impl Decision {
         let claim = decide(record, policy, Command::Due { claim: offer }, now).ok()?;
         let is_no_more = claim.events.is_empty() && claim.holding.is_none();
         (is_no_more && claim.work.is_some()).then(|| Self {
-            request: Request {
-                revision: self.request.revision,
-                ..claim.request
-            },
+            request: claim.request.at_revision(self.request.version.revision),
             work: claim.work,
             ..self.clone()
         })
@@ -67,12 +64,10 @@ mod tests {
                 panic!("{word}: no work");
             };
             assert!(format!("{next:?}").starts_with(work), "{word}");
-            assert_eq!(claimed.request.lease, Some(lease()), "{word}");
+            assert_eq!(claimed.request.schedule.lease, Some(lease()), "{word}");
             // The claim adds only the lease.
-            let request = Request {
-                lease: plain.request.lease,
-                ..claimed.request
-            };
+            let mut request = claimed.request;
+            request.schedule.lease = plain.request.schedule.lease;
             assert_eq!(request, plain.request, "{word}");
             assert_eq!(claimed.events, plain.events, "{word}");
             assert_eq!(claimed.notices, plain.notices, "{word}");
@@ -94,11 +89,11 @@ mod tests {
             assert_eq!(claimed(record(word), asked(by, ask)).1, None, "{word}");
         }
         let mut later_on = record("Pending");
-        later_on.request.start_at = Some(later() + crate::domain::Millis::hours(1));
+        later_on.request.asked.start_at = Some(later() + crate::domain::Millis::hours(1));
         assert_eq!(claimed(later_on, asked(bob(), Ask::Approve)).1, None);
 
         let mut at_work = record("Assigning");
-        at_work.request.lease = Some(Lease {
+        at_work.request.schedule.lease = Some(Lease {
             token: LeaseToken(uuid::Uuid::from_u128(78)),
             ..lease()
         });

@@ -21,7 +21,7 @@ pub(crate) fn record(word: &str) -> Record {
     );
     let mut request = opened.unwrap().request;
     if word == "Pending" {
-        request.lease = Some(lease());
+        request.schedule.lease = Some(lease());
         return Record {
             request,
             binding,
@@ -31,7 +31,7 @@ pub(crate) fn record(word: &str) -> Record {
     advance(&mut request, word);
     let was_granted = !matches!(request.state, State::Approved | State::Error(_));
     if was_granted {
-        request.granted = Some(Period {
+        request.grant.period = Some(Period {
             from: minute(),
             until: at_the_end(),
         });
@@ -41,7 +41,7 @@ pub(crate) fn record(word: &str) -> Record {
         holding.holders.insert(request.id);
     }
     Record {
-        holding: request.user.is_some().then_some(holding),
+        holding: request.assignment.user.is_some().then_some(holding),
         request,
         binding,
     }
@@ -56,23 +56,23 @@ fn advance(request: &mut Request, word: &str) {
     let at = minute();
     let (by, approvals) = (bob(), Vec::new());
     request.state = state(word);
-    request.approvals = vec![Approval { by, at }];
-    request.approved_at = Some(at);
-    request.user = (word != "NeverHeld").then(|| "u-1".parse().unwrap());
-    request.extension = (word == "Extending").then(|| Extension {
+    request.approvals.given = vec![Approval { by, at }];
+    request.approvals.complete_at = Some(at);
+    request.assignment.user = (word != "NeverHeld").then(|| "u-1".parse().unwrap());
+    request.grant.extension = (word == "Extending").then(|| Extension {
         by: alice(),
         minutes: minutes(30),
         approvals,
     });
-    request.old_credentials = match word {
+    request.assignment.old_credentials = match word {
         "ToDeny" => Some(OldCredentials::Ending { before: at }),
         "DenyStands" => Some(OldCredentials::Denied { until: later() }),
         _ => None,
     };
-    let is_over = request.state.is_settled() && request.old_credentials.is_none();
-    request.due_at = (!is_over).then(later);
-    request.lease = (!is_over).then(lease);
-    request.chain = Chain {
+    let is_over = request.state.is_settled() && request.assignment.old_credentials.is_none();
+    request.schedule.due_at = (!is_over).then(later);
+    request.schedule.lease = (!is_over).then(lease);
+    request.version.chain = Chain {
         version: 3,
         ..Chain::default()
     };

@@ -3,7 +3,8 @@
 use super::step::{Step, details, words};
 use super::{Decision, Record, Refusal};
 use crate::domain::{
-    Binding, Chain, Draft, EventKind, PermissionSet, Policy, Request, State, Timestamp,
+    Approvals, Asked, AssignmentFacts, Binding, Chat, Draft, EventKind, Grant, PermissionSet,
+    Policy, Request, Schedule, State, Timestamp, Version,
 };
 
 /// Opens a request, if the policy and the binding of its account allow it.
@@ -16,13 +17,7 @@ pub fn open(
     if draft.reason.is_none() && draft.jira.is_none() {
         return Err(Refusal::NoReason);
     }
-    let bound = binding
-        .as_ref()
-        .filter(|binding| binding.channel_id == draft.channel_id)
-        .ok_or_else(|| Refusal::NotBound {
-            account_id: draft.account_id.clone(),
-            channel_id: draft.channel_id.clone(),
-        })?;
+    let bound = Policy::bound(binding.as_ref(), &draft.account_id, &draft.channel_id)?;
     let permission_set = policy.permission_set(&draft, bound)?;
     policy.check_duration(draft.duration, &permission_set, bound)?;
     let record = Record {
@@ -32,13 +27,19 @@ pub fn open(
     };
     let mut step = Step::new(record, policy, now);
     let request = &step.request;
-    let requester = request.requester.clone();
+    let requester = request.asked.requester.clone();
     let said = details([
-        ("permission_set", Some(request.permission_set.to_string())),
-        ("duration_minutes", Some(request.duration.get().to_string())),
-        ("reason", words(request.reason.as_ref())),
-        ("jira", words(request.jira.as_ref())),
-        ("start_at", request.start_at.map(|at| at.to_string())),
+        (
+            "permission_set",
+            Some(request.asked.permission_set.to_string()),
+        ),
+        (
+            "duration_minutes",
+            Some(request.asked.duration.get().to_string()),
+        ),
+        ("reason", words(request.asked.reason.as_ref())),
+        ("jira", words(request.asked.jira.as_ref())),
+        ("start_at", request.asked.start_at.map(|at| at.to_string())),
     ]);
     step.record(EventKind::Requested, Some(&requester), said);
     step.done(None)
@@ -53,29 +54,26 @@ fn pending(
 ) -> Request {
     Request {
         id: draft.id,
-        account_id: draft.account_id,
-        channel_id: draft.channel_id,
-        requester: draft.requester,
-        permission_set,
-        reason: draft.reason,
-        jira: draft.jira,
-        duration: draft.duration,
-        start_at: draft.start_at,
-        created_at: now,
-        approvals: Vec::new(),
-        approved_at: None,
-        user: None,
-        granted: None,
-        extension: None,
+        asked: Asked {
+            account_id: draft.account_id,
+            channel_id: draft.channel_id,
+            requester: draft.requester,
+            permission_set,
+            reason: draft.reason,
+            jira: draft.jira,
+            duration: draft.duration,
+            start_at: draft.start_at,
+            created_at: now,
+        },
+        approvals: Approvals::default(),
+        grant: Grant::default(),
         state: State::Pending,
-        old_credentials: None,
-        trouble: None,
-        parked_notices: 0,
-        card: None,
-        reminder: None,
-        due_at: Some(now + policy.pending_lifetime),
-        lease: None,
-        chain: Chain::default(),
-        revision: 0,
+        assignment: AssignmentFacts::default(),
+        schedule: Schedule {
+            due_at: Some(now + policy.pending_lifetime),
+            ..Schedule::default()
+        },
+        chat: Chat::default(),
+        version: Version::default(),
     }
 }

@@ -5,7 +5,7 @@ use super::step::{Details, Step, details, words};
 use super::{Decision, Refusal};
 use crate::domain::{
     Approval, Ask, Binding, Ending, ErrorEnd, EventKind, Extension, ExtensionRule, Failing,
-    Minutes, Period, Person, Request, RequestId, State, Text, limits,
+    Minutes, Period, Person, Policy, Request, RequestId, State, Text, limits,
 };
 
 pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, Refusal> {
@@ -46,20 +46,21 @@ fn decidable(state: &State) -> Decidable {
 fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
     match (
         decidable(&step.request.state),
-        step.request.extension.clone(),
-        step.request.granted,
+        step.request.grant.extension.clone(),
+        step.request.grant.period,
     ) {
         (Decidable::Pending, ..) => {
             let binding = check_waiting(&step).and_then(|()| may_approve(&step, by))?;
-            let before = &step.request.approvals;
+            let before = &step.request.approvals.given;
             let approvals = with_approval(&step, before, by, &binding)?;
             let enough = is_quorum(&step, &approvals, &binding);
-            step.request.approvals = approvals;
+            step.request.approvals.given = approvals;
             let said = details([("approvals_required", quorum(&binding))]);
             if enough {
-                step.request.approved_at = Some(step.now);
-                step.request.due_at = Some(
+                step.request.approvals.complete_at = Some(step.now);
+                step.request.schedule.due_at = Some(
                     step.request
+                        .asked
                         .start_at
                         .map_or(step.now, |at| at.max(step.now)),
                 );
@@ -76,7 +77,7 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
             if is_quorum(&step, &extension.approvals, &binding) {
                 extend_now(step, by, period, extension.minutes)
             } else {
-                step.request.extension = Some(extension);
+                step.request.grant.extension = Some(extension);
                 let said = details([("approvals_required", quorum(&binding))]);
                 step.record(EventKind::ApprovalRecorded, Some(by), said);
                 step.done(None)
@@ -88,7 +89,10 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
 
 fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision, Refusal> {
     let said = details([("reason", words(reason.as_ref()))]);
-    match (decidable(&step.request.state), &step.request.extension) {
+    match (
+        decidable(&step.request.state),
+        &step.request.grant.extension,
+    ) {
         (Decidable::Pending, _) => {
             check_waiting(&step)?;
             step.policy
@@ -108,7 +112,7 @@ fn deny(mut step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decisio
         (Decidable::Granted, Some(_)) => {
             step.policy
                 .check_approver(by, &step.request, step.binding.as_ref())?;
-            step.request.extension = None;
+            step.request.grant.extension = None;
             step.record(EventKind::ExtensionDenied, Some(by), said);
             step.done(None)
         }
@@ -140,7 +144,7 @@ pub(super) fn broken_glass(
         }
         | State::Checking { .. }
         | State::Unsettled { .. } => {
-            step.request.due_at = Some(step.now);
+            step.request.schedule.due_at = Some(step.now);
             step.record(EventKind::RevokeRequested, Some(by), said);
             step.done(None)
         }
@@ -173,7 +177,7 @@ fn take_away(
             may?;
             step.end_revoked(Some(by.clone()), reason)
         }
-        State::Error(_) if request.user.is_none() => {
+        State::Error(_) if request.assignment.user.is_none() => {
             may?;
             step.end_revoked(Some(by.clone()), reason)
         }
@@ -220,7 +224,7 @@ fn check_after_error(
         reason,
         error,
     });
-    step.request.due_at = Some(step.now);
+    step.request.schedule.due_at = Some(step.now);
     step.record(EventKind::RevokeRequested, Some(by), said);
     step.done(None)
 }
@@ -232,7 +236,12 @@ fn being_removed(request: &Request) -> Refusal {
     };
     Refusal::BeingRemoved {
         status: request.status(),
-        trouble: request.trouble.as_ref().map(said).unwrap_or_default(),
+        trouble: request
+            .schedule
+            .trouble
+            .as_ref()
+            .map(said)
+            .unwrap_or_default(),
     }
 }
 
@@ -243,18 +252,18 @@ fn begin_revoke(
     reason: Option<Text>,
     said: Details,
 ) -> Result<Decision, Refusal> {
-    step.request.extension = None;
-    step.request.due_at = Some(step.now);
+    step.request.grant.extension = None;
+    step.request.schedule.due_at = Some(step.now);
     // A revoke of a failing removal does not reset its failures.
     let is_removing = matches!(step.request.state, State::Removing { .. });
-    let trouble = step.request.trouble.take().filter(|_| is_removing);
+    let trouble = step.request.schedule.trouble.take().filter(|_| is_removing);
     let ending = Ending::Revoked {
         by: by.cloned(),
         reason,
         asked_at: step.now,
     };
     step.set_state(State::Removing { ending });
-    step.request.trouble = trouble;
+    step.request.schedule.trouble = trouble;
     step.record(EventKind::RevokeRequested, by, said);
     step.done(None)
 }
@@ -302,13 +311,13 @@ fn cancelled(mut step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusa
 
 fn extend(mut step: Step<'_>, by: &Person, minutes: Minutes) -> Result<Decision, Refusal> {
     let status = step.request.status();
-    let period = match (decidable(&step.request.state), step.request.granted) {
+    let period = match (decidable(&step.request.state), step.request.grant.period) {
         (Decidable::Granted, Some(period)) if step.now < period.until => period,
         (Decidable::Pending | Decidable::Granted | Decidable::Neither, _) => {
             return wrong_state(&step, "extended");
         }
     };
-    if step.request.extension.is_some() {
+    if step.request.grant.extension.is_some() {
         return Err(Refusal::ExtensionWaiting { status });
     }
     check_requester(&step, by, "extend")?;
@@ -317,7 +326,7 @@ fn extend(mut step: Step<'_>, by: &Person, minutes: Minutes) -> Result<Decision,
         ExtensionRule::Granted => extend_now(step, by, period, minutes),
         ExtensionRule::NeedsApproval => {
             let approvals = Vec::new();
-            step.request.extension = Some(Extension {
+            step.request.grant.extension = Some(Extension {
                 by: by.clone(),
                 minutes,
                 approvals,
@@ -337,9 +346,9 @@ fn extend_now(
 ) -> Result<Decision, Refusal> {
     check_extension(&step, period, minutes)?;
     let until = period.until + minutes.span();
-    step.request.granted = Some(Period { until, ..period });
-    step.request.extension = None;
-    step.request.due_at = Some(step.policy.wakes_at(until, step.now));
+    step.request.grant.period = Some(Period { until, ..period });
+    step.request.grant.extension = None;
+    step.request.schedule.due_at = Some(step.policy.wakes_at(until, step.now));
     let mut said = details([
         ("additional_minutes", Some(minutes.get().to_string())),
         ("end_time", Some(until.to_string())),
@@ -354,8 +363,9 @@ fn extend_now(
 /// An extension may not exceed the longest duration, and neither may the time that is left
 /// with it.
 fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<(), Refusal> {
-    let binding = bound_here(step)?;
-    let set = &step.request.permission_set;
+    let asked = &step.request.asked;
+    let binding = Policy::bound(step.binding.as_ref(), &asked.account_id, &asked.channel_id)?;
+    let set = &asked.permission_set;
     step.policy.check_set(set, binding)?;
     step.policy.check_duration(minutes, set, binding)?;
     let until = period.until + minutes.span();
@@ -373,20 +383,9 @@ fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<
     Ok(())
 }
 
-fn bound_here<'s>(step: &'s Step<'_>) -> Result<&'s Binding, Refusal> {
-    let request = &step.request;
-    step.binding
-        .as_ref()
-        .filter(|binding| binding.channel_id == request.channel_id)
-        .ok_or_else(|| Refusal::NotBound {
-            account_id: request.account_id.clone(),
-            channel_id: request.channel_id.clone(),
-        })
-}
-
 /// The time limit applies even if no worker has expired the request yet.
 fn check_waiting(step: &Step<'_>) -> Result<(), Refusal> {
-    match step.request.due_at {
+    match step.request.schedule.due_at {
         Some(until) if step.now >= until => Err(Refusal::WaitedTooLong {
             status: step.request.status(),
             until,
@@ -401,17 +400,20 @@ fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
     let binding = step
         .policy
         .check_approver(by, request, step.binding.as_ref())?;
-    if by.is(&request.requester) && !binding.allow_self_approval {
+    if by.is(&request.asked.requester) && !binding.allow_self_approval {
         return Err(Refusal::SelfApproval);
     }
-    let most = step.policy.longest_of(&request.permission_set, binding);
-    if request.duration.get() > most {
+    let most = step
+        .policy
+        .longest_of(&request.asked.permission_set, binding);
+    if request.asked.duration.get() > most {
         return Err(Refusal::NoLongerAllowed {
-            wanted: request.duration.get(),
+            wanted: request.asked.duration.get(),
             most,
         });
     }
-    step.policy.check_set(&request.permission_set, binding)?;
+    step.policy
+        .check_set(&request.asked.permission_set, binding)?;
     Ok(binding.clone())
 }
 
@@ -445,7 +447,7 @@ fn with_approval(
 /// Only approvals count that would be accepted now: those of current approvers, and the
 /// requester's own only if self-approval is allowed.
 fn is_quorum(step: &Step<'_>, approvals: &[Approval], binding: &Binding) -> bool {
-    let requester = &step.request.requester;
+    let requester = &step.request.asked.requester;
     let standing = approvals
         .iter()
         .filter(|a| binding.approvers.contains(&a.by.id))
@@ -459,7 +461,7 @@ fn quorum(binding: &Binding) -> Option<String> {
 }
 
 fn check_requester(step: &Step<'_>, by: &Person, verb: &'static str) -> Result<(), Refusal> {
-    let own = by.is(&step.request.requester);
+    let own = by.is(&step.request.asked.requester);
     own.then_some(()).ok_or(Refusal::NotTheRequester { verb })
 }
 

@@ -52,7 +52,7 @@ fn an_extension_is_refused_for_a_set_that_the_binding_no_longer_allows() {
         matches!(refused, Refusal::SetNotAllowed { .. }),
         "{refused}"
     );
-    narrowed.request.extension = record("Extending").request.extension;
+    narrowed.request.grant.extension = record("Extending").request.grant.extension;
     let approved = decide(narrowed, &policy(), asked(bob(), Ask::Approve), later());
     assert!(matches!(approved, Err(Refusal::SetNotAllowed { .. })));
 }
@@ -104,7 +104,7 @@ fn a_repeated_approval_approves_after_the_quorum_was_lowered() {
     let again = decide(record, &policy(), asked(bob(), Ask::Approve), later()).unwrap();
     assert_eq!(again.request.state, State::Approved);
     assert_eq!(
-        again.request.approvals.len(),
+        again.request.approvals.given.len(),
         1,
         "a repeated approval is counted once"
     );

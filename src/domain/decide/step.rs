@@ -55,12 +55,12 @@ impl<'a> Step<'a> {
     /// Sets the state. A settled request is due again only if old credentials have to be denied.
     pub fn set_state(&mut self, state: State) {
         if state.is_settled() {
-            let old_credentials = self.request.old_credentials;
-            self.request.due_at = old_credentials.map(|old| old.due_at(self.now));
-            self.request.lease = None;
-            self.request.extension = None;
+            let old_credentials = self.request.assignment.old_credentials;
+            self.request.schedule.due_at = old_credentials.map(|old| old.due_at(self.now));
+            self.request.schedule.lease = None;
+            self.request.grant.extension = None;
         }
-        self.request.trouble = None;
+        self.request.schedule.trouble = None;
         self.request.state = state;
     }
 
@@ -69,18 +69,19 @@ impl<'a> Step<'a> {
         let entry = EventDraft {
             key: AuditKey::Request(request.id),
             kind,
-            account_id: Some(&request.account_id),
-            channel_id: &request.channel_id,
+            account_id: Some(&request.asked.account_id),
+            channel_id: &request.asked.channel_id,
             actor,
             status: Some(request.state.status()),
             details,
         };
-        self.events.push(request.chain.append(entry, self.now));
+        self.events
+            .push(request.version.chain.append(entry, self.now));
     }
 
     /// Tells the channel, with the requester's address in the details.
     pub fn tell(&mut self, actor: Option<&Person>, mut details: Details) {
-        let email = self.request.requester.email.to_string();
+        let email = self.request.asked.requester.email.to_string();
         details.insert("requester_email".into(), email);
         self.tell_to(Audience::Everybody, actor, details);
     }
@@ -89,10 +90,10 @@ impl<'a> Step<'a> {
         let request = &self.request;
         self.notices.push(Notice {
             request_id: request.id,
-            seq: request.chain.version,
+            seq: request.version.chain.version,
             status: request.status(),
-            account_id: request.account_id.clone(),
-            channel_id: request.channel_id.clone(),
+            account_id: request.asked.account_id.clone(),
+            channel_id: request.asked.channel_id.clone(),
             actor: actor.map_or_else(|| "system".into(), |person| person.email.to_string()),
             details,
             created_at: self.now,
@@ -150,7 +151,7 @@ impl<'a> Step<'a> {
     /// Counts one more failure of the same work, and takes the earlier count out of the request.
     /// The caller stores the result or uses it for an end.
     pub fn failing_once_more(&mut self, why: Text, refused: u32) -> Failing {
-        let before = self.request.trouble.take();
+        let before = self.request.schedule.trouble.take();
         let before = before.as_ref();
         Failing {
             since: before.map_or(self.now, |b| b.since),
@@ -173,32 +174,32 @@ impl<'a> Step<'a> {
 
     /// Gives the lease back; the next try is due after this pause.
     pub fn try_again(mut self, failing: Failing, pause: Millis) -> Result<Decision, Refusal> {
-        self.request.due_at = Some(self.now + pause);
-        self.request.trouble = Some(failing);
+        self.request.schedule.due_at = Some(self.now + pause);
+        self.request.schedule.trouble = Some(failing);
         self.give_back()
     }
 
     /// Gives the lease back. If the state changed after the work began, so that the outcome does
     /// not fit, the next worker does the work that fits.
     pub fn give_back(mut self) -> Result<Decision, Refusal> {
-        self.request.lease = None;
+        self.request.schedule.lease = None;
         self.done(None)
     }
 
     /// The request is due, but it needs no work.
     pub fn nothing_left(mut self) -> Result<Decision, Refusal> {
-        self.request.due_at = None;
+        self.request.schedule.due_at = None;
         self.done(None)
     }
 
     /// Takes the lease and returns the work.
     pub fn lease(mut self, lease: Lease, work: Work) -> Result<Decision, Refusal> {
-        self.request.lease = Some(lease);
+        self.request.schedule.lease = Some(lease);
         self.done(Some(work))
     }
 
     pub fn notice_parked(mut self, seq: u64, why: &Text) -> Result<Decision, Refusal> {
-        self.request.parked_notices += 1;
+        self.request.chat.parked_notices += 1;
         let said = details([
             ("notice", Some(format!("{}.{seq}", self.request.id))),
             ("why", Some(why.to_string())),
@@ -209,19 +210,19 @@ impl<'a> Step<'a> {
 
     /// Stores the card's post id. The request's state does not change, so no event is recorded.
     pub fn card_posted(mut self, post: PostId) -> Result<Decision, Refusal> {
-        self.request.card = Some(post);
+        self.request.chat.card = Some(post);
         self.done(None)
     }
 
     pub fn reminder_posted(mut self, reminder: Reminder) -> Result<Decision, Refusal> {
-        self.request.reminder = Some(reminder);
+        self.request.chat.reminder = Some(reminder);
         self.done(None)
     }
 
     /// Raises the revision of each record that changed: the store writes a record only if the
     /// stored revision is the one before.
     pub fn done(mut self, work: Option<Work>) -> Result<Decision, Refusal> {
-        self.request.revision += 1;
+        self.request.version.revision += 1;
         let before = self.holding_before;
         let changed = self.holding.filter(|now| Some(now) != before.as_ref());
         Ok(Decision {

@@ -213,7 +213,7 @@ fn an_approval_without_a_binding_or_approvers_is_refused() {
 #[test]
 fn a_time_limit_applies_before_a_worker_has_acted() {
     let mut late = record("Pending");
-    late.request.due_at = Some(later());
+    late.request.schedule.due_at = Some(later());
     let refused = decide(late, &policy(), asked(bob(), Ask::Approve), later()).unwrap_err();
     assert!(matches!(refused, Refusal::WaitedTooLong { .. }));
     let record = record("Assigning");
@@ -226,7 +226,7 @@ fn a_time_limit_applies_before_a_worker_has_acted() {
     .unwrap()
     .request;
     assert_eq!(granted.end_time(), later() + Millis::minutes(60));
-    assert_eq!(granted.due_at, Some(granted.end_time()));
+    assert_eq!(granted.schedule.due_at, Some(granted.end_time()));
 }
 
 /// T4: rules about approvers, sets and durations do not refuse a revoke.
@@ -304,17 +304,17 @@ fn a_failing_removal_is_retried_without_end() {
     for _ in 0..500 {
         let outcome = finished(Trouble::refused("no"));
         let decision = decide(record.clone(), &policy(), outcome, now).unwrap();
-        let due = decision.request.due_at.unwrap();
+        let due = decision.request.schedule.due_at.unwrap();
         assert!(due > now && due <= now + Millis::seconds(60));
         assert_eq!(name(&decision.request), "Revoking");
         record.request = decision.request;
-        record.request.lease = Some(lease());
+        record.request.schedule.lease = Some(lease());
         now = due;
     }
-    let failing = record.request.trouble.as_ref().unwrap();
+    let failing = record.request.schedule.trouble.as_ref().unwrap();
     assert_eq!(failing.attempts, 500);
     assert!(
-        record.request.chain.version < 15,
+        record.request.version.chain.version < 15,
         "the history does not grow with every attempt"
     );
 }
@@ -324,7 +324,7 @@ fn a_failing_removal_is_retried_without_end() {
 fn a_deny_statement_is_removed_only_at_its_end() {
     let until = later() + Millis::hours(1);
     let mut doubted = record("Doubted");
-    doubted.request.old_credentials = Some(OldCredentials::Denied { until });
+    doubted.request.assignment.old_credentials = Some(OldCredentials::Denied { until });
     let settled = decide(
         doubted,
         &policy(),
@@ -333,7 +333,7 @@ fn a_deny_statement_is_removed_only_at_its_end() {
     )
     .unwrap();
     assert!(settled.request.state.is_settled());
-    assert_eq!(settled.request.due_at, Some(until));
+    assert_eq!(settled.request.schedule.due_at, Some(until));
 }
 
 #[test]
@@ -368,22 +368,16 @@ fn a_post_is_stored_in_every_state_and_changes_nothing_else() {
     for state in states {
         let before = record(state).request;
         let after = |posted| decide(record(state), &policy(), posted, later()).unwrap();
-        let revision = before.revision + 1;
+        let revision = before.version.revision + 1;
         let card = after(Command::CardPosted { post: post.clone() });
-        let wanted = Request {
-            card: Some(post.clone()),
-            revision,
-            ..before.clone()
-        };
+        let mut wanted = before.at_revision(revision);
+        wanted.chat.card = Some(post.clone());
         assert_eq!(card.request, wanted, "{state}");
         let told = after(Command::ReminderPosted {
             reminder: reminder.clone(),
         });
-        let wanted = Request {
-            reminder: Some(reminder.clone()),
-            revision,
-            ..before
-        };
+        let mut wanted = before.at_revision(revision);
+        wanted.chat.reminder = Some(reminder.clone());
         assert_eq!(told.request, wanted, "{state}");
         for after in [card, told] {
             assert!(
@@ -446,10 +440,10 @@ fn cell(state: &str, command: &Command, word: &str) -> String {
             refusals: 2,
             why: Text::clip("no"),
         });
-        record.request.trouble = trouble;
+        record.request.schedule.trouble = trouble;
     }
     if word == "due" && state == "Pending" {
-        record.request.due_at = Some(later());
+        record.request.schedule.due_at = Some(later());
     }
     let now = if word == "due" { at_the_end() } else { later() };
     let before = record.clone();
@@ -466,10 +460,13 @@ fn cell(state: &str, command: &Command, word: &str) -> String {
 /// Checks what must hold for every decision.
 fn check_invariants(before: &Record, after: &super::Decision) {
     let request = &after.request;
-    assert_eq!(request.revision, before.request.revision + 1);
     assert_eq!(
-        request.chain.version,
-        before.request.chain.version + after.events.len() as u64,
+        request.version.revision,
+        before.request.version.revision + 1
+    );
+    assert_eq!(
+        request.version.chain.version,
+        before.request.version.chain.version + after.events.len() as u64,
         "a version is the number of its last event"
     );
     if request.status() != before.request.status() {
@@ -478,16 +475,19 @@ fn check_invariants(before: &Record, after: &super::Decision) {
     }
     if !request.state.is_settled() {
         assert!(
-            request.due_at.is_some(),
+            request.schedule.due_at.is_some(),
             "P1: a request that is not settled has a due time"
         );
-    } else if request.old_credentials.is_some() {
+    } else if request.assignment.old_credentials.is_some() {
         assert!(
-            request.due_at.is_some(),
+            request.schedule.due_at.is_some(),
             "a deny statement is placed and later removed"
         );
     } else {
-        assert_eq!((request.due_at, request.lease), (None, None));
+        assert_eq!(
+            (request.schedule.due_at, request.schedule.lease),
+            (None, None)
+        );
     }
 }
 
@@ -500,7 +500,7 @@ fn status(refusal: &Refusal) -> String {
 
 fn name(request: &Request) -> String {
     match &request.state {
-        State::Granted if request.extension.is_some() => "Extending".into(),
+        State::Granted if request.grant.extension.is_some() => "Extending".into(),
         State::Removing {
             ending: Ending::Expired,
         } => "Expiring".into(),
@@ -511,11 +511,12 @@ fn name(request: &Request) -> String {
             ending: Ending::Failed { .. },
         } => "RollingBack".into(),
         State::Unsettled { .. } => "Doubted".into(),
-        State::Revoked { .. } if request.old_credentials.is_some() => match request.old_credentials
-        {
-            Some(OldCredentials::Ending { .. }) => "ToDeny".into(),
-            _ => "DenyStands".into(),
-        },
+        State::Revoked { .. } if request.assignment.old_credentials.is_some() => {
+            match request.assignment.old_credentials {
+                Some(OldCredentials::Ending { .. }) => "ToDeny".into(),
+                _ => "DenyStands".into(),
+            }
+        }
         State::Error(_) => "Error".into(),
         other => {
             let debug = format!("{other:?}");

@@ -224,6 +224,7 @@ impl World {
         let until = self.now + Millis::seconds(30);
         // The worker has watched the other lease until it lapsed.
         let lapsed = self.requests[&id]
+            .schedule
             .lease
             .filter(|lease| lease.until <= self.now);
         let claim = Claim {
@@ -258,6 +259,7 @@ impl World {
         let requests = &self.requests;
         self.hands.retain(|hand| {
             requests[&hand.id]
+                .schedule
                 .lease
                 .is_some_and(|lease| lease.token == hand.lease)
                 || hand.done.is_some()
@@ -343,7 +345,9 @@ impl World {
         // P1: while the assignment exists, a request that is due some day holds it.
         if self.standing {
             let keepers = self.holding.holders.iter().map(|id| &self.requests[id]);
-            let keeper = keepers.clone().find(|request| request.due_at.is_some());
+            let keeper = keepers
+                .clone()
+                .find(|request| request.schedule.due_at.is_some());
             assert!(
                 keeper.is_some(),
                 "no request has to remove the assignment: {:?}",
@@ -364,7 +368,7 @@ impl World {
             for asked_at in asked {
                 let said = self.requests.values().find(|request| {
                     matches!(request.state, State::Revoked { at, .. } if at > asked_at)
-                        && request.user.is_some()
+                        && request.assignment.user.is_some()
                 });
                 assert!(said.is_none(), "REVOKED was announced too early: {said:?}");
             }
@@ -401,7 +405,7 @@ impl World {
         for request in self.requests.values() {
             assert!(request.state.is_settled(), "{request:?} does not end");
             assert_eq!(
-                request.old_credentials, None,
+                request.assignment.old_credentials, None,
                 "{request:?} leaves a deny statement behind"
             );
         }

@@ -5,7 +5,7 @@ use super::{Decision, Refusal, announce, assignment};
 use crate::domain::{Calls, Claim, Lease, LeaseToken, Outcome, State};
 
 pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
-    let until = step.request.due_at;
+    let until = step.request.schedule.due_at;
     let time = match step.request.is_dated() {
         true => step.now,
         false => step.now.max(claim.as_of),
@@ -43,14 +43,14 @@ pub(super) fn hold(mut step: Step<'_>, claim: &Claim) -> Result<Decision, Refusa
             hint: "; it is settled",
         });
     }
-    step.request.lease = Some(claim.lease);
+    step.request.schedule.lease = Some(claim.lease);
     step.done(None)
 }
 
 pub(super) fn renew(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
-    match step.request.lease {
+    match step.request.schedule.lease {
         Some(present) if present.token == lease.token => {
-            step.request.lease = Some(lease);
+            step.request.schedule.lease = Some(lease);
             step.done(None)
         }
         lease => Err(Refusal::Leased { lease }),
@@ -63,7 +63,12 @@ pub(super) fn finished(
     outcome: Outcome,
     calls: &Calls,
 ) -> Result<Decision, Refusal> {
-    let Some(lease) = step.request.lease.filter(|lease| lease.token == token) else {
+    let Some(lease) = step
+        .request
+        .schedule
+        .lease
+        .filter(|lease| lease.token == token)
+    else {
         return assignment::late(step, token, &outcome, calls);
     };
     step.note_calls(token, calls);

@@ -37,7 +37,7 @@ pub fn offers(request: &Request) -> Vec<Offer> {
             offer(Action::Deny, "Deny", "danger"),
         ],
         State::Approved | State::Assigning => vec![revoke()],
-        State::Granted => match &request.extension {
+        State::Granted => match &request.grant.extension {
             Some(extension) => vec![
                 offer(
                     Action::Approve,
@@ -62,7 +62,9 @@ pub fn offers(request: &Request) -> Vec<Offer> {
 
 /// One day after the end of the request.
 pub fn good_until(request: &Request) -> Timestamp {
-    let over = request.end_time().max(request.due_at.unwrap_or_default());
+    let over = request
+        .end_time()
+        .max(request.schedule.due_at.unwrap_or_default());
     over + Millis::DAY
 }
 
@@ -72,7 +74,7 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
     let id = short_id(request.id);
     let (colour, next) = headline(request, &shown);
     json!({"attachments": [{
-        "fallback": format!("{status}: {} in {}", request.permission_set, request.account_id),
+        "fallback": format!("{status}: {} in {}", request.asked.permission_set, request.asked.account_id),
         "color": colour,
         "title": format!("{status} · {id}"),
         "text": next,
@@ -99,7 +101,7 @@ fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, Stri
             "#c05020",
             "AWS is removing the access; it may exist until AWS shows that it is gone.".to_owned(),
         ),
-        Status::Granted if request.extension.is_some() => (
+        Status::Granted if request.grant.extension.is_some() => (
             "#f0a030",
             "Approvers: the requester asks for an extension.".to_owned(),
         ),
@@ -107,7 +109,7 @@ fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, Stri
             "#30a050",
             format!("To end the access now: `/jit revoke {id}`"),
         ),
-        Status::Revoked | Status::Expired if request.user.is_none() => {
+        Status::Revoked | Status::Expired if request.assignment.user.is_none() => {
             ("#808080", "No access was granted.".to_owned())
         }
         Status::Revoked | Status::Expired => (
@@ -132,8 +134,8 @@ fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Va
             "Access",
             format!(
                 "{} in {}",
-                plain(request.permission_set.as_str()),
-                names.shown(&request.account_id)
+                plain(request.asked.permission_set.as_str()),
+                names.shown(&request.asked.account_id)
             ),
         ),
         field("Duration", how_long(request, over)),
@@ -144,17 +146,17 @@ fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Va
     if let State::Denied { by, .. } | State::Cancelled { by: Some(by), .. } = &request.state {
         fields.push(field("Ended by", plain(by.email.as_str())));
     }
-    if let Some(ticket) = &request.jira {
+    if let Some(ticket) = &request.asked.jira {
         fields.push(field("Ticket", short(ticket.as_str(), LONGEST)));
     }
-    if let Some(extension) = &request.extension {
+    if let Some(extension) = &request.grant.extension {
         let minutes = extension.minutes.get();
         fields.push(field("Extension requested", format!("{minutes} minutes")));
     }
     if let Some(by) = shown.revoked_by {
         fields.push(field("Revoked by", plain(by.as_str())));
     }
-    let reason = request.reason.as_ref();
+    let reason = request.asked.reason.as_ref();
     for (title, words) in [
         ("Reason", reason),
         ("Deny reason", shown.deny_reason),
@@ -172,16 +174,17 @@ fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Va
 
 fn how_long(request: &Request, over: Option<Timestamp>) -> String {
     let moment = |time: Timestamp| moment(&time.to_string());
-    match (request.granted, over) {
+    match (request.grant.period, over) {
         (Some(period), Some(over)) => format!("{} to {}", moment(period.from), moment(over)),
         (Some(period), None) => format!("until {}", moment(period.until)),
-        (None, _) => format!("{} minutes", request.duration.get()),
+        (None, _) => format!("{} minutes", request.asked.duration.get()),
     }
 }
 
 fn approved_by(request: &Request) -> Option<String> {
     let by: Vec<String> = request
         .approvals
+        .given
         .iter()
         .map(|approval| plain(approval.by.email.as_str()))
         .collect();
@@ -224,7 +227,7 @@ mod tests {
             );
         }
         let mut never = record("Expired").request;
-        (never.user, never.granted) = (None, None);
+        (never.assignment.user, never.grant.period) = (None, None);
         let card = shown(&never);
         assert!(card.contains("No access was granted"), "{card}");
     }
@@ -256,7 +259,7 @@ mod tests {
     fn a_button_is_valid_for_one_day_after_the_end() {
         for state in ["Pending", "Granted"] {
             let request = record(state).request;
-            let over = request.end_time().max(request.due_at.unwrap());
+            let over = request.end_time().max(request.schedule.due_at.unwrap());
             assert_eq!(good_until(&request) - over, Millis::DAY, "{state}");
         }
     }
@@ -266,11 +269,11 @@ mod tests {
     fn a_card_with_long_texts_stays_below_the_limit() {
         let long = || Text::clip(&"|".repeat(1000));
         let mut request = record("Denied").request;
-        (request.reason, request.jira) = (Some(long()), Some(long()));
+        (request.asked.reason, request.asked.jira) = (Some(long()), Some(long()));
         if let State::Denied { reason, .. } = &mut request.state {
             *reason = Some(long());
         }
-        request.trouble = Some(Failing {
+        request.schedule.trouble = Some(Failing {
             since: Timestamp::default(),
             attempts: 1,
             refusals: 0,

@@ -97,7 +97,7 @@ mod tests {
             key: AuditKey::Request(request.id),
             kind,
             account_id: None,
-            channel_id: &request.channel_id,
+            channel_id: &request.asked.channel_id,
             actor: Some(&alice()),
             status: None,
             details: details

@@ -105,13 +105,13 @@ impl Cards {
         notice: &Notice,
         now: Timestamp,
     ) -> Result<PostId, NotReceived> {
-        if let Some(post) = &request.card {
+        if let Some(post) = &request.chat.card {
             return Ok(post.clone());
         }
-        let channel = &request.channel_id;
+        let channel = &request.asked.channel_id;
         let mut found = None;
         if now - notice.created_at > FIRST_TRY {
-            let since = request.created_at + CLOCKS_DIFFER;
+            let since = request.asked.created_at + CLOCKS_DIFFER;
             let marked = (MARK, &*request.id.to_string());
             found = self
                 .bot
@@ -141,7 +141,7 @@ impl Cards {
         request: &Request,
         post: &PostId,
     ) -> Result<(), ApiError> {
-        let channel = &request.channel_id;
+        let channel = &request.asked.channel_id;
         let buttons = self.buttons(request, channel, post, &offers(request));
         let shown = card(request, &self.names, &buttons);
         self.bot.change_in(channel, post, &shown).await
@@ -197,7 +197,7 @@ impl Cards {
         };
         let (id, seq) = (request.id.to_string(), event.seq.to_string());
         let once = self.seals.once(&["thread", &id, &seq]);
-        let written = self.bot.post(&request.channel_id, &line, &once).await;
+        let written = self.bot.post(&request.asked.channel_id, &line, &once).await;
         is_there(
             request,
             "jit could not write a line of the history",
@@ -208,7 +208,7 @@ impl Cards {
 
     /// The name of the requester, so that Mattermost notifies them.
     async fn call(&self, request: &Request) -> String {
-        match self.people.user(&request.requester.id).await {
+        match self.people.user(&request.asked.requester.id).await {
             Ok(user) => format!("@{}", user.username),
             Err(_) => plain(request.requester_email().as_str()),
         }
@@ -221,13 +221,13 @@ impl Cards {
         card: &PostId,
         event: &Event,
     ) -> Result<(), NotReceived> {
-        let binding = self.service.binding(&request.account_id).await;
+        let binding = self.service.binding(&request.asked.account_id).await;
         let binding = binding.map_err(|error| NotReceived(error.to_string()))?;
         let approvers = binding.map(|binding| binding.approvers).unwrap_or_default();
         let message = self.asks(request, card);
         let others = approvers
             .iter()
-            .filter(|approver| **approver != request.requester.id);
+            .filter(|approver| **approver != request.asked.requester.id);
         let others: Vec<&MmUserId> = others.collect();
         for some in others.chunks(CALLED_AT_ONCE) {
             let calls = some
@@ -248,19 +248,20 @@ impl Cards {
     }
 
     fn asks(&self, request: &Request, card: &PostId) -> String {
-        let what = match &request.extension {
+        let what = match &request.grant.extension {
             Some(extension) => format!("{} more minutes of", extension.minutes.get()),
-            None => format!("{} minutes of", request.duration.get()),
+            None => format!("{} minutes of", request.asked.duration.get()),
         };
         let why = request
+            .asked
             .reason
             .as_ref()
             .map_or_else(String::new, |why| format!(": {}", short(why.as_str(), 300)));
         format!(
             "{} asks for {what} {} in {}{why}\n[Decide on the card]({}) · `{}`",
             plain(request.requester_email().as_str()),
-            plain(request.permission_set.as_str()),
-            self.names.shown(&request.account_id),
+            plain(request.asked.permission_set.as_str()),
+            self.names.shown(&request.asked.account_id),
             self.link(card),
             short_id(request.id),
         )
@@ -285,18 +286,22 @@ impl Cards {
 
     /// Reminds the requester before the access ends.
     async fn remind(&self, request: &Request, notice: &Notice) -> Result<(), NotReceived> {
-        let Some(period) = request.granted.filter(|_| request.state == State::Granted) else {
+        let Some(period) = request
+            .grant
+            .period
+            .filter(|_| request.state == State::Granted)
+        else {
             return Ok(());
         };
         let message = format!(
             "Your access ends at {2}: {0} in {1}.",
-            plain(request.permission_set.as_str()),
-            self.names.shown(&request.account_id),
+            plain(request.asked.permission_set.as_str()),
+            self.names.shown(&request.asked.account_id),
             moment(&period.until.to_string()),
         );
-        let to = &request.requester.id;
+        let to = &request.asked.requester.id;
         let channel = self.bot.direct(to).await.map_err(failed)?;
-        let known = request.reminder.as_ref();
+        let known = request.chat.reminder.as_ref();
         let known = known.filter(|reminder| reminder.of == notice.seq);
         let post = match known {
             Some(reminder) => reminder.post.clone(),
@@ -333,11 +338,14 @@ impl Cards {
 
     /// Removes the buttons of a reminder after a later event.
     async fn settle_reminder(&self, request: &Request) -> Result<(), NotReceived> {
-        let Some(reminder) = &request.reminder else {
+        let Some(reminder) = &request.chat.reminder else {
             return Ok(());
         };
-        let live = request.granted.filter(|_| request.state == State::Granted);
-        let message = match (live, &request.extension) {
+        let live = request
+            .grant
+            .period
+            .filter(|_| request.state == State::Granted);
+        let message = match (live, &request.grant.extension) {
             (Some(_), Some(_)) => "You asked for an extension; the approvers decide.".to_owned(),
             (Some(period), None) => {
                 format!("The access ends at {}.", moment(&period.until.to_string()))

@@ -15,7 +15,7 @@ impl Mattermost {
     /// A request that a person may not see is unknown to them.
     async fn may_see(&self, slash: &Slash, who: &ChatUser, request: &Request) -> Result<bool, No> {
         let service = &self.app.service;
-        let binding = service.binding(&request.account_id).await?;
+        let binding = service.binding(&request.asked.account_id).await?;
         let (rules, channel) = (service.policy(), &slash.channel_id);
         Ok(rules.may_see_in_chat(who, channel, request, binding.as_ref()))
     }

@@ -46,7 +46,7 @@ impl Mattermost {
         };
         let service = &self.app.service;
         let request = service.open(draft, Some(once), None).await?;
-        let binding = service.binding(&request.account_id).await?;
+        let binding = service.binding(&request.asked.account_id).await?;
         let needed = binding.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
             1 => "one approver".to_owned(),
@@ -81,7 +81,7 @@ impl Mattermost {
         ticket: Option<Arc<Ticket>>,
     ) -> Result<String, No> {
         let service = &self.app.service;
-        let binding = service.binding(&request.account_id).await?;
+        let binding = service.binding(&request.asked.account_id).await?;
         let rules = service.policy();
         if !rules.may_revoke_in_chat(who, request, binding.as_ref()) {
             return Err(No::Told(
@@ -135,7 +135,7 @@ impl Mattermost {
     ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
         let line = self.line(&request);
-        Ok(match &request.card {
+        Ok(match &request.chat.card {
             Some(post) => format!("{line}\n[Card and history]({})", self.cards.link(post)),
             None => line,
         })
@@ -149,24 +149,25 @@ impl Mattermost {
             format!("**{}**", request.status()),
             format!(
                 "{} in {}",
-                plain(request.permission_set.as_str()),
-                self.names.shown(&request.account_id)
+                plain(request.asked.permission_set.as_str()),
+                self.names.shown(&request.asked.account_id)
             ),
             plain(request.requester_email().as_str()),
         ];
         match request
-            .granted
+            .grant
+            .period
             .filter(|_| request.status() == Status::Granted)
         {
             Some(period) if period.until > now => {
                 parts.push(format!("{} left", period.until - now));
             }
-            _ => parts.push(format!("{} minutes", request.duration.get())),
+            _ => parts.push(format!("{} minutes", request.asked.duration.get())),
         }
-        if let Some(why) = &request.reason {
+        if let Some(why) = &request.asked.reason {
             parts.push(short(why.as_str(), 100));
         }
-        if let Some(trouble) = &request.trouble {
+        if let Some(trouble) = &request.schedule.trouble {
             parts.push(format!("({})", short(trouble.why.as_str(), 200)));
         }
         parts.join(" · ")

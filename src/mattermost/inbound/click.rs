@@ -158,7 +158,7 @@ impl Mattermost {
         if is_its_reminder(&request, &click.post_id) {
             return Answer::Told(LATE.into());
         }
-        if request.card.as_ref() != Some(&click.post_id) {
+        if request.chat.card.as_ref() != Some(&click.post_id) {
             return Answer::Told(NOT_OURS.into());
         }
         match self.renew_as_it_is(request).await {
@@ -173,12 +173,16 @@ impl Mattermost {
     /// The notice worker writes cards as well: jit must not overwrite a newer card with an older one.
     async fn renew_as_it_is(&self, mut request: Request) -> Result<(), String> {
         loop {
-            let card = request.card.as_ref().ok_or("the request has no card")?;
+            let card = request
+                .chat
+                .card
+                .as_ref()
+                .ok_or("the request has no card")?;
             let renewed = self.cards.renew(&request, card).await;
             renewed.map_err(|why| why.to_string())?;
             let now = self.app.service.request(request.id).await;
             let now = now.map_err(|why| why.to_string())?;
-            if now.chain == request.chain {
+            if now.version.chain == request.version.chain {
                 return Ok(());
             }
             request = now;
@@ -241,11 +245,11 @@ impl Mattermost {
 fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
     match action {
         Action::Extend(_) => is_its_reminder(request, post),
-        Action::Approve | Action::Deny | Action::Revoke => request.card.as_ref() == Some(post),
+        Action::Approve | Action::Deny | Action::Revoke => request.chat.card.as_ref() == Some(post),
     }
 }
 
 fn is_its_reminder(request: &Request, post: &PostId) -> bool {
-    let reminder = request.reminder.as_ref();
+    let reminder = request.chat.reminder.as_ref();
     reminder.is_some_and(|reminder| reminder.post == *post)
 }

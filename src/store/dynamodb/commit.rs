@@ -134,7 +134,7 @@ fn before(revision: u64) -> Result<u64, StoreError> {
 /// A change from outside counts as one write: a caller that read the record before it gets a
 /// conflict, and a record that was read after it is one revision above the stored number.
 fn follows(request: &Request) -> Result<Condition, StoreError> {
-    Ok(match before(request.revision)? {
+    Ok(match before(request.version.revision)? {
         0 => Condition::that("attribute_not_exists(request_id)"),
         before => Condition::that(
             "revision = :before AND #status = written_status \

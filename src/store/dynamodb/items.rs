@@ -104,7 +104,7 @@ pub(super) fn request(request: &Request) -> Result<Item, StoreError> {
     let id = request.id.to_string();
     let (status, shard) = (request.status(), shard_of(&id));
     item.insert("doc".into(), doc(request)?);
-    item.insert("revision".into(), n(request.revision));
+    item.insert("revision".into(), n(request.version.revision));
     item.insert("written_status".into(), s(status));
     item.insert("shard".into(), n(shard));
     item.insert("created_at_request_id".into(), s(listed(request)));
@@ -135,9 +135,9 @@ pub(super) fn read_request(item: &Item) -> Result<Request, StoreError> {
     let said = text(item, "status")?;
     if said != text(item, "written_status")? {
         let at = text(item, "revoked_at").ok().and_then(Timestamp::parse);
-        let since = request.chain.last_at;
+        let since = request.version.chain.last_at;
         request.apply_outside_status(said.parse().unwrap_or(Status::Error), at, since);
-        request.revision += 1;
+        request.version.revision += 1;
     }
     Ok(request)
 }
@@ -146,7 +146,7 @@ pub(super) fn read_request(item: &Item) -> Result<Request, StoreError> {
 /// for an approval or for its end needs no invocation now.
 fn is_at_hand(request: &Request) -> bool {
     let waits = matches!(request.state, State::Pending | State::Granted);
-    request.due_at.is_some() && request.lease.is_none() && !waits
+    request.schedule.due_at.is_some() && request.schedule.lease.is_none() && !waits
 }
 
 /// The statuses that an operator may still change from outside.
@@ -160,7 +160,7 @@ pub(super) fn is_watched(status: Status) -> bool {
 }
 
 fn end_at(request: &Request) -> Option<Timestamp> {
-    let period = request.granted?;
+    let period = request.grant.period?;
     matches!(request.state, State::Granted).then_some(period.until)
 }
 

@@ -186,7 +186,7 @@ impl DynamoStore {
             let new = some.items.into_iter().filter(|one| seen.insert(one.id));
             found.items.extend(new);
         }
-        let place = |request: &Request| std::cmp::Reverse((request.created_at, request.id));
+        let place = |request: &Request| std::cmp::Reverse((request.asked.created_at, request.id));
         found.items.sort_by_cached_key(place);
         found.items.truncate(limit);
         Ok(found)
@@ -510,15 +510,18 @@ fn is_wanted(request: &Request, filter: &Filter, after: Option<&Cursor>) -> bool
     fn is<T: PartialEq>(wanted: Option<&T>, found: &T) -> bool {
         wanted.is_none_or(|wanted| wanted == found)
     }
-    is(filter.channel_id.as_ref(), &request.channel_id)
-        && is(filter.account_id.as_ref(), &request.account_id)
+    is(filter.channel_id.as_ref(), &request.asked.channel_id)
+        && is(filter.account_id.as_ref(), &request.asked.account_id)
         && is(filter.requester_email.as_ref(), request.requester_email())
         && is(filter.status.as_ref(), &request.status())
-        && filter.from.is_none_or(|from| request.created_at >= from)
+        && filter
+            .from
+            .is_none_or(|from| request.asked.created_at >= from)
         && filter
             .before
-            .is_none_or(|before| request.created_at < before)
-        && after.is_none_or(|last| (request.created_at, request.id) < (last.created_at, last.id))
+            .is_none_or(|before| request.asked.created_at < before)
+        && after
+            .is_none_or(|last| (request.asked.created_at, request.id) < (last.created_at, last.id))
 }
 
 /// Reports whether an unreadable record could match the filter, by its other attributes. A

@@ -65,7 +65,7 @@ impl DynamoStore {
         }
         if here
             .as_ref()
-            .is_some_and(|here| here.revision >= request.revision)
+            .is_some_and(|here| here.version.revision >= request.version.revision)
         {
             return Err(StoreError::Diverged(key.to_string()));
         }
@@ -82,7 +82,9 @@ impl DynamoStore {
         }
         let unchanged = match here {
             None => Condition::that("attribute_not_exists(request_id)"),
-            Some(here) => Condition::that("revision = :here").with(":here", n(here.revision)),
+            Some(here) => {
+                Condition::that("revision = :here").with(":here", n(here.version.revision))
+            }
         };
         let item = items::request(request)?;
         match self.put(Table::Requests, item, &unchanged).await? {

@@ -74,9 +74,10 @@ mod tests {
     use crate::domain::audit::EventDraft;
     use crate::domain::limits::{MOST_ACCOUNTS, MOST_APPROVALS, MOST_APPROVERS, MOST_SETS};
     use crate::domain::{
-        Approval, Audience, AuditKey, Binding, Chain, Channel, Ending, ErrorEnd, Event, EventKind,
-        Extension, Failing, Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice,
-        OldCredentials, Period, Person, Reminder, Request, RequestId, State, Text, Timestamp,
+        Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding, Chain, Channel,
+        Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant, Holding, HoldingKey,
+        Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person, Reminder, Request,
+        RequestId, Schedule, State, Text, Timestamp, Version,
     };
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
     use crate::store::portable::OutboxEntry;
@@ -115,51 +116,65 @@ mod tests {
     fn request(state: State) -> Request {
         Request {
             id: id(0),
-            account_id: "123456789012".parse().unwrap(),
-            channel_id: word(),
-            requester: person(),
-            permission_set: word(),
-            reason: Some(text()),
-            jira: Some(text()),
-            duration: Minutes::new(527_040).unwrap(),
-            start_at: Some(Timestamp::default()),
-            created_at: Timestamp::default(),
-            approvals: approvals(),
-            approved_at: Some(Timestamp::default()),
-            user: Some(word()),
-            granted: Some(Period {
-                from: Timestamp::default(),
-                until: Timestamp::default(),
-            }),
-            extension: Some(Extension {
-                by: person(),
-                minutes: Minutes::new(527_040).unwrap(),
-                approvals: approvals(),
-            }),
+            asked: Asked {
+                account_id: "123456789012".parse().unwrap(),
+                channel_id: word(),
+                requester: person(),
+                permission_set: word(),
+                reason: Some(text()),
+                jira: Some(text()),
+                duration: Minutes::new(527_040).unwrap(),
+                start_at: Some(Timestamp::default()),
+                created_at: Timestamp::default(),
+            },
+            approvals: Approvals {
+                given: approvals(),
+                complete_at: Some(Timestamp::default()),
+            },
+            grant: Grant {
+                period: Some(Period {
+                    from: Timestamp::default(),
+                    until: Timestamp::default(),
+                }),
+                extension: Some(Extension {
+                    by: person(),
+                    minutes: Minutes::new(527_040).unwrap(),
+                    approvals: approvals(),
+                }),
+            },
             state,
-            old_credentials: Some(OldCredentials::Ending {
-                before: Timestamp::default(),
-            }),
-            trouble: Some(Failing {
-                since: Timestamp::default(),
-                attempts: u32::MAX,
-                refusals: u32::MAX,
-                why: text(),
-            }),
-            parked_notices: u32::MAX,
-            card: Some(word()),
-            reminder: Some(Reminder {
-                post: word(),
-                of: u64::MAX,
-            }),
-            due_at: Some(Timestamp::default()),
-            lease: Some(Lease {
-                token: LeaseToken(Uuid::max()),
-                until: Timestamp::default(),
-                by: crate::domain::LeaseHolder::Operator,
-            }),
-            chain: Chain::default(),
-            revision: u64::MAX,
+            assignment: AssignmentFacts {
+                user: Some(word()),
+                old_credentials: Some(OldCredentials::Ending {
+                    before: Timestamp::default(),
+                }),
+            },
+            schedule: Schedule {
+                due_at: Some(Timestamp::default()),
+                lease: Some(Lease {
+                    token: LeaseToken(Uuid::max()),
+                    until: Timestamp::default(),
+                    by: crate::domain::LeaseHolder::Operator,
+                }),
+                trouble: Some(Failing {
+                    since: Timestamp::default(),
+                    attempts: u32::MAX,
+                    refusals: u32::MAX,
+                    why: text(),
+                }),
+            },
+            chat: Chat {
+                parked_notices: u32::MAX,
+                card: Some(word()),
+                reminder: Some(Reminder {
+                    post: word(),
+                    of: u64::MAX,
+                }),
+            },
+            version: Version {
+                chain: Chain::default(),
+                revision: u64::MAX,
+            },
         }
     }
 
@@ -334,7 +349,7 @@ mod tests {
     fn the_largest_revoke_fits() {
         let mut ending = request(states()[2].clone());
         // A record that ends loses both of them.
-        (ending.extension, ending.trouble) = (None, None);
+        (ending.grant.extension, ending.schedule.trouble) = (None, None);
         let request = of_item(&items::request(&ending).unwrap());
         let said = said(&[
             ("reason", text().to_string()),

@@ -82,7 +82,9 @@ fn take_request(
         if here == request {
             return Ok(Took::Before);
         }
-        if !is_behind(&queries::audit(db, &key)?, events) || here.revision >= request.revision {
+        if !is_behind(&queries::audit(db, &key)?, events)
+            || here.version.revision >= request.version.revision
+        {
             return Err(StoreError::Diverged(key.to_string()));
         }
         let id = request.id.to_string();
@@ -91,14 +93,14 @@ fn take_request(
     }
     // A record of a later revision cannot be inserted, so it is inserted as the first one and
     // its revision is then corrected.
-    let first = Request {
-        revision: 1,
-        ..request.clone()
-    };
+    let first = request.at_revision(1);
     writes::put_request(db, &first, &doc_of(&first)?)?;
     let sql = "UPDATE jit_requests SET revision = ?2, doc = ?3 WHERE request_id = ?1";
     let id = request.id.to_string();
-    db.execute(sql, params![id, int(request.revision), doc_of(request)?])?;
+    db.execute(
+        sql,
+        params![id, int(request.version.revision), doc_of(request)?],
+    )?;
     put_events(db, &key, events)?;
     for entry in outbox_entries {
         put_letter(db, entry)?;

@@ -59,9 +59,9 @@ impl RequestRow {
         }
         let said = self.status.parse().unwrap_or(Status::Error);
         let at = self.revoked_at.as_deref().and_then(Timestamp::parse);
-        let since = request.chain.last_at;
+        let since = request.version.chain.last_at;
         request.apply_outside_status(said, at, since);
-        request.revision = self.revision;
+        request.version.revision = self.revision;
         Ok(request)
     }
 }
@@ -86,7 +86,7 @@ pub(super) fn revoked_at(state: &State) -> Option<Timestamp> {
 
 /// Returns the end of a grant whose removal has not begun.
 pub(super) fn end_at(request: &Request) -> Option<Timestamp> {
-    let period = request.granted?;
+    let period = request.grant.period?;
     matches!(request.state, State::Granted).then_some(period.until)
 }
 

@@ -116,10 +116,7 @@ mod tests {
         let (_folder, store) = index();
         let unchanged = Unchanged::open(&store).unwrap();
         let old = record("Pending").request;
-        let new = Request {
-            revision: old.revision + 1,
-            ..old.clone()
-        };
+        let new = old.at_revision(old.version.revision + 1);
         let read = unchanged.request(old.id, || {
             let found = old.clone();
             // Another process commits after the row was read and before it is cached.

@@ -103,22 +103,22 @@ pub(super) fn put_request(db: &Connection, request: &Request, doc: &str) -> Resu
     let revoked = revoked_at(&request.state).map(|at| at.to_string());
     let claimable = millis(request.claimable_at());
     let end = millis(end_at(request));
-    let lease = request.lease.map(|lease| lease.until.millis());
+    let lease = request.schedule.lease.map(|lease| lease.until.millis());
     let lane = request.lane().number();
     let failing = millis(request.troubled_since());
-    if before(request.revision)? == 0 {
+    if before(request.version.revision)? == 0 {
         let inserted = db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
-            ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
+            ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.version.revision),
             ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
             ":failing": failing,
-            ":account": request.account_id.as_str(), ":channel": request.channel_id.as_str(),
+            ":account": request.asked.account_id.as_str(), ":channel": request.asked.channel_id.as_str(),
             ":email": request.requester_email().as_str(),
-            ":created": request.created_at.to_string(),
+            ":created": request.asked.created_at.to_string(),
         });
         return first(db, request.id, inserted);
     }
     let updated = db.prepare_cached(UPDATE_REQUEST)?.execute(named_params! {
-        ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.revision),
+        ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.version.revision),
         ":doc": doc, ":lane": lane, ":claimable": claimable, ":end": end, ":lease": lease,
         ":failing": failing,
     });

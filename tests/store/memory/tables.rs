@@ -163,8 +163,11 @@ impl Tables {
 
     fn put_request(&mut self, request: Request, undo: &mut Vec<Undo>) -> Result<(), StoreError> {
         let before = self.requests.get(&request.id);
-        in_order(before.map_or(0, |before| before.revision), request.revision)
-            .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
+        in_order(
+            before.map_or(0, |before| before.version.revision),
+            request.version.revision,
+        )
+        .map_err(|_| StoreError::Conflict(before.cloned().map(Box::new)))?;
         let id = request.id;
         undo.push(Undo::Request(id, self.requests.insert(id, request)));
         Ok(())

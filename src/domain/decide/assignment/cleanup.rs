@@ -46,7 +46,7 @@ pub(in crate::domain::decide) fn cleaned_up(
 /// has the lease of the request, and no create may still take effect: neither a create of this
 /// request nor one of another holder.
 fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
-    let present = step.request.lease;
+    let present = step.request.schedule.lease;
     if present.is_none_or(|present| present.token != lease) {
         return Err(Refusal::Leased { lease: present });
     }
@@ -101,9 +101,9 @@ fn end_unverified(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decis
         end: Box::new(end),
         doubt: Doubt::Outside,
     });
-    step.request.extension = None;
+    step.request.grant.extension = None;
     // The lease stays: the worker that has it may have sent calls that still take effect.
-    step.request.due_at = Some(step.now);
+    step.request.schedule.due_at = Some(step.now);
     step.record(EventKind::CleanedUp, Some(by), said);
     step.done(None)
 }
@@ -173,7 +173,7 @@ mod tests {
         for leased in [None, Some(LeaseToken(uuid::Uuid::from_u128(6)))] {
             let mut removing = record("Revoking");
             let other = |token| crate::domain::Lease { token, ..lease() };
-            removing.request.lease = leased.map(other);
+            removing.request.schedule.lease = leased.map(other);
             let refused = cleaned(removing, seen_gone()).unwrap_err();
             assert!(matches!(refused, Refusal::Leased { .. }), "{refused}");
         }
@@ -187,7 +187,7 @@ mod tests {
         let request = &decision.request;
         assert_eq!(request.status(), Status::Revoked);
         assert_eq!(
-            (request.lease, request.due_at),
+            (request.schedule.lease, request.schedule.due_at),
             (Some(lease()), Some(later()))
         );
         assert!(decision.notices.is_empty() && !request.state.is_settled());

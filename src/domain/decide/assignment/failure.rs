@@ -57,7 +57,7 @@ fn roll_back(mut step: Step<'_>, why: Text) -> Result<Decision, Refusal> {
     }
     let said = details([("error", Some(why.to_string()))]);
     step.mark_removing();
-    step.request.due_at = Some(step.now);
+    step.request.schedule.due_at = Some(step.now);
     step.set_state(State::Removing {
         ending: Ending::Failed { why },
     });

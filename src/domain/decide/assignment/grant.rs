@@ -31,7 +31,7 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
         return step.end_in_error(why, None);
     }
     let user = Some(found.user.to_string());
-    step.request.user = Some(found.user);
+    step.request.assignment.user = Some(found.user);
     if found.presence == Presence::Present && holding.holders.is_empty() {
         let why = not_ours(&step);
         return step.end_in_error(why, None);
@@ -40,7 +40,7 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
     // to remove the assignment is written first.
     let id = step.request.id;
     step.change_holding(|holding| holding.joined(id).with_arn(found.permission_set_arn));
-    step.request.due_at = Some(step.now);
+    step.request.schedule.due_at = Some(step.now);
     step.set_state(State::Assigning);
     let said = details([("identity_store_user_id", user)]);
     step.record(EventKind::Assigning, None, said);
@@ -60,20 +60,26 @@ fn cannot_join_yet(holding: &Holding, arn: &str) -> Option<Trouble> {
 }
 
 pub(super) fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
-    let until = step.now + step.request.duration.span();
+    let until = step.now + step.request.asked.duration.span();
     step.note_create_answered();
-    step.request.granted = Some(Period {
+    step.request.grant.period = Some(Period {
         from: step.now,
         until,
     });
-    step.request.due_at = Some(step.policy.wakes_at(until, step.now));
-    step.request.lease = None;
+    step.request.schedule.due_at = Some(step.policy.wakes_at(until, step.now));
+    step.request.schedule.lease = None;
     step.set_state(State::Granted);
     let request = &step.request;
     let said = details([
-        ("duration_minutes", Some(request.duration.get().to_string())),
+        (
+            "duration_minutes",
+            Some(request.asked.duration.get().to_string()),
+        ),
         ("end_time", Some(until.to_string())),
-        ("permission_set", Some(request.permission_set.to_string())),
+        (
+            "permission_set",
+            Some(request.asked.permission_set.to_string()),
+        ),
     ]);
     step.record(EventKind::Granted, None, said.clone());
     step.tell(None, said);

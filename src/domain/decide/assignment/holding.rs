@@ -31,7 +31,7 @@ impl Step<'_> {
     /// this request may still make.
     pub fn leave_to_others(&mut self) {
         let id = self.request.id;
-        let call = LeaseToken::create_left_by(id, self.request.revision);
+        let call = LeaseToken::create_left_by(id, self.request.version.revision);
         self.change_holding(|holding| holding.left_to_others(id, call));
     }
 
@@ -71,7 +71,7 @@ impl Step<'_> {
 
     /// Stores in the holding what the worker reported about unanswered calls.
     pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
-        let call = lease.call_at(self.request.revision);
+        let call = lease.call_at(self.request.version.revision);
         self.change_holding(|holding| holding.with_calls(call, calls));
     }
 

@@ -25,7 +25,7 @@ fn report(record: Record, outcome: impl Into<Outcome>, calls: Calls) -> Decision
 fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
     let interrupted = |record: Record, calls| {
         let mut request = record.request.clone();
-        request.lease = Some(lease());
+        request.schedule.lease = Some(lease());
         let record = Record { request, ..record };
         let decision = report(record.clone(), Outcome::Interrupted, calls);
         Record {
@@ -59,7 +59,7 @@ fn gone_is_not_believed(record: Record) {
     .unwrap();
     let state = &decision.request.state;
     assert!(matches!(state, State::Removing { .. }), "{state:?}");
-    assert!(decision.request.due_at > Some(later()));
+    assert!(decision.request.schedule.due_at > Some(later()));
 }
 
 /// P6: while the create of another holder may still take effect, a look that shows no
@@ -121,7 +121,7 @@ fn keeps_the_create(holding: &Holding) -> bool {
 fn a_grant_that_is_given_up_leaves_its_create_to_the_other_holder() {
     let why = Text::clip("AWS refused the create operation");
     let mut shared = creating_beside_another("Assigning");
-    shared.request.trouble = Some(crate::domain::Failing {
+    shared.request.schedule.trouble = Some(crate::domain::Failing {
         since: later(),
         attempts: 2,
         refusals: 2,
@@ -141,7 +141,7 @@ fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
         end: Box::new(State::Expired { at: later() }),
         doubt: Doubt::Outside,
     };
-    shared.request.lease = None;
+    shared.request.schedule.lease = None;
     let decision = decide(shared, &policy(), due_at(later()), later()).unwrap();
     assert_eq!(decision.request.status(), Status::Expired);
     assert!(decision.request.state.is_settled());
@@ -163,7 +163,7 @@ fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
             matches!(state, State::Unsettled { .. }),
             "{word}: {state:?}"
         );
-        assert_eq!(decision.request.due_at, Some(later()), "{word}");
+        assert_eq!(decision.request.schedule.due_at, Some(later()), "{word}");
         let holding = decision.holding.unwrap();
         assert!(holding.removing && holding.holds(id(1)), "{word}");
         assert!(holding.unanswered_create.is_some(), "{word}");
@@ -199,7 +199,7 @@ fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
         let there = finished(AssignmentOutcome::StillThere);
         let decision = decide(looked, &policy(), there, later()).unwrap();
         assert!(!decision.request.state.is_settled(), "{word}");
-        assert!(decision.request.due_at > Some(later()), "{word}");
+        assert!(decision.request.schedule.due_at > Some(later()), "{word}");
     }
 }
 

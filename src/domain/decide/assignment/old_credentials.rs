@@ -13,7 +13,7 @@ const LONGEST_SESSION: Millis = Millis::hours(12);
 
 /// The work of a settled request that is due.
 pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
-    match step.request.old_credentials {
+    match step.request.assignment.old_credentials {
         Some(OldCredentials::Ending { before }) => {
             let deny = |key| AssignmentWork::DenyOldCredentials(key, before);
             begin(step, lease, deny)
@@ -66,9 +66,9 @@ fn follow_up(
     said: Details,
 ) -> Result<Decision, Refusal> {
     let now = step.now;
-    step.request.old_credentials = next;
-    step.request.trouble = None;
-    step.request.due_at = next.map(|old| old.due_at(now));
+    step.request.assignment.old_credentials = next;
+    step.request.schedule.trouble = None;
+    step.request.schedule.due_at = next.map(|old| old.due_at(now));
     step.record(kind, None, said);
     step.give_back()
 }
@@ -78,13 +78,13 @@ pub(super) fn is_ending(step: &Step<'_>) -> bool {
 }
 
 pub(super) fn is_denied(step: &Step<'_>) -> bool {
-    let old = step.request.old_credentials;
+    let old = step.request.assignment.old_credentials;
     matches!(old, Some(OldCredentials::Denied { .. })) && step.request.state.is_settled()
 }
 
 /// No credentials last longer, so the old ones have expired without a deny statement.
 pub(super) fn are_expired(step: &Step<'_>) -> bool {
-    match step.request.old_credentials {
+    match step.request.assignment.old_credentials {
         Some(OldCredentials::Ending { before }) => {
             is_ending(step) && step.now - before >= LONGEST_SESSION
         }

@@ -14,7 +14,7 @@ pub(super) fn end_grant(mut step: Step<'_>, lease: Lease) -> Result<Decision, Re
     if step.is_shared() {
         return step.end_expired(details([]));
     }
-    step.request.extension = None;
+    step.request.grant.extension = None;
     step.mark_removing();
     step.set_state(State::Removing {
         ending: Ending::Expired,
@@ -64,7 +64,7 @@ pub(super) fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refus
     }
     if step.policy.end_sessions == EndSessions::PermissionSet {
         let before = step.now;
-        step.request.old_credentials = Some(OldCredentials::Ending { before });
+        step.request.assignment.old_credentials = Some(OldCredentials::Ending { before });
     }
     match ending {
         Ending::Expired => step.end_expired(details([])),

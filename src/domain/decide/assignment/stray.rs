@@ -22,7 +22,7 @@ pub(in crate::domain::decide) fn late(
     let may_follow = calls.overran || !step.request.state.is_settled();
     let unanswered = calls.unanswered.filter(|_| may_follow);
     if !(made || unanswered.is_some()) || step.holding.is_none() {
-        let lease = step.request.lease;
+        let lease = step.request.schedule.lease;
         return Err(Refusal::Leased { lease });
     }
     if let Some(call) = unanswered {
@@ -49,7 +49,9 @@ fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal>
             let why = "AWS made the assignment after the request ended".to_owned();
             remove_after_error(&mut step, by, reason, details([("error", Some(why))]));
         }
-        State::Removing { .. } | State::Unsettled { .. } => step.request.due_at = Some(step.now),
+        State::Removing { .. } | State::Unsettled { .. } => {
+            step.request.schedule.due_at = Some(step.now)
+        }
         // The grant keeps the assignment until its own end. For a settled request with other
         // holders, the end of the last holder removes it.
         State::Pending
@@ -83,7 +85,7 @@ pub(in crate::domain::decide) fn found_standing(
 }
 
 fn may_be_stray(step: &Step<'_>) -> bool {
-    step.request.state.is_settled() && step.request.user.is_some() && !step.is_shared()
+    step.request.state.is_settled() && step.request.assignment.user.is_some() && !step.is_shared()
 }
 
 /// The assignment exists and no request holds it: this request takes it over and has it
@@ -95,7 +97,7 @@ fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decis
         end,
         doubt: Doubt::LateAnswer,
     });
-    step.request.due_at = Some(step.now);
+    step.request.schedule.due_at = Some(step.now);
     step.record(EventKind::StrayAccessFound, by, said);
     step.done(None)
 }

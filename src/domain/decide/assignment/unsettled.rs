@@ -14,7 +14,7 @@ pub(super) fn verify(
     end: State,
     doubt: Doubt,
 ) -> Result<Decision, Refusal> {
-    if step.request.user.is_none() {
+    if step.request.assignment.user.is_none() {
         return settle(step, end, doubt);
     }
     if step.may_appear_unheld() {
