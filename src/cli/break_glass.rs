@@ -26,17 +26,19 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     let reason = operator::reason(&asked.reason)?;
     let config = context.config_without_secrets()?;
     let sets: Vec<PermissionSet> = config.policy.permission_sets.keys().cloned().collect();
-    let access = operator::access(&config).await?;
-    let credentials = operator::credentials(&access).await?;
+    let identity_center = operator::identity_center(&config).await?;
+    let credentials = operator::credentials(&identity_center).await?;
     let operator = Operator {
         keeper: Keeper {
             by: operator::operator(context, &credentials)?,
-            access: access.clone(),
+            identity_center: identity_center.clone(),
             reason,
         },
         credentials: credentials.to_string(),
     };
-    let tools = match OperatorTools::with_access(config, access, Purpose::Operate).await {
+    let tools = match OperatorTools::with_identity_center(config, identity_center, Purpose::Operate)
+        .await
+    {
         Ok(tools) => tools,
         Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
     };

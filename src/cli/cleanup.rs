@@ -18,19 +18,21 @@ use crate::worker::{ProveError, Proven};
 pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(), Failure> {
     let (reason, id) = (operator::reason(&asked.reason)?, operator::id(&asked.id)?);
     let config = context.config_without_secrets()?;
-    let access = operator::access(&config).await?;
+    let identity_center = operator::identity_center(&config).await?;
     let by = match context.acting.person_if_said()? {
         Some(person) => person,
         // The audit needs an actor: jit takes the name from the credentials.
-        None => operator::operator(context, &operator::credentials(&access).await?)?,
+        None => operator::operator(context, &operator::credentials(&identity_center).await?)?,
     };
     let keeper = Keeper {
-        access: access.clone(),
+        identity_center: identity_center.clone(),
         by,
         reason,
     };
     let unread = |why: &str| keeper.keep(&[row(id, None, "no")], &unread(id, why));
-    let tools = match OperatorTools::with_access(config, access, Purpose::Operate).await {
+    let tools = match OperatorTools::with_identity_center(config, identity_center, Purpose::Operate)
+        .await
+    {
         Ok(tools) => tools,
         Err(why) => return unread(&why.to_string()),
     };

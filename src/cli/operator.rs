@@ -29,18 +29,18 @@ impl OperatorTools {
     }
 
     async fn with(config: Config, purpose: Purpose) -> Result<Self, Failure> {
-        let access = access(&config).await?;
-        let operator = Self::with_access(config, access, purpose).await;
+        let identity_center = identity_center(&config).await?;
+        let operator = Self::with_identity_center(config, identity_center, purpose).await;
         operator.map_err(failed)
     }
 
-    /// With an access to AWS that works without the store.
-    pub async fn with_access(
+    /// With a client of Identity Center that exists already and that works without the store.
+    pub async fn with_identity_center(
         config: Config,
-        access: Arc<Paced>,
+        identity_center: Arc<Paced>,
         purpose: Purpose,
     ) -> Result<Self, OpenStoreError> {
-        let app = App::open(&config, access, purpose).await?;
+        let app = App::open(&config, identity_center, purpose).await?;
         Ok(Self { app, config })
     }
 
@@ -60,14 +60,14 @@ pub(super) fn id(text: &str) -> Result<RequestId, Failure> {
     text.parse().map_err(wrong)
 }
 
-pub(super) async fn access(config: &Config) -> Result<Arc<Paced>, Failure> {
+pub(super) async fn identity_center(config: &Config) -> Result<Arc<Paced>, Failure> {
     app::identity_center(config).await.map_err(failed)
 }
 
 /// The owner of the AWS credentials. If STS does not answer, jit continues; if the
 /// credentials are refused, jit stops.
-pub(super) async fn credentials(access: &Paced) -> Result<Text, Failure> {
-    match tokio::time::timeout(PATIENCE, access.caller()).await {
+pub(super) async fn credentials(identity_center: &Paced) -> Result<Text, Failure> {
+    match tokio::time::timeout(PATIENCE, identity_center.caller()).await {
         Ok(Ok(arn)) => Ok(Text::clip(&arn)),
         Ok(Err(error)) if error.kind == IdentityCenterErrorKind::Denied => {
             let next = "sign in to AWS first, or set AWS_PROFILE";

@@ -27,16 +27,16 @@ pub(super) struct Row {
     pub details: Vec<(&'static str, String)>,
 }
 
-/// The actor, the reason, and the access to AWS.
+/// The actor, the reason, and the client of Identity Center.
 pub(super) struct Keeper {
-    pub access: Arc<Paced>,
+    pub identity_center: Arc<Paced>,
     pub by: Person,
     pub reason: Text,
 }
 
 impl Keeper {
     async fn user(&self, email: &Email) -> Result<UserId, Failure> {
-        self.access
+        self.identity_center
             .find_user(Lane::Revoke, email)
             .await
             .map_err(failed)
@@ -57,7 +57,7 @@ impl Keeper {
                 permission_set,
                 user: user.clone(),
             };
-            let seen = self.access.look(Lane::Revoke, &key).await;
+            let seen = self.identity_center.look(Lane::Revoke, &key).await;
             if seen.map_err(failed)? == Presence::Present {
                 standing.push(key);
             }
@@ -69,7 +69,7 @@ impl Keeper {
     pub async fn take_away(&self, key: &HoldingKey) -> Result<(), Failure> {
         let (account, set) = (&key.account_id, &key.permission_set);
         let told = |what: &str| eprintln!("jit: {set} in {account}: {what}");
-        let gone = remove_unrecorded(&self.access, &SystemClock, key, told);
+        let gone = remove_unrecorded(&self.identity_center, &SystemClock, key, told);
         gone.await.map_err(failed)
     }
 
