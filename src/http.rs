@@ -179,8 +179,12 @@ impl HttpState {
         ticket: Arc<Ticket>,
     ) -> Result<Handled, Problem> {
         let service = self.service.clone();
-        self.uncut(async move { service.handle_once(id, command, Some(&ticket)).await })
-            .await
+        self.uncut(async move {
+            let done = service.handle_once(id, command, Some(&ticket)).await;
+            service.use_up(&ticket).await?;
+            done
+        })
+        .await
     }
 
     /// Runs `work` as a task, which completes even if the caller disconnects.

@@ -410,7 +410,18 @@ impl Service {
         for id in co_holders.requests {
             let (by, reason) = (co_holders.by.clone(), co_holders.reason.clone());
             let command = Command::RevokedWithCoHolder { with, by, reason };
-            let record = self.load(id, &command, None).await?;
+            let record = match self.load(id, &command, None).await {
+                Ok(record) => record,
+                // K12: it stays a holder, so no request joins the assignment again.
+                Err(ServiceError::Store(StoreError::Corrupt(why))) => {
+                    tracing::error!(
+                        request_id = %id, %why,
+                        "co-holder is unreadable and keeps its status; its access is removed"
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match domain::decide(record, &self.policy, command, now) {
                 Ok(decision) => decisions.push(decision),
                 Err(refusal) => tracing::debug!(request_id = %id, %refusal, "co-holder has ended"),

@@ -401,6 +401,23 @@ async fn break_glass_on_an_ended_request_names_who_has_the_same_access() {
     }
 }
 
+/// K12: an unreadable request does not prevent the revoke of another that has the same access.
+#[tokio::test]
+async fn a_revoke_removes_the_access_beside_an_unreadable_holder() {
+    let test = TestSetup::open().await;
+    let unreadable = test.approved().await;
+    test.step().await;
+    let revoked = test.approved().await;
+    test.step().await;
+    let db = rusqlite::Connection::open(test.folder.path().join("jit.db")).unwrap();
+    let damage = "UPDATE jit_requests SET doc = '{}' WHERE request_id = ?1";
+    assert_eq!(db.execute(damage, [unreadable.to_string()]), Ok(1));
+    test.ask(revoked, Ask::Revoke { reason: None }).await;
+    test.step().await;
+    assert_eq!(test.status(revoked).await, Status::Revoked);
+    assert!(test.aws.present.lock().unwrap().is_empty());
+}
+
 /// P4: a request that has ended holds no access, so without the store nobody knows whose access AWS
 /// shows.
 #[tokio::test]

@@ -80,7 +80,12 @@ pub struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The command asked AWS while it had this lease, and AWS shows no access.
-    SeenGone { lease: LeaseToken },
+    SeenGone {
+        lease: LeaseToken,
+        /// The [`Holding::revision`](super::Holding::revision) before the look; absent if the
+        /// request has no assignment.
+        revision: Option<u64>,
+    },
     /// The command did not ask AWS; the next worker does.
     None,
 }

@@ -101,7 +101,11 @@ pub(super) async fn create(
     let idempotency = idempotency(&call)?;
     let draft = draft(call.json()?, app.service.clock());
     let service = app.service.clone();
-    let opened = async move { service.open(draft, idempotency, Some(&ticket)).await };
+    let opened = async move {
+        let opened = service.open(draft, idempotency, Some(&ticket)).await;
+        service.use_up(&ticket).await?;
+        opened
+    };
     let request = app.uncut(opened).await?;
     Ok(json(201, &RequestObject::from(&request)))
 }

@@ -73,7 +73,8 @@ pub struct Unspent<N> {
 #[derive(Clone, Debug, Default)]
 struct TicketSlot(Arc<OnceLock<Arc<Ticket>>>);
 
-/// Spends the nonce of every verified call, whether its handler succeeds, fails or panics.
+/// Spends the nonce of every verified call, whether its handler succeeds, refuses or panics. Only
+/// a change that failed at the store leaves its nonce fresh.
 pub async fn spend_nonces(
     State(app): State<Arc<HttpState>>,
     mut request: Request,
@@ -283,7 +284,10 @@ fn said(error: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
     use std::path::Path;
+    use std::pin::Pin;
+    use std::task::Poll;
 
     use axum::Router;
     use axum::body::Body;
@@ -323,6 +327,10 @@ mod tests {
     }
 
     fn signed(path: &str) -> Request {
+        signed_with(path, "")
+    }
+
+    fn signed_with(path: &str, body: &'static str) -> Request {
         let timestamp = SystemClock.now().seconds().to_string();
         let message = Message {
             key_id: "plugin",
@@ -331,7 +339,7 @@ mod tests {
             method: "POST",
             path,
             query: "",
-            body: b"",
+            body: body.as_bytes(),
         };
         let request = axum::http::Request::post(path)
             .header("x-jit-keyid", "plugin")
@@ -341,7 +349,7 @@ mod tests {
                 "x-jit-signature",
                 signature::sign(Scheme::V2, &secret(), &message),
             );
-        request.body(Body::empty()).unwrap()
+        request.body(Body::from(body)).unwrap()
     }
 
     async fn status(router: &mut Router, path: &str) -> StatusCode {
@@ -375,6 +383,24 @@ mod tests {
             let second = status(&mut router, path).await;
             assert_eq!(second, StatusCode::UNAUTHORIZED, "{path}");
         }
+    }
+
+    /// P5: the caller closes the connection before it gets the answer, which is a refusal.
+    #[tokio::test]
+    async fn a_call_of_a_caller_that_disconnects_is_accepted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let app = state(folder.path());
+        let mut router = router(app.clone(), Router::new());
+        let path = "/requests/a1b2c3d4-e5f6-7890-abcd-ef1234567890/approve";
+        let body = r#"{"approver_mm_user_id": "bob", "approver_email": "bob@example.com"}"#;
+        let mut call = router.call(signed_with(path, body));
+        let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
+        assert!(begun.is_pending(), "a task handles the call");
+        drop(call);
+        app.tasks.close();
+        app.tasks.wait().await;
+        let second = router.call(signed_with(path, body)).await.unwrap();
+        assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
     }
 
     /// P5: a route that is added without the layer runs no handler.

@@ -23,7 +23,8 @@ impl Ticket {
         (!self.used.load(Ordering::SeqCst)).then(|| self.nonce.clone())
     }
 
-    /// A commit spent the nonce, or may have spent it.
+    /// Notes the result of a commit: the nonce is spent, or the change failed at the store and the
+    /// same signed call may come again. After a conflict the next commit spends the nonce.
     pub(super) fn note<T>(&self, written: &Result<T, StoreError>) {
         if !matches!(written, Err(StoreError::Conflict(_))) {
             self.used.store(true, Ordering::SeqCst);

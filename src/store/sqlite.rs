@@ -214,7 +214,10 @@ impl Store for SqliteStore {
             return Err(StoreError::Replayed);
         }
         let written = self.write(move |db| writes::commit(db, &writes)).await;
-        if let (Some(nonce), Err(StoreError::Conflict(_))) = (&nonce, &written) {
+        // A change that failed does not use up its nonce.
+        if let (Some(nonce), Err(why)) = (&nonce, &written)
+            && !matches!(why, StoreError::Unsure(_))
+        {
             self.alone()?.nonces.give_back(nonce);
         }
         written

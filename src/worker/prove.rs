@@ -54,24 +54,25 @@ impl Worker {
             Err(error) => return Err(error.into()),
         };
         let proven = match self.presence_of(&handled.request).await {
-            Ok(Presence::Absent) => {
-                return Ok(Proven::Gone(Proof::SeenGone { lease }));
+            Ok((Presence::Absent, revision)) => {
+                return Ok(Proven::Gone(Proof::SeenGone { lease, revision }));
             }
-            Ok(Presence::Present) => Ok(Proven::StillThere),
+            Ok((Presence::Present, _)) => Ok(Proven::StillThere),
             Err(error) => Err(error),
         };
         self.let_go(id, lease).await;
         proven
     }
 
-    async fn presence_of(&self, request: &Request) -> Result<Presence, ProveError> {
+    /// What AWS shows, and the revision that the holding had before the look.
+    async fn presence_of(&self, request: &Request) -> Result<(Presence, Option<u64>), ProveError> {
         let Some(key) = request.holding_key() else {
-            return Ok(Presence::Absent);
+            return Ok((Presence::Absent, None));
         };
         let holding = self.service.holding(key.clone()).await;
         let holding = holding.map_err(ServiceError::from)?;
         let seen = self.identity_center.look(Lane::Revoke, &key).await;
-        Ok(presence(seen, Some(&holding))?)
+        Ok((presence(seen, Some(&holding))?, Some(holding.revision)))
     }
 
     /// Whether the assignment exists, and who holds it.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::claims::Claims;
+use super::watch::Horizon;
 use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
@@ -315,22 +316,23 @@ impl Worker {
     ) -> Result<Option<Timestamp>, StoreError> {
         let clock = self.service.clock();
         let (now, up) = (clock.now(), clock.uptime());
-        let as_of = match mode {
-            RunMode::Forever | RunMode::OwnWorkOnly => self.clock_watch.as_of(clock),
-            RunMode::UntilIdle(_) => now,
+        let horizon = match mode {
+            RunMode::Forever | RunMode::OwnWorkOnly => self.clock_watch.horizon(clock),
+            RunMode::UntilIdle(_) => Horizon::Now(now),
         };
         // K15: the store also lists due requests that have an execution or are set aside, so the
         // look asks for that many more.
         let aside = self.waiting.many_aside(up);
         let look = |lane| {
             let most = AHEAD + self.service.work_queue.at_work(lane) + aside;
-            self.service.store().due(lane, as_of, most)
+            self.service.store().due(lane, horizon.of(lane), most)
         };
         let [revoke, remove, other] = Lane::ALL.map(look);
         let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
         locked(&self.waiting.places).clear();
         let mut first: Option<Timestamp> = None;
         for (lane, mut due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
+            let as_of = horizon.of(lane);
             self.waiting.shuffle(&mut due.ready);
             let more = due.next.is_some_and(|next| next <= as_of);
             self.waiting.claims.set_more(lane, more);

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::clock::{Clock, Uptime};
-use crate::domain::{Lease, LeaseToken, Millis, RequestId, Timestamp};
+use crate::domain::{Lane, Lease, LeaseToken, Millis, RequestId, Timestamp};
 use crate::identity_center::CALL_PATIENCE;
 use crate::service::work_queue::locked;
 
@@ -95,8 +95,12 @@ impl Watch {
 
 /// A smaller difference is no jump: clocks are slewed.
 const TOLERATED: Millis = Millis::seconds(1);
-/// A wrong clock may have put a next try too late by this much.
+/// A wrong clock of another process may have put a next try too late by this much.
 const LOOKS_AHEAD: Millis = Millis::minutes(15);
+/// A next try is at most this much later than the attempt before it.
+const LONGEST_PAUSE: Millis = Millis::minutes(2);
+/// For work without dates: a due time, however late, is only the time of a next try.
+const EVER: Millis = Millis::hours(24 * 365 * 100);
 /// How often a worker looks ahead: no pause between two attempts is longer.
 const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 
@@ -110,12 +114,32 @@ struct ClockReading {
     up: Uptime,
     wall: Timestamp,
     looked_ahead: Uptime,
+    /// How far a look ahead goes. It grows when the clock is set back.
+    reach: Millis,
+}
+
+/// Up to which due time a look goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Horizon {
+    Now(Timestamp),
+    Ahead { now: Timestamp, reach: Millis },
+}
+
+impl Horizon {
+    pub fn of(self, lane: Lane) -> Timestamp {
+        match (self, lane) {
+            (Self::Now(now), _) => now,
+            // A removal that a person asked for has no date.
+            (Self::Ahead { now, .. }, Lane::Revoke) => now + EVER,
+            (Self::Ahead { now, reach }, Lane::Remove | Lane::Other) => now + reach,
+        }
+    }
 }
 
 impl ClockWatch {
     /// Now; or a later time, in the first look, once a minute, and after the clock was set back.
     /// Otherwise a worker would wait for a due time or a lease that a wrong clock wrote too late.
-    pub fn as_of(&self, clock: &dyn Clock) -> Timestamp {
+    pub fn horizon(&self, clock: &dyn Clock) -> Horizon {
         let (up, wall) = (clock.uptime(), clock.now());
         let mut known = locked(&self.0);
         let jumped = known.map_or(Millis(0), |known| {
@@ -125,6 +149,8 @@ impl ClockWatch {
             note_jump(jumped);
         }
         let last = known.map(|known| known.looked_ahead);
+        let set_back = Millis(LONGEST_PAUSE.0 - jumped.0);
+        let reach = known.map_or(LOOKS_AHEAD, |known| known.reach.max(set_back));
         let is_time = last.is_none_or(|last| up - last >= LOOKS_AHEAD_EVERY);
         let looks_ahead = is_time || jumped.0 <= -TOLERATED.0;
         let looked_ahead = match (looks_ahead, last) {
@@ -135,10 +161,11 @@ impl ClockWatch {
             up,
             wall,
             looked_ahead,
+            reach,
         });
         match looks_ahead {
-            true => wall + LOOKS_AHEAD,
-            false => wall,
+            true => Horizon::Ahead { now: wall, reach },
+            false => Horizon::Now(wall),
         }
     }
 }
@@ -200,7 +227,7 @@ mod tests {
     #[test]
     fn a_worker_looks_ahead_once_a_minute_and_when_the_clock_was_set_back() {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
-        let ahead = |clock: &TestClock| watch.as_of(clock) - clock.now();
+        let ahead = |clock: &TestClock| watch.horizon(clock).of(Lane::Remove) - clock.now();
         clock.pass(0, 1_000_000);
         assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first look");
         clock.pass(5, 5);
@@ -213,6 +240,30 @@ mod tests {
         assert_eq!(ahead(&clock), LOOKS_AHEAD, "a minute later");
         clock.pass(5, 5 + 600);
         assert_eq!(ahead(&clock), Millis(0), "set forward");
+    }
+
+    /// K8: a clock that was hours ahead wrote the time of a next try.
+    #[test]
+    fn a_look_ahead_reaches_as_far_as_the_clock_was_set_back() {
+        let (clock, watch) = (TestClock::default(), ClockWatch::default());
+        clock.pass(0, 1_000_000);
+        watch.horizon(&clock);
+        clock.pass(5, 5 - 7200);
+        let ahead = watch.horizon(&clock);
+        let reach = Millis(Millis::hours(2).0 + LONGEST_PAUSE.0);
+        for lane in [Lane::Remove, Lane::Other] {
+            assert_eq!(ahead.of(lane) - clock.now(), reach);
+        }
+        clock.pass(60, 60);
+        assert_eq!(watch.horizon(&clock).of(Lane::Remove) - clock.now(), reach);
+    }
+
+    /// K8: after a restart jit does not know how wrong the clock was. A revoke has no date.
+    #[test]
+    fn the_first_look_finds_every_revoke() {
+        let (clock, watch) = (TestClock::default(), ClockWatch::default());
+        let first = watch.horizon(&clock);
+        assert_eq!(first.of(Lane::Revoke) - clock.now(), EVER);
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl World {
     where
         F: Future<Output = Result<(), ServiceError>> + 'static,
     {
-        let parts = self.build_process("an operator", Millis(0));
+        let mut parts = self.build_process("an operator", Millis(0));
+        parts.worker = parts.worker.of_an_operator();
         let (process, clock) = (parts.process, parts.clock.clone());
         self.say(&name);
         let done = command(parts);
@@ -128,6 +129,10 @@ impl World {
         };
         let id = request.id;
         let name = format!("an operator cleans up {id} ({how:?})");
+        let pause = match self.time.chance(2) {
+            true => self.time.span(Millis::seconds(15)),
+            false => Millis(0),
+        };
         self.operate(name, move |parts| async move {
             let worker = &parts.worker;
             let proof = match how {
@@ -137,13 +142,15 @@ impl World {
                     Ok(Proven::StillThere | Proven::Over(_)) | Err(_) => return Ok(()),
                 },
             };
+            // The operator's process is slow: meanwhile other requests may get the same access.
+            parts.clock.sleep(pause).await;
             let said = Command::CleanedUp {
                 by: person("olga"),
                 reason: Text::clip("by hand"),
                 proof,
             };
             let cleaned = parts.service.handle(id, said).await;
-            if let (Err(_), Proof::SeenGone { lease }) = (&cleaned, proof) {
+            if let (Err(_), Proof::SeenGone { lease, .. }) = (&cleaned, proof) {
                 worker.let_go(id, lease).await;
             }
             cleaned.map(drop)

@@ -120,11 +120,11 @@ impl Watch {
             (seen.tries, seen.tried_at) = (tries, now);
         }
         let mut working = replicas.iter().filter(|replica| replica.works());
+        // A due time without a date is only the time of a next try, which a wrong clock may have
+        // put far ahead.
         let is_due = working.any(|replica| {
-            request
-                .schedule
-                .due_at
-                .is_some_and(|due| due <= replica.wall())
+            let due_at = request.schedule.due_at;
+            due_at.is_some_and(|due| !request.is_dated() || due <= replica.wall())
         });
         // A clock that was set may have made it due and not due again since the last check.
         let disturbed_at = self.disturbed_at;

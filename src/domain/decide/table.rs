@@ -111,7 +111,8 @@ fn cleaned(proof: Proof) -> Command {
 
 fn seen_gone() -> Proof {
     let lease = lease().token;
-    Proof::SeenGone { lease }
+    let revision = Some(0);
+    Proof::SeenGone { lease, revision }
 }
 
 #[test]

@@ -289,26 +289,20 @@ impl DynamoStore {
                 }
                 Err(error) => error,
             };
+            let runs = matches!(
+                error.as_service_error(),
+                Some(TransactWriteItemsError::TransactionInProgressException(_))
+            );
             let passing = match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
                     let reasons = canceled.cancellation_reasons();
-                    if reasons
-                        .iter()
-                        .any(|reason| is(reason, "ConditionalCheckFailed"))
-                    {
+                    if let Some(checked) = refused_conditions(reasons) {
                         count("TransactWriteItems", "refused");
-                        let checked = reasons.iter().map(|reason| {
-                            match is(reason, "ConditionalCheckFailed") {
-                                true => ConditionResult::Failed(reason.item.clone()),
-                                false => ConditionResult::Held,
-                            }
-                        });
-                        return Ok(Transacted::No(checked.collect()));
+                        return Ok(Transacted::No(checked));
                     }
                     reasons.iter().any(is_passing)
                 }
-                Some(TransactWriteItemsError::TransactionInProgressException(_)) => true,
-                _ => false,
+                _ => runs,
             };
             if !passing {
                 let unsure = !is_refused(&error);
@@ -320,7 +314,12 @@ impl DynamoStore {
             }
             count("TransactWriteItems", "conflict");
             sends += 1;
-            self.pause(sends, || refusal(&error)).await?;
+            let paused = self.pause(sends, || refusal(&error)).await;
+            paused.map_err(|why| match why {
+                // An earlier attempt of this transaction is still running and may be carried out.
+                StoreError::Unavailable(why) if runs => StoreError::Unsure(why),
+                why => why,
+            })?;
         }
     }
 
@@ -421,6 +420,16 @@ impl Condition {
 
 fn is(reason: &CancellationReason, code: &str) -> bool {
     reason.code() == Some(code)
+}
+
+/// The result of each condition, if any failed.
+fn refused_conditions(reasons: &[CancellationReason]) -> Option<Vec<ConditionResult>> {
+    let failed = |reason: &CancellationReason| is(reason, "ConditionalCheckFailed");
+    let checked = reasons.iter().map(|reason| match failed(reason) {
+        true => ConditionResult::Failed(reason.item.clone()),
+        false => ConditionResult::Held,
+    });
+    reasons.iter().any(failed).then(|| checked.collect())
 }
 
 /// Reports whether an error is passing, so that the same write can succeed later.

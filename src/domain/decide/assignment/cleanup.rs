@@ -12,14 +12,14 @@ pub(in crate::domain::decide) fn cleaned_up(
     proof: Proof,
 ) -> Result<Decision, Refusal> {
     match (step.request.state.clone(), proof) {
-        (State::Granted | State::Removing { .. }, Proof::SeenGone { lease }) => {
-            check_proof(&step, lease)?;
+        (State::Granted | State::Removing { .. }, Proof::SeenGone { lease, revision }) => {
+            check_proof(&step, lease, revision)?;
             gone(step, by, reason)
         }
         (State::Granted | State::Removing { .. }, Proof::None) => end_unverified(step, by, reason),
         // An operator wrote a status into the store, and this cleanup asked AWS about it.
-        (State::Unsettled { end, doubt }, Proof::SeenGone { lease }) => {
-            check_proof(&step, lease)?;
+        (State::Unsettled { end, doubt }, Proof::SeenGone { lease, revision }) => {
+            check_proof(&step, lease, revision)?;
             settle(step, *end, doubt)
         }
         (State::Unsettled { .. }, Proof::None)
@@ -44,8 +44,9 @@ pub(in crate::domain::decide) fn cleaned_up(
 
 /// K1, K3: a look that shows no assignment proves that the access is gone only if the caller
 /// has the lease of the request, and no create may still take effect: neither a create of this
-/// request nor one of another holder.
-fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
+/// request nor one of another holder. A create that was in flight during the look changed the
+/// holding when it was answered.
+fn check_proof(step: &Step<'_>, lease: LeaseToken, revision: Option<u64>) -> Result<(), Refusal> {
     let present = step.request.schedule.lease;
     if present.is_none_or(|present| present.token != lease) {
         return Err(Refusal::Leased { lease: present });
@@ -60,6 +61,11 @@ fn check_proof(step: &Step<'_>, lease: LeaseToken) -> Result<(), Refusal> {
     if step.may_appear() {
         let why = "a create of the same assignment may still take effect; remove the access \
                    with: jit break-glass revoke ID --reason TEXT";
+        return Err(Refusal::NotGone { why });
+    }
+    if step.holding.as_ref().map(|holding| holding.revision) != revision {
+        let why = "another request for the same access changed its record while AWS was asked; \
+                   run this command again";
         return Err(Refusal::NotGone { why });
     }
     Ok(())
@@ -117,7 +123,8 @@ mod tests {
 
     fn seen_gone() -> Proof {
         let lease = lease().token;
-        Proof::SeenGone { lease }
+        let revision = Some(0);
+        Proof::SeenGone { lease, revision }
     }
 
     fn cleaned(record: Record, proof: Proof) -> Result<Decision, Refusal> {
@@ -127,6 +134,17 @@ mod tests {
             proof,
         };
         decide(record, &policy(), command, later())
+    }
+
+    /// P6: the create of another holder was answered after the look.
+    #[test]
+    fn a_cleanup_does_not_believe_a_look_from_before_a_change_of_the_holding() {
+        let mut shared = record("Granted");
+        let holding = shared.holding.as_mut().unwrap();
+        holding.holders.insert(id(2));
+        holding.revision += 1;
+        let refused = cleaned(shared, seen_gone()).unwrap_err();
+        assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
     }
 
     // P4
