@@ -56,10 +56,7 @@ impl App {
         identity_center: Arc<Paced>,
         purpose: Purpose,
     ) -> Result<Self, OpenStoreError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = store(&config.store, purpose, &clock).await?;
-        let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
-        let service = Arc::new(Service::new(store, clock, config.policy.clone(), announce));
+        let service = service(config, purpose).await?;
         let worker = Worker::new(service.clone(), identity_center.clone());
         Ok(Self {
             worker: match purpose {
@@ -162,8 +159,20 @@ pub enum OpenStoreError {
     Tables(#[from] StoreError),
 }
 
+/// The service on the configured store, for a command that needs no Identity Center.
+pub(crate) async fn service(
+    config: &Config,
+    purpose: Purpose,
+) -> Result<Arc<Service>, OpenStoreError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = store(&config.store, purpose, &clock).await?;
+    let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
+    let policy = config.policy.clone();
+    Ok(Arc::new(Service::new(store, clock, policy, announce)))
+}
+
 /// Opens the configured store. SQLite locks its file as `purpose` requires.
-pub async fn store(
+async fn store(
     which: &config::StoreConfig,
     purpose: Purpose,
     clock: &Arc<dyn Clock>,

@@ -229,8 +229,11 @@ impl Write {
 /// together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nonce {
+    /// The nonce of a signed call, or the trigger id of a click after `mattermost:`.
     pub text: String,
+    /// The time of the call; an earlier entry that expired before it does not count.
     pub at: Timestamp,
+    /// When the entry expires; by then jit refuses the same call as too old.
     pub keep_until: Timestamp,
 }
 
@@ -238,7 +241,9 @@ pub struct Nonce {
 /// binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
+    /// The AWS account whose binding must be unchanged.
     pub account_id: AccountId,
+    /// The [`Binding::revision`] under which the decision was made.
     pub revision: u64,
     /// The origin of the binding. The revision alone is not enough: an account that is unbound
     /// and bound again starts at revision 1 again.
@@ -248,6 +253,7 @@ pub struct Guard {
 /// The channel and the event that created a binding. No two bindings have the same origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BindingOrigin {
+    /// The Mattermost channel whose history contains the BOUND event.
     pub channel_id: ChannelId,
     /// The sequence number of the BOUND event in the channel's history.
     pub bound_seq: u64,
@@ -275,17 +281,21 @@ impl Guard {
 /// The stored answer to a call with an `Idempotency-Key`: the request that it created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
+    /// The idempotency key; jit makes one for a command or a dialog in Mattermost.
     pub key: String,
     /// The fingerprint of the call that carried the key. The service refuses the same key in
     /// a different call.
     pub fingerprint: String,
+    /// The request that the call created.
     pub request_id: RequestId,
+    /// When the call created the request; the answer counts for one day.
     pub at: Timestamp,
 }
 
 /// The entries that can be claimed now, and the time at which the next one becomes due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due<T> {
+    /// The entries that can be claimed, or that the call has claimed, at most `limit`.
     pub ready: Vec<T>,
     /// The time at which the first entry outside `ready` can be claimed. It may be in the
     /// past, if `limit` cut `ready` short.
@@ -310,13 +320,16 @@ pub enum Taken {
 /// The key of a notice in the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NoticePlace {
+    /// The request that the notice is about.
     pub request_id: RequestId,
+    /// The [`Notice::seq`] of the notice.
     pub seq: u64,
 }
 
 /// A notice that the caller may deliver until its claim ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedNotice {
+    /// The oldest undelivered notice of its request.
     pub notice: Notice,
     /// The number of earlier delivery attempts.
     pub attempts: u32,
@@ -343,10 +356,15 @@ pub enum Left {
 /// The conditions of a list. A request must meet every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// The request has this id.
     pub request_id: Option<RequestId>,
+    /// The request was made in this Mattermost channel.
     pub channel_id: Option<ChannelId>,
+    /// The request is for access in this AWS account.
     pub account_id: Option<AccountId>,
+    /// The requester has this e-mail address.
     pub requester_email: Option<Email>,
+    /// The request has this status now.
     pub status: Option<Status>,
     /// The request was created at or after this time.
     pub from: Option<Timestamp>,
@@ -357,7 +375,9 @@ pub struct Filter {
 /// The position of a request in a list: the last one of the previous page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
+    /// The time at which that request was created.
     pub created_at: Timestamp,
+    /// The id of that request, which orders requests of the same time.
     pub id: RequestId,
 }
 
@@ -373,16 +393,22 @@ impl From<&Request> for Cursor {
 /// The conditions of an audit export. An event must meet every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
+    /// The event is about this AWS account.
     pub account_id: Option<AccountId>,
+    /// The event is about a request or the configuration of this channel.
     pub channel_id: Option<ChannelId>,
+    /// The event happened at or after this time.
     pub from: Option<Timestamp>,
+    /// The event happened before this time.
     pub before: Option<Timestamp>,
 }
 
 /// The end that a history must have, according to the record that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
+    /// The owner of the history: a request or a channel.
     pub key: AuditKey,
+    /// The number, hash and time that the last event must have.
     pub chain: Chain,
     /// The status of the request; `None` for the history of a channel.
     pub status: Option<Status>,

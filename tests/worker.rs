@@ -359,8 +359,8 @@ fn olga() -> GlassBreaker {
     }
 }
 
-/// P4: only the store knows who holds an access, so break-glass does not give the store up after
-/// one failed write.
+/// P4: only the store has the holders of an access, so break-glass repeats a write that failed
+/// once.
 #[tokio::test]
 async fn break_glass_waits_for_a_store_that_fails_for_a_moment() {
     let test = TestSetup::open().await;
@@ -418,8 +418,8 @@ async fn a_revoke_removes_the_access_beside_an_unreadable_holder() {
     assert!(test.aws.present.lock().unwrap().is_empty());
 }
 
-/// P4: a request that has ended holds no access, so without the store nobody knows whose access AWS
-/// shows.
+/// P4: a request that has ended holds no access. Without the store, break-glass cannot find the
+/// request whose access AWS shows.
 #[tokio::test]
 async fn break_glass_removes_no_access_of_an_ended_request_without_the_store() {
     let test = TestSetup::open().await;
@@ -503,8 +503,8 @@ async fn a_grant_ends_exactly_at_its_end_time() {
     assert_eq!(test.status(id).await, Status::Expired);
 }
 
-/// Another process may have changed a policy that took too long to read: the worker does not write
-/// it.
+/// If the read of a policy takes too long, another process may have changed it: the worker does not
+/// write it.
 #[tokio::test]
 async fn a_policy_is_written_only_within_the_lease_of_its_read() {
     let test = TestSetup::with(Policy {
@@ -529,7 +529,7 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
     test.step().await;
     assert!(
         test.aws.policy.lock().unwrap().is_some(),
-        "the next attempt was in time"
+        "the next attempt wrote no policy"
     );
     let old = test
         .service
@@ -544,8 +544,8 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
     );
 }
 
-/// A revoke by a person goes first, then an expiry, and then a create, whichever has waited
-/// longest.
+/// The worker takes a revoke by a person first, then an expiry, and then a create, however long
+/// each has waited.
 #[tokio::test]
 async fn removals_go_before_creates() {
     let test = TestSetup::open().await;

@@ -48,7 +48,7 @@ impl Ending {
         let jit = Process::jit_at(self.folder.path(), &self.aws, CALLS_PER_SECOND);
         jit.first_answer().await;
         let is_in_time = SystemClock.now() < self.until;
-        assert!(is_in_time, "the stock took too long to make");
+        assert!(is_in_time, "the grants took too long to make");
         jit
     }
 

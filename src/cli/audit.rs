@@ -14,8 +14,9 @@ use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::audit::verify_against;
 use crate::domain::{AuditKey, Event, Millis, Timestamp};
+use crate::service::Service;
 use crate::signature::percent_encoded;
-use crate::store::{AuditFilter, Head, Store, StoreError};
+use crate::store::{AuditFilter, Head, StoreError};
 
 const PAGE: usize = 500;
 /// The store may receive an event this long after the time of the event, because the clocks
@@ -31,11 +32,8 @@ pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> 
         let path = format!("/requests/{}/audit", percent_encoded(id));
         Caller::new(context).await?.get(&path).await?.value
     } else {
-        let events = store(context)
-            .await?
-            .audit(&key(id)?)
-            .await
-            .map_err(failed)?;
+        let service = service(context).await?;
+        let events = service.history(&key(id)?).await.map_err(failed)?;
         if events.is_empty() {
             return Err(Failure::Failed(format!(
                 "there is no history of {id}; jit list shows the requests"
@@ -80,9 +78,9 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
         from: moment(&export.from, Timestamp::parse_first)?,
         before: moment(&export.to, Timestamp::parse_after)?,
     };
-    let store = store(context).await?;
+    let service = service(context).await?;
     let mut tell = |event: &Event| print(&json!(event).to_string());
-    let mut run = Exporting::new(store.as_ref(), &filter, SystemClock.now(), PAGE);
+    let mut run = Exporting::new(&service, &filter, SystemClock.now(), PAGE);
     run.all(&SystemClock, &mut tell).await?;
     let from = run.go_on_from;
     eprintln!(
@@ -102,7 +100,7 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
 
 /// One export: it contains each event once, also an event that the store receives late.
 struct Exporting<'s> {
-    store: &'s dyn Store,
+    service: &'s Service,
     filter: &'s AuditFilter,
     page: usize,
     /// The store had received older events before the export began.
@@ -115,10 +113,10 @@ struct Exporting<'s> {
 }
 
 impl<'s> Exporting<'s> {
-    fn new(store: &'s dyn Store, filter: &'s AuditFilter, now: Timestamp, page: usize) -> Self {
+    fn new(service: &'s Service, filter: &'s AuditFilter, now: Timestamp, page: usize) -> Self {
         let recent = now + Millis(-LATE.0);
         Self {
-            store,
+            service,
             filter,
             page,
             recent,
@@ -149,7 +147,10 @@ impl<'s> Exporting<'s> {
     async fn pass(&mut self, filter: &AuditFilter, tell: &mut Tell<'_>) -> Result<u64, Failure> {
         let (mut new, mut last) = (0, None::<String>);
         loop {
-            let found = self.store.export(filter, last.as_deref(), self.page).await;
+            let found = self
+                .service
+                .export(filter, last.as_deref(), self.page)
+                .await;
             let found = found.map_err(failed)?;
             for one in found.unreadable.iter().cloned() {
                 self.unreadable.insert(one.name, one.why);
@@ -177,21 +178,20 @@ fn no_moment(text: &str) -> Failure {
 }
 
 pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
-    let store = store(context).await?;
-    let store = store.as_ref();
+    let service = service(context).await?;
     let mut verification = Verification::default();
     match id {
         Some(id) => {
-            let head = look(store, &key(id)?).await.map_err(failed)?;
+            let head = service.head(&key(id)?).await.map_err(failed)?;
             let unknown = || {
                 Failure::Failed(format!(
                     "there is no history of {id}; jit list shows the requests"
                 ))
             };
             let head = head.ok_or_else(unknown)?;
-            verification.add_history(store, head).await?;
+            verification.add_history(&service, head).await?;
         }
-        None => verification.add_all_histories(store).await?,
+        None => verification.add_all_histories(&service).await?,
     }
     let (text, value) = (|| verification.text(), verification.json());
     context.output.say(text, &value)?;
@@ -219,12 +219,12 @@ struct BrokenHistory {
 }
 
 impl Verification {
-    async fn add_all_histories(&mut self, store: &dyn Store) -> Result<(), Failure> {
+    async fn add_all_histories(&mut self, service: &Service) -> Result<(), Failure> {
         let mut after: Option<AuditKey> = None;
         // More than one page can name the same unreadable record.
         let mut named = BTreeSet::new();
         loop {
-            let heads = store.heads(after.as_ref(), PAGE).await.map_err(failed)?;
+            let heads = service.heads(after.as_ref(), PAGE).await.map_err(failed)?;
             for one in &heads.unreadable {
                 if named.insert(one.name.clone()) {
                     self.histories += 1;
@@ -236,15 +236,15 @@ impl Verification {
             };
             after = Some(last.key.clone());
             for head in heads {
-                self.add_history(store, head).await?;
+                self.add_history(service, head).await?;
             }
         }
     }
 
-    async fn add_history(&mut self, store: &dyn Store, head: Head) -> Result<(), Failure> {
+    async fn add_history(&mut self, service: &Service, head: Head) -> Result<(), Failure> {
         self.histories += 1;
         let id = head.key.to_string();
-        match check(store, head).await? {
+        match check(service, head).await? {
             Ok(count) => self.events += count,
             Err(why) => self.add_broken(id, why),
         }
@@ -272,10 +272,10 @@ impl Verification {
 }
 
 /// The number of events of a history, or the reason why its audit chain fails.
-async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>, Failure> {
+async fn check(service: &Service, mut head: Head) -> Result<Result<u64, String>, Failure> {
     let mut looks = 0;
     loop {
-        let events: Vec<Event> = match store.audit(&head.key).await {
+        let events: Vec<Event> = match service.history(&head.key).await {
             Err(StoreError::Corrupt(why)) => return Ok(Err(unreadable(&why))),
             events => events.map_err(failed)?,
         };
@@ -286,20 +286,12 @@ async fn check(store: &dyn Store, mut head: Head) -> Result<Result<u64, String>,
         if looks == LOOKS {
             return Ok(Err(tampered.to_string()));
         }
-        let again = match look(store, &head.key).await {
+        let again = match service.head(&head.key).await {
             Err(StoreError::Corrupt(why)) => return Ok(Err(unreadable(&why))),
             again => again.map_err(failed)?,
         };
         head = again.unwrap_or(head);
     }
-}
-
-/// The end of the history according to the record.
-async fn look(store: &dyn Store, key: &AuditKey) -> Result<Option<Head>, StoreError> {
-    Ok(match key {
-        AuditKey::Request(id) => store.request(*id).await?.map(Head::from),
-        AuditKey::Config(id) => store.channel(id).await?.map(Head::from),
-    })
 }
 
 fn unreadable(why: &str) -> String {
@@ -311,20 +303,19 @@ fn key(id: &str) -> Result<AuditKey, Failure> {
         .map_err(|_| Failure::Usage(format!("{id:?} is not a request id and not config#CHANNEL")))
 }
 
-async fn store(context: &CliContext) -> Result<Arc<dyn Store>, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
     let config = context.config_without_secrets()?;
-    app::store(&config.store, Purpose::Look, &clock)
-        .await
-        .map_err(failed)
+    app::service(&config, Purpose::Look).await.map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::Channel;
+    use crate::domain::decide::fixtures::policy;
+    use crate::service::Announce;
     use crate::store::sqlite::SqliteStore;
-    use crate::store::{Commit, Write};
+    use crate::store::{Commit, Store, Write};
 
     fn event(channel: &str, at: Timestamp) -> (Channel, Event) {
         let channel = Channel::unknown(channel.parse().unwrap());
@@ -351,7 +342,9 @@ mod tests {
     async fn an_event_that_is_stored_late_is_exported_and_each_event_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jit.db");
-        let store = SqliteStore::open(&path).unwrap();
+        let store = Arc::new(SqliteStore::open(&path).unwrap());
+        let clock = Arc::new(SystemClock);
+        let service = Service::new(store.clone(), clock, policy(), Announce::ToNobody);
         let (now, long_ago) = (SystemClock.now(), Millis::DAY);
         for number in 0..8 {
             let age = if number < 4 {
@@ -367,7 +360,7 @@ mod tests {
         let (_, late) = event("late", now + Millis::minutes(-2));
         let mut told: Vec<String> = Vec::new();
         let all = AuditFilter::default();
-        let mut run = Exporting::new(&store, &all, now, 2);
+        let mut run = Exporting::new(&service, &all, now, 2);
         let mut tell = |event: &Event| {
             told.push(event.channel_id.to_string());
             if told.len() == 7 {
@@ -386,7 +379,7 @@ mod tests {
             before: Some(now + Millis(-Millis::hours(1).0)),
             ..AuditFilter::default()
         };
-        let mut run = Exporting::new(&store, &span, now, 2);
+        let mut run = Exporting::new(&service, &span, now, 2);
         let mut count = 0;
         let mut tell = |_: &Event| {
             count += 1;

@@ -1,7 +1,4 @@
 //! `jit config check` and `jit keys generate`.
-
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -19,7 +16,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         false => context.config().await?,
     };
     let asked = match offline {
-        true => Asked::default(),
+        true => AwsFindings::default(),
         false => ask_aws(&config).await,
     };
     let mut value = settings_json(&config);
@@ -45,7 +42,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
 
 /// The answers of AWS about the configuration.
 #[derive(Default)]
-struct Asked {
+struct AwsFindings {
     /// Whether jit asked Identity Center.
     identity_center: bool,
     /// A name and a text for each setting that works.
@@ -54,11 +51,10 @@ struct Asked {
     wrong: Vec<String>,
 }
 
-async fn ask_aws(config: &Config) -> Asked {
-    let mut asked = Asked::default();
+async fn ask_aws(config: &Config) -> AwsFindings {
+    let mut asked = AwsFindings::default();
     if config.store.kind == StoreKind::Dynamodb {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        match app::store(&config.store, Purpose::Look, &clock).await {
+        match app::service(config, Purpose::Look).await {
             Ok(_) => {
                 let good = ("tables".into(), "exist, and jit may read them".into());
                 asked.good.push(good);

@@ -20,7 +20,7 @@ const PAGE: usize = 200;
 
 /// A difference between the records and Identity Center.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Mismatch {
+enum Difference {
     /// Live in jit, gone in AWS.
     Missing { request: RequestId },
     /// Over in jit, still in AWS.
@@ -51,9 +51,9 @@ pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Fai
     bar.finish_and_clear();
     if fix {
         for finding in &mut findings {
-            if let Mismatch::Left { request } = *finding {
+            if let Difference::Left { request } = *finding {
                 remove(context, &tools, request).await?;
-                *finding = Mismatch::Removed { request };
+                *finding = Difference::Removed { request };
             }
         }
     }
@@ -100,7 +100,7 @@ async fn compare(
     tools: &OperatorTools,
     place: &AssignmentPlace,
     live: &Live,
-) -> Result<Vec<Mismatch>, Failure> {
+) -> Result<Vec<Difference>, Failure> {
     let there = tools
         .app
         .identity_center
@@ -121,14 +121,14 @@ async fn compare(
         let shown = there.contains(&Assignee::User(key.user.clone()));
         if !shown && is_missing(tools, key, request.id).await? {
             let request = request.id;
-            findings.push(Mismatch::Missing { request });
+            findings.push(Difference::Missing { request });
         }
     }
     Ok(findings)
 }
 
-fn foreign(place: &AssignmentPlace, who: &Assignee) -> Mismatch {
-    Mismatch::Foreign {
+fn foreign(place: &AssignmentPlace, who: &Assignee) -> Difference {
+    Difference::Foreign {
         place: place.clone(),
         who: who.clone(),
     }
@@ -139,7 +139,7 @@ async fn unheld(
     tools: &OperatorTools,
     place: &AssignmentPlace,
     user: &UserId,
-) -> Result<Option<Mismatch>, Failure> {
+) -> Result<Option<Difference>, Failure> {
     let key = HoldingKey {
         account_id: place.account_id.clone(),
         permission_set: place.permission_set.clone(),
@@ -172,7 +172,7 @@ async fn unheld(
         .iter()
         .find(|request| request.holding_key().as_ref() == Some(&key));
     Ok(Some(match last {
-        Some(request) => Mismatch::Left {
+        Some(request) => Difference::Left {
             request: request.id,
         },
         None => foreign(place, &who),
@@ -208,7 +208,7 @@ async fn remove(context: &CliContext, tools: &OperatorTools, id: RequestId) -> R
     end.map(drop).map_err(failed)
 }
 
-impl Mismatch {
+impl Difference {
     fn row(&self) -> Vec<String> {
         let of = |word: &str, request: &RequestId, next: String| {
             vec![word.to_owned(), request.to_string(), next]
@@ -267,16 +267,16 @@ impl Mismatch {
     }
 }
 
-fn tell(context: &CliContext, places: usize, findings: &[Mismatch]) -> Result<(), Failure> {
+fn tell(context: &CliContext, places: usize, findings: &[Difference]) -> Result<(), Failure> {
     let wrong = findings.iter().filter(|one| one.is_wrong()).count();
-    let values: Vec<Value> = findings.iter().map(Mismatch::value).collect();
+    let values: Vec<Value> = findings.iter().map(Difference::value).collect();
     let value = json!({"compared": places, "findings": values, "ok": wrong == 0});
     let text = || {
         let compared = format!("{places} pairs of account and permission set compared");
         if findings.is_empty() {
             return format!("{compared}: no differences");
         }
-        let rows: Vec<Vec<String>> = findings.iter().map(Mismatch::row).collect();
+        let rows: Vec<Vec<String>> = findings.iter().map(Difference::row).collect();
         format!(
             "{}\n{compared}",
             table(&["FINDING", "ACCESS", "DETAILS"], &rows)

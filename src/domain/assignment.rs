@@ -37,7 +37,10 @@ pub enum AssignmentOutcome {
     /// The grant can be decided.
     Prepared(Preparation),
     /// Identity Center has no such user, or several; a retry does not help.
-    NoUser { why: Text },
+    NoUser {
+        /// Becomes the [`ErrorEnd::why`](super::ErrorEnd::why) of the request.
+        why: Text,
+    },
     /// AWS made the assignment.
     Created,
     /// AWS shows no assignment.

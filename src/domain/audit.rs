@@ -130,19 +130,27 @@ pub struct Chain {
 /// event's JSON without `hash`, with sorted keys and no white space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// The AWS account of the event; absent if the event is not about exactly one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_id: Option<AccountId>,
+    /// The address of the person who caused the event; absent if no person is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_email: Option<String>,
+    /// The Mattermost user id of that person; absent if no person is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_mm_user_id: Option<String>,
+    /// The Mattermost channel of the request or of the configuration.
     pub channel_id: ChannelId,
+    /// More about the event, by name, such as `reason` or `end_time`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
     /// The number and the owner of the chain, so that it is unique.
     pub event_id: String,
+    /// When the event happened, but never before the time of the event before it.
     pub event_time: Timestamp,
+    /// What happened.
     pub event_type: EventKind,
+    /// The SHA-256 of this event without this field; the next event repeats it.
     #[serde(default, skip_serializing_if = "Hash::is_zero")]
     pub hash: Hash,
     /// The hash of the event before it.
@@ -158,13 +166,19 @@ pub struct Event {
 
 /// The part of an event that its author supplies.
 pub struct EventDraft<'a> {
+    /// See [`Event::request_id`].
     pub key: AuditKey,
+    /// See [`Event::event_type`].
     pub kind: EventKind,
+    /// See [`Event::account_id`].
     pub account_id: Option<&'a AccountId>,
+    /// See [`Event::channel_id`].
     pub channel_id: &'a ChannelId,
     /// The person who gave the command; absent for the time and for workers.
     pub actor: Option<&'a Person>,
+    /// See [`Event::status`].
     pub status: Option<super::Status>,
+    /// See [`Event::details`].
     pub details: BTreeMap<String, String>,
 }
 
@@ -220,17 +234,32 @@ impl Event {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Tampered {
     #[error("event {seq} is missing (event {found} follows {before})", before = seq - 1)]
-    Missing { seq: u64, found: u64 },
+    Missing {
+        /// The number that the next event must have.
+        seq: u64,
+        /// The number that the next event has.
+        found: u64,
+    },
     #[error("event {seq} does not follow the event before it")]
     Unchained { seq: u64 },
     #[error("event {seq} was changed after it was written")]
     Changed { seq: u64 },
     #[error("the history ends at event {found}, but the record says {expected}")]
-    Short { expected: u64, found: u64 },
+    Short {
+        /// The number of events according to the record.
+        expected: u64,
+        /// The number of events in the history.
+        found: u64,
+    },
     #[error("the last event is not the one that the record was written with")]
     Head,
     #[error("the record says {record}, but its history ends in {history}")]
-    Status { record: String, history: String },
+    Status {
+        /// The status in the record, or `nothing` for a channel.
+        record: String,
+        /// The status after the last event, or `nothing` if the history has none.
+        history: String,
+    },
 }
 
 /// Walks a whole chain from its first event and returns where it ends.

@@ -16,7 +16,9 @@ use super::{
 /// An account that belongs to a channel, with its terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
+    /// The AWS account that belongs to the channel.
     pub account_id: AccountId,
+    /// The Mattermost channel whose approvers decide about access to the account.
     pub channel_id: ChannelId,
     /// The persons who may approve and deny; all accounts of a channel have the same.
     pub approvers: Vec<MmUserId>,
@@ -30,6 +32,7 @@ pub struct Binding {
     pub session_duration_minutes: u32,
     /// Empty: every configured permission set is allowed.
     pub permission_sets: Vec<PermissionSet>,
+    /// When the terms or the approvers last changed.
     pub updated_at: Timestamp,
     /// Grows with every change, so that an approval can be tied to the terms under which it was
     /// given.
@@ -43,6 +46,7 @@ pub struct Binding {
 /// A channel's configuration history. It is kept when its bindings are removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
+    /// The Mattermost channel whose configuration this is.
     pub id: ChannelId,
     /// The end of the channel's audit chain.
     pub chain: Chain,
@@ -53,16 +57,22 @@ pub struct Channel {
 /// The terms that a bind mentions; see [`Binding`] for each of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindTerms {
+    /// See [`Binding::approvals_required`].
     pub approvals_required: Option<u32>,
+    /// See [`Binding::allow_self_approval`].
     pub allow_self_approval: Option<bool>,
+    /// See [`Binding::max_request_hours`].
     pub max_request_hours: Option<u32>,
+    /// See [`Binding::session_duration_minutes`].
     pub session_duration_minutes: Option<u32>,
+    /// See [`Binding::permission_sets`].
     pub permission_sets: Option<Vec<PermissionSet>>,
 }
 
 /// Who changes the configuration; the plugin does not always name a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
+    /// The person who makes the change; absent if the signed call names none.
     pub person: Option<Person>,
     /// The key that signed the call.
     pub key_id: String,
@@ -71,11 +81,13 @@ pub struct Admin {
 /// What the commit of a configuration change writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebinding {
+    /// The channel after the change, with the new end of its audit chain.
     pub channel: Channel,
     /// The bindings that are written.
     pub bindings: Vec<Binding>,
     /// The binding that is removed.
     pub unbound: Option<Binding>,
+    /// The audit events that record the change.
     pub events: Vec<Event>,
 }
 
@@ -107,9 +119,13 @@ impl Channel {
 
 /// A change to a channel's configuration.
 pub struct ConfigurationChange<'a> {
+    /// The channel as stored, or [`Channel::unknown`] if the store has none.
     pub channel: Channel,
+    /// Who makes the change; the policy decides whether this person may.
     pub admin: &'a Admin,
+    /// The configured rules that the change must follow.
     pub policy: &'a Policy,
+    /// The time of the change, by the clock of the service.
     pub now: Timestamp,
 }
 

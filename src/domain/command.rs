@@ -16,26 +16,39 @@ pub enum Command {
     /// An operator ends the access with `jit break-glass`. jit's rules about revokers do not
     /// apply: the operator's AWS credentials already allow the removal.
     BrokenGlass {
+        /// The operator, from `--as` or from the name in the AWS credentials.
         by: Person,
+        /// Why the operator ends the access.
         reason: Option<Text>,
         /// The AWS identity whose permission was used.
         credentials: Text,
     },
     /// An operator removed the access by hand and gives the command `jit cleanup`.
     CleanedUp {
+        /// The operator, from `--as` or from the name in the AWS credentials.
         by: Person,
+        /// Why the operator removed the access by hand.
         reason: Text,
+        /// Whether the command asked AWS before it reports the access as gone.
         proof: Proof,
     },
     /// AWS shows the access of a settled request.
-    FoundStanding { by: Option<Person> },
+    FoundStanding {
+        /// The operator who asked AWS; absent if `jit reconcile` got no `--as`.
+        by: Option<Person>,
+    },
     /// The request's account was unbound from the channel.
-    Unbound { by: Option<Person> },
+    Unbound {
+        /// The admin who unbound the account; absent if the signed call names no person.
+        by: Option<Person>,
+    },
     /// Another request with the same assignment was revoked.
     RevokedWithCoHolder {
         /// The other request.
         with: RequestId,
+        /// See [`CoHolders::by`](super::CoHolders::by).
         by: Option<Person>,
+        /// See [`CoHolders::reason`](super::CoHolders::reason).
         reason: Option<Text>,
     },
     /// The request is due, and a worker offers to work on it.
@@ -43,10 +56,15 @@ pub enum Command {
     /// An operator's command takes the lease, whether the request is due or not.
     Hold { claim: Claim },
     /// The worker that has the lease renews it.
-    Renew { lease: Lease },
+    Renew {
+        /// The lease with the same token and a later end.
+        lease: Lease,
+    },
     /// The worker that has the lease reports the outcome of its work.
     Finished {
+        /// The token of the lease under which the worker did the work.
         lease: LeaseToken,
+        /// What the worker did or found, or why it stopped.
         outcome: Outcome,
         /// Empty for work that changes no assignment.
         calls: Calls,
@@ -59,6 +77,7 @@ pub enum Command {
     NoticeParked {
         /// The [`Notice::seq`](super::Notice::seq) of the notice.
         seq: u64,
+        /// Why the last delivery failed.
         why: Text,
     },
 }
@@ -81,6 +100,7 @@ pub struct Claim {
 pub enum Proof {
     /// The command asked AWS while it had this lease, and AWS shows no access.
     SeenGone {
+        /// The token of the lease that the command took before the look.
         lease: LeaseToken,
         /// The [`Holding::revision`](super::Holding::revision) before the look; absent if the
         /// request has no assignment.
@@ -94,10 +114,19 @@ pub enum Proof {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     Approve,
-    Deny { reason: Option<Text> },
-    Revoke { reason: Option<Text> },
+    Deny {
+        /// Why the approver denies; absent if the approver gives no reason.
+        reason: Option<Text>,
+    },
+    Revoke {
+        /// Why the person revokes; absent if the person gives no reason.
+        reason: Option<Text>,
+    },
     Cancel,
-    Extend { minutes: Minutes },
+    Extend {
+        /// See [`Extension::minutes`](super::Extension::minutes).
+        minutes: Minutes,
+    },
 }
 
 /// The next work of the worker that has the lease, by the form of the access.

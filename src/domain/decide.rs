@@ -33,6 +33,7 @@ use step::Step;
 /// A request, and the other records that a decision about it needs, read at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// The request before the command.
     pub request: Request,
     /// The binding of the request's account, also if the account belongs to another channel now.
     pub binding: Option<Binding>,
@@ -43,8 +44,11 @@ pub struct Record {
 /// What one commit writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
+    /// The request after the command, with the next revision.
     pub request: Request,
+    /// The audit events that record the change, in the order of the chain.
     pub events: Vec<Event>,
+    /// The notices about the change, which the commit adds to the outbox.
     pub notices: Vec<Notice>,
     /// The holding, if the decision changes it.
     pub holding: Option<Holding>,
@@ -58,9 +62,11 @@ pub struct Decision {
 /// A revoke removes the assignment, so it also ends every other holder's access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoHolders {
+    /// The other holders, without the request of the decision.
     pub requests: Vec<RequestId>,
     /// The person who revoked; absent if an operator wrote the status into the store.
     pub by: Option<Person>,
+    /// Why that person revoked; absent if the person gave no reason.
     pub reason: Option<Text>,
 }
 

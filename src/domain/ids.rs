@@ -251,7 +251,9 @@ impl<'de> Deserialize<'de> for Minutes {
 /// A person who gives a command, as named by the signed call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
+    /// The Mattermost user id; jit derives one for an operator who gives none.
     pub id: MmUserId,
+    /// The e-mail address; a requester has the same one in Identity Center.
     pub email: Email,
 }
 

@@ -10,18 +10,24 @@ use super::{AccountId, ChannelId, RequestId, Status, Timestamp};
 /// One message about one event of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
+    /// The request that the notice is about.
     pub request_id: RequestId,
     /// The number of the audit event that the notice is about; notices are delivered in this
     /// order.
     pub seq: u64,
     /// The status after the event.
     pub status: Status,
+    /// The AWS account of the request.
     pub account_id: AccountId,
+    /// The Mattermost channel of the request.
     pub channel_id: ChannelId,
     /// The e-mail address of the person who caused the event, or `system`.
     pub actor: String,
+    /// What the receiver shows of the event, by name, such as `reason` or `end_time`.
     pub details: BTreeMap<String, String>,
+    /// When the decision made the notice; jit gives it up one day later.
     pub created_at: Timestamp,
+    /// Which receivers get the notice; a stored notice without this field goes to all.
     #[serde(default, skip_serializing_if = "Audience::is_everybody")]
     pub audience: Audience,
 }

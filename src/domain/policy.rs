@@ -8,21 +8,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    AccountId, Asked, Binding, ChannelId, Draft, Millis, Minutes, PermissionSet, Person, Refusal,
-    Request, Timestamp,
+    AccountId, Approval, Asked, Binding, ChannelId, Draft, Millis, Minutes, PermissionSet, Person,
+    Refusal, Request, Timestamp,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
+    /// The configured permission sets with their own rules; jit refuses all others.
     pub permission_sets: BTreeMap<PermissionSet, SetRule>,
+    /// The set of a draft that names none, unless the binding allows exactly one.
     pub default_permission_set: PermissionSet,
     /// How long a request may wait for its approvals.
     pub pending_lifetime: Millis,
+    /// The longest duration in hours, for all bindings and permission sets.
     pub max_request_hours: u32,
+    /// Whether an extension needs approvals, or follows at once.
     pub extension: ExtensionRule,
     /// How long jit retries a grant before it gives the grant up and rolls it back.
     pub grant_patience: Millis,
+    /// The persons who may change bindings and revoke every grant.
     pub admins: Admins,
+    /// Whether jit ends old credentials after it removed the assignment.
     pub end_sessions: EndSessions,
     /// How long before the end of a grant jit reminds the requester; none if jit sends no
     /// reminders.
@@ -73,13 +79,16 @@ fn lower_address(name: String) -> String {
 /// need an admin there that need none in a signed call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatUser {
+    /// The user, with the address that Mattermost has for them.
     pub person: Person,
+    /// Whether the user has the Mattermost role `system_admin`.
     pub is_system_admin: bool,
 }
 
 /// The rules for one permission set, in addition to the rules for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetRule {
+    /// The longest duration in hours; absent if the set has no limit of its own.
     pub max_request_hours: Option<u32>,
 }
 
@@ -217,6 +226,48 @@ impl Policy {
             });
         }
         Ok(binding)
+    }
+
+    /// Checks that this person may approve the request by the rules as they are now.
+    pub(super) fn check_approval<'a>(
+        &self,
+        person: &Person,
+        request: &Request,
+        binding: Option<&'a Binding>,
+    ) -> Result<&'a Binding, Refusal> {
+        let binding = self.check_approver(person, request, binding)?;
+        let asked = &request.asked;
+        if person.is(&asked.requester) && !binding.allow_self_approval {
+            return Err(Refusal::SelfApproval);
+        }
+        let most = self.longest_of(&asked.permission_set, binding);
+        if asked.duration.get() > most {
+            let wanted = asked.duration.get();
+            return Err(Refusal::NoLongerAllowed { wanted, most });
+        }
+        self.check_set(&asked.permission_set, binding)?;
+        Ok(binding)
+    }
+
+    /// Whether the approvals are enough. Only those count that would be accepted now: those of
+    /// current approvers, and the requester's own only if self-approval is allowed.
+    pub(super) fn is_quorum(approvals: &[Approval], requester: &Person, binding: &Binding) -> bool {
+        let counted = approvals
+            .iter()
+            .filter(|approval| binding.approvers.contains(&approval.by.id))
+            .filter(|approval| binding.allow_self_approval || !approval.by.is(requester))
+            .count();
+        counted as u64 >= u64::from(binding.approvals_required.max(1))
+    }
+
+    /// Checks that this person asked for the access; `verb` names the command.
+    pub(super) fn check_requester(
+        person: &Person,
+        request: &Request,
+        verb: &'static str,
+    ) -> Result<(), Refusal> {
+        let own = person.is(&request.asked.requester);
+        own.then_some(()).ok_or(Refusal::NotTheRequester { verb })
     }
 
     pub(super) fn check_revoker(

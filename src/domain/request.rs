@@ -1,5 +1,8 @@
 //! A request for access: the record and its states.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,9 +16,13 @@ use super::{
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
+    /// The id that the request gets.
     pub id: RequestId,
+    /// The AWS account in which the access is given.
     pub account_id: AccountId,
+    /// The Mattermost channel whose approvers decide about the request.
     pub channel_id: ChannelId,
+    /// The person who asks for the access and gets it.
     pub requester: Person,
     /// Why the requester needs the access; a draft has a reason, a ticket or both.
     pub reason: Option<Text>,
@@ -33,20 +40,29 @@ pub struct Draft {
 /// keeps it as one flat JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
+    /// The id of the request.
     pub id: RequestId,
+    /// What the requester asked for.
     #[serde(flatten)]
     pub asked: Asked,
+    /// The approvals that the request got.
     #[serde(flatten)]
     pub approvals: Approvals,
+    /// The period of the access, and an extension that waits for approvals.
     #[serde(flatten)]
     pub grant: Grant,
+    /// The status in detail, with its evidence.
     pub state: State,
+    /// The user in Identity Center, and the work about old credentials.
     #[serde(flatten)]
     pub assignment: AssignmentFacts,
+    /// When a worker has to work on the request, and how its work goes.
     #[serde(flatten)]
     pub schedule: Schedule,
+    /// The posts in Mattermost about the request, and the notices that jit gave up.
     #[serde(flatten)]
     pub chat: Chat,
+    /// The end of the audit chain, and the revision.
     #[serde(flatten)]
     pub version: Version,
 }
@@ -54,9 +70,13 @@ pub struct Request {
 /// What the requester asked for. It does not change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
+    /// See [`Draft::account_id`].
     pub account_id: AccountId,
+    /// See [`Draft::channel_id`].
     pub channel_id: ChannelId,
+    /// See [`Draft::requester`].
     pub requester: Person,
+    /// The permission set of the draft, or the one that the policy and the binding chose.
     pub permission_set: PermissionSet,
     /// See [`Draft::reason`].
     pub reason: Option<Text>,
@@ -66,6 +86,7 @@ pub struct Asked {
     pub duration: Minutes,
     /// See [`Draft::start_at`].
     pub start_at: Option<Timestamp>,
+    /// When jit made the request out of the draft.
     pub created_at: Timestamp,
 }
 
@@ -136,38 +157,52 @@ pub enum State {
     Granted,
     /// A request leaves this state only when AWS shows that the assignment is gone.
     Removing {
+        /// Why the assignment is removed; it decides the state after the removal.
         ending: Ending,
     },
     /// A revoke of a request that ended in ERROR: a worker asks AWS whether an assignment is
     /// left.
     Checking {
+        /// The person who asked for the revoke.
         by: Person,
+        /// Why that person revoked; absent if the person gave no reason.
         reason: Option<Text>,
+        /// The end in ERROR from before the revoke.
         error: ErrorEnd,
     },
     /// An end that a worker has yet to verify at AWS.
     Unsettled {
+        /// The state that the request gets after a worker has asked AWS.
         end: Box<State>,
+        /// Why the end is not certain.
         doubt: Doubt,
     },
     Denied {
+        /// The approver who denied the request.
         by: Person,
+        /// Why the approver denied the request; absent if the approver gave no reason.
         reason: Option<Text>,
+        /// When the approver denied the request.
         at: Timestamp,
     },
     /// Taken back before its approval, by its requester or because the account was unbound.
     Cancelled {
+        /// The requester, or the admin who unbound; absent if no person is known.
         by: Option<Person>,
+        /// When the requester, an unbind or an operator cancelled the request.
         at: Timestamp,
     },
     /// The time for the approvals or the access is over.
     Expired {
+        /// When the request became EXPIRED; a removal makes this later than [`Period::until`].
         at: Timestamp,
     },
     Revoked {
         /// Absent if an operator wrote the status into the store.
         by: Option<Person>,
+        /// Why that person revoked; absent if the person gave no reason.
         reason: Option<Text>,
+        /// When the request became REVOKED; a removal makes this later than the command.
         at: Timestamp,
     },
     Error(ErrorEnd),
@@ -191,19 +226,26 @@ pub enum Ending {
     Expired,
     /// A person asked for the end.
     Revoked {
+        /// The person who revoked; absent if an operator wrote the status into the store.
         by: Option<Person>,
+        /// Why that person revoked; absent if the person gave no reason.
         reason: Option<Text>,
         /// When the revoke was accepted.
         asked_at: Timestamp,
     },
     /// A worker gave the grant up; the assignment may exist and is removed.
-    Failed { why: Text },
+    Failed {
+        /// Why the grant failed; it becomes [`ErrorEnd::why`].
+        why: Text,
+    },
 }
 
 /// An end in ERROR: AWS has no assignment of this request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorEnd {
+    /// When the request ended in ERROR.
     pub at: Timestamp,
+    /// Why the request ended in ERROR, as text for people and programs.
     pub why: Text,
 }
 
@@ -224,20 +266,25 @@ pub enum Status {
 /// The yes of one approver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
+    /// The approver who gave the approval.
     pub by: Person,
+    /// When the approver gave it.
     pub at: Timestamp,
 }
 
 /// The time from the grant to the end of the access, when the removal must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Period {
+    /// When jit recorded that AWS made the assignment.
     pub from: Timestamp,
+    /// When the access ends; an extension moves this time.
     pub until: Timestamp,
 }
 
 /// The post that reminds the requester of the end of the access.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reminder {
+    /// The post in Mattermost; its buttons ask for an extension.
     pub post: PostId,
     /// The number of the audit event for which it was posted.
     pub of: u64,
@@ -246,9 +293,11 @@ pub struct Reminder {
 /// An extension that waits for its approvals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
+    /// The requester: nobody else can ask for an extension.
     pub by: Person,
     /// How much later the access would end.
     pub minutes: Minutes,
+    /// The approvals of the extension so far.
     pub approvals: Vec<Approval>,
 }
 
@@ -276,6 +325,7 @@ pub struct Lease {
     /// The worker renews the lease before this time. After it, other workers watch whether the
     /// lease changes.
     pub until: Timestamp,
+    /// The kind of process that holds the lease; absent in the store for a server.
     #[serde(default, skip_serializing_if = "LeaseHolder::is_server")]
     pub by: LeaseHolder,
 }
@@ -486,14 +536,20 @@ impl State {
 
     /// Whether the state is final.
     pub fn is_settled(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Denied { .. }
-                | Self::Cancelled { .. }
-                | Self::Expired { .. }
-                | Self::Revoked { .. }
-                | Self::Error(_)
-        )
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. }
+            | Self::Error(_) => true,
+            Self::Pending
+            | Self::Approved
+            | Self::Assigning
+            | Self::Granted
+            | Self::Removing { .. }
+            | Self::Checking { .. }
+            | Self::Unsettled { .. } => false,
+        }
     }
 }
 
@@ -538,49 +594,5 @@ impl FromStr for Status {
             .ok_or(Invalid(
                 "must be PENDING, APPROVED, GRANTED, DENIED, REVOKED, EXPIRED, CANCELLED or ERROR",
             ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A record that is written with every field. Records in the store keep these names.
-    const STORED: &str = r#"{
-        "id": "00000000-0000-0000-0000-000000000001", "account_id": "123456789012",
-        "channel_id": "town", "requester": {"id": "alice", "email": "alice@example.com"},
-        "permission_set": "admin", "reason": "INC-42: db down", "jira": "OPS-7", "duration": 60,
-        "start_at": "1970-01-01T00:00:01.000Z", "created_at": "1970-01-01T00:00:00.000Z",
-        "approvals": [{"by": {"id": "bob", "email": "bob@example.com"}, "at": "1970-01-01T00:01:00.000Z"}],
-        "approved_at": "1970-01-01T00:01:00.000Z", "user": "u-1",
-        "granted": {"from": "1970-01-01T00:01:00.000Z", "until": "1970-01-01T00:11:00.000Z"},
-        "extension": {"by": {"id": "alice", "email": "alice@example.com"}, "minutes": 30, "approvals": []},
-        "state": {"is": "granted"}, "sessions": {"are": "ending", "before": "1970-01-01T00:00:00.000Z"},
-        "trouble": {"since": "1970-01-01T00:00:00.000Z", "attempts": 2, "refusals": 1, "why": "no"},
-        "parked_notices": 5, "card": "p1", "reminder": {"post": "p2", "of": 3},
-        "due_at": "1970-01-01T00:02:00.000Z",
-        "lease": {"token": "00000000-0000-0000-0000-00000000004d", "until": "1970-01-01T00:02:30.000Z",
-            "by": "operator"},
-        "chain": {"version": 3, "head": "0000000000000000000000000000000000000000000000000000000000000000",
-            "last_at": "1970-01-01T00:00:00.000Z"},
-        "revision": 7}"#;
-
-    #[test]
-    fn a_stored_request_is_one_flat_object_whose_fields_keep_their_names() {
-        let request: Request = serde_json::from_str(STORED).unwrap();
-        let stored: serde_json::Value = serde_json::from_str(STORED).unwrap();
-        assert_eq!(serde_json::to_value(&request).unwrap(), stored);
-    }
-
-    /// Older records have no value for these fields.
-    #[test]
-    fn a_stored_request_without_later_fields_is_read() {
-        let mut stored: serde_json::Value = serde_json::from_str(STORED).unwrap();
-        for field in ["sessions", "card", "reminder"] {
-            stored.as_object_mut().unwrap().remove(field);
-        }
-        let request: Request = serde_json::from_value(stored).unwrap();
-        assert_eq!(request.assignment.old_credentials, None);
-        assert_eq!((request.chat.card, request.chat.reminder), (None, None));
     }
 }

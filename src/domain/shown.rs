@@ -10,59 +10,90 @@ use super::{
 
 #[derive(Serialize)]
 pub struct RequestObject<'a> {
+    /// The id of the request, a UUID.
     pub request_id: RequestId,
+    /// The AWS account in which the access is given.
     pub account_id: &'a AccountId,
+    /// The Mattermost channel whose approvers decide about the request.
     pub channel_id: &'a ChannelId,
+    /// The Mattermost user who asked for the access and gets it.
     pub requester_mm_user_id: &'a MmUserId,
+    /// The address by which jit finds the requester in Identity Center.
     pub requester_email: &'a Email,
+    /// The ticket that belongs to the request; absent if the requester named none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jira: Option<&'a Text>,
+    /// Why the requester needs the access; absent if the requester gave only a ticket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a Text>,
+    /// How long the access was to last from the grant, in minutes, without extensions.
     pub requested_duration_minutes: u32,
+    /// The configured name of the permission set, not its ARN.
     pub permission_set: &'a PermissionSet,
+    /// The status that stands for the stored [`State`].
     pub status: Status,
+    /// See [`State::assignment_status`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assignment_status: Option<&'a str>,
+    /// When the requester made the request.
     pub created_at: Timestamp,
+    /// The grant is not made before this time; absent if it follows the approval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Timestamp>,
+    /// When the quorum was complete; absent before that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approved_at: Option<Timestamp>,
+    /// When an approver denied the request; absent if none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denied_at: Option<Timestamp>,
+    /// When the access began; absent if it was never granted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant_time: Option<Timestamp>,
+    /// See [`Request::end_time`].
     pub end_time: Timestamp,
+    /// When the request became REVOKED; absent with any other status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
+    /// When the request became EXPIRED; absent with any other status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expired_at: Option<Timestamp>,
+    /// When the request became CANCELLED; absent with any other status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled_at: Option<Timestamp>,
+    /// The Mattermost user who gave the last approval; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approver_mm_user_id: Option<&'a MmUserId>,
+    /// The e-mail address of that approver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approver_email: Option<&'a Email>,
+    /// The number of approvals so far; absent if it is 0 or the status is not PENDING.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approvals: Option<usize>,
+    /// How much later the access would end; absent if no extension waits for approvals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extension_minutes: Option<u32>,
+    /// The requester's user in Identity Center; absent until a worker found it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity_store_user_id: Option<&'a UserId>,
+    /// Why the request ended in ERROR or is rolled back, else why its last attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_details: Option<&'a Text>,
+    /// Why the approver denied the request; absent if the approver gave no reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny_reason: Option<&'a Text>,
+    /// The address of the person who revoked, from the start of the removal, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<&'a Email>,
+    /// Why that person revoked; absent if the person gave no reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoke_reason: Option<&'a Text>,
     /// The time until which old credentials are denied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions_denied_until: Option<Timestamp>,
+    /// How many notices of the request jit gave up; absent if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undelivered_notices: Option<u32>,
+    /// The number of audit events of the request.
     pub version: u64,
     /// A message for the caller; not part of the record.
     #[serde(skip_serializing_if = "Option::is_none")]

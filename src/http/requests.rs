@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::reply::{Problem, json};
@@ -17,7 +16,7 @@ use crate::domain::{
     AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Millis, Minutes, MmUserId,
     PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
 };
-use crate::service::{Idempotency, Revoked};
+use crate::service::{Idempotency, Revoked, Ticket};
 use crate::signature;
 
 pub(super) use super::list::list;
@@ -143,62 +142,65 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
 
 pub(super) async fn approve(
     State(app): State<Arc<HttpState>>,
-    call: Unspent<ToApprove>,
+    Unspent { call, ticket }: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
-    asked(&app, call, |body: Approve| {
-        let by = Person {
-            id: body.approver_mm_user_id,
-            email: body.approver_email,
-        };
-        (by, Ask::Approve)
-    })
-    .await
+    let body: Approve = call.json()?;
+    let by = Person {
+        id: body.approver_mm_user_id,
+        email: body.approver_email,
+    };
+    decided(&app, call.request_id()?, by, Ask::Approve, ticket).await
 }
 
 pub(super) async fn deny(
     State(app): State<Arc<HttpState>>,
-    call: Unspent<ToApprove>,
+    Unspent { call, ticket }: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
-    asked(&app, call, |body: DenyBody| {
-        let by = Person {
-            id: body.denier_mm_user_id,
-            email: body.denier_email,
-        };
-        let reason = body.reason;
-        (by, Ask::Deny { reason })
-    })
-    .await
+    let body: DenyBody = call.json()?;
+    let by = Person {
+        id: body.denier_mm_user_id,
+        email: body.denier_email,
+    };
+    let reason = body.reason;
+    decided(&app, call.request_id()?, by, Ask::Deny { reason }, ticket).await
 }
 
 pub(super) async fn cancel(
     State(app): State<Arc<HttpState>>,
-    call: Unspent<ToRequest>,
+    Unspent { call, ticket }: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
-    asked(&app, call, |body: Act| (body.by(), Ask::Cancel)).await
+    let body: Act = call.json()?;
+    decided(&app, call.request_id()?, body.by(), Ask::Cancel, ticket).await
 }
 
 pub(super) async fn extend(
     State(app): State<Arc<HttpState>>,
-    call: Unspent<ToRequest>,
+    Unspent { call, ticket }: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
-    asked(&app, call, |body: Extend| {
-        let by = Person {
-            id: body.actor_mm_user_id,
-            email: body.actor_email,
-        };
-        let minutes = body.additional_minutes;
-        (by, Ask::Extend { minutes })
-    })
+    let body: Extend = call.json()?;
+    let by = Person {
+        id: body.actor_mm_user_id,
+        email: body.actor_email,
+    };
+    let minutes = body.additional_minutes;
+    decided(
+        &app,
+        call.request_id()?,
+        by,
+        Ask::Extend { minutes },
+        ticket,
+    )
     .await
 }
 
-async fn asked<N, B: DeserializeOwned>(
+/// Gives the command to the service, and answers with the request after it.
+async fn decided(
     app: &HttpState,
-    Unspent { call, ticket }: Unspent<N>,
-    understood: impl FnOnce(B) -> (Person, Ask),
+    id: RequestId,
+    by: Person,
+    ask: Ask,
+    ticket: Arc<Ticket>,
 ) -> Result<Response, Problem> {
-    let (by, ask) = understood(call.json()?);
-    let id = call.request_id()?;
     let handled = app.handle(id, Command::Asked { by, ask }, ticket).await?;
     Ok(json(200, &RequestObject::from(&handled.request)))
 }

@@ -6,7 +6,7 @@ use crate::domain::{
     AccountId, AuditKey, Binding, ChannelId, Event, Holding, HoldingKey, Request, RequestId,
     Timestamp,
 };
-use crate::store::{Cursor, Filter, Found, Gauges, StoreError};
+use crate::store::{AuditFilter, Cursor, Filter, Found, Gauges, Head, StoreError};
 
 impl Service {
     pub async fn request(&self, id: RequestId) -> Result<Request, ServiceError> {
@@ -50,6 +50,33 @@ impl Service {
     /// The audit events of a request, or of a channel's configuration.
     pub async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
         self.store.audit(key).await
+    }
+
+    /// One page of the audit events of all histories, by time.
+    pub async fn export(
+        &self,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Found<Event>, StoreError> {
+        self.store.export(filter, after, limit).await
+    }
+
+    /// The ends of all histories according to their records, page by page.
+    pub async fn heads(
+        &self,
+        after: Option<&AuditKey>,
+        limit: usize,
+    ) -> Result<Found<Head>, StoreError> {
+        self.store.heads(after, limit).await
+    }
+
+    /// The end of one history according to its record.
+    pub async fn head(&self, key: &AuditKey) -> Result<Option<Head>, StoreError> {
+        Ok(match key {
+            AuditKey::Request(id) => self.store.request(*id).await?.map(Head::from),
+            AuditKey::Config(id) => self.store.channel(id).await?.map(Head::from),
+        })
     }
 
     pub async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {

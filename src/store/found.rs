@@ -13,7 +13,9 @@ use super::StoreError;
 /// caller that reads page by page does not stop at a page of unreadable records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found<T> {
+    /// The readable records, in the order of the read.
     pub items: Vec<T>,
+    /// The records that the read skipped, because jit cannot understand them.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -22,6 +24,7 @@ pub struct Found<T> {
 pub struct Unreadable {
     /// The key of the record; for a request or a notice the id of the request.
     pub name: String,
+    /// What is wrong with the record, as text for the log and the operator.
     pub why: String,
 }
 

@@ -14,14 +14,21 @@ use crate::domain::{Binding, Channel, Event, Holding, Notice, Request, RequestId
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Copied {
     Request {
+        /// The record of the request, as the source has it.
         request: Box<Request>,
+        /// The holding of its assignment; absent if the source has none.
         holding: Option<Holding>,
+        /// Its undelivered notices, parked ones included, in order.
         outbox_entries: Vec<OutboxEntry>,
+        /// Its complete history, oldest event first.
         events: Vec<Event>,
     },
     Channel {
+        /// The record of the channel, with the end of its audit chain.
         channel: Channel,
+        /// All bindings of the channel.
         bindings: Vec<Binding>,
+        /// Its complete history, oldest event first.
         events: Vec<Event>,
     },
 }
@@ -29,9 +36,13 @@ pub enum Copied {
 /// An undelivered notice, with its attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxEntry {
+    /// The notice that waits for delivery, or that jit gave up.
     pub notice: Notice,
+    /// The number of attempts that failed; 0 if the store did not keep it.
     pub attempts: u32,
+    /// When the next attempt is due; without meaning for a parked notice.
     pub next_at: Timestamp,
+    /// Whether jit gave the notice up.
     pub parked: bool,
 }
 

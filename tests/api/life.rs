@@ -71,7 +71,7 @@ async fn an_expired_grant_is_removed_and_recorded() {
     assert!(refused["message"].as_str().unwrap().contains("EXPIRED"));
 }
 
-/// T6, E10: every command in every state that refuses it, and whom the refusal names.
+/// T6, E10: every command in every state that refuses it. The refusal names the state.
 #[tokio::test]
 async fn a_command_in_a_wrong_state_is_refused_and_names_the_state() {
     let (_jit, caller) = Setup {

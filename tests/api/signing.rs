@@ -1,4 +1,4 @@
-//! A call without a valid signature changes nothing and learns no detail.
+//! A call without a valid signature changes nothing, and its error has no detail.
 
 use serde_json::json;
 

@@ -55,7 +55,11 @@ async fn a_revoke_looks_up_no_user() {
     caller.approve(&other).await.is(200);
     caller.until(&other, "GRANTED").await;
     let asked = |action: &str| aws.actions().iter().filter(|one| *one == action).count();
-    assert_eq!(asked("GetUserId"), 2, "by name and by address, once");
+    assert_eq!(
+        asked("GetUserId"),
+        2,
+        "one look-up by name and one by address"
+    );
     aws.once("GetUserId", Fault::Denied);
     caller.revoke(&id).await.is(200);
     caller.revoke(&other).await.is(200);

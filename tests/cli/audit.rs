@@ -126,7 +126,7 @@ async fn an_unreadable_record_is_named_and_the_rest_is_verified() {
     let mut wanted = vec![spoilt.as_str(), &forged, &damaged];
     wanted.sort_unstable();
     assert_eq!(broken, wanted);
-    assert_eq!(said["histories"], 5, "with the channel's");
+    assert_eq!(said["histories"], 5, "four requests and the channel");
     shell
         .run(&["audit", "verify"])
         .exits(1)
@@ -158,6 +158,6 @@ async fn an_export_names_where_the_next_export_begins() {
     let next = shell.run(&["audit", "export", "--from", from]).exits(0);
     assert!(
         next.out.contains(&id),
-        "what may have come late is read again"
+        "the next export leaves out a possibly late event"
     );
 }

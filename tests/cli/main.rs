@@ -118,7 +118,11 @@ impl Ran {
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "jit {}: {self:?}", self.words);
         if code != 0 {
-            assert!(!self.err.is_empty(), "jit {} fails in silence", self.words);
+            assert!(
+                !self.err.is_empty(),
+                "jit {} fails without a message",
+                self.words
+            );
         }
         self
     }

@@ -36,7 +36,7 @@ fn the_sandbox_then_serves_until_it_is_stopped() {
     loop {
         let mut line = String::new();
         let read = stdout.read_line(&mut line).unwrap();
-        assert!(read > 0, "it ended: {said}");
+        assert!(read > 0, "jit sandbox ended: {said}");
         said.push_str(&line);
         if said.contains("REVOKED") && line.contains("Ctrl-C") {
             break;

@@ -31,7 +31,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// Checks the status, and that an error has the shape of an error; returns the body.
+    /// Checks the status, and that an error has a code and a message; returns the body.
     pub fn is(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         let value = self.json();

@@ -49,7 +49,7 @@ impl Setup {
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));
-    // The planted fault, from `make bite`.
+    // `make bite` sets JIT_PLANTED for every process.
     let ours = |name: &str| {
         name != "JIT_PLANTED" && (name.starts_with("JIT_") || name.starts_with("AWS_"))
     };

@@ -64,7 +64,7 @@ impl Caller {
             .collect()
     }
 
-    /// Polls until the request has this status: no event crosses the process border.
+    /// Polls until the request has this status, because another process gets no event.
     pub async fn until(&self, id: &str, status: &str) -> Value {
         let begun = Instant::now();
         loop {

@@ -13,7 +13,7 @@ import software.amazon.dynamodb.services.local.server.LocalDynamoDBServerHandler
  */
 public class Loopback {
     public static void main(String[] arguments) throws Exception {
-        // In memory, and for each access key tables of its own.
+        // The tables are in memory, and each access key has its own.
         var requests = new LocalDynamoDBRequestHandler(0, true, null, false, false);
         var server = new Server(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
         server.setHandler(new ContextHandler(new LocalDynamoDBServerHandler(requests, null), "/"));

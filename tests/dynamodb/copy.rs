@@ -132,7 +132,7 @@ async fn a_store_is_copied_to_dynamodb_and_back_completely() {
         (&5.into(), &Value::Array(Vec::new()))
     );
 
-    // The first store is out of date: the second has gone on from there.
+    // A copy from the first store is refused, because the second store has newer records.
     let diverged = shell.run(&["store", "copy", "--from", &from, "--to", &to]);
     assert_eq!(diverged.code, 1);
     assert!(diverged.err.contains("is in both"), "{}", diverged.err);

@@ -279,7 +279,7 @@ async fn lives(size: usize, count: usize, fault: RunFault) {
     each(&replicas, (0..count).collect(), begin).await;
     none_is(&store, &[Status::Pending, Status::Approved]).await;
     let ids: Vec<String> = ids.lock().unwrap().values().cloned().collect();
-    assert_eq!(ids.len(), count, "each key gave one request");
+    assert_eq!(ids.len(), count, "each key made one request");
 
     let (revoked, expired) = ids.split_at(count / 2);
     for id in expired {
@@ -351,7 +351,7 @@ async fn ended_well(store: &DynamoStore, request: &Request) {
     );
 }
 
-/// Delivery is at least once, and for each request the grant before the end.
+/// Each notice arrives at least once. No notice of a grant follows the notice of its end.
 fn told_in_order(heard: &[Heard]) {
     let mut last: BTreeMap<String, String> = BTreeMap::new();
     for body in heard.iter().map(Heard::json) {

@@ -180,7 +180,7 @@ impl Writers {
             let (taken, refused) = (&self.taken, &self.refused);
             assert!(
                 begun.elapsed() < PATIENCE,
-                "too few answers: {taken:?} taken, {refused:?} refused"
+                "too few answers: {taken:?} accepted, {refused:?} refused"
             );
             meanwhile().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -189,7 +189,7 @@ impl Writers {
 }
 
 /// Holds the write lock, as an operator's statement does, until most callers wait; then fills the
-/// disk. In the other order the log of spent nonces would meet the full disk, and no write would
+/// disk. In the other order, the write to the log of spent nonces would fail, and no write would
 /// reach SQLite. The statement ends within the five seconds that jit waits for it.
 async fn fill_under_waiting_writes(disk: &Disk, database: &Path, writers: &Writers) {
     let db = rusqlite::Connection::open(database).unwrap();
@@ -228,7 +228,7 @@ async fn until_none_is(jit: &Jit, statuses: &[&str]) {
                 (fewest, since) = (count, Instant::now());
             }
             let waited = since.elapsed();
-            assert!(waited < 2 * PATIENCE, "{count} are {status} and stay so");
+            assert!(waited < 2 * PATIENCE, "{count} requests stay {status}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -376,7 +376,7 @@ async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_store
     let left: i64 = sandbox
         .query_row("SELECT count(*) FROM assignments", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(left, 0, "access outlived its grant");
+    assert_eq!(left, 0, "assignments exist after their grants");
     let refusals: Vec<&str> = log
         .lines()
         .filter(|line| line.contains("a batch of writes to the store failed"))

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::conformance::email;
 
-/// Time passes only while all tasks wait. A test can set the wall clock, which must not matter.
+/// Time passes only while all tasks wait. A test can set the wall clock; the pace ignores it.
 struct Paused {
     begun: Instant,
     set_back: AtomicUsize,
@@ -425,8 +425,16 @@ async fn throttling_lowers_the_pace_and_it_recovers() {
         let span = Duration::from_secs(second)..Duration::from_secs(second + 1);
         heard.iter().filter(|at| span.contains(*at)).count()
     };
-    assert!(in_second(1) <= 7, "{} in the second after", in_second(1));
-    assert!(in_second(15) >= 9, "{} a while later", in_second(15));
+    assert!(
+        in_second(1) <= 7,
+        "{} calls in the second after",
+        in_second(1)
+    );
+    assert!(
+        in_second(15) >= 9,
+        "{} calls in a later second",
+        in_second(15)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -493,7 +501,7 @@ async fn one_look_serves_many_callers() {
     assert_eq!(test.heard_of(&format!("look {}", account(1))).len(), 1);
 }
 
-/// P6: an answer to a look that was sent before a caller asked proves nothing to that caller.
+/// P6: a caller does not use the answer to a look that was sent before the caller asked.
 #[tokio::test(start_paused = true)]
 async fn a_look_sent_before_the_question_is_not_its_answer() {
     let test = TestSetup::open(20);
@@ -538,7 +546,7 @@ async fn an_answer_is_as_old_as_its_first_page() {
 async fn simultaneous_operations_are_polled_by_list_and_a_single_one_alone() {
     let test = TestSetup::open(20);
     let ended = all((1..=12).map(|number| test.remove(Lane::Remove, key(number, "u-1")))).await;
-    // The following look shows how they ended.
+    // Most removals end without a known result; the next look at AWS shows it.
     let unsaid = ended
         .iter()
         .filter(|end| **end == OperationResult::Somehow)
@@ -584,7 +592,11 @@ async fn a_user_look_up_is_kept_for_a_minute() {
     for _ in 0..3 {
         test.paced.find_user(Lane::Other, &alice).await.unwrap();
     }
-    assert_eq!(test.heard_of("find").len(), 2, "by name and by address");
+    assert_eq!(
+        test.heard_of("find").len(),
+        2,
+        "one look-up by name and one by address"
+    );
     test.paced.look_up_user(Lane::Revoke, &alice).await.unwrap();
     assert_eq!(test.heard_of("find").len(), 4);
     sleep(Duration::from_secs(61)).await;

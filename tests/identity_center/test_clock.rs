@@ -36,6 +36,6 @@ impl Clock for TestClock {
     }
 
     fn draw(&self) -> Uuid {
-        panic!("Identity Center draws nothing of ours")
+        panic!("Identity Center needs no random numbers")
     }
 }

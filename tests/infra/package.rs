@@ -78,7 +78,7 @@ async fn the_package_starts_and_answers() {
     assert_eq!(
         caller.show(&id).await["permission_set"],
         "readonly",
-        "as the packed configuration says"
+        "the packed configuration has this set"
     );
     cloud.event(&minute()).await.answer();
     drop(process);

@@ -1,4 +1,4 @@
-"""infra/template.yaml as JSON: as it is written, or as AWS would make it of SAM's words."""
+"""Prints infra/template.yaml as JSON, as written or after the SAM transform."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from samtranslator.translator.transform import transform
 
 
 class Loader(yaml.SafeLoader):
-    """With CloudFormation's short forms."""
+    """Reads the short forms of CloudFormation, like !Ref."""
 
 
 def long_form(loader, tag, node):

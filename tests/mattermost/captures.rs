@@ -1,4 +1,4 @@
-//! What a real server sent, replayed as it came off the wire.
+//! Calls that a real server sent, replayed with the same bytes.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ pub struct Wire {
     body: Vec<u8>,
 }
 
-/// Every call that a capture has of those that Mattermost made, to the byte.
+/// The calls of Mattermost in a capture, with the same bytes.
 pub fn wires(name: &str) -> Vec<Wire> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mattermost/captures");
     let text = std::fs::read_to_string(folder.join(format!("{name}.http")))
@@ -85,7 +85,7 @@ async fn captured_commands_of_a_real_server_are_understood() {
     assert_eq!(request["jira"], "JIRA-42");
     assert_eq!(request["requester_mm_user_id"], ALICE);
     assert_eq!(mine["items"].as_array().unwrap().len(), 1);
-    // Enter was pressed once.
+    // A repeated call returns the same request.
     let again = heard(&replay(&team, wires("01a-slash-request").remove(0)).await);
     assert!(
         again.contains(&request["request_id"].as_str().unwrap()[..13]),
@@ -93,8 +93,8 @@ async fn captured_commands_of_a_real_server_are_understood() {
     );
 }
 
-/// Trap: mentions come in pairs, in no order; names that the server does not know are
-/// nobody, and a bot decides nothing.
+/// Trap: Mattermost sends mentions as pairs of a name and an id, in no order. A name that
+/// Mattermost does not know has no id, and a bot cannot be an approver.
 #[tokio::test(flavor = "multi_thread")]
 async fn mentions_are_resolved_by_user_id() {
     let mattermost = Mattermost::open().await;
@@ -107,7 +107,7 @@ async fn mentions_are_resolved_by_user_id() {
     let said = heard(&replay(&team, wire).await);
     assert!(
         said.contains("name all approvers"),
-        "channels decide nothing: {said}"
+        "a mentioned channel is no approver: {said}"
     );
     for wire in wires("01k-slash-tab") {
         heard(&replay(&team, wire).await);

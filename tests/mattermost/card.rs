@@ -1,4 +1,4 @@
-//! One card for each request, that is what the request is.
+//! Each request has one card, which shows its state.
 
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ async fn a_card_shows_each_status_of_its_request() {
     assert!(fields["Revoked by"].contains("bob"), "{fields:?}");
     assert_eq!(fields["Revoke reason"], "incident 7");
     assert_eq!(posts.len(), 1, "one card, changed in place");
-    // Its history stands below it, and calls who asked for it by name where it is for her.
+    // The thread of the card has the history. It mentions the requester from the grant on.
     let history = [
         "Approved by bob",
         "@alice – access granted until",
@@ -63,7 +63,8 @@ async fn a_card_shows_each_status_of_its_request() {
             })
         })
         .await;
-    // Who decides was told, alone, and where to do it; who asked was not.
+    // Only the approver gets a direct message, with a link to the card; the requester gets
+    // none.
     let sent = team.mattermost.sent(BOB);
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert!(
@@ -74,7 +75,7 @@ async fn a_card_shows_each_status_of_its_request() {
     );
     assert!(!sent[0].message.contains("@all"), "{sent:?}");
     assert!(team.mattermost.sent(ALICE).is_empty());
-    // Where it is, is part of the record, and of no history.
+    // The record has the id of the card. The history has no event for it.
     let kinds = team.caller.kinds(&team.newest().await).await;
     assert_eq!(
         kinds,
@@ -100,7 +101,7 @@ async fn a_card_shows_each_status_of_its_request() {
     assert_eq!(posts[1].fields()["Ended by"], "bob@\u{200b}example.com");
 }
 
-/// A Mattermost that is down delays nothing, and is told everything once it is back.
+/// While Mattermost is down, jit grants access without delay. It posts the card afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_mattermost_delays_no_request_and_gets_its_card_later() {
     let team = Team::bound().await;
@@ -114,7 +115,7 @@ async fn a_failing_mattermost_delays_no_request_and_gets_its_card_later() {
     assert_eq!(posts.len(), 1);
 }
 
-/// Whoever may delete a card may; the request lives on without one.
+/// After a user deleted the card, the request continues without a card.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_continues_after_its_card_was_deleted() {
     let team = Team::bound().await;
@@ -138,7 +139,7 @@ async fn a_request_continues_after_its_card_was_deleted() {
     }
 }
 
-/// The webhook tells what it always told, and no step more.
+/// With Mattermost configured, the webhook gets the same notices as without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_beside_mattermost_gets_the_same_notices() {
     let channel = Channel::open().await;
@@ -152,7 +153,7 @@ async fn a_webhook_beside_mattermost_gets_the_same_notices() {
     let id = team.asked().await;
     team.says(BOB, &format!("approve {id}")).await;
     team.mattermost.shows(shows("GRANTED")).await;
-    // That an end comes is told to who has access, and to nobody else.
+    // Only the requester gets the reminder of the end; the webhook gets none.
     let reminded = |mattermost: &Mattermost| mattermost.sent(ALICE).pop();
     team.mattermost.until(reminded).await;
     team.says(BOB, &format!("revoke {id}")).await;

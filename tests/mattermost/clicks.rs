@@ -1,5 +1,5 @@
-//! A request's life, pressed; and clicks that are not what they say. The numbers are those
-//! of the facts that were observed on a real server.
+//! The life of a request with buttons, and clicks that jit refuses. The numbers are those of
+//! the facts that were observed on a real server.
 
 use serde_json::{Value, json};
 
@@ -22,9 +22,12 @@ async fn a_request_is_approved_and_revoked_by_buttons() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let own = team.presses(ALICE, &card, "approve").await;
-    assert!(own.contains(":warning:"), "one's own: {own}");
+    assert!(own.contains(":warning:"), "the requester approved: {own}");
     let other = team.presses(MALLORY, &card, "deny").await;
-    assert!(other.contains(":warning:"), "no approver: {other}");
+    assert!(
+        other.contains(":warning:"),
+        "a user who is no approver decided: {other}"
+    );
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
     let card = team.mattermost.card("GRANTED", &["revoke"]).await;
     let stranger = team.presses(MALLORY, &card, "revoke").await;
@@ -67,7 +70,7 @@ async fn an_extension_is_approved_on_the_card() {
         let ends = team.caller.show(&id).await["end_time"].clone();
         assert_eq!(ends != ended, is_longer, "{button}");
     }
-    // Who decides was told of each.
+    // The approver got a message about the request and about each extension.
     assert_eq!(team.mattermost.sent(BOB).len(), 3);
 }
 
@@ -79,7 +82,7 @@ async fn a_card_can_be_denied() {
     team.mattermost.card("DENIED", &[]).await;
 }
 
-/// Nothing was done: whatever was sent, the request waits as before.
+/// Checks that the request is still PENDING and has no approval.
 async fn still_waits(team: &Team) {
     let shown = team.caller.show(&team.newest().await).await;
     assert_eq!(shown["status"], "PENDING", "{shown}");
@@ -90,8 +93,8 @@ async fn still_waits(team: &Team) {
     );
 }
 
-/// 1, 2, 3: a card that somebody else posted or changed sends what they like, pressed by
-/// whoever trusts it. It is refused, and written down who pressed what.
+/// 1, 2, 3: a user can post or change a card so that its button sends any content. jit refuses
+/// a click on it, and the history records the user who pressed it and the post.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_on_a_forged_card_is_refused_and_audited() {
     let team = Team::bound().await;
@@ -105,10 +108,10 @@ async fn a_click_on_a_forged_card_is_refused_and_audited() {
     };
     let seal = "0".repeat(64);
     let forgeries = [
-        // Copied onto another post, or to another channel.
+        // The button is on another post, or in another channel.
         altered(&|click| click["post_id"] = "mallorysownpost".into()),
         altered(&|click| click["channel_id"] = "f3h9orfn33ge7nxnhyaj1kdqqo".into()),
-        // Changed: what it does, for what, and until when.
+        // The action, the time, the seal or the request of the button is changed.
         altered(&|click| click["context"]["action"] = "deny".into()),
         altered(&|click| click["context"]["action"] = "revoke".into()),
         altered(&|click| click["context"]["until"] = "9999999999999".into()),
@@ -117,14 +120,14 @@ async fn a_click_on_a_forged_card_is_refused_and_audited() {
         altered(&|click| {
             click["context"]["request_id"] = "01a1fd36-48a0-7000-8000-000000000001".into();
         }),
-        // As a plugin of this kind would have believed it: 15b.
+        // 15b: contexts that a plugin without seals accepts.
         altered(&|click| click["context"] = json!({"action": "approve", "request_id": "R1"})),
         altered(&|click| click["context"] = json!({})),
         altered(&|click| click["context"] = Value::Null),
     ];
     for forged in &forgeries {
         let said = told(&team.sends(ACTION, forged).await);
-        // On the bot's own post it is put right what was changed there.
+        // If the post is the card of the request, jit renews the card.
         let is_on_the_card = forged["post_id"] == card.id.as_str()
             && forged["context"]["request_id"] == genuine["context"]["request_id"];
         let wanted = if is_on_the_card {
@@ -135,7 +138,7 @@ async fn a_click_on_a_forged_card_is_refused_and_audited() {
         assert!(said.contains(wanted), "{forged} {said}");
         still_waits(&team).await;
     }
-    // All in this channel's history but the one that says another channel.
+    // The history of the channel has every forgery except the one with another channel id.
     let written = team.forgeries(forgeries.len() - 1).await;
     assert_eq!(written.len(), forgeries.len() - 1);
     for event in &written {
@@ -154,11 +157,12 @@ async fn a_click_on_a_forged_card_is_refused_and_audited() {
         .output()
         .unwrap();
     assert!(verified.status.success(), "{verified:?}");
-    // What was not touched works.
+    // The unchanged button works.
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
 }
 
-/// What is put right is the request's own card: no other of the bot's posts becomes it.
+/// jit renews only the card of the request. It does not turn another post of the bot into that
+/// card.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_button_of_one_request_is_refused_on_the_card_of_another() {
     let team = Team::bound().await;
@@ -179,8 +183,8 @@ async fn a_button_of_one_request_is_refused_on_the_card_of_another() {
     still_waits(&team).await;
 }
 
-/// A bot's token that was replaced takes its seals with it: whoever presses an old button
-/// gets a new one, and nothing happens that they did not see.
+/// The seals depend on the bot's token. After a change of the token, a click on an old button
+/// renews the card and does nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_of_an_earlier_token_is_renewed() {
     let team = Team::bound().await;
@@ -200,7 +204,7 @@ async fn a_card_of_an_earlier_token_is_renewed() {
     team.mattermost.card("GRANTED", &["revoke"]).await;
 }
 
-/// The seal holds, and the post is not the one that is noted: only one is a request's card.
+/// The seal is valid, but the post is not the card in the record. A request has one card.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_is_refused_on_any_post_but_the_recorded_card() {
     let team = Team::bound().await;
@@ -217,7 +221,8 @@ async fn a_click_is_refused_on_any_post_but_the_recorded_card() {
     still_waits(&team).await;
 }
 
-/// 7: a click is Mattermost's word that this user did something just now; and no other's.
+/// 7: a click needs a trigger that this Mattermost server signed for this user within the last
+/// minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_without_a_trigger_of_the_server_is_refused() {
     let team = Team::bound().await;
@@ -233,10 +238,10 @@ async fn a_click_without_a_trigger_of_the_server_is_refused() {
     for forged in [
         with(String::new()),
         with("rubbish".into()),
-        // Another user's, who pressed something of Mallory's.
+        // The trigger of another user.
         with(trigger(MALLORY, now())),
         with(String::from_utf8(one_off).unwrap()),
-        // Of a real server, and not of this one; and once more.
+        // The trigger of another server, twice.
         with(
             body_of(&wires("04b-click-approve")[0])["trigger_id"]
                 .as_str()
@@ -254,13 +259,13 @@ async fn a_click_without_a_trigger_of_the_server_is_refused() {
         assert_eq!(reply.status, 401, "{forged} {reply:?}");
         still_waits(&team).await;
     }
-    // Whoever sends rubbish does not have Mattermost asked for its key each time.
+    // jit asks Mattermost for its key once, and not for each invalid trigger.
     assert_eq!(team.mattermost.asked_for_its_key(), 1);
     for (late, is_of_now) in [(-120_000, false), (120_000, false), (-20_000, true)] {
         let said = told(&team.sends(ACTION, &with(trigger(BOB, now() + late))).await);
         assert_eq!(said.is_empty(), is_of_now, "{late}: {said}");
     }
-    // Each is written down beside its answer, and not in their order.
+    // jit records the refusals in the background, so their order may differ.
     let mut reasons: Vec<String> = team
         .forgeries(8)
         .await
@@ -278,7 +283,7 @@ async fn a_click_without_a_trigger_of_the_server_is_refused() {
     );
 }
 
-/// A seal holds for a while, and no longer; made here with the key that jit makes them with.
+/// jit refuses a seal after its time. The test makes the seals with the key of jit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_button_with_an_expired_seal_is_refused() {
     let team = Team::bound().await;
@@ -297,7 +302,8 @@ async fn a_button_with_an_expired_seal_is_refused() {
     assert_eq!(told(&team.sends(ACTION, &until(now() + 60_000)).await), "");
 }
 
-/// 14: Mattermost sends each click once, and as many as there are. Each is taken once.
+/// 14: Mattermost sends several clicks on one button, each of them once. jit carries out one of
+/// them, and refuses a repeated click.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_counts_once() {
     let team = Team::bound().await;
@@ -317,7 +323,7 @@ async fn a_click_counts_once() {
         1,
         "{kinds:?}"
     );
-    // Replayed as it was, by whoever saw it on the way.
+    // The test sends the same calls again, as an attacker on the network can.
     for click in &clicks {
         let again = told(&team.sends(ACTION, click).await);
         assert!(again.contains("processed this click already"), "{again}");
@@ -331,7 +337,7 @@ async fn a_click_counts_once() {
     );
 }
 
-/// A click that changed nothing is spent all the same.
+/// A click that jit refuses spends its trigger as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_click_spends_its_trigger() {
     let team = Team::bound().await;
@@ -344,7 +350,7 @@ async fn a_refused_click_spends_its_trigger() {
     still_waits(&team).await;
 }
 
-/// 9: another team's, whoever pressed it.
+/// 9: jit refuses a click from another team, also by an approver.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_from_another_team_is_refused() {
     let team = Team::bound().await;
@@ -355,8 +361,8 @@ async fn a_click_from_another_team_is_refused() {
     still_waits(&team).await;
 }
 
-/// 2, 3, 6: what a real server sent of cards that users made, byte for byte. With the key
-/// that signed it, it is a genuine click on nothing of jit's; with another it is nothing.
+/// 2, 3, 6: the bytes of clicks that a real server sent, on cards that users made. With the key
+/// of that server, the triggers are valid and too old. With another key, they are invalid.
 #[tokio::test(flavor = "multi_thread")]
 async fn captured_clicks_on_forged_cards_are_refused() {
     let team = Team::bound().await;
@@ -379,7 +385,7 @@ async fn captured_clicks_on_forged_cards_are_refused() {
         }
     }
     assert!(sent >= captures.len(), "{sent}");
-    // Known to be genuine, they are too old, every one of them.
+    // With the key of that server, jit accepts the signatures and refuses the old triggers.
     let vector: Value =
         serde_json::from_str(include_str!("captures/trigger-id-vector.json")).unwrap();
     let key = vector["AsymmetricSigningPublicKey"].as_str().unwrap();
@@ -393,7 +399,7 @@ async fn captured_clicks_on_forged_cards_are_refused() {
     }
 }
 
-/// A Mattermost that was set up anew signs with another key: it is asked for once more.
+/// jit refuses a click while it cannot get the signing key from Mattermost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_is_refused_while_mattermost_cannot_be_asked() {
     let team = Team::bound().await;
@@ -405,8 +411,8 @@ async fn a_click_is_refused_while_mattermost_cannot_be_asked() {
     still_waits(&team).await;
 }
 
-/// 4, 10, 11, 12, 13: what is posted is whole each time, says texts for numbers, and has
-/// buttons that a click reaches.
+/// 4, 10, 11, 12, 13: each update contains the whole card. All its values are strings, and the
+/// ids of its buttons have only letters and digits.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_update_of_a_card_contains_the_whole_card() {
     let team = Team::bound().await;
@@ -429,11 +435,11 @@ async fn every_update_of_a_card_contains_the_whole_card() {
             assert!(context.values().all(Value::is_string), "{button}");
         }
     }
-    // Before it is known where it stands, nothing on it can be pressed.
+    // The first version has no buttons, because a seal contains the id of the post.
     assert_eq!(card.props[0]["attachments"][0]["actions"], json!([]));
 }
 
-/// 5: what a user's own `Host` header decides is nowhere to send anything.
+/// 5: jit does not use `response_url`, because a user chooses its host with the `Host` header.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_url_is_not_used() {
     let team = Team::bound().await;

@@ -1,4 +1,4 @@
-//! A request that is asked for in a dialog, and submissions that no dialog made.
+//! Requests from a dialog, and submissions that belong to no dialog of jit.
 
 use serde_json::{Value, json};
 
@@ -8,11 +8,11 @@ use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, TEAM, TOKEN, Tea
 
 const DIALOG: &str = "/mattermost/dialog";
 
-/// Types `/jit request` and returns what opens.
+/// Types `/jit request` and returns the dialog that opens.
 async fn opened(team: &Team) -> Value {
     let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", ALICE, "request");
     let reply = team.send(body).await;
-    // Nothing is said: the dialog is the answer.
+    // The answer has no text, because jit opens a dialog.
     assert_eq!((reply.status, reply.text.as_str()), (200, "{}"));
     team.mattermost.dialogs().pop().expect("a dialog")
 }
@@ -64,7 +64,11 @@ async fn a_dialog_submission_makes_one_request() {
         assert_eq!((reply.status, reply.text.as_str()), (200, "{}"));
     }
     let all = requests(&team).await;
-    assert_eq!(all.len(), 1, "pressed twice: {all:?}");
+    assert_eq!(
+        all.len(),
+        1,
+        "the second submission made a request: {all:?}"
+    );
     let request = &all[0];
     for (name, wanted) in [
         ("status", json!("PENDING")),
@@ -80,7 +84,7 @@ async fn a_dialog_submission_makes_one_request() {
     }
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert!(!card.fields()["Reason"].contains("@all"), "{card:?}");
-    // The same dialog is not good for another request.
+    // jit makes only one request from a dialog.
     let mut other = fields();
     other["permission_set"] = "admin".into();
     let reply = team.sends(DIALOG, &filled(&dialog, &other)).await;
@@ -110,7 +114,8 @@ async fn an_invalid_field_of_a_dialog_gets_its_error() {
             "{field} {value} {reply:?}"
         );
     }
-    // The engine's own rules, in its words: too long, not bound here, no such set.
+    // The service refuses these: the duration is too long, the account has no binding in the
+    // channel, the permission set does not exist.
     for (field, value) in [
         ("minutes", json!("6000")),
         ("account", json!("999988887777")),
@@ -130,13 +135,13 @@ async fn an_invalid_field_of_a_dialog_gets_its_error() {
     let reply = team.sends(DIALOG, &filled(&dialog, &neither)).await;
     assert!(reply.json()["error"].is_string(), "{reply:?}");
     assert!(requests(&team).await.is_empty());
-    // Given up, or sent by a client that makes numbers of numbers.
+    // A cancelled dialog makes no request, with or without its fields.
     for filled_in in [Value::Null, fields()] {
         let mut given_up = filled(&dialog, &filled_in);
         given_up["cancelled"] = true.into();
         assert_eq!(team.sends(DIALOG, &given_up).await.text, "{}");
     }
-    // Thought about for too long.
+    // The time of this dialog is over.
     let mut late = filled(&dialog, &fields());
     let until = crate::server::now() - 1_000;
     let text = format!("dialog\nonce\n{ALICE}\n{CHANNEL}\n{until}");
@@ -158,7 +163,7 @@ fn refused(reply: &Reply, what: &Value) {
     assert_eq!(reply.status, 401, "{what} {reply:?}");
 }
 
-/// 6, M2: nothing ties a submission to a dialog that was opened, but what jit sealed.
+/// 6, M2: only the seal of jit connects a submission with a dialog that jit opened.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dialog_submission_without_a_seal_is_refused() {
     let team = Team::bound().await;
@@ -176,7 +181,7 @@ async fn a_dialog_submission_without_a_seal_is_refused() {
         altered(&|sent| sent["state"] = state.to_string().into())
     };
     let forgeries = [
-        // Somebody else's dialog, or her own in somebody else's name.
+        // The dialog belongs to another user, another channel or another team.
         altered(&|sent| sent["user_id"] = MALLORY.into()),
         altered(&|sent| sent["user_id"] = BOB.into()),
         altered(&|sent| sent["channel_id"] = "f3h9orfn33ge7nxnhyaj1kdqqo".into()),
@@ -203,7 +208,7 @@ async fn a_dialog_submission_without_a_seal_is_refused() {
     assert_eq!(
         written.len(),
         10,
-        "but for another channel's, and those that say none"
+        "all but the one of another channel and the two without a channel"
     );
     assert!(
         written
@@ -211,7 +216,7 @@ async fn a_dialog_submission_without_a_seal_is_refused() {
             .all(|event| event["details"]["path"] == DIALOG),
         "{written:?}"
     );
-    // 6: aimed at the button and at the command.
+    // 6: the submission is sent to the addresses for clicks and for commands.
     for path in ["/mattermost/action", "/mattermost/command"] {
         refused(&team.sends(path, &genuine).await, &genuine);
     }
@@ -219,7 +224,7 @@ async fn a_dialog_submission_without_a_seal_is_refused() {
     assert_eq!(team.sends(DIALOG, &genuine).await.text, "{}");
 }
 
-/// As a real server sent them.
+/// The test sends the bytes that a real server sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn captured_submissions_of_other_dialogs_are_refused() {
     let team = Team::bound().await;
@@ -239,7 +244,8 @@ async fn captured_submissions_of_other_dialogs_are_refused() {
     assert!(requests(&team).await.is_empty());
 }
 
-/// What cannot be had here is not offered, and what is usual stands there already.
+/// The dialog offers only the accounts and permission sets of its channel, and selects the
+/// default.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dialog_offers_the_accounts_and_sets_of_its_channel() {
     let default = |dialog: &Value| element(dialog, "permission_set")["default"].clone();
@@ -260,7 +266,7 @@ async fn a_dialog_offers_the_accounts_and_sets_of_its_channel() {
     assert_eq!(values(&dialog, "minutes"), ["15", "30", "60"]);
 }
 
-/// E13: all that can be had can be chosen, however much it is.
+/// E13: the dialog offers every account of the channel, however many there are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picker_has_every_account() {
     let team = Team::bound().await;
@@ -283,7 +289,7 @@ async fn without_a_dialog_the_answer_shows_the_command() {
         .says_in("ixxre3hujjbcuenn8nib1ym7io", &direct, ALICE, "request")
         .await;
     assert!(alone.contains("in a team channel"), "{alone}");
-    // Three seconds are over: 7a, 7b.
+    // 7a, 7b: Mattermost opens no dialog for a trigger that is older than three seconds.
     let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", ALICE, "request");
     let old = crate::server::trigger(ALICE, crate::server::now() - 4_000);
     let body: Vec<(String, String)> = form_urlencoded::parse(body.as_bytes())

@@ -1,4 +1,4 @@
-//! A request's life, typed.
+//! The life of a request with slash commands.
 
 use crate::server::{ACCOUNT, ALICE, BOB, BOT, MALLORY, Team, id_in};
 
@@ -15,9 +15,12 @@ async fn a_request_is_approved_and_revoked_by_slash_commands() {
     let id = id_in(&asked);
     assert!(asked.contains(&format!("`/jit approve {id}`")), "{asked}");
     let own = team.says(ALICE, &format!("approve {id}")).await;
-    assert!(own.contains(":warning:"), "one's own: {own}");
+    assert!(own.contains(":warning:"), "the requester approved: {own}");
     let other = team.says(MALLORY, &format!("approve {id}")).await;
-    assert!(other.contains(":warning:"), "no approver: {other}");
+    assert!(
+        other.contains(":warning:"),
+        "a user who is no approver approved: {other}"
+    );
     let approved = team.says(BOB, &format!("approve {id}")).await;
     assert!(approved.starts_with("Approved."), "{approved}");
     let full = team.newest().await;
@@ -102,7 +105,7 @@ async fn the_other_slash_commands_work() {
     assert!(typo.contains("`/jit approve`"), "{typo}");
 }
 
-/// Who decides was sent the beginning of an id, alone, and may answer where it was sent.
+/// An approver may decide in the channel for direct messages with the bot, with the short id.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approver_may_approve_in_a_direct_message() {
     let team = Team::bound().await;
@@ -126,8 +129,8 @@ async fn an_approver_may_approve_in_a_direct_message() {
     assert!(gone.starts_with("Revoked:"), "{gone}");
 }
 
-/// A removal that AWS takes its time for is not called done, and is not waited for longer
-/// than Mattermost waits.
+/// While AWS removes an assignment slowly, jit answers before Mattermost stops waiting. The
+/// answer does not report the removal as done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_removal_is_answered_before_it_is_done() {
     let (team, id) = Team::slowly_granted().await;

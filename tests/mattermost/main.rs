@@ -1,5 +1,5 @@
-//! `/jit` typed into a stock Mattermost: what a real server sent, byte for byte, and a
-//! server made from that.
+//! `/jit` in a Mattermost without a plugin. The tests replay the bytes that a real server sent,
+//! and use a simulated server that is modelled on it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]
@@ -16,8 +16,8 @@ mod setup;
 mod told;
 mod traps;
 
-/// Each of the fourteen facts that decide the design has a test that says its number, before
-/// what it is about.
+/// The design depends on fourteen observed facts. Each fact has a test whose doc comment begins
+/// with the number of the fact and a colon.
 #[test]
 fn every_trap_has_its_test() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mattermost");
@@ -36,5 +36,5 @@ fn every_trap_has_its_test() {
         }
     }
     let missing: Vec<u32> = (1..=14).filter(|number| !said.contains(number)).collect();
-    assert!(missing.is_empty(), "no test says {missing:?}");
+    assert!(missing.is_empty(), "no doc comment begins with {missing:?}");
 }

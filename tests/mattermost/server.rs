@@ -1,4 +1,4 @@
-//! People who type and press, and jit that answers.
+//! A simulated Mattermost with its users, and a jit process.
 
 use jit::signature::{self, Secret};
 use serde_json::Value;
@@ -9,7 +9,7 @@ pub use crate::common::chat::{
 };
 use crate::common::{Caller, Jit, Setup};
 
-/// A team whose people type, and jit that answers.
+/// A team in Mattermost, and the jit process that serves it.
 pub struct Team {
     pub mattermost: Mattermost,
     pub jit: Jit,
@@ -29,7 +29,7 @@ impl Team {
         }
     }
 
-    /// With a configuration of one's own for that Mattermost.
+    /// Starts jit with this configuration for this Mattermost.
     pub fn on(mattermost: Mattermost, config: &str) -> Self {
         let jit = Setup::with(config).start();
         Self {
@@ -39,7 +39,7 @@ impl Team {
         }
     }
 
-    /// With an account, and bob to decide.
+    /// Binds an account, with bob as its approver.
     pub async fn bound() -> Self {
         Self::bound_with(Setup::default()).await
     }
@@ -53,7 +53,7 @@ impl Team {
         team
     }
 
-    /// With alice's grant, and an AWS that takes its time; and what the request is called.
+    /// Grants alice access with a slow AWS; returns the team and the id of the request.
     pub async fn slowly_granted() -> (Self, String) {
         let slow = Setup {
             latency_ms: 6_000,
@@ -66,7 +66,7 @@ impl Team {
         (team, id)
     }
 
-    /// What somebody hears who types this after `/jit` in the team's channel.
+    /// Types this text after `/jit` in the channel of the team; returns the answer.
     pub async fn says(&self, who: &str, text: &str) -> String {
         self.says_in(CHANNEL, "aws-prod", who, text).await
     }
@@ -76,7 +76,7 @@ impl Team {
         heard(&self.send(body).await)
     }
 
-    /// Alice asks for an hour; returns what it is called.
+    /// Requests access for alice for an hour; returns the short id.
     pub async fn asked(&self) -> String {
         id_in(
             &self
@@ -85,14 +85,14 @@ impl Team {
         )
     }
 
-    /// The whole id of what was asked for last.
+    /// The whole id of the newest request.
     pub async fn newest(&self) -> String {
         let path = format!("/requests?channel_id={CHANNEL}");
         let all = self.caller.get(&path).await.is(200);
         all["items"][0]["request_id"].as_str().unwrap().to_owned()
     }
 
-    /// Stopped, changed, and started again.
+    /// Kills jit, changes its files and starts it again.
     pub fn restarted(self, change: impl FnOnce(&std::path::Path)) -> Self {
         let folder = self.jit.kill();
         change(folder.path());
@@ -104,7 +104,7 @@ impl Team {
         }
     }
 
-    /// Presses a button, and returns what who pressed it alone is told.
+    /// Presses a button; returns the text that only this user sees.
     pub async fn presses(&self, who: &str, post: &Post, button: &str) -> String {
         let click = self.mattermost.click(post, button, who);
         told(&self.sends("/mattermost/action", &click).await)
@@ -119,7 +119,7 @@ impl Team {
         self.caller.send("POST", path, headers, body).await
     }
 
-    /// What was not believed, as it stands in a channel's history.
+    /// The FORGERY_REFUSED events in the history of a channel.
     fn forgeries_in(&self, channel: &str) -> Vec<Value> {
         let config = self.jit.folder.path().join("jit.toml");
         let mut export = crate::common::binary();
@@ -134,8 +134,8 @@ impl Team {
             .collect()
     }
 
-    /// Waits until so many are written down in the team's channel; nothing is of channels
-    /// that jit does not know.
+    /// Waits for this number of FORGERY_REFUSED events in the channel of the team. The history
+    /// of a channel that jit does not know gets none.
     pub async fn forgeries(&self, many: usize) -> Vec<Value> {
         let begun = std::time::Instant::now();
         loop {
@@ -160,13 +160,14 @@ impl Team {
     }
 }
 
-/// Only 200 is success to Mattermost, and only JSON is not shown as it is.
+/// The text of the answer to a command. Mattermost accepts only the status 200, and shows a body
+/// that is not JSON as it is.
 pub fn heard(reply: &crate::common::Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.headers["content-type"], "application/json");
     let answer = reply.json();
     assert_eq!(answer["response_type"], "ephemeral");
-    // 4: all of it is sent to who asked; nothing in it may be anybody else's secret.
+    // 4: the user can read the whole answer, so it must not contain a secret.
     let keys: Vec<&str> = answer
         .as_object()
         .unwrap()
@@ -177,14 +178,15 @@ pub fn heard(reply: &crate::common::Reply) -> String {
     answer["text"].as_str().unwrap().to_owned()
 }
 
-/// As jit seals it, who has the bot's token.
+/// Makes a seal as jit does, with the bot's token.
 pub fn sealed(text: &str) -> String {
     let secret = |text: &str| Secret::new(text.to_owned());
     let key = signature::seal(&secret(BOT_TOKEN), "jit: buttons and dialogs");
     signature::seal(&secret(&key), text)
 }
 
-/// What a click is answered with: only 200 and an object are no error.
+/// The text of the answer to a click. For Mattermost, anything but the status 200 with an object
+/// is an error.
 pub fn told(reply: &crate::common::Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.headers["content-type"], "application/json");
@@ -196,7 +198,7 @@ pub fn told(reply: &crate::common::Reply) -> String {
         .to_owned()
 }
 
-/// An id as an answer shows it.
+/// The id that an answer shows.
 pub fn id_in(answer: &str) -> String {
     let at = answer.find('`').unwrap() + 1;
     answer[at..].split('`').next().unwrap().to_owned()

@@ -1,4 +1,4 @@
-//! A Mattermost that nobody has prepared, and one where somebody changed something.
+//! `jit mattermost setup` and `jit mattermost check`, on a new server and after manual changes.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn ran(command: &mut Command) -> Ran {
     }
 }
 
-/// As an admin types it, but for whose token it is.
+/// The command as an admin types it, without the admin's token.
 fn typed(server: &Server) -> Command {
     let mut command = binary();
     command.args(["mattermost", "setup", "--team", "acme"]);
@@ -94,7 +94,7 @@ async fn setup_creates_everything_once_and_check_passes() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
-    // What it wrote is a configuration, and is found good.
+    // `jit mattermost check` accepts the configuration that the setup wrote.
     let checked = check(folder.path());
     assert_eq!(checked.code, 0, "{} {}", checked.out, checked.err);
     checked.tells(&["the command /jit exists", "jit can verify clicks"]);
@@ -118,7 +118,7 @@ async fn setup_creates_everything_once_and_check_passes() {
     assert_eq!(
         server.with(|kept| kept.made),
         made,
-        "nothing was made twice"
+        "the second setup made something"
     );
     assert!(
         std::fs::read_to_string(folder.path().join("jit.toml"))

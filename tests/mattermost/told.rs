@@ -1,4 +1,4 @@
-//! Who is told what, and where; also when Mattermost is slow, or says that it is too much.
+//! The messages of jit and their receivers, also when Mattermost is slow or answers 429.
 
 use std::time::Duration;
 
@@ -29,12 +29,12 @@ async fn with_a_reminder_by(mattermost: Mattermost) -> (Team, Post) {
     (team, reminder)
 }
 
-/// Whoever has access hears that it ends, in time to ask for more.
+/// The requester gets a reminder before the access ends, with buttons for an extension.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_requester_is_reminded_before_the_access_ends() {
     let (team, reminder) = with_a_reminder().await;
     assert!(reminder.message.contains("ends at"), "{reminder:?}");
-    // Of who else presses it, nothing is taken: it is not theirs to ask.
+    // Only the requester may ask for an extension: jit refuses the click of another user.
     let other = team.presses(BOB, &reminder, "extend30").await;
     assert!(other.contains(":warning:"), "{other}");
     assert_eq!(team.presses(ALICE, &reminder, "extend30").await, "");
@@ -43,7 +43,7 @@ async fn the_requester_is_reminded_before_the_access_ends() {
         .card("GRANTED", &["approve", "deny", "revoke"])
         .await;
     assert_eq!(card.fields()["Extension requested"], "30 minutes");
-    // It is asked for: the reminder offers no more.
+    // After the click, the reminder has no buttons.
     let settled = |post: &Post| post.buttons().is_empty() && post.message.contains("asked for");
     team.mattermost
         .until(|mattermost| mattermost.sent(ALICE).pop().filter(settled))
@@ -60,7 +60,8 @@ async fn the_requester_is_reminded_before_the_access_ends() {
     }
 }
 
-/// What was posted and could not be finished is finished, and not posted again.
+/// If the change of a new reminder fails, jit repeats the change and does not post the reminder
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reminder_is_posted_once() {
     let mattermost = Mattermost::open().await;
@@ -69,12 +70,12 @@ async fn a_reminder_is_posted_once() {
     assert_eq!(
         reminder.props.len(),
         2,
-        "posted, and changed once: {reminder:?}"
+        "one post and one change: {reminder:?}"
     );
     assert_eq!(team.mattermost.sent(ALICE).len(), 1);
 }
 
-/// For another end there is another reminder: a changed post is heard by nobody.
+/// For a new end time, jit posts another reminder: Mattermost notifies no user of a changed post.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_end_time_makes_another_reminder() {
     let (team, first) = with_a_reminder().await;
@@ -96,12 +97,12 @@ async fn a_new_end_time_makes_another_reminder() {
     };
     let second = team.mattermost.until(second).await;
     assert_eq!(team.presses(ALICE, &second, "extend30").await, "");
-    // The first is good for nothing any more.
+    // jit refuses a click on the first reminder.
     let late = team.presses(ALICE, &first, "extend30").await;
     assert!(late.contains("not the card of the request"), "{late}");
 }
 
-/// A button of a reminder is good for nothing on any other post.
+/// jit refuses the button of a reminder on any other post.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_button_of_a_reminder_is_refused_on_another_post() {
     let (team, reminder) = with_a_reminder().await;
@@ -111,7 +112,7 @@ async fn a_button_of_a_reminder_is_refused_on_another_post() {
     let said = crate::server::told(&team.sends("/mattermost/action", &click).await);
     assert!(said.contains("nothing was changed"), "{said}");
     team.presses(ALICE, &card, "revoke").await;
-    // Over: the reminder says so, and what was on it does nothing any more.
+    // After the end of the request, the reminder shows the end, and jit refuses its buttons.
     let settled = |post: &Post| post.message.contains("The request is REVOKED");
     team.mattermost
         .until(|mattermost| mattermost.sent(ALICE).pop().filter(settled))
@@ -120,7 +121,7 @@ async fn a_button_of_a_reminder_is_refused_on_another_post() {
     assert!(late.contains(":warning:"), "{late}");
 }
 
-/// Who asks is not called to decide, also where they decide for others.
+/// A requester gets no message to decide the own request, also as an approver of the account.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requester_is_not_mentioned_as_an_approver() {
     let team = Team::bound().await;
@@ -134,7 +135,7 @@ async fn a_requester_is_not_mentioned_as_an_approver() {
     assert!(team.mattermost.sent(ALICE).is_empty());
 }
 
-/// A reminder whose buttons were made with an earlier token is no forgery: it is late.
+/// After a change of the bot's token, jit calls the buttons of an earlier reminder out of date.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reminder_sealed_with_an_earlier_token_is_out_of_date() {
     use crate::server::BOT_TOKEN;
@@ -149,7 +150,7 @@ async fn a_reminder_sealed_with_an_earlier_token_is_out_of_date() {
     assert!(said.contains("out of date"), "{said}");
 }
 
-/// M3: a card whose posting was not answered is not posted twice, nor missed.
+/// M3: if the answer to the post of a card is lost, jit finds the card and posts no second one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_whose_post_was_not_answered_is_found_and_not_repeated() {
     let team = Team::bound().await;
@@ -162,13 +163,14 @@ async fn a_card_whose_post_was_not_answered_is_found_and_not_repeated() {
     assert_eq!(team.mattermost.cards().len(), 1);
 }
 
-/// Whoever posts can say that theirs is a request's card; and one that was deleted is none.
+/// Any user can post with the mark of a card. jit accepts only a post of its bot that was not
+/// deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_post_of_the_bot_is_accepted_as_the_card() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
     team.asked().await;
-    // Tried once: what is tried again is looked for first.
+    // The first attempt has failed. Before the second one, jit looks for an existing card.
     team.jit.comes_to_log("notice not received").await;
     let mark = serde_json::json!({"jit_request": team.newest().await});
     team.mattermost
@@ -179,7 +181,7 @@ async fn only_a_post_of_the_bot_is_accepted_as_the_card() {
     assert!(card.id.starts_with("post"), "{card:?}");
 }
 
-/// 10h: a post that is answered is not always the one that was made.
+/// 10h: Mattermost may answer with another post than the one that jit made.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_of_another_user_is_not_accepted_as_the_card() {
     let team = Team::bound().await;
@@ -202,14 +204,14 @@ async fn the_bot_joins_open_channels_and_reports_private_ones() {
     team.mattermost.closes(CHANNEL, true);
     let bound = team.says(ADA, &format!("bind {ACCOUNT} max 4h")).await;
     assert!(!bound.contains("/invite"), "{bound}");
-    // Put out of the channel in between, it keeps its cards all the same.
+    // After the bot was removed from the channel, jit still changes the card.
     team.mattermost.closes(CHANNEL, true);
     team.says(BOB, &format!("deny {}", team.newest().await))
         .await;
     team.mattermost.card("DENIED", &[]).await;
 }
 
-/// 429: what is too much now is not more soon, and is told all the same.
+/// After a 429, jit pauses and then sends the call again.
 #[tokio::test(flavor = "multi_thread")]
 async fn jit_pauses_after_a_429_and_then_delivers() {
     let team = Team::bound().await;
@@ -219,22 +221,22 @@ async fn jit_pauses_after_a_429_and_then_delivers() {
     let rested = team.mattermost.rested().unwrap();
     assert!(
         rested >= Duration::from_millis(900),
-        "asked again after {rested:?}"
+        "jit sent the next call after {rested:?}"
     );
-    // The cards' as well, each time that it is said.
+    // jit pauses after each 429 to a call for a card as well.
     team.mattermost.has_too_many(2);
     let before = team.mattermost.calls();
     team.asked().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
     let calls = team.mattermost.calls() - before;
-    assert!(calls < 20, "{calls} calls, two of them too many");
+    assert!(calls < 20, "{calls} calls, two of them answered 429");
 }
 
-/// What is not done in time goes on, and is told to who asked, alone.
+/// A command that takes too long continues, and only the user who typed it gets the result.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_is_sent_as_a_direct_message() {
     let (team, id) = Team::slowly_granted().await;
-    // An admin who was not heard of yet is looked up first.
+    // jit must look up this admin first.
     team.mattermost.change(
         crate::server::MALLORY,
         "roles",
@@ -256,7 +258,7 @@ async fn a_late_answer_is_sent_as_a_direct_message() {
     team.caller.until(&team.newest().await, "REVOKED").await;
 }
 
-/// An account is called what people call it.
+/// Cards and commands use the configured name of an account.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_of_an_account_is_shown() {
     let mattermost = Mattermost::open().await;

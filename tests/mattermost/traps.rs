@@ -1,5 +1,5 @@
-//! What a user of Mattermost can do that a design must not believe. The numbers are those
-//! of the facts that were observed on a real server.
+//! Calls that jit must not trust, because a user of Mattermost can make them. The numbers are
+//! those of the facts that were observed on a real server.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use crate::server::{
     ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, TEAM, TOKEN, Team, form, heard, id_in,
 };
 
-/// 1, 9: the token is what says that Mattermost calls; another team's is none.
+/// 1, 9: a command needs the token that proves that Mattermost sent it, and the id of the team.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_without_the_token_of_the_team_is_refused() {
     let team = Team::bound().await;
@@ -31,7 +31,7 @@ async fn a_command_without_the_token_of_the_team_is_refused() {
         assert_eq!(reply.status, 401, "{body}");
         assert!(
             !reply.text.contains("token"),
-            "which of them is not told: {}",
+            "the answer names the failed check: {}",
             reply.text
         );
     }
@@ -49,7 +49,7 @@ async fn a_command_without_the_token_of_the_team_is_refused() {
         "{metrics}"
     );
     assert!(!team.jit.log().contains(TOKEN));
-    // A GET would have the token in the address.
+    // In a GET, the token would be a part of the address.
     let get = team
         .caller
         .send(
@@ -62,7 +62,8 @@ async fn a_command_without_the_token_of_the_team_is_refused() {
     assert_eq!(get.status, 405);
 }
 
-/// The header alone will do: newer servers put something else into one of the two.
+/// jit accepts a token in the header or in the form, because newer servers send another value in
+/// one of the two.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_in_the_header_or_one_of_two_tokens_is_accepted() {
     let mattermost = Mattermost::open().await;
@@ -88,7 +89,8 @@ async fn a_token_in_the_header_or_one_of_two_tokens_is_accepted() {
     }
 }
 
-/// 8: an address is what Mattermost says today, of an id; who is nobody here hears why.
+/// 8: jit gets the address of a user from Mattermost, by the user id. A user whom jit refuses gets
+/// the reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_address_of_a_user_is_fetched_from_mattermost() {
     let setup = Setup::default();
@@ -115,7 +117,7 @@ async fn the_address_of_a_user_is_fetched_from_mattermost() {
     }
     let stranger = team.says("strangerstrangerstrangerst", "list").await;
     assert!(stranger.contains("does not know you"), "{stranger}");
-    // Somebody who types much is asked for once in a while.
+    // jit asks Mattermost about a user once for several commands.
     let before = team.mattermost.asked.load(Ordering::SeqCst);
     for _ in 0..5 {
         team.says(ALICE, "list").await;
@@ -144,7 +146,7 @@ async fn an_address_of_another_domain_is_refused() {
     assert_eq!(said, "This channel has no open requests.");
 }
 
-/// Nobody can ask who it is: then nothing is done.
+/// While jit cannot ask Mattermost about the user, it changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_refused_while_mattermost_does_not_answer() {
     let nowhere = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nteam_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n\
@@ -172,7 +174,7 @@ async fn a_command_is_refused_while_mattermost_does_not_answer() {
     assert_eq!(accounts, json!([]));
 }
 
-/// G11: who may have what is the admins' to say.
+/// G11: only admins change bindings and approvers.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_admins_change_bindings() {
     let team = Team::with(Setup::default()).await;
@@ -213,7 +215,7 @@ async fn both_admin_keys_name_admins_of_slash_commands() {
         assert!(bound.contains(ACCOUNT), "{key}: {bound}");
         let refused = team.says(ALICE, &format!("unbind {ACCOUNT}")).await;
         assert!(refused.contains("only admins"), "{key}: {refused}");
-        // A signed call that names no person.
+        // This signed call has no actor.
         team.caller.post("/config/bind", &bind).await.is(signed);
         // A system admin is an admin here, unless `policy.admins` names others.
         let by_role = team.says(ADA, &format!("bind {ACCOUNT} max 2h")).await;
@@ -222,7 +224,7 @@ async fn both_admin_keys_name_admins_of_slash_commands() {
     }
 }
 
-/// What is not of this channel is not there, unless it is one's own to decide or to have.
+/// jit shows a request of another channel only to its requester, its approvers and the admins.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_other_channels_are_not_shown() {
     let team = Team::bound().await;
@@ -251,7 +253,7 @@ async fn requests_of_other_channels_are_not_shown() {
     }
 }
 
-/// What people write stays what they wrote: it mentions, links and shows nothing.
+/// jit escapes the text of users: it mentions no user and contains no link and no image.
 #[tokio::test(flavor = "multi_thread")]
 async fn text_of_people_is_shown_escaped() {
     let team = Team::bound().await;
@@ -283,7 +285,7 @@ async fn text_of_people_is_shown_escaped() {
     assert!(ambiguous.contains("several requests begin"), "{ambiguous}");
 }
 
-/// A text as long as a megabyte is a no, not an end.
+/// jit refuses a command of a megabyte and continues to work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_of_a_megabyte_is_refused() {
     let team = Team::bound().await;

@@ -138,7 +138,7 @@ async fn the_commands_of_the_page_run() {
     let again = page.play("Clean-up", &night.stage);
     assert!(again.out.contains("already REVOKED"), "{}", again.out);
 
-    // With Amazon's command line alone; jit learns of it after its start.
+    // The operator uses Amazon's command line alone. jit handles the written status afterwards.
     night.process = Some(Process::start(&night.cloud, &night.setup));
     night.again().await;
     page.play("Option 3: AWS by hand", &night.stage);
@@ -155,7 +155,7 @@ async fn the_commands_of_the_page_run() {
         said.out
     );
 
-    // The same without the store.
+    // The store cannot be reached either.
     night.again().await;
     night.stage.set("WHO", "alice@example.com");
     night.stage.set("ACCOUNT", ACCOUNT);

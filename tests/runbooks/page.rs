@@ -35,7 +35,7 @@ impl Page {
                 let block = match kind {
                     "sh" => Block::Shell(inside),
                     "chat" => Block::Chat(inside),
-                    other => panic!("{name}: what is {other:?}?"),
+                    other => panic!("{name}: unknown block {other:?}"),
                 };
                 sections.last_mut().unwrap().blocks.push(block);
             } else if line.starts_with('#') {
@@ -58,7 +58,7 @@ impl Page {
     pub fn play(&self, title: &str, stage: &Stage) -> Said {
         let shell = self.section(title).blocks.iter().map(|block| match block {
             Block::Shell(script) => script.as_str(),
-            Block::Chat(_) => panic!("{title} is said in a chat"),
+            Block::Chat(_) => panic!("{title} has a chat command"),
         });
         let script = shell.collect::<Vec<_>>().join("\n");
         let said = stage.run(&script);
@@ -73,7 +73,7 @@ impl Page {
     /// Sends the command of a section as the signed call that the plugin makes of it.
     pub async fn say(&self, title: &str, caller: &Caller, id: &str) -> crate::common::Reply {
         let [Block::Chat(line)] = &self.section(title).blocks[..] else {
-            panic!("{title} is one line in a chat");
+            panic!("{title} needs one chat command");
         };
         let id = line
             .replace("$ID", id)
@@ -91,7 +91,7 @@ impl Page {
         let section = found
             .next()
             .unwrap_or_else(|| panic!("no section {title:?}"));
-        assert!(found.next().is_none(), "{title:?} stands twice");
+        assert!(found.next().is_none(), "two sections are {title:?}");
         self.played.borrow_mut().insert(title.to_owned());
         section
     }
@@ -107,6 +107,6 @@ impl Page {
             .map(|section| section.title.as_str())
             .filter(|title| !played.contains(*title))
             .collect();
-        assert!(left.is_empty(), "nobody played {left:?}");
+        assert!(left.is_empty(), "the test did not use {left:?}");
     }
 }

@@ -143,7 +143,7 @@ async fn until_refused(caller: &Caller) {
     while caller.get("/requests?status=GRANTED").await.status != 401 {
         assert!(
             begun.elapsed() < crate::common::PATIENCE,
-            "the old key is still taken"
+            "jit still accepts the old key"
         );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
@@ -298,7 +298,7 @@ async fn mattermost_is_set_up_and_repaired() {
     while typed("regenerated").await != 200 {
         assert!(
             begun.elapsed() < crate::common::PATIENCE,
-            "the new token is not taken up"
+            "jit refuses the new token"
         );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

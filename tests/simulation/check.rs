@@ -224,8 +224,8 @@ impl Checker {
     }
 
     /// A request that joined after a revoke began may hold the same assignment; a request that the
-    /// revoke ended may not. A request that held nothing when it was revoked takes nothing from
-    /// others.
+    /// revoke ended may not. The revoke of a request that held nothing may leave the assignment
+    /// of another request.
     fn is_kept_after(
         &self,
         tables: &Tables,

@@ -26,7 +26,7 @@ pub struct FlakyStore {
 }
 
 impl FlakyStore {
-    /// The way to the store: the caller may be killed here, and the call may be lost.
+    /// A call on its way to the store: the caller may be killed here, and the call may be lost.
     async fn go(&self) -> Result<(), StoreError> {
         let time = &self.clock.time;
         time.yield_here().await;

@@ -24,7 +24,7 @@ const PATIENCE: Millis = Millis::minutes(3);
 /// After this time without a call about an assignment, no call of jit is in flight.
 const QUIET: Millis = Millis::minutes(15);
 
-/// What `jit cleanup` asks before it writes.
+/// The check that `jit cleanup` makes before it writes.
 #[derive(Clone, Copy, Debug)]
 enum CleanupCheck {
     Aws,

@@ -214,7 +214,7 @@ impl World {
     pub fn freeze(&mut self, number: usize) {
         let now = self.time.now();
         let until = now + self.time.span(Millis::minutes(5));
-        // A clock that is set and a suspension at the same time could not be told apart.
+        // The test cannot distinguish a suspension from a clock that is set at the same time.
         let is_suspended = !self.plan.has(Fault::Clocks) && self.time.chance(2);
         let replica = &mut self.replicas[number];
         if !replica.works() {

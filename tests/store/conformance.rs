@@ -88,7 +88,7 @@ async fn change(store: &dyn Store, request: &Request, to: impl FnOnce(&mut Reque
     changed
 }
 
-/// Whether another write preceded this commit, and nothing of it was written.
+/// Whether the store refused this commit because of an earlier write, and wrote nothing of it.
 async fn lost(store: &dyn Store, commit: Commit) -> bool {
     match store.commit(commit).await {
         Ok(()) => false,
@@ -196,7 +196,7 @@ pub async fn a_commit_needs_the_previous_revision(subject: impl Subject) {
     assert!(lost(store, skipped).await);
     let second = change(store, &first, |_| {}).await;
     let again = next(&first, |_| {});
-    // The conflict contains the record that preceded.
+    // The conflict contains the record of the earlier write.
     let winner = Err(StoreError::Conflict(Some(Box::new(second.clone()))));
     assert_eq!(store.commit(again).await, winner);
     assert!(lost(store, creating(&opened(1, at(0)))).await);
@@ -508,7 +508,7 @@ pub async fn notices_of_a_request_are_claimed_in_order_one_at_a_time(subject: im
         .unwrap();
     assert!(
         claim(store, 59, 9).await == [place(1, 3)],
-        "the claim of 8 is over by now"
+        "the claim of holder 8 has lapsed"
     );
     let claimed = store
         .claim_notices(at(60), token(9), at(90), 10)
@@ -542,7 +542,7 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     assert_eq!(claim(1, 2, 8).await, Some(3));
     let again = Settled::TryAgain { at: at(9) };
     assert_eq!(settle(3, 8, again).await, Left::Nothing);
-    assert_eq!(claim(1, 8, 8).await, None, "not yet");
+    assert_eq!(claim(1, 8, 8).await, None, "the notice is not due yet");
     assert_eq!(claim(1, 9, 8).await, Some(3));
     assert_eq!(settle(3, 8, Settled::Delivered).await, Left::Nothing);
     assert_eq!(claim(1, 99, 8).await, None);
@@ -565,7 +565,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
     let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
     assert_eq!(
         undelivered, 1,
-        "8 has claimed it, and has not reported it as delivered"
+        "holder 8 has claimed it and has not delivered it"
     );
     store
         .settle_notice(place(1, 2), token(8), Settled::Delivered)
@@ -933,12 +933,12 @@ pub async fn a_named_lease_has_one_holder(subject: impl Subject) {
     assert_eq!(
         take("set", 7, 60, None).await,
         Taken::Yes,
-        "the holder renews it"
+        "the holder renews the lease"
     );
     assert_eq!(
         take("set", 8, 90, Some(first)).await,
         Taken::ByAnother(longer),
-        "it was renewed since it was seen to lapse"
+        "the holder has renewed the lapsed lease"
     );
     assert_eq!(take("set", 8, 90, Some(longer)).await, Taken::Yes);
     store.give_lease("set", token(7)).await.unwrap();
@@ -1009,7 +1009,7 @@ pub async fn tidy_deletes_only_expired_nonces(subject: impl Subject) {
     assert!(store.request(id(1)).await.unwrap().is_some());
 }
 
-// P1, P6: a written status proves nothing.
+// P1, P6: a status that an operator wrote does not prove the state at AWS.
 pub async fn a_status_written_from_outside_is_returned(subject: impl Subject) {
     let store = subject.store();
     let request = create(store, 1, at(0)).await;

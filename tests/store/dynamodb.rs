@@ -23,7 +23,8 @@ fn shard(id: RequestId) -> u64 {
     hash % 8
 }
 
-/// One partition has all the newest records: its next ones come before those of any other.
+/// One partition has all the newest records, so a page and the begin of the next one come from it
+/// alone.
 #[tokio::test]
 async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
     let tables = Tables::fresh().await;
@@ -107,7 +108,7 @@ async fn a_backlog_is_read_only_as_far_as_the_caller_wants() {
     proxy.calls();
     let one = store.due(Lane::Other, at(99), 1).await.unwrap();
     assert_eq!((one.ready, one.next), (vec![id(all[0])], Some(at(2))));
-    assert_eq!(proxy.calls()["Query"], 8, "one look into each partition");
+    assert_eq!(proxy.calls()["Query"], 8, "one query for each partition");
     let whole = store.due(Lane::Other, at(99), 100).await.unwrap();
     assert_eq!(
         whole.ready,
@@ -134,7 +135,7 @@ async fn a_lease_renewal_is_one_write_without_a_transaction() {
     assert_eq!(proxy.calls(), BTreeMap::from([("PutItem".to_owned(), 1)]));
 }
 
-// K9: an outbox that grew near to the largest item of DynamoDB before it had a limit.
+// K9: an outbox from before the limit is nearly as large as the largest item of DynamoDB.
 #[tokio::test]
 async fn a_full_outbox_refuses_no_commit() {
     let store = Tables::fresh().await.store();

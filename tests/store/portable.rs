@@ -84,7 +84,7 @@ async fn continues_only_its_own_history(store: &dyn Portable) {
     let diverged = copied(else_where, other.events, Vec::new());
     let error = store.take_over(&diverged).await.unwrap_err();
     assert_eq!(error, StoreError::Diverged(id(1).to_string()));
-    // A copy does not go back to an older version.
+    // The store refuses an older version of a request that it has.
     let mut further = one.request.at_revision(3);
     further.chat.parked_notices = 1;
     let ahead = copied(further.clone(), one.events.clone(), vec![entry(2, false)]);

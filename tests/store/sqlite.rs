@@ -111,7 +111,7 @@ async fn a_full_disk_is_unavailable_and_rolls_back() {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();
     store.commit(creating(&opened(1, at(0)))).await.unwrap();
-    // The file may not grow any more: SQLite then reports a full disk.
+    // At the limit of its pages, the file cannot grow: SQLite reports a full disk.
     store.on_writer("PRAGMA max_page_count = 1").await.unwrap();
     let mut full = None;
     for number in 2..2000 {
@@ -128,7 +128,7 @@ async fn a_full_disk_is_unavailable_and_rolls_back() {
     assert!(store.audit(&key).await.unwrap().is_empty());
     assert!(
         store.request(id(1)).await.unwrap().is_some(),
-        "what was there can still be read"
+        "the store cannot read an earlier request"
     );
     store
         .on_writer("PRAGMA max_page_count = 1000000")
@@ -219,7 +219,7 @@ async fn a_starting_server_keeps_the_leases_of_an_operators_command() {
     drop(operator);
 }
 
-/// What a restart makes of a holding, when a request in this state has a lease of the dead server.
+/// The holding after a restart, if a request in this state has a lease of the dead server.
 async fn after_a_restart(state: State, holding: &Holding) -> Holding {
     let (_folder, path) = file();
     let store = SqliteStore::open(&path).unwrap();

@@ -21,14 +21,18 @@ pub(in crate::domain) const MOST_HOLDERS: usize = 32;
 /// An assignment in Identity Center: who has which permission set in which account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HoldingKey {
+    /// The AWS account in which the user has the permission set.
     pub account_id: AccountId,
+    /// The configured name of the permission set; its ARN can change.
     pub permission_set: PermissionSet,
+    /// The user in Identity Center who has the permission set.
     pub user: UserId,
 }
 
 /// jit's record of one assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
+    /// The assignment that this record is about.
     pub key: HoldingKey,
     /// The requests that have the assignment, or whose create may make it.
     pub holders: BTreeSet<RequestId>,

@@ -288,7 +288,7 @@ fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
     if step.request.state != State::Pending {
         return wrong_state(&step, "cancelled");
     }
-    check_requester(&step, by, "cancel")?;
+    Policy::check_requester(by, &step.request, "cancel")?;
     cancelled(step, Some(by))
 }
 
@@ -320,7 +320,7 @@ fn extend(mut step: Step<'_>, by: &Person, minutes: Minutes) -> Result<Decision,
     if step.request.grant.extension.is_some() {
         return Err(Refusal::ExtensionWaiting { status });
     }
-    check_requester(&step, by, "extend")?;
+    Policy::check_requester(by, &step.request, "extend")?;
     check_extension(&step, period, minutes)?;
     match step.policy.extension {
         ExtensionRule::Granted => extend_now(step, by, period, minutes),
@@ -396,24 +396,8 @@ fn check_waiting(step: &Step<'_>) -> Result<(), Refusal> {
 
 /// Checks the rules as they are now, not as they were when the request was made.
 fn may_approve(step: &Step<'_>, by: &Person) -> Result<Binding, Refusal> {
-    let request = &step.request;
-    let binding = step
-        .policy
-        .check_approver(by, request, step.binding.as_ref())?;
-    if by.is(&request.asked.requester) && !binding.allow_self_approval {
-        return Err(Refusal::SelfApproval);
-    }
-    let most = step
-        .policy
-        .longest_of(&request.asked.permission_set, binding);
-    if request.asked.duration.get() > most {
-        return Err(Refusal::NoLongerAllowed {
-            wanted: request.asked.duration.get(),
-            most,
-        });
-    }
-    step.policy
-        .check_set(&request.asked.permission_set, binding)?;
+    let binding = step.binding.as_ref();
+    let binding = step.policy.check_approval(by, &step.request, binding)?;
     Ok(binding.clone())
 }
 
@@ -444,25 +428,12 @@ fn with_approval(
     Ok(approvals)
 }
 
-/// Only approvals count that would be accepted now: those of current approvers, and the
-/// requester's own only if self-approval is allowed.
 fn is_quorum(step: &Step<'_>, approvals: &[Approval], binding: &Binding) -> bool {
-    let requester = &step.request.asked.requester;
-    let standing = approvals
-        .iter()
-        .filter(|a| binding.approvers.contains(&a.by.id))
-        .filter(|a| binding.allow_self_approval || !a.by.is(requester))
-        .count();
-    standing as u64 >= u64::from(binding.approvals_required.max(1))
+    Policy::is_quorum(approvals, &step.request.asked.requester, binding)
 }
 
 fn quorum(binding: &Binding) -> Option<String> {
     (binding.approvals_required > 1).then(|| binding.approvals_required.to_string())
-}
-
-fn check_requester(step: &Step<'_>, by: &Person, verb: &'static str) -> Result<(), Refusal> {
-    let own = by.is(&step.request.asked.requester);
-    own.then_some(()).ok_or(Refusal::NotTheRequester { verb })
 }
 
 fn wrong_state(step: &Step<'_>, done: &'static str) -> Result<Decision, Refusal> {

@@ -12,8 +12,10 @@ pub enum Refusal {
     NoReason,
     #[error("{wanted} minutes were asked for, but at most {most} are allowed here for {set}")]
     TooLong {
+        /// The duration of the draft or of the extension, in minutes.
         wanted: u32,
         set: PermissionSet,
+        /// The longest duration by the policy, the binding and the set, in minutes.
         most: u32,
     },
     #[error("permission_set {set} is not configured; known: {}", listed(known))]
@@ -62,7 +64,10 @@ pub enum Refusal {
     )]
     NotARevoker { person: MmUserId },
     #[error("only its requester may {verb} this request")]
-    NotTheRequester { verb: &'static str },
+    NotTheRequester {
+        /// What the person asked for, such as `cancel`.
+        verb: &'static str,
+    },
     #[error("only the admins named in policy.admins may change bindings")]
     NotAnAdmin,
 
@@ -70,13 +75,19 @@ pub enum Refusal {
     #[error("this request is {status}: it cannot be {done}{hint}")]
     WrongState {
         status: Status,
+        /// What the command would have done, as a participle such as `revoked`.
         done: &'static str,
+        /// The end of the message: a next step or an explanation; empty if there is none.
         hint: &'static str,
     },
     #[error("jit cannot confirm that the access is gone: {why}")]
     NotGone { why: &'static str },
     #[error("this request is {status}, and its removal is already under way{trouble}")]
-    BeingRemoved { status: Status, trouble: String },
+    BeingRemoved {
+        status: Status,
+        /// The end of the message: the failures so far; empty if the last attempt did not fail.
+        trouble: String,
+    },
     #[error(
         "this request is {status}, and the time for its approval ended at {until}; make a new request"
     )]
@@ -92,13 +103,17 @@ pub enum Refusal {
     )]
     ExtendedTooFar {
         status: Status,
+        /// The end that the access would have.
         until: Timestamp,
+        /// The time from now to that end.
         left: Millis,
+        /// See `most` of [`Refusal::TooLong`].
         most: u32,
     },
     #[error("account {account_id} is bound to channel {channel_id}; unbind it there first")]
     BoundElsewhere {
         account_id: AccountId,
+        /// The channel to which the account belongs now.
         channel_id: ChannelId,
     },
     #[error(
@@ -121,9 +136,15 @@ pub enum Refusal {
 
     // only workers get these
     #[error("not due until {until:?}")]
-    NotDue { until: Option<Timestamp> },
+    NotDue {
+        /// When the request is due; absent if it needs no more work.
+        until: Option<Timestamp>,
+    },
     #[error("another worker holds the lease")]
-    Leased { lease: Option<Lease> },
+    Leased {
+        /// The lease that the request has now; absent if it has none.
+        lease: Option<Lease>,
+    },
 }
 
 fn listed(sets: &[PermissionSet]) -> String {

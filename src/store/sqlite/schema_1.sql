@@ -1,6 +1,6 @@
--- `status` and `revoked_at` are everybody's: an operator may change them with the
--- runbook's statement. What jit itself wrote stands beside them, so that the two can be
--- told apart, and everything that depends on a status is computed from both.
+-- An operator may change `status` and `revoked_at` with the runbook's statement. The columns
+-- `written_...` hold what jit wrote, so that jit can tell the two apart. The generated columns
+-- depend on both.
 CREATE TABLE jit_requests (
     request_id TEXT NOT NULL PRIMARY KEY,
     status TEXT NOT NULL,
@@ -16,22 +16,23 @@ CREATE TABLE jit_requests (
     written_claimable_at INTEGER,
     written_end_at INTEGER,
     lease_until INTEGER,
-    -- As `Request::apply_outside_status`: a status that is no end gives no access.
+    -- The rule of `Request::apply_outside_status`: a status from an operator that is not final
+    -- counts as ERROR.
     told_status TEXT GENERATED ALWAYS AS (
         CASE WHEN status IN (written_status, 'REVOKED', 'EXPIRED', 'CANCELLED')
              THEN status ELSE 'ERROR' END) VIRTUAL,
-    -- A change from outside is due at once, with the removals.
+    -- A request whose status an operator changed is due at once, in the lane of the removals.
     lane INTEGER GENERATED ALWAYS AS (
         CASE WHEN told_status = written_status THEN written_lane ELSE 1 END) VIRTUAL,
     claimable_at INTEGER GENERATED ALWAYS AS (
         CASE WHEN told_status = written_status THEN written_claimable_at ELSE 0 END) VIRTUAL,
-    -- When a grant ends whose removal has not begun.
+    -- The end of a grant whose removal has not begun.
     end_at INTEGER GENERATED ALWAYS AS (
         CASE WHEN told_status = written_status THEN written_end_at END) VIRTUAL
 );
 
--- A change from outside is a write like any other: whoever read the record before it
--- must read again, or the operator's word would be overwritten unheard.
+-- An operator's change increases the revision. If jit read the record before, its commit conflicts
+-- and does not overwrite the operator's status.
 CREATE TRIGGER jit_requests_changed_outside
 AFTER UPDATE OF status ON jit_requests
 WHEN NEW.doc IS OLD.doc AND NEW.status IS NOT OLD.status
@@ -48,8 +49,8 @@ CREATE INDEX jit_requests_by_account ON jit_requests (account_id, created_at, re
 CREATE INDEX jit_requests_by_email ON jit_requests (requester_email, created_at, request_id);
 CREATE INDEX jit_requests_by_status ON jit_requests (told_status, created_at, request_id);
 
--- Every event once, in its place. `event_time_event_id` begins with the time, so a span
--- of time is a span of keys.
+-- Each event has one row. `event_time_event_id` begins with the time, so a range of times is a
+-- range of keys.
 CREATE TABLE jit_audit (
     request_id TEXT NOT NULL,
     event_time_event_id TEXT NOT NULL,
@@ -77,15 +78,15 @@ CREATE TABLE jit_bindings (
 ) WITHOUT ROWID;
 CREATE INDEX jit_bindings_by_channel ON jit_bindings (channel_id, account_id);
 
--- Keyed like its audit rows, `config#<channel>`.
+-- The key is `config#<channel>`, as in the audit rows of the channel.
 CREATE TABLE jit_channels (
     request_id TEXT NOT NULL PRIMARY KEY,
     revision INTEGER NOT NULL,
     doc TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- What is still to be told, or was given up; a delivered notice is gone. Only the oldest
--- pending one of a request has a `claimable_at`, so what waits behind it costs nothing.
+-- The pending and the parked notices; jit deletes a delivered notice. Only the oldest pending
+-- notice of a request has a `claimable_at`, so the index of due notices contains no other.
 CREATE TABLE jit_notices (
     request_id TEXT NOT NULL,
     seq INTEGER NOT NULL,

@@ -1,8 +1,9 @@
--- What an alarm asks for costs nothing to count: removals that AWS refuses.
+-- `failing` is the time since which a request fails; NULL if it does not fail. The index contains
+-- only failing requests, so an alarm can count them at low cost.
 ALTER TABLE jit_requests ADD COLUMN failing INTEGER;
 CREATE INDEX jit_requests_failing ON jit_requests (failing) WHERE failing IS NOT NULL;
 
--- Who alone may change a thing outside that has no revision of its own.
+-- Named leases: only the holder may change an object outside the store that has no revision.
 CREATE TABLE jit_leases (
     name TEXT NOT NULL PRIMARY KEY,
     token TEXT NOT NULL,

@@ -1,4 +1,4 @@
-//! Faults and limits: a test plans them, and each call that arrives may meet one.
+//! Faults and limits of the simulated AWS. A test plans the faults; each call can get one.
 
 use std::time::{Duration, Instant};
 
@@ -84,12 +84,12 @@ impl Aws {
         self.inner().slow = Some((action, pause));
     }
 
-    /// Stops at the call with this number: no call is answered until `go_on`.
+    /// The server stops at the call with this number and answers no call until `go_on`.
     pub fn stop_at(&self, number: usize, moment: Moment) {
         self.inner().stop_at = Some((number, moment));
     }
 
-    /// Stops at the first call of this action: no call is answered until `go_on`.
+    /// The server stops at the first call of this action and answers no call until `go_on`.
     pub fn stop_at_action(&self, action: &'static str) {
         self.inner().stop_at_action = Some(action);
     }

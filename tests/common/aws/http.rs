@@ -1,4 +1,4 @@
-//! The HTTP server: it reads a call, and answers it or does not answer.
+//! The HTTP server of the simulated AWS. A planned fault can leave a call without an answer.
 
 use std::convert::Infallible;
 

@@ -55,7 +55,7 @@ pub struct Aws {
 
 struct Inner {
     begun: Instant,
-    /// The simulated time, if a test moves it.
+    /// The simulated time, if the test sets it.
     by_hand: Option<Duration>,
     latency: Duration,
     users: Vec<User>,
@@ -143,7 +143,7 @@ impl Aws {
         self
     }
 
-    /// Time stands still until a test moves it.
+    /// The simulated time changes only when the test sets it.
     pub fn by_hand(self) -> Self {
         self.inner().by_hand = Some(Duration::ZERO);
         self

@@ -25,7 +25,7 @@ pub fn now() -> i64 {
     i64::try_from(now.unwrap().as_millis()).unwrap()
 }
 
-/// 7: a signature of the server that this user did something at that millisecond.
+/// 7: a trigger, in which the server signs the user and the time of the action.
 pub fn trigger(user: &str, at: i64) -> String {
     let id = &nonce().replace('-', "")[..26];
     let text = format!("{id}:{user}:{at}:");
@@ -43,7 +43,7 @@ impl Mattermost {
         self.kept().key_calls
     }
 
-    /// Replaces the signing key, as a newly installed server does.
+    /// Replaces the signing key, as a new installation of the server does.
     pub fn has_another_key(&self, key: &str) {
         self.kept().key = Some(key.to_owned());
     }

@@ -31,7 +31,7 @@ impl Mattermost {
         self.kept().too_many = many;
     }
 
-    /// How long jit sent no call after the last 429.
+    /// The time between the last 429 and the next call of jit.
     pub fn rested(&self) -> Option<Duration> {
         self.kept().pause_after_429
     }

@@ -53,7 +53,7 @@ impl Post {
         actions.into_iter().find(|one| one["id"] == id)
     }
 
-    /// The post as a reader gets it, without the addresses and contexts of actions: 4.
+    /// 4: the post as the API returns it, without the addresses and contexts of actions.
     fn stripped(&self) -> Value {
         let mut props = self.props.last().unwrap().clone();
         for attachment in props["attachments"].as_array_mut().into_iter().flatten() {
@@ -131,7 +131,7 @@ impl Mattermost {
             );
         }
         let pending = text("pending_post_id");
-        // 10h: regardless of the author.
+        // 10h: the server compares only the pending post id, and not the author.
         if let Some(first) = kept.posts.iter().find(|post| post.pending == pending) {
             return yes(201, &first.stripped());
         }
@@ -150,7 +150,7 @@ impl Mattermost {
         kept.posts.push(post);
         if kept.loses_answers > 0 {
             kept.loses_answers -= 1;
-            // As after half a minute, when the server has forgotten the pending post id.
+            // The server keeps a pending post id for half a minute only.
             kept.posts.last_mut().unwrap().pending.clear();
             return no(502, "x");
         }

@@ -40,7 +40,7 @@ fn start() -> LocalProcess {
     let mut child = Command::new("java")
         .current_dir(jars(home))
         .args(["-Djava.library.path=./DynamoDBLocal_lib", "-Xmx512m"])
-        // It shares two processors with jit and runs for a few minutes.
+        // DynamoDB Local shares two processors with jit and runs for a few minutes.
         .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
         .arg("DynamoDBLocal.jar:DynamoDBLocal_lib/*")
         .arg(program)

@@ -33,7 +33,7 @@ pub(in crate::domain::decide) fn cleaned_up(
             | State::Expired { .. }
             | State::Revoked { .. }
             | State::Error(_),
-            _,
+            Proof::SeenGone { .. } | Proof::None,
         ) => Err(Refusal::WrongState {
             status: step.request.status(),
             done: "cleaned up",

@@ -5,7 +5,8 @@ use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
 use super::begin;
 use crate::domain::{
-    AssignmentWork, EventKind, Lease, Millis, OldCredentials, RequestId, Text, Timestamp,
+    AssignmentOutcome, AssignmentWork, EventKind, Lease, Millis, OldCredentials, RequestId, Text,
+    Timestamp,
 };
 
 /// The longest session that a permission set can have.
@@ -23,11 +24,30 @@ pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     }
 }
 
-pub(super) fn denied(
-    step: Step<'_>,
-    until: Timestamp,
-    dropped: &[RequestId],
-) -> Result<Decision, Refusal> {
+/// The outcome of the work for a settled request.
+pub(super) fn finished(step: Step<'_>, outcome: AssignmentOutcome) -> Result<Decision, Refusal> {
+    match (step.request.assignment.old_credentials, outcome) {
+        (
+            Some(OldCredentials::Ending { .. }),
+            AssignmentOutcome::OldCredentialsDenied { until, dropped },
+        ) => denied(step, until, &dropped),
+        (Some(OldCredentials::Ending { .. }), AssignmentOutcome::OldCredentialsGone) => gone(step),
+        (Some(OldCredentials::Denied { .. }), AssignmentOutcome::DenyLifted) => deny_lifted(step),
+        (
+            Some(OldCredentials::Ending { .. } | OldCredentials::Denied { .. }) | None,
+            AssignmentOutcome::Prepared(_)
+            | AssignmentOutcome::NoUser { .. }
+            | AssignmentOutcome::Created
+            | AssignmentOutcome::Gone
+            | AssignmentOutcome::StillThere
+            | AssignmentOutcome::OldCredentialsDenied { .. }
+            | AssignmentOutcome::OldCredentialsGone
+            | AssignmentOutcome::DenyLifted,
+        ) => step.give_back(),
+    }
+}
+
+fn denied(step: Step<'_>, until: Timestamp, dropped: &[RequestId]) -> Result<Decision, Refusal> {
     let dropped: Vec<String> = dropped.iter().map(ToString::to_string).collect();
     let said = details([
         ("until", Some(until.to_string())),
@@ -40,13 +60,13 @@ pub(super) fn denied(
     follow_up(step, denied, EventKind::SessionsDenied, said)
 }
 
-pub(super) fn gone(step: Step<'_>) -> Result<Decision, Refusal> {
+fn gone(step: Step<'_>) -> Result<Decision, Refusal> {
     let why = "the role is gone: no user has this set in this account";
     let said = details([("how", Some(why.to_owned()))]);
     follow_up(step, None, EventKind::SessionsEnded, said)
 }
 
-pub(super) fn deny_lifted(step: Step<'_>) -> Result<Decision, Refusal> {
+fn deny_lifted(step: Step<'_>) -> Result<Decision, Refusal> {
     follow_up(step, None, EventKind::SessionDenyLifted, details([]))
 }
 
@@ -73,21 +93,10 @@ fn follow_up(
     step.give_back()
 }
 
-pub(super) fn is_ending(step: &Step<'_>) -> bool {
-    step.request.has_credentials_to_deny() && step.request.state.is_settled()
-}
-
-pub(super) fn is_denied(step: &Step<'_>) -> bool {
-    let old = step.request.assignment.old_credentials;
-    matches!(old, Some(OldCredentials::Denied { .. })) && step.request.state.is_settled()
-}
-
 /// No credentials last longer, so the old ones have expired without a deny statement.
 pub(super) fn are_expired(step: &Step<'_>) -> bool {
     match step.request.assignment.old_credentials {
-        Some(OldCredentials::Ending { before }) => {
-            is_ending(step) && step.now - before >= LONGEST_SESSION
-        }
+        Some(OldCredentials::Ending { before }) => step.now - before >= LONGEST_SESSION,
         Some(OldCredentials::Denied { .. }) | None => false,
     }
 }
