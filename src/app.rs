@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError, IdentityCenterConfig, StoreKind};
 use crate::domain::Timestamp;
-use crate::http::keyring::Keyring;
+use crate::http::keyring::{Keyring, KnownSecrets};
 use crate::http::{HttpState, router};
 use crate::identity_center::sandbox::{Sandbox, SandboxError};
 use crate::identity_center::sdk::SsoIdentityCenter;
@@ -82,11 +82,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub async fn build(
-        config: Config,
+        mut config: Config,
         purpose: Purpose,
         metrics: PrometheusHandle,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
+        let keyring = Arc::new(Keyring::new(KnownSecrets::take(&mut config)));
         let identity_center = identity_center(&config).await?;
         let app = App::open(&config, identity_center, purpose).await?;
         let (service, worker) = (app.service, app.worker);
@@ -96,14 +97,14 @@ impl Server {
             let clock = Arc::new(SystemClock);
             receivers.push(Arc::new(WebhookReceiver::new(webhook, clock)?));
         }
-        let (mut tokens, mut chat) = (Vec::new(), None);
-        if let Some(mut mattermost) = config.mattermost {
-            tokens = std::mem::take(&mut mattermost.command_tokens);
+        let mut chat = None;
+        if let Some(mattermost) = config.mattermost {
             let cards = Arc::new(Cards::of(&mattermost, names.clone(), service.clone())?);
             receivers.push(cards.clone());
             chat = Some((mattermost, cards));
         }
-        let keyring = Arc::new(Keyring::new(config.keys, tokens));
+        // Under Lambda, CloudWatch has the metrics.
+        let metrics = (purpose == Purpose::Serve).then_some(metrics);
         let mut http = HttpState::new(service.clone(), keyring, metrics, stop);
         http.signed_after = signed_after(&service).await?;
         http.worker = (purpose == Purpose::Serve).then(|| worker.clone());

@@ -56,6 +56,10 @@ pub struct Config {
 pub struct ServerConfig {
     /// The address on which the HTTP server listens.
     pub listen: SocketAddr,
+    /// A second address, on which `/metrics` needs no token.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The token with which `/metrics` answers on `listen`.
+    pub metrics_token: Option<Secret>,
 }
 
 /// The store. It contains the settings of both kinds, because a copy needs both.

@@ -5,7 +5,9 @@
 
 pub mod body;
 mod config;
+pub mod connections;
 pub mod keyring;
+pub mod limits;
 mod list;
 pub mod listen;
 mod ops;
@@ -23,7 +25,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
@@ -36,16 +37,15 @@ use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
 use keyring::Keyring;
+use limits::{BodyPool, Seats};
 use reply::Problem;
-
-/// The number of calls that jit processes at the same time. It refuses further calls with 429.
-const MOST_AT_ONCE: usize = 1024;
 
 /// The state that all handlers share.
 pub struct HttpState {
     pub service: Arc<Service>,
     pub keyring: Arc<Keyring>,
-    pub metrics: PrometheusHandle,
+    /// `None` if the process does not answer `/metrics`.
+    pub metrics: Option<PrometheusHandle>,
     /// Cancelled when the process is asked to stop. A revoke that waits for AWS then answers
     /// early.
     pub stop: CancellationToken,
@@ -56,7 +56,8 @@ pub struct HttpState {
     pub signed_after: Option<Timestamp>,
     /// The worker of this process. `/readyz` fails when its loop makes no progress.
     pub worker: Option<Worker>,
-    places: Semaphore,
+    pub seats: Seats,
+    pub bodies: BodyPool,
     tally: ops::CallCounters,
 }
 
@@ -83,6 +84,9 @@ pub enum Takes {
     /// A seal that jit made for this button or dialog; a click also needs Mattermost's
     /// signature.
     Seal,
+    /// The token `server.metrics_token`. On the address `server.metrics_listen` the route needs no
+    /// authentication.
+    MetricsToken,
     /// No authentication.
     Nothing,
 }
@@ -92,7 +96,7 @@ impl Route {
     pub fn scope(&self) -> Option<Scope> {
         match self.takes {
             Takes::Signature(scope) => Some(scope),
-            Takes::CommandToken | Takes::Seal | Takes::Nothing => None,
+            Takes::CommandToken | Takes::Seal | Takes::MetricsToken | Takes::Nothing => None,
         }
     }
 }
@@ -138,7 +142,11 @@ pub const ROUTES: [Route; 19] = [
     signed("GET", "/config/accounts", Scope::Read),
     open("/healthz"),
     open("/readyz"),
-    open("/metrics"),
+    Route {
+        method: "GET",
+        path: "/metrics",
+        takes: Takes::MetricsToken,
+    },
     Route {
         method: "POST",
         path: "/mattermost/command",
@@ -152,20 +160,20 @@ impl HttpState {
     pub fn new(
         service: Arc<Service>,
         keyring: Arc<Keyring>,
-        metrics: PrometheusHandle,
+        metrics: Option<PrometheusHandle>,
         stop: CancellationToken,
     ) -> Self {
         ops::describe();
-        let (tasks, places) = (TaskTracker::new(), Semaphore::new(MOST_AT_ONCE));
         Self {
             service,
             keyring,
             metrics,
             stop,
-            tasks,
+            tasks: TaskTracker::new(),
             signed_after: None,
             worker: None,
-            places,
+            seats: Seats::default(),
+            bodies: BodyPool::default(),
             tally: ops::CallCounters::default(),
         }
     }
@@ -205,8 +213,7 @@ impl HttpState {
     }
 }
 
-/// Builds the router. `others` are routes of other modules, which get the same limits and
-/// counters.
+/// Builds the router. `others` are routes of other modules, which get the same layers.
 pub fn router(app: Arc<HttpState>, others: Router) -> Router {
     Router::new()
         .route("/requests", get(requests::list).post(requests::create))
@@ -230,7 +237,7 @@ pub fn router(app: Arc<HttpState>, others: Router) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .route_layer(
             ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(app.clone(), seat))
+                .layer(middleware::from_fn_with_state(app.clone(), count))
                 .layer(middleware::from_fn_with_state(app, signed::spend_nonces))
                 .layer(CatchPanicLayer::custom(|_| {
                     Problem::new(
@@ -240,6 +247,13 @@ pub fn router(app: Arc<HttpState>, others: Router) -> Router {
                     .into_response()
                 })),
         )
+}
+
+/// Builds the router of `server.metrics_listen`, which answers only `/metrics`.
+pub fn metrics_router(app: Arc<HttpState>) -> Router {
+    Router::new()
+        .route("/metrics", get(ops::open_metrics))
+        .with_state(app)
 }
 
 async fn no_such_route(request: Request) -> Problem {
@@ -258,18 +272,10 @@ async fn wrong_method(request: Request) -> Problem {
     Problem::new(Code::WrongMethod, message)
 }
 
-/// Refuses a call at once when too many are in progress, so that the others stay fast. Counts
-/// every call, refused or not.
-async fn seat(State(app): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
+/// Counts every call, refused or not.
+async fn count(State(app): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
     let route = ops::route_of(&request);
-    let response = match app.places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => Problem::new(
-            Code::TooMany,
-            "jit is processing too many calls; try again in a second",
-        )
-        .into_response(),
-    };
+    let response = next.run(request).await;
     app.tally.count(route, response.status());
     response
 }

@@ -16,9 +16,10 @@ use crate::app::{Purpose, Server, StartError};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::domain::Millis;
-use crate::http::HttpState;
-use crate::http::keyring::Keyring;
+use crate::http::connections::Connections;
+use crate::http::keyring::{Keyring, KnownSecrets};
 use crate::http::listen::{HEAD_PATIENCE, listen};
+use crate::http::{HttpState, metrics_router};
 use crate::worker::tidy::tidy_up;
 
 const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
@@ -47,13 +48,29 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (listen_on, watched) = (config.server.listen, Watched::of(&config));
+    let metrics_on = config.server.metrics_listen;
+    let no_metrics = metrics_on.is_none() && config.server.metrics_token.is_none();
     let server = Server::build(config, Purpose::Serve, metrics, stop.clone()).await?;
     let listener = bind(listen_on).await?;
+    if let Some(address) = metrics_on {
+        let (listener, http) = (bind(address).await?, server.http.clone());
+        let (router, connections) = (metrics_router(http), Connections::few());
+        tasks.spawn(listen(
+            listener,
+            router,
+            connections,
+            HEAD_PATIENCE,
+            stop.clone(),
+        ));
+    }
     let address = listener.local_addr().map_err(|why| StartError::Listen {
         address: listen_on,
         why,
     })?;
 
+    if no_metrics {
+        tracing::info!("/metrics answers 404: set server.metrics_listen or server.metrics_token");
+    }
     let Server {
         http,
         router,
@@ -109,9 +126,33 @@ async fn answer(
     http: Arc<HttpState>,
     stop: CancellationToken,
 ) {
-    listen(listener, router, HEAD_PATIENCE, stop).await;
+    let open_files = raise_open_files();
+    let connections = Connections::within(open_files);
+    let most = connections.most();
+    if open_files < Connections::files_wanted() {
+        let wanted = Connections::files_wanted();
+        tracing::warn!(
+            open_files,
+            connections = most,
+            "the limit of open files is low, so jit accepts few connections; raise it to {wanted} \
+             (systemd: LimitNOFILE)"
+        );
+    } else {
+        tracing::info!(open_files, connections = most, "jit limits its connections");
+    }
+    listen(listener, router, connections, HEAD_PATIENCE, stop).await;
     http.tasks.close();
     http.tasks.wait().await;
+}
+
+/// A3: raises the limit of open files, as far as the system allows, and returns it.
+fn raise_open_files() -> u64 {
+    let wanted = Connections::files_wanted();
+    let limit = rlimit::increase_nofile_limit(wanted);
+    limit.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the limit of open files could not be read; jit accepts few connections");
+        0
+    })
 }
 
 /// The places where jit looks for changed keys.
@@ -170,9 +211,7 @@ async fn watch_keys(
 pub(crate) async fn read_again(reload: &Reload, keyring: &Keyring) -> Option<Config> {
     match reload().await {
         Ok(mut config) => {
-            let tokens = config.mattermost.as_mut();
-            let tokens = tokens.map(|mattermost| std::mem::take(&mut mattermost.command_tokens));
-            keyring.replace(std::mem::take(&mut config.keys), tokens.unwrap_or_default());
+            keyring.replace(KnownSecrets::take(&mut config));
             Some(config)
         }
         Err(error) => {

@@ -1,6 +1,7 @@
 //! Logs and metrics.
 
 mod cloud_watch;
+mod line;
 
 pub use cloud_watch::CloudWatch;
 
@@ -16,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::domain::{Ending, Request, State, Timestamp};
 use crate::store::Gauges;
+use line::TextLine;
 
 const REVOKE_SECONDS: &str = "jit_revoke_duration_seconds";
 
@@ -91,14 +93,19 @@ pub fn log(format: LogFormat, level: Level) {
     let filter = Targets::new()
         .with_default(Level::WARN)
         .with_target("jit", level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer();
     let all = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {
             let colours = std::io::stderr().is_terminal();
-            all.with(lines.with_ansi(colours)).init();
+            let stderr = move || TextLine::new(std::io::stderr(), colours);
+            all.with(lines.with_ansi(colours).with_writer(stderr))
+                .init();
         }
-        LogFormat::Json => all.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            all.with(lines.with_writer(std::io::stderr)).init();
+        }
     }
 }
 

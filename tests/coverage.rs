@@ -40,7 +40,7 @@ fn every_event_is_documented() {
 #[tokio::test]
 async fn every_metric_is_documented() {
     let jit = Setup::default().start();
-    let metrics = jit.caller().send("GET", "/metrics", vec![], vec![]).await;
+    let metrics = jit.caller().metrics().await;
     let named: BTreeSet<&str> = metrics
         .text
         .lines()

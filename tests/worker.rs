@@ -1,4 +1,4 @@
-//! The decisions of a worker in single cases, with an AWS whose answers the test sets.
+//! The decisions of a worker in single cases. The tests set the answers of AWS.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "common/fixtures.rs"]

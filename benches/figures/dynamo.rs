@@ -47,7 +47,8 @@ pub async fn beside_sqlite(report: &mut Report) {
 /// Returns jit's own counters, by metric name and label.
 async fn counted(jit: &Process) -> BTreeMap<String, f64> {
     let url = format!("http://{}/metrics", jit.address);
-    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let asked = reqwest::Client::new().get(url).bearer_auth("bench");
+    let text = asked.send().await.unwrap().text().await.unwrap();
     let lines = text.lines().filter(|line| line.starts_with("jit_store_"));
     let parsed = lines.map(|line| line.rsplit_once(' ').unwrap());
     parsed
@@ -113,8 +114,8 @@ async fn reads(report: &mut Report, name: &str, jit: &Process) {
     );
 }
 
-/// Runs whole lives. Each client asks every 50 ms, with a signed call, whether its request is
-/// granted.
+/// Runs requests from creation to revoke. Each client polls its request every 50 ms, with a signed
+/// call, until it is granted.
 async fn lives(report: &mut Report, name: &str, jit: &Process) {
     let begun = Instant::now();
     let mut clients = tokio::task::JoinSet::new();

@@ -32,7 +32,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {store:?}\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n[store]\npath = {store:?}\n\
              [identity_center]\nmode = \"sandbox\"\n[sandbox]\nlatency_ms = {latency_ms}\n\
              [keys.plugin]\nsecret = \"{SECRET}\"\n{more}"
         );
@@ -47,7 +47,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[identity_center]\nmode = \"sandbox\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n[identity_center]\nmode = \"sandbox\"\n\
              [sandbox]\nlatency_ms = 0\n[keys.plugin]\nsecret = \"{SECRET}\"\n\
              [store]\npath = {store:?}\n{}",
             tables.config()
@@ -64,7 +64,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {store:?}\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n[store]\npath = {store:?}\n\
              [identity_center]\ninstance_arn = \"{INSTANCE}\"\nidentity_store_id = \"{STORE}\"\n\
              calls_per_second = {calls_per_second}\n[permission_sets]\nadmin = \"{ADMIN}\"\n\
              [keys.plugin]\nsecret = \"{SECRET}\"\n"

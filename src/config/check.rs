@@ -8,9 +8,9 @@ use tracing::Level;
 
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
-    SandboxSection, SetSection, WebhookSection,
+    SandboxSection, ServerSection, SetSection, WebhookSection,
 };
-use super::secret::{Elsewhere, Sources};
+use super::secret::{Elsewhere, SecretSource, Sources};
 use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
     ServerConfig, StoreConfig, Webhook,
@@ -61,11 +61,10 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
         None => None,
     };
     client(file.client, &file.server.listen, elsewhere)?;
+    let server = server(file.server, elsewhere, &mut files)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
-        server: ServerConfig {
-            listen: file.server.listen,
-        },
+        server,
         store: StoreConfig {
             kind: file.store.kind,
             path: file.store.path,
@@ -83,6 +82,38 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
         webhook,
         mattermost,
         accounts: accounts(file.accounts)?,
+    })
+}
+
+fn server(
+    section: ServerSection,
+    elsewhere: Elsewhere<'_>,
+    files: &mut Vec<PathBuf>,
+) -> CheckResult<ServerConfig> {
+    let has_token = section.metrics_token.is_given() || section.metrics_token_file.is_given();
+    let sources = Sources {
+        section: "server",
+        name: "metrics_token",
+        secret: section.metrics_token,
+        secret_file: section.metrics_token_file,
+        secret_id: SecretSource::default(),
+    };
+    let metrics_token = match has_token {
+        true => {
+            let (token, file) = sources.read(elsewhere)?;
+            files.extend(file);
+            Some(token)
+        }
+        false => None,
+    };
+    if section.metrics_listen == Some(section.listen) {
+        let why = "is the address of server.listen: take another port, or set metrics_token";
+        return wrong("server.metrics_listen", why);
+    }
+    Ok(ServerConfig {
+        listen: section.listen,
+        metrics_listen: section.metrics_listen,
+        metrics_token,
     })
 }
 

@@ -71,6 +71,9 @@ impl File {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ServerSection {
     pub listen: SocketAddr,
+    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_token: SecretSource<String>,
+    pub metrics_token_file: SecretSource<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -283,6 +286,9 @@ impl Default for ServerSection {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics_listen: None,
+            metrics_token: SecretSource::default(),
+            metrics_token_file: SecretSource::default(),
         }
     }
 }

@@ -51,6 +51,12 @@ impl SecretSource<Vec<String>> {
     }
 }
 
+impl<T> SecretSource<T> {
+    pub fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl SecretSource<String> {
     /// A placeholder, for a process that does not sign with this secret.
     pub fn unread() -> Self {

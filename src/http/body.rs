@@ -1,13 +1,16 @@
-//! Reads the body of a call, with a limit on its size and on the time that it may take.
+//! Reads the body of a call, with limits on its size, on the time that it may take, and on the
+//! number of bodies that jit awaits at the same time.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 
+use super::limits::BodyPool;
 use super::reply::Problem;
 use crate::code::Code;
 
@@ -15,40 +18,100 @@ pub const MOST_BYTES: usize = 64 * 1024;
 const MOST_DRAINED: usize = 8 * 1024 * 1024;
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads the whole body. Fails if the body is larger than `MOST_BYTES` or arrives too late.
-pub(crate) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
-    match tokio::time::timeout(BODY_PATIENCE, collect(body, announced.unwrap_or(0))).await {
-        Ok(Ok(Some(bytes))) => Ok(bytes),
-        Ok(Ok(None)) => {
-            let message = format!("a body may have at most {MOST_BYTES} bytes");
-            Err(Problem::new(Code::TooLarge, message))
-        }
-        Ok(Err(error)) => Err(Problem::malformed(format!(
-            "the body could not be read: {error}"
-        ))),
-        Err(_) => Err(Problem::malformed("the body did not arrive in time")),
-    }
+/// Reads the whole body. Fails if the body is larger than `MOST_BYTES` or arrives too late, or if
+/// the pool gives its place to another call.
+pub(crate) async fn read(
+    pool: &BodyPool,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Problem> {
+    let body = refuse_large(pool, headers, body).await?;
+    let whole = collect(body, announced(headers));
+    in_place(pool, whole).await?.ok_or_else(too_large)
 }
 
-/// Returns the whole body, or `None` if it is too large. It reads and discards the rest of a
-/// body that is too large, up to a limit: many clients read no answer while they still send.
+/// Refuses a body that its head announces as larger than `MOST_BYTES`.
+pub(crate) async fn refuse_large(
+    pool: &BodyPool,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<Body, Problem> {
+    if announced(headers) <= MOST_BYTES {
+        return Ok(body);
+    }
+    in_place(pool, discard(&mut body, 0)).await?;
+    Err(too_large())
+}
+
+fn too_large() -> Problem {
+    let message = format!("a body may have at most {MOST_BYTES} bytes");
+    Problem::new(Code::TooLarge, message)
+}
+
+fn announced(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or(0)
+}
+
+/// Awaits a body. If it has not arrived completely, it needs a place in the pool.
+async fn in_place<T>(
+    pool: &BodyPool,
+    arriving: impl Future<Output = Result<T, axum::Error>>,
+) -> Result<T, Problem> {
+    let mut arriving = pin!(arriving);
+    let at_once = poll_fn(|context| Poll::Ready(arriving.as_mut().poll(context))).await;
+    let arrived = match at_once {
+        Poll::Ready(arrived) => arrived,
+        Poll::Pending => {
+            let place = pool.enter();
+            tokio::select! {
+                biased;
+                arrived = arriving => arrived,
+                () = tokio::time::sleep(BODY_PATIENCE) => {
+                    return Err(Problem::malformed("the body did not arrive in time"));
+                }
+                () = place.evicted() => {
+                    let message = "jit waits for the bodies of too many calls; send the whole call";
+                    return Err(Problem::new(Code::TooMany, message));
+                }
+            }
+        }
+    };
+    arrived.map_err(|error| Problem::malformed(format!("the body could not be read: {error}")))
+}
+
+/// Returns the whole body, or `None` if it is too large.
 async fn collect(mut body: Body, announced: usize) -> Result<Option<Bytes>, axum::Error> {
     let mut whole = BytesMut::with_capacity(announced.min(MOST_BYTES));
-    let mut size = 0;
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
+    while let Some(data) = next(&mut body).await? {
+        if whole.len() + data.len() > MOST_BYTES {
+            discard(&mut body, whole.len() + data.len()).await?;
+            return Ok(None);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(Some(whole.freeze()))
+}
+
+/// Reads and discards the rest of a body that is too large, up to a limit: many clients read no
+/// answer while they still send.
+async fn discard(body: &mut Body, mut size: usize) -> Result<(), axum::Error> {
+    while let Some(data) = next(body).await? {
         size += data.len();
-        if size <= MOST_BYTES {
-            whole.extend_from_slice(&data);
-        } else if size > MOST_DRAINED {
+        if size > MOST_DRAINED {
             break;
         }
     }
-    let fits = size.max(announced) <= MOST_BYTES;
-    Ok(fits.then(|| whole.freeze()))
+    Ok(())
+}
+
+/// The next data of the body; `None` at its end.
+async fn next(body: &mut Body) -> Result<Option<Bytes>, axum::Error> {
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }

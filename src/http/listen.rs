@@ -1,6 +1,8 @@
 //! Accepts connections and serves HTTP/1.1 on them. A connection that sends no complete
-//! request head in time is closed.
+//! request head in time, or that takes no answer, is closed.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,9 +11,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::Connections;
+
+/// The largest head of a call.
+const MOST_HEAD_BYTES: usize = 32 * 1024;
+/// How long a caller may take to receive a part of an answer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection may take to send the head of a call, or stay idle.
 pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// The pause after a failed accept, for example when the process has no file descriptor left:
@@ -25,22 +34,32 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub async fn listen(
     listener: TcpListener,
     router: Router,
+    connections: Arc<Connections>,
     head_patience: Duration,
     stop: CancellationToken,
 ) {
-    let calls = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(head_patience);
+        .header_read_timeout(head_patience)
+        .max_buf_size(MOST_HEAD_BYTES);
     let (open, tasks) = (GracefulShutdown::new(), TaskTracker::new());
     let hang_up = CancellationToken::new();
-    while let Some(stream) = next(&listener, &stop).await {
-        let call = http.serve_connection(TokioIo::new(stream), calls.clone());
+    while let Some((stream, address)) = next(&listener, &stop).await {
+        let Some(connection) = connections.enter(address) else {
+            tracing::warn!(%address, "refused a connection: all connections are in a call");
+            continue;
+        };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_PATIENCE));
+        let calls = connection.calls(router.clone());
+        let call = http.serve_connection(TokioIo::new(Box::pin(stream)), calls);
         let (call, hang_up) = (open.watch(call), hang_up.clone());
         tasks.spawn(async move {
             let ended = tokio::select! {
                 ended = call => ended,
                 () = hang_up.cancelled() => Ok(()),
+                () = connection.hang_up.cancelled() => Ok(()),
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended before its call was complete");
@@ -59,7 +78,7 @@ pub async fn listen(
     tasks.wait().await;
 }
 
-async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStream> {
+async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpStream, IpAddr)> {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -67,11 +86,11 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStr
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY could not be set");
                 }
-                return Some(stream);
+                return Some((stream, from.ip()));
             }
             Err(error) => {
                 tracing::error!(%error, "accepting a connection failed; jit tries again in 100 ms");
@@ -92,7 +111,13 @@ mod tests {
         let router = Router::new().fallback(|| async { "hello" });
         let stop = CancellationToken::new();
         let patience = Duration::from_millis(50);
-        let serving = listen(listener, router, patience, stop.clone());
+        let serving = listen(
+            listener,
+            router,
+            Connections::new(8),
+            patience,
+            stop.clone(),
+        );
         let talking = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(said).await.unwrap();
@@ -114,6 +139,18 @@ mod tests {
         assert!(whole.ends_with("hello"), "{whole}");
     }
 
+    /// A2
+    #[tokio::test]
+    async fn a2_a_head_of_more_than_32_kib_is_refused() {
+        // Not one byte more: the server would reset the connection with unread bytes.
+        let head = format!(
+            "GET / HTTP/1.1\r\nHost: jit\r\nx: {}",
+            "x".repeat(MOST_HEAD_BYTES)
+        );
+        let refused = heard(&head.as_bytes()[..MOST_HEAD_BYTES]).await;
+        assert!(refused.starts_with("HTTP/1.1 431 "), "{refused}");
+    }
+
     /// A client that has sent half of a head does not delay the stop of the process.
     #[tokio::test]
     async fn a_silent_connection_does_not_delay_the_stop() {
@@ -123,7 +160,13 @@ mod tests {
         silent.write_all(b"GET / HT").await.unwrap();
         let (router, stop) = (Router::new(), CancellationToken::new());
         let patience = Duration::from_secs(3600);
-        let serving = listen(listener, router, patience, stop.clone());
+        let serving = listen(
+            listener,
+            router,
+            Connections::new(8),
+            patience,
+            stop.clone(),
+        );
         let asked = async {
             // The server must accept the connection before the stop.
             tokio::task::yield_now().await;

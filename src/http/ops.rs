@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::{Counter, counter, describe_counter, gauge};
 use serde_json::json as object;
 
 use super::reply::{Problem, json};
-use super::{HttpState, ROUTES, Route, unsigned};
+use super::unsigned::{self, Unsigned};
+use super::{HttpState, ROUTES, Route};
 use crate::code::Code;
 use crate::domain::Millis;
 use crate::telemetry;
@@ -39,7 +40,27 @@ pub(super) async fn readyz(State(app): State<Arc<HttpState>>) -> Result<Response
     Ok(json(200, &object!({"status": "ready"})))
 }
 
-pub(super) async fn metrics(State(app): State<Arc<HttpState>>) -> Response {
+/// A4: metrics tell an attacker which keys exist and which signatures nearly fit.
+pub(super) async fn metrics(
+    State(app): State<Arc<HttpState>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let given = headers.get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    match app.keyring.is_metrics_token(given.unwrap_or_default()) {
+        Some(true) => open_metrics(State(app)).await,
+        Some(false) => Err(Problem::unsigned(Unsigned::Token, "/metrics")),
+        None => Err(no_metrics()),
+    }
+}
+
+fn no_metrics() -> Problem {
+    let why = "/metrics is not answered here; the log of the start says how to configure it";
+    Problem::new(Code::NoSuchRoute, why)
+}
+
+pub(super) async fn open_metrics(State(app): State<Arc<HttpState>>) -> Result<Response, Problem> {
+    let rendered = app.metrics.as_ref().ok_or_else(no_metrics)?;
     match app.service.gauges().await {
         Ok(gauges) => {
             telemetry::set(&gauges, app.service.clock().now());
@@ -54,7 +75,7 @@ pub(super) async fn metrics(State(app): State<Arc<HttpState>>) -> Response {
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (text, app.metrics.render()).into_response()
+    Ok((text, rendered.render()).into_response())
 }
 
 /// Registers the metrics at the start, so that an alarm finds every series.

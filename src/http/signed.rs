@@ -3,23 +3,25 @@
 //! A handler that takes a `Signed<…>` or an `Unspent<…>` runs only for a verified call. jit
 //! counts and logs the reason of a refused signature, and does not tell it to the caller.
 
+use std::hint::black_box;
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{Extensions, HeaderMap, Method, header};
+use axum::http::{Extensions, HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
-use super::body::read;
+use super::body::{read, refuse_large};
+use super::limits::{Seat, SeatFor};
 use super::reply::Problem;
 use super::unsigned::Unsigned;
 use crate::code::Code;
 use crate::config::{KeyConfig, Scope};
-use crate::domain::{Millis, RequestId};
+use crate::domain::{Millis, RequestId, Timestamp};
 use crate::service::Ticket;
 use crate::signature::{self, Message, Scheme};
 use crate::store::Nonce;
@@ -28,26 +30,29 @@ use crate::store::Nonce;
 /// a nonce never expires while its signature is still fresh.
 const NONCE_KEPT: Millis = Millis::seconds(960);
 
-/// The scope that a route needs, as a type, so that no handler can omit the check.
+/// The scope and the kind of seat that a route needs, as a type, so that no handler can omit the
+/// check.
 pub trait Needs: Send + 'static {
     const SCOPE: Scope;
+    const SEAT: SeatFor;
 }
 
 macro_rules! needs {
-    ($($name:ident => $scope:ident),+) => {
+    ($($name:ident => $scope:ident, $seat:ident);+) => {
         $(#[derive(Debug)]
         pub struct $name;
         impl Needs for $name {
             const SCOPE: Scope = Scope::$scope;
+            const SEAT: SeatFor = SeatFor::$seat;
         })+
     };
 }
 needs!(
-    ToRequest => Request,
-    ToApprove => Approve,
-    ToRevoke => Revoke,
-    ToConfigure => Config,
-    ToRead => Read
+    ToRequest => Request, OtherCall;
+    ToApprove => Approve, OtherCall;
+    ToRevoke => Revoke, Revoke;
+    ToConfigure => Config, OtherCall;
+    ToRead => Read, OtherCall
 );
 
 /// A verified call.
@@ -58,6 +63,9 @@ pub struct Signed<N> {
     pub query: String,
     pub headers: HeaderMap,
     body: Bytes,
+    /// Given back when the handler drops the call.
+    #[allow(dead_code)]
+    seat: Seat,
     needs: PhantomData<N>,
 }
 
@@ -107,18 +115,27 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
 
     async fn from_request(request: Request, app: &Arc<HttpState>) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
-        let body = read(&parts.headers, body).await?;
+        let path = parts.uri.path();
+        let refused = |why| Problem::unsigned(why, path);
+        let body = refuse_large(&app.bodies, &parts.headers, body).await?;
+        let head = SignedHead::read(app, &parts.headers).map_err(refused)?;
+        let body = read(&app.bodies, &parts.headers, body).await?;
         let query = parts.uri.query().unwrap_or_default();
-        let call = SignedParts {
-            method: &parts.method,
-            path: parts.uri.path(),
+        let message = Message {
+            key_id: head.key_id,
+            timestamp: head.timestamp,
+            nonce: head.nonce,
+            method: parts.method.as_str(),
+            path,
             query,
             body: &body,
         };
-        let checked =
-            check(app, &parts.headers, &call).map_err(|why| Problem::unsigned(why, call.path));
-        let (key_id, key, nonce) = checked?;
-        let ticket = Arc::new(Ticket::new(nonce));
+        let key = verified(app, &message, head.mac).map_err(refused)?;
+        // A call that gets no seat can be sent again as it is: its nonce is not spent.
+        let seat = app.seats.take(N::SEAT)?;
+        let key_id = head.key_id.to_owned();
+        let ticket = Arc::new(Ticket::new(head.spendable()));
+        let (path, query) = (path.to_owned(), query.to_owned());
         leave_ticket(&mut parts.extensions, &ticket)?;
         if !key.scopes.contains(&N::SCOPE) {
             let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
@@ -126,10 +143,11 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         }
         let call = Signed {
             key_id,
-            path: parts.uri.path().to_owned(),
-            query: query.to_owned(),
+            path,
+            query,
             headers: parts.headers,
             body,
+            seat,
             needs: PhantomData,
         };
         Ok(Self { call, ticket })
@@ -144,42 +162,56 @@ fn leave_ticket(extensions: &mut Extensions, ticket: &Arc<Ticket>) -> Result<(),
         .ok_or_else(|| Problem::new(Code::Internal, "no layer spends the nonce of this call"))
 }
 
-struct SignedParts<'a> {
-    method: &'a Method,
-    path: &'a str,
-    query: &'a str,
-    body: &'a [u8],
+/// The headers of a signed call. Everything that needs no body is checked before jit awaits one.
+struct SignedHead<'h> {
+    key_id: &'h str,
+    timestamp: &'h str,
+    nonce: &'h str,
+    mac: &'h str,
+    now: Timestamp,
 }
 
-fn check(
-    app: &HttpState,
-    headers: &HeaderMap,
-    call: &SignedParts<'_>,
-) -> Result<(String, Arc<KeyConfig>, Nonce), Unsigned> {
-    let (Some(key_id), Some(timestamp), Some(nonce), Some(mac)) = (
-        only(headers, "x-jit-keyid"),
-        only(headers, "x-jit-timestamp"),
-        only(headers, "x-jit-nonce").filter(|nonce| (1..=128).contains(&nonce.len())),
-        only(headers, "x-jit-signature"),
-    ) else {
-        return Err(Unsigned::Header);
-    };
+impl<'h> SignedHead<'h> {
+    fn read(app: &HttpState, headers: &'h HeaderMap) -> Result<Self, Unsigned> {
+        let (Some(key_id), Some(timestamp), Some(nonce), Some(mac)) = (
+            only(headers, "x-jit-keyid"),
+            only(headers, "x-jit-timestamp"),
+            only(headers, "x-jit-nonce").filter(|nonce| (1..=128).contains(&nonce.len())),
+            only(headers, "x-jit-signature"),
+        ) else {
+            return Err(Unsigned::Header);
+        };
+        let now = app.service.clock().now();
+        if !signature::is_fresh(timestamp, now) || is_of_the_original(app, timestamp) {
+            return Err(Unsigned::Stale);
+        }
+        Ok(Self {
+            key_id,
+            timestamp,
+            nonce,
+            mac,
+            now,
+        })
+    }
+
+    fn spendable(&self) -> Nonce {
+        Nonce {
+            text: self.nonce.to_owned(),
+            at: self.now,
+            keep_until: self.now + NONCE_KEPT,
+        }
+    }
+}
+
+/// Returns the key that signed the call. A4: an unknown key costs as much time as a wrong
+/// signature, so that the time does not tell which key ids exist.
+fn verified(app: &HttpState, message: &Message<'_>, mac: &str) -> Result<Arc<KeyConfig>, Unsigned> {
     // Only the named key counts: trying all keys would let one key sign in another's name.
-    let Some(key) = app.keyring.key(key_id) else {
-        return Err(Unsigned::UnknownKey);
-    };
-    let message = Message {
-        key_id,
-        timestamp,
-        nonce,
-        method: call.method.as_str(),
-        path: call.path,
-        query: call.query,
-        body: call.body,
-    };
-    let Ok(scheme) = signature::verify(&key.secret, &message, mac) else {
-        return Err(Unsigned::Signature);
-    };
+    let key = app.keyring.key(message.key_id);
+    let secret = key.as_ref().map_or(app.keyring.decoy(), |key| &key.secret);
+    let scheme = black_box(signature::verify(secret, message, mac));
+    let key = key.ok_or(Unsigned::UnknownKey)?;
+    let scheme = scheme.map_err(|_| Unsigned::Signature)?;
     if key.require_v2 && scheme != Scheme::V2 {
         return Err(Unsigned::SchemeNotAllowed);
     }
@@ -187,15 +219,7 @@ fn check(
     if key.expires.is_some_and(|end| end <= now) {
         return Err(Unsigned::KeyExpired);
     }
-    if !signature::is_fresh(timestamp, now) || is_of_the_original(app, timestamp) {
-        return Err(Unsigned::Stale);
-    }
-    let nonce = Nonce {
-        text: nonce.to_owned(),
-        at: now,
-        keep_until: now + NONCE_KEPT,
-    };
-    Ok((key_id.to_owned(), key, nonce))
+    Ok(key)
 }
 
 /// Reports whether the call was signed before this store was copied: the original store may
@@ -294,13 +318,12 @@ mod tests {
     use axum::http::StatusCode;
     use axum::middleware::from_fn_with_state;
     use axum::routing::post;
-    use metrics_exporter_prometheus::PrometheusBuilder;
     use tokio_util::sync::CancellationToken;
     use tower::Service as _;
 
     use crate::clock::{Clock, SystemClock};
     use crate::domain::decide::fixtures::policy;
-    use crate::http::keyring::Keyring;
+    use crate::http::keyring::{Keyring, KnownSecrets};
     use crate::http::router;
     use crate::service::{Announce, Service};
     use crate::signature::Secret;
@@ -320,10 +343,12 @@ mod tests {
             require_v2: true,
             expires: None,
         };
-        let keyring = Arc::new(Keyring::new([("plugin".into(), key)].into(), Vec::new()));
-        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let keyring = Keyring::new(KnownSecrets {
+            keys: [("plugin".into(), Arc::new(key))].into(),
+            ..KnownSecrets::default()
+        });
         let stop = CancellationToken::new();
-        Arc::new(HttpState::new(service, keyring, metrics, stop))
+        Arc::new(HttpState::new(service, Arc::new(keyring), None, stop))
     }
 
     fn signed(path: &str) -> Request {

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{ACTION, Answer, COMMAND, DIALOG, Mattermost};
 use crate::clock::Uptime;
 use crate::domain::{Millis, MmUserId};
+use crate::http::limits::Seat;
 
 const ANSWER_WITHIN: Millis = Millis(2_600);
 
@@ -31,12 +32,15 @@ impl Mattermost {
         self: &Arc<Self>,
         begun: Uptime,
         user: MmUserId,
+        seat: Seat,
         work: impl Future<Output = Answer> + Send + 'static,
     ) -> Answer {
         let (tell, told) = oneshot::channel();
         let mattermost = self.clone();
         self.app.tasks.spawn(async move {
-            if let Err(late) = tell.send(work.await) {
+            let done = work.await;
+            drop(seat);
+            if let Err(late) = tell.send(done) {
                 mattermost.tell_later(&user, late).await;
             }
         });

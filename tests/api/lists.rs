@@ -148,7 +148,7 @@ async fn a_list_names_unreadable_records() {
         .await
         .is(200);
     assert!(whole.get("unreadable").is_none(), "{whole}");
-    let metrics = caller.send("GET", "/metrics", vec![], vec![]).await.text;
+    let metrics = caller.metrics().await.text;
     let counted = metrics.contains("jit_unreadable_records_total{kind=\"request\"} 1");
     assert!(counted, "{metrics}");
 }

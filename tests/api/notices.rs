@@ -114,7 +114,7 @@ async fn a_failing_or_hanging_receiver_delays_no_request_and_gets_all_notices() 
         let id = caller.granted().await;
         let revoked = caller.revoke(&id).await.is(200);
         assert_eq!(revoked["status"], "REVOKED");
-        let metrics = caller.send("GET", "/metrics", vec![], vec![]).await.text;
+        let metrics = caller.metrics().await.text;
         assert!(metrics.contains("jit_undelivered_notices 2"), "{metrics}");
         assert!(channel.heard().is_empty());
         channel.answers(Answer::Ok);

@@ -84,7 +84,7 @@ async fn metrics_for_alarms_exist_from_the_start() {
     caller.bind().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
-    let metrics = text(caller.send("GET", "/metrics", vec![], vec![]).await);
+    let metrics = text(caller.metrics().await);
     for series in [
         "jit_http_requests_total{method=\"POST\",route=\"/requests\",status=\"201\"} 1",
         "jit_due_backlog 0",

@@ -240,7 +240,7 @@ async fn every_route_refuses_an_unsigned_call() {
             .replace("{id}", "a1b2c3d4-e5f6-7890-abcd-ef1234567890");
         let body = if route.method == "POST" { "{}" } else { "" };
         match route.takes {
-            Takes::Signature(_) | Takes::CommandToken | Takes::Seal => {
+            Takes::Signature(_) | Takes::CommandToken | Takes::Seal | Takes::MetricsToken => {
                 refused(&caller, route.method, &path, vec![], body).await;
             }
             Takes::Nothing => {
@@ -250,7 +250,7 @@ async fn every_route_refuses_an_unsigned_call() {
             }
         }
     }
-    assert_eq!(open, 3, "only healthz, readyz and metrics are open");
+    assert_eq!(open, 2, "only healthz and readyz are open");
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn signature_refusals_are_counted_by_reason() {
     let jit = Setup::default().start();
     let caller = jit.caller();
     let series = |reason: &str| format!("jit_signature_refusals_total{{reason=\"{reason}\"}}");
-    let metrics = caller.send("GET", "/metrics", vec![], vec![]).await.text;
+    let metrics = caller.metrics().await.text;
     for reason in [
         "header",
         "unknown_key",
@@ -280,7 +280,7 @@ async fn signature_refusals_are_counted_by_reason() {
         &wanted(&json!({})).to_string(),
     )
     .await;
-    let metrics = caller.send("GET", "/metrics", vec![], vec![]).await.text;
+    let metrics = caller.metrics().await.text;
     assert!(
         metrics.contains(&format!("{} 1", series("header"))),
         "{metrics}"

@@ -143,8 +143,7 @@ async fn is_told_everywhere(jit: &Jit, caller: &Caller, id: &str) {
         .find(|event| event["event_type"] == "REMOVAL_FAILING");
     let error = failing.unwrap()["details"]["error"].as_str().unwrap();
     assert!(error.contains("not authorized"), "{error}");
-    let metrics = reqwest::get(format!("{}/metrics", jit.url)).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = caller.metrics().await.text;
     assert!(metrics.contains("jit_failing_removals 1"), "{metrics}");
     let denied = "jit_aws_calls_total{action=\"DeleteAccountAssignment\",outcome=\"denied\"} 1";
     assert!(metrics.contains(denied), "{metrics}");

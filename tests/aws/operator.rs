@@ -120,7 +120,8 @@ async fn break_glass_works_without_a_server() {
     assert_eq!(jit.caller().show(&id).await["status"], "REVOKED");
 }
 
-/// Break-glass for a person or an account ends all live grants; it asks before it acts on a list.
+/// Break-glass for a person or an account ends all live grants, after the operator has confirmed
+/// the list.
 #[tokio::test(flavor = "multi_thread")]
 async fn break_glass_ends_all_live_grants_of_a_person_or_account() {
     let aws = Aws::quick().await;

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use serde_json::Value;
 
 use super::wall_clock::WallClock;
-use super::{PATIENCE, Signing, nonce, now};
+use super::{METRICS_TOKEN, PATIENCE, Signing, nonce, now};
 
 #[derive(Clone)]
 pub struct Caller {
@@ -74,6 +74,13 @@ impl Caller {
             timestamp: now() + self.ahead.load(Ordering::SeqCst),
             nonce: nonce(),
         }
+    }
+
+    /// The page of `/metrics`.
+    pub async fn metrics(&self) -> Reply {
+        let token = format!("Bearer {METRICS_TOKEN}");
+        let given = vec![("authorization", token)];
+        self.send("GET", "/metrics", given, vec![]).await
     }
 
     pub async fn send(

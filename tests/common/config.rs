@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{HOOK_SECRET, SECRET, aws, dynamo};
+use super::{HOOK_SECRET, METRICS_TOKEN, SECRET, aws, dynamo};
 
 /// The parts of a configuration.
 pub struct Setup {
@@ -67,6 +67,7 @@ impl Setup {
             r#"
 [server]
 listen = "127.0.0.1:0"
+metrics_token = "{METRICS_TOKEN}"
 [store]
 path = "{store}"
 {tables}

@@ -34,6 +34,7 @@ pub use {
 };
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const METRICS_TOKEN: &str = "metrics-0123456789abcdef";
 pub const HOOK_SECRET: &str = "fedcba9876543210fedcba9876543210";
 pub const ACCOUNT: &str = "111122223333";
 pub const CHANNEL: &str = "town-square";

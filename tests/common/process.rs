@@ -24,6 +24,19 @@ impl Setup {
         Jit::start_with(folder, &self.environment())
     }
 
+    /// Starts jit with a limit of open files, which it cannot raise.
+    pub fn start_with_files(&self, most: u32) -> Jit {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let config = self.write(folder.path());
+        let jit = binary();
+        let mut limited = Command::new("sh");
+        limited
+            .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
+            .arg(most.to_string())
+            .arg(jit.get_program());
+        Jit::spawn(folder, &config, limited)
+    }
+
     /// Starts jit and binds an account with an approver.
     pub async fn bound(&self) -> (Jit, Caller) {
         let jit = self.start();
@@ -69,22 +82,19 @@ impl Jit {
         environment: &[(&'static str, String)],
     ) -> Self {
         let config = folder.path().join("jit.toml");
-        Self::spawn(folder, &config, environment)
+        let mut jit = binary();
+        jit.envs(environment.iter().cloned());
+        Self::spawn(folder, &config, jit)
     }
 
     /// Starts jit with an existing configuration.
     pub fn start_on(config: &Path) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self::spawn(folder, config, &[])
+        Self::spawn(folder, config, binary())
     }
 
-    fn spawn(
-        folder: Arc<tempfile::TempDir>,
-        config: &Path,
-        environment: &[(&'static str, String)],
-    ) -> Self {
-        let mut child = binary()
-            .envs(environment.iter().cloned())
+    fn spawn(folder: Arc<tempfile::TempDir>, config: &Path, mut jit: Command) -> Self {
+        let mut child = jit
             .arg("serve")
             .arg("--config")
             .arg(config)

@@ -1,5 +1,5 @@
-//! A wall clock that a test sets for one process: `wall_clock.c` is preloaded into it. The uptime stays
-//! as it is.
+//! A wall clock that a test sets for one process. `wall_clock.c` is preloaded into that process and
+//! does not change its uptime.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -64,7 +64,7 @@ pub async fn look(
     }
 }
 
-/// Removes an assignment in either way of AWS, and returns the result.
+/// Removes an assignment and returns the result, with or without an operation at AWS.
 pub async fn remove(center: &impl Center, key: &HoldingKey) -> Progress {
     match center.access().delete(key).await.unwrap() {
         Deletion::NothingThere => Progress::Succeeded,
@@ -171,7 +171,8 @@ async fn at_most_ten_creates_run_at_once(center: &impl Center) {
     assert!(access.create(&eleventh).await.is_ok());
 }
 
-/// By name or by address; a user whose name is the address of another is not found.
+/// A look-up by name or by address finds a user, unless the name of one user is the address of
+/// another.
 async fn a_user_is_found_only_if_there_is_exactly_one(center: &impl Center) {
     let access = center.access();
     let [name, address] = [UserAttribute::UserName, UserAttribute::Email];

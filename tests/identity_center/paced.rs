@@ -391,7 +391,7 @@ async fn revokes_go_first_and_grants_last() {
     assert_eq!(order, [1, 3, 6, 9, 12, 2, 5, 8, 11, 4, 7, 10]);
 }
 
-/// A delete goes before the looks of finished removals, so that access ends sooner.
+/// jit sends a delete before the looks of finished removals, so that access ends sooner.
 #[tokio::test(start_paused = true)]
 async fn a_delete_goes_before_the_final_look_of_another_removal() {
     let test = TestSetup::open(2);
@@ -584,7 +584,8 @@ async fn simultaneous_operations_are_polled_by_list_and_a_single_one_alone() {
     );
 }
 
-/// The user id of a person is kept for a minute; a caller that needs a fresh one asks AWS.
+/// jit keeps the user id of a person for a minute. A caller that needs a fresh id makes a call to
+/// AWS.
 #[tokio::test(start_paused = true)]
 async fn a_user_look_up_is_kept_for_a_minute() {
     let test = TestSetup::open(20);

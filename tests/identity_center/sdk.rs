@@ -277,8 +277,8 @@ async fn a_wrong_identity_store_is_not_an_unknown_user() {
     assert!(error.why.contains("identity_store_id"), "{error}");
 }
 
-/// AWS does not know the account or the permission set: whatever it answers to a delete, the
-/// assignment is not proved gone.
+/// AWS does not know the account or the permission set. No answer of AWS to a delete then proves
+/// that the assignment is gone.
 #[tokio::test]
 async fn an_assignment_that_cannot_be_looked_up_is_not_gone() {
     let known = open().await;

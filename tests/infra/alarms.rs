@@ -101,10 +101,9 @@ fn each_alarm_uses_the_function_that_writes_its_metric() {
 /// The same for one machine, from /metrics.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_alert_uses_an_exported_metric() {
-    let (jit, caller) = Setup::default().bound().await;
+    let (_jit, caller) = Setup::default().bound().await;
     caller.granted().await;
-    let metrics = reqwest::get(format!("{}/metrics", jit.url)).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let metrics = caller.metrics().await.text;
     let read = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
     let file = template::home().join("infra/prometheus-alerts.yaml");
     let said = template::tool("python")

@@ -147,7 +147,7 @@ async fn notices_and_expiries_left_by_another_process_are_done() {
     assert_eq!(caller.show(&id).await["status"], "EXPIRED");
 }
 
-/// A call cannot start work, whatever it contains.
+/// No content of a call can start the worker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_from_outside_cannot_start_the_worker() {
     let folder = Arc::new(tempfile::tempdir().unwrap());

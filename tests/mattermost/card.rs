@@ -126,11 +126,7 @@ async fn a_request_continues_after_its_card_was_deleted() {
     team.jit.comes_to_log("jit could not change a card").await;
     let begun = std::time::Instant::now();
     loop {
-        let metrics = team
-            .caller
-            .send("GET", "/metrics", vec![], vec![])
-            .await
-            .text;
+        let metrics = team.caller.metrics().await.text;
         if metrics.contains("jit_undelivered_notices 0") {
             break;
         }

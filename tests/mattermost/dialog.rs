@@ -266,7 +266,7 @@ async fn a_dialog_offers_the_accounts_and_sets_of_its_channel() {
     assert_eq!(values(&dialog, "minutes"), ["15", "30", "60"]);
 }
 
-/// E13: the dialog offers every account of the channel, however many there are.
+/// E13: the dialog offers every account of the channel, with more than a hundred accounts too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picker_has_every_account() {
     let team = Team::bound().await;

@@ -35,11 +35,7 @@ async fn a_command_without_the_token_of_the_team_is_refused() {
             reply.text
         );
     }
-    let metrics = team
-        .caller
-        .send("GET", "/metrics", vec![], vec![])
-        .await
-        .text;
+    let metrics = team.caller.metrics().await.text;
     assert!(
         metrics.contains("jit_signature_refusals_total{reason=\"token\"}"),
         "{metrics}"

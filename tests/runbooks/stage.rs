@@ -88,7 +88,7 @@ impl Stage {
         }
     }
 
-    /// Keeps plain values only, which is what the pages set.
+    /// Keeps the variables with plain values; the pages set no others.
     fn keep(&self, exported: &str) {
         for line in exported.lines() {
             let set = line

@@ -1,9 +1,9 @@
 //! The simulated Identity Center and the network to it.
 //!
 //! A call is queued when it is made, with the time at which it arrives. From then on it does not
-//! depend on its sender: it is carried out in the order of arrival and answered with what AWS shows
-//! then. Operations are asynchronous, an assignment takes one operation at a time, and at most ten
-//! creates run at once.
+//! depend on its sender: AWS carries it out in the order of arrival and answers with its state at
+//! that time. Operations are asynchronous, an assignment takes one operation at a time, and at
+//! most ten creates run at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -136,7 +136,7 @@ impl Aws {
         self.0.lock().unwrap()
     }
 
-    /// Sends a call. It arrives at the given time, whatever happens to its sender.
+    /// Sends a call. It arrives at the given time, even if its sender ends before.
     pub fn send(&self, by: String, question: Question, arrives_at: Timestamp) -> Slot {
         let slot = Slot::default();
         let mut center = self.center();
@@ -280,7 +280,7 @@ impl Center {
         self.settle(now);
     }
 
-    /// Ends the operations whose end time has come.
+    /// Ends the operations that are over.
     fn settle(&mut self, now: Timestamp) {
         loop {
             let due = self.open.iter().enumerate();

@@ -72,7 +72,7 @@ impl ConsoleChanges {
     }
 }
 
-/// Checks what changed, after every step of every task.
+/// Checks the changes after every step of every task.
 pub struct Checker {
     extension: ExtensionRule,
     /// The change counters of the store and of AWS at the last check.
@@ -265,7 +265,7 @@ fn is_held(tables: &Tables, key: &HoldingKey) -> bool {
         .is_some_and(|held| !held.holders.is_empty())
 }
 
-/// P1: every assignment of jit has a holder whose record says when it is to be removed.
+/// P1: every assignment of jit has a holder with the time of its removal in the record.
 fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
     let holders = tables.holding(key).map(|held| &held.holders);
     let mut holders = holders.into_iter().flatten();
@@ -282,7 +282,7 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
     ))
 }
 
-/// A recorded deny statement is in the policy, whatever else has changed there since.
+/// A recorded deny statement is in the policy, also after later changes of the policy.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
     let (Some(OldCredentials::Denied { until }), Some(user)) =
         (request.assignment.old_credentials, &request.assignment.user)

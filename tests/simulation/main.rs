@@ -17,11 +17,11 @@
 //! | `seed % 4` | the pace of jit: 1 one call a second, 3 ten, else no limit |
 //! | `seed % 5` | 0: AWS gives every list in pages of one |
 //! | `seed % 6` | 5: AWS fails most operations, so that jit gives up grants |
-//! | `seed % 7` | 2: jit ends sessions as well |
+//! | `seed % 7` | 2: jit also ends sessions |
 //! | `seed % 11` | 0–3: jit sends reminders |
 //! | `seed % 17` | 0–4: an extension needs no approval |
 //! | `seed % 13` | 0–3: one process, else two |
-//! | `seed % 19` | 0–5: cards are shown as well, which gives notices that are merged and parked |
+//! | `seed % 19` | 0–5: jit also shows cards, so that it merges and parks notices |
 //!
 //! `JIT_SIM_SEEDS` is the number of seeds, from `JIT_SIM_FIRST` on, on all cores. `JIT_SIM_FAULTS`
 //! replaces the families of the seeds: `none`, `all`, `wire,stop`. `JIT_SIM_ALL=1` lists every seed

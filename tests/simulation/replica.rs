@@ -301,8 +301,8 @@ impl World {
         }
     }
 
-    /// A world with one process stands for SQLite: a process that starts there knows that the one
-    /// before is dead, and clears its leases.
+    /// A world with one process models SQLite: a process that starts there knows that the previous
+    /// one has ended, and clears its leases.
     fn clear_leases(&self) {
         if self.plan.replicas > 1 {
             return;

@@ -49,13 +49,13 @@ pub fn approved_by_the_rules(
     if is_approved && !is_enough(approvals, binding) {
         let required = binding.approvals_required;
         return Err(format!(
-            "P5: {id} was approved by {approvals} of {required} who may"
+            "P5: {id} has {approvals} of {required} approvals by approvers"
         ));
     }
     let needs_approval = is_extended && rule == ExtensionRule::NeedsApproval;
     match needs_approval.then(|| extended_by(tables, id)).flatten() {
         Some(by) if !may_approve(&by, request, binding) => {
-            Err(format!("P5: {id} was extended by {by}, who may not"))
+            Err(format!("P5: {id} was extended by {by}, not an approver"))
         }
         _ => Ok(()),
     }

@@ -176,8 +176,8 @@ impl Watch {
                 | State::Checking { .. }
                 | State::Unsettled { .. }
         );
-        // Each attempt moves the due time: what counts is how long the request is in a state that a
-        // worker must end.
+        // Each attempt changes the due time, so the check uses the time since which the request is
+        // in a state that a worker must end.
         let since = self.records[&request.id].since.max(self.disturbed_at);
         let (id, state, stuck_for) = (request.id, &request.state, now - since);
         if !is_work || stuck_for <= SEEN_WITHIN {
@@ -204,7 +204,7 @@ fn shows_that_it_is_stuck(request: &Request) -> bool {
     request.schedule.trouble.is_some()
 }
 
-/// K9: the records of a request fit into items of DynamoDB, however many commands it gets.
+/// K9: the records of a request fit into items of DynamoDB, for any number of commands.
 fn is_small(tables: &Tables, request: &Request) -> Result<(), String> {
     let (id, record) = (request.id, serde_json::to_vec(request).unwrap().len());
     for (what, bytes) in [("record", record), ("outbox", tables.outbox_bytes(id))] {

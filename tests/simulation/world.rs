@@ -215,7 +215,7 @@ impl World {
         self.run_for(span)
     }
 
-    /// Runs one task and checks what it did. `false`: all tasks wait.
+    /// Runs one task and checks its changes. `false`: all tasks wait.
     fn go_on(&mut self) -> Result<bool, String> {
         match self.tasks.poll_one(&self.time) {
             None => return Ok(false),

@@ -583,7 +583,7 @@ pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
     assert_eq!(claim(store, 1, 7).await, [place(1, 3)]);
     let gauges = async || store.gauges(at(1)).await.unwrap();
     assert_eq!(gauges().await.parked_notices, 1);
-    // A parked notice stays parked, whatever happens to the others.
+    // A parked notice stays parked after a change of the other notices.
     let settled = store.settle_notice(place(1, 3), token(7), Settled::Delivered);
     assert_eq!(settled.await.unwrap(), Left::Nothing);
     let left = gauges().await;
@@ -600,7 +600,7 @@ async fn with_more_notices(store: &dyn Store, number: u128, seq: u64) {
     store.commit(more).await.unwrap();
 }
 
-// K9: the next commit succeeds, however many notices wait.
+// K9: the next commit succeeds with any number of waiting notices.
 pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl Subject) {
     let store = subject.store();
     let mut request = create(store, 1, at(0)).await;

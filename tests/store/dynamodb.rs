@@ -23,8 +23,8 @@ fn shard(id: RequestId) -> u64 {
     hash % 8
 }
 
-/// One partition has all the newest records, so a page and the begin of the next one come from it
-/// alone.
+/// One partition has all the newest records, so the first page and the start of the second come
+/// from it alone.
 #[tokio::test]
 async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
     let tables = Tables::fresh().await;

@@ -1,4 +1,4 @@
-//! Every store is tested for the same promises: one named test for each promise and store.
+//! The same tests run on every store: one named test for each promise of `Store` and each store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod build;

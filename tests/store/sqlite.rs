@@ -42,7 +42,7 @@ async fn a_restart_keeps_everything_except_the_leases() {
     // The store does not know the process of a named lease, so the lease only lapses.
     let set = store.take_lease("set", lease(8, at(3600)), None).await;
     assert_eq!(set, Ok(Taken::ByAnother(lease(7, at(3600)))));
-    // The server that held the lease is dead: the request is due and can be claimed.
+    // The server that held the lease has ended: the request is due and can be claimed.
     assert_eq!(
         store.due(Lane::Other, at(5), 10).await.unwrap().ready,
         [id(1)]

@@ -17,6 +17,7 @@ use super::super::Failure;
 use super::super::serve::failed;
 use crate::clock::{Clock, SystemClock};
 use crate::domain::Millis;
+use crate::http::connections::Connections;
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::signature::{self, Message, Secret};
 
@@ -51,7 +52,14 @@ impl DemoChannel {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let listening = TaskTracker::new().spawn(async move {
-            listen(listener, app, HEAD_PATIENCE, CancellationToken::new()).await;
+            listen(
+                listener,
+                app,
+                Connections::few(),
+                HEAD_PATIENCE,
+                CancellationToken::new(),
+            )
+            .await;
         });
         Ok(Self {
             url: format!("http://{address}{PLUGIN}/webhook"),

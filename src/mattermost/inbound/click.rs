@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request, RequestId};
 use crate::http::body::read;
+use crate::http::limits::SeatFor;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::trust::seal::{Action, Broken, ClickContext};
@@ -71,7 +72,7 @@ pub(super) async fn action(
     body: Body,
 ) -> Result<Response, Problem> {
     let begun = mattermost.clock().uptime();
-    let body = read(&headers, body).await?;
+    let body = read(&mattermost.app.bodies, &headers, body).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Ok(click) = serde_json::from_value::<Click>(claim.clone()) else {
         return Err(mattermost.forged(Unsigned::Card, ACTION, &claim));
@@ -91,6 +92,14 @@ pub(super) async fn action(
         Err(ClickFault::Late) => return Ok(told(LATE)),
         Err(ClickFault::Unsure) => return Ok(told(UNSURE)),
     }
+    let seat_for = match &believed {
+        Ok(pressed) if pressed.action == Action::Revoke => SeatFor::Revoke,
+        Ok(_) | Err(_) => SeatFor::OtherCall,
+    };
+    let seat = match mattermost.app.seats.take(seat_for) {
+        Ok(seat) => seat,
+        Err(full) => return Ok(told(&full.message)),
+    };
     let user = click.user_id.clone();
     let work = {
         let mattermost = mattermost.clone();
@@ -101,7 +110,7 @@ pub(super) async fn action(
             }
         }
     };
-    Ok(match mattermost.in_time(begun, user, work).await {
+    Ok(match mattermost.in_time(begun, user, seat, work).await {
         Answer::Told(text) => told(&text),
         Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
     })

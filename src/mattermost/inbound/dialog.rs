@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{ChannelId, Draft, Minutes, MmUserId, RequestId};
 use crate::http::body::read;
+use crate::http::limits::SeatFor;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::trust::seal::{Broken, DialogState as Sealed};
@@ -36,7 +37,7 @@ pub(super) async fn dialog(
     body: Body,
 ) -> Result<Response, Problem> {
     let begun = mattermost.clock().uptime();
-    let body = read(&headers, body).await?;
+    let body = read(&mattermost.app.bodies, &headers, body).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let forged = |why| Err(mattermost.forged(why, DIALOG, &claim));
     let Ok(sent) = serde_json::from_value::<Submission>(claim.clone()) else {
@@ -60,6 +61,10 @@ pub(super) async fn dialog(
     let Some(fields) = sent.submission.filter(|_| !sent.cancelled) else {
         return Ok(reply(200, &json!({})));
     };
+    let seat = match mattermost.app.seats.take(SeatFor::OtherCall) {
+        Ok(seat) => seat,
+        Err(full) => return Ok(reply(200, &json!({"error": full.message}))),
+    };
     let (user, channel) = (sent.user_id, sent.channel_id);
     let work = {
         let (mattermost, user) = (mattermost.clone(), user.clone());
@@ -68,7 +73,7 @@ pub(super) async fn dialog(
             done.await.unwrap_or_else(No::told)
         }
     };
-    Ok(match mattermost.in_time(begun, user, work).await {
+    Ok(match mattermost.in_time(begun, user, seat, work).await {
         // The card shows the result.
         Answer::Nothing => reply(200, &json!({})),
         Answer::Told(error) => reply(200, &json!({"error": error})),

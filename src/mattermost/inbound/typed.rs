@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use crate::http::body::read;
+use crate::http::limits::SeatFor;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::commands::slash::{Form, Slash, tokens};
@@ -21,7 +22,7 @@ pub(super) async fn command(
     body: Body,
 ) -> Result<Response, Problem> {
     let begun = mattermost.clock().uptime();
-    let body = read(&headers, body).await?;
+    let body = read(&mattermost.app.bodies, &headers, body).await?;
     let form = Form::read(&body);
     let keyring = &mattermost.app.keyring;
     if !tokens(&headers, &form).any(|token| keyring.is_command_token(token)) {
@@ -36,16 +37,27 @@ pub(super) async fn command(
     if slash.team_id != mattermost.team_id {
         return Err(Problem::unsigned(Unsigned::Team, COMMAND));
     }
+    // Never in_channel: the requester could edit such a post.
+    let told = |text: &str| {
+        let shown = json!({"response_type": "ephemeral", "text": text, "skip_slack_parsing": true});
+        reply(200, &shown)
+    };
+    let seat_for = match slash.text.split_whitespace().next() {
+        Some("revoke") => SeatFor::Revoke,
+        Some(_) | None => SeatFor::OtherCall,
+    };
+    let seat = match mattermost.app.seats.take(seat_for) {
+        Ok(seat) => seat,
+        Err(full) => return Ok(told(&full.message)),
+    };
     let work = {
         let (mattermost, slash) = (mattermost.clone(), slash.clone());
         async move { mattermost.answer(&slash).await }
     };
-    Ok(match mattermost.in_time(begun, slash.user_id, work).await {
-        // Never in_channel: the requester could edit such a post.
-        Answer::Told(text) => reply(
-            200,
-            &json!({"response_type": "ephemeral", "text": text, "skip_slack_parsing": true}),
-        ),
-        Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
-    })
+    Ok(
+        match mattermost.in_time(begun, slash.user_id, seat, work).await {
+            Answer::Told(text) => told(&text),
+            Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
+        },
+    )
 }

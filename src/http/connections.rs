@@ -1,0 +1,220 @@
+//! The open connections. Their number is limited, as a whole and for each address. A new
+//! connection beyond a limit takes the place of the one that is idle for the longest time:
+//! a connection that waits for its next call, or whose head is incomplete.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::pin::Pin;
+use tokio_util::sync::CancellationToken;
+
+use crate::service::work_queue::locked;
+
+/// More connections than this need much memory: each may send a head of `MOST_HEAD_BYTES`.
+const MOST: usize = 2048;
+/// Files and connections that the process needs itself, for the store, AWS and Mattermost.
+const RESERVED: usize = 128;
+const FEWEST: usize = 16;
+
+/// The value of `idle_since` during a call.
+const BUSY: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub struct Connections {
+    most: usize,
+    most_of_address: usize,
+    open: Mutex<Open>,
+    /// Counts the moments at which a connection became idle.
+    moments: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    all: BTreeMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    address: IpAddr,
+    idle_since: Arc<AtomicU64>,
+    hang_up: CancellationToken,
+}
+
+/// One open connection; dropping it removes it from the list.
+#[derive(Debug)]
+pub struct Connection {
+    connections: Arc<Connections>,
+    number: u64,
+    idle_since: Arc<AtomicU64>,
+    /// Cancelled when another connection takes this place.
+    pub hang_up: CancellationToken,
+}
+
+impl Connections {
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            // Behind a proxy, all callers have its address.
+            most_of_address: most / 2,
+            open: Mutex::default(),
+            moments: AtomicU64::new(0),
+        })
+    }
+
+    /// A3: as many connections as the limit of open files allows, without the files that the
+    /// process needs itself.
+    pub fn within(open_files: u64) -> Arc<Self> {
+        let files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        Self::new(files.saturating_sub(RESERVED).clamp(FEWEST, MOST))
+    }
+
+    /// For a listener that only a few programs call.
+    pub fn few() -> Arc<Self> {
+        Self::new(FEWEST)
+    }
+
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The limit of open files at which no connection is refused for want of a file.
+    pub fn files_wanted() -> u64 {
+        u64::try_from(MOST + RESERVED).unwrap_or(u64::MAX)
+    }
+
+    /// Returns `None` if the limit is reached and every connection is in a call.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
+        let mut open = locked(&self.open);
+        let of_address = open.all.values().filter(|one| one.address == address);
+        let crowded = of_address.count() >= self.most_of_address;
+        if crowded || open.all.len() >= self.most {
+            let oldest = open
+                .all
+                .iter()
+                .filter(|(_, one)| !crowded || one.address == address)
+                .map(|(number, one)| (one.idle_since.load(Ordering::Relaxed), *number))
+                .min()
+                .filter(|(since, _)| *since != BUSY);
+            let evicted = open.all.remove(&oldest?.1)?;
+            evicted.hang_up.cancel();
+        }
+        let number = open.next;
+        open.next += 1;
+        let idle_since = Arc::new(AtomicU64::new(self.moment()));
+        let hang_up = CancellationToken::new();
+        let entry = Entry {
+            address,
+            idle_since: idle_since.clone(),
+            hang_up: hang_up.clone(),
+        };
+        open.all.insert(number, entry);
+        Some(Connection {
+            connections: self.clone(),
+            number,
+            idle_since,
+            hang_up,
+        })
+    }
+
+    fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Connection {
+    /// The router for the calls of this connection.
+    pub fn calls(&self, router: TowerToHyperService<Router>) -> TrackedCalls {
+        TrackedCalls {
+            router,
+            connections: self.connections.clone(),
+            idle_since: self.idle_since.clone(),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        locked(&self.connections.open).all.remove(&self.number);
+    }
+}
+
+/// Marks the connection as busy during each of its calls.
+#[derive(Clone)]
+pub struct TrackedCalls {
+    router: TowerToHyperService<Router>,
+    connections: Arc<Connections>,
+    idle_since: Arc<AtomicU64>,
+}
+
+impl Service<Request<Incoming>> for TrackedCalls {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let done = self.router.call(request);
+        let (connections, idle_since) = (self.connections.clone(), self.idle_since.clone());
+        idle_since.store(BUSY, Ordering::Relaxed);
+        Box::pin(async move {
+            let answered = done.await;
+            idle_since.store(connections.moment(), Ordering::Relaxed);
+            answered
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    /// A2: callers that hold connections open do not keep others out.
+    #[test]
+    fn a2_a_new_connection_takes_the_place_of_the_longest_idle_one() {
+        let connections = Connections::new(4);
+        let open = |last| connections.enter(address(last)).unwrap();
+        let (first, second, third, fourth) = (open(1), open(2), open(3), open(4));
+        first.idle_since.store(BUSY, Ordering::Relaxed);
+        let fifth = open(5);
+        assert!(second.hang_up.is_cancelled());
+        for kept in [&first, &third, &fourth, &fifth] {
+            assert!(!kept.hang_up.is_cancelled());
+            kept.idle_since.store(BUSY, Ordering::Relaxed);
+        }
+        assert!(connections.enter(address(6)).is_none(), "all are in a call");
+        drop(first);
+        assert!(connections.enter(address(6)).is_some());
+    }
+
+    /// A2: one address has at most half of the connections, and evicts only its own.
+    #[test]
+    fn a2_an_address_beyond_its_share_loses_its_own_connections() {
+        let connections = Connections::new(4);
+        let open = |last| connections.enter(address(last)).unwrap();
+        let (other, first, second) = (open(1), open(2), open(2));
+        let third = open(2);
+        assert!(first.hang_up.is_cancelled());
+        assert!(!other.hang_up.is_cancelled());
+        assert!(!second.hang_up.is_cancelled() && !third.hang_up.is_cancelled());
+    }
+
+    #[test]
+    fn a3_the_number_of_connections_follows_the_limit_of_open_files() {
+        assert_eq!(Connections::within(1024).most(), 896);
+        assert_eq!(Connections::within(u64::MAX).most(), MOST);
+        assert_eq!(Connections::within(64).most(), FEWEST);
+    }
+}
