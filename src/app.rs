@@ -208,7 +208,7 @@ async fn dynamo(
     clock: &Arc<dyn Clock>,
 ) -> Result<DynamoStore, StoreError> {
     let store = DynamoStore::connect(which.tables.clone(), clock.clone()).await;
-    store.knock().await?;
+    store.check_tables().await?;
     Ok(store)
 }
 

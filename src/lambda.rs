@@ -34,7 +34,7 @@ pub use runtime::RuntimeError;
 use runtime::{Invocation, Runtime};
 
 /// The time reserved to record the interrupted work before Lambda ends the process.
-const LAST_WORDS: Millis = Millis(1500);
+const SHUTDOWN_MARGIN: Millis = Millis(1500);
 /// The time reserved before that to send the answer.
 const TO_ANSWER: Millis = Millis(500);
 /// The period of the schedule.
@@ -97,9 +97,9 @@ pub async fn run(
             () = stop.cancelled() => return Ok(()),
             next = runtime.next() => next?,
         };
-        // Only this invocation failed, so the process goes on with the next one.
+        // Only this invocation failed, so the process continues with the next one.
         if let Err(error) = lambda.serve(invocation, &mut runtime, &stop).await {
-            tracing::error!(%error, "Lambda did not accept an answer; the next invocation goes on");
+            tracing::error!(%error, "Lambda did not accept an answer; the next invocation continues the work");
         }
     }
 }
@@ -158,7 +158,7 @@ impl Lambda {
             }
         };
         let in_time = async {
-            SystemClock.sleep_until(times.let_go_at).await;
+            SystemClock.sleep_until(times.release_at).await;
             give_up.cancel();
             std::future::pending::<Infallible>().await
         };
@@ -196,10 +196,10 @@ impl Lambda {
             answered.cancel();
             told
         };
-        let staff = self
-            .server
-            .staff(RunMode::OwnWorkOnly, &[], &answered, give_up);
-        let (told, ()) = tokio::join!(answer, staff);
+        let work =
+            self.server
+                .run_worker_and_notices(RunMode::OwnWorkOnly, &[], &answered, give_up);
+        let (told, ()) = tokio::join!(answer, work);
         self.cloud_watch.tell_counts(&self.metrics);
         told
     }
@@ -219,7 +219,9 @@ impl Lambda {
             Occasion::Changed(ids) => (now, ids, Measures::WhetherTheStoreAnswers),
         };
         let mode = RunMode::UntilIdle(horizon);
-        self.server.staff(mode, &named, give_up, give_up).await;
+        self.server
+            .run_worker_and_notices(mode, &named, give_up, give_up)
+            .await;
         match self.measure(measures).await {
             Ok(()) => runtime.answer(id, &json!({"jit": "worked"})).await,
             Err(error) => {
@@ -257,7 +259,7 @@ impl Lambda {
 
 impl Server {
     /// Runs the worker until its run mode ends, and delivers the notices of its work.
-    async fn staff(
+    async fn run_worker_and_notices(
         &self,
         mode: RunMode,
         named: &[RequestId],
@@ -266,33 +268,33 @@ impl Server {
     ) {
         let worked = CancellationToken::new();
         let work = async {
-            self.worker.stay(mode, named, stop, give_up).await;
+            self.worker.run_as(mode, named, stop, give_up).await;
             worked.cancel();
         };
-        let carry = async {
+        let deliver = async {
             if let Some(notices) = &self.notices {
-                notices.stay(mode, &worked, give_up).await;
+                notices.run_as(mode, &worked, give_up).await;
             }
         };
-        tokio::join!(work, carry);
+        tokio::join!(work, deliver);
     }
 }
 
 /// The times of an invocation that follow from Lambda's deadline.
 struct Times {
     answer_by: Uptime,
-    let_go_at: Uptime,
+    release_at: Uptime,
 }
 
 impl Times {
     fn until(left: Millis, now: Uptime) -> Self {
         let left = Millis(left.0.max(0));
-        let last_words = LAST_WORDS.min(Millis(left.0 / 3));
+        let last_words = SHUTDOWN_MARGIN.min(Millis(left.0 / 3));
         let to_answer = TO_ANSWER.min(Millis(left.0 / 6));
-        let let_go_at = now + left + Millis(-last_words.0);
+        let release_at = now + left + Millis(-last_words.0);
         Self {
-            answer_by: let_go_at + Millis(-to_answer.0),
-            let_go_at,
+            answer_by: release_at + Millis(-to_answer.0),
+            release_at,
         }
     }
 }

@@ -189,7 +189,7 @@ async fn watch_keys(
     let (mut seen, mut read_at) = (changed_at(&watched.files), clock.uptime());
     loop {
         let asked = tokio::select! {
-            rung = hangup.recv() => rung.is_some(),
+            notified = hangup.recv() => notified.is_some(),
             () = clock.sleep(LOOK_AT_KEYS_EVERY) => false,
             () = stop.cancelled() => return,
         };

@@ -2,8 +2,8 @@
 //! record, calls `decide` and commits the decision. After a conflict it starts again.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod changes;
 mod configure;
-mod news;
 pub(crate) mod notice_queue;
 mod queries;
 mod ticket;
@@ -26,7 +26,7 @@ use crate::domain::{
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
-use news::News;
+use changes::RequestChanges;
 use notice_queue::NoticeQueue;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
@@ -48,11 +48,11 @@ pub struct Service {
     policy: Policy,
     announce: Announce,
     /// Notified when a commit makes a request due soon.
-    pub(crate) work_bell: Notify,
+    pub(crate) work_ready: Notify,
     pub(crate) notice_queue: NoticeQueue,
     pub(crate) work_queue: Arc<WorkQueue>,
     /// About requests that ended or were revoked.
-    news: News,
+    changes: RequestChanges,
 }
 
 /// The configured receivers. Without a receiver jit stores no notices.
@@ -180,10 +180,10 @@ impl Service {
             clock,
             policy,
             announce,
-            work_bell: Notify::new(),
+            work_ready: Notify::new(),
             notice_queue: NoticeQueue::default(),
             work_queue: Arc::default(),
-            news: News::default(),
+            changes: RequestChanges::default(),
         }
     }
 
@@ -458,11 +458,12 @@ impl Service {
         let heard_anyway = self.clock.now() + WORKERS_LOOK_EVERY;
         let soon = |request: &Request| request.claimable_at().is_some_and(|at| at < heard_anyway);
         if written.iter().any(soon) {
-            self.work_bell.notify_one();
+            self.work_ready.notify_one();
         }
-        let is_news = |request: &&Request| request.state.is_settled() || is_being_revoked(request);
-        for request in written.iter().filter(is_news) {
-            self.news.tell(request.id);
+        let is_change =
+            |request: &&Request| request.state.is_settled() || is_being_revoked(request);
+        for request in written.iter().filter(is_change) {
+            self.changes.notify(request.id);
         }
         Ok(written)
     }
@@ -470,9 +471,9 @@ impl Service {
     /// Returns when this process revokes the request. If another process does, it may return late
     /// or never.
     pub(crate) async fn until_revoked(&self, id: RequestId) {
-        let mut news = self.news.listen(id);
+        let mut changes = self.changes.listen(id);
         while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
-            news.hear().await;
+            changes.changed().await;
         }
     }
 
@@ -480,7 +481,7 @@ impl Service {
     pub async fn follow(&self, id: RequestId, deadline: Uptime) -> Result<Request, ServiceError> {
         // Another replica may finish the removal, and does not notify this process.
         const LOOK_AGAIN: Millis = Millis::seconds(1);
-        let mut news = self.news.listen(id);
+        let mut changes = self.changes.listen(id);
         loop {
             let request = self.request(id).await?;
             let now = self.clock.uptime();
@@ -490,7 +491,7 @@ impl Service {
             let again = deadline.min(now + LOOK_AGAIN);
             tokio::select! {
                 biased;
-                () = news.hear() => {}
+                () = changes.changed() => {}
                 () = self.clock.sleep_until(again) => {}
             }
         }

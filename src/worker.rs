@@ -1,7 +1,7 @@
 //! The worker: it claims a due request, executes the work at AWS, and reports the outcome to
 //! the service as a command.
 //!
-//! A worker goes on with a request until the request needs no more work for now. `schedule`
+//! A worker works on a request until the request needs no more work for now. `schedule`
 //! has the loop that decides what is claimed when; `execute` carries out one piece of work at
 //! AWS. A restart needs no recovery: due requests are still due, and a worker finds them.
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -33,7 +33,7 @@ use crate::identity_center::Paced;
 use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
 use assignment::SentCalls;
-pub use break_glass::{BreakGlassError, BrokenGlass, GlassBreaker, remove_unrecorded};
+pub use break_glass::{BreakGlassError, BreakGlassOperator, BreakGlassResult, remove_unrecorded};
 pub use prove::{ProveError, Proven, Remains};
 pub use schedule::RunMode;
 use schedule::WaitingWork;
@@ -156,7 +156,7 @@ impl Worker {
         }
     }
 
-    /// Claims the request, executes the work and reports the outcome; goes on under the same
+    /// Claims the request, executes the work and reports the outcome; continues under the same
     /// lease as long as the decision returns more work.
     async fn work_on(
         &self,
@@ -221,7 +221,7 @@ impl Worker {
         let mut now = Some(handled);
         while let Some(Handled {
             request,
-            work: Some(action),
+            work: Some(work),
             holding,
         }) = now
         {
@@ -230,17 +230,17 @@ impl Worker {
                 let holding = holding.as_ref();
                 tokio::select! {
                     biased;
-                    outcome = execute::execute(self, &action, &request, holding, &deadline, &sent) => outcome,
+                    outcome = execute::execute(self, &work, &request, holding, &deadline, &sent) => outcome,
                     outcome = self.keep_lease(request.clone(), token, &deadline) => outcome,
                     () = stop.cancelled() => Outcome::Interrupted,
                 }
             };
             let outcome = AssertUnwindSafe(performed).catch_unwind().await;
-            let outcome = outcome.unwrap_or_else(|_| panicked(id, &action));
-            tracing::debug!(request_id = %id, ?action, ?outcome, "execution ended");
+            let outcome = outcome.unwrap_or_else(|_| panicked(id, &work));
+            tracing::debug!(request_id = %id, ?work, ?outcome, "execution ended");
             if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
                 tracing::error!(
-                    request_id = %id, ?action, %why,
+                    request_id = %id, ?work, %why,
                     "AWS denied the call; retrying every minute"
                 );
             }
@@ -316,8 +316,8 @@ fn note_panic(what: &'static str) {
 
 /// K6: a panic counts as a failed attempt. The holding keeps the unanswered calls, the lease
 /// is given back, and the work is tried again.
-fn panicked(id: RequestId, action: &Work) -> Outcome {
-    tracing::error!(request_id = %id, ?action, "an execution panicked, will be retried");
+fn panicked(id: RequestId, work: &Work) -> Outcome {
+    tracing::error!(request_id = %id, ?work, "an execution panicked, will be retried");
     note_panic("an execution");
     Trouble::passing("jit failed (a panic, see its log); the work is tried again").into()
 }

@@ -25,7 +25,8 @@ use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
 use jit::store::sqlite::SqliteStore;
 use jit::worker::{
-    BreakGlassError, BrokenGlass, GlassBreaker, Proven, Stepped, Worker, remove_unrecorded,
+    BreakGlassError, BreakGlassOperator, BreakGlassResult, Proven, Stepped, Worker,
+    remove_unrecorded,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -351,8 +352,8 @@ async fn a_cleanup_sees_that_the_assignment_of_a_deleted_set_is_gone() {
     assert!(matches!(proven, Proven::Gone(_)), "{proven:?}");
 }
 
-fn olga() -> GlassBreaker {
-    GlassBreaker {
+fn olga() -> BreakGlassOperator {
+    BreakGlassOperator {
         by: person("olga"),
         reason: Text::clip("incident"),
         credentials: Text::clip("arn:aws:sts::1:olga"),
@@ -396,7 +397,7 @@ async fn break_glass_on_an_ended_request_names_who_has_the_same_access() {
     let ended = test.service.request(first).await.unwrap();
     let recorded = test.worker.record_broken_glass(&ended, &olga()).await;
     match recorded.unwrap() {
-        BrokenGlass::HeldBy(ids) => assert_eq!(ids, [second]),
+        BreakGlassResult::HeldBy(ids) => assert_eq!(ids, [second]),
         other => panic!("{other:?}"),
     }
 }

@@ -12,7 +12,7 @@ use super::arguments::BreakGlass;
 use super::operator::{self, OperatorTools};
 use super::requests::page;
 use super::serve::failed;
-use super::unwritten::{Keeper, Row};
+use super::unwritten::{Row, UnrecordedRemoval};
 use super::{CliContext, Failure};
 use crate::app::Purpose;
 use crate::domain::{
@@ -20,7 +20,7 @@ use crate::domain::{
 };
 use crate::service::ServiceError;
 use crate::store::{Filter, StoreError};
-use crate::worker::{BreakGlassError, BrokenGlass, GlassBreaker, Worker};
+use crate::worker::{BreakGlassError, BreakGlassOperator, BreakGlassResult, Worker};
 
 pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
     let reason = operator::reason(&asked.reason)?;
@@ -29,7 +29,7 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     let identity_center = operator::identity_center(&config).await?;
     let credentials = operator::credentials(&identity_center).await?;
     let operator = Operator {
-        keeper: Keeper {
+        removal: UnrecordedRemoval {
             by: operator::operator(context, &credentials)?,
             identity_center: identity_center.clone(),
             reason,
@@ -40,26 +40,34 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         .await
     {
         Ok(tools) => tools,
-        Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
+        Err(why) => {
+            return operator
+                .remove_without_store(asked, sets, &why.to_string())
+                .await;
+        }
     };
-    let meant = match meant(&tools, asked).await? {
-        Ok(meant) => meant,
-        Err(why) => return operator.go_by_aws(asked, sets, &why.to_string()).await,
+    let selected = match selected(&tools, asked).await? {
+        Ok(selected) => selected,
+        Err(why) => {
+            return operator
+                .remove_without_store(asked, sets, &why.to_string())
+                .await;
+        }
     };
-    if meant.is_empty() {
+    if selected.is_empty() {
         let nothing = || "no live access matches; nothing was changed".into();
         return context.output.say(nothing, &json!([]));
     }
-    operator.announce(&listed(&meant));
+    operator.announce(&listed(&selected));
     if asked.id.is_none() && !asked.yes {
-        confirm(meant.len())?;
+        confirm(selected.len())?;
     }
-    let glass = Glass {
+    let run = BreakGlassRun {
         tools: &tools,
         operator: Arc::new(operator),
     };
-    let ends = glass.take_away(&meant).await;
-    glass.tell(context, ends)
+    let ends = run.remove_each(&selected).await;
+    run.tell(context, ends)
 }
 
 const GONE: &str = "AWS shows that the access is gone, but the store did not record it. A server \
@@ -77,21 +85,21 @@ enum RemovalEnd {
 
 /// The operator and their credentials.
 struct Operator {
-    keeper: Keeper,
+    removal: UnrecordedRemoval,
     credentials: String,
 }
 
 impl Operator {
-    fn who(&self) -> GlassBreaker {
-        GlassBreaker {
-            by: self.keeper.by.clone(),
-            reason: self.keeper.reason.clone(),
+    fn who(&self) -> BreakGlassOperator {
+        BreakGlassOperator {
+            by: self.removal.by.clone(),
+            reason: self.removal.reason.clone(),
             credentials: Text::clip(&self.credentials),
         }
     }
 
     fn announce(&self, what: &str) {
-        let (credentials, by) = (&self.credentials, &self.keeper.by.email);
+        let (credentials, by) = (&self.credentials, &self.removal.by.email);
         eprintln!(
             "jit: uses the credentials of {credentials}, and records {by} as the actor:\n{what}"
         );
@@ -100,19 +108,19 @@ impl Operator {
     /// The store records the revoke before the call to AWS.
     async fn end(&self, worker: &Worker, request: &Request) -> Result<RemovalEnd, Failure> {
         match worker.record_broken_glass(request, &self.who()).await {
-            Ok(BrokenGlass::Recorded) => {
+            Ok(BreakGlassResult::Recorded) => {
                 let gone = until_gone(worker, request.id).await.map_err(failed)?;
                 Ok(RemovalEnd::Over(Box::new(gone)))
             }
-            Ok(BrokenGlass::Gone(request)) => Ok(RemovalEnd::Over(request)),
-            Ok(BrokenGlass::HeldBy(ids)) => Ok(RemovalEnd::HeldBy(ids)),
+            Ok(BreakGlassResult::Gone(request)) => Ok(RemovalEnd::Over(request)),
+            Ok(BreakGlassResult::HeldBy(ids)) => Ok(RemovalEnd::HeldBy(ids)),
             Err(BreakGlassError::Unrecorded(why)) => self.without_writing(request, &why).await,
             Err(error) => Err(failed(error)),
         }
     }
 
     /// Without the store, jit ends the access that AWS shows for one person in one account.
-    async fn go_by_aws(
+    async fn remove_without_store(
         &self,
         asked: &BreakGlass,
         sets: Vec<PermissionSet>,
@@ -120,7 +128,7 @@ impl Operator {
     ) -> Result<(), Failure> {
         let (Some(user), Some(account)) = (&asked.user, &asked.account) else {
             return Err(Failure::Failed(format!(
-                "{why}. Only the store knows what a request stands for. Name the access instead, and \
+                "{why}. Only the store maps a request to its access. Name the access instead, and \
                  jit asks only AWS: jit break-glass revoke --user EMAIL --account ID \
                  [--permission-set NAME] --reason TEXT"
             )));
@@ -130,28 +138,31 @@ impl Operator {
         let sets = sets
             .into_iter()
             .filter(|set| wanted.is_none_or(|wanted| wanted == set));
-        let standing = self.keeper.standing(user, account, sets).await?;
-        if standing.is_empty() {
+        let present = self
+            .removal
+            .present_assignments(user, account, sets)
+            .await?;
+        if present.is_empty() {
             eprintln!(
                 "jit: AWS shows no access of {user} in {account}; nothing was changed. If a server \
                  granted it a moment ago, run this again in ten seconds"
             );
             return Ok(());
         }
-        let list = standing
+        let list = present
             .iter()
             .map(|key| format!("{} in {account}", key.permission_set));
         self.announce(&list.collect::<Vec<_>>().join("\n"));
         if !asked.yes {
-            confirm(standing.len())?;
+            confirm(present.len())?;
         }
         let mut rows = Vec::new();
-        for key in standing {
-            self.keeper.take_away(&key).await?;
+        for key in present {
+            self.removal.remove(&key).await?;
             let user = Some(user.to_string());
             rows.push(self.row(None, Some(key), user));
         }
-        self.keeper.keep(&rows, &format!("{GONE}: {why}"))
+        self.removal.print_rows(&rows, &format!("{GONE}: {why}"))
     }
 
     /// The store does not record the revoke: jit ends the access of its record anyway.
@@ -165,7 +176,7 @@ impl Operator {
         let Some(key) = request.holding_key() else {
             return Err(Failure::Failed(format!("{id} names no user of AWS")));
         };
-        self.keeper.take_away(&key).await?;
+        self.removal.remove(&key).await?;
         let row = self.row(Some(id), Some(key), Some(email.to_string()));
         Ok(RemovalEnd::Unwritten(row))
     }
@@ -182,7 +193,7 @@ impl Operator {
 }
 
 /// One request by its id, or all live access of a person or in an account.
-async fn meant(
+async fn selected(
     tools: &OperatorTools,
     asked: &BreakGlass,
 ) -> Result<Result<Vec<Request>, StoreError>, Failure> {
@@ -214,18 +225,18 @@ async fn meant(
     Ok(Ok(live))
 }
 
-struct Glass<'a> {
+struct BreakGlassRun<'a> {
     tools: &'a OperatorTools,
     operator: Arc<Operator>,
 }
 
 type RemovalEnds = Vec<(RequestId, Result<RemovalEnd, Failure>)>;
 
-impl Glass<'_> {
+impl BreakGlassRun<'_> {
     /// All at the same time: a store that fails delays no removal by the pause of another.
-    async fn take_away(&self, meant: &[Request]) -> RemovalEnds {
+    async fn remove_each(&self, selected: &[Request]) -> RemovalEnds {
         let tasks = TaskTracker::new();
-        let begun: Vec<_> = meant
+        let begun: Vec<_> = selected
             .iter()
             .map(|request| {
                 let (operator, worker) = (self.operator.clone(), self.tools.app.worker.clone());
@@ -276,7 +287,7 @@ impl Glass<'_> {
         };
         match rows.is_empty() {
             true => Err(Failure::Failed(failure)),
-            false => self.operator.keeper.keep(&rows, &failure),
+            false => self.operator.removal.print_rows(&rows, &failure),
         }
     }
 }

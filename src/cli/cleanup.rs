@@ -5,7 +5,7 @@ use serde_json::json;
 use super::arguments::Cleanup;
 use super::operator::{self, OperatorTools};
 use super::serve::failed;
-use super::unwritten::{Keeper, Row};
+use super::unwritten::{Row, UnrecordedRemoval};
 use super::{CliContext, Failure};
 use crate::app::Purpose;
 use crate::domain::{
@@ -24,12 +24,12 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
         // The audit needs an actor: jit takes the name from the credentials.
         None => operator::operator(context, &operator::credentials(&identity_center).await?)?,
     };
-    let keeper = Keeper {
+    let removal = UnrecordedRemoval {
         identity_center: identity_center.clone(),
         by,
         reason,
     };
-    let unread = |why: &str| keeper.keep(&[row(id, None, "no")], &unread(id, why));
+    let unread = |why: &str| removal.print_rows(&[row(id, None, "no")], &unread(id, why));
     let tools = match OperatorTools::with_identity_center(config, identity_center, Purpose::Operate)
         .await
     {
@@ -52,18 +52,18 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
             }
             CleanupCheck::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
             CleanupCheck::Unwritten(why) => {
-                return keeper.keep(&[row(id, Some(&request), "yes")], &unrecorded(&why));
+                return removal.print_rows(&[row(id, Some(&request), "yes")], &unrecorded(&why));
             }
         },
     };
-    record(context, &tools, &keeper, &request, proof).await
+    record(context, &tools, &removal, &request, proof).await
 }
 
 /// Records the request as REVOKED, or prints the audit row if the store does not accept it.
 async fn record(
     context: &CliContext,
     tools: &OperatorTools,
-    keeper: &Keeper,
+    removal: &UnrecordedRemoval,
     request: &Request,
     proof: Proof,
 ) -> Result<(), Failure> {
@@ -78,18 +78,18 @@ async fn record(
     eprintln!(
         "jit: {id} is {}; {asked_aws}; jit records REVOKED by {}",
         request.status(),
-        keeper.by.email
+        removal.by.email
     );
     let said = done(&proof);
     let cleaned = Command::CleanedUp {
-        by: keeper.by.clone(),
-        reason: keeper.reason.clone(),
+        by: removal.by.clone(),
+        reason: removal.reason.clone(),
         proof,
     };
     match tools.app.service.handle(id, cleaned).await {
         Ok(handled) => tell(context, &handled.request, said),
         Err(ServiceError::Store(why)) => {
-            keeper.keep(&[row(id, Some(request), verified)], &unrecorded(&why))
+            removal.print_rows(&[row(id, Some(request), verified)], &unrecorded(&why))
         }
         Err(error) => {
             if let Some(lease) = lease {

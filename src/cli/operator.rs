@@ -19,12 +19,12 @@ pub(super) struct OperatorTools {
 }
 
 impl OperatorTools {
-    pub async fn take(context: &CliContext) -> Result<Self, Failure> {
+    pub async fn open(context: &CliContext) -> Result<Self, Failure> {
         Self::with(context.config_without_secrets()?, Purpose::Operate).await
     }
 
     /// To read only: it does not disturb a server on the same store.
-    pub async fn keep_off(context: &CliContext) -> Result<Self, Failure> {
+    pub async fn open_read_only(context: &CliContext) -> Result<Self, Failure> {
         Self::with(context.config_without_secrets()?, Purpose::Look).await
     }
 

@@ -36,8 +36,8 @@ enum Difference {
 
 pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Failure> {
     let tools = match fix {
-        true => OperatorTools::take(context).await?,
-        false => OperatorTools::keep_off(context).await?,
+        true => OperatorTools::open(context).await?,
+        false => OperatorTools::open_read_only(context).await?,
     };
     let live = live(&tools).await?;
     let places = places(&tools, &live).await?;
@@ -200,7 +200,7 @@ async fn is_missing(
 
 async fn remove(context: &CliContext, tools: &OperatorTools, id: RequestId) -> Result<(), Failure> {
     let by = context.acting.person_if_said()?;
-    let found = Command::FoundStanding { by };
+    let found = Command::FoundPresent { by };
     tools.app.service.handle(id, found).await.map_err(failed)?;
     let never = CancellationToken::new();
     let told = |_: &Request| {};

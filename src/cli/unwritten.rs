@@ -27,14 +27,15 @@ pub(super) struct Row {
     pub details: Vec<(&'static str, String)>,
 }
 
-/// The actor, the reason, and the client of Identity Center.
-pub(super) struct Keeper {
+/// A removal that the store may not record: the actor, the reason, and the client of Identity
+/// Center.
+pub(super) struct UnrecordedRemoval {
     pub identity_center: Arc<Paced>,
     pub by: Person,
     pub reason: Text,
 }
 
-impl Keeper {
+impl UnrecordedRemoval {
     async fn user(&self, email: &Email) -> Result<UserId, Failure> {
         self.identity_center
             .find_user(Lane::Revoke, email)
@@ -43,14 +44,14 @@ impl Keeper {
     }
 
     /// The permission sets that the user has in the account now.
-    pub async fn standing(
+    pub async fn present_assignments(
         &self,
         user: &Email,
         account: &AccountId,
         sets: impl Iterator<Item = PermissionSet>,
     ) -> Result<Vec<HoldingKey>, Failure> {
         let user = self.user(user).await?;
-        let mut standing = Vec::new();
+        let mut present_assignments = Vec::new();
         for permission_set in sets {
             let key = HoldingKey {
                 account_id: account.clone(),
@@ -59,14 +60,14 @@ impl Keeper {
             };
             let seen = self.identity_center.look(Lane::Revoke, &key).await;
             if seen.map_err(failed)? == Presence::Present {
-                standing.push(key);
+                present_assignments.push(key);
             }
         }
-        Ok(standing)
+        Ok(present_assignments)
     }
 
     /// Removes the access without a record, until AWS shows that it is gone.
-    pub async fn take_away(&self, key: &HoldingKey) -> Result<(), Failure> {
+    pub async fn remove(&self, key: &HoldingKey) -> Result<(), Failure> {
         let (account, set) = (&key.account_id, &key.permission_set);
         let told = |what: &str| eprintln!("jit: {set} in {account}: {what}");
         let gone = remove_unrecorded(&self.identity_center, &SystemClock, key, told);
@@ -75,7 +76,7 @@ impl Keeper {
 
     /// Prints the rows and the command that writes them later. A row that was not written is
     /// a failure, also if the access is gone.
-    pub fn keep(&self, rows: &[Row], why: &str) -> Result<(), Failure> {
+    pub fn print_rows(&self, rows: &[Row], why: &str) -> Result<(), Failure> {
         for row in rows {
             print(&self.json(row).to_string())?;
         }

@@ -31,7 +31,7 @@ pub enum AssignmentWork {
     LiftDeny(HoldingKey),
 }
 
-/// What a worker found or did.
+/// The result of the work of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AssignmentOutcome {
     /// The grant can be decided.

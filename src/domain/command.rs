@@ -15,7 +15,7 @@ pub enum Command {
     Asked { by: Person, ask: Ask },
     /// An operator ends the access with `jit break-glass`. jit's rules about revokers do not
     /// apply: the operator's AWS credentials already allow the removal.
-    BrokenGlass {
+    BreakGlassRevoked {
         /// The operator, from `--as` or from the name in the AWS credentials.
         by: Person,
         /// Why the operator ends the access.
@@ -33,7 +33,7 @@ pub enum Command {
         proof: Proof,
     },
     /// AWS shows the access of a settled request.
-    FoundStanding {
+    FoundPresent {
         /// The operator who asked AWS; absent if `jit reconcile` got no `--as`.
         by: Option<Person>,
     },

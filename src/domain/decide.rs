@@ -80,7 +80,7 @@ pub fn decide(
     let step = Step::new(record, policy, now);
     match command {
         Command::Asked { by, ask } => person::asked(step, &by, ask),
-        Command::BrokenGlass {
+        Command::BreakGlassRevoked {
             by,
             reason,
             credentials,
@@ -88,7 +88,7 @@ pub fn decide(
         Command::CleanedUp { by, reason, proof } => {
             assignment::cleaned_up(step, &by, reason, proof)
         }
-        Command::FoundStanding { by } => assignment::found_standing(step, by.as_ref()),
+        Command::FoundPresent { by } => assignment::found_present(step, by.as_ref()),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::RevokedWithCoHolder { with, by, reason } => {
             person::revoked_with_co_holder(step, with, by.as_ref(), reason)

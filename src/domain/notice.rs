@@ -32,7 +32,7 @@ pub struct Notice {
     pub audience: Audience,
 }
 
-/// Who gets the notice.
+/// The receivers of a notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Audience {

@@ -28,7 +28,7 @@ pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 const AFTER_A_FAULT: Duration = Duration::from_millis(100);
 
 /// How long calls in progress may take to finish after the process is asked to stop.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(2);
 
 /// Accepts calls until `stop`, and returns when the calls in progress are answered.
 pub async fn listen(
@@ -67,7 +67,7 @@ pub async fn listen(
         });
     }
     drop(listener);
-    if tokio::time::timeout(LAST_WORDS, open.shutdown())
+    if tokio::time::timeout(SHUTDOWN_MARGIN, open.shutdown())
         .await
         .is_err()
     {

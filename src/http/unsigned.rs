@@ -80,7 +80,12 @@ impl Unsigned {
             return;
         };
         let path: String = path.chars().take(LONGEST_PATH).collect();
-        tracing::warn!(reason, path, unlogged, "a call was not accepted as signed");
+        tracing::warn!(
+            reason,
+            path,
+            unlogged,
+            "call not accepted as signed; the caller gets 401"
+        );
     }
 }
 

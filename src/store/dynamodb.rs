@@ -104,18 +104,18 @@ impl DynamoStore {
 }
 
 /// A key that no item has.
-const NOBODY: &str = "nobody";
+const MISSING_KEY: &str = "nobody";
 
 impl DynamoStore {
     /// Checks that every table exists and that jit may read it, so that a missing table is
     /// found at the start and not by the first revoke.
-    pub async fn knock(&self) -> Result<(), StoreError> {
-        let knock = |table: Table| {
+    pub async fn check_tables(&self) -> Result<(), StoreError> {
+        let check_tables = |table: Table| {
             let attributes = table.definition().key.attributes();
-            let key = attributes.map(|attribute| (attribute.name.to_owned(), s(NOBODY)));
+            let key = attributes.map(|attribute| (attribute.name.to_owned(), s(MISSING_KEY)));
             self.get(table, key.collect())
         };
-        try_join_all(Table::ALL.map(knock)).await.map(drop)
+        try_join_all(Table::ALL.map(check_tables)).await.map(drop)
     }
 }
 

@@ -170,7 +170,7 @@ impl Execution<'_> {
             .and_then(|known| known.permission_set_arn.as_ref());
         match then {
             Some(then) if *then != now => Err(Trouble::denied(&format!(
-                "{set} stood for {then} when jit made this assignment, and stands for {now} now: \
+                "permission set {set} had the ARN {then} when jit made this assignment, and has {now} now: \
                  restore permission_sets.{set} in jit.toml until the access has ended"
             ))
             .into()),

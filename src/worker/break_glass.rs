@@ -23,7 +23,7 @@ const BETWEEN_DELETES: Millis = Millis::seconds(2);
 
 /// The operator, their reason and their AWS credentials.
 #[derive(Clone, Debug)]
-pub struct GlassBreaker {
+pub struct BreakGlassOperator {
     pub by: Person,
     pub reason: Text,
     pub credentials: Text,
@@ -31,7 +31,7 @@ pub struct GlassBreaker {
 
 /// What the store says after an operator's revoke.
 #[derive(Debug)]
-pub enum BrokenGlass {
+pub enum BreakGlassResult {
     /// It recorded the revoke, which `until_gone` follows to its end.
     Recorded,
     /// The request had ended, and AWS shows no access that it left behind.
@@ -134,8 +134,8 @@ impl Worker {
     pub async fn record_broken_glass(
         &self,
         request: &Request,
-        who: &GlassBreaker,
-    ) -> Result<BrokenGlass, BreakGlassError> {
+        who: &BreakGlassOperator,
+    ) -> Result<BreakGlassResult, BreakGlassError> {
         let mut faults = StoreFaults::default();
         loop {
             match self.record_once(request.id, who).await {
@@ -155,25 +155,25 @@ impl Worker {
     async fn record_once(
         &self,
         id: RequestId,
-        who: &GlassBreaker,
-    ) -> Result<Option<BrokenGlass>, ProveError> {
+        who: &BreakGlassOperator,
+    ) -> Result<Option<BreakGlassResult>, ProveError> {
         let request = self.service.request(id).await?;
         let command = match request.state.is_settled() && !is_in_doubt(&request) {
-            false => Command::BrokenGlass {
+            false => Command::BreakGlassRevoked {
                 by: who.by.clone(),
                 reason: Some(who.reason.clone()),
                 credentials: who.credentials.clone(),
             },
             true => match self.remains(&request).await? {
-                Remains::Nothing => return Ok(Some(BrokenGlass::Gone(Box::new(request)))),
-                Remains::HeldBy(ids) => return Ok(Some(BrokenGlass::HeldBy(ids))),
-                Remains::Unheld => Command::FoundStanding {
+                Remains::Nothing => return Ok(Some(BreakGlassResult::Gone(Box::new(request)))),
+                Remains::HeldBy(ids) => return Ok(Some(BreakGlassResult::HeldBy(ids))),
+                Remains::Unheld => Command::FoundPresent {
                     by: Some(who.by.clone()),
                 },
             },
         };
         match self.service.handle(id, command).await {
-            Ok(_) => Ok(Some(BrokenGlass::Recorded)),
+            Ok(_) => Ok(Some(BreakGlassResult::Recorded)),
             Err(ServiceError::Refused(_)) if self.service.request(id).await?.state.is_settled() => {
                 Ok(None)
             }

@@ -88,12 +88,17 @@ impl NoticeWorker {
 
     /// Delivers until `stop`; deliveries that are running then are dropped, and repeated later.
     pub async fn run(&self, stop: CancellationToken) {
-        self.stay(RunMode::Forever, &stop, &stop).await;
+        self.run_as(RunMode::Forever, &stop, &stop).await;
     }
 
     /// Runs until the run mode ends or until `stop`. Deliveries that are left then are finished,
     /// unless `give_up` is cancelled.
-    pub async fn stay(&self, mode: RunMode, stop: &CancellationToken, give_up: &CancellationToken) {
+    pub async fn run_as(
+        &self,
+        mode: RunMode,
+        stop: &CancellationToken,
+        give_up: &CancellationToken,
+    ) {
         let tasks = TaskTracker::new();
         tasks.close();
         // From now on this process delivers the notices of its own commits.
@@ -120,7 +125,7 @@ impl NoticeWorker {
         let clock = self.service.clock();
         let (mut next, mut look_at) = (None, clock.uptime());
         loop {
-            let rung = self.service.notice_queue.bell.notified();
+            let notified = self.service.notice_queue.bell.notified();
             self.start_own_notices(tasks, give_up);
             if let Some(at) = self.service.notice_queue.take_again_at() {
                 next = next.into_iter().chain([at]).min();
@@ -136,7 +141,7 @@ impl NoticeWorker {
             }
             tokio::select! {
                 biased;
-                () = rung => {}
+                () = notified => {}
                 () = clock.sleep_until(look_at), if mode.looks() => {}
                 () = tasks.wait(), if !tasks.is_empty() => {}
                 () = stop.cancelled(), if !stop.is_cancelled() => {}

@@ -1,4 +1,4 @@
-//! What an operator's command has to know before it changes a record: whether an assignment is
+//! Checks of an operator's command before it changes a record: whether an assignment is
 //! gone, or stands without a holder.
 
 use super::assignment::presence;

@@ -162,7 +162,7 @@ enum Offered {
 
 /// What all executions of one run share.
 #[derive(Clone, Copy)]
-struct Stay<'s> {
+struct Run<'s> {
     tasks: &'s TaskTracker,
     /// When it is cancelled, the worker claims no more requests.
     stop: &'s CancellationToken,
@@ -187,7 +187,7 @@ impl Worker {
         let give_up = CancellationToken::new();
         tokio::select! {
             biased;
-            () = self.stay(RunMode::Forever, &[], &stop, &give_up) => {}
+            () = self.run_as(RunMode::Forever, &[], &stop, &give_up) => {}
             never = self.give_up_after_grace(&stop, &give_up) => match never {},
         }
     }
@@ -206,7 +206,7 @@ impl Worker {
     /// Runs until the run mode ends, or until `stop`. Executions that have begun are finished,
     /// unless `give_up` is cancelled; the next process finds what is left. The `named` requests
     /// are started without a look, because an index may list them later.
-    pub async fn stay(
+    pub async fn run_as(
         &self,
         mode: RunMode,
         named: &[RequestId],
@@ -215,7 +215,7 @@ impl Worker {
     ) {
         let tasks = &TaskTracker::new();
         tasks.close();
-        let stay = Stay {
+        let run = Run {
             tasks,
             stop,
             give_up,
@@ -223,7 +223,7 @@ impl Worker {
         for &id in named {
             let as_of = self.service.clock().now();
             if let Offered::Begins(due) = self.offer(id, Lane::Revoke, as_of) {
-                self.start(stay, First::DueRequest(due));
+                self.start(run, First::DueRequest(due));
             }
         }
         if mode.asked_for_here() {
@@ -231,7 +231,7 @@ impl Worker {
         }
         // K6: a panic in the loop ends only one round.
         loop {
-            let rounds = self.make_rounds(mode, stay);
+            let rounds = self.make_rounds(mode, run);
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
@@ -239,25 +239,25 @@ impl Worker {
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         self.service.work_queue.close();
-        self.start_own_work(stay);
+        self.start_own_work(run);
         locked(&self.waiting.places).clear();
         tasks.wait().await;
     }
 
-    async fn make_rounds(&self, mode: RunMode, stay: Stay<'_>) {
-        let Stay { tasks, stop, .. } = stay;
+    async fn make_rounds(&self, mode: RunMode, run: Run<'_>) {
+        let Run { tasks, stop, .. } = run;
         while !stop.is_cancelled() {
             *locked(&self.waiting.round) = Some(self.service.clock().uptime());
             let woken = self.waiting.claims.look_again.notified();
-            let rung = self.service.work_bell.notified();
-            tokio::pin!(woken, rung);
+            let notified = self.service.work_ready.notified();
+            tokio::pin!(woken, notified);
             woken.as_mut().enable();
-            rung.as_mut().enable();
+            notified.as_mut().enable();
             let looked = self.service.clock().uptime();
             let next = tokio::select! {
                 biased;
-                next = self.look(mode, stay) => next,
-                never = self.serve_own_work(stay) => match never {},
+                next = self.look(mode, run) => next,
+                never = self.serve_own_work(run) => match never {},
             };
             let took = self.service.clock().uptime() - looked;
             if mode.is_over(next) && !self.waiting.claims.has_more() && tasks.is_empty() {
@@ -266,8 +266,8 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = woken => {}
-                () = rung => {}
-                never = self.serve_own_work(stay) => match never {},
+                () = notified => {}
+                never = self.serve_own_work(run) => match never {},
                 () = self.look_again(mode, next) => {}
                 () = tasks.wait(), if mode.is_over(next) => {}
                 () = stop.cancelled() => {}
@@ -276,7 +276,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                never = self.serve_own_work(stay) => match never {},
+                never = self.serve_own_work(run) => match never {},
                 () = self.service.clock().sleep(took.min(WORKERS_LOOK_EVERY)) => {}
             }
         }
@@ -284,11 +284,11 @@ impl Worker {
 
     /// Looks for due requests, if the mode does; returns when the next one without an execution
     /// is due.
-    async fn look(&self, mode: RunMode, stay: Stay<'_>) -> Option<Timestamp> {
+    async fn look(&self, mode: RunMode, run: Run<'_>) -> Option<Timestamp> {
         if !mode.looks() {
             return None;
         }
-        match self.begin_due(mode, stay).await {
+        match self.begin_due(mode, run).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!(%error, "due requests not read from the store, will be retried");
@@ -312,7 +312,7 @@ impl Worker {
     async fn begin_due(
         &self,
         mode: RunMode,
-        stay: Stay<'_>,
+        run: Run<'_>,
     ) -> Result<Option<Timestamp>, StoreError> {
         let clock = self.service.clock();
         let (now, up) = (clock.now(), clock.uptime());
@@ -346,7 +346,7 @@ impl Worker {
                     continue;
                 }
                 match self.offer(id, lane, as_of) {
-                    Offered::Begins(due) => self.start(stay, First::DueRequest(due)),
+                    Offered::Begins(due) => self.start(run, First::DueRequest(due)),
                     Offered::AtWork => {}
                     Offered::NoPlace => locked(&self.waiting.places).push_back((id, lane, as_of)),
                 }
@@ -369,10 +369,10 @@ impl Worker {
     }
 
     /// Works on one request, and then on those that wait for the slot.
-    fn start(&self, stay: Stay<'_>, first: First) {
+    fn start(&self, run: Run<'_>, first: First) {
         let worker = self.clone();
-        let (stop, give_up) = (stay.stop.clone(), stay.give_up.clone());
-        let piece = stay.tasks.track_future(async move {
+        let (stop, give_up) = (run.stop.clone(), run.give_up.clone());
+        let piece = run.tasks.track_future(async move {
             let mut next = match first {
                 First::DueRequest(due) => Some(due),
                 First::ClaimedWork(begun) => {
@@ -457,17 +457,17 @@ impl Worker {
     }
 
     /// Starts the work that is put into the work queue, also while a look takes long.
-    async fn serve_own_work(&self, stay: Stay<'_>) -> Infallible {
+    async fn serve_own_work(&self, run: Run<'_>) -> Infallible {
         loop {
-            let rung = self.service.work_queue.bell.notified();
-            self.start_own_work(stay);
-            rung.await;
+            let notified = self.service.work_queue.bell.notified();
+            self.start_own_work(run);
+            notified.await;
         }
     }
 
-    fn start_own_work(&self, stay: Stay<'_>) {
+    fn start_own_work(&self, run: Run<'_>) {
         while let Some(begun) = self.service.work_queue.take() {
-            self.start(stay, First::ClaimedWork(Box::new(begun)));
+            self.start(run, First::ClaimedWork(Box::new(begun)));
         }
     }
 }

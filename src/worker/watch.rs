@@ -1,4 +1,4 @@
-//! What this process has seen unchanged for how long, by its own uptime. A lease that was
+//! Leases and calls that this process has seen unchanged, and since when, by its own uptime. A lease that was
 //! unchanged for long enough has lapsed; the clock of its worker does not matter.
 
 use std::collections::HashMap;

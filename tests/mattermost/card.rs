@@ -123,7 +123,9 @@ async fn a_request_continues_after_its_card_was_deleted() {
     team.mattermost.shows(shows("PENDING")).await;
     team.mattermost.refuses(Some(403));
     team.says(BOB, &format!("deny {id}")).await;
-    team.jit.comes_to_log("jit could not change a card").await;
+    team.jit
+        .comes_to_log("post not changed in Mattermost")
+        .await;
     let begun = std::time::Instant::now();
     loop {
         let metrics = team.caller.metrics().await.text;

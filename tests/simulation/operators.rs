@@ -8,7 +8,9 @@ use jit::domain::{
 use jit::identity_center::{Assignee, AssignmentPlace};
 use jit::service::ServiceError;
 use jit::store::Filter;
-use jit::worker::{BreakGlassError, BrokenGlass, GlassBreaker, Proven, remove_unrecorded};
+use jit::worker::{
+    BreakGlassError, BreakGlassOperator, BreakGlassResult, Proven, remove_unrecorded,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::user_id;
@@ -99,13 +101,13 @@ impl World {
             {
                 return Ok(());
             }
-            let who = GlassBreaker {
+            let who = BreakGlassOperator {
                 by: person("olga"),
                 reason: Text::clip("incident"),
                 credentials: Text::clip("arn:aws:sts::1:olga"),
             };
             match (worker.record_broken_glass(&request, &who).await, &key) {
-                (Ok(BrokenGlass::Recorded), _) => {
+                (Ok(BreakGlassResult::Recorded), _) => {
                     // An error ends the operator's command.
                     worker.until_gone(id, |_| {}).await.ok();
                 }
@@ -116,7 +118,7 @@ impl World {
                         console.has_overridden(key);
                     }
                 }
-                (Ok(BrokenGlass::Gone(_) | BrokenGlass::HeldBy(_)) | Err(_), _) => {}
+                (Ok(BreakGlassResult::Gone(_) | BreakGlassResult::HeldBy(_)) | Err(_), _) => {}
             }
             Ok(())
         });
@@ -282,7 +284,7 @@ async fn remove_if_it_stands(
         return Ok(());
     }
     let by = Some(person("olga"));
-    let found = Command::FoundStanding { by };
+    let found = Command::FoundPresent { by };
     parts.service.handle(request.id, found).await?;
     see_through(parts, request.id).await
 }

@@ -14,7 +14,7 @@ mod unsettled;
 
 pub(super) use cleanup::cleaned_up;
 pub(super) use failure::failed;
-pub(super) use stray::{found_standing, late};
+pub(super) use stray::{found_present, late};
 
 use super::step::Step;
 use super::{Decision, Refusal};
@@ -52,7 +52,7 @@ fn begin(
     }
 }
 
-/// The worker that has the lease goes on and removes the assignment.
+/// The worker that has the lease continues and removes the assignment.
 fn go_on_with_removal(step: Step<'_>) -> Result<Decision, Refusal> {
     let key = step.request.holding_key();
     step.done(key.map(|key| AssignmentWork::Remove(key).into()))

@@ -124,7 +124,7 @@ fn revoke(step: Step<'_>, by: &Person, reason: Option<Text>) -> Result<Decision,
     let (rules, binding) = (step.policy, step.binding.as_ref());
     let may = rules.check_revoker(by, &step.request, binding);
     let said = details([("reason", words(reason.as_ref()))]);
-    take_away(step, by, reason, may, said)
+    revoke_access(step, by, reason, may, said)
 }
 
 pub(super) fn broken_glass(
@@ -159,11 +159,11 @@ pub(super) fn broken_glass(
         | State::Cancelled { .. }
         | State::Expired { .. }
         | State::Revoked { .. }
-        | State::Error(_) => take_away(step, by, reason, Ok(()), said),
+        | State::Error(_) => revoke_access(step, by, reason, Ok(()), said),
     }
 }
 
-fn take_away(
+fn revoke_access(
     mut step: Step<'_>,
     by: &Person,
     reason: Option<Text>,
@@ -245,7 +245,7 @@ fn being_removed(request: &Request) -> Refusal {
     }
 }
 
-/// A worker that has the lease goes on under the same lease; its next work is the removal.
+/// A worker that has the lease continues under it; its next work is the removal.
 fn begin_revoke(
     mut step: Step<'_>,
     by: Option<&Person>,

@@ -81,7 +81,7 @@ fn every_state_answers_the_commands_of_people_by_the_table() {
         ("unbound", Command::Unbound { by: None }),
         (
             "glass",
-            Command::BrokenGlass {
+            Command::BreakGlassRevoked {
                 by: bob(),
                 reason: None,
                 credentials: Text::clip("role/Ops"),
@@ -134,7 +134,7 @@ fn every_state_answers_the_commands_of_workers_by_the_table() {
         ("failed", finished(Trouble::passing("slow"))),
         ("refused3", finished(Trouble::refused("no"))),
         ("interrupted", finished(Outcome::Interrupted)),
-        ("standing", Command::FoundStanding { by: None }),
+        ("standing", Command::FoundPresent { by: None }),
         ("denied", finished(denied)),
         ("noneleft", finished(AssignmentOutcome::OldCredentialsGone)),
         ("lifted", finished(AssignmentOutcome::DenyLifted)),

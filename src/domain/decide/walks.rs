@@ -94,7 +94,7 @@ impl World {
             Op::BreakGlass(which) => {
                 let id = self.pick(which);
                 let (by, reason, credentials) = (bob(), None, Text::clip("role/Ops"));
-                let command = Command::BrokenGlass {
+                let command = Command::BreakGlassRevoked {
                     by,
                     reason,
                     credentials,
@@ -103,7 +103,7 @@ impl World {
             }
             Op::Compare(which) if self.standing => {
                 let id = self.pick(which);
-                drop(id.map(|id| self.say(id, Command::FoundStanding { by: None })));
+                drop(id.map(|id| self.say(id, Command::FoundPresent { by: None })));
             }
             Op::Compare(_) => {}
             Op::Say(which, ask) => {

@@ -27,7 +27,7 @@ pub struct AccountSlot<'a> {
     accounts: &'a Accounts,
     account: AccountId,
     ticket: AccountTicket,
-    seated: bool,
+    is_reserved: bool,
 }
 
 impl Accounts {
@@ -50,7 +50,7 @@ impl Accounts {
             accounts: self,
             account: account.clone(),
             ticket,
-            seated: false,
+            is_reserved: false,
         };
         (seat, called)
     }
@@ -89,7 +89,7 @@ impl AccountSlot<'_> {
         queue.waiting.remove(&self.ticket);
         queue.inside += 1;
         queue.revokes_inside += usize::from(self.ticket.0 == Lane::Revoke);
-        self.seated = true;
+        self.is_reserved = true;
         true
     }
 }
@@ -100,7 +100,7 @@ impl Drop for AccountSlot<'_> {
         let Some(queue) = all.get_mut(&self.account) else {
             return;
         };
-        if self.seated {
+        if self.is_reserved {
             queue.inside -= 1;
             queue.revokes_inside -= usize::from(self.ticket.0 == Lane::Revoke);
         } else {

@@ -23,7 +23,7 @@ pub enum Verdict {
 }
 
 /// The id of a user and of an operation that do not exist: a call about it changes nothing.
-const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+const UNKNOWN_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 impl SsoIdentityCenter {
     pub async fn inspect(&self, end_sessions: EndSessions) -> Vec<Finding> {
@@ -34,7 +34,7 @@ impl SsoIdentityCenter {
             return found;
         }
         found.push(self.inspect_people().await);
-        let account = account.unwrap_or_else(nobodys_account);
+        let account = account.unwrap_or_else(placeholder_account);
         for set in self.options.permission_sets.keys() {
             found.push(self.inspect_set(set, &account, end_sessions).await);
         }
@@ -136,7 +136,7 @@ impl SsoIdentityCenter {
     /// A list call, and even a delete, has no effect for a user that does not exist.
     async fn inspect_assignments(&self, account: AccountId, set: &PermissionSet) -> Finding {
         let key = "AWS permissions";
-        let Ok(user) = NOBODY.parse() else {
+        let Ok(user) = UNKNOWN_USER.parse() else {
             return bad(key, "cannot be asked");
         };
         let holding = HoldingKey {
@@ -159,7 +159,7 @@ impl SsoIdentityCenter {
         );
         hear(self.delete(&holding).await.map(drop));
         for kind in [OperationKind::Create, OperationKind::Delete] {
-            let id = NOBODY.into();
+            let id = UNKNOWN_USER.into();
             hear(self.poll(&Operation { kind, id }).await.map(drop));
             hear(self.under_way(kind, None).await.map(drop));
         }
@@ -181,7 +181,7 @@ fn no_such_set(key: &str, error: &IdentityCenterError) -> Finding {
 }
 
 /// An account that does not exist.
-fn nobodys_account() -> AccountId {
+fn placeholder_account() -> AccountId {
     "000000000000"
         .parse()
         .unwrap_or_else(|_| unreachable!("twelve digits"))

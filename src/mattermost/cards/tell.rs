@@ -84,7 +84,7 @@ impl Cards {
         let post = self.card_of(&request, notice, now).await?;
         let changed = self.renew(&request, &post).await;
         // The history needs a card.
-        if is_there(&request, "jit could not change a card", changed)?
+        if is_there(&request, "card", changed)?
             && let Some(event) = self.event(notice).await?
         {
             self.write_history(&request, &post, &event).await?;
@@ -198,12 +198,7 @@ impl Cards {
         let (id, seq) = (request.id.to_string(), event.seq.to_string());
         let once = self.seals.once(&["thread", &id, &seq]);
         let written = self.bot.post(&request.asked.channel_id, &line, &once).await;
-        is_there(
-            request,
-            "jit could not write a line of the history",
-            written.map(drop),
-        )
-        .map(drop)
+        is_there(request, "history", written.map(drop)).map(drop)
     }
 
     /// The name of the requester, so that Mattermost notifies them.
@@ -239,7 +234,7 @@ impl Cards {
                     tracing::warn!(
                         request_id = %request.id,
                         %why,
-                        "jit could not send a message to an approver"
+                        "message to an approver not sent; the approver sees the card in the channel"
                     );
                 }
             }
@@ -333,7 +328,7 @@ impl Cards {
         let buttons = self.buttons(request, &channel, &post, &offers);
         let props = json!({"attachments": [{"fallback": message, "actions": buttons}]});
         let changed = self.bot.change(&post, &message, &props).await;
-        is_there(request, "jit could not change a reminder", changed).map(drop)
+        is_there(request, "reminder", changed).map(drop)
     }
 
     /// Removes the buttons of a reminder after a later event.
@@ -354,7 +349,7 @@ impl Cards {
         };
         let message = format!("{message} `{}`", short_id(request.id));
         let changed = self.bot.change(&reminder.post, &message, &json!({})).await;
-        is_there(request, "jit could not change a reminder", changed).map(drop)
+        is_there(request, "reminder", changed).map(drop)
     }
 
     async fn note(&self, request: &Request, command: Command) -> Result<(), NotReceived> {
@@ -387,7 +382,10 @@ fn is_there(
     match changed {
         Ok(()) => Ok(true),
         Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_))) => {
-            tracing::warn!(request_id = %request.id, %why, "{what}");
+            tracing::warn!(
+                request_id = %request.id, post = what, %why,
+                "post not changed in Mattermost; jit does not try again"
+            );
             Ok(false)
         }
         Err(why) => Err(failed(why)),

@@ -70,7 +70,7 @@ impl People {
         loop {
             match self.ask(id).await {
                 Err(ApiError::NoAnswer(why)) if attempt < ATTEMPTS => {
-                    tracing::debug!(%why, "jit asks Mattermost again");
+                    tracing::debug!(%why, "user not read from Mattermost, will be retried");
                     attempt += 1;
                 }
                 answer => return answer,

@@ -59,7 +59,7 @@ impl Mattermost {
             }
             ChatCommand::Revoke { id, why } => {
                 let request = self.find(slash, who, &id).await?;
-                self.take_away(who, &request, why, None).await
+                self.revoke_access(who, &request, why, None).await
             }
             ChatCommand::Status { id: Some(id) } => self.status(slash, who, &id).await,
             ChatCommand::Status { id: None } => {

@@ -73,7 +73,7 @@ impl Mattermost {
     }
 
     /// Allowed to the requester, the approvers, and admins.
-    pub(in crate::mattermost) async fn take_away(
+    pub(in crate::mattermost) async fn revoke_access(
         &self,
         who: &ChatUser,
         request: &Request,

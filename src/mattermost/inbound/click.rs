@@ -78,8 +78,8 @@ pub(super) async fn action(
         return Err(mattermost.forged(Unsigned::Card, ACTION, &claim));
     };
     let told = |text: &str| reply(200, &json!({"ephemeral_text": text}));
-    let believed = mattermost.believed(&click).await;
-    match &believed {
+    let verified = mattermost.verified(&click).await;
+    match &verified {
         Ok(_) => {}
         Err(ClickFault::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
         Err(ClickFault::Card) => {
@@ -92,7 +92,7 @@ pub(super) async fn action(
         Err(ClickFault::Late) => return Ok(told(LATE)),
         Err(ClickFault::Unsure) => return Ok(told(UNSURE)),
     }
-    let seat_for = match &believed {
+    let seat_for = match &verified {
         Ok(pressed) if pressed.action == Action::Revoke => SeatFor::Revoke,
         Ok(_) | Err(_) => SeatFor::OtherCall,
     };
@@ -104,7 +104,7 @@ pub(super) async fn action(
     let work = {
         let mattermost = mattermost.clone();
         async move {
-            match believed {
+            match verified {
                 Ok(pressed) => mattermost.press(&click, &claim, &pressed).await,
                 Err(_) => mattermost.renew(&click).await,
             }
@@ -117,7 +117,7 @@ pub(super) async fn action(
 }
 
 impl Mattermost {
-    async fn believed(&self, click: &Click) -> Result<Pressed, ClickFault> {
+    async fn verified(&self, click: &Click) -> Result<Pressed, ClickFault> {
         let trigger = Trigger::read(&click.trigger_id);
         let trigger = trigger.filter(|trigger| trigger.user == click.user_id.as_str());
         let trigger = trigger.ok_or(ClickFault::Forged(Unsigned::Trigger))?;
@@ -125,7 +125,10 @@ impl Mattermost {
             Ok(true) => {}
             Ok(false) => return Err(ClickFault::Forged(Unsigned::Trigger)),
             Err(error) => {
-                tracing::error!(%error, "jit could not verify a click");
+                tracing::error!(
+                    %error, user = %click.user_id,
+                    "click not verified, Mattermost did not answer; the user must press again"
+                );
                 return Err(ClickFault::Unsure);
             }
         }
@@ -170,10 +173,14 @@ impl Mattermost {
         if request.chat.card.as_ref() != Some(&click.post_id) {
             return Answer::Told(NOT_OURS.into());
         }
+        let id = request.id;
         match self.renew_as_it_is(request).await {
             Ok(()) => Answer::Told(RENEWED.into()),
             Err(why) => {
-                tracing::error!(post = %click.post_id, %why, "jit could not renew a card");
+                tracing::error!(
+                    request_id = %id, post = %click.post_id, %why,
+                    "card not renewed; the next click tries again"
+                );
                 Answer::Told(UNSURE.into())
             }
         }
@@ -214,7 +221,10 @@ impl Mattermost {
                 Answer::Told("jit has processed this click already.".into())
             }
             (done, Err(error)) => {
-                tracing::error!(%error, "jit could not mark a click as used");
+                tracing::error!(
+                    request_id = %pressed.request_id, %error,
+                    "click not marked as used; jit refuses it after a minute by its age"
+                );
                 done.unwrap_or_else(No::told)
             }
             (done, Ok(())) => done.unwrap_or_else(No::told),
@@ -240,7 +250,7 @@ impl Mattermost {
             Action::Deny => Ask::Deny { reason: None },
             Action::Extend(minutes) => Ask::Extend { minutes },
             Action::Revoke => {
-                let said = self.take_away(&who, &request, None, ticket).await?;
+                let said = self.revoke_access(&who, &request, None, ticket).await?;
                 return Ok(Answer::Told(said));
             }
         };

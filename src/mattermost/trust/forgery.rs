@@ -61,7 +61,7 @@ impl Mattermost {
             path,
             user,
             post,
-            "jit refused a forgery"
+            "click or dialog refused as forged"
         );
         let channel: Option<ChannelId> = said("channel_id").and_then(|id| id.parse().ok());
         if let Some(channel) = channel.filter(|_| self.forgeries.may_be_written(self.clock().now()))
@@ -69,7 +69,7 @@ impl Mattermost {
             let service = self.app.service.clone();
             self.app.tasks.spawn(async move {
                 if let Err(error) = service.note_forgery(&channel, &details).await {
-                    tracing::error!(%error, "jit could not record a forgery");
+                    tracing::error!(%error, %channel, "forgery not recorded in the audit of the channel");
                 }
             });
         }

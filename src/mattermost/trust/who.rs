@@ -48,7 +48,7 @@ impl Mattermost {
     /// Looks the person up in Mattermost by the user id.
     pub(in crate::mattermost) async fn who(&self, id: &MmUserId) -> Result<ChatUser, No> {
         let user = self.people.user(id).await.map_err(|error| {
-            tracing::error!(%error, "jit could not look up a user");
+            tracing::error!(user = %id, %error, "user not looked up at Mattermost; the command is refused");
             No::Told(match error {
                 ApiError::NotThere(_) | ApiError::Refused(_) => {
                     "Mattermost does not know you".into()

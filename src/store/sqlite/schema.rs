@@ -200,7 +200,9 @@ fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
         match read {
             Ok(request) => clear_lease(&all, &request)?,
             // An unreadable record stays as it is, and every read of it reports it.
-            Err(why) => tracing::error!(%why, "a lease was not cleared: its record cannot be read"),
+            Err(why) => {
+                tracing::error!(%why, "record unreadable at the start; its lease lapses by itself")
+            }
         }
     }
     writes::release_notices(&all)?;

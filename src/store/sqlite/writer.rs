@@ -88,10 +88,10 @@ impl Writer {
         after_commit: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let books = WriterThread::new(db, Box::new(before_commit), Box::new(after_commit))?;
+        let writer_thread = WriterThread::new(db, Box::new(before_commit), Box::new(after_commit))?;
         let thread = std::thread::Builder::new()
             .name("jit-store".into())
-            .spawn(move || books.serve(queue))?;
+            .spawn(move || writer_thread.serve(queue))?;
         Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),

@@ -69,7 +69,7 @@ fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal>
 }
 
 /// An operator's reconcile found in AWS an assignment that this settled request left behind.
-pub(in crate::domain::decide) fn found_standing(
+pub(in crate::domain::decide) fn found_present(
     step: Step<'_>,
     by: Option<&Person>,
 ) -> Result<Decision, Refusal> {

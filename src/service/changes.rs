@@ -10,28 +10,28 @@ use super::work_queue::locked;
 use crate::domain::RequestId;
 
 #[derive(Debug, Default)]
-pub(crate) struct News(Mutex<HashMap<RequestId, watch::Sender<()>>>);
+pub(crate) struct RequestChanges(Mutex<HashMap<RequestId, watch::Sender<()>>>);
 
-/// A task of this process that waits for news of one request.
+/// A task of this process that waits for a change of one request.
 pub(crate) struct Listener<'n> {
-    news: &'n News,
+    changes: &'n RequestChanges,
     id: RequestId,
-    heard: watch::Receiver<()>,
+    receiver: watch::Receiver<()>,
 }
 
-impl News {
-    /// Returns a listener that gets all news from now on.
+impl RequestChanges {
+    /// Returns a listener that gets all changes from now on.
     pub fn listen(&self, id: RequestId) -> Listener<'_> {
         let mut all = self.all();
         let sender = all.entry(id).or_insert_with(|| watch::Sender::new(()));
         Listener {
-            news: self,
+            changes: self,
             id,
-            heard: sender.subscribe(),
+            receiver: sender.subscribe(),
         }
     }
 
-    pub fn tell(&self, id: RequestId) {
+    pub fn notify(&self, id: RequestId) {
         if let Some(sender) = self.all().get(&id) {
             sender.send_replace(());
         }
@@ -43,16 +43,16 @@ impl News {
 }
 
 impl Listener<'_> {
-    /// Returns when there is news since the last call.
-    pub async fn hear(&mut self) {
+    /// Returns when the request has changed since the last call.
+    pub async fn changed(&mut self) {
         // The sender exists as long as this listener, so this cannot fail.
-        self.heard.changed().await.ok();
+        self.receiver.changed().await.ok();
     }
 }
 
 impl Drop for Listener<'_> {
     fn drop(&mut self) {
-        let mut all = self.news.all();
+        let mut all = self.changes.all();
         if all
             .get(&self.id)
             .is_some_and(|sender| sender.receiver_count() <= 1)
@@ -75,21 +75,21 @@ mod tests {
 
     // K15
     #[test]
-    fn news_of_one_request_wakes_only_its_own_listeners() {
+    fn a_change_of_a_request_wakes_only_its_own_listeners() {
         let (one, other) = (1, 2);
         let id = |n| RequestId::from_uuid(Uuid::from_u128(n));
-        let news = News::default();
-        let (mut first, mut second) = (news.listen(id(one)), news.listen(id(other)));
-        news.tell(id(one));
-        assert!(is_ready(first.hear()));
-        assert!(!is_ready(first.hear()), "one notification wakes it once");
-        assert!(!is_ready(second.hear()));
-        let third = news.listen(id(other));
+        let changes = RequestChanges::default();
+        let (mut first, mut second) = (changes.listen(id(one)), changes.listen(id(other)));
+        changes.notify(id(one));
+        assert!(is_ready(first.changed()));
+        assert!(!is_ready(first.changed()), "one notification wakes it once");
+        assert!(!is_ready(second.changed()));
+        let third = changes.listen(id(other));
         drop(second);
-        assert_eq!(news.all().len(), 2, "the other listener keeps its entry");
+        assert_eq!(changes.all().len(), 2, "the other listener keeps its entry");
         drop((first, third));
         assert!(
-            news.all().is_empty(),
+            changes.all().is_empty(),
             "an entry without listeners is removed"
         );
     }
