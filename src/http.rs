@@ -180,7 +180,7 @@ impl HttpState {
 
     /// Applies one command to one request, and completes it even if the caller disconnects:
     /// otherwise a commit could be written without its work reaching the worker.
-    async fn handle(
+    async fn command(
         &self,
         id: RequestId,
         command: Command,
@@ -188,7 +188,7 @@ impl HttpState {
     ) -> Result<Handled, Problem> {
         let service = self.service.clone();
         self.uncut(async move {
-            let done = service.handle_once(id, command, Some(&ticket)).await;
+            let done = service.handle(id, command, Some(&ticket)).await;
             service.use_up(&ticket).await?;
             done
         })

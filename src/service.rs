@@ -2,32 +2,34 @@
 //! record, calls `decide` and commits the decision. After a conflict it starts again.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod announce;
 mod changes;
 mod configure;
 pub(crate) mod notice_queue;
 mod queries;
+mod revoke;
 mod ticket;
 pub(crate) mod work_queue;
 
+pub use announce::Announce;
 pub use configure::Configure;
+pub use revoke::Revoked;
 pub use ticket::Ticket;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, Uptime};
-use crate::config::{MattermostConfig, Webhook};
+use crate::clock::Clock;
 use crate::domain::{
-    self, Audience, CoHolders, Command, Decision, Draft, Ending, EventKind, Holding, Lease,
-    LeaseHolder, Millis, Notice, Policy, Record, Refusal, Request, RequestId, State, Timestamp,
-    Work,
+    self, CoHolders, Command, Decision, Draft, Holding, Lease, LeaseHolder, Millis, Policy, Record,
+    Refusal, Request, RequestId, Timestamp, Work,
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
 use changes::RequestChanges;
 use notice_queue::NoticeQueue;
+use revoke::is_being_revoked;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
 /// After this many conflicts in a row the command fails.
@@ -53,91 +55,6 @@ pub struct Service {
     pub(crate) work_queue: Arc<WorkQueue>,
     /// About requests that ended or were revoked.
     changes: RequestChanges,
-}
-
-/// The configured receivers. Without a receiver jit stores no notices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announce {
-    ToNobody,
-    ToWebhook,
-    OnCards,
-    ToBoth,
-}
-
-impl Announce {
-    pub fn to(webhook: Option<&Webhook>, mattermost: Option<&MattermostConfig>) -> Self {
-        match (webhook, mattermost) {
-            (None, None) => Self::ToNobody,
-            (Some(_), None) => Self::ToWebhook,
-            (None, Some(_)) => Self::OnCards,
-            (Some(_), Some(_)) => Self::ToBoth,
-        }
-    }
-
-    /// The notices of one decision. A card also shows steps for which the channel gets no notice.
-    fn notices(self, decision: &mut Decision) -> Vec<Notice> {
-        let shows_cards = match self {
-            Self::ToNobody => return Vec::new(),
-            Self::ToWebhook => false,
-            Self::OnCards | Self::ToBoth => true,
-        };
-        if !decision.notices.is_empty() || !shows_cards {
-            return std::mem::take(&mut decision.notices);
-        }
-        let shown = decision.events.last();
-        let Some(last) = shown.filter(|last| is_shown(last.event_type)) else {
-            return Vec::new();
-        };
-        let request = &decision.request;
-        vec![Notice {
-            request_id: request.id,
-            seq: last.seq,
-            status: request.status(),
-            account_id: request.asked.account_id.clone(),
-            channel_id: request.asked.channel_id.clone(),
-            actor: last.actor_email.clone().unwrap_or_default(),
-            details: BTreeMap::new(),
-            created_at: last.event_time,
-            audience: Audience::Card,
-        }]
-    }
-}
-
-/// Whether an event of this kind changes the card.
-fn is_shown(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Requested
-        | EventKind::ApprovalRecorded
-        | EventKind::Approved
-        | EventKind::Denied
-        | EventKind::Cancelled
-        | EventKind::Granted
-        | EventKind::ExtensionRequested
-        | EventKind::Extended
-        | EventKind::ExtensionDenied
-        | EventKind::RevokeRequested
-        | EventKind::ExpiryStarted
-        | EventKind::RollbackStarted
-        | EventKind::RemovalFailing
-        | EventKind::CleanedUp
-        | EventKind::Revoked
-        | EventKind::Expired
-        | EventKind::Error => true,
-        EventKind::Assigning
-        | EventKind::StrayAccessFound
-        | EventKind::StrayAccessRemoved
-        | EventKind::SessionsDenied
-        | EventKind::SessionsEnded
-        | EventKind::SessionsNotEnded
-        | EventKind::SessionDenyLifted
-        | EventKind::EndAnnounced
-        | EventKind::NoticeParked
-        | EventKind::ForgeryRefused
-        | EventKind::Bound
-        | EventKind::BindingChanged
-        | EventKind::ApproversSet
-        | EventKind::Unbound => false,
-    }
 }
 
 /// An idempotency key, with a fingerprint of the request body.
@@ -253,13 +170,8 @@ impl Service {
         self.request(answered.request_id).await.map(Some)
     }
 
-    /// Gives a command to a request.
-    pub async fn handle(&self, id: RequestId, command: Command) -> Result<Handled, ServiceError> {
-        self.handle_once(id, command, None).await
-    }
-
-    /// Gives the command of a signed call, whose nonce counts once.
-    pub async fn handle_once(
+    /// Gives a command to a request. The nonce of `ticket`, of a signed call, counts once.
+    pub async fn handle(
         &self,
         id: RequestId,
         command: Command,
@@ -329,7 +241,10 @@ impl Service {
         let renewed = domain::decide(record, &self.policy, command.clone(), self.clock.now())?;
         match self.store.renew(renewed.request.clone()).await {
             Ok(()) => Ok(renewed.request),
-            Err(StoreError::Conflict(_)) => self.handle(id, command).await.map(|done| done.request),
+            Err(StoreError::Conflict(_)) => self
+                .handle(id, command, None)
+                .await
+                .map(|done| done.request),
             Err(error) => Err(error.into()),
         }
     }
@@ -467,35 +382,6 @@ impl Service {
         }
         Ok(written)
     }
-
-    /// Returns when this process revokes the request. If another process does, it may return late
-    /// or never.
-    pub(crate) async fn until_revoked(&self, id: RequestId) {
-        let mut changes = self.changes.listen(id);
-        while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
-            changes.changed().await;
-        }
-    }
-
-    /// Waits for the end of a revoke, or until `deadline`; returns the request as it is then.
-    pub async fn follow(&self, id: RequestId, deadline: Uptime) -> Result<Request, ServiceError> {
-        // Another replica may finish the removal, and does not notify this process.
-        const LOOK_AGAIN: Millis = Millis::seconds(1);
-        let mut changes = self.changes.listen(id);
-        loop {
-            let request = self.request(id).await?;
-            let now = self.clock.uptime();
-            if request.state.is_settled() || now >= deadline {
-                return Ok(request);
-            }
-            let again = deadline.min(now + LOOK_AGAIN);
-            tokio::select! {
-                biased;
-                () = changes.changed() => {}
-                () = self.clock.sleep_until(again) => {}
-            }
-        }
-    }
 }
 
 fn parked_by(id: RequestId, command: &Command) -> Option<Write> {
@@ -515,44 +401,9 @@ fn pause_after(lost: u32, chance: u32) -> Millis {
     Millis(whole / 2 + i64::from(chance) % (whole / 2))
 }
 
-fn is_being_revoked(request: &Request) -> bool {
-    let revoked = |ending: &Ending| matches!(ending, Ending::Revoked { .. });
-    matches!(&request.state, State::Removing { ending } if revoked(ending))
-}
-
 fn too_many_conflicts() -> ServiceError {
     let why = format!("{MOST_TRIES} conflicts in a row at the same record; try again");
     ServiceError::Store(StoreError::Unavailable(why))
-}
-
-/// The result of a revoke that a person asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revoked {
-    /// AWS shows that the access is gone.
-    Gone(Request),
-    /// The removal is still running.
-    Going(Request),
-    /// The request ended in ERROR: AWS shows an assignment that this request did not make.
-    Not(Request),
-}
-
-impl Revoked {
-    pub fn of(request: Request) -> Self {
-        match request.state {
-            State::Revoked { .. } => Self::Gone(request),
-            State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Error(_) => Self::Not(request),
-            State::Pending
-            | State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. } => Self::Going(request),
-        }
-    }
 }
 
 #[cfg(test)]

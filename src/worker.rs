@@ -178,7 +178,7 @@ impl Worker {
     ) -> Result<Result<ClaimedWork, Tried>, ServiceError> {
         let clock = self.service.clock();
         let (claim, taken) = (self.claim(id, as_of), BothClocks::now(clock));
-        match self.service.handle(id, Command::Due { claim }).await {
+        match self.service.handle(id, Command::Due { claim }, None).await {
             Ok(handled) => {
                 self.watch.forget_lease(id);
                 Ok(Ok(ClaimedWork {
@@ -268,7 +268,7 @@ impl Worker {
                 outcome: outcome.clone(),
                 calls: calls.clone(),
             };
-            let error = match self.service.handle(id, finished).await {
+            let error = match self.service.handle(id, finished, None).await {
                 Ok(handled) => return Ok(Some(handled)),
                 // The lease was lost, and the outcome changes nothing.
                 Err(ServiceError::Refused(refusal)) => {

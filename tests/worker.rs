@@ -291,7 +291,7 @@ impl TestSetup {
     async fn ask(&self, id: RequestId, ask: Ask) {
         let by = person("bob");
         let asked = Command::Asked { by, ask };
-        self.service.handle(id, asked).await.unwrap();
+        self.service.handle(id, asked, None).await.unwrap();
     }
 
     async fn step(&self) -> Stepped {
@@ -628,7 +628,7 @@ impl LoopSetup {
                 by,
                 ask: Ask::Approve,
             };
-            self.service.handle(id, asked).await.unwrap();
+            self.service.handle(id, asked, None).await.unwrap();
             ids.push(id);
         }
         ids

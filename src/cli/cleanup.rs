@@ -86,7 +86,7 @@ async fn record(
         reason: removal.reason.clone(),
         proof,
     };
-    match tools.app.service.handle(id, cleaned).await {
+    match tools.app.service.handle(id, cleaned, None).await {
         Ok(handled) => tell(context, &handled.request, said),
         Err(ServiceError::Store(why)) => {
             removal.print_rows(&[row(id, Some(request), verified)], &unrecorded(&why))

@@ -201,7 +201,12 @@ async fn is_missing(
 async fn remove(context: &CliContext, tools: &OperatorTools, id: RequestId) -> Result<(), Failure> {
     let by = context.acting.person_if_said()?;
     let found = Command::FoundPresent { by };
-    tools.app.service.handle(id, found).await.map_err(failed)?;
+    tools
+        .app
+        .service
+        .handle(id, found, None)
+        .await
+        .map_err(failed)?;
     let never = CancellationToken::new();
     let told = |_: &Request| {};
     let end = tools.app.worker.see_through(id, &never, told).await;

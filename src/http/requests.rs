@@ -201,7 +201,7 @@ async fn decided(
     ask: Ask,
     ticket: Arc<Ticket>,
 ) -> Result<Response, Problem> {
-    let handled = app.handle(id, Command::Asked { by, ask }, ticket).await?;
+    let handled = app.command(id, Command::Asked { by, ask }, ticket).await?;
     Ok(json(200, &RequestObject::from(&handled.request)))
 }
 
@@ -219,7 +219,7 @@ pub(super) async fn revoke(
     let ask = Ask::Revoke { reason };
     let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
     let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
-    let begun = app.handle(id, Command::Asked { by, ask }, ticket).await?;
+    let begun = app.command(id, Command::Asked { by, ask }, ticket).await?;
     let followed = tokio::select! {
         followed = app.service.follow(id, deadline) => followed?,
         () = app.stop.cancelled() => begun.request,

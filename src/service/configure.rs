@@ -168,7 +168,7 @@ impl Service {
     /// A request that is not PENDING any more refuses the command and needs no cancellation.
     async fn cancel_unbound(&self, id: RequestId, admin: &Admin) -> Result<(), ServiceError> {
         let by = admin.person.clone();
-        match self.handle(id, Command::Unbound { by }).await {
+        match self.handle(id, Command::Unbound { by }, None).await {
             Ok(_) | Err(ServiceError::Refused(domain::Refusal::WrongState { .. })) => Ok(()),
             Err(error) => Err(error),
         }

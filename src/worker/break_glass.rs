@@ -172,7 +172,7 @@ impl Worker {
                 },
             },
         };
-        match self.service.handle(id, command).await {
+        match self.service.handle(id, command, None).await {
             Ok(_) => Ok(Some(BreakGlassResult::Recorded)),
             Err(ServiceError::Refused(_)) if self.service.request(id).await?.state.is_settled() => {
                 Ok(None)

@@ -308,7 +308,7 @@ impl NoticeWorker {
             seq: place.seq,
             why: Text::clip(&why.0),
         };
-        self.service.handle(place.request_id, command).await?;
+        self.service.handle(place.request_id, command, None).await?;
         Ok(())
     }
 }

@@ -95,7 +95,7 @@ impl Worker {
             outcome: Outcome::Interrupted,
             calls: Calls::default(),
         };
-        if let Err(error) = self.service.handle(id, finished).await {
+        if let Err(error) = self.service.handle(id, finished, None).await {
             tracing::debug!(request_id = %id, %error, "lease not given back; it lapses by itself");
         }
     }
@@ -109,7 +109,7 @@ impl Worker {
         let clock = self.service.clock();
         loop {
             let claim = self.claim(id, clock.now());
-            match self.service.handle(id, Command::Hold { claim }).await {
+            match self.service.handle(id, Command::Hold { claim }, None).await {
                 Ok(handled) => return Ok((claim.lease.token, handled)),
                 Err(ServiceError::Refused(Refusal::Leased { lease: Some(other) })) => {
                     self.watch.see_lease(id, other, clock.uptime());

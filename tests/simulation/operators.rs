@@ -151,7 +151,7 @@ impl World {
                 reason: Text::clip("by hand"),
                 proof,
             };
-            let cleaned = parts.service.handle(id, said).await;
+            let cleaned = parts.service.handle(id, said, None).await;
             if let (Err(_), Proof::SeenGone { lease, .. }) = (&cleaned, proof) {
                 worker.let_go(id, lease).await;
             }
@@ -285,6 +285,6 @@ async fn remove_if_it_stands(
     }
     let by = Some(person("olga"));
     let found = Command::FoundPresent { by };
-    parts.service.handle(request.id, found).await?;
+    parts.service.handle(request.id, found, None).await?;
     see_through(parts, request.id).await
 }

@@ -207,7 +207,7 @@ impl World {
                 by: by.clone(),
                 ask,
             };
-            let refused = service.handle(id, asked);
+            let refused = service.handle(id, asked, None);
             let refused = refused_wrote_nothing(&store, &wrong, &id, refused).await;
             if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = refused
                 && let Err(what) = repeated.check(&store, &by)
@@ -240,7 +240,7 @@ impl World {
                         },
                     ),
                 ] {
-                    match service.handle(id, Command::Asked { by, ask }).await {
+                    match service.handle(id, Command::Asked { by, ask }, None).await {
                         Ok(_) | Err(ServiceError::Store(_)) => {}
                         Err(_) => return,
                     }

@@ -42,6 +42,8 @@ struct Seen {
     tried_at: Timestamp,
     /// The time since when it has been due by the clock of a running process.
     due_since: Option<Timestamp>,
+    /// The time since when it has been due, or has waited for a next try.
+    waits_since: Option<Timestamp>,
 }
 
 /// The fields that a worker changes in a record at every attempt.
@@ -112,6 +114,7 @@ impl Watch {
             },
             tried_at: now,
             due_since: None,
+            waits_since: None,
         });
         if seen.state != discriminant(&request.state) {
             (seen.state, seen.since) = (discriminant(&request.state), now);
@@ -120,21 +123,22 @@ impl Watch {
             (seen.tries, seen.tried_at) = (tries, now);
         }
         let mut working = replicas.iter().filter(|replica| replica.works());
+        let due_at = request.schedule.due_at;
+        let is_due = working.any(|replica| due_at.is_some_and(|due| due <= replica.wall()));
         // A due time without a date is only the time of a next try, which a wrong clock may have
         // put far ahead.
-        let is_due = working.any(|replica| {
-            let due_at = request.schedule.due_at;
-            due_at.is_some_and(|due| !request.is_dated() || due <= replica.wall())
-        });
+        let works = replicas.iter().any(Replica::works);
+        let waits = is_due || works && due_at.is_some() && !request.is_dated();
         // A clock that was set may have made it due and not due again since the last check.
         let disturbed_at = self.disturbed_at;
-        let before = seen.due_since.filter(|since| *since >= disturbed_at);
-        seen.due_since = is_due.then(|| before.unwrap_or(now));
+        let before = |since: Option<Timestamp>| since.filter(|since| *since >= disturbed_at);
+        seen.due_since = is_due.then(|| before(seen.due_since).unwrap_or(now));
+        seen.waits_since = waits.then(|| before(seen.waits_since).unwrap_or(now));
     }
 
     fn is_tried(&self, request: &Request, now: Timestamp) -> Result<(), String> {
         let seen = &self.records[&request.id];
-        let Some(due) = seen.due_since else {
+        let Some(due) = seen.waits_since else {
             return Ok(());
         };
         let since = due.max(seen.tried_at).max(self.disturbed_at);

@@ -287,7 +287,7 @@ async fn every_change_is_seen_at_once_from_any_process() {
         }
         if minute % 2 == 0 {
             latest = later(&latest, |request| {
-                request.schedule.due_at = Some(at(minute * 60))
+                request.schedule.due_at = Some(at(minute * 60));
             });
             let commit = Commit::of([Write::Request(latest.clone())]);
             store.commit(commit).await.unwrap();

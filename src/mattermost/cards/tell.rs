@@ -353,7 +353,7 @@ impl Cards {
     }
 
     async fn note(&self, request: &Request, command: Command) -> Result<(), NotReceived> {
-        let noted = self.service.handle(request.id, command).await;
+        let noted = self.service.handle(request.id, command, None).await;
         noted
             .map(drop)
             .map_err(|error| NotReceived(error.to_string()))

@@ -68,7 +68,7 @@ impl Mattermost {
         done: &str,
     ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
-        let handled = self.handle(request.id, who, ask, None).await?;
+        let handled = self.command(request.id, who, ask, None).await?;
         Ok(format!("{done}.\n{}", self.line(&handled)))
     }
 
@@ -90,7 +90,7 @@ impl Mattermost {
         }
         let deadline = service.clock().uptime() + REVOKE_PATIENCE;
         let ask = Ask::Revoke { reason };
-        self.handle(request.id, who, ask, ticket).await?;
+        self.command(request.id, who, ask, ticket).await?;
         // P6: the answer says what AWS shows.
         Ok(
             match Revoked::of(service.follow(request.id, deadline).await?) {
@@ -113,7 +113,7 @@ impl Mattermost {
         )
     }
 
-    pub(in crate::mattermost) async fn handle(
+    pub(in crate::mattermost) async fn command(
         &self,
         id: RequestId,
         who: &ChatUser,
@@ -123,7 +123,7 @@ impl Mattermost {
         let by = who.person.clone();
         let command = Command::Asked { by, ask };
         let service = &self.app.service;
-        let handled = service.handle_once(id, command, ticket.as_deref()).await?;
+        let handled = service.handle(id, command, ticket.as_deref()).await?;
         Ok(handled.request)
     }
 

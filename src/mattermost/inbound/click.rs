@@ -254,7 +254,7 @@ impl Mattermost {
                 return Ok(Answer::Told(said));
             }
         };
-        self.handle(request.id, &who, ask, ticket).await?;
+        self.command(request.id, &who, ask, ticket).await?;
         // The card shows the result to the channel.
         Ok(Answer::Nothing)
     }

@@ -201,7 +201,7 @@ fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
             Ok(request) => clear_lease(&all, &request)?,
             // An unreadable record stays as it is, and every read of it reports it.
             Err(why) => {
-                tracing::error!(%why, "record unreadable at the start; its lease lapses by itself")
+                tracing::error!(%why, "record unreadable at the start; its lease lapses by itself");
             }
         }
     }

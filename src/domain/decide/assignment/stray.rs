@@ -50,7 +50,7 @@ fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal>
             remove_after_error(&mut step, by, reason, details([("error", Some(why))]));
         }
         State::Removing { .. } | State::Unsettled { .. } => {
-            step.request.schedule.due_at = Some(step.now)
+            step.request.schedule.due_at = Some(step.now);
         }
         // The grant keeps the assignment until its own end. For a settled request with other
         // holders, the end of the last holder removes it.

@@ -1,0 +1,91 @@
+//! The notices of a decision: which events the configured receivers get.
+
+use std::collections::BTreeMap;
+
+use crate::config::{MattermostConfig, Webhook};
+use crate::domain::{Audience, Decision, EventKind, Notice};
+
+/// The configured receivers. Without a receiver jit stores no notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    ToNobody,
+    ToWebhook,
+    OnCards,
+    ToBoth,
+}
+
+impl Announce {
+    pub fn to(webhook: Option<&Webhook>, mattermost: Option<&MattermostConfig>) -> Self {
+        match (webhook, mattermost) {
+            (None, None) => Self::ToNobody,
+            (Some(_), None) => Self::ToWebhook,
+            (None, Some(_)) => Self::OnCards,
+            (Some(_), Some(_)) => Self::ToBoth,
+        }
+    }
+
+    /// The notices of one decision. A card also shows steps for which the channel gets no notice.
+    pub(super) fn notices(self, decision: &mut Decision) -> Vec<Notice> {
+        let shows_cards = match self {
+            Self::ToNobody => return Vec::new(),
+            Self::ToWebhook => false,
+            Self::OnCards | Self::ToBoth => true,
+        };
+        if !decision.notices.is_empty() || !shows_cards {
+            return std::mem::take(&mut decision.notices);
+        }
+        let shown = decision.events.last();
+        let Some(last) = shown.filter(|last| is_shown(last.event_type)) else {
+            return Vec::new();
+        };
+        let request = &decision.request;
+        vec![Notice {
+            request_id: request.id,
+            seq: last.seq,
+            status: request.status(),
+            account_id: request.asked.account_id.clone(),
+            channel_id: request.asked.channel_id.clone(),
+            actor: last.actor_email.clone().unwrap_or_default(),
+            details: BTreeMap::new(),
+            created_at: last.event_time,
+            audience: Audience::Card,
+        }]
+    }
+}
+
+/// Whether an event of this kind changes the card.
+fn is_shown(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Requested
+        | EventKind::ApprovalRecorded
+        | EventKind::Approved
+        | EventKind::Denied
+        | EventKind::Cancelled
+        | EventKind::Granted
+        | EventKind::ExtensionRequested
+        | EventKind::Extended
+        | EventKind::ExtensionDenied
+        | EventKind::RevokeRequested
+        | EventKind::ExpiryStarted
+        | EventKind::RollbackStarted
+        | EventKind::RemovalFailing
+        | EventKind::CleanedUp
+        | EventKind::Revoked
+        | EventKind::Expired
+        | EventKind::Error => true,
+        EventKind::Assigning
+        | EventKind::StrayAccessFound
+        | EventKind::StrayAccessRemoved
+        | EventKind::SessionsDenied
+        | EventKind::SessionsEnded
+        | EventKind::SessionsNotEnded
+        | EventKind::SessionDenyLifted
+        | EventKind::EndAnnounced
+        | EventKind::NoticeParked
+        | EventKind::ForgeryRefused
+        | EventKind::Bound
+        | EventKind::BindingChanged
+        | EventKind::ApproversSet
+        | EventKind::Unbound => false,
+    }
+}
