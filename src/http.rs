@@ -17,6 +17,7 @@ pub mod signed;
 pub mod unsigned;
 pub mod wire;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
@@ -24,11 +25,10 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::clock::Uptime;
 use crate::code::Code;
@@ -39,6 +39,7 @@ use crate::worker::Worker;
 use keyring::Keyring;
 use limits::{BodyPool, Seats};
 use reply::Problem;
+use signed::TicketSlot;
 
 /// The state that all handlers share.
 pub struct HttpState {
@@ -204,10 +205,7 @@ impl HttpState {
             Ok(done) => Ok(done?),
             Err(error) => {
                 tracing::error!(%error, "a call panicked or was aborted; its caller gets a 500");
-                Err(Problem::new(
-                    Code::Internal,
-                    "jit failed to process this call; its log names the cause",
-                ))
+                Err(failed_call())
             }
         }
     }
@@ -235,18 +233,7 @@ pub fn router(app: Arc<HttpState>, others: Router) -> Router {
         .merge(others)
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
-        .route_layer(
-            ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(app.clone(), count))
-                .layer(middleware::from_fn_with_state(app, signed::spend_nonces))
-                .layer(CatchPanicLayer::custom(|_| {
-                    Problem::new(
-                        Code::Internal,
-                        "jit failed to process this call; its log names the cause",
-                    )
-                    .into_response()
-                })),
-        )
+        .route_layer(middleware::from_fn_with_state(app, answer))
 }
 
 /// Builds the router of `server.metrics_listen`, which answers only `/metrics`.
@@ -272,10 +259,23 @@ async fn wrong_method(request: Request) -> Problem {
     Problem::new(Code::WrongMethod, message)
 }
 
-/// Counts every call, refused or not.
-async fn count(State(app): State<Arc<HttpState>>, request: Request, next: Next) -> Response {
+/// Around every call: a panic in a handler gives one caller a 500, the nonce of a verified call is
+/// spent, and the call is counted.
+async fn answer(State(app): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
     let route = ops::route_of(&request);
-    let response = next.run(request).await;
+    let slot = TicketSlot::default();
+    request.extensions_mut().insert(slot.clone());
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let response = answered.unwrap_or_else(|_| failed_call().into_response());
+    let response = match slot.spend(&app).await {
+        Ok(()) => response,
+        Err(problem) => problem.into_response(),
+    };
     app.tally.count(route, response.status());
     response
+}
+
+fn failed_call() -> Problem {
+    let message = "jit failed to process this call; its log names the cause";
+    Problem::new(Code::Internal, message)
 }

@@ -26,7 +26,8 @@ pub(crate) async fn read(
     body: Body,
 ) -> Result<Bytes, Problem> {
     let body = refuse_large(pool, headers, body).await?;
-    let whole = collect(body, announced(headers));
+    let size = announced(headers, &body);
+    let whole = collect(body, size);
     in_place(pool, whole).await?.ok_or_else(too_large)
 }
 
@@ -36,7 +37,7 @@ pub(crate) async fn refuse_large(
     headers: &HeaderMap,
     mut body: Body,
 ) -> Result<Body, Problem> {
-    if announced(headers) <= MOST_BYTES {
+    if announced(headers, &body) <= MOST_BYTES {
         return Ok(body);
     }
     in_place(pool, discard(&mut body, 0)).await?;
@@ -48,10 +49,12 @@ fn too_large() -> Problem {
     Problem::new(Code::TooLarge, message)
 }
 
-fn announced(headers: &HeaderMap) -> usize {
+/// The size of the body, as far as its head tells; an event of Lambda has the whole body.
+fn announced(headers: &HeaderMap, body: &Body) -> usize {
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    length.unwrap_or(0)
+    let known = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    length.unwrap_or(0).max(known)
 }
 
 /// Awaits a body. If it has not arrived completely, it needs a place in the pool.

@@ -47,7 +47,8 @@ pub(super) async fn metrics(
 ) -> Result<Response, Problem> {
     let given = headers.get(header::AUTHORIZATION);
     let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match app.keyring.is_metrics_token(given.unwrap_or_default()) {
+    let is_token = app.keyring.is_metrics_token(given.unwrap_or_default());
+    match is_token.filter(|_| app.metrics.is_some()) {
         Some(true) => open_metrics(State(app)).await,
         Some(false) => Err(Problem::unsigned(Unsigned::Token, "/metrics")),
         None => Err(no_metrics()),

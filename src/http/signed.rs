@@ -8,10 +8,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Request};
 use axum::http::{Extensions, HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
@@ -70,33 +68,25 @@ pub struct Signed<N> {
 }
 
 /// A verified call whose nonce is not spent yet. The store spends the nonce in the same commit
-/// as the change that the call asks for. If the handler commits no change, `spend_nonces` does.
+/// as the change that the call asks for. If the handler commits no change, `TicketSlot::spend` does.
 #[derive(Debug)]
 pub struct Unspent<N> {
     pub call: Signed<N>,
     pub ticket: Arc<Ticket>,
 }
 
-/// Where a verified call leaves its ticket for `spend_nonces`.
+/// Where a verified call leaves its ticket, whose nonce `spend` spends after the handler.
 #[derive(Clone, Debug, Default)]
-struct TicketSlot(Arc<OnceLock<Arc<Ticket>>>);
+pub(super) struct TicketSlot(Arc<OnceLock<Arc<Ticket>>>);
 
-/// Spends the nonce of every verified call, whether its handler succeeds, refuses or panics. Only
-/// a change that failed at the store leaves its nonce fresh.
-pub async fn spend_nonces(
-    State(app): State<Arc<HttpState>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let slot = TicketSlot::default();
-    request.extensions_mut().insert(slot.clone());
-    let response = next.run(request).await;
-    let Some(ticket) = slot.0.get() else {
-        return response;
-    };
-    match app.service.use_up(ticket).await {
-        Ok(()) => response,
-        Err(why) => Problem::from(why).into_response(),
+impl TicketSlot {
+    /// Spends the nonce of the call, if it was verified, whether its handler succeeded, refused or
+    /// panicked. Only a change that failed at the store leaves its nonce fresh.
+    pub async fn spend(&self, app: &HttpState) -> Result<(), Problem> {
+        match self.0.get() {
+            Some(ticket) => Ok(app.service.use_up(ticket).await?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -154,12 +144,12 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
     }
 }
 
-/// P5: without `spend_nonces` the call could be repeated, so jit refuses it.
+/// P5: on a route without a slot the call could be repeated, so jit refuses it.
 fn leave_ticket(extensions: &mut Extensions, ticket: &Arc<Ticket>) -> Result<(), Problem> {
     let slot = extensions.remove::<TicketSlot>();
     let left = slot.is_some_and(|slot| slot.0.set(ticket.clone()).is_ok());
     left.then_some(())
-        .ok_or_else(|| Problem::new(Code::Internal, "no layer spends the nonce of this call"))
+        .ok_or_else(|| Problem::new(Code::Internal, "nothing spends the nonce of this call"))
 }
 
 /// The headers of a signed call. Everything that needs no body is checked before jit awaits one.
@@ -316,7 +306,6 @@ mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::http::StatusCode;
-    use axum::middleware::from_fn_with_state;
     use axum::routing::post;
     use tokio_util::sync::CancellationToken;
     use tower::Service as _;
@@ -428,17 +417,16 @@ mod tests {
         assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
     }
 
-    /// P5: a route that is added without the layer runs no handler.
+    /// P5: a route outside the router of jit runs no handler.
     #[tokio::test]
-    async fn a_call_is_refused_on_a_route_without_the_layer_that_spends_nonces() {
+    async fn a_call_is_refused_on_a_route_that_spends_no_nonces() {
         let folder = tempfile::tempdir().unwrap();
         let app = state(folder.path());
         let bare = Router::new().route("/changes-nothing", post(changes_nothing));
         let mut without = bare.clone().with_state(app.clone());
         let refused = status(&mut without, "/changes-nothing").await;
         assert_eq!(refused, StatusCode::INTERNAL_SERVER_ERROR);
-        let layer = from_fn_with_state(app.clone(), spend_nonces);
-        let mut with = bare.route_layer(layer).with_state(app);
+        let mut with = router(app.clone(), bare.with_state(app));
         assert_eq!(status(&mut with, "/changes-nothing").await, StatusCode::OK);
     }
 }
