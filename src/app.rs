@@ -36,8 +36,12 @@ pub enum StartError {
     Store(#[from] OpenStoreError),
     #[error("the sandbox cannot store its state: {0}")]
     Sandbox(#[from] SandboxError),
-    #[error("server.listen: cannot listen on {address}: {why}; choose another address")]
-    Listen { address: SocketAddr, why: io::Error },
+    #[error("{key}: cannot listen on {address}: {why}; choose another address")]
+    Listen {
+        key: &'static str,
+        address: SocketAddr,
+        why: io::Error,
+    },
     #[error("the HTTP client for notices cannot be built: {0}")]
     Webhook(#[from] reqwest::Error),
 }

@@ -22,6 +22,8 @@ use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::{HttpState, metrics_router};
 use crate::worker::tidy::tidy_up;
 
+/// The key of the main address.
+const LISTEN: &str = "server.listen";
 const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
 /// How often jit reads keys from Secrets Manager, which charges for each call.
 pub(crate) const ASK_FOR_KEYS_EVERY: Millis = Millis::minutes(1);
@@ -51,9 +53,12 @@ pub async fn start(
     let metrics_on = config.server.metrics_listen;
     let no_metrics = metrics_on.is_none() && config.server.metrics_token.is_none();
     let server = Server::build(config, Purpose::Serve, metrics, stop.clone()).await?;
-    let listener = bind(listen_on).await?;
+    let listener = bind(LISTEN, listen_on).await?;
     if let Some(address) = metrics_on {
-        let (listener, http) = (bind(address).await?, server.http.clone());
+        let (listener, http) = (
+            bind("server.metrics_listen", address).await?,
+            server.http.clone(),
+        );
         let (router, connections) = (metrics_router(http), Connections::few());
         tasks.spawn(listen(
             listener,
@@ -64,6 +69,7 @@ pub async fn start(
         ));
     }
     let address = listener.local_addr().map_err(|why| StartError::Listen {
+        key: LISTEN,
         address: listen_on,
         why,
     })?;
@@ -114,10 +120,9 @@ impl Running {
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|why| StartError::Listen { address, why })
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|why| StartError::Listen { key, address, why })
 }
 
 async fn answer(
@@ -134,7 +139,7 @@ async fn answer(
         tracing::warn!(
             open_files,
             connections = most,
-            "the limit of open files is low, so jit accepts few connections; raise it to {wanted} \
+            "the limit of open files is low, so jit accepts fewer connections; raise it to {wanted} \
              (systemd: LimitNOFILE)"
         );
     } else {
@@ -150,7 +155,7 @@ fn raise_open_files() -> u64 {
     let wanted = Connections::files_wanted();
     let limit = rlimit::increase_nofile_limit(wanted);
     limit.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the limit of open files could not be read; jit accepts few connections");
+        tracing::warn!(%error, "the limit of open files could not be read or raised; jit accepts few connections");
         0
     })
 }

@@ -1,9 +1,10 @@
 //! The open connections. Their number is limited, as a whole and for each address. A new
 //! connection beyond a limit takes the place of the one that is idle for the longest time:
-//! a connection that waits for its next call, or whose head is incomplete.
+//! a connection that waits for its next call, that still receives an answer, or whose head is
+//! incomplete.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -94,6 +95,7 @@ impl Connections {
 
     /// Returns `None` if the limit is reached and every connection is in a call.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
+        let address = network(address);
         let mut open = locked(&self.open);
         let of_address = open.all.values().filter(|one| one.address == address);
         let crowded = of_address.count() >= self.most_of_address;
@@ -173,9 +175,25 @@ impl Service<Request<Incoming>> for TrackedCalls {
     }
 }
 
+/// The address that shares a limit: one host has all addresses of an IPv6 network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a2_the_addresses_of_one_ipv6_network_share_their_limit() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
+        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+        assert_ne!(network("::ffff:192.0.2.1"), network("::ffff:192.0.2.2"));
+    }
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, last])

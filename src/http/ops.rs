@@ -56,7 +56,7 @@ pub(super) async fn metrics(
 }
 
 fn no_metrics() -> Problem {
-    let why = "/metrics is not answered here; the log of the start says how to configure it";
+    let why = "/metrics is not answered here; see docs/operations.md";
     Problem::new(Code::NoSuchRoute, why)
 }
 

@@ -63,7 +63,7 @@ impl Mattermost {
         };
         let once = self.clock().draw().to_string();
         if let Err(why) = self.bot.send(user, &message, &once).await {
-            tracing::error!(%user, %why, "result of a command not sent to the user; `/jit list` shows it");
+            tracing::error!(%user, %why, "result of a command not sent; the user must look with `/jit status`");
         }
     }
 }

@@ -101,7 +101,7 @@ const LOOKS_AHEAD: Millis = Millis::minutes(15);
 const LONGEST_PAUSE: Millis = Millis::minutes(2);
 /// For work without dates: a due time, however late, is only the time of a next try.
 const EVER: Millis = Millis::hours(24 * 365 * 100);
-/// How often a worker looks ahead: no pause between two attempts is longer.
+/// How often a worker looks ahead.
 const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 
 /// Detects that the wall clock was set or that the process was suspended, and says up to which

@@ -43,7 +43,7 @@ pub(super) async fn command(
         reply(200, &shown)
     };
     let seat_for = match slash.text.split_whitespace().next() {
-        Some("revoke") => SeatFor::Revoke,
+        Some(word) if word.eq_ignore_ascii_case("revoke") => SeatFor::Revoke,
         Some(_) | None => SeatFor::OtherCall,
     };
     let seat = match mattermost.app.seats.take(seat_for) {

@@ -270,6 +270,8 @@ impl DynamoStore {
         actions: &[TransactWriteItem],
     ) -> Result<Transacted, StoreError> {
         let token = self.clock.draw().to_string();
+        // An earlier attempt of this transaction is still running and may be carried out.
+        let mut may_run = false;
         let mut sends = 0;
         loop {
             let call = self
@@ -293,6 +295,7 @@ impl DynamoStore {
                 error.as_service_error(),
                 Some(TransactWriteItemsError::TransactionInProgressException(_))
             );
+            may_run |= runs;
             let passing = match error.as_service_error() {
                 Some(TransactWriteItemsError::TransactionCanceledException(canceled)) => {
                     let reasons = canceled.cancellation_reasons();
@@ -305,7 +308,7 @@ impl DynamoStore {
                 _ => runs,
             };
             if !passing {
-                let unsure = !is_refused(&error);
+                let unsure = may_run || !is_refused(&error);
                 let failed = counted("TransactWriteItems", Err(error));
                 return failed.map_err(|why| match why {
                     StoreError::Unavailable(why) if unsure => StoreError::Unsure(why),
@@ -316,8 +319,7 @@ impl DynamoStore {
             sends += 1;
             let paused = self.pause(sends, || refusal(&error)).await;
             paused.map_err(|why| match why {
-                // An earlier attempt of this transaction is still running and may be carried out.
-                StoreError::Unavailable(why) if runs => StoreError::Unsure(why),
+                StoreError::Unavailable(why) if may_run => StoreError::Unsure(why),
                 why => why,
             })?;
         }
