@@ -55,18 +55,8 @@ pub async fn start(
     let server = Server::build(config, Purpose::Serve, metrics, stop.clone()).await?;
     let listener = bind(LISTEN, listen_on).await?;
     if let Some(address) = metrics_on {
-        let (listener, http) = (
-            bind("server.metrics_listen", address).await?,
-            server.http.clone(),
-        );
-        let (router, connections) = (metrics_router(http), Connections::few());
-        tasks.spawn(listen(
-            listener,
-            router,
-            connections,
-            HEAD_PATIENCE,
-            stop.clone(),
-        ));
+        let listener = bind("server.metrics_listen", address).await?;
+        tasks.spawn(answer_metrics(listener, server.http.clone(), stop.clone()));
     }
     let address = listener.local_addr().map_err(|why| StartError::Listen {
         key: LISTEN,
@@ -148,6 +138,11 @@ async fn answer(
     listen(listener, router, connections, HEAD_PATIENCE, stop).await;
     http.tasks.close();
     http.tasks.wait().await;
+}
+
+async fn answer_metrics(listener: TcpListener, http: Arc<HttpState>, stop: CancellationToken) {
+    let (router, connections) = (metrics_router(http), Connections::few());
+    listen(listener, router, connections, HEAD_PATIENCE, stop).await;
 }
 
 /// A3: raises the limit of open files, as far as the system allows, and returns it.
