@@ -268,3 +268,19 @@ async fn without_a_list_of_users_every_user_exists() {
     let anyone = user(center.access(), "anyone").await;
     assert_eq!(anyone, center.sandbox.user_id(&email("anyone")));
 }
+
+/// F1: a server and a command of an operator use one file at the same time.
+#[tokio::test]
+async fn f1_two_processes_on_one_file_use_different_operation_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = TestClock::default();
+    let path = dir.path().join("center");
+    let (first, second) = (at(&path, &clock), at(&path, &clock));
+    let keys = (
+        key(first.access(), 1, "admin").await,
+        key(second.access(), 2, "admin").await,
+    );
+    let one = first.access().create(&keys.0).await.unwrap();
+    let other = second.access().create(&keys.1).await.unwrap();
+    assert_ne!(one.id, other.id);
+}

@@ -1,7 +1,7 @@
 //! A clock that a test moves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use jit::clock::{Clock, Uptime};
@@ -9,7 +9,7 @@ use jit::domain::{Millis, Timestamp};
 use uuid::Uuid;
 
 #[derive(Clone, Default)]
-pub struct TestClock(Arc<AtomicI64>);
+pub struct TestClock(Arc<AtomicI64>, Arc<AtomicU64>);
 
 impl TestClock {
     pub fn pass(&self, span: Millis) {
@@ -36,6 +36,7 @@ impl Clock for TestClock {
     }
 
     fn draw(&self) -> Uuid {
-        panic!("Identity Center needs no random numbers")
+        let drawn = self.1.fetch_add(1, Ordering::SeqCst);
+        Uuid::from_u64_pair(1, drawn)
     }
 }
