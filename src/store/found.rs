@@ -24,7 +24,7 @@ pub struct Found<T> {
 pub struct Unreadable {
     /// The key of the record; for a request or a notice the id of the request.
     pub name: String,
-    /// What is wrong with the record, as text for the log and the operator.
+    /// The defect of the record, as text for the log and the operator.
     pub why: String,
 }
 
