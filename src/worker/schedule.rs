@@ -329,6 +329,7 @@ impl Worker {
         };
         let [revoke, remove, other] = Lane::ALL.map(look);
         let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
+        self.clock_watch.looked(horizon);
         locked(&self.waiting.places).clear();
         let mut first: Option<Timestamp> = None;
         for (lane, mut due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {

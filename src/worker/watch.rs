@@ -113,7 +113,8 @@ pub(super) struct ClockWatch(Mutex<Option<ClockReading>>);
 struct ClockReading {
     up: Uptime,
     wall: Timestamp,
-    looked_ahead: Uptime,
+    /// The last look ahead that the store answered since the clock was set back.
+    looked_ahead: Option<Uptime>,
     /// How far a look ahead goes. It grows when the clock is set back.
     reach: Millis,
 }
@@ -148,24 +149,31 @@ impl ClockWatch {
         if jumped.0.abs() >= TOLERATED.0 {
             note_jump(jumped);
         }
-        let last = known.map(|known| known.looked_ahead);
+        let was_set_back = jumped.0 <= -TOLERATED.0;
         let set_back = Millis(LONGEST_PAUSE.0 - jumped.0);
         let reach = known.map_or(LOOKS_AHEAD, |known| known.reach.max(set_back));
-        let is_time = last.is_none_or(|last| up - last >= LOOKS_AHEAD_EVERY);
-        let looks_ahead = is_time || jumped.0 <= -TOLERATED.0;
-        let looked_ahead = match (looks_ahead, last) {
-            (false, Some(last)) => last,
-            (true, _) | (false, None) => up,
-        };
+        let looked_ahead = known
+            .and_then(|known| known.looked_ahead)
+            .filter(|_| !was_set_back);
         *known = Some(ClockReading {
             up,
             wall,
             looked_ahead,
             reach,
         });
+        let looks_ahead = looked_ahead.is_none_or(|last| up - last >= LOOKS_AHEAD_EVERY);
         match looks_ahead {
             true => Horizon::Ahead { now: wall, reach },
             false => Horizon::Now(wall),
+        }
+    }
+
+    /// Notes that the store answered a look. A look ahead that failed is repeated by the next look.
+    pub fn looked(&self, horizon: Horizon) {
+        let mut known = locked(&self.0);
+        match (horizon, known.as_mut()) {
+            (Horizon::Ahead { .. }, Some(known)) => known.looked_ahead = Some(known.up),
+            (Horizon::Ahead { .. }, None) | (Horizon::Now(_), _) => {}
         }
     }
 }
@@ -227,7 +235,11 @@ mod tests {
     #[test]
     fn a_worker_looks_ahead_once_a_minute_and_when_the_clock_was_set_back() {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
-        let ahead = |clock: &TestClock| watch.horizon(clock).of(Lane::Remove) - clock.now();
+        let ahead = |clock: &TestClock| {
+            let horizon = watch.horizon(clock);
+            watch.looked(horizon);
+            horizon.of(Lane::Remove) - clock.now()
+        };
         clock.pass(0, 1_000_000);
         assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first look");
         clock.pass(5, 5);
@@ -240,6 +252,21 @@ mod tests {
         assert_eq!(ahead(&clock), LOOKS_AHEAD, "a minute later");
         clock.pass(5, 5 + 600);
         assert_eq!(ahead(&clock), Millis(0), "set forward");
+    }
+
+    // K8
+    #[test]
+    fn a_look_ahead_that_failed_at_the_store_is_repeated_by_the_next_look() {
+        let (clock, watch) = (TestClock::default(), ClockWatch::default());
+        for _ in 0..2 {
+            let failed = watch.horizon(&clock);
+            assert_eq!(failed.of(Lane::Remove) - clock.now(), LOOKS_AHEAD);
+            clock.pass(5, 5);
+        }
+        watch.looked(watch.horizon(&clock));
+        clock.pass(5, 5);
+        let after = watch.horizon(&clock);
+        assert_eq!(after, Horizon::Now(clock.now()));
     }
 
     /// K8: a clock that was hours ahead wrote the time of a next try.
