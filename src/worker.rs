@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Uptime;
 use crate::domain::{
-    Calls, Claim, Command, Lane, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
+    Calls, Claim, Command, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
     RequestId, Timestamp, Trouble, Work,
 };
 use crate::identity_center::Paced;
@@ -55,13 +55,6 @@ pub struct Worker {
     watch: Arc<Watch>,
     clock_watch: Arc<ClockWatch>,
     waiting: Arc<WaitingWork>,
-}
-
-/// The result of one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stepped {
-    Worked(RequestId),
-    Idle,
 }
 
 /// The result of an attempt to work on a request.
@@ -102,24 +95,6 @@ impl Worker {
     pub fn of_an_operator(self) -> Self {
         let by = LeaseHolder::Operator;
         Self { by, ..self }
-    }
-
-    /// Claims the most urgent due request and works on it until it needs no more work for now.
-    pub async fn step(&self, stop: &CancellationToken) -> Result<Stepped, ServiceError> {
-        if let Some(begun) = self.service.work_queue.take() {
-            let id = begun.handled.request.id;
-            let done = self.go_on_with(begun, stop).await;
-            return done.map(|()| Stepped::Worked(id));
-        }
-        let now = self.service.clock().now();
-        for lane in Lane::ALL {
-            let due = self.service.store().due(lane, now, 1).await?;
-            if let Some(&id) = due.ready.first() {
-                self.work_on(id, now, stop).await?;
-                return Ok(Stepped::Worked(id));
-            }
-        }
-        Ok(Stepped::Idle)
     }
 
     /// Works only on this request, until it is settled and its old credentials are denied. If

@@ -25,7 +25,7 @@ use jit::service::{Announce, Configure, Service};
 use jit::store::Store;
 use jit::store::sqlite::SqliteStore;
 use jit::worker::{
-    BreakGlassError, BreakGlassOperator, BreakGlassResult, Proven, Stepped, Worker,
+    BreakGlassError, BreakGlassOperator, BreakGlassResult, Proven, RunMode, Worker,
     remove_unrecorded,
 };
 use tokio_util::sync::CancellationToken;
@@ -90,7 +90,10 @@ struct ScriptedCenter {
     still_present: AtomicU32,
     present: Mutex<HashSet<HoldingKey>>,
     ghosts: Mutex<Vec<HoldingKey>>,
-    creates: AtomicU32,
+    /// How many leases the worker had taken before each create.
+    creates: Mutex<Vec<u32>>,
+    /// The assignments that it was asked to create or delete, in this order.
+    changed: Mutex<Vec<HoldingKey>>,
     /// A create in flight, and when it takes effect.
     in_flight: Mutex<Option<(Timestamp, HoldingKey)>>,
     policy: Mutex<Option<String>>,
@@ -196,7 +199,9 @@ impl IdentityCenter for ScriptedCenter {
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError> {
-        self.creates.fetch_add(1, Ordering::SeqCst);
+        let leases = self.test_clock.drawn.load(Ordering::SeqCst);
+        self.creates.lock().unwrap().push(leases);
+        self.changed.lock().unwrap().push(key.clone());
         self.present.lock().unwrap().insert(key.clone());
         let (kind, id) = (OperationKind::Create, "1".into());
         Ok(Operation { kind, id })
@@ -204,6 +209,7 @@ impl IdentityCenter for ScriptedCenter {
 
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError> {
         self.carry_out_calls_in_flight();
+        self.changed.lock().unwrap().push(key.clone());
         self.present.lock().unwrap().remove(key);
         self.ghosts.lock().unwrap().push(key.clone());
         Ok(Deletion::NothingThere)
@@ -294,9 +300,13 @@ impl TestSetup {
         self.service.handle(id, asked, None).await.unwrap();
     }
 
-    async fn step(&self) -> Stepped {
-        let stop = CancellationToken::new();
-        self.worker.step(&stop).await.unwrap()
+    /// Runs the worker's loop until no request is due.
+    async fn run(&self) {
+        let (mode, never) = (
+            RunMode::UntilIdle(self.test_clock.now()),
+            CancellationToken::new(),
+        );
+        self.worker.run_as(mode, &[], &never, &never).await;
     }
 
     async fn status(&self, id: RequestId) -> Status {
@@ -309,16 +319,16 @@ impl TestSetup {
 async fn a_request_is_not_revoked_while_aws_shows_the_assignment() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     assert_eq!(test.status(id).await, Status::Granted);
     test.aws.still_present.store(2, Ordering::SeqCst);
     test.ask(id, Ask::Revoke { reason: None }).await;
     for _ in 0..2 {
-        assert_eq!(test.step().await, Stepped::Worked(id));
+        test.run().await;
         assert_eq!(test.status(id).await, Status::Granted);
         test.test_clock.pass(Millis::minutes(1));
     }
-    test.step().await;
+    test.run().await;
     assert_eq!(test.status(id).await, Status::Revoked);
     let key = jit::domain::AuditKey::Request(id);
     let events = test.service.store().audit(&key).await.unwrap();
@@ -333,11 +343,11 @@ async fn a_request_is_not_revoked_while_aws_shows_the_assignment() {
 async fn the_removal_of_an_assignment_of_a_deleted_set_ends() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     assert_eq!(test.status(id).await, Status::Granted);
     test.aws.deleted.store(true, Ordering::SeqCst);
     test.ask(id, Ask::Revoke { reason: None }).await;
-    test.step().await;
+    test.run().await;
     assert_eq!(test.status(id).await, Status::Revoked);
 }
 
@@ -346,7 +356,7 @@ async fn the_removal_of_an_assignment_of_a_deleted_set_ends() {
 async fn a_cleanup_sees_that_the_assignment_of_a_deleted_set_is_gone() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     test.aws.deleted.store(true, Ordering::SeqCst);
     let proven = test.worker.prove_gone(id, || {}).await.unwrap();
     assert!(matches!(proven, Proven::Gone(_)), "{proven:?}");
@@ -366,7 +376,7 @@ fn olga() -> BreakGlassOperator {
 async fn break_glass_waits_for_a_store_that_fails_for_a_moment() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     let request = test.service.request(id).await.unwrap();
     let db = rusqlite::Connection::open(test.folder.path().join("jit.db")).unwrap();
     let fails = "CREATE TRIGGER fails BEFORE UPDATE ON jit_requests
@@ -386,12 +396,12 @@ async fn break_glass_waits_for_a_store_that_fails_for_a_moment() {
 async fn break_glass_on_an_ended_request_names_who_has_the_same_access() {
     let test = TestSetup::open().await;
     let first = test.approved().await;
-    test.step().await;
+    test.run().await;
     test.test_clock.pass(Millis::minutes(30));
     let second = test.approved().await;
-    test.step().await;
+    test.run().await;
     test.test_clock.pass(Millis::minutes(31));
-    test.step().await;
+    test.run().await;
     assert_eq!(test.status(first).await, Status::Expired);
     assert_eq!(test.status(second).await, Status::Granted);
     let ended = test.service.request(first).await.unwrap();
@@ -407,14 +417,14 @@ async fn break_glass_on_an_ended_request_names_who_has_the_same_access() {
 async fn a_revoke_removes_the_access_beside_an_unreadable_holder() {
     let test = TestSetup::open().await;
     let unreadable = test.approved().await;
-    test.step().await;
+    test.run().await;
     let revoked = test.approved().await;
-    test.step().await;
+    test.run().await;
     let db = rusqlite::Connection::open(test.folder.path().join("jit.db")).unwrap();
     let damage = "UPDATE jit_requests SET doc = '{}' WHERE request_id = ?1";
     assert_eq!(db.execute(damage, [unreadable.to_string()]), Ok(1));
     test.ask(revoked, Ask::Revoke { reason: None }).await;
-    test.step().await;
+    test.run().await;
     assert_eq!(test.status(revoked).await, Status::Revoked);
     assert!(test.aws.present.lock().unwrap().is_empty());
 }
@@ -425,10 +435,10 @@ async fn a_revoke_removes_the_access_beside_an_unreadable_holder() {
 async fn break_glass_removes_no_access_of_an_ended_request_without_the_store() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     let live = test.service.request(id).await.unwrap();
     test.ask(id, Ask::Revoke { reason: None }).await;
-    test.step().await;
+    test.run().await;
     let ended = test.service.request(id).await.unwrap();
     let another = live.holding_key().unwrap();
     test.aws.present.lock().unwrap().insert(another);
@@ -449,7 +459,7 @@ async fn break_glass_removes_no_access_of_an_ended_request_without_the_store() {
 async fn access_is_gone_without_the_store_only_after_a_create_in_flight() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     let key = test.service.request(id).await.unwrap();
     let key = key.holding_key().unwrap();
     test.test_clock
@@ -471,11 +481,10 @@ async fn no_create_is_sent_in_the_last_seconds_of_a_lease() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
     test.aws.slow.store(25_000, Ordering::SeqCst);
-    test.step().await;
-    assert_eq!(test.aws.creates.load(Ordering::SeqCst), 0);
-    test.test_clock.pass(Millis::minutes(1));
-    test.step().await;
-    assert_eq!(test.aws.creates.load(Ordering::SeqCst), 1);
+    let before = test.test_clock.drawn.load(Ordering::SeqCst);
+    test.run().await;
+    let creates = test.aws.creates.lock().unwrap().clone();
+    assert_eq!(creates, [before + 2], "not sent under the second lease");
     assert_eq!(test.status(id).await, Status::Granted);
 }
 
@@ -485,7 +494,7 @@ async fn a_grant_ends_exactly_at_its_end_time() {
     let test = TestSetup::open().await;
     let id = test.approved().await;
     test.test_clock.pass(Millis::minutes(7));
-    test.step().await;
+    test.run().await;
     let granted = test
         .service
         .request(id)
@@ -497,10 +506,10 @@ async fn a_grant_ends_exactly_at_its_end_time() {
     assert_eq!(granted.until, granted.from + Millis::minutes(60));
     test.test_clock
         .pass(granted.until + Millis(-1) - test.test_clock.now());
-    assert_eq!(test.step().await, Stepped::Idle);
+    test.run().await;
     assert_eq!(test.status(id).await, Status::Granted);
     test.test_clock.pass(Millis(1));
-    assert_eq!(test.step().await, Stepped::Worked(id));
+    test.run().await;
     assert_eq!(test.status(id).await, Status::Expired);
 }
 
@@ -514,20 +523,20 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
     })
     .await;
     let id = test.approved().await;
-    test.step().await;
+    test.run().await;
     let request = test.service.request(id).await.unwrap();
     let bobs = HoldingKey {
         user: "bob".parse().unwrap(),
         ..request.holding_key().unwrap()
     };
     test.aws.present.lock().unwrap().insert(bobs);
-    test.ask(id, Ask::Revoke { reason: None }).await;
-    test.step().await;
     test.aws.slow_policy.store(25_000, Ordering::SeqCst);
-    test.step().await;
+    test.ask(id, Ask::Revoke { reason: None }).await;
+    test.run().await;
+    assert_eq!(test.status(id).await, Status::Revoked);
     assert_eq!(*test.aws.policy.lock().unwrap(), None);
     test.test_clock.pass(Millis::minutes(1));
-    test.step().await;
+    test.run().await;
     assert!(
         test.aws.policy.lock().unwrap().is_some(),
         "the next attempt wrote no policy"
@@ -551,15 +560,20 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
 async fn removals_go_before_creates() {
     let test = TestSetup::open().await;
     let expiring = test.approved().await;
-    test.step().await;
+    test.run().await;
     let revoked = test.approved_for("dave").await;
-    test.step().await;
+    test.run().await;
     let waiting = test.approved_for("erin").await;
     test.test_clock.pass(Millis::minutes(90));
     test.ask(revoked, Ask::Revoke { reason: None }).await;
-    for next in [revoked, expiring, waiting] {
-        assert_eq!(test.step().await, Stepped::Worked(next));
+    test.aws.changed.lock().unwrap().clear();
+    test.run().await;
+    let mut order = Vec::new();
+    for id in [revoked, expiring, waiting] {
+        let request = test.service.request(id).await.unwrap();
+        order.push(request.holding_key().unwrap());
     }
+    assert_eq!(*test.aws.changed.lock().unwrap(), order);
 }
 
 /// A worker in its loop, on the clocks of the machine, with an AWS whose answers the test sets.
