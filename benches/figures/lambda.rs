@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::aws::{ADMIN, Aws, INSTANCE, STORE};
-use crate::process::{SECRET, sign};
+use crate::process::{PLUGIN, SECRET, sign};
 use crate::tables::Tables;
 use crate::{Report, median, millis};
 
@@ -82,7 +82,7 @@ pub async fn cold_start(report: &mut Report) {
         let path = "/requests/01a1fd36-48a0-790d-8297-f43722aa0cb8";
         let event = json!({
             "requestContext": {"http": {"method": "GET", "path": path}},
-            "headers": sign("GET", path, b"").into_iter().collect::<BTreeMap<_, _>>(),
+            "headers": sign(&PLUGIN, "GET", path, b"").into_iter().collect::<BTreeMap<_, _>>(),
         });
         *lambda.event.lock().unwrap() = event.to_string();
         let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::process::{self, sign};
+use crate::process::{self, Key, PLUGIN, sign};
 
 pub struct Load {
     pub failed: usize,
@@ -16,7 +16,10 @@ pub struct Load {
 
 impl Load {
     /// Sends the calls of each client one after another until the time is over.
-    pub async fn run(address: &str, calls: Vec<Vec<Vec<u8>>>, span: Duration) -> Self {
+    pub async fn run<C>(address: &str, calls: Vec<C>, span: Duration) -> Self
+    where
+        C: IntoIterator<Item = Vec<u8>, IntoIter: Send> + Send + 'static,
+    {
         let mut clients = tokio::task::JoinSet::new();
         let begun = Instant::now();
         for calls in calls {
@@ -43,10 +46,14 @@ impl Load {
     }
 }
 
-async fn client(address: &str, calls: Vec<Vec<u8>>, end: Instant) -> (Vec<Duration>, usize) {
+async fn client(
+    address: &str,
+    calls: impl IntoIterator<Item = Vec<u8>>,
+    end: Instant,
+) -> (Vec<Duration>, usize) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let (mut took, mut failed) = (Vec::with_capacity(calls.len()), 0);
+    let (mut took, mut failed) = (Vec::new(), 0);
     let mut buffer = Vec::with_capacity(4096);
     for call in calls {
         let begun = Instant::now();
@@ -87,13 +94,22 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
 
 /// Makes signed calls, enough for the given rate, and distributes them over the clients.
 pub fn signed_gets(path: &str, clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
-    deal(clients, each_second, |_| http("GET", path, ""))
+    deal(clients, each_second, |_| http("GET", path, "", &PLUGIN))
 }
 
 pub fn signed_creates(clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
-    deal(clients, each_second, |number| {
-        http("POST", "/requests", &process::wanted(number).to_string())
-    })
+    deal(clients, each_second, create)
+}
+
+/// Creates that are signed when they are sent.
+pub fn endless_creates(clients: usize) -> Vec<impl Iterator<Item = Vec<u8>> + Send> {
+    let calls = |client| (client..).step_by(clients).map(create);
+    (1_000_000..1_000_000 + clients).map(calls).collect()
+}
+
+fn create(number: usize) -> Vec<u8> {
+    let body = process::wanted(number).to_string();
+    http("POST", "/requests", &body, &PLUGIN)
 }
 
 fn deal(clients: usize, each_second: usize, call: impl Fn(usize) -> Vec<u8>) -> Vec<Vec<Vec<u8>>> {
@@ -105,9 +121,10 @@ fn deal(clients: usize, each_second: usize, call: impl Fn(usize) -> Vec<u8>) -> 
     dealt
 }
 
-fn http(method: &str, path: &str, body: &str) -> Vec<u8> {
+/// One signed call, from its first line to its body.
+pub fn http(method: &str, path: &str, body: &str, key: &Key) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: jit\r\n");
-    for (name, value) in sign(method, path, body.as_bytes()) {
+    for (name, value) in sign(key, method, path, body.as_bytes()) {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     if !body.is_empty() {

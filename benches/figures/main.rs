@@ -14,6 +14,7 @@ mod dynamo;
 mod fixtures;
 mod lambda;
 mod load;
+mod overload;
 mod process;
 mod quota;
 mod raw;
@@ -99,6 +100,10 @@ async fn all(report: &mut Report, only: Option<&str>) {
     }
     if wanted("grants") {
         many_grants(report).await;
+    }
+    if wanted("overload") {
+        overload::held_connections(report).await;
+        overload::one_key(report).await;
     }
     if wanted("lambda") {
         lambda::cold_start(report).await;

@@ -14,6 +14,21 @@ use serde_json::{Value, json};
 use crate::aws::{ADMIN, Aws, INSTANCE, STORE};
 use crate::tables::Tables;
 
+/// A key of jit's configuration, and its secret.
+#[derive(Debug)]
+pub struct Key {
+    pub id: &'static str,
+    pub secret: &'static str,
+}
+
+pub const PLUGIN: Key = Key {
+    id: "plugin",
+    secret: SECRET,
+};
+pub const OTHER_KEY: Key = Key {
+    id: "other",
+    secret: "fedcba9876543210fedcba9876543210",
+};
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub const ACCOUNT: &str = "111122223333";
 
@@ -94,7 +109,12 @@ impl Process {
     }
 
     pub fn caller(&self) -> Caller {
+        self.caller_with(&PLUGIN)
+    }
+
+    pub fn caller_with(&self, key: &'static Key) -> Caller {
         Caller {
+            key,
             url: format!("http://{}", self.address),
             http: reqwest::Client::new(),
         }
@@ -128,11 +148,17 @@ impl Process {
     }
 
     pub fn resident_kib(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that the process had at one time.
+    pub fn peak_kib(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -163,11 +189,11 @@ pub async fn echo(text: &str) {
     axum::serve(listener, app).await.unwrap();
 }
 
-pub fn sign(method: &str, path: &str, body: &[u8]) -> [(&'static str, String); 4] {
+pub fn sign(key: &Key, method: &str, path: &str, body: &[u8]) -> [(&'static str, String); 4] {
     let timestamp = SystemClock.now().seconds().to_string();
     let nonce = SystemClock.draw().to_string();
     let message = Message {
-        key_id: "plugin",
+        key_id: key.id,
         timestamp: &timestamp,
         nonce: &nonce,
         method,
@@ -175,9 +201,9 @@ pub fn sign(method: &str, path: &str, body: &[u8]) -> [(&'static str, String); 4
         query: "",
         body,
     };
-    let mac = signature::sign(Scheme::V1, &Secret::new(SECRET.into()), &message);
+    let mac = signature::sign(Scheme::V1, &Secret::new(key.secret.into()), &message);
     [
-        ("X-JIT-KeyID", "plugin".into()),
+        ("X-JIT-KeyID", key.id.into()),
         ("X-JIT-Timestamp", timestamp),
         ("X-JIT-Nonce", nonce),
         ("X-JIT-Signature", mac),
@@ -198,6 +224,7 @@ pub fn wanted(number: usize) -> Value {
 }
 
 pub struct Caller {
+    key: &'static Key,
     url: String,
     http: reqwest::Client,
 }
@@ -212,6 +239,15 @@ impl Caller {
 
     /// Runs one request from creation to revoke; returns its user and the time of the answer.
     pub async fn live(&self, number: usize) -> (String, i64) {
+        let id = self.granted(number).await;
+        let revoked = self.revoke(&id).await;
+        let answered = SystemClock.now().millis();
+        let user = revoked["identity_store_user_id"].as_str().unwrap();
+        (user.to_owned(), answered)
+    }
+
+    /// Asks for access, approves it, and waits for the grant.
+    pub async fn granted(&self, number: usize) -> String {
         let created = self.post("/requests", &wanted(number)).await;
         let id = created["request_id"].as_str().unwrap();
         let bob = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
@@ -220,17 +256,14 @@ impl Caller {
         while self.get(&path).await["status"] != "GRANTED" {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        id.to_owned()
+    }
+
+    pub async fn revoke(&self, id: &str) -> Value {
         let actor = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
         let revoked = self.post(&format!("/requests/{id}/revoke"), &actor).await;
-        let answered = SystemClock.now().millis();
         assert_eq!(revoked["status"], "REVOKED", "{revoked}");
-        (
-            revoked["identity_store_user_id"]
-                .as_str()
-                .unwrap()
-                .to_owned(),
-            answered,
-        )
+        revoked
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Value {
@@ -244,7 +277,7 @@ impl Caller {
     async fn call(&self, method: &str, path: &str, body: String) -> Value {
         let url = format!("{}{path}", self.url);
         let mut call = self.http.request(method.parse().unwrap(), url);
-        for (name, value) in sign(method, path, body.as_bytes()) {
+        for (name, value) in sign(self.key, method, path, body.as_bytes()) {
             call = call.header(name, value);
         }
         let reply = call
