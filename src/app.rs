@@ -13,6 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError, IdentityCenterConfig, StoreKind};
 use crate::domain::Timestamp;
 use crate::http::keyring::{Keyring, KnownSecrets};
+use crate::http::rates::KeyRates;
 use crate::http::{HttpState, router};
 use crate::identity_center::sandbox::{Sandbox, SandboxError};
 use crate::identity_center::sdk::SsoIdentityCenter;
@@ -110,6 +111,7 @@ impl Server {
         // Under Lambda, CloudWatch has the metrics.
         let metrics = (purpose == Purpose::Serve).then_some(metrics);
         let mut http = HttpState::new(service.clone(), keyring, metrics, stop);
+        http.rates = KeyRates::new(config.server.creates_per_second, config.server.create_burst);
         http.signed_after = signed_after(&service).await?;
         http.worker = (purpose == Purpose::Serve).then(|| worker.clone());
         let http = Arc::new(http);

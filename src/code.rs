@@ -96,6 +96,7 @@ impl Code {
             | Refusal::BoundElsewhere { .. }
             | Refusal::TooManyAccounts { .. }
             | Refusal::TooManyApprovals { .. }
+            | Refusal::TooManyPending { .. }
             | Refusal::NotGone { .. }
             | Refusal::NotDue { .. }
             | Refusal::Leased { .. } => Self::WrongState,

@@ -6,6 +6,7 @@
 mod check;
 mod environment;
 mod file;
+mod listeners;
 mod manager;
 mod secret;
 
@@ -60,6 +61,15 @@ pub struct ServerConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// The token with which `/metrics` answers on `listen`.
     pub metrics_token: Option<Secret>,
+    /// How many requests, extensions and bindings each key may make in a second.
+    pub creates_per_second: u32,
+    /// How many of them a key may make at once, after a pause.
+    pub create_burst: u32,
+}
+
+impl ServerConfig {
+    pub const CREATES_PER_SECOND: u32 = 20;
+    pub const CREATE_BURST: u32 = 2_000;
 }
 
 /// The store. It contains the settings of both kinds, because a copy needs both.

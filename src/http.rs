@@ -11,6 +11,7 @@ pub mod limits;
 mod list;
 pub mod listen;
 mod ops;
+pub mod rates;
 pub mod reply;
 mod requests;
 pub mod signed;
@@ -37,9 +38,10 @@ use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
 use keyring::Keyring;
-use limits::{BodyPool, Seats};
+use limits::{BodyPool, Seat, Seats};
+use rates::KeyRates;
 use reply::Problem;
-use signed::TicketSlot;
+use signed::{Signed, TicketSlot};
 
 /// The state that all handlers share.
 pub struct HttpState {
@@ -59,6 +61,8 @@ pub struct HttpState {
     pub worker: Option<Worker>,
     pub seats: Seats,
     pub bodies: BodyPool,
+    pub rates: KeyRates,
+    store_check: ops::StoreCheck,
     tally: ops::CallCounters,
 }
 
@@ -175,33 +179,55 @@ impl HttpState {
             worker: None,
             seats: Seats::default(),
             bodies: BodyPool::default(),
+            rates: KeyRates::default(),
+            store_check: ops::StoreCheck::default(),
             tally: ops::CallCounters::default(),
         }
     }
 
-    /// Applies one command to one request, and completes it even if the caller disconnects:
-    /// otherwise a commit could be written without its work reaching the worker.
-    async fn command(
+    /// Applies one command to one request.
+    async fn command<N>(
         &self,
+        call: &Signed<N>,
         id: RequestId,
         command: Command,
         ticket: Arc<Ticket>,
     ) -> Result<Handled, Problem> {
+        let (service, given) = (self.service.clone(), ticket.clone());
+        let handled = async move { service.handle(id, command, Some(&given)).await };
+        self.spending(call, ticket, handled).await
+    }
+
+    /// Runs the work of a call to its end, and then spends its nonce, even if the caller
+    /// disconnects: otherwise a commit could be written without its work reaching the worker.
+    async fn spending<N, T: Send + 'static>(
+        &self,
+        call: &Signed<N>,
+        ticket: Arc<Ticket>,
+        work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+    ) -> Result<T, Problem> {
         let service = self.service.clone();
-        self.uncut(async move {
-            let done = service.handle(id, command, Some(&ticket)).await;
+        self.uncut(call.seat(), async move {
+            let done = work.await;
             service.use_up(&ticket).await?;
             done
         })
         .await
     }
 
-    /// Runs `work` as a task, which completes even if the caller disconnects.
+    /// Runs `work` as a task, which completes even if the caller disconnects. The seat of the call
+    /// is free when the task has ended.
     async fn uncut<T: Send + 'static>(
         &self,
+        seat: Arc<Seat>,
         work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<T, Problem> {
-        match self.tasks.spawn(work).await {
+        let seated = async move {
+            let done = work.await;
+            drop(seat);
+            done
+        };
+        match self.tasks.spawn(seated).await {
             Ok(done) => Ok(done?),
             Err(error) => {
                 tracing::error!(%error, "a call panicked or was aborted; its caller gets a 500");

@@ -6,6 +6,7 @@ mod announce;
 mod changes;
 mod configure;
 pub(crate) mod notice_queue;
+mod pending;
 mod queries;
 mod revoke;
 mod ticket;
@@ -13,6 +14,7 @@ pub(crate) mod work_queue;
 
 pub use announce::Announce;
 pub use configure::Configure;
+pub use pending::OpenedOrFound;
 pub use revoke::Revoked;
 pub use ticket::Ticket;
 
@@ -29,6 +31,7 @@ use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Writ
 use crate::telemetry;
 use changes::RequestChanges;
 use notice_queue::NoticeQueue;
+use pending::PendingCounts;
 use revoke::is_being_revoked;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
@@ -55,6 +58,7 @@ pub struct Service {
     pub(crate) work_queue: Arc<WorkQueue>,
     /// About requests that ended or were revoked.
     changes: RequestChanges,
+    pending: PendingCounts,
 }
 
 /// An idempotency key, with a fingerprint of the request body.
@@ -101,6 +105,7 @@ impl Service {
             notice_queue: NoticeQueue::default(),
             work_queue: Arc::default(),
             changes: RequestChanges::default(),
+            pending: PendingCounts::default(),
         }
     }
 
@@ -136,6 +141,9 @@ impl Service {
             let binding = self.store.binding(&draft.account_id).await?;
             let guard = Guard::of(&draft.account_id, binding.as_ref());
             let decision = domain::open(draft.clone(), binding, &self.policy, now)?;
+            if tried == 0 {
+                self.check_pending(&draft.requester.email).await?;
+            }
             let answered = idempotency.as_ref().map(|once| Answered {
                 key: once.key.clone(),
                 fingerprint: once.fingerprint.clone(),

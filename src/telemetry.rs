@@ -2,22 +2,28 @@
 
 mod cloud_watch;
 mod line;
+mod sample;
 
 pub use cloud_watch::CloudWatch;
+pub use sample::sampled;
 
 use std::io::IsTerminal;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::Level;
+use tracing::{Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 use crate::domain::{Ending, Request, State, Timestamp};
 use crate::store::Gauges;
-use line::TextLine;
+use line::{JsonLine, TextLine, write_field};
 
 const REVOKE_SECONDS: &str = "jit_revoke_duration_seconds";
 
@@ -93,20 +99,35 @@ pub fn log(format: LogFormat, level: Level) {
     let filter = Targets::new()
         .with_default(Level::WARN)
         .with_target("jit", level);
-    let lines = tracing_subscriber::fmt::layer();
     let all = tracing_subscriber::registry().with(filter);
-    match format {
-        LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal();
-            let stderr = move || TextLine::new(std::io::stderr(), colours);
-            all.with(lines.with_ansi(colours).with_writer(stderr))
-                .init();
+    match (format, std::io::stderr().is_terminal()) {
+        (LogFormat::Text, true) => all.with(coloured(std::io::stderr)).init(),
+        (LogFormat::Text, false) => {
+            let stderr = || TextLine::new(std::io::stderr(), false);
+            let lines = tracing_subscriber::fmt::layer().with_ansi(false);
+            all.with(lines.with_writer(stderr)).init();
         }
-        LogFormat::Json => {
-            let lines = lines.json().flatten_event(true);
-            all.with(lines.with_writer(std::io::stderr)).init();
+        (LogFormat::Json, _) => {
+            let stderr = || JsonLine::new(std::io::stderr());
+            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            all.with(lines.with_writer(stderr)).init();
         }
     }
+}
+
+/// Lines of text for a terminal. The values contain no escape sequences: the colours have the only
+/// ones.
+fn coloured<S, M, W>(writer: M) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    M: Fn() -> W + Send + Sync + 'static,
+    W: std::io::Write,
+{
+    let lines = move || TextLine::new(writer(), true);
+    tracing_subscriber::fmt::layer()
+        .with_ansi(true)
+        .fmt_fields(debug_fn(write_field).delimited(" "))
+        .with_writer(lines)
 }
 
 /// Installs the recorder of the metrics, and describes each metric.
@@ -161,5 +182,78 @@ pub fn note_revoke(before: &State, after: &Request) {
     } = before
     {
         histogram!(REVOKE_SECONDS).record((at - *asked_at).0 as f64 / 1000.0);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod captured {
+    //! The log of a test.
+
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::DefaultGuard;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// What this thread logs, without colours.
+    #[derive(Clone, Default)]
+    pub struct CapturedLog(Arc<Mutex<Vec<u8>>>);
+
+    impl CapturedLog {
+        pub fn start() -> (Self, DefaultGuard) {
+            let log = Self::default();
+            let writer = log.clone();
+            let lines = tracing_subscriber::fmt::layer().with_ansi(false);
+            let all = tracing_subscriber::registry();
+            let all = all.with(lines.with_writer(move || writer.clone()));
+            (log, tracing::subscriber::set_default(all))
+        }
+
+        pub fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for CapturedLog {
+        fn write(&mut self, some: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(some)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use captured::CapturedLog;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused \u{1b}[2J\u{1b}]0;title\u{7}")]
+    struct Hostile;
+
+    /// A5: `%error` values are text from elsewhere.
+    #[test]
+    fn a5_a_value_cannot_send_escape_sequences_to_the_terminal() {
+        let log = CapturedLog::default();
+        let writer = log.clone();
+        let all = tracing_subscriber::registry().with(coloured(move || writer.clone()));
+        tracing::subscriber::with_default(all, || {
+            let (error, path) = (Hostile, "/a\nb");
+            tracing::warn!(%error, path, "a call \u{1b}[2J failed");
+            let source: &(dyn std::error::Error + 'static) = &Hostile;
+            tracing::warn!(source, "again");
+        });
+        let text = log.text();
+        assert!(text.contains("\u{1b}[33m WARN\u{1b}[0m"), "{text:?}");
+        assert!(text.contains("a call \\u{1b}[2J failed"), "{text:?}");
+        assert!(
+            !text.contains("\u{1b}[2J") && !text.contains('\u{7}'),
+            "{text:?}"
+        );
+        assert!(!text.contains("\u{1b}]"), "{text:?}");
+        assert_eq!(text.lines().count(), 2, "{text:?}");
     }
 }

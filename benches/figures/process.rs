@@ -37,6 +37,9 @@ pub struct Process {
     pub address: String,
 }
 
+/// The measurement is about jit, not about its limits.
+const RATE: &str = "creates_per_second = 1000000\ncreate_burst = 1000000\n";
+
 impl Process {
     pub fn jit(folder: &Path, latency_ms: u32) -> Self {
         Self::jit_with(folder, latency_ms, "")
@@ -47,7 +50,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n[store]\npath = {store:?}\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n{RATE}[store]\npath = {store:?}\n\
              [identity_center]\nmode = \"sandbox\"\n[sandbox]\nlatency_ms = {latency_ms}\n\
              [keys.plugin]\nsecret = \"{SECRET}\"\n{more}"
         );
@@ -62,7 +65,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n[identity_center]\nmode = \"sandbox\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n{RATE}[identity_center]\nmode = \"sandbox\"\n\
              [sandbox]\nlatency_ms = 0\n[keys.plugin]\nsecret = \"{SECRET}\"\n\
              [store]\npath = {store:?}\n{}",
             tables.config()
@@ -79,7 +82,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n[store]\npath = {store:?}\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n{RATE}[store]\npath = {store:?}\n\
              [identity_center]\ninstance_arn = \"{INSTANCE}\"\nidentity_store_id = \"{STORE}\"\n\
              calls_per_second = {calls_per_second}\n[permission_sets]\nadmin = \"{ADMIN}\"\n\
              [keys.plugin]\nsecret = \"{SECRET}\"\n"

@@ -10,6 +10,7 @@ use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
     SandboxSection, ServerSection, SetSection, WebhookSection,
 };
+use super::listeners::is_taken_by;
 use super::secret::{Elsewhere, SecretSource, Sources};
 use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
@@ -106,14 +107,27 @@ fn server(
         }
         false => None,
     };
-    if section.metrics_listen == Some(section.listen) {
-        let why = "is the address of server.listen: take another port, or set metrics_token";
+    if section
+        .metrics_listen
+        .is_some_and(|own| is_taken_by(own, section.listen))
+    {
+        let why = "uses the port of server.listen: take another port, or set metrics_token";
         return wrong("server.metrics_listen", why);
+    }
+    for (key, number) in [
+        ("server.creates_per_second", section.creates_per_second),
+        ("server.create_burst", section.create_burst),
+    ] {
+        if !(1..=1_000_000).contains(&number) {
+            return wrong(key, "expected 1 to 1000000");
+        }
     }
     Ok(ServerConfig {
         listen: section.listen,
         metrics_listen: section.metrics_listen,
         metrics_token,
+        creates_per_second: section.creates_per_second,
+        create_burst: section.create_burst,
     })
 }
 
@@ -322,12 +336,16 @@ fn policy(
     if !HOURS.contains(&section.max_request_hours) {
         return wrong("policy.max_request_hours", "expected 1 to 8784 hours");
     }
+    if !(1..=100_000).contains(&section.max_pending_requests) {
+        return wrong("policy.max_pending_requests", "expected 1 to 100000");
+    }
     Ok(Policy {
         permission_sets: sets,
         end_sessions,
         default_permission_set: default,
         pending_lifetime: section.pending_lifetime.0,
         max_request_hours: section.max_request_hours,
+        max_pending_requests: section.max_pending_requests,
         extension: section.extension,
         grant_patience: section.grant_patience.0,
         admins: Admins::of_policy(section.admins)

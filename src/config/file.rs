@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+use super::ServerConfig;
 use super::secret::SecretSource;
 use crate::domain::{
     AccountId, Email, EndSessions, ExtensionRule, Millis, PermissionSet, Timestamp,
@@ -74,6 +75,8 @@ pub(super) struct ServerSection {
     pub metrics_listen: Option<SocketAddr>,
     pub metrics_token: SecretSource<String>,
     pub metrics_token_file: SecretSource<PathBuf>,
+    pub creates_per_second: u32,
+    pub create_burst: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,6 +132,7 @@ pub(super) struct PolicySection {
     pub default_permission_set: Option<PermissionSet>,
     pub pending_lifetime: DurationText,
     pub max_request_hours: u32,
+    pub max_pending_requests: u32,
     pub extension: ExtensionRule,
     pub grant_patience: DurationText,
     pub admins: Vec<String>,
@@ -289,6 +293,8 @@ impl Default for ServerSection {
             metrics_listen: None,
             metrics_token: SecretSource::default(),
             metrics_token_file: SecretSource::default(),
+            creates_per_second: ServerConfig::CREATES_PER_SECOND,
+            create_burst: ServerConfig::CREATE_BURST,
         }
     }
 }
@@ -336,6 +342,7 @@ impl Default for PolicySection {
             default_permission_set: None,
             pending_lifetime: DurationText(Millis::hours(8)),
             max_request_hours: 4,
+            max_pending_requests: 500,
             extension: ExtensionRule::NeedsApproval,
             grant_patience: DurationText(Millis::minutes(15)),
             admins: Vec::new(),

@@ -104,15 +104,12 @@ impl Sources<'_> {
                 (text.to_owned(), None)
             }
             (None, None, None) => {
-                let why = format!(
-                    "has no {name}: set {name}, {name}_file or {name}_id{}",
-                    made(name)
-                );
+                let why = format!("has no {name}: set {}{}", ways(name, " or "), made(name));
                 return Err(ConfigError::new(section, why));
             }
             _ => {
-                let why =
-                    format!("has more than one {name}: keep one of {name}, {name}_file, {name}_id");
+                let ways = ways(name, ", ");
+                let why = format!("has more than one {name}: keep one of {ways}");
                 return Err(ConfigError::new(section, why));
             }
         };
@@ -121,6 +118,14 @@ impl Sources<'_> {
             return Err(ConfigError::new(key(""), format!("is empty{}", made(name))));
         }
         Ok((secret, file))
+    }
+}
+
+/// The keys that can name this secret.
+fn ways(name: &str, last: &str) -> String {
+    match name {
+        "metrics_token" => format!("{name}{last}{name}_file"),
+        _ => format!("{name}, {name}_file{last}{name}_id"),
     }
 }
 

@@ -345,3 +345,33 @@ fn mattermost_needs_every_key_of_its_section() {
         assert!(error.contains(wanted), "{name} {value}: {error}");
     }
 }
+
+// A4
+#[test]
+fn a4_the_listeners_need_two_ports_and_metrics_tokens_have_no_secret_id() {
+    let with = |server: &str| {
+        refused(
+            &WHOLE.replace("[server]\n", &format!("[server]\n{server}\n")),
+            &[],
+        )
+    };
+    let taken = with("metrics_listen = \"0.0.0.0:8080\"");
+    assert!(taken.starts_with("server.metrics_listen: "), "{taken}");
+    let both = with("metrics_token = \"hush\"\nmetrics_token_file = \"plugin.secret\"");
+    assert!(both.contains("metrics_token, metrics_token_file"), "{both}");
+    assert!(!both.contains("metrics_token_id"), "{both}");
+}
+
+// A6
+#[test]
+fn a6_the_limits_on_requests_are_not_zero() {
+    for key in [
+        "server.creates_per_second",
+        "server.create_burst",
+        "policy.max_pending_requests",
+    ] {
+        let variable = format!("JIT_{}", key.replace('.', "__").to_uppercase());
+        let error = refused(WHOLE, &[(&variable, "0")]);
+        assert!(error.starts_with(&format!("{key}: ")), "{error}");
+    }
+}

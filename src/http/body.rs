@@ -25,23 +25,34 @@ pub(crate) async fn read(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Bytes, Problem> {
-    let body = refuse_large(pool, headers, body).await?;
-    let size = announced(headers, &body);
-    let whole = collect(body, size);
-    in_place(pool, whole).await?.ok_or_else(too_large)
+    refuse_large(pool, headers, body).await?.read(pool).await
+}
+
+/// A body that is not read yet, and that its head does not announce as too large.
+pub(super) struct UnreadBody {
+    body: Body,
+    announced: usize,
 }
 
 /// Refuses a body that its head announces as larger than `MOST_BYTES`.
-pub(crate) async fn refuse_large(
+pub(super) async fn refuse_large(
     pool: &BodyPool,
     headers: &HeaderMap,
     mut body: Body,
-) -> Result<Body, Problem> {
-    if announced(headers, &body) <= MOST_BYTES {
-        return Ok(body);
+) -> Result<UnreadBody, Problem> {
+    let announced = announced(headers, &body);
+    if announced <= MOST_BYTES {
+        return Ok(UnreadBody { body, announced });
     }
     in_place(pool, discard(&mut body, 0)).await?;
     Err(too_large())
+}
+
+impl UnreadBody {
+    pub async fn read(self, pool: &BodyPool) -> Result<Bytes, Problem> {
+        let whole = collect(self.body, self.announced);
+        in_place(pool, whole).await?.ok_or_else(too_large)
+    }
 }
 
 fn too_large() -> Problem {

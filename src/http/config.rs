@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::HttpState;
 use super::list::parsed;
 use super::reply::{Problem, json};
-use super::signed::{Signed, ToConfigure, ToRead};
+use super::signed::{Needs, Signed, ToConfigure, ToRead, ToUnbind};
 use super::wire::ConfigObject;
 use crate::domain::{
     AccountId, Admin, BindTerms, Binding, ChannelId, Email, MmUserId, PermissionSet, Person,
@@ -99,7 +99,7 @@ pub(super) async fn bind(
 
 pub(super) async fn unbind(
     State(app): State<Arc<HttpState>>,
-    call: Signed<ToConfigure>,
+    call: Signed<ToUnbind>,
 ) -> Result<Response, Problem> {
     let body: Unbind = call.json()?;
     let configure = Configure::Unbind {
@@ -148,17 +148,17 @@ pub(super) async fn accounts(
     Ok(json(200, &objects(&app, &bindings)))
 }
 
-async fn change(
+async fn change<N: Needs>(
     app: &HttpState,
-    call: &Signed<ToConfigure>,
+    call: &Signed<N>,
     actor: Actor,
     channel: ChannelId,
     configure: Configure,
 ) -> Result<Vec<Binding>, Problem> {
     let admin = actor.admin(&call.key_id)?;
     let service = app.service.clone();
-    app.uncut(async move { service.configure(&channel, &configure, &admin).await })
-        .await
+    let configured = async move { service.configure(&channel, &configure, &admin).await };
+    app.uncut(call.seat(), configured).await
 }
 
 fn within(name: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, Problem> {

@@ -1,8 +1,9 @@
 //! The open connections. Their number is limited, as a whole and for each address. A new
-//! connection beyond a limit takes the place of the one that is idle for the longest time:
-//! a connection that waits for its next call, that still receives an answer, or whose head is
-//! incomplete.
+//! connection beyond a limit takes the place of an idle one: a connection that waits for its next
+//! call, that still receives an answer, or whose head is incomplete. Of the idle connections, jit
+//! closes the one that is idle for the longest time, of the address with the most connections.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
+use std::future::pending;
 use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +27,13 @@ const MOST: usize = 2048;
 /// Files and connections that the process needs itself, for the store, AWS and Mattermost.
 const RESERVED: usize = 128;
 const FEWEST: usize = 16;
+/// A3: a call can open a connection of jit itself, for example to Mattermost or DynamoDB.
+const FILES_OF_ONE: usize = 2;
 
 /// The value of `idle_since` during a call.
 const BUSY: u64 = u64::MAX;
+/// The value of `idle_since` after another connection took the place. No call begins any more.
+const CLOSING: u64 = u64::MAX - 1;
 
 #[derive(Debug)]
 pub struct Connections {
@@ -76,7 +82,8 @@ impl Connections {
     /// process needs itself.
     pub fn within(open_files: u64) -> Arc<Self> {
         let files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        Self::new(files.saturating_sub(RESERVED).clamp(FEWEST, MOST))
+        let most = files.saturating_sub(RESERVED) / FILES_OF_ONE;
+        Self::new(most.clamp(FEWEST, MOST))
     }
 
     /// For a listener that only a few programs call.
@@ -90,25 +97,16 @@ impl Connections {
 
     /// The limit of open files at which no connection is refused for want of a file.
     pub fn files_wanted() -> u64 {
-        u64::try_from(MOST + RESERVED).unwrap_or(u64::MAX)
+        u64::try_from(MOST * FILES_OF_ONE + RESERVED).unwrap_or(u64::MAX)
     }
 
     /// Returns `None` if the limit is reached and every connection is in a call.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Connection> {
         let address = network(address);
         let mut open = locked(&self.open);
-        let of_address = open.all.values().filter(|one| one.address == address);
-        let crowded = of_address.count() >= self.most_of_address;
+        let crowded = open.of_address(address) >= self.most_of_address;
         if crowded || open.all.len() >= self.most {
-            let oldest = open
-                .all
-                .iter()
-                .filter(|(_, one)| !crowded || one.address == address)
-                .map(|(number, one)| (one.idle_since.load(Ordering::Relaxed), *number))
-                .min()
-                .filter(|(since, _)| *since != BUSY);
-            let evicted = open.all.remove(&oldest?.1)?;
-            evicted.hang_up.cancel();
+            open.evict(|one| !crowded || one.address == address)?;
         }
         let number = open.next;
         open.next += 1;
@@ -131,6 +129,50 @@ impl Connections {
     fn moment(&self) -> u64 {
         self.moments.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+impl Open {
+    fn of_address(&self, address: IpAddr) -> usize {
+        let of_address = self.all.values().filter(|one| one.address == address);
+        of_address.count()
+    }
+
+    /// Closes one idle connection among these; `None` if there is none.
+    fn evict(&mut self, among: impl Fn(&Entry) -> bool) -> Option<()> {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for one in self.all.values() {
+            *counts.entry(one.address).or_default() += 1;
+        }
+        loop {
+            let idle = self.all.iter().filter(|(_, one)| among(one));
+            let idle = idle
+                .map(|(number, one)| (one, one.idle_since.load(Ordering::SeqCst), *number))
+                .filter(|(_, since, _)| *since != BUSY);
+            let (one, since, number) =
+                idle.max_by_key(|(one, since, _)| (counts.get(&one.address), Reverse(*since)))?;
+            // Fails if a call has begun on it meanwhile.
+            if one.close(since) {
+                self.all.remove(&number);
+                return Some(());
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Closes the connection if it is idle since this moment.
+    fn close(&self, since: u64) -> bool {
+        let closed = swap(&self.idle_since, since, CLOSING);
+        if closed {
+            self.hang_up.cancel();
+        }
+        closed
+    }
+}
+
+fn swap(value: &AtomicU64, from: u64, to: u64) -> bool {
+    let swapped = value.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
+    swapped.is_ok()
 }
 
 impl Connection {
@@ -164,14 +206,25 @@ impl Service<Request<Incoming>> for TrackedCalls {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if !self.begin() {
+            // The connection is about to close; the caller learns that no call has begun.
+            return Box::pin(pending());
+        }
         let done = self.router.call(request);
         let (connections, idle_since) = (self.connections.clone(), self.idle_since.clone());
-        idle_since.store(BUSY, Ordering::Relaxed);
         Box::pin(async move {
             let answered = done.await;
-            idle_since.store(connections.moment(), Ordering::Relaxed);
+            idle_since.store(connections.moment(), Ordering::SeqCst);
             answered
         })
+    }
+}
+
+impl TrackedCalls {
+    /// Marks the connection as busy; fails if it is about to close.
+    fn begin(&self) -> bool {
+        let since = self.idle_since.load(Ordering::SeqCst);
+        since != CLOSING && swap(&self.idle_since, since, BUSY)
     }
 }
 
@@ -231,8 +284,39 @@ mod tests {
 
     #[test]
     fn a3_the_number_of_connections_follows_the_limit_of_open_files() {
-        assert_eq!(Connections::within(1024).most(), 896);
+        assert_eq!(Connections::within(1024).most(), 448);
         assert_eq!(Connections::within(u64::MAX).most(), MOST);
         assert_eq!(Connections::within(64).most(), FEWEST);
+    }
+
+    /// A2: an honest caller with one connection is not closed for a caller with many.
+    #[test]
+    fn a2_the_address_with_the_most_connections_gives_one_up() {
+        let connections = Connections::new(6);
+        let open = |last| connections.enter(address(last)).unwrap();
+        let (honest, first, second) = (open(1), open(2), open(2));
+        let (third, fourth, fifth) = (open(3), open(4), open(5));
+        let sixth = open(6);
+        assert!(first.hang_up.is_cancelled());
+        for kept in [&honest, &second, &third, &fourth, &fifth, &sixth] {
+            assert!(!kept.hang_up.is_cancelled());
+        }
+    }
+
+    /// A2: on one connection, a call begins or another connection takes its place, never both.
+    #[test]
+    fn a2_no_call_begins_on_a_connection_that_is_closing() {
+        let connections = Connections::new(2);
+        let open = |last| connections.enter(address(last)).unwrap();
+        let (first, second) = (open(1), open(2));
+        let calls = |one: &Connection| one.calls(TowerToHyperService::new(Router::new()));
+        assert!(calls(&first).begin());
+        let third = open(3);
+        assert!(!first.hang_up.is_cancelled() && second.hang_up.is_cancelled());
+        assert!(!calls(&second).begin());
+        assert!(calls(&third).begin());
+        let open_all = locked(&connections.open);
+        let entry = open_all.all.get(&third.number).unwrap();
+        assert!(!entry.close(0), "a call has begun since the look");
     }
 }

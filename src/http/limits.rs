@@ -55,6 +55,13 @@ impl Seats {
         }
     }
 
+    /// The number of calls in progress.
+    #[cfg(test)]
+    pub fn taken(&self) -> usize {
+        let free = self.shared.available_permits() + self.for_revokes.available_permits();
+        MOST_SEATS - free
+    }
+
     /// Refuses the call at once if no seat is free, so that the calls in progress stay fast.
     pub fn take(&self, work: SeatFor) -> Result<Seat, Problem> {
         let shared = self.shared.clone().try_acquire_owned();

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connections::Connections;
+use crate::telemetry::sampled;
 
 /// The largest head of a call.
 const MOST_HEAD_BYTES: usize = 32 * 1024;
@@ -47,7 +48,9 @@ pub async fn listen(
     let hang_up = CancellationToken::new();
     while let Some((stream, address)) = next(&listener, &stop).await {
         let Some(connection) = connections.enter(address) else {
-            tracing::warn!(%address, "refused a connection: all connections are in a call");
+            if let Some(unlogged) = sampled("refused connection") {
+                tracing::warn!(%address, unlogged, "refused a connection: all connections are in a call");
+            }
             continue;
         };
         let mut stream = TimeoutStream::new(stream);
@@ -93,7 +96,9 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpSt
                 return Some((stream, from.ip()));
             }
             Err(error) => {
-                tracing::error!(%error, "accepting a connection failed; jit tries again in 100 ms");
+                if let Some(unlogged) = sampled("failed accept") {
+                    tracing::error!(%error, unlogged, "accepting a connection failed; jit tries again in 100 ms");
+                }
                 tokio::time::sleep(AFTER_A_FAULT).await;
             }
         }
@@ -103,21 +108,27 @@ async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpSt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    async fn heard(said: &[u8]) -> String {
+    use crate::telemetry::captured::CapturedLog;
+
+    /// A listener on a free port, which serves until the token is cancelled.
+    async fn opened(
+        most: usize,
+        patience: Duration,
+    ) -> (impl Future<Output = ()>, SocketAddr, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(|| async { "hello" });
-        let stop = CancellationToken::new();
-        let patience = Duration::from_millis(50);
-        let serving = listen(
-            listener,
-            router,
-            Connections::new(8),
-            patience,
-            stop.clone(),
-        );
+        let (connections, stop) = (Connections::new(most), CancellationToken::new());
+        let serving = listen(listener, router, connections, patience, stop.clone());
+        (serving, address, stop)
+    }
+
+    async fn heard(said: &[u8]) -> String {
+        let (serving, address, stop) = opened(8, Duration::from_millis(50)).await;
         let talking = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(said).await.unwrap();
@@ -154,19 +165,9 @@ mod tests {
     /// A client that has sent half of a head does not delay the stop of the process.
     #[tokio::test]
     async fn a_silent_connection_does_not_delay_the_stop() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (serving, address, stop) = opened(8, Duration::from_secs(3600)).await;
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.write_all(b"GET / HT").await.unwrap();
-        let (router, stop) = (Router::new(), CancellationToken::new());
-        let patience = Duration::from_secs(3600);
-        let serving = listen(
-            listener,
-            router,
-            Connections::new(8),
-            patience,
-            stop.clone(),
-        );
         let asked = async {
             // The server must accept the connection before the stop.
             tokio::task::yield_now().await;
@@ -176,5 +177,23 @@ mod tests {
             tokio::join!(serving, asked)
         });
         assert!(ended.await.is_ok());
+    }
+
+    /// A5: a caller that opens many connections does not fill the log.
+    #[tokio::test]
+    async fn a5_the_log_has_a_sample_of_the_refused_connections() {
+        let (log, _guard) = CapturedLog::start();
+        // The share of one address is none of one connection, so each is refused.
+        let (serving, address, stop) = opened(1, Duration::from_secs(3600)).await;
+        let talking = async {
+            for _ in 0..50 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            }
+            stop.cancel();
+        };
+        tokio::join!(serving, talking);
+        let lines = log.text().matches("refused a connection").count();
+        assert!((1..=20).contains(&lines), "{lines}");
     }
 }

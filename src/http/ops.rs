@@ -8,13 +8,17 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::{Counter, counter, describe_counter, gauge};
 use serde_json::json as object;
+use tokio::sync::Mutex;
 
 use super::reply::{Problem, json};
 use super::unsigned::{self, Unsigned};
 use super::{HttpState, ROUTES, Route};
+use crate::clock::Uptime;
 use crate::code::Code;
 use crate::domain::Millis;
-use crate::telemetry;
+use crate::service::Service;
+use crate::store::StoreError;
+use crate::telemetry::{self, sampled};
 
 /// The longest pass of the worker's loop that counts as progress. The loop looks for work every
 /// few seconds, and may wait some seconds for the store.
@@ -36,8 +40,41 @@ pub(super) async fn readyz(State(app): State<Arc<HttpState>>) -> Result<Response
                    restart it";
         return Err(Problem::new(Code::Unavailable, why));
     }
-    app.service.check_store().await?;
+    app.store_check.read(&app.service).await?;
     Ok(json(200, &object!({"status": "ready"})))
+}
+
+/// The last look whether the store answers. Every caller can ask `/readyz` without a key, so all
+/// callers of one second share one read of the store.
+#[derive(Default)]
+pub(super) struct StoreCheck {
+    last: Mutex<Option<(Uptime, Result<(), StoreError>)>>,
+}
+
+impl StoreCheck {
+    const COUNTS_FOR: Millis = Millis::seconds(1);
+
+    async fn read(&self, service: &Service) -> Result<(), StoreError> {
+        let uptime = || service.clock().uptime();
+        self.within(uptime, service.check_store()).await
+    }
+
+    /// The callers that come during a read wait for its result.
+    async fn within(
+        &self,
+        uptime: impl Fn() -> Uptime,
+        read: impl Future<Output = Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut last = self.last.lock().await;
+        if let Some((at, found)) = &*last
+            && uptime() - *at < Self::COUNTS_FOR
+        {
+            return found.clone();
+        }
+        let found = read.await;
+        *last = Some((uptime(), found.clone()));
+        found
+    }
 }
 
 /// A4: metrics tell an attacker which keys exist and which signatures nearly fit.
@@ -50,7 +87,7 @@ pub(super) async fn metrics(
     let is_token = app.keyring.is_metrics_token(given.unwrap_or_default());
     match is_token.filter(|_| app.metrics.is_some()) {
         Some(true) => open_metrics(State(app)).await,
-        Some(false) => Err(Problem::unsigned(Unsigned::Token, "/metrics")),
+        Some(false) => Err(Problem::unsigned(Unsigned::MetricsToken, "/metrics")),
         None => Err(no_metrics()),
     }
 }
@@ -68,7 +105,9 @@ pub(super) async fn open_metrics(State(app): State<Arc<HttpState>>) -> Result<Re
             gauge!("jit_store_up").set(1.0);
         }
         Err(error) => {
-            tracing::error!(%error, "the store did not answer; /metrics shows old figures");
+            if let Some(unlogged) = sampled("store failure of /metrics") {
+                tracing::error!(%error, unlogged, "the store did not answer; /metrics shows old figures");
+            }
             gauge!("jit_store_up").set(0.0);
         }
     }
@@ -124,5 +163,33 @@ impl CallCounters {
         counter.increment(1);
         let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
         known.insert((asked, status), counter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    // A1: `/readyz` is outside the limits, so its callers must not make the store work.
+    #[tokio::test]
+    async fn a1_the_callers_of_one_second_share_one_read_of_the_store() {
+        let (check, reads) = (StoreCheck::default(), AtomicUsize::new(0));
+        let read = async |at: i64| {
+            let now = || Uptime(Millis(at));
+            let found = async {
+                reads.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                Err(StoreError::Unavailable("the disk is full".into()))
+            };
+            check.within(now, found).await
+        };
+        let all = futures_util::future::join_all((0..100).map(|_| read(5_000))).await;
+        assert!(all.iter().all(Result::is_err), "a failure is shared too");
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+        assert!(read(5_999).await.is_err());
+        assert_eq!(reads.load(Ordering::SeqCst), 1);
+        assert!(read(6_000).await.is_err());
+        assert_eq!(reads.load(Ordering::SeqCst), 2);
     }
 }

@@ -9,6 +9,7 @@ use super::unsigned::Unsigned;
 use crate::code::Code;
 use crate::service::ServiceError;
 use crate::store::StoreError;
+use crate::telemetry::sampled;
 
 /// An error reply: `{"message": "...", "code": "..."}`, with the HTTP status of the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +55,9 @@ impl From<StoreError> for Problem {
             return Self::unsigned(Unsigned::Replayed, "");
         }
         // The cause goes to the log only: the operator can act on it, and the caller cannot.
-        tracing::error!(%error, "the store failed; the caller gets an error");
+        if let Some(unlogged) = sampled("store failure") {
+            tracing::error!(%error, unlogged, "the store failed; the caller gets an error");
+        }
         if matches!(error, StoreError::TooLarge(_)) {
             return Self::new(Code::TooLarge, format!("{error}; nothing was changed"));
         }
@@ -102,4 +105,22 @@ pub fn json(status: u16, value: &impl Serialize) -> Response {
     let kind = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::captured::CapturedLog;
+
+    /// A5: each call during a failure of the store would write a line.
+    #[test]
+    fn a5_the_log_has_a_sample_of_the_failures_of_the_store() {
+        let (log, _guard) = CapturedLog::start();
+        for _ in 0..50 {
+            let problem = Problem::from(StoreError::Unavailable("the disk is full".into()));
+            assert_eq!(problem.code, Code::Unavailable);
+        }
+        let lines = log.text().matches("the store failed").count();
+        assert!((1..=20).contains(&lines), "{lines}");
+    }
 }

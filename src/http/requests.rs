@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::{Deserialize, Deserializer};
 
 use super::reply::{Problem, json};
-use super::signed::{Needs, Signed, ToApprove, ToRead, ToRequest, ToRevoke, Unspent};
+use super::signed::{Needs, Signed, ToApprove, ToCancel, ToRead, ToRequest, ToRevoke, Unspent};
 use super::{AnswerBy, HttpState};
 use crate::clock::Clock;
 use crate::code::Code;
@@ -99,13 +99,9 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let idempotency = idempotency(&call)?;
     let draft = draft(call.json()?, app.service.clock());
-    let service = app.service.clone();
-    let opened = async move {
-        let opened = service.open(draft, idempotency, Some(&ticket)).await;
-        service.use_up(&ticket).await?;
-        opened
-    };
-    let request = app.uncut(opened).await?;
+    let (service, given) = (app.service.clone(), ticket.clone());
+    let opened = async move { service.open(draft, idempotency, Some(&given)).await };
+    let request = app.spending(&call, ticket, opened).await?;
     Ok(json(201, &RequestObject::from(&request)))
 }
 
@@ -149,7 +145,7 @@ pub(super) async fn approve(
         id: body.approver_mm_user_id,
         email: body.approver_email,
     };
-    decided(&app, call.request_id()?, by, Ask::Approve, ticket).await
+    decided(&app, &call, by, Ask::Approve, ticket).await
 }
 
 pub(super) async fn deny(
@@ -162,15 +158,15 @@ pub(super) async fn deny(
         email: body.denier_email,
     };
     let reason = body.reason;
-    decided(&app, call.request_id()?, by, Ask::Deny { reason }, ticket).await
+    decided(&app, &call, by, Ask::Deny { reason }, ticket).await
 }
 
 pub(super) async fn cancel(
     State(app): State<Arc<HttpState>>,
-    Unspent { call, ticket }: Unspent<ToRequest>,
+    Unspent { call, ticket }: Unspent<ToCancel>,
 ) -> Result<Response, Problem> {
     let body: Act = call.json()?;
-    decided(&app, call.request_id()?, body.by(), Ask::Cancel, ticket).await
+    decided(&app, &call, body.by(), Ask::Cancel, ticket).await
 }
 
 pub(super) async fn extend(
@@ -183,25 +179,19 @@ pub(super) async fn extend(
         email: body.actor_email,
     };
     let minutes = body.additional_minutes;
-    decided(
-        &app,
-        call.request_id()?,
-        by,
-        Ask::Extend { minutes },
-        ticket,
-    )
-    .await
+    decided(&app, &call, by, Ask::Extend { minutes }, ticket).await
 }
 
 /// Gives the command to the service, and answers with the request after it.
-async fn decided(
+async fn decided<N: Needs>(
     app: &HttpState,
-    id: RequestId,
+    call: &Signed<N>,
     by: Person,
     ask: Ask,
     ticket: Arc<Ticket>,
 ) -> Result<Response, Problem> {
-    let handled = app.command(id, Command::Asked { by, ask }, ticket).await?;
+    let (id, command) = (call.request_id()?, Command::Asked { by, ask });
+    let handled = app.command(call, id, command, ticket).await?;
     Ok(json(200, &RequestObject::from(&handled.request)))
 }
 
@@ -219,7 +209,8 @@ pub(super) async fn revoke(
     let ask = Ask::Revoke { reason };
     let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
     let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
-    let begun = app.command(id, Command::Asked { by, ask }, ticket).await?;
+    let command = Command::Asked { by, ask };
+    let begun = app.command(&call, id, command, ticket).await?;
     let followed = tokio::select! {
         followed = app.service.follow(id, deadline) => followed?,
         () = app.stop.cancelled() => begun.request,

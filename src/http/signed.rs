@@ -13,7 +13,7 @@ use axum::http::{Extensions, HeaderMap, header};
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
-use super::body::{read, refuse_large};
+use super::body::refuse_large;
 use super::limits::{Seat, SeatFor};
 use super::reply::Problem;
 use super::unsigned::Unsigned;
@@ -33,24 +33,36 @@ const NONCE_KEPT: Millis = Millis::seconds(960);
 pub trait Needs: Send + 'static {
     const SCOPE: Scope;
     const SEAT: SeatFor;
+    const RATE: RateOf;
+}
+
+/// Whether the rate of the key limits a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateOf {
+    /// A6: the route stores something new with each call.
+    Creates,
+    Unlimited,
 }
 
 macro_rules! needs {
-    ($($name:ident => $scope:ident, $seat:ident);+) => {
+    ($($name:ident => $scope:ident, $seat:ident, $rate:ident);+) => {
         $(#[derive(Debug)]
         pub struct $name;
         impl Needs for $name {
             const SCOPE: Scope = Scope::$scope;
             const SEAT: SeatFor = SeatFor::$seat;
+            const RATE: RateOf = RateOf::$rate;
         })+
     };
 }
 needs!(
-    ToRequest => Request, OtherCall;
-    ToApprove => Approve, OtherCall;
-    ToRevoke => Revoke, Revoke;
-    ToConfigure => Config, OtherCall;
-    ToRead => Read, OtherCall
+    ToRequest => Request, OtherCall, Creates;
+    ToCancel => Request, OtherCall, Unlimited;
+    ToApprove => Approve, OtherCall, Unlimited;
+    ToRevoke => Revoke, Revoke, Unlimited;
+    ToConfigure => Config, OtherCall, Creates;
+    ToUnbind => Config, OtherCall, Unlimited;
+    ToRead => Read, OtherCall, Unlimited
 );
 
 /// A verified call.
@@ -61,9 +73,8 @@ pub struct Signed<N> {
     pub query: String,
     pub headers: HeaderMap,
     body: Bytes,
-    /// Given back when the handler drops the call.
-    #[allow(dead_code)]
-    seat: Seat,
+    /// Given back when the handler and its task have ended.
+    seat: Arc<Seat>,
     needs: PhantomData<N>,
 }
 
@@ -109,7 +120,7 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         let refused = |why| Problem::unsigned(why, path);
         let body = refuse_large(&app.bodies, &parts.headers, body).await?;
         let head = SignedHead::read(app, &parts.headers).map_err(refused)?;
-        let body = read(&app.bodies, &parts.headers, body).await?;
+        let body = body.read(&app.bodies).await?;
         let query = parts.uri.query().unwrap_or_default();
         let message = Message {
             key_id: head.key_id,
@@ -122,7 +133,11 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         };
         let key = verified(app, &message, head.mac).map_err(refused)?;
         // A call that gets no seat can be sent again as it is: its nonce is not spent.
-        let seat = app.seats.take(N::SEAT)?;
+        let seat = Arc::new(app.seats.take(N::SEAT)?);
+        match N::RATE {
+            RateOf::Creates => app.rates.take(head.key_id, app.service.clock().uptime())?,
+            RateOf::Unlimited => {}
+        }
         let key_id = head.key_id.to_owned();
         let ticket = Arc::new(Ticket::new(head.spendable()));
         let (path, query) = (path.to_owned(), query.to_owned());
@@ -259,6 +274,11 @@ impl<N> Signed<N> {
             Code::NotJson,
             "send Content-Type: application/json",
         ))
+    }
+
+    /// The seat, for a task that continues when the caller disconnects.
+    pub(super) fn seat(&self) -> Arc<Seat> {
+        self.seat.clone()
     }
 
     /// Returns the id in `/requests/{id}/…`. A text that is not an id is answered like an unknown
@@ -411,8 +431,11 @@ mod tests {
         let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
         assert!(begun.is_pending(), "a task handles the call");
         drop(call);
+        // A1: a caller that disconnects gets no further seat while jit works for it.
+        assert_eq!(app.seats.taken(), 1);
         app.tasks.close();
         app.tasks.wait().await;
+        assert_eq!(app.seats.taken(), 0);
         let second = router.call(signed_with(path, body)).await.unwrap();
         assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
     }

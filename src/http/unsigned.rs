@@ -1,12 +1,8 @@
 //! The reasons for which jit refuses a signature.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
 use metrics::{counter, describe_counter};
 
-use crate::service::work_queue::locked;
+use crate::telemetry::sampled;
 
 /// The reason for which a signature was refused. It appears only in the log and the metrics,
 /// because a detailed answer would help an attacker.
@@ -22,6 +18,8 @@ pub enum Unsigned {
     /// A slash command without one of the configured tokens, or of another team.
     Token,
     Team,
+    /// A call of `/metrics` without `server.metrics_token`.
+    MetricsToken,
     /// A click or a dialog that Mattermost did not sign, or that jit did not make.
     Trigger,
     Card,
@@ -29,7 +27,7 @@ pub enum Unsigned {
 }
 
 impl Unsigned {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Header,
         Self::UnknownKey,
         Self::Signature,
@@ -39,6 +37,7 @@ impl Unsigned {
         Self::Replayed,
         Self::Token,
         Self::Team,
+        Self::MetricsToken,
         Self::Trigger,
         Self::Card,
         Self::Dialog,
@@ -55,6 +54,7 @@ impl Unsigned {
             Self::Replayed => "replayed",
             Self::Token => "token",
             Self::Team => "team",
+            Self::MetricsToken => "metrics_token",
             Self::Trigger => "trigger",
             Self::Card => "card",
             Self::Dialog => "dialog",
@@ -62,9 +62,6 @@ impl Unsigned {
     }
 }
 
-/// A5: callers without a key can cause refusals. In a minute jit logs this many of each reason,
-/// and counts all.
-const MOST_LOGGED: u64 = 20;
 const LONGEST_PATH: usize = 200;
 
 impl Unsigned {
@@ -91,38 +88,7 @@ impl Unsigned {
             Self::UnknownKey | Self::Signature => Self::Signature,
             other => other,
         };
-        let mut samples = locked(&SAMPLES);
-        samples
-            .entry(sample.as_str())
-            .or_default()
-            .next(Instant::now())
-    }
-}
-
-/// The refusals of one reason that were logged lately.
-static SAMPLES: Mutex<BTreeMap<&'static str, Sample>> = Mutex::new(BTreeMap::new());
-
-#[derive(Debug, Default)]
-struct Sample {
-    minute: Option<Instant>,
-    refusals: u64,
-}
-
-impl Sample {
-    /// Returns the number of refusals that were not logged before this one, or `None` if this one
-    /// is not logged either.
-    fn next(&mut self, now: Instant) -> Option<u64> {
-        let is_over = |begun: Instant| now - begun >= Duration::from_secs(60);
-        let mut unlogged = 0;
-        if self.minute.is_none_or(is_over) {
-            unlogged = self.refusals.saturating_sub(MOST_LOGGED);
-            *self = Self {
-                minute: Some(now),
-                refusals: 0,
-            };
-        }
-        self.refusals += 1;
-        (self.refusals <= MOST_LOGGED).then_some(unlogged)
+        sampled(sample.as_str())
     }
 }
 
@@ -134,21 +100,5 @@ pub(super) fn describe() {
     );
     for why in Unsigned::ALL {
         counter!("jit_signature_refusals_total", "reason" => why.as_str()).increment(0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a5_refusals_beyond_twenty_in_a_minute_are_counted_in_the_next_line() {
-        let (mut sample, begun) = (Sample::default(), Instant::now());
-        let logged: Vec<_> = (0..50).filter_map(|_| sample.next(begun)).collect();
-        assert_eq!(logged, [0; 20]);
-        let minute = Duration::from_secs(60);
-        assert_eq!(sample.next(begun + minute), Some(30));
-        assert_eq!(sample.next(begun + minute), Some(0));
-        assert_eq!(sample.next(begun + 2 * minute), Some(0));
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{ACTION, Answer, COMMAND, DIALOG, Mattermost};
 use crate::clock::Uptime;
 use crate::domain::{Millis, MmUserId};
-use crate::http::limits::Seat;
+use crate::http::limits::SeatFor;
 
 const ANSWER_WITHIN: Millis = Millis(2_600);
 
@@ -27,14 +27,19 @@ pub fn router(mattermost: Arc<Mattermost>) -> Router {
 }
 
 impl Mattermost {
-    /// Runs the work to its end. If it takes too long, the bot sends the result to the user.
+    /// Runs the work to its end, if there is a seat for it. If it takes too long, the bot sends the
+    /// result to the user.
     async fn in_time(
         self: &Arc<Self>,
         begun: Uptime,
         user: MmUserId,
-        seat: Seat,
+        seat_for: SeatFor,
         work: impl Future<Output = Answer> + Send + 'static,
     ) -> Answer {
+        let seat = match self.app.seats.take(seat_for) {
+            Ok(seat) => seat,
+            Err(full) => return Answer::Told(full.message),
+        };
         let (tell, told) = oneshot::channel();
         let mattermost = self.clone();
         self.app.tasks.spawn(async move {

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::{MOST_TRIES, Service, ServiceError, too_many_conflicts};
+use futures_util::future::try_join_all;
+
+use super::{MOST_TRIES, PAGE, Service, ServiceError, too_many_conflicts};
 use crate::domain::{
     self, AccountId, Admin, BindTerms, Binding, Channel, ChannelId, Command, ConfigurationChange,
     MmUserId, Rebinding, RequestId, Status,
 };
-use crate::store::{Commit, Filter, StoreError, Write};
+use crate::store::{Commit, Cursor, Filter, StoreError, Write};
 
 /// One commit changes at most this many bindings: a store limits the number of records in a
 /// commit.
 const AT_ONCE: usize = 48;
+
+/// A6: an unbind cancels this many requests at the same time. A store writes many of them at once,
+/// and other calls still get their turn between two of these steps.
+const CANCELS_AT_ONCE: usize = 32;
 
 #[derive(Clone, Debug)]
 pub enum Configure {
@@ -159,10 +165,18 @@ impl Service {
             status: Some(Status::Pending),
             ..Filter::default()
         };
-        for request in self.newest(&filter, usize::MAX).await? {
-            self.cancel_unbound(request.id, admin).await?;
+        let mut after = None;
+        loop {
+            let page = self.store.list(&filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.items.last() else {
+                return Ok(());
+            };
+            after = Some(Cursor::from(last));
+            for some in page.items.chunks(CANCELS_AT_ONCE) {
+                let cancels = some.iter().map(|one| self.cancel_unbound(one.id, admin));
+                try_join_all(cancels).await?;
+            }
         }
-        Ok(())
     }
 
     /// A request that is not PENDING any more refuses the command and needs no cancellation.

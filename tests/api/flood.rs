@@ -106,7 +106,8 @@ async fn a3_idle_connections_take_no_file_that_jit_needs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a2_idle_connections_give_way_to_a_new_one() {
     let jit = Setup::default().start_with_files(256);
-    // 128 files are for jit itself; one address has half of the other 128.
+    // 128 files are for jit itself, and a connection may need two of the other 128: one address has
+    // half of 64 connections.
     let mut held = sockets(&jit, 65, b"").await;
     let mut first = held.remove(0);
     let closed = tokio::time::timeout(PATIENCE, first.read_u8())
@@ -139,6 +140,11 @@ async fn a4_metrics_need_a_token_on_the_main_address() {
         &format!("bearer {METRICS_TOKEN}x"),
     ] {
         with(wrong).await.is(401);
+    }
+    // A wrong token of /metrics is no wrong token of a slash command.
+    let metrics = caller.metrics().await.text;
+    for counted in ["{reason=\"metrics_token\"} 5", "{reason=\"token\"} 0"] {
+        assert!(metrics.contains(counted), "{metrics}");
     }
 }
 

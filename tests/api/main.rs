@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod abundance;
 mod configuration;
 mod flood;
 mod input;

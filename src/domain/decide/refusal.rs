@@ -2,7 +2,7 @@
 //! there is one.
 
 use crate::domain::{
-    AccountId, ChannelId, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp,
+    AccountId, ChannelId, Email, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +124,10 @@ pub enum Refusal {
         "this request is {status}, and has {most} approvals, the most that jit stores, some by former approvers; make a new request"
     )]
     TooManyApprovals { status: Status, most: usize },
+    #[error(
+        "{person} has {most} requests that are PENDING, and a person can have no more; cancel one of them first"
+    )]
+    TooManyPending { person: Email, most: u32 },
     #[error(
         "no account is bound to channel {channel_id}; bind one with: jit bind ACCOUNT_ID --channel {channel_id}"
     )]

@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use crate::mattermost::cards::text::{plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
-use crate::service::{Idempotency, Revoked, Ticket};
+use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
 
 /// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
@@ -45,7 +45,10 @@ impl Mattermost {
             fingerprint: slash.text.clone(),
         };
         let service = &self.app.service;
-        let request = service.open(draft, Some(once), None).await?;
+        let request = match service.open_or_find(draft, once).await? {
+            OpenedOrFound::Opened(request) => request,
+            OpenedOrFound::Found(pending) => return Ok(self.asked_already(&pending)),
+        };
         let binding = service.binding(&request.asked.account_id).await?;
         let needed = binding.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
@@ -57,6 +60,15 @@ impl Mattermost {
             "{}\nThe request waits for {of}: `/jit approve {id}`",
             self.line(&request)
         ))
+    }
+
+    /// A6: the answer to a command or a dialog that would repeat a pending request.
+    pub(in crate::mattermost) fn asked_already(&self, pending: &Request) -> String {
+        format!(
+            "You have asked for this already, and the request is still PENDING; jit made no second one. To ask for it in another way, first type `/jit cancel {}`.\n{}",
+            short_id(pending.id),
+            self.line(pending)
+        )
     }
 
     pub(super) async fn ask(

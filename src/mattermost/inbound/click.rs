@@ -96,10 +96,6 @@ pub(super) async fn action(
         Ok(pressed) if pressed.action == Action::Revoke => SeatFor::Revoke,
         Ok(_) | Err(_) => SeatFor::OtherCall,
     };
-    let seat = match mattermost.app.seats.take(seat_for) {
-        Ok(seat) => seat,
-        Err(full) => return Ok(told(&full.message)),
-    };
     let user = click.user_id.clone();
     let work = {
         let mattermost = mattermost.clone();
@@ -110,10 +106,12 @@ pub(super) async fn action(
             }
         }
     };
-    Ok(match mattermost.in_time(begun, user, seat, work).await {
-        Answer::Told(text) => told(&text),
-        Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
-    })
+    Ok(
+        match mattermost.in_time(begun, user, seat_for, work).await {
+            Answer::Told(text) => told(&text),
+            Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
+        },
+    )
 }
 
 impl Mattermost {

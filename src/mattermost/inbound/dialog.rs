@@ -18,7 +18,7 @@ use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::trust::seal::{Broken, DialogState as Sealed};
 use crate::mattermost::{Answer, DIALOG, Mattermost, No};
-use crate::service::Idempotency;
+use crate::service::{Idempotency, OpenedOrFound};
 
 #[derive(Clone, Debug, Deserialize)]
 struct Submission {
@@ -61,10 +61,6 @@ pub(super) async fn dialog(
     let Some(fields) = sent.submission.filter(|_| !sent.cancelled) else {
         return Ok(reply(200, &json!({})));
     };
-    let seat = match mattermost.app.seats.take(SeatFor::OtherCall) {
-        Ok(seat) => seat,
-        Err(full) => return Ok(reply(200, &json!({"error": full.message}))),
-    };
     let (user, channel) = (sent.user_id, sent.channel_id);
     let work = {
         let (mattermost, user) = (mattermost.clone(), user.clone());
@@ -73,7 +69,8 @@ pub(super) async fn dialog(
             done.await.unwrap_or_else(No::told)
         }
     };
-    Ok(match mattermost.in_time(begun, user, seat, work).await {
+    let done = mattermost.in_time(begun, user, SeatFor::OtherCall, work);
+    Ok(match done.await {
         // The card shows the result.
         Answer::Nothing => reply(200, &json!({})),
         Answer::Told(error) => reply(200, &json!({"error": error})),
@@ -128,8 +125,10 @@ impl Mattermost {
             fingerprint: json!(fields).to_string(),
         };
         let service = &self.app.service;
-        service.open(draft, Some(once), None).await?;
-        Ok(Answer::Nothing)
+        Ok(match service.open_or_find(draft, once).await? {
+            OpenedOrFound::Opened(_) => Answer::Nothing,
+            OpenedOrFound::Found(pending) => Answer::Told(self.asked_already(&pending)),
+        })
     }
 }
 

@@ -46,16 +46,15 @@ pub(super) async fn command(
         Some(word) if word.eq_ignore_ascii_case("revoke") => SeatFor::Revoke,
         Some(_) | None => SeatFor::OtherCall,
     };
-    let seat = match mattermost.app.seats.take(seat_for) {
-        Ok(seat) => seat,
-        Err(full) => return Ok(told(&full.message)),
-    };
     let work = {
         let (mattermost, slash) = (mattermost.clone(), slash.clone());
         async move { mattermost.answer(&slash).await }
     };
     Ok(
-        match mattermost.in_time(begun, slash.user_id, seat, work).await {
+        match mattermost
+            .in_time(begun, slash.user_id, seat_for, work)
+            .await
+        {
             Answer::Told(text) => told(&text),
             Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
         },
