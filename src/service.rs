@@ -57,11 +57,28 @@ pub struct Service {
     changes: RequestChanges,
 }
 
-/// An idempotency key, with a fingerprint of the request body.
+/// An idempotency key, with a fingerprint of the call that carried it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
-    pub key: String,
-    pub fingerprint: String,
+    /// The name in the store, which also says who used the key.
+    key: String,
+    fingerprint: String,
+}
+
+impl Idempotency {
+    /// The `Idempotency-Key` of a signed call. B5: it belongs to the key id. Neither of the two
+    /// comes from a header with a line feed, so two pairs never have one name.
+    pub fn of_call(key_id: &str, key: &str, fingerprint: String) -> Self {
+        let key = format!("{key_id}\n{key}");
+        Self { key, fingerprint }
+    }
+
+    /// What jit uses for one command or one dialog in Mattermost. It has no line feed, so no
+    /// signed call can name it.
+    pub fn of_chat(once: &str, fingerprint: String) -> Self {
+        let key = format!("mattermost:{once}");
+        Self { key, fingerprint }
+    }
 }
 
 /// The request after the command, and the next work of the worker that has the lease.

@@ -40,10 +40,7 @@ impl Mattermost {
             permission_set: typed.set.and_then(|set| set.parse().ok()),
             start_at: None,
         };
-        let once = Idempotency {
-            key: format!("mattermost:{}", slash.trigger_id),
-            fingerprint: slash.text.clone(),
-        };
+        let once = Idempotency::of_chat(&slash.trigger_id, slash.text.clone());
         let service = &self.app.service;
         let request = service.open(draft, Some(once), None).await?;
         let binding = service.binding(&request.asked.account_id).await?;

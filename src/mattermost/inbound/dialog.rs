@@ -123,10 +123,7 @@ impl Mattermost {
             permission_set,
             start_at: None,
         };
-        let once = Idempotency {
-            key: format!("mattermost:{once}"),
-            fingerprint: json!(fields).to_string(),
-        };
+        let once = Idempotency::of_chat(once, json!(fields).to_string());
         let service = &self.app.service;
         service.open(draft, Some(once), None).await?;
         Ok(Answer::Nothing)
