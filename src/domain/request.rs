@@ -404,6 +404,22 @@ impl Request {
         }
     }
 
+    /// When the access is to begin, if the requester named a time and it has not begun or ended.
+    pub fn starts_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Pending | State::Approved | State::Assigning => self.asked.start_at,
+            State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_) => None,
+        }
+    }
+
     pub fn requester_email(&self) -> &Email {
         &self.asked.requester.email
     }

@@ -13,3 +13,4 @@ mod lists;
 mod notices;
 mod operation;
 mod signing;
+mod who;

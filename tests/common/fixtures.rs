@@ -21,6 +21,7 @@ pub fn policy() -> Policy {
         default_permission_set: "admin".parse().unwrap(),
         pending_lifetime: Millis::hours(8),
         max_request_hours: 4,
+        max_start_ahead: Millis::hours(24 * 30),
         extension: ExtensionRule::NeedsApproval,
         grant_patience: Millis::minutes(15),
         admins: Admins::of_policy([]),

@@ -8,7 +8,7 @@ use super::words::TypedRequest;
 use crate::domain::{
     Ask, ChatUser, Command, Draft, Millis, Minutes, Request, RequestId, Status, Text,
 };
-use crate::mattermost::cards::text::{plain, short, short_id};
+use crate::mattermost::cards::text::{moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, Revoked, Ticket};
 
@@ -160,6 +160,9 @@ impl Mattermost {
                 parts.push(format!("{} left", period.until - now));
             }
             _ => parts.push(format!("{} minutes", request.asked.duration.get())),
+        }
+        if let Some(start) = request.starts_at() {
+            parts.push(format!("starts {}", moment(&start.to_string())));
         }
         if let Some(why) = &request.asked.reason {
             parts.push(short(why.as_str(), 100));
