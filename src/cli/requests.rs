@@ -1,5 +1,8 @@
 //! The commands for requests and bindings; they call the server over HTTP.
 
+#[cfg(test)]
+mod starts;
+
 use serde_json::{Value, json};
 
 use super::arguments::{BindArguments, CliCommand, List, NewRequest};
