@@ -1,5 +1,6 @@
 //! A request for access: the record and its states.
 
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -401,22 +402,6 @@ impl Request {
                 self.approvals.complete_at.unwrap_or(self.asked.created_at)
                     + self.asked.duration.span()
             }
-        }
-    }
-
-    /// When the access is to begin, if the requester named a time and it has not begun or ended.
-    pub fn starts_at(&self) -> Option<Timestamp> {
-        match self.state {
-            State::Pending | State::Approved | State::Assigning => self.asked.start_at,
-            State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. }
-            | State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. }
-            | State::Error(_) => None,
         }
     }
 
