@@ -73,6 +73,8 @@ impl Code {
         match refusal {
             Refusal::NoReason
             | Refusal::TooLong { .. }
+            | Refusal::StartTooFar { .. }
+            | Refusal::StartInPast { .. }
             | Refusal::UnknownPermissionSet { .. }
             | Refusal::TooManyApprovers { .. }
             | Refusal::TooManySets { .. }
@@ -83,6 +85,7 @@ impl Code {
             | Refusal::NotAnApprover { .. }
             | Refusal::SelfApproval
             | Refusal::NoLongerAllowed { .. }
+            | Refusal::ApprovalsWithdrawn { .. }
             | Refusal::NotARevoker { .. }
             | Refusal::NotTheRequester { .. }
             | Refusal::NotAnAdmin => Self::NotAllowed,

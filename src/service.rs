@@ -24,8 +24,9 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::{
-    self, CoHolders, Command, Decision, Draft, Holding, Lease, LeaseHolder, Millis, Policy, Record,
-    Refusal, Request, RequestId, Timestamp, Work,
+    self, AssignmentOutcome, Binding, CoHolders, Command, Decision, Draft, Holding, Lease,
+    LeaseHolder, Millis, Outcome, Policy, Record, Refusal, Request, RequestId, State, Timestamp,
+    Work,
 };
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
@@ -61,11 +62,28 @@ pub struct Service {
     pending: PendingCounts,
 }
 
-/// An idempotency key, with a fingerprint of the request body.
+/// An idempotency key, with a fingerprint of the call that carried it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
-    pub key: String,
-    pub fingerprint: String,
+    /// The name in the store, which also says who used the key.
+    key: String,
+    fingerprint: String,
+}
+
+impl Idempotency {
+    /// The `Idempotency-Key` of a signed call. B5: it belongs to the key id. Neither of the two
+    /// comes from a header with a line feed, so two pairs never have one name.
+    pub fn of_call(key_id: &str, key: &str, fingerprint: String) -> Self {
+        let key = format!("{key_id}\n{key}");
+        Self { key, fingerprint }
+    }
+
+    /// What jit uses for one command or one dialog in Mattermost. It has no line feed, so no
+    /// signed call can name it.
+    pub fn of_chat(once: &str, fingerprint: String) -> Self {
+        let key = format!("mattermost:{once}");
+        Self { key, fingerprint }
+    }
 }
 
 /// The request after the command, and the next work of the worker that has the lease.
@@ -87,6 +105,21 @@ pub enum ServiceError {
     KeyReused,
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+/// Where a command comes from.
+#[derive(Clone, Copy)]
+struct Origin<'t> {
+    ticket: Option<&'t Ticket>,
+    /// The key that signed the call; it stands in every event of the commit (B4).
+    key_id: Option<&'t str>,
+}
+
+impl<'t> Origin<'t> {
+    fn of(ticket: Option<&'t Ticket>) -> Self {
+        let key_id = ticket.and_then(Ticket::key_id);
+        Self { ticket, key_id }
+    }
 }
 
 impl Service {
@@ -151,7 +184,7 @@ impl Service {
                 at: now,
             });
             let answer = answered.map(Write::Answer);
-            let written = self.write(Some(guard), vec![decision], answer, ticket);
+            let written = self.write(Some(guard), vec![decision], answer, Origin::of(ticket));
             match written.await {
                 Ok(mut written) => return written.pop().ok_or(ServiceError::Unknown(draft.id)),
                 Err(StoreError::Conflict(_)) => {}
@@ -185,17 +218,28 @@ impl Service {
         command: Command,
         ticket: Option<&Ticket>,
     ) -> Result<Handled, ServiceError> {
+        self.handle_signed(id, command, Origin::of(ticket)).await
+    }
+
+    async fn handle_signed(
+        &self,
+        id: RequestId,
+        command: Command,
+        origin: Origin<'_>,
+    ) -> Result<Handled, ServiceError> {
         let mut found = None;
         for tried in 0..MOST_TRIES {
             self.pause_after_races(tried).await;
             let record = self.load(id, &command, found).await?;
-            let guard = Guard::of(&record.request.asked.account_id, record.binding.as_ref());
+            let guard = needs_binding(&record.request, &command)
+                .then(|| Guard::of(&record.request.asked.account_id, record.binding.as_ref()));
             let (now, begun) = (self.clock.now(), BothClocks::now(self.clock()));
             let (before, holding) = (record.request.state.clone(), record.holding.clone());
+            let binding = record.binding.clone();
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
             let is_asked = matches!(command, Command::Asked { .. });
             let (mut decision, reserved) = match is_asked {
-                true => self.begin(decision, holding.as_ref(), now, begun),
+                true => self.begin(decision, holding.as_ref(), binding, (now, begun)),
                 false => (decision, None),
             };
             let holding = decision.holding.clone().or(holding);
@@ -204,10 +248,11 @@ impl Service {
             if let Some(co_holders) = co_holders {
                 decisions.extend(self.revoke_co_holders(id, co_holders, now).await?);
             }
-            // The commit fails if the binding that allows the command has changed.
-            let guard = is_asked.then_some(guard);
+            // The commit fails if the binding that allows the command has changed. A claim only
+            // takes the lease: the commit before the create is guarded.
+            let guard = guard.filter(|_| !matches!(command, Command::Due { .. }));
             let parked = parked_by(id, &command);
-            match self.write(guard, decisions, parked, ticket).await {
+            match self.write(guard, decisions, parked, origin).await {
                 Ok(mut written) => {
                     let request = written.swap_remove(0);
                     telemetry::note_revoke(&before, &request);
@@ -263,14 +308,14 @@ impl Service {
         &self,
         decision: Decision,
         holding: Option<&Holding>,
-        now: Timestamp,
-        begun: BothClocks,
+        binding: Option<Binding>,
+        (now, begun): (Timestamp, BothClocks),
     ) -> (Decision, Option<ReservedWork>) {
         let claim = || {
             let is_open = self.work_queue.is_open();
             let lease =
                 is_open.then(|| work_queue::new_lease(self.clock(), LeaseHolder::Server))?;
-            let claimed = decision.claimed(holding.cloned(), &self.policy, lease, now)?;
+            let claimed = decision.claimed(holding.cloned(), binding, &self.policy, lease, now)?;
             let reserved = self
                 .work_queue
                 .reserve_for(&claimed.request, lease, begun)?;
@@ -308,7 +353,7 @@ impl Service {
             }
         };
         let binding = async {
-            match matches!(command, Command::Asked { .. }) {
+            match needs_binding(&request, command) {
                 true => self.store.binding(&request.asked.account_id).await,
                 false => Ok(None),
             }
@@ -360,12 +405,16 @@ impl Service {
         guard: Option<Guard>,
         decisions: Vec<Decision>,
         last: Option<Write>,
-        ticket: Option<&Ticket>,
+        Origin { ticket, key_id }: Origin<'_>,
     ) -> Result<Vec<Request>, StoreError> {
         let mut commit = Commit::of(guard.map(Write::Guard));
         commit.nonce = ticket.and_then(Ticket::nonce);
         let (mut written, mut tells) = (Vec::new(), Vec::new());
-        for mut decision in decisions {
+        for decision in decisions {
+            let mut decision = match key_id {
+                Some(key_id) => decision.signed_by(key_id),
+                None => decision,
+            };
             decision.notices = self.announce.notices(&mut decision);
             tells.extend(decision.notices.iter().map(|one| one.request_id));
             written.push(decision.request.clone());
@@ -389,6 +438,28 @@ impl Service {
             self.changes.notify(request.id);
         }
         Ok(written)
+    }
+}
+
+/// Whether a decision about this command depends on the binding. B1: so does the beginning of
+/// the access of an approved request.
+fn needs_binding(request: &Request, command: &Command) -> bool {
+    match command {
+        Command::Asked { .. } => true,
+        Command::Due { .. } => matches!(request.state, State::Approved | State::Assigning),
+        Command::Finished { outcome, .. } => {
+            matches!(outcome, Outcome::Assignment(AssignmentOutcome::Prepared(_)))
+        }
+        Command::BreakGlassRevoked { .. }
+        | Command::CleanedUp { .. }
+        | Command::FoundPresent { .. }
+        | Command::Unbound { .. }
+        | Command::RevokedWithCoHolder { .. }
+        | Command::Hold { .. }
+        | Command::Renew { .. }
+        | Command::CardPosted { .. }
+        | Command::ReminderPosted { .. }
+        | Command::NoticeParked { .. } => false,
     }
 }
 

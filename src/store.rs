@@ -281,7 +281,8 @@ impl Guard {
 /// The stored answer to a call with an `Idempotency-Key`: the request that it created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
-    /// The idempotency key; jit makes one for a command or a dialog in Mattermost.
+    /// The idempotency key with the key id that sent it; jit makes one for a command or a dialog
+    /// in Mattermost.
     pub key: String,
     /// The fingerprint of the call that carried the key. The service refuses the same key in
     /// a different call.

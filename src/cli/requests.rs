@@ -1,5 +1,8 @@
 //! The commands for requests and bindings; they call the server over HTTP.
 
+#[cfg(test)]
+mod starts;
+
 use serde_json::{Value, json};
 
 use super::arguments::{BindArguments, CliCommand, List, NewRequest};
@@ -230,7 +233,9 @@ pub(super) fn page(value: &Value) -> String {
                 word(item, "account_id"),
                 word(item, "permission_set"),
                 word(item, "requester_email"),
-                time_left(item).unwrap_or_else(|| word(item, "created_at")),
+                time_left(item)
+                    .or_else(|| starts(item))
+                    .unwrap_or_else(|| word(item, "created_at")),
                 clipped(&word(item, why), WHY_SHOWN),
             ]
         })
@@ -303,6 +308,7 @@ fn describe_request(value: &Value) -> String {
         ("reason", word("reason")),
         ("jira", word("jira")),
         ("minutes", word("requested_duration_minutes")),
+        ("starts", word("start_at")),
         ("created", word("created_at")),
         ("approved", word("approved_at")),
         ("approver", person("approver")),
@@ -337,6 +343,13 @@ fn time_left(value: &Value) -> Option<String> {
         ..=0 => "past its end".into(),
         _ => format!("{left} left"),
     })
+}
+
+/// When the access is to begin, if it has not begun.
+fn starts(value: &Value) -> Option<String> {
+    let is_ahead = ["PENDING", "APPROVED"].contains(&value["status"].as_str()?);
+    let start = value["start_at"].as_str().filter(|_| is_ahead)?;
+    Some(format!("starts {}", one_line(start)))
 }
 
 fn describe_binding(value: &Value) -> String {

@@ -346,6 +346,7 @@ fn policy(
         pending_lifetime: section.pending_lifetime.0,
         max_request_hours: section.max_request_hours,
         max_pending_requests: section.max_pending_requests,
+        max_start_ahead: section.max_start_ahead.0,
         extension: section.extension,
         grant_patience: section.grant_patience.0,
         admins: Admins::of_policy(section.admins)
@@ -492,7 +493,7 @@ fn mattermost(
     }
     let email_domain = section
         .email_domain
-        .map(|domain| domain.trim_start_matches('@').to_lowercase());
+        .map(|domain| domain.trim_matches(['@', '.']).to_lowercase());
     Ok(MattermostConfig {
         url,
         public_url,

@@ -136,7 +136,8 @@ pub struct Event {
     /// The address of the person who caused the event; absent if no person is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_email: Option<String>,
-    /// The Mattermost user id of that person; absent if no person is known.
+    /// The Mattermost user id of that person; `key:` and the key id if the signed call names no
+    /// person; absent if neither is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_mm_user_id: Option<String>,
     /// The Mattermost channel of the request or of the configuration.
@@ -216,6 +217,13 @@ impl Event {
     /// The sort key of the audit table.
     pub fn sort_key(&self) -> String {
         format!("{}#{}", self.event_time, self.event_id)
+    }
+
+    /// Puts the event behind the one with this hash, and returns its own hash.
+    pub(super) fn chained_to(&mut self, before: Hash) -> Hash {
+        self.prev_hash = before;
+        self.hash = self.compute_hash();
+        self.hash
     }
 
     fn compute_hash(&self) -> Hash {

@@ -21,6 +21,7 @@ pub struct Binding {
     /// The Mattermost channel whose approvers decide about access to the account.
     pub channel_id: ChannelId,
     /// The persons who may approve and deny; all accounts of a channel have the same.
+    #[serde(deserialize_with = "super::ids::normal::stored_user_ids")]
     pub approvers: Vec<MmUserId>,
     /// The quorum.
     pub approvals_required: u32,
@@ -212,7 +213,7 @@ impl ConfigurationChange<'_> {
         Ok(self.recorded(EventKind::ApproversSet, bindings, None, details))
     }
 
-    /// Unbinds an account from the channel. The caller cancels its pending requests.
+    /// Unbinds an account from the channel. The caller ends its requests that have not begun.
     pub fn unbind(
         self,
         current: Option<Binding>,
@@ -255,7 +256,12 @@ impl ConfigurationChange<'_> {
             status: None,
             details,
         };
-        let event = self.channel.chain.append(entry, self.now);
+        let mut event = self.channel.chain.append(entry, self.now);
+        // B4: the plugin names no person.
+        if self.admin.person.is_none() {
+            event.actor_mm_user_id = Some(format!("key:{}", self.admin.key_id));
+            self.channel.chain.head = event.chained_to(event.prev_hash);
+        }
         self.channel.revision += 1;
         Rebinding {
             channel: self.channel,

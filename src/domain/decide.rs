@@ -14,6 +14,8 @@ mod person;
 #[cfg(test)]
 mod quorum;
 mod refusal;
+mod signed;
+mod standing;
 mod step;
 #[cfg(test)]
 mod table;

@@ -1,6 +1,8 @@
 //! Ids, names and other checked values. Each is parsed once, where it enters jit; after that
 //! it is valid.
 
+pub(super) mod normal;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -71,9 +73,9 @@ checked_text!(
 );
 
 checked_text!(
-    /// A Mattermost user id. A user can change the user name, but not the id.
+    /// A Mattermost user id in lower case. A user can change the user name, but not the id.
     MmUserId,
-    |text| plain_word(text, "must be a Mattermost user id: 1 to 64 letters, digits, - or _")
+    normal::user_id
 );
 
 checked_text!(
@@ -95,23 +97,9 @@ checked_text!(
 );
 
 checked_text!(
-    /// An e-mail address in lower case: Identity Center ignores the case.
+    /// An e-mail address in its normal form.
     Email,
-    |text| {
-        let rule = Invalid("must be an e-mail address");
-        let (name, host) = text.split_once('@').ok_or_else(|| rule.clone())?;
-        let clean = |part: &str| {
-            !part.is_empty()
-                && part.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '@')
-        };
-        // A letter can have more bytes in lower case.
-        let lower = text.to_lowercase();
-        if clean(name) && clean(host) && text.len().max(lower.len()) <= 254 {
-            Ok(lower)
-        } else {
-            Err(rule)
-        }
-    }
+    normal::address
 );
 
 checked_text!(
@@ -252,8 +240,10 @@ impl<'de> Deserialize<'de> for Minutes {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     /// The Mattermost user id; jit derives one for an operator who gives none.
+    #[serde(deserialize_with = "normal::stored_user_id")]
     pub id: MmUserId,
     /// The e-mail address; a requester has the same one in Identity Center.
+    #[serde(deserialize_with = "normal::stored_address")]
     pub email: Email,
 }
 

@@ -8,9 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    AccountId, Approval, Asked, Binding, ChannelId, Draft, Millis, Minutes, PermissionSet, Person,
-    Refusal, Request, Timestamp,
+    AccountId, Approval, Asked, Binding, ChannelId, Draft, Email, Millis, Minutes, PermissionSet,
+    Person, Refusal, Request, Timestamp,
 };
+
+/// The clock of a caller may be behind, and a call takes time: a start that is only so long past
+/// means "now".
+const START_MAY_BE_PAST: Millis = Millis::minutes(-5);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -24,6 +28,8 @@ pub struct Policy {
     pub max_request_hours: u32,
     /// How many PENDING requests of one person jit accepts.
     pub max_pending_requests: u32,
+    /// How far ahead the start of a request may be.
+    pub max_start_ahead: Millis,
     /// Whether an extension needs approvals, or follows at once.
     pub extension: ExtensionRule,
     /// How long jit retries a grant before it gives the grant up and rolls it back.
@@ -50,7 +56,7 @@ pub struct Admins {
 impl Admins {
     /// The admins of `policy.admins`.
     pub fn of_policy(names: impl IntoIterator<Item = String>) -> Self {
-        let names: BTreeSet<String> = names.into_iter().map(lower_address).collect();
+        let names: BTreeSet<String> = names.into_iter().map(normal_name).collect();
         Self {
             are_required: !names.is_empty(),
             names,
@@ -60,7 +66,7 @@ impl Admins {
     /// Adds the admins of `mattermost.admins`. A signed call that needed no admin before still
     /// needs none, because this key is only about Mattermost.
     pub fn and_of_mattermost(mut self, names: impl IntoIterator<Item = String>) -> Self {
-        self.names.extend(names.into_iter().map(lower_address));
+        self.names.extend(names.into_iter().map(normal_name));
         self
     }
 
@@ -69,11 +75,12 @@ impl Admins {
     }
 }
 
-/// People write an address in any case.
-fn lower_address(name: String) -> String {
-    match name.contains('@') {
-        true => name.to_lowercase(),
-        false => name,
+/// People write an address and an id in any case.
+#[allow(clippy::needless_pass_by_value)] // `map` passes it by value
+fn normal_name(name: String) -> String {
+    match name.parse::<Email>() {
+        Ok(email) => email.to_string(),
+        Err(_) => name.to_lowercase(),
     }
 }
 
@@ -242,24 +249,74 @@ impl Policy {
         if person.is(&asked.requester) && !binding.allow_self_approval {
             return Err(Refusal::SelfApproval);
         }
+        self.check_terms(asked, binding)?;
+        Ok(binding)
+    }
+
+    /// Checks that the access may begin by the rules as they are now (B1): the account is bound
+    /// to the channel, and the approvals and the terms still allow the access.
+    pub(super) fn check_begin(
+        &self,
+        request: &Request,
+        binding: Option<&Binding>,
+    ) -> Result<(), Refusal> {
+        let asked = &request.asked;
+        let binding = Self::bound(binding, &asked.account_id, &asked.channel_id)?;
+        let standing = Self::standing(&request.approvals.given, &asked.requester, binding);
+        let required = binding.approvals_required.max(1);
+        if standing < required {
+            return Err(Refusal::ApprovalsWithdrawn { standing, required });
+        }
+        self.check_terms(asked, binding)
+    }
+
+    fn check_terms(&self, asked: &Asked, binding: &Binding) -> Result<(), Refusal> {
         let most = self.longest_of(&asked.permission_set, binding);
         if asked.duration.get() > most {
             let wanted = asked.duration.get();
             return Err(Refusal::NoLongerAllowed { wanted, most });
         }
-        self.check_set(&asked.permission_set, binding)?;
-        Ok(binding)
+        self.check_set(&asked.permission_set, binding)
+    }
+
+    /// Checks when a draft wants its access to begin.
+    pub(super) fn check_start(
+        &self,
+        start_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let (latest, most) = (now + self.max_start_ahead, self.max_start_ahead);
+        match start_at {
+            Some(start_at) if start_at > latest => Err(Refusal::StartTooFar {
+                start_at,
+                most,
+                latest,
+            }),
+            Some(start_at) if start_at < now + START_MAY_BE_PAST => {
+                Err(Refusal::StartInPast { start_at, now })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether the approvals are enough. Only those count that would be accepted now: those of
     /// current approvers, and the requester's own only if self-approval is allowed.
     pub(super) fn is_quorum(approvals: &[Approval], requester: &Person, binding: &Binding) -> bool {
-        let counted = approvals
-            .iter()
-            .filter(|approval| binding.approvers.contains(&approval.by.id))
-            .filter(|approval| binding.allow_self_approval || !approval.by.is(requester))
-            .count();
-        counted as u64 >= u64::from(binding.approvals_required.max(1))
+        Self::standing(approvals, requester, binding) >= binding.approvals_required.max(1)
+    }
+
+    /// The number of approvals that count. B3: a person counts once, also in a record of an older
+    /// version that told two spellings apart.
+    pub(super) fn standing(approvals: &[Approval], requester: &Person, binding: &Binding) -> u32 {
+        let mut counted: Vec<&Person> = Vec::new();
+        for by in approvals.iter().map(|approval| &approval.by) {
+            let may = binding.approvers.contains(&by.id)
+                && (binding.allow_self_approval || !by.is(requester));
+            if may && !counted.iter().any(|one| one.is(by)) {
+                counted.push(by);
+            }
+        }
+        u32::try_from(counted.len()).unwrap_or(u32::MAX)
     }
 
     /// Checks that this person asked for the access; `verb` names the command.

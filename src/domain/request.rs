@@ -1,5 +1,6 @@
 //! A request for access: the record and its states.
 
+mod start;
 #[cfg(test)]
 mod tests;
 

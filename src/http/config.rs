@@ -13,7 +13,7 @@ use super::reply::{Problem, json};
 use super::signed::{Needs, Signed, ToConfigure, ToRead, ToUnbind};
 use super::wire::ConfigObject;
 use crate::domain::{
-    AccountId, Admin, BindTerms, Binding, ChannelId, Email, MmUserId, PermissionSet, Person,
+    AccountId, Admin, BindTerms, Binding, ChannelId, MmUserId, PermissionSet, Person,
 };
 use crate::service::Configure;
 use crate::signature;
@@ -51,14 +51,18 @@ struct Approvers {
 /// The person who changes the configuration. The plugin does not send it; other callers may.
 #[derive(Deserialize)]
 struct Actor {
-    actor_mm_user_id: Option<MmUserId>,
-    actor_email: Option<Email>,
+    /// Parsed later: in a flattened struct, the error of serde does not name the field.
+    actor_mm_user_id: Option<String>,
+    actor_email: Option<String>,
 }
 
 impl Actor {
     fn admin(self, key_id: &str) -> Result<Admin, Problem> {
         let person = match (self.actor_mm_user_id, self.actor_email) {
-            (Some(id), Some(email)) => Some(Person { id, email }),
+            (Some(id), Some(email)) => Some(Person {
+                id: parsed("actor_mm_user_id", &id)?,
+                email: parsed("actor_email", &email)?,
+            }),
             (None, None) => None,
             _ => {
                 let message = "give both actor_mm_user_id and actor_email, or neither";

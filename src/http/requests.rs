@@ -130,10 +130,8 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
         .header("idempotency-key")
         .filter(|key| (1..=255).contains(&key.len()))
         .ok_or_else(|| Problem::malformed("give one Idempotency-Key of 1 to 255 characters"))?;
-    Ok(Some(Idempotency {
-        key: key.to_owned(),
-        fingerprint: call.fingerprint(),
-    }))
+    let once = Idempotency::of_call(&call.key_id, key, call.fingerprint());
+    Ok(Some(once))
 }
 
 pub(super) async fn approve(

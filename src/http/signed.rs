@@ -139,7 +139,7 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
             RateOf::Unlimited => {}
         }
         let key_id = head.key_id.to_owned();
-        let ticket = Arc::new(Ticket::new(head.spendable()));
+        let ticket = Arc::new(Ticket::new(head.spendable(), Some(key_id.clone())));
         let (path, query) = (path.to_owned(), query.to_owned());
         leave_ticket(&mut parts.extensions, &ticket)?;
         if !key.scopes.contains(&N::SCOPE) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
 
-use super::{MOST_TRIES, PAGE, Service, ServiceError, too_many_conflicts};
+use super::{MOST_TRIES, Origin, PAGE, Service, ServiceError, too_many_conflicts};
 use crate::domain::{
     self, AccountId, Admin, BindTerms, Binding, Channel, ChannelId, Command, ConfigurationChange,
     MmUserId, Rebinding, RequestId, Status,
@@ -100,9 +100,9 @@ impl Service {
             }
             return match unbound {
                 Some(binding) => {
-                    // Cancels the requests that were opened meanwhile; without the binding no
+                    // Ends the requests that were opened meanwhile; without the binding no
                     // more can be opened.
-                    self.cancel_pending(channel_id, &binding.account_id, admin)
+                    self.end_unbegun(channel_id, &binding.account_id, admin)
                         .await?;
                     Ok(vec![binding])
                 }
@@ -147,27 +147,35 @@ impl Service {
                 let current = self.store.binding(account_id).await?;
                 let rebinding = change.unbind(current, account_id)?;
                 // Before the unbind, so that after a crash in between the unbind can be repeated.
-                self.cancel_pending(channel_id, account_id, admin).await?;
+                self.end_unbegun(channel_id, account_id, admin).await?;
                 rebinding
             }
         }))
     }
 
-    async fn cancel_pending(
+    async fn end_unbegun(
         &self,
         channel_id: &ChannelId,
         account_id: &AccountId,
         admin: &Admin,
     ) -> Result<(), ServiceError> {
-        let filter = Filter {
-            channel_id: Some(channel_id.clone()),
-            account_id: Some(account_id.clone()),
-            status: Some(Status::Pending),
-            ..Filter::default()
-        };
+        // B1: neither of them has begun.
+        for status in [Status::Pending, Status::Approved] {
+            let filter = Filter {
+                channel_id: Some(channel_id.clone()),
+                account_id: Some(account_id.clone()),
+                status: Some(status),
+                ..Filter::default()
+            };
+            self.cancel_all(&filter, admin).await?;
+        }
+        Ok(())
+    }
+
+    async fn cancel_all(&self, filter: &Filter, admin: &Admin) -> Result<(), ServiceError> {
         let mut after = None;
         loop {
-            let page = self.store.list(&filter, after.as_ref(), PAGE).await?;
+            let page = self.store.list(filter, after.as_ref(), PAGE).await?;
             let Some(last) = page.items.last() else {
                 return Ok(());
             };
@@ -179,10 +187,18 @@ impl Service {
         }
     }
 
-    /// A request that is not PENDING any more refuses the command and needs no cancellation.
+    /// A request that has begun or ended refuses the command.
     async fn cancel_unbound(&self, id: RequestId, admin: &Admin) -> Result<(), ServiceError> {
         let by = admin.person.clone();
-        match self.handle(id, Command::Unbound { by }, None).await {
+        // The configuration change spent the nonce of the call.
+        let origin = Origin {
+            ticket: None,
+            key_id: Some(&admin.key_id),
+        };
+        match self
+            .handle_signed(id, Command::Unbound { by }, origin)
+            .await
+        {
             Ok(_) | Err(ServiceError::Refused(domain::Refusal::WrongState { .. })) => Ok(()),
             Err(error) => Err(error),
         }

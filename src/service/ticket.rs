@@ -9,13 +9,22 @@ use crate::store::{Freshness, Nonce, StoreError};
 #[derive(Debug)]
 pub struct Ticket {
     nonce: Nonce,
+    /// The key that signed the call; absent for a click in Mattermost.
+    key_id: Option<String>,
     used: AtomicBool,
 }
 
 impl Ticket {
-    pub fn new(nonce: Nonce) -> Self {
-        let used = AtomicBool::new(false);
-        Self { nonce, used }
+    pub fn new(nonce: Nonce, key_id: Option<String>) -> Self {
+        Self {
+            nonce,
+            key_id,
+            used: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
     }
 
     /// The nonce that the next commit spends.

@@ -158,6 +158,38 @@ async fn until(jit: &Jit, id: &str, status: u16) {
     }
 }
 
+// B5
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_the_key_id_that_sent_it() {
+    let (jit, plugin) = Setup::with(&key("other", "")).bound().await;
+    let create = async |by: &Caller, once: &str, minutes: u32| {
+        let asked = json!({"requested_duration_minutes": minutes});
+        let body = crate::common::wanted(&asked).to_string();
+        let signing = by.signing();
+        let mut headers = signing.headers(signing.v1("POST", "/requests", body.as_bytes()));
+        headers.push(("Idempotency-Key", once.to_owned()));
+        let sent = by.send("POST", "/requests", headers, body.into_bytes());
+        sent.await
+    };
+    let other = caller(&jit, "other");
+    let first = create(&plugin, "k1", 60).await.is(201)["request_id"].clone();
+    plugin.cancel(first.as_str().unwrap()).await.is(200);
+    let own = create(&other, "k1", 60).await.is(201)["request_id"].clone();
+    assert_ne!(first, own);
+    // Another body is another call of the other key, and no conflict with the first one.
+    let further = create(&other, "k2", 50).await.is(201)["request_id"].clone();
+    create(&plugin, "k2", 40).await.is(201);
+    for (by, once, minutes, known) in [
+        (&plugin, "k1", 60, &first),
+        (&other, "k1", 60, &own),
+        (&other, "k2", 50, &further),
+    ] {
+        let again = create(by, once, minutes).await.is(201);
+        assert_eq!(&again["request_id"], known);
+    }
+    create(&other, "k1", 30).await.is(409);
+}
+
 // G11: revoke and bind need the scope of the key, and the actor must be in policy.admins where that
 // is set.
 #[tokio::test]

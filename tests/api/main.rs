@@ -14,3 +14,4 @@ mod lists;
 mod notices;
 mod operation;
 mod signing;
+mod who;

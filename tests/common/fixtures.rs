@@ -22,6 +22,7 @@ pub fn policy() -> Policy {
         pending_lifetime: Millis::hours(8),
         max_request_hours: 4,
         max_pending_requests: 500,
+        max_start_ahead: Millis::hours(24 * 30),
         extension: ExtensionRule::NeedsApproval,
         grant_patience: Millis::minutes(15),
         admins: Admins::of_policy([]),

@@ -1,6 +1,8 @@
 //! Break-glass while the store fails or refuses writes: the access ends, and the output says that
 //! nothing was stored.
 
+use jit::clock::{Clock, SystemClock};
+use jit::domain::Millis;
 use serde_json::{Value, json};
 
 use crate::common::aws::{Aws, Fault};
@@ -238,7 +240,7 @@ async fn break_glass_leaves_an_assignment_from_outside_alone() {
     incident.proxy.set(Mood::Well);
     assert_eq!(incident.say(&["cleanup", &incident.id]).await.code, 0);
     let jit = incident.setup.start();
-    let later = json!({"start_at": "2999-01-01T00:00:00Z"});
+    let later = json!({"start_at": SystemClock.now() + Millis::hours(1)});
     let waits = jit.caller().request_with(later).await;
     jit.caller().approve(&waits).await.is(200);
     drop(jit);

@@ -173,10 +173,7 @@ impl World {
         let id = drafts[0].id;
         let name = format!("{who} requests {set} in {account} as {id}");
         self.call(name, |service| async move {
-            let once = Idempotency {
-                key: id.to_string(),
-                fingerprint: "the same call".into(),
-            };
+            let once = Idempotency::of_call("plugin", &id.to_string(), "the same call".into());
             for draft in &drafts {
                 let opened = service.open(draft.clone(), Some(once.clone()), None);
                 let opened = refused_wrote_nothing(&store, &wrong, &draft.id, opened).await;

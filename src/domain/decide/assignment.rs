@@ -16,6 +16,7 @@ pub(super) use cleanup::cleaned_up;
 pub(super) use failure::failed;
 pub(super) use stray::{found_present, late};
 
+use super::standing::withdrawn;
 use super::step::Step;
 use super::{Decision, Refusal};
 use crate::domain::{AssignmentOutcome, AssignmentWork, HoldingKey, Lease, State, Text};
@@ -25,8 +26,14 @@ pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     match step.request.state.clone() {
         // It expires without work at AWS (`work::due`).
         State::Pending => step.nothing_left(),
-        State::Approved => step.lease(lease, AssignmentWork::Prepare.into()),
-        State::Assigning => begin(step, lease, AssignmentWork::Create),
+        State::Approved => match withdrawn(&step) {
+            Some(why) => step.end_revoked(None, Some(why)),
+            None => step.lease(lease, AssignmentWork::Prepare.into()),
+        },
+        State::Assigning => match withdrawn(&step) {
+            Some(why) => grant::withdraw(step, lease, why),
+            None => begin(step, lease, AssignmentWork::Create),
+        },
         State::Granted => removal::end_grant(step, lease),
         State::Removing { .. } => begin(step, lease, AssignmentWork::Remove),
         State::Checking { by, reason, .. } => removal::check_after_error(step, lease, by, reason),

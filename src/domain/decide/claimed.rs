@@ -2,7 +2,7 @@
 //! write, and no worker has to find the request.
 
 use super::{Decision, Record, decide};
-use crate::domain::{Claim, Command, Holding, Lease, Policy, Timestamp};
+use crate::domain::{Binding, Claim, Command, Holding, Lease, Policy, Timestamp};
 
 impl Decision {
     /// The decision with the claim included. None if the request is not due, or if the claim
@@ -10,13 +10,14 @@ impl Decision {
     pub fn claimed(
         &self,
         holding: Option<Holding>,
+        binding: Option<Binding>,
         policy: &Policy,
         lease: Lease,
         now: Timestamp,
     ) -> Option<Self> {
         let record = Record {
             request: self.request.clone(),
-            binding: None,
+            binding,
             holding: self.holding.clone().or(holding),
         };
         let offer = Claim {
@@ -44,8 +45,9 @@ mod tests {
 
     fn claimed(record: Record, command: Command) -> (Decision, Option<Decision>) {
         let (policy, now, holding) = (policy(), later(), record.holding.clone());
+        let binding = record.binding.clone();
         let decision = decide(record, &policy, command, now).unwrap();
-        let claimed = decision.claimed(holding, &policy, lease(), now);
+        let claimed = decision.claimed(holding, binding, &policy, lease(), now);
         (decision, claimed)
     }
 

@@ -20,6 +20,7 @@ pub fn open(
     let bound = Policy::bound(binding.as_ref(), &draft.account_id, &draft.channel_id)?;
     let permission_set = policy.permission_set(&draft, bound)?;
     policy.check_duration(draft.duration, &permission_set, bound)?;
+    policy.check_start(draft.start_at, now)?;
     let record = Record {
         request: pending(draft, permission_set, policy, now),
         binding,

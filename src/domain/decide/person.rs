@@ -292,11 +292,26 @@ fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
     cancelled(step, Some(by))
 }
 
+/// An unbind ends what has not begun; other access runs to its end.
 pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
-    if step.request.state != State::Pending {
-        return wrong_state(&step, "cancelled");
+    match step.request.state {
+        State::Pending => cancelled(step, by),
+        // B1
+        State::Approved => {
+            let why = "the account was unbound from the channel before the access began";
+            step.end_revoked(by.cloned(), Some(Text::clip(why)))
+        }
+        State::Assigning
+        | State::Granted
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => wrong_state(&step, "cancelled"),
     }
-    cancelled(step, by)
 }
 
 /// A cancelled request gets no notice: the person who cancelled it knows.
@@ -360,27 +375,38 @@ fn extend_now(
     step.done(None)
 }
 
-/// An extension may not exceed the longest duration, and neither may the time that is left
-/// with it.
+/// B2: a grant may not last longer than the longest duration, from its beginning to its end with
+/// the extension, however often it was extended before.
 fn check_extension(step: &Step<'_>, period: Period, minutes: Minutes) -> Result<(), Refusal> {
     let asked = &step.request.asked;
     let binding = Policy::bound(step.binding.as_ref(), &asked.account_id, &asked.channel_id)?;
     let set = &asked.permission_set;
     step.policy.check_set(set, binding)?;
     step.policy.check_duration(minutes, set, binding)?;
-    let until = period.until + minutes.span();
-    let left = until - step.now;
     let most = step.policy.longest_of(set, binding);
-    if left.0 > i64::from(most) * 60_000 {
-        let status = step.request.status();
+    let (now, wanted) = (whole_minutes(period), i64::from(minutes.get()));
+    let total = now + wanted;
+    if total > i64::from(most) {
+        let next = match i64::from(most) - now {
+            ..=0 => "make a new request for the time after this one".to_owned(),
+            left => format!("ask for at most {left} more minutes, or make a new request"),
+        };
+        let (status, minutes) = (step.request.status(), minutes.get());
         return Err(Refusal::ExtendedTooFar {
             status,
-            until,
-            left,
+            minutes,
+            total,
             most,
+            next,
         });
     }
     Ok(())
+}
+
+/// The length of the period; a minute that began counts.
+fn whole_minutes(period: Period) -> i64 {
+    const MINUTE: i64 = 60_000;
+    ((period.until - period.from).0 + MINUTE - 1).div_euclid(MINUTE)
 }
 
 /// The time limit applies even if no worker has expired the request yet.

@@ -18,6 +18,20 @@ pub enum Refusal {
         /// The longest duration by the policy, the binding and the set, in minutes.
         most: u32,
     },
+    #[error(
+        "start_at is {start_at}, and at most {most} ahead is allowed: name a time up to {latest}, or make the request later"
+    )]
+    StartTooFar {
+        start_at: Timestamp,
+        /// See [`Policy::max_start_ahead`](crate::domain::Policy::max_start_ahead).
+        most: Millis,
+        /// The last time that is allowed now.
+        latest: Timestamp,
+    },
+    #[error(
+        "start_at is {start_at}, and it is {now} now: name a later time, or leave start_at out to begin after the approval"
+    )]
+    StartInPast { start_at: Timestamp, now: Timestamp },
     #[error("permission_set {set} is not configured; known: {}", listed(known))]
     UnknownPermissionSet {
         set: PermissionSet,
@@ -60,6 +74,15 @@ pub enum Refusal {
     )]
     NoLongerAllowed { wanted: u32, most: u32 },
     #[error(
+        "{standing} of {required} approvals count now, because approvers or terms of the account changed; make a new request"
+    )]
+    ApprovalsWithdrawn {
+        /// The approvals that would be accepted now.
+        standing: u32,
+        /// The present quorum.
+        required: u32,
+    },
+    #[error(
         "{person} may not revoke this request; its requester, its approvers and the admins may"
     )]
     NotARevoker { person: MmUserId },
@@ -99,16 +122,18 @@ pub enum Refusal {
     #[error("this request is {status}, and an extension of it waits for approval already")]
     ExtensionWaiting { status: Status },
     #[error(
-        "this request is {status}: extended to {until} it would last {left} from now, and at most {most} minutes are allowed"
+        "this request is {status}: {minutes} more minutes make {total} minutes since its beginning, and at most {most} are allowed; {next}"
     )]
     ExtendedTooFar {
         status: Status,
-        /// The end that the access would have.
-        until: Timestamp,
-        /// The time from now to that end.
-        left: Millis,
+        /// The additional minutes that the requester asked for.
+        minutes: u32,
+        /// The time from the beginning of the grant to the end that it would have, in minutes.
+        total: i64,
         /// See `most` of [`Refusal::TooLong`].
         most: u32,
+        /// What the requester can do.
+        next: String,
     },
     #[error("account {account_id} is bound to channel {channel_id}; unbind it there first")]
     BoundElsewhere {

@@ -20,7 +20,7 @@ use std::fmt::Write;
 const PEOPLE: &str = "
              approve  deny    cancel    revoke   extend    unbound   glass    along    cleaned unproven
 Pending      Approved Denied  Cancelled 409      409       Cancelled 409      409      409     409
-Approved     409      409     409       Revoked  409       409       Revoked  409      409     409
+Approved     409      409     409       Revoked  409       Revoked   Revoked  409      409     409
 Assigning    409      409     409       Revoking 409       409       Revoking Revoking 409     409
 Granted      409      409     409       Revoking Extending 409       Revoking Revoking Revoked Doubted
 Extending    Granted  Granted 409       Revoking 409       409       Revoking Revoking Revoked Doubted

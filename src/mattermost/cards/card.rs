@@ -96,6 +96,10 @@ fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, Stri
             "#f0a030",
             format!("Approvers: decide here, or type `/jit deny {id} REASON`"),
         ),
+        Status::Approved if request.is_dated() => (
+            "#3070c0",
+            "jit asks AWS to make the assignment at the start.".to_owned(),
+        ),
         Status::Approved => ("#3070c0", "jit asks AWS to make the assignment.".to_owned()),
         Status::Granted if shown.assignment_status == Some("DELETING") => (
             "#c05020",
@@ -140,6 +144,9 @@ fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Va
         ),
         field("Duration", how_long(request, over)),
     ];
+    if let Some(start) = request.starts_at() {
+        fields.push(field("Starts", moment(&start.to_string())));
+    }
     if let Some(by) = approved_by(request) {
         fields.push(field("Approved by", by));
     }
@@ -230,6 +237,23 @@ mod tests {
         (never.assignment.user, never.grant.period) = (None, None);
         let card = shown(&never);
         assert!(card.contains("No access was granted"), "{card}");
+    }
+
+    // B1
+    #[test]
+    fn a_card_shows_the_start_until_the_access_begins() {
+        let start = "2026-03-01T09:00:00Z";
+        for (state, is_shown) in [("Pending", true), ("Approved", true), ("Granted", false)] {
+            let mut request = record(state).request;
+            request.asked.start_at = Timestamp::parse(start);
+            request.schedule.due_at = request.asked.start_at;
+            let card = shown(&request);
+            assert_eq!(card.contains("Starts"), is_shown, "{card}");
+            let waits = card.contains("at the start");
+            assert_eq!(waits, state == "Approved", "{card}");
+        }
+        let card = shown(&record("Pending").request);
+        assert!(!card.contains("Starts"), "{card}");
     }
 
     #[test]

@@ -252,8 +252,11 @@ impl Cards {
             .reason
             .as_ref()
             .map_or_else(String::new, |why| format!(": {}", short(why.as_str(), 300)));
+        let start = request.starts_at().map_or_else(String::new, |start| {
+            format!(" from {}", moment(&start.to_string()))
+        });
         format!(
-            "{} asks for {what} {} in {}{why}\n[Decide on the card]({}) · `{}`",
+            "{} asks for {what} {} in {}{start}{why}\n[Decide on the card]({}) · `{}`",
             plain(request.requester_email().as_str()),
             plain(request.asked.permission_set.as_str()),
             self.names.shown(&request.asked.account_id),

@@ -8,7 +8,7 @@ use super::words::TypedRequest;
 use crate::domain::{
     Ask, ChatUser, Command, Draft, Millis, Minutes, Request, RequestId, Status, Text,
 };
-use crate::mattermost::cards::text::{plain, short, short_id};
+use crate::mattermost::cards::text::{moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
 
@@ -40,10 +40,7 @@ impl Mattermost {
             permission_set: typed.set.and_then(|set| set.parse().ok()),
             start_at: None,
         };
-        let once = Idempotency {
-            key: format!("mattermost:{}", slash.trigger_id),
-            fingerprint: slash.text.clone(),
-        };
+        let once = Idempotency::of_chat(&slash.trigger_id, slash.text.clone());
         let service = &self.app.service;
         let request = match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(request) => request,
@@ -175,6 +172,9 @@ impl Mattermost {
                 parts.push(format!("{} left", period.until - now));
             }
             _ => parts.push(format!("{} minutes", request.asked.duration.get())),
+        }
+        if let Some(start) = request.starts_at() {
+            parts.push(format!("starts {}", moment(&start.to_string())));
         }
         if let Some(why) = &request.asked.reason {
             parts.push(short(why.as_str(), 100));

@@ -205,11 +205,12 @@ impl Mattermost {
 
     async fn press(self: &Arc<Self>, click: &Click, claim: &Value, pressed: &Pressed) -> Answer {
         let now = self.clock().now();
-        let ticket = Arc::new(Ticket::new(Nonce {
+        let nonce = Nonce {
             text: format!("mattermost:{}", pressed.trigger.id),
             at: now,
             keep_until: now + CLICK_KEPT,
-        }));
+        };
+        let ticket = Arc::new(Ticket::new(nonce, None));
         let done = self.act(click, pressed, &ticket).await;
         // jit does not accept this click again, for any result.
         let spent = self.app.service.use_up(&ticket).await;

@@ -120,10 +120,7 @@ impl Mattermost {
             permission_set,
             start_at: None,
         };
-        let once = Idempotency {
-            key: format!("mattermost:{once}"),
-            fingerprint: json!(fields).to_string(),
-        };
+        let once = Idempotency::of_chat(once, json!(fields).to_string());
         let service = &self.app.service;
         Ok(match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(_) => Answer::Nothing,

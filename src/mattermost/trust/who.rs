@@ -23,10 +23,13 @@ impl Rules {
         if user.has_role("system_guest") {
             return Err("guests may not use jit".into());
         }
-        let email = user.email.parse().map_err(|_| {
-            "Mattermost shows jit no e-mail address of yours; ask an admin of Mattermost to show addresses to the bot of jit"
-                .to_owned()
-        })?;
+        if user.email.is_empty() {
+            return Err("Mattermost shows jit no e-mail address of yours; ask an admin of Mattermost to show addresses to the bot of jit".into());
+        }
+        let email = user
+            .email
+            .parse()
+            .map_err(|why| format!("your e-mail address in Mattermost {why}"))?;
         let id = user
             .id
             .parse()

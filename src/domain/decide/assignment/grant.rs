@@ -1,14 +1,20 @@
 //! The grant: a prepared request asks for the create, and the create makes it GRANTED.
 
-use super::super::step::{Step, details};
+use super::super::standing::withdrawn;
+use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
-use super::{failed, not_ours};
+use super::{begin, failed, not_ours};
 use crate::domain::assignment::MOST_HOLDERS;
 use crate::domain::{
-    AssignmentWork, EventKind, Holding, Period, Preparation, Presence, State, Text, Trouble,
+    AssignmentWork, Ending, EventKind, Holding, Lease, Period, Preparation, Presence, State, Text,
+    Trouble,
 };
 
 pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decision, Refusal> {
+    // B1: after this the create is sent.
+    if let Some(why) = withdrawn(&step) {
+        return step.end_revoked(None, Some(why));
+    }
     let Some(holding) = step.holding.clone() else {
         return step.done(Some(AssignmentWork::Prepare.into()));
     };
@@ -45,6 +51,27 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
     let said = details([("identity_store_user_id", user)]);
     step.record(EventKind::Assigning, None, said);
     step.done(Some(AssignmentWork::Create(holding.key).into()))
+}
+
+/// Ends a request whose create was sent, and whose approval does not count any more. What the
+/// create may have made is removed first.
+pub(super) fn withdraw(mut step: Step<'_>, lease: Lease, why: Text) -> Result<Decision, Refusal> {
+    if step.is_shared() {
+        step.leave_to_others();
+        return step.end_revoked(None, Some(why));
+    }
+    let said = details([("reason", words(Some(&why)))]);
+    step.mark_removing();
+    step.request.schedule.due_at = Some(step.now);
+    step.set_state(State::Removing {
+        ending: Ending::Revoked {
+            by: None,
+            reason: Some(why),
+            asked_at: step.now,
+        },
+    });
+    step.record(EventKind::RevokeRequested, None, said);
+    begin(step, lease, AssignmentWork::Remove)
 }
 
 /// Why a request has to wait before it can hold this assignment.
