@@ -1,8 +1,10 @@
 //! The commands: they read the arguments, call the other rooms and print the result.
 //!
-//! Exit codes: 0 is done, 1 is refused or failed, 2 is wrong usage. stdout has the result for
-//! programs; stderr has the messages for people, with the next command.
+//! Exit codes: 0 is done, 1 is refused or failed, 2 is wrong usage, 3 is an end of access that
+//! jit cannot confirm. stdout has the result for programs; stderr has the messages for people,
+//! with the next command.
 
+mod access_left;
 mod arguments;
 mod audit;
 mod break_glass;
@@ -21,6 +23,7 @@ mod serve;
 mod sign;
 mod store;
 mod tables;
+mod typed;
 mod unwritten;
 
 use std::collections::BTreeMap;
@@ -48,6 +51,9 @@ pub(crate) enum Failure {
     Failed(String),
     #[error("{0}")]
     Usage(String),
+    /// `jit break-glass`: the person may have access all the same.
+    #[error("{0}")]
+    Unconfirmed(String),
 }
 
 impl Failure {
@@ -57,12 +63,14 @@ impl Failure {
             Self::Config(_) => "configuration",
             Self::Failed(_) => "failed",
             Self::Usage(_) => "usage",
+            Self::Unconfirmed(_) => "unconfirmed",
         }
     }
 
     fn exit(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Unconfirmed(_) => 3,
             _ => 1,
         }
     }

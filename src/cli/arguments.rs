@@ -481,6 +481,9 @@ pub(crate) enum BreakGlassCommand {
                       Needs the store and AWS credentials, and no server. jit records the revoke before\n\
                       it calls AWS, and is done when AWS shows that the access is gone. Without --as,\n\
                       jit takes your name from your AWS credentials.\n\n\
+                      With --user, jit also ends the requests that wait for an approval. In the end jit\n\
+                      asks AWS what is left. The exit code is 3 if anything is left, or if the person,\n\
+                      the account or the permission set is not known.\n\n\
                       If the store does not answer either, add --user EMAIL and --account ID. jit ends\n\
                       the access and prints the audit rows that it cannot write; keep them."
     )]
@@ -492,12 +495,12 @@ pub(crate) struct BreakGlass {
     /// The request
     #[arg(required_unless_present_any = ["user", "account"])]
     pub id: Option<String>,
-    /// End all live access of this person
+    /// End all live access and all open requests of this person
     #[arg(long, value_name = "EMAIL", conflicts_with = "id")]
     pub user: Option<Email>,
-    /// End all live access in this account
-    #[arg(long, value_name = "ID", conflicts_with = "id")]
-    pub account: Option<crate::domain::AccountId>,
+    /// End all live access in this account: its 12 digits, or its name in [accounts]
+    #[arg(long, value_name = "ACCOUNT", conflicts_with = "id")]
+    pub account: Option<String>,
     /// Only this permission set
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     pub permission_set: Option<crate::domain::PermissionSet>,

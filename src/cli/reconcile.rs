@@ -75,17 +75,25 @@ async fn live(tools: &OperatorTools) -> Result<Live, Failure> {
     Ok(keyed.collect())
 }
 
-/// Every bound account and every account with live access, with every known permission set.
-async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
-    let mut accounts: BTreeSet<AccountId> = live.keys().map(|key| key.account_id.clone()).collect();
+/// Every account that is bound to a channel.
+pub(super) async fn bound_accounts(tools: &OperatorTools) -> Result<BTreeSet<AccountId>, Failure> {
+    let mut accounts = BTreeSet::new();
     let mut after: Option<AccountId> = None;
     loop {
         let page = tools.app.service.all_bindings(after.as_ref(), PAGE).await;
         let page = page.and_then(Found::whole).map_err(failed)?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else {
+            return Ok(accounts);
+        };
         after = Some(last.account_id.clone());
         accounts.extend(page.into_iter().map(|binding| binding.account_id));
     }
+}
+
+/// Every bound account and every account with live access, with every known permission set.
+async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
+    let mut accounts = bound_accounts(tools).await?;
+    accounts.extend(live.keys().map(|key| key.account_id.clone()));
     let sets = tools.config.policy.permission_sets.keys();
     let everywhere = accounts.iter().flat_map(|account| {
         sets.clone().map(|set| AssignmentPlace {
