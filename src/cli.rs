@@ -5,6 +5,7 @@
 //! with the next command.
 
 mod access_left;
+mod already;
 mod arguments;
 mod audit;
 mod break_glass;
@@ -20,6 +21,7 @@ mod reconcile;
 mod requests;
 mod sandbox;
 mod serve;
+mod short_id;
 mod sign;
 mod store;
 mod tables;
@@ -32,8 +34,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde_json::Value;
 
 use crate::config::{Client, Config, ConfigError, Variables};
+use crate::domain::AccountId;
 use arguments::{
     Arguments, AuditCommand, BreakGlassCommand, CliCommand, ConfigCommand, KeysCommand,
     MattermostCommand, StoreCommand, TablesCommand,
@@ -44,7 +48,12 @@ use output::Output;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{message}")]
-    Refused { message: String, code: String },
+    Refused {
+        message: String,
+        code: String,
+        /// The request whose status does not allow the command.
+        request: Option<Box<Value>>,
+    },
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("{0}")]
@@ -97,6 +106,11 @@ impl CliContext {
     /// For commands that need the store and AWS, and no keys of callers.
     pub fn config_without_secrets(&self) -> Result<Config, ConfigError> {
         crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)
+    }
+
+    /// The names of the accounts, which a client may have as well.
+    pub fn account_names(&self) -> Result<BTreeMap<AccountId, String>, ConfigError> {
+        crate::config::read_account_names(self.config_path.as_deref(), &self.variables)
     }
 
     pub async fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {

@@ -204,6 +204,15 @@ pub async fn read_client(
     check::client(file.client, &file.server.listen, Elsewhere::with(&kept))
 }
 
+/// Reads only the names of the accounts.
+pub fn read_account_names(
+    path: Option<&Path>,
+    variables: &Variables,
+) -> Result<BTreeMap<AccountId, String>, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    check::accounts(environment::overlay(&text, variables)?.accounts)
+}
+
 fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {
     let asked = path
         .map(PathBuf::from)

@@ -14,7 +14,7 @@ use super::operator::{self, OperatorTools};
 use super::requests::page;
 use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
-use super::{CliContext, Failure};
+use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::domain::{
     EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, State, Status, Text,
@@ -211,7 +211,8 @@ async fn selected(
     named: &NamedAccess,
 ) -> Result<Result<Vec<Request>, StoreError>, Failure> {
     if let Some(id) = &asked.id {
-        let found = tools.app.service.request(operator::id(id)?).await;
+        let id = short_id::in_store(&tools.config, id).await?;
+        let found = tools.app.service.request(id).await;
         return match found {
             Err(ServiceError::Store(why)) => Ok(Err(why)),
             found => Ok(Ok(vec![found.map_err(failed)?])),

@@ -127,6 +127,7 @@ impl Caller {
         Err(Failure::Refused {
             message,
             code: word("code"),
+            request: value.get("request").cloned().map(Box::new),
         })
     }
 

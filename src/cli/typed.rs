@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Failure;
-use crate::domain::AccountId;
-use crate::mattermost::Names;
+use crate::domain::{AccountId, Minutes};
+use crate::mattermost::{Names, typed_minutes};
 
 /// An account by its twelve digits, or by its name in `[accounts]`.
 pub(super) fn account(
@@ -24,6 +24,18 @@ pub(super) fn account(
         "{word:?} is not an account: type its 12 digits, or its name in [accounts] of jit.toml; \
          {known}"
     )))
+}
+
+/// A number of minutes, or a time like `1h30m` as in `/jit request`.
+pub(super) fn minutes(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().map(Minutes::new);
+    let known = match number {
+        Some(number) => number.ok(),
+        None => typed_minutes(text),
+    };
+    known
+        .map(Minutes::get)
+        .ok_or_else(|| "expected minutes, like 90, or a time like 1h30m".to_owned())
 }
 
 /// The known word that differs from the typed one by a few letters.
@@ -53,6 +65,17 @@ mod tests {
         assert_eq!(near("dave@elsewhere.org"), None);
         assert_eq!(nearest("amdin", ["admin", "readonly"].into_iter()), Some("admin"));
         assert_eq!(nearest("ro", ["readonly"].into_iter()), None);
+    }
+
+    // H4
+    #[test]
+    fn a_duration_is_minutes_or_a_time() {
+        for (text, wanted) in [("90", 90), ("90m", 90), ("1h30m", 90), ("2h", 120)] {
+            assert_eq!(minutes(text), Ok(wanted), "{text}");
+        }
+        for wrong in ["", "0", "-5", "1x", "h"] {
+            assert!(minutes(wrong).is_err(), "{wrong}");
+        }
     }
 
     // H4
