@@ -96,16 +96,35 @@ pub(crate) struct CliContext {
 
 impl CliContext {
     pub async fn config(&self) -> Result<Config, ConfigError> {
-        crate::config::read(self.config_path.as_deref(), &self.variables).await
+        let read = crate::config::read(self.config_path.as_deref(), &self.variables).await;
+        read.map_err(|why| self.without_file(why))
+    }
+
+    /// Without a file, the missing file is the error, and not the first key that it would have.
+    fn without_file(&self, why: ConfigError) -> ConfigError {
+        let is_named = self.config_path.is_some() || self.variables.contains_key("JIT_CONFIG");
+        if is_named || Path::new("jit.toml").exists() {
+            return why;
+        }
+        let next = "this folder has no such file, and --config and JIT_CONFIG name none";
+        ConfigError::new("jit.toml", format!("{next}; without it, {why}"))
     }
 
     pub fn config_offline(&self) -> Result<Config, ConfigError> {
         crate::config::read_offline(self.config_path.as_deref(), &self.variables)
+            .map_err(|why| self.without_file(why))
     }
 
     /// For commands that need the store and AWS, and no keys of callers.
     pub fn config_without_secrets(&self) -> Result<Config, ConfigError> {
         crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)
+            .map_err(|why| self.without_file(why))
+    }
+
+    /// For commands that need only the store.
+    pub fn config_of_store(&self) -> Result<Config, ConfigError> {
+        crate::config::read_store(self.config_path.as_deref(), &self.variables)
+            .map_err(|why| self.without_file(why))
     }
 
     /// The names of the accounts, which a client may have as well.
@@ -122,7 +141,7 @@ impl CliContext {
                    jit.toml, or JIT_CLIENT__URL, JIT_CLIENT__KEY_ID and JIT_CLIENT__SECRET";
         self.client_if_any()
             .await?
-            .ok_or_else(|| ConfigError::new("client", why))
+            .ok_or_else(|| self.without_file(ConfigError::new("client", why)))
     }
 }
 
@@ -221,6 +240,9 @@ fn variables() -> BTreeMap<String, String> {
     });
     ours.collect()
 }
+
+#[cfg(test)]
+mod advice;
 
 #[cfg(test)]
 mod tests {

@@ -192,6 +192,15 @@ pub fn read_without_secrets(
     check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
 }
 
+/// Reads the configuration for a command that needs only the store: neither secrets nor
+/// permission sets.
+pub fn read_store(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?;
+    let file = file.without_secrets().without_permission_sets();
+    check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
+}
+
 /// Reads only the `[client]` section, because a client needs no other.
 pub async fn read_client(
     path: Option<&Path>,

@@ -20,22 +20,16 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
         CliCommand::Request(new) => request(context, &caller, new).await?,
         CliCommand::Approve { id } => {
             let person = context.acting.person()?;
-            let path = path(&caller, &id, "/approve").await?;
             let body = acting("approver", &person, json!({}));
-            let answer = match caller.post(&path, &body).await {
-                Err(refused) => Err(with_id_hint(context, refused, &person)),
-                answer => answer,
-            };
+            let path = path(&caller, &id, "/approve").await?;
+            let answer = decide(context, &caller, &path, &body, &person).await;
             or_reached(answer, &Aim::ApprovedBy(person.id.as_str()))?
         }
         CliCommand::Deny { id, reason } => {
             let person = context.acting.person()?;
-            let path = path(&caller, &id, "/deny").await?;
             let body = acting("denier", &person, json!({"reason": reason}));
-            let answer = match caller.post(&path, &body).await {
-                Err(refused) => Err(with_id_hint(context, refused, &person)),
-                answer => answer,
-            };
+            let path = path(&caller, &id, "/deny").await?;
+            let answer = decide(context, &caller, &path, &body, &person).await;
             or_reached(answer, &Aim::Denied)?
         }
         CliCommand::Revoke { id, reason, wait } => {
@@ -72,7 +66,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             caller.get(&path).await?
         }
         // The caller handles every other command.
-        other => return Err(Failure::Usage(format!("{other:?} is not called over HTTP"))),
+        _ => return Err(Failure::Usage("this command is not called over HTTP".into())),
     };
     context
         .output
@@ -107,9 +101,17 @@ fn or_reached(answer: Result<HttpAnswer, Failure>, aim: &Aim<'_>) -> Result<Http
     Ok(HttpAnswer { status: 200, value })
 }
 
-/// Approvers that were named in Mattermost have ids that no address contains.
-fn with_id_hint(context: &CliContext, refused: Failure, person: &Person) -> Failure {
-    match refused {
+/// A decision of an approver. Approvers that were named in Mattermost have ids that no address
+/// contains, so a refusal tells how to name the id.
+async fn decide(
+    context: &CliContext,
+    caller: &Caller,
+    path: &str,
+    body: &Value,
+    person: &Person,
+) -> Result<HttpAnswer, Failure> {
+    let answer = caller.post(path, body).await;
+    answer.map_err(|refused| match refused {
         Failure::Refused {
             message,
             code,
@@ -125,7 +127,7 @@ fn with_id_hint(context: &CliContext, refused: Failure, person: &Person) -> Fail
             request,
         },
         refused => refused,
-    }
+    })
 }
 
 async fn revoke(
@@ -392,7 +394,7 @@ pub(super) fn page(value: &Value) -> String {
 pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Array(items) if items.is_empty() => {
-            "no account is bound to this channel: bind one with `jit bind`".into()
+            "no account is bound to this channel: bind one with `jit bind --channel CHANNEL --account ACCOUNT`".into()
         }
         Value::Array(items) => items.iter().map(describe).collect::<Vec<_>>().join("\n\n"),
         _ if value["request_id"].is_string() => describe_request(value),
@@ -497,7 +499,7 @@ fn time_left(value: &Value) -> Option<String> {
 fn describe_binding(value: &Value) -> String {
     let word = |name: &str| word(value, name);
     let approvers = match word("approver_mm_user_ids") {
-        none if none.is_empty() => "no approvers yet: name them with `jit approvers`".into(),
+        none if none.is_empty() => "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into(),
         some => some,
     };
     let sets = match word("permission_sets") {
