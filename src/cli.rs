@@ -1,8 +1,11 @@
 //! The commands: they read the arguments, call the other rooms and print the result.
 //!
-//! Exit codes: 0 is done, 1 is refused or failed, 2 is wrong usage. stdout has the result for
-//! programs; stderr has the messages for people, with the next command.
+//! Exit codes: 0 is done, 1 is refused or failed, 2 is wrong usage, 3 is an end of access that
+//! jit cannot confirm. stdout has the result for programs; stderr has the messages for people,
+//! with the next command.
 
+mod access_left;
+mod already;
 mod arguments;
 mod audit;
 mod break_glass;
@@ -18,9 +21,11 @@ mod reconcile;
 mod requests;
 mod sandbox;
 mod serve;
+mod short_id;
 mod sign;
 mod store;
 mod tables;
+mod typed;
 mod unwritten;
 
 use std::collections::BTreeMap;
@@ -29,8 +34,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde_json::Value;
 
 use crate::config::{Client, Config, ConfigError, Variables};
+use crate::domain::AccountId;
 use arguments::{
     Arguments, AuditCommand, BreakGlassCommand, CliCommand, ConfigCommand, KeysCommand,
     MattermostCommand, StoreCommand, TablesCommand,
@@ -41,13 +48,21 @@ use output::Output;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{message}")]
-    Refused { message: String, code: String },
+    Refused {
+        message: String,
+        code: String,
+        /// The request whose status does not allow the command.
+        request: Option<Box<Value>>,
+    },
     #[error("{0}")]
     Config(#[from] ConfigError),
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
     Usage(String),
+    /// `jit break-glass`: the person may have access all the same.
+    #[error("{0}")]
+    Unconfirmed(String),
 }
 
 impl Failure {
@@ -57,12 +72,14 @@ impl Failure {
             Self::Config(_) => "configuration",
             Self::Failed(_) => "failed",
             Self::Usage(_) => "usage",
+            Self::Unconfirmed(_) => "unconfirmed",
         }
     }
 
     fn exit(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Unconfirmed(_) => 3,
             _ => 1,
         }
     }
@@ -79,16 +96,40 @@ pub(crate) struct CliContext {
 
 impl CliContext {
     pub async fn config(&self) -> Result<Config, ConfigError> {
-        crate::config::read(self.config_path.as_deref(), &self.variables).await
+        let read = crate::config::read(self.config_path.as_deref(), &self.variables).await;
+        read.map_err(|why| self.without_file(why))
+    }
+
+    /// Without a file, the missing file is the error, and not the first key that it would have.
+    fn without_file(&self, why: ConfigError) -> ConfigError {
+        let is_named = self.config_path.is_some() || self.variables.contains_key("JIT_CONFIG");
+        if is_named || Path::new("jit.toml").exists() {
+            return why;
+        }
+        let next = "this folder has no such file, and --config and JIT_CONFIG name none";
+        ConfigError::new("jit.toml", format!("{next}; without it, {why}"))
     }
 
     pub fn config_offline(&self) -> Result<Config, ConfigError> {
         crate::config::read_offline(self.config_path.as_deref(), &self.variables)
+            .map_err(|why| self.without_file(why))
     }
 
     /// For commands that need the store and AWS, and no keys of callers.
     pub fn config_without_secrets(&self) -> Result<Config, ConfigError> {
         crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)
+            .map_err(|why| self.without_file(why))
+    }
+
+    /// For commands that need only the store.
+    pub fn config_of_store(&self) -> Result<Config, ConfigError> {
+        crate::config::read_store(self.config_path.as_deref(), &self.variables)
+            .map_err(|why| self.without_file(why))
+    }
+
+    /// The names of the accounts, which a client may have as well.
+    pub fn account_names(&self) -> Result<BTreeMap<AccountId, String>, ConfigError> {
+        crate::config::read_account_names(self.config_path.as_deref(), &self.variables)
     }
 
     pub async fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {
@@ -100,7 +141,7 @@ impl CliContext {
                    jit.toml, or JIT_CLIENT__URL, JIT_CLIENT__KEY_ID and JIT_CLIENT__SECRET";
         self.client_if_any()
             .await?
-            .ok_or_else(|| ConfigError::new("client", why))
+            .ok_or_else(|| self.without_file(ConfigError::new("client", why)))
     }
 }
 
@@ -199,6 +240,9 @@ fn variables() -> BTreeMap<String, String> {
     });
     ours.collect()
 }
+
+#[cfg(test)]
+mod advice;
 
 #[cfg(test)]
 mod tests {

@@ -202,6 +202,15 @@ pub fn read_without_secrets(
     check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
 }
 
+/// Reads the configuration for a command that needs only the store: neither secrets nor
+/// permission sets.
+pub fn read_store(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?;
+    let file = file.without_secrets().without_permission_sets();
+    check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
+}
+
 /// Reads only the `[client]` section, because a client needs no other.
 pub async fn read_client(
     path: Option<&Path>,
@@ -212,6 +221,15 @@ pub async fn read_client(
     let section = file.client.as_ref();
     let kept = FetchedSecrets::fetch(section.and_then(|section| section.secret_id.named())).await;
     check::client(file.client, &file.server.listen, Elsewhere::with(&kept))
+}
+
+/// Reads only the names of the accounts.
+pub fn read_account_names(
+    path: Option<&Path>,
+    variables: &Variables,
+) -> Result<BTreeMap<AccountId, String>, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    check::accounts(environment::overlay(&text, variables)?.accounts)
 }
 
 fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod notice;
 pub mod policy;
 pub mod request;
+pub mod short_id;
 pub mod shown;
 pub mod timestamp;
 
@@ -36,5 +37,6 @@ pub use request::{
     Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,
     Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,
 };
+pub use short_id::ShortId;
 pub use shown::RequestObject;
 pub use timestamp::{Millis, Timestamp};

@@ -4,6 +4,7 @@
 //! accepts the call, and `poll` tells how the operation ended. Only `Paced` calls these
 //! methods, at the pace that AWS allows.
 
+mod causes;
 pub mod deny;
 mod paced;
 mod quota;
@@ -16,6 +17,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+pub use causes::causes;
 pub use paced::{Gate, OperationResult, Paced, PendingCall};
 pub use quota::{Limits, Room};
 

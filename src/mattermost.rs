@@ -33,6 +33,7 @@ pub use cards::names::Names;
 pub use cards::tell::Cards;
 use cards::text::plain;
 pub use client::api::Api;
+pub use commands::words::minutes as typed_minutes;
 use client::bot::Bot;
 use client::people::People;
 pub use inbound::router;

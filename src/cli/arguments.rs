@@ -128,13 +128,13 @@ pub(crate) enum CliCommand {
     /// Approve a request, or the extension that it waits for
     #[command(after_help = "Example:\n  jit approve ID --as bob@example.com")]
     Approve {
-        /// The request
+        /// The request: its id, or the beginning of its id
         id: String,
     },
     /// Deny a request or an extension
     #[command(after_help = "Example:\n  jit deny ID --reason 'use readonly' --as bob@example.com")]
     Deny {
-        /// The request
+        /// The request: its id, or the beginning of its id
         id: String,
         /// The reason, for the requester and the audit
         #[arg(long)]
@@ -149,7 +149,7 @@ pub(crate) enum CliCommand {
                       ten seconds; then the removal continues in the server and the exit code is 1."
     )]
     Revoke {
-        /// The request
+        /// The request: its id, or the beginning of its id
         id: String,
         /// The reason, for the requester and the audit
         #[arg(long)]
@@ -161,27 +161,27 @@ pub(crate) enum CliCommand {
     /// Withdraw your own request that has no decision yet
     #[command(after_help = "Example:\n  jit cancel ID --as alice@example.com")]
     Cancel {
-        /// The request
+        /// The request: its id, or the beginning of its id
         id: String,
     },
     /// Ask for more time for a grant
     #[command(after_help = "Example:\n  jit extend ID --minutes 30 --as alice@example.com")]
     Extend {
-        /// The request
+        /// The request: its id, or the beginning of its id
         id: String,
-        /// The additional time in minutes
-        #[arg(long)]
+        /// The additional time: minutes like 30, or a time like 1h30m
+        #[arg(long, visible_alias = "time", value_name = "TIME", value_parser = super::typed::minutes)]
         minutes: u32,
     },
     /// Show one request and the time that is left
     #[command(after_help = "Example:\n  jit status ID\n  jit status ID -o json")]
     Status {
-        /// The request
+        /// The request: its id, or the beginning of its id
         id: String,
     },
-    /// List requests, newest first
+    /// List requests, newest first; without a filter, all open requests
     #[command(
-        after_help = "Example:\n  jit list --channel town-square --status GRANTED\n  \
+        after_help = "Example:\n  jit list\n  jit list --channel town-square --status GRANTED\n  \
                       jit list --requester alice@example.com --from 2026-01-01"
     )]
     List(List),
@@ -275,14 +275,14 @@ pub(crate) enum CliCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct NewRequest {
-    /// The AWS account, 12 digits
+    /// The AWS account: its 12 digits, or its name in [accounts] of jit.toml
     #[arg(long)]
     pub account: String,
     /// The id of the channel in Mattermost
     #[arg(long)]
     pub channel: String,
-    /// The duration in minutes
-    #[arg(long)]
+    /// The duration: minutes like 90, or a time like 1h30m
+    #[arg(long, visible_alias = "time", value_name = "TIME", value_parser = super::typed::minutes)]
     pub minutes: u32,
     /// The reason
     #[arg(long, required_unless_present = "jira")]
@@ -334,7 +334,7 @@ pub(crate) struct BindArguments {
     /// The id of the channel in Mattermost
     #[arg(long)]
     pub channel: String,
-    /// The AWS account, 12 digits
+    /// The AWS account: its 12 digits, or its name in [accounts] of jit.toml
     #[arg(long)]
     pub account: String,
     /// The number of approvals that a request needs
@@ -481,6 +481,9 @@ pub(crate) enum BreakGlassCommand {
                       Needs the store and AWS credentials, and no server. jit records the revoke before\n\
                       it calls AWS, and is done when AWS shows that the access is gone. Without --as,\n\
                       jit takes your name from your AWS credentials.\n\n\
+                      With --user, jit also ends the requests that wait for an approval. In the end jit\n\
+                      asks AWS what is left. The exit code is 3 if anything is left, or if the person,\n\
+                      the account or the permission set is not known.\n\n\
                       If the store does not answer either, add --user EMAIL and --account ID. jit ends\n\
                       the access and prints the audit rows that it cannot write; keep them."
     )]
@@ -489,15 +492,15 @@ pub(crate) enum BreakGlassCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct BreakGlass {
-    /// The request
+    /// The request: its id, or the beginning of its id
     #[arg(required_unless_present_any = ["user", "account"])]
     pub id: Option<String>,
-    /// End all live access of this person
+    /// End all live access and all open requests of this person
     #[arg(long, value_name = "EMAIL", conflicts_with = "id")]
     pub user: Option<Email>,
-    /// End all live access in this account
-    #[arg(long, value_name = "ID", conflicts_with = "id")]
-    pub account: Option<crate::domain::AccountId>,
+    /// End all live access in this account: its 12 digits, or its name in [accounts]
+    #[arg(long, value_name = "ACCOUNT", conflicts_with = "id")]
+    pub account: Option<String>,
     /// Only this permission set
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     pub permission_set: Option<crate::domain::PermissionSet>,
@@ -511,7 +514,7 @@ pub(crate) struct BreakGlass {
 
 #[derive(Debug, Args)]
 pub(crate) struct Cleanup {
-    /// The request
+    /// The request: its id, or the beginning of its id
     pub id: String,
     /// The reason, for the audit
     #[arg(long)]

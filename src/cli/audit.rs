@@ -304,7 +304,7 @@ fn key(id: &str) -> Result<AuditKey, Failure> {
 }
 
 async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
-    let config = context.config_without_secrets()?;
+    let config = context.config_of_store()?;
     app::service(&config, Purpose::Look).await.map_err(failed)
 }
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
+use super::access_left::{self, NamedAccess};
 use super::arguments::BreakGlass;
 use super::operator::{self, OperatorTools};
 use super::requests::page;
 use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
-use super::{CliContext, Failure};
+use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::domain::{
     EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, State, Status, Text,
@@ -25,6 +26,7 @@ use crate::worker::{BreakGlassError, BreakGlassOperator, BreakGlassResult, Worke
 pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
     let reason = operator::reason(&asked.reason)?;
     let config = context.config_without_secrets()?;
+    let named = NamedAccess::of(asked, &config)?;
     let sets: Vec<PermissionSet> = config.policy.permission_sets.keys().cloned().collect();
     let identity_center = operator::identity_center(&config).await?;
     let credentials = operator::credentials(&identity_center).await?;
@@ -42,20 +44,22 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         Ok(tools) => tools,
         Err(why) => {
             return operator
-                .remove_without_store(asked, sets, &why.to_string())
+                .remove_without_store(&named, asked.yes, sets, &why.to_string())
                 .await;
         }
     };
-    let selected = match selected(&tools, asked).await? {
+    let selected = match selected(&tools, asked, &named).await? {
         Ok(selected) => selected,
         Err(why) => {
             return operator
-                .remove_without_store(asked, sets, &why.to_string())
+                .remove_without_store(&named, asked.yes, sets, &why.to_string())
                 .await;
         }
     };
     if selected.is_empty() {
-        let nothing = || "no live access matches; nothing was changed".into();
+        access_left::check_names(&tools, &named).await?;
+        let clear = access_left::check_none(&tools, &named).await?;
+        let nothing = || format!("no live access matches, and {clear}; nothing was changed");
         return context.output.say(nothing, &json!([]));
     }
     operator.announce(&listed(&selected));
@@ -67,7 +71,12 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         operator: Arc::new(operator),
     };
     let ends = run.remove_each(&selected).await;
-    run.tell(context, ends)
+    run.tell(context, ends)?;
+    if asked.id.is_none() {
+        let clear = access_left::check_none(&tools, &named).await?;
+        eprintln!("jit: {clear}");
+    }
+    Ok(())
 }
 
 const GONE: &str = "AWS shows that the access is gone, but the store did not record it. A server \
@@ -122,11 +131,12 @@ impl Operator {
     /// Without the store, jit ends the access that AWS shows for one person in one account.
     async fn remove_without_store(
         &self,
-        asked: &BreakGlass,
+        named: &NamedAccess,
+        yes: bool,
         sets: Vec<PermissionSet>,
         why: &str,
     ) -> Result<(), Failure> {
-        let (Some(user), Some(account)) = (&asked.user, &asked.account) else {
+        let (Some(user), Some(account)) = (&named.user, &named.account) else {
             return Err(Failure::Failed(format!(
                 "{why}. Only the store maps a request to its access. Name the access instead, and \
                  jit asks only AWS: jit break-glass revoke --user EMAIL --account ID \
@@ -134,7 +144,8 @@ impl Operator {
             )));
         };
         eprintln!("jit: {why}; jit ends the access that AWS shows");
-        let wanted = asked.permission_set.as_ref();
+        let wanted = named.permission_set.as_ref();
+        access_left::check_set(wanted, &sets)?;
         let sets = sets
             .into_iter()
             .filter(|set| wanted.is_none_or(|wanted| wanted == set));
@@ -153,7 +164,7 @@ impl Operator {
             .iter()
             .map(|key| format!("{} in {account}", key.permission_set));
         self.announce(&list.collect::<Vec<_>>().join("\n"));
-        if !asked.yes {
+        if !yes {
             confirm(present.len())?;
         }
         let mut rows = Vec::new();
@@ -192,32 +203,35 @@ impl Operator {
     }
 }
 
-/// One request by its id, or all live access of a person or in an account.
+/// One request by its id, or all live access of a person or in an account. For a person, also
+/// the requests that wait for an approval: an approval would give the access later.
 async fn selected(
     tools: &OperatorTools,
     asked: &BreakGlass,
+    named: &NamedAccess,
 ) -> Result<Result<Vec<Request>, StoreError>, Failure> {
     if let Some(id) = &asked.id {
-        let found = tools.app.service.request(operator::id(id)?).await;
+        let id = short_id::in_store(&tools.config, id).await?;
+        let found = tools.app.service.request(id).await;
         return match found {
             Err(ServiceError::Store(why)) => Ok(Err(why)),
             found => Ok(Ok(vec![found.map_err(failed)?])),
         };
     }
-    let filter = |status| Filter {
-        requester_email: asked.user.clone(),
-        account_id: asked.account.clone(),
-        status: Some(status),
-        ..Filter::default()
-    };
     let mut live = Vec::new();
-    for status in [Status::Granted, Status::Approved, Status::Error] {
-        match tools.every(&filter(status)).await {
+    let waiting = named.user.as_ref().map(|_| Status::Pending);
+    let statuses = [Status::Granted, Status::Approved, Status::Error];
+    for status in statuses.into_iter().chain(waiting) {
+        let filter = Filter {
+            status: Some(status),
+            ..named.filter()
+        };
+        match tools.every(&filter).await {
             Ok(found) => live.extend(found),
             Err(why) => return Ok(Err(why)),
         }
     }
-    let set = asked.permission_set.as_ref();
+    let set = named.permission_set.as_ref();
     // An approved request may still get access; a settled ERROR has none.
     live.retain(|request| {
         !request.state.is_settled() && set.is_none_or(|set| request.asked.permission_set == *set)
@@ -296,6 +310,7 @@ impl BreakGlassRun<'_> {
 fn result(request: &Request) -> String {
     match (&request.state, &request.assignment.user) {
         (State::Error(end), _) => end.why.to_string(),
+        (State::Cancelled { .. }, None) => "it waited for an approval, and had no access".to_owned(),
         (_, Some(_)) => "AWS shows that the access is gone".to_owned(),
         (_, None) => "jit never asked AWS for this access".to_owned(),
     }

@@ -6,7 +6,7 @@ use super::arguments::Cleanup;
 use super::operator::{self, OperatorTools};
 use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
-use super::{CliContext, Failure};
+use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::domain::{
     Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
@@ -16,8 +16,9 @@ use crate::store::StoreError;
 use crate::worker::{ProveError, Proven};
 
 pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(), Failure> {
-    let (reason, id) = (operator::reason(&asked.reason)?, operator::id(&asked.id)?);
+    let reason = operator::reason(&asked.reason)?;
     let config = context.config_without_secrets()?;
+    let id = short_id::in_store(&config, &asked.id).await?;
     let identity_center = operator::identity_center(&config).await?;
     let by = match context.acting.person_if_said()? {
         Some(person) => person,

@@ -8,6 +8,7 @@ use super::invoke::{Function, SignedRequest};
 use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Client;
+use crate::identity_center::causes;
 use crate::signature::{self, Message, Scheme};
 
 /// More than the ten seconds in which jit answers a revoke.
@@ -127,6 +128,7 @@ impl Caller {
         Err(Failure::Refused {
             message,
             code: word("code"),
+            request: value.get("request").cloned().map(Box::new),
         })
     }
 
@@ -156,16 +158,24 @@ impl Caller {
 
     fn no_answer(&self, why: &reqwest::Error) -> Failure {
         let url = &self.client.url;
-        let why = if why.is_timeout() {
-            "the server did not answer in time"
+        let runs = "check that `jit serve` runs, and check client.url";
+        let causes = causes(why).to_lowercase();
+        let (why, next) = if why.is_timeout() {
+            ("the server did not answer in time", runs)
+        } else if causes.contains("dns error") || causes.contains("lookup address") {
+            let next = "check the name in client.url, and the DNS of this machine";
+            ("the name of the server cannot be resolved", next)
+        } else if causes.contains("certificate") || causes.contains("tls") {
+            let next = "check that client.url begins with https:// or http:// as the server does";
+            ("no TLS connection could be made", next)
+        } else if causes.contains("refused") {
+            ("the connection was refused", runs)
         } else if why.is_connect() {
-            "the connection was refused"
+            ("the server cannot be reached", runs)
         } else {
-            "the connection was closed"
+            ("the connection was closed", runs)
         };
-        Failure::Failed(format!(
-            "no answer from {url}: {why}; check that `jit serve` runs, and check client.url"
-        ))
+        Failure::Failed(format!("no answer from {url}: {why}; {next}"))
     }
 }
 

@@ -15,10 +15,11 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         true => context.config_offline()?,
         false => context.config().await?,
     };
-    let asked = match offline {
+    let mut asked = match offline {
         true => AwsFindings::default(),
         false => ask_aws(&config).await,
     };
+    asked.wrong.extend(folder_of_store(&config));
     let mut value = settings_json(&config);
     value["ok"] = asked.wrong.is_empty().into();
     if asked.identity_center || !asked.wrong.is_empty() {
@@ -73,6 +74,26 @@ async fn ask_aws(config: &Config) -> AwsFindings {
         }
     }
     asked
+}
+
+/// Why the SQLite file cannot be opened; none if its folder exists.
+fn folder_of_store(config: &Config) -> Option<String> {
+    let path = &config.store.path;
+    if config.store.kind != StoreKind::Sqlite || path.is_file() {
+        return None;
+    }
+    if path.is_dir() {
+        return Some(format!(
+            "store.path: {} is a folder: name a file in it",
+            path.display()
+        ));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.filter(|folder| !folder.is_dir())?;
+    Some(format!(
+        "store.path: the folder {} does not exist: make it, or name another file",
+        folder.display()
+    ))
 }
 
 fn settings(config: &Config) -> Vec<(&str, String)> {

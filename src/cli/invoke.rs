@@ -7,7 +7,6 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::error::DisplayErrorContext;
 use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use reqwest::Method;
@@ -15,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
+use crate::identity_center::causes;
 
 /// More than a call to a function of jit takes, with its start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +81,7 @@ impl Function {
                 }
                 _ => "check AWS_REGION, AWS_PROFILE, and your permission lambda:InvokeFunction",
             };
-            let why = DisplayErrorContext(&error);
+            let why = causes(&error);
             Failure::Failed(format!("jit cannot invoke {}: {why}; {next}", self.name))
         })?;
         let payload = answer.payload.map(Blob::into_inner).unwrap_or_default();

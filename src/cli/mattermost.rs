@@ -25,7 +25,7 @@ const COMMAND_FILE: &str = "mattermost-command-token";
 pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
     let config = context.config().await?;
     let Some(mattermost) = config.mattermost else {
-        let why = "the configuration has no [mattermost] section: jit mattermost setup writes one";
+        let why = "the configuration has no [mattermost] section; write one with: jit mattermost setup --url URL --team NAME --public-url URL";
         return Err(Failure::Failed(why.into()));
     };
     let bot = api(mattermost.url, mattermost.bot_token).map_err(failed)?;

@@ -6,7 +6,7 @@ use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::app::{self, App, OpenStoreError, Purpose};
 use crate::config::Config;
-use crate::domain::{Person, Request, RequestId, Text};
+use crate::domain::{Person, Request, Text};
 use crate::identity_center::{IdentityCenterErrorKind, Paced};
 use crate::store::{Filter, StoreError};
 
@@ -55,11 +55,6 @@ pub(super) fn reason(text: &str) -> Result<Text, Failure> {
     text.parse().map_err(wrong)
 }
 
-pub(super) fn id(text: &str) -> Result<RequestId, Failure> {
-    let wrong = |why| Failure::Usage(format!("{text:?} {why}"));
-    text.parse().map_err(wrong)
-}
-
 pub(super) async fn identity_center(config: &Config) -> Result<Arc<Paced>, Failure> {
     app::identity_center(config).await.map_err(failed)
 }
@@ -85,7 +80,7 @@ pub(super) fn operator(context: &CliContext, credentials: &Text) -> Result<Perso
     }
     let derived = person_of(credentials.as_str());
     derived.ok_or_else(|| {
-        let why = format!("the credentials {credentials:?} name no person: add --as EMAIL");
+        let why = format!("the credentials {credentials} name no person: add --as EMAIL");
         Failure::Usage(why)
     })
 }

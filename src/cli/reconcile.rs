@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::operator::OperatorTools;
-use super::output::{progress, table};
+use super::output::{one_line, progress, table};
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::domain::{
@@ -27,6 +27,12 @@ enum Difference {
     Left { request: RequestId },
     /// Removed by this command.
     Removed { request: RequestId },
+    /// jit is removing it, and the last attempt failed.
+    Failing {
+        request: RequestId,
+        attempts: u32,
+        why: String,
+    },
     /// An assignment from outside.
     Foreign {
         place: AssignmentPlace,
@@ -42,7 +48,7 @@ pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Fai
     let live = live(&tools).await?;
     let places = places(&tools, &live).await?;
     let bar = progress(places.len());
-    let mut findings = Vec::new();
+    let mut findings = failing(&tools).await?;
     for place in &places {
         bar.set_message(format!("{} {}", place.account_id, place.permission_set));
         findings.extend(compare(&tools, place, &live).await?);
@@ -75,17 +81,52 @@ async fn live(tools: &OperatorTools) -> Result<Live, Failure> {
     Ok(keyed.collect())
 }
 
-/// Every bound account and every account with live access, with every known permission set.
-async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
-    let mut accounts: BTreeSet<AccountId> = live.keys().map(|key| key.account_id.clone()).collect();
+/// The removals whose last attempt failed. A request that jit checks has the status ERROR.
+async fn failing(tools: &OperatorTools) -> Result<Vec<Difference>, Failure> {
+    let mut findings = Vec::new();
+    for status in [Status::Granted, Status::Error] {
+        let filter = Filter {
+            status: Some(status),
+            ..Filter::default()
+        };
+        let found = tools.every(&filter).await.map_err(failed)?;
+        let is_removing = |request: &&Request| {
+            matches!(
+                request.state,
+                State::Removing { .. } | State::Checking { .. }
+            )
+        };
+        findings.extend(found.iter().filter(is_removing).filter_map(|request| {
+            let trouble = request.schedule.trouble.as_ref()?;
+            Some(Difference::Failing {
+                request: request.id,
+                attempts: trouble.attempts,
+                why: trouble.why.to_string(),
+            })
+        }));
+    }
+    Ok(findings)
+}
+
+/// Every account that is bound to a channel.
+pub(super) async fn bound_accounts(tools: &OperatorTools) -> Result<BTreeSet<AccountId>, Failure> {
+    let mut accounts = BTreeSet::new();
     let mut after: Option<AccountId> = None;
     loop {
         let page = tools.app.service.all_bindings(after.as_ref(), PAGE).await;
         let page = page.and_then(Found::whole).map_err(failed)?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else {
+            return Ok(accounts);
+        };
         after = Some(last.account_id.clone());
         accounts.extend(page.into_iter().map(|binding| binding.account_id));
     }
+}
+
+/// Every bound account and every account with live access, with every known permission set.
+async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
+    let mut accounts = bound_accounts(tools).await?;
+    accounts.extend(live.keys().map(|key| key.account_id.clone()));
     let sets = tools.config.policy.permission_sets.keys();
     let everywhere = accounts.iter().flat_map(|account| {
         sets.clone().map(|set| AssignmentPlace {
@@ -231,6 +272,18 @@ impl Difference {
                 let next = format!("removed; see: jit audit show {request}");
                 of("removed", request, next)
             }
+            Self::Failing {
+                request,
+                attempts,
+                why,
+            } => {
+                let why = one_line(why);
+                let next = format!(
+                    "the removal failed {attempts} times, and jit goes on: {why}; see: jit status \
+                     {request}"
+                );
+                of("failing", request, next)
+            }
             Self::Foreign { place, who } => {
                 let whose = match who {
                     Assignee::User(user) => format!("user {user}"),
@@ -251,6 +304,16 @@ impl Difference {
             Self::Missing { request } => json!({"finding": "missing", "request_id": request}),
             Self::Left { request } => json!({"finding": "left", "request_id": request}),
             Self::Removed { request } => json!({"finding": "removed", "request_id": request}),
+            Self::Failing {
+                request,
+                attempts,
+                why,
+            } => json!({
+                "finding": "failing",
+                "request_id": request,
+                "attempts": attempts,
+                "why": why,
+            }),
             Self::Foreign { place, who } => {
                 let (kind, id) = match who {
                     Assignee::User(user) => ("user", user.as_str()),
@@ -268,7 +331,10 @@ impl Difference {
 
     /// Whether an operator must act.
     fn is_wrong(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Left { .. })
+        matches!(
+            self,
+            Self::Missing { .. } | Self::Left { .. } | Self::Failing { .. }
+        )
     }
 }
 

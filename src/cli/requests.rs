@@ -5,10 +5,11 @@ mod starts;
 
 use serde_json::{Value, json};
 
+use super::already::{self, Aim};
 use super::arguments::{BindArguments, CliCommand, List, NewRequest};
 use super::client::{Caller, HttpAnswer};
 use super::output::{clipped, facts, one_line, table};
-use super::{CliContext, Failure};
+use super::{CliContext, Failure, short_id, typed};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Person, Timestamp};
 use crate::signature::percent_encoded;
@@ -21,36 +22,38 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
     let answer = match command {
         CliCommand::Request(new) => request(context, &caller, new).await?,
         CliCommand::Approve { id } => {
-            let body = acting("approver", &context.acting.person()?, json!({}));
-            caller.post(&of(&id, "/approve"), &body).await?
+            let person = context.acting.person()?;
+            let body = acting("approver", &person, json!({}));
+            let path = path(&caller, &id, "/approve").await?;
+            let answer = decide(context, &caller, &path, &body, &person).await;
+            or_reached(answer, &Aim::ApprovedBy(person.id.as_str()))?
         }
         CliCommand::Deny { id, reason } => {
-            let body = acting(
-                "denier",
-                &context.acting.person()?,
-                json!({"reason": reason}),
-            );
-            caller.post(&of(&id, "/deny"), &body).await?
+            let person = context.acting.person()?;
+            let body = acting("denier", &person, json!({"reason": reason}));
+            let path = path(&caller, &id, "/deny").await?;
+            let answer = decide(context, &caller, &path, &body, &person).await;
+            or_reached(answer, &Aim::Denied)?
         }
         CliCommand::Revoke { id, reason, wait } => {
             let body = actor(json!({"reason": reason}))?;
-            let answer = match caller.post(&of(&id, "/revoke"), &body).await {
-                Err(refused @ Failure::Refused { .. }) if wait => {
-                    under_way(&caller, &id).await?.ok_or(refused)?
-                }
-                answer => answer?,
-            };
-            return revoked(context, &caller, &id, answer, wait).await;
+            let id = short_id::at_server(&caller, &id).await?;
+            return revoke(context, &caller, &id, &body, wait).await;
         }
-        CliCommand::Cancel { id } => caller.post(&of(&id, "/cancel"), &actor(json!({}))?).await?,
+        CliCommand::Cancel { id } => {
+            let body = actor(json!({}))?;
+            let path = path(&caller, &id, "/cancel").await?;
+            or_reached(caller.post(&path, &body).await, &Aim::Cancelled)?
+        }
         CliCommand::Extend { id, minutes } => {
             let body = actor(json!({"additional_minutes": minutes}))?;
-            caller.post(&of(&id, "/extend"), &body).await?
+            caller.post(&path(&caller, &id, "/extend").await?, &body).await?
         }
-        CliCommand::Status { id } => caller.get(&of(&id, "")).await?,
+        CliCommand::Status { id } => caller.get(&path(&caller, &id, "").await?).await?,
         CliCommand::List(list) => return self::list(context, &caller, &list).await,
-        CliCommand::Bind(bind) => caller.post("/config/bind", &terms(context, &bind)?).await?,
+        CliCommand::Bind(bind) => return self::bind(context, &caller, &bind).await,
         CliCommand::Unbind { channel, account } => {
+            let account = account_id(context, &account)?;
             let body = admin(
                 context,
                 json!({"channel_id": channel, "account_id": account}),
@@ -66,7 +69,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             caller.get(&path).await?
         }
         // The caller handles every other command.
-        other => return Err(Failure::Usage(format!("{other:?} is not called over HTTP"))),
+        _ => return Err(Failure::Usage("this command is not called over HTTP".into())),
     };
     context
         .output
@@ -75,6 +78,103 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
 
 fn of(id: &str, step: &str) -> String {
     format!("/requests/{}{step}", percent_encoded(id))
+}
+
+/// The path of a request, which may be named by the beginning of its id.
+async fn path(caller: &Caller, id: &str, step: &str) -> Result<String, Failure> {
+    Ok(of(&short_id::at_server(caller, id).await?, step))
+}
+
+/// The server checks the twelve digits; only a name must be known here.
+fn account_id(context: &CliContext, word: &str) -> Result<String, Failure> {
+    if word.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(word.to_owned());
+    }
+    typed::account(word, &context.account_names()?).map(|id| id.to_string())
+}
+
+/// A refusal whose aim is reached counts as an answer.
+fn or_reached(answer: Result<HttpAnswer, Failure>, aim: &Aim<'_>) -> Result<HttpAnswer, Failure> {
+    let refused = match answer {
+        Ok(answer) => return Ok(answer),
+        Err(refused) => refused,
+    };
+    let (value, said) = already::reached(&refused, aim).ok_or(refused)?;
+    eprintln!("jit: {said}");
+    Ok(HttpAnswer { status: 200, value })
+}
+
+/// A decision of an approver. Approvers that were named in Mattermost have ids that no address
+/// contains, so a refusal tells how to name the id.
+async fn decide(
+    context: &CliContext,
+    caller: &Caller,
+    path: &str,
+    body: &Value,
+    person: &Person,
+) -> Result<HttpAnswer, Failure> {
+    let answer = caller.post(path, body).await;
+    answer.map_err(|refused| match refused {
+        Failure::Refused {
+            message,
+            code,
+            request,
+        } if code == "not_allowed" && context.acting.id.is_none() => Failure::Refused {
+            message: format!(
+                "{message}. jit took the user id {} from the address {}; an approver who was named \
+                 in Mattermost has another id: `jit accounts --channel CHANNEL` shows the ids, \
+                 --as-id ID names yours",
+                person.id, person.email
+            ),
+            code,
+            request,
+        },
+        refused => refused,
+    })
+}
+
+async fn revoke(
+    context: &CliContext,
+    caller: &Caller,
+    id: &str,
+    body: &Value,
+    wait: bool,
+) -> Result<(), Failure> {
+    let answer = match caller.post(&of(id, "/revoke"), body).await {
+        Err(refused @ Failure::Refused { .. }) => {
+            if let Some((value, said)) = already::reached(&refused, &Aim::NoAccess) {
+                eprintln!("jit: {said}");
+                return context.output.say(|| describe(&value), &value);
+            }
+            match wait {
+                true => under_way(caller, id).await?.ok_or(refused)?,
+                false => return Err(refused),
+            }
+        }
+        answer => answer?,
+    };
+    revoked(context, caller, id, answer, wait).await
+}
+
+/// The policy of the server may allow less than the binding.
+async fn bind(
+    context: &CliContext,
+    caller: &Caller,
+    asked: &BindArguments,
+) -> Result<(), Failure> {
+    let answer = caller.post("/config/bind", &terms(context, asked)?).await?;
+    let value = &answer.value;
+    context.output.say(|| describe(value), value)?;
+    let most = value["max_request_hours"].as_u64();
+    if let (Some(wanted), Some(most)) = (asked.max_hours, most)
+        && most < u64::from(wanted)
+    {
+        eprintln!(
+            "jit: the longest duration here is {most} hours, not {wanted}: policy.max_request_hours \
+             of the server allows no more"
+        );
+    }
+    Ok(())
 }
 
 /// A body with the acting person and without null fields.
@@ -105,7 +205,7 @@ async fn request(
     new: NewRequest,
 ) -> Result<HttpAnswer, Failure> {
     let wanted = json!({
-        "account_id": new.account,
+        "account_id": account_id(context, &new.account)?,
         "channel_id": new.channel,
         "requested_duration_minutes": new.minutes,
         "reason": new.reason,
@@ -123,7 +223,7 @@ fn terms(context: &CliContext, bind: &BindArguments) -> Result<Value, Failure> {
         context,
         json!({
             "channel_id": bind.channel,
-            "account_id": bind.account,
+            "account_id": account_id(context, &bind.account)?,
             "approvals_required": bind.approvals_required,
             "allow_self_approval": bind.allow_self_approval,
             "max_request_hours": bind.max_hours,
@@ -177,10 +277,43 @@ async fn revoked(
     )))
 }
 
+/// The statuses of open requests.
+const OPEN: [&str; 3] = ["PENDING", "APPROVED", "GRANTED"];
+
+/// All open requests that the key may read, for a list without a filter.
+async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<(), Failure> {
+    let (mut items, mut is_cut) = (Vec::new(), false);
+    for status in OPEN {
+        let answer = caller
+            .get(&format!("/requests?status={status}&limit={limit}"))
+            .await?;
+        is_cut |= answer.value["next_token"].is_string();
+        items.extend(answer.value["items"].as_array().into_iter().flatten().cloned());
+    }
+    items.sort_by(|one, other| {
+        let created = |item: &Value| item["created_at"].as_str().map(str::to_owned);
+        created(other).cmp(&created(one))
+    });
+    let value = json!({"items": items, "filters": {"status": OPEN}});
+    let text = || match items.is_empty() {
+        true => "no requests are open".to_owned(),
+        false => page(&value),
+    };
+    context.output.say(text, &value)?;
+    if is_cut {
+        eprintln!(
+            "jit: more requests are open than shown: add --status, --channel or --limit 200"
+        );
+    }
+    Ok(())
+}
+
 async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), Failure> {
+    let account = list.account.as_deref();
+    let account = account.map(|word| account_id(context, word)).transpose()?;
     let filters = [
         ("channel_id", &list.channel),
-        ("account_id", &list.account),
+        ("account_id", &account),
         ("requester_email", &list.requester),
         ("status", &list.status),
         ("start_date", &list.from),
@@ -192,6 +325,9 @@ async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), 
         Some(format!("{name}={}", percent_encoded(value)))
     });
     let mut query: Vec<String> = given.collect();
+    if query.is_empty() {
+        return list_open(context, caller, list.limit).await;
+    }
     query.push(format!("limit={}", list.limit));
     let answer = caller
         .get(&format!("/requests?{}", query.join("&")))
@@ -229,7 +365,7 @@ pub(super) fn page(value: &Value) -> String {
             };
             vec![
                 word(item, "request_id"),
-                word(item, "status"),
+                one_line(&shown_status(item)),
                 word(item, "account_id"),
                 word(item, "permission_set"),
                 word(item, "requester_email"),
@@ -263,7 +399,7 @@ pub(super) fn page(value: &Value) -> String {
 pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Array(items) if items.is_empty() => {
-            "no account is bound to this channel: bind one with `jit bind`".into()
+            "no account is bound to this channel: bind one with `jit bind --channel CHANNEL --account ACCOUNT`".into()
         }
         Value::Array(items) => items.iter().map(describe).collect::<Vec<_>>().join("\n\n"),
         _ if value["request_id"].is_string() => describe_request(value),
@@ -286,11 +422,13 @@ fn word(value: &Value, name: &str) -> String {
 
 fn describe_request(value: &Value) -> String {
     let word = |name: &str| word(value, name);
-    let status = match (time_left(value), value["assignment_status"].as_str()) {
-        (_, Some("DELETING")) => "GRANTED, being removed".into(),
-        (Some(left), _) => format!("GRANTED, {left}"),
-        (None, _) => word("status"),
+    let status = match time_left(value) {
+        Some(left) => format!("GRANTED, {left}"),
+        None => shown_status(value),
     };
+    // Before the grant, the end is only a guess; afterwards, the access has ended otherwise.
+    let is_granted = value["status"] == "GRANTED";
+    let end = if is_granted { word("end_time") } else { String::new() };
     let person = |role: &str| match (
         word(&format!("{role}_email")),
         word(&format!("{role}_mm_user_id")),
@@ -310,10 +448,11 @@ fn describe_request(value: &Value) -> String {
         ("minutes", word("requested_duration_minutes")),
         ("starts", word("start_at")),
         ("created", word("created_at")),
+        ("starts", starts(value)),
         ("approved", word("approved_at")),
         ("approver", person("approver")),
         ("granted", word("grant_time")),
-        ("ends", word("end_time")),
+        ("ends", end),
         ("extension requested", word("extension_minutes")),
         ("denied", word("denied_at")),
         ("deny reason", word("deny_reason")),
@@ -330,6 +469,24 @@ fn describe_request(value: &Value) -> String {
         ("parked notices", word("undelivered_notices")),
         ("note", word("message")),
     ])
+}
+
+/// The status, and what jit is doing at AWS.
+fn shown_status(value: &Value) -> String {
+    let status = word(value, "status");
+    match value["assignment_status"].as_str() {
+        Some("DELETING") => format!("{status}, being removed"),
+        Some("CHECKING") => format!("{status}, being checked at AWS"),
+        _ => status,
+    }
+}
+
+/// The time that the requester asked for, as long as the access has not begun.
+fn starts(value: &Value) -> String {
+    match value["grant_time"].is_null() {
+        true => word(value, "start_at"),
+        false => String::new(),
+    }
 }
 
 /// The time that is left of a grant.
@@ -355,7 +512,11 @@ fn starts(value: &Value) -> Option<String> {
 fn describe_binding(value: &Value) -> String {
     let word = |name: &str| word(value, name);
     let approvers = match word("approver_mm_user_ids") {
-        none if none.is_empty() => "no approvers yet: name them with `jit approvers`".into(),
+        none if none.is_empty() => "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into(),
+        some => some,
+    };
+    let sets = match word("permission_sets") {
+        all if all.is_empty() => "all that the server has".into(),
         some => some,
     };
     facts(&[
@@ -365,7 +526,7 @@ fn describe_binding(value: &Value) -> String {
         ("policy", word("approval_policy")),
         ("self approval", word("allow_self_approval")),
         ("longest duration, hours", word("max_request_hours")),
-        ("permission sets", word("permission_sets")),
+        ("permission sets", sets),
         ("changed", word("updated_at")),
         ("note", word("message")),
     ])

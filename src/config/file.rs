@@ -53,6 +53,18 @@ impl File {
         self
     }
 
+    /// Replaces the settings of Identity Center by those of the sandbox.
+    pub fn without_permission_sets(mut self) -> Self {
+        self.identity_center = IdentityCenterSection {
+            mode: Mode::Sandbox,
+            ..IdentityCenterSection::default()
+        };
+        self.permission_sets.clear();
+        self.policy.default_permission_set = None;
+        self.sandbox.standing.clear();
+        self
+    }
+
     /// Returns the ids of all secrets that jit must fetch from Secrets Manager before it starts.
     pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
         let keys = self.keys.values().map(|section| &section.secret_id);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::DisplayErrorContext;
 use futures_util::future::join_all;
 
 /// The time limit for one secret, with retries: a Lambda start must end within ten seconds.
@@ -53,7 +52,7 @@ impl FetchedSecrets {
 async fn one(client: &Client, id: &str) -> Result<String, String> {
     let asked = client.get_secret_value().secret_id(id).send().await;
     let found = asked.map_err(|why| {
-        let why = DisplayErrorContext(why);
+        let why = crate::identity_center::causes(&why);
         format!("{id} cannot be read from Secrets Manager: {why}")
     })?;
     let text = found

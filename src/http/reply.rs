@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::unsigned::Unsigned;
 use crate::code::Code;
+use crate::domain::{Request, RequestObject};
 use crate::service::ServiceError;
 use crate::store::StoreError;
 use crate::telemetry::sampled;
@@ -16,6 +17,8 @@ use crate::telemetry::sampled;
 pub struct Problem {
     pub code: Code,
     pub message: String,
+    /// The request whose status does not allow the command.
+    pub request: Option<Box<serde_json::Value>>,
 }
 
 impl Problem {
@@ -23,7 +26,16 @@ impl Problem {
         Self {
             code,
             message: message.into(),
+            request: None,
         }
+    }
+
+    /// Adds the request as it is now.
+    pub fn about(mut self, request: &Request) -> Self {
+        // A request that cannot be serialised is left out: the message is what matters.
+        let shown = serde_json::to_value(RequestObject::from(request));
+        self.request = shown.ok().map(Box::new);
+        self
     }
 
     /// A refused signature. jit counts and logs the reason, and does not tell it to the caller.
@@ -76,6 +88,8 @@ impl From<StoreError> for Problem {
 struct Shape<'a> {
     message: &'a str,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a serde_json::Value>,
 }
 
 impl IntoResponse for Problem {
@@ -83,6 +97,7 @@ impl IntoResponse for Problem {
         let body = Shape {
             message: &self.message,
             code: self.code.as_str(),
+            request: self.request.as_deref(),
         };
         let mut response = json(self.code.http(), &body);
         if matches!(self.code, Code::TooMany | Code::Unavailable) {

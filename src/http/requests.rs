@@ -16,7 +16,7 @@ use crate::domain::{
     AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Millis, Minutes, MmUserId,
     PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
 };
-use crate::service::{Idempotency, Revoked, Ticket};
+use crate::service::{Handled, Idempotency, Revoked, Ticket};
 use crate::signature;
 
 pub(super) use super::list::list;
@@ -188,9 +188,27 @@ async fn decided<N: Needs>(
     ask: Ask,
     ticket: Arc<Ticket>,
 ) -> Result<Response, Problem> {
-    let (id, command) = (call.request_id()?, Command::Asked { by, ask });
-    let handled = app.command(call, id, command, ticket).await?;
+    let id = call.request_id()?;
+    let handled = asked(app, call, id, Command::Asked { by, ask }, ticket).await?;
     Ok(json(200, &RequestObject::from(&handled.request)))
+}
+
+/// Gives the command to the service. A refusal because of the status carries the request, so
+/// that the caller can tell that the aim of the command is reached already.
+async fn asked<N>(
+    app: &HttpState,
+    call: &Signed<N>,
+    id: RequestId,
+    command: Command,
+    ticket: Arc<Ticket>,
+) -> Result<Handled, Problem> {
+    match app.command(call, id, command, ticket).await {
+        Err(problem) if problem.code == Code::WrongState => match app.service.find(id).await {
+            Ok(Some(request)) => Err(problem.about(&request)),
+            Ok(None) | Err(_) => Err(problem),
+        },
+        handled => handled,
+    }
 }
 
 /// Answers 200 only when AWS shows that the assignment is gone, and 202 if that takes longer
@@ -207,8 +225,7 @@ pub(super) async fn revoke(
     let ask = Ask::Revoke { reason };
     let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
     let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
-    let command = Command::Asked { by, ask };
-    let begun = app.command(&call, id, command, ticket).await?;
+    let begun = asked(&app, &call, id, Command::Asked { by, ask }, ticket).await?;
     let followed = tokio::select! {
         followed = app.service.follow(id, deadline) => followed?,
         () = app.stop.cancelled() => begun.request,
@@ -232,7 +249,7 @@ fn said_of(followed: Request) -> Result<Response, Problem> {
             let object = RequestObject::from(&request);
             let why = object.error_details.map_or("", Text::as_str);
             let message = format!("this request is {}, not REVOKED: {why}", request.status());
-            Err(Problem::new(Code::WrongState, message))
+            Err(Problem::new(Code::WrongState, message).about(&request))
         }
     }
 }

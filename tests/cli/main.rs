@@ -5,8 +5,10 @@
 mod common;
 
 mod audit;
+mod emergency;
 mod lives;
 mod shell;
+mod typed;
 mod walk;
 
 use std::process::{Output, Stdio};

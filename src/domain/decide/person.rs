@@ -148,10 +148,11 @@ pub(super) fn broken_glass(
             step.record(EventKind::RevokeRequested, Some(by), said);
             step.done(None)
         }
+        // Otherwise an approval would give the access after the incident.
+        State::Pending => cancelled(step, Some(by), said),
         State::Removing {
             ending: Ending::Failed { .. } | Ending::Expired,
         }
-        | State::Pending
         | State::Approved
         | State::Assigning
         | State::Granted
@@ -289,13 +290,13 @@ fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
         return wrong_state(&step, "cancelled");
     }
     Policy::check_requester(by, &step.request, "cancel")?;
-    cancelled(step, Some(by))
+    cancelled(step, Some(by), details([]))
 }
 
 /// An unbind ends what has not begun; other access runs to its end.
 pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
     match step.request.state {
-        State::Pending => cancelled(step, by),
+        State::Pending => cancelled(step, by, details([])),
         // B1
         State::Approved => {
             let why = "the account was unbound from the channel before the access began";
@@ -315,12 +316,16 @@ pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, R
 }
 
 /// A cancelled request gets no notice: the person who cancelled it knows.
-fn cancelled(mut step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
+fn cancelled(
+    mut step: Step<'_>,
+    by: Option<&Person>,
+    said: Details,
+) -> Result<Decision, Refusal> {
     step.set_state(State::Cancelled {
         by: by.cloned(),
         at: step.now,
     });
-    step.record(EventKind::Cancelled, by, details([]));
+    step.record(EventKind::Cancelled, by, said);
     step.done(None)
 }
 

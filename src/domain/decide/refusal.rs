@@ -47,7 +47,7 @@ pub enum Refusal {
 
     // permissions
     #[error(
-        "account {account_id} is not bound to channel {channel_id}; bind it with: jit bind {account_id} --channel {channel_id}"
+        "account {account_id} is not bound to channel {channel_id}; bind it with: jit bind --channel {channel_id} --account {account_id}"
     )]
     NotBound {
         account_id: AccountId,
@@ -62,7 +62,7 @@ pub enum Refusal {
         allowed: Vec<PermissionSet>,
     },
     #[error(
-        "channel {channel_id} has no approvers; name them with: jit approvers USER_ID --channel {channel_id}"
+        "channel {channel_id} has no approvers; name them with: jit approvers --channel {channel_id} USER_ID"
     )]
     NoApprovers { channel_id: ChannelId },
     #[error("{person} is not an approver of this account; ask one of its approvers")]
@@ -154,7 +154,7 @@ pub enum Refusal {
     )]
     TooManyPending { person: Email, most: u32 },
     #[error(
-        "no account is bound to channel {channel_id}; bind one with: jit bind ACCOUNT_ID --channel {channel_id}"
+        "no account is bound to channel {channel_id}; bind one with: jit bind --channel {channel_id} --account ACCOUNT"
     )]
     NothingBound { channel_id: ChannelId },
     #[error("account {account_id} is not bound to channel {channel_id}")]

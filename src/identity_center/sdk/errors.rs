@@ -1,8 +1,8 @@
 //! Maps the errors of the AWS SDK to the kinds of error that decide about a retry.
 
-use aws_sdk_ssoadmin::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ssoadmin::error::{ProvideErrorMetadata, SdkError};
 
-use crate::identity_center::{IdentityCenterError, IdentityCenterErrorKind};
+use crate::identity_center::{IdentityCenterError, IdentityCenterErrorKind, causes};
 
 pub(super) fn unexpected(what: impl std::fmt::Display) -> IdentityCenterError {
     let why = format!("AWS answered something unexpected: {what}");
@@ -84,7 +84,7 @@ fn unanswered<E>(error: &SdkError<E>) -> IdentityCenterError
 where
     E: std::error::Error + 'static,
 {
-    let why = DisplayErrorContext(error).to_string();
+    let why = causes(error);
     let kind = if lacks_identity(error) {
         IdentityCenterErrorKind::Denied
     } else {

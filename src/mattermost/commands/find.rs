@@ -1,7 +1,7 @@
 //! Finds the request that a person names, and checks that they may see it.
 
 use super::slash::Slash;
-use crate::domain::{ChatUser, Request, RequestId, Status};
+use crate::domain::{ChatUser, Request, RequestId, ShortId, Status};
 use crate::mattermost::cards::text::plain;
 use crate::mattermost::{Mattermost, No};
 use crate::store::Filter;
@@ -42,10 +42,11 @@ impl Mattermost {
                 false => Err(none()),
             };
         }
+        let begun: ShortId = id.parse().map_err(|_| none())?;
         let mut found: Option<Request> = None;
         for filter in meant(slash, who) {
             for request in self.app.service.newest(&filter, SEARCHED).await? {
-                let is_it = request.id.to_string().starts_with(id);
+                let is_it = begun.begins(request.id);
                 if !is_it || !self.may_see(slash, who, &request).await? {
                     continue;
                 }

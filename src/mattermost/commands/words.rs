@@ -319,7 +319,7 @@ fn is_ticket(word: &str) -> bool {
 }
 
 /// `30m`, `2h`, `1h30m` or `1d`.
-fn minutes(text: &str) -> Option<Minutes> {
+pub fn minutes(text: &str) -> Option<Minutes> {
     let (mut all, mut number) = (0_i64, None::<i64>);
     for c in text.chars() {
         if let Some(digit) = c.to_digit(10) {

@@ -24,6 +24,7 @@ use super::DynamoStore;
 use super::items::Item;
 use super::tables::Table;
 use crate::domain::Millis;
+use crate::identity_center::causes;
 use crate::store::StoreError;
 
 /// How often jit sends a write again after a conflict with another transaction or a throttled
@@ -516,14 +517,6 @@ fn is_refused<E>(error: &SdkError<E>) -> bool {
     let answered = matches!(error, SdkError::ServiceError(_));
     let status = error.raw_response().map(|raw| raw.status().as_u16());
     answered && status.is_some_and(|status| (400..500).contains(&status))
-}
-
-/// Returns the chain of causes without repetitions.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let mut said: Vec<String> = chain.map(ToString::to_string).collect();
-    said.dedup();
-    said.join(": ")
 }
 
 impl From<BuildError> for StoreError {

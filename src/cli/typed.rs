@@ -1,0 +1,94 @@
+//! What a person types for an account, a time or a request, as `/jit` understands it too.
+
+use std::collections::BTreeMap;
+
+use super::Failure;
+use crate::domain::{AccountId, Minutes};
+use crate::mattermost::{Names, typed_minutes};
+
+/// An account by its twelve digits, or by its name in `[accounts]`.
+pub(super) fn account(
+    word: &str,
+    names: &BTreeMap<AccountId, String>,
+) -> Result<AccountId, Failure> {
+    if let Some(id) = Names::new(names.clone()).meant(word) {
+        return Ok(id);
+    }
+    let known: Vec<&str> = names.values().map(String::as_str).collect();
+    let known = match (known.is_empty(), nearest(word, known.iter().copied())) {
+        (true, _) => "this jit.toml names no accounts".to_owned(),
+        (false, Some(near)) => format!("nearest: {near}"),
+        (false, None) => format!("known: {}", known.join(", ")),
+    };
+    Err(Failure::Usage(format!(
+        "{word:?} is not an account: type its 12 digits, or its name in [accounts] of jit.toml; \
+         {known}"
+    )))
+}
+
+/// A number of minutes, or a time like `1h30m` as in `/jit request`.
+pub(super) fn minutes(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().map(Minutes::new);
+    let known = match number {
+        Some(number) => number.ok(),
+        None => typed_minutes(text),
+    };
+    known
+        .map(Minutes::get)
+        .ok_or_else(|| "expected minutes, like 90, or a time like 1h30m".to_owned())
+}
+
+/// The known word that differs from the typed one by a few letters.
+pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let typed = typed.to_lowercase();
+    let most = (typed.chars().count() / 4).clamp(1, 3);
+    known
+        .map(|word| {
+            let distance = strsim::damerau_levenshtein(&typed, &word.to_lowercase());
+            (distance, word)
+        })
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_differs_by_a_few_letters() {
+        let known = ["alice@example.com", "bob@example.com"];
+        let near = |typed| nearest(typed, known.into_iter());
+        assert_eq!(near("alcie@example.com"), Some("alice@example.com"));
+        assert_eq!(near("alice@exmaple.con"), Some("alice@example.com"));
+        assert_eq!(near("dave@elsewhere.org"), None);
+        assert_eq!(nearest("amdin", ["admin", "readonly"].into_iter()), Some("admin"));
+        assert_eq!(nearest("ro", ["readonly"].into_iter()), None);
+    }
+
+    // H4
+    #[test]
+    fn a_duration_is_minutes_or_a_time() {
+        for (text, wanted) in [("90", 90), ("90m", 90), ("1h30m", 90), ("2h", 120)] {
+            assert_eq!(minutes(text), Ok(wanted), "{text}");
+        }
+        for wrong in ["", "0", "-5", "1x", "h"] {
+            assert!(minutes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    // H4
+    #[test]
+    fn an_account_is_typed_by_its_name_or_its_digits() {
+        let id: AccountId = "111122223333".parse().unwrap();
+        let names = BTreeMap::from([(id.clone(), "acme-prod".to_owned())]);
+        for word in ["acme-prod", "ACME-Prod", "111122223333"] {
+            assert_eq!(account(word, &names).unwrap(), id);
+        }
+        let refused = account("acme-prdo", &names).unwrap_err().to_string();
+        assert!(refused.contains("nearest: acme-prod"), "{refused}");
+        let refused = account("acme", &BTreeMap::new()).unwrap_err().to_string();
+        assert!(refused.contains("names no accounts"), "{refused}");
+    }
+}

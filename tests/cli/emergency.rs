@@ -1,0 +1,97 @@
+//! `jit break-glass` for a person: no false all-clear, and nothing that is granted later.
+
+use crate::common::{ACCOUNT, Setup};
+use crate::{Ran, Shell};
+
+const REASON: [&str; 4] = ["--reason", "laptop stolen", "--as", "sec@example.com"];
+
+fn break_glass(shell: &Shell, what: &[&str]) -> Ran {
+    let words = ["break-glass", "revoke"].iter().chain(what).chain(&REASON);
+    shell.run(&words.copied().collect::<Vec<_>>())
+}
+
+/// H1: a name that is not known is no all-clear.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misspelt_name_is_not_an_all_clear() {
+    for users in ["", "users = [\"alice@example.com\", \"bob@example.com\"]"] {
+        let sandbox = users.to_owned();
+        let shell = Shell::with(&Setup {
+            sandbox,
+            ..Setup::default()
+        });
+        shell.bind();
+        let id = shell.granted().await;
+        break_glass(&shell, &["--user", "alcie@example.com", "--yes"])
+            .exits(3)
+            .tells(&[
+                "no user alcie@example.com is known",
+                "nearest: alice@example.com",
+            ]);
+        let alice = ["--user", "alice@example.com", "--yes"];
+        let set: Vec<&str> = [&alice[..], &["--permission-set", "amdin"]].concat();
+        break_glass(&shell, &set)
+            .exits(3)
+            .tells(&["no permission set amdin is known", "nearest: admin"]);
+        break_glass(&shell, &["--account", "999988887777", "--yes"])
+            .exits(3)
+            .tells(&["no account 999988887777 is known"]);
+        assert_eq!(shell.json(&["status", &id])["status"], "GRANTED");
+        break_glass(&shell, &alice).exits(0).tells(&[
+            &id,
+            "REVOKED",
+            "AWS shows no access of alice@example.com",
+        ]);
+        break_glass(&shell, &alice)
+            .exits(0)
+            .tells(&["no live access matches", "AWS shows no access"]);
+    }
+}
+
+/// H1: the record has no access of bob, but AWS shows one that jit did not make.
+#[tokio::test(flavor = "multi_thread")]
+async fn access_that_only_aws_shows_is_not_an_all_clear() {
+    let sandbox = format!("standing = [\"{ACCOUNT}/admin/bob@example.com\"]");
+    let shell = Shell::with(&Setup {
+        sandbox,
+        ..Setup::default()
+    });
+    shell.bind();
+    break_glass(&shell, &["--user", "bob@example.com", "--yes"])
+        .exits(3)
+        .tells(&[
+            "AWS still shows access of bob@example.com",
+            "admin in",
+            "not made by jit",
+        ]);
+    break_glass(&shell, &["--account", ACCOUNT, "--yes"]).exits(0);
+}
+
+/// H2: the requests of the person that wait are ended as well, and cannot be approved later.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_requests_of_the_person_are_ended() {
+    let shell = Shell::open();
+    shell.bind();
+    let (pending, later) = (shell.request(), shell.request());
+    shell.ok(&["approve", &later, "--as", "bob@example.com"]);
+    shell.jit.caller().until(&later, "GRANTED").await;
+    break_glass(&shell, &["--user", "alice@example.com", "--yes"])
+        .exits(0)
+        .tells(&[
+            &pending,
+            "CANCELLED",
+            "waited for an approval",
+            &later,
+            "REVOKED",
+        ]);
+    assert_eq!(shell.json(&["status", &pending])["status"], "CANCELLED");
+    shell
+        .run(&["approve", &pending, "--as", "bob@example.com"])
+        .exits(1);
+    let events = shell.json(&["audit", "show", &pending]);
+    let last = events.as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["event_type"], "CANCELLED");
+    assert_eq!(last["actor_email"], "sec@example.com");
+    assert_eq!(last["details"]["reason"], "laptop stolen");
+    assert!(last["details"]["break_glass"].is_string());
+    shell.ok(&["audit", "verify"]);
+}

@@ -1,0 +1,185 @@
+//! What a person types: short ids, names and times; and commands whose aim is reached already.
+
+use crate::common::{ACCOUNT, CHANNEL, Setup};
+use crate::{ASKING, Shell};
+
+/// H3: the aim of a repeated command is reached, and the answer says since when.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_aim_is_reached_is_no_failure() {
+    let shell = Shell::open();
+    shell.bind();
+    let id = shell.granted().await;
+    let revoke = ["revoke", &id, "--as", "sec@example.com"];
+    shell.run(&revoke).exits(0);
+    let revoked_at = shell.json(&["status", &id])["revoked_at"].clone();
+    let when = revoked_at.as_str().unwrap();
+    let again = ["revoke", &id, "--as", "bob@example.com"];
+    shell.run(&again).exits(0).tells(&[
+        &format!("already revoked at {when} by sec@example.com"),
+        "REVOKED",
+    ]);
+    let waiting = ["revoke", &id, "--wait", "--as", "bob@example.com"];
+    shell.run(&waiting).exits(0).tells(&["already revoked at"]);
+    // The HTTP API still refuses, and carries the request.
+    let refused = shell.jit.caller().revoke(&id).await.is(409);
+    assert_eq!(refused["request"]["revoked_at"], revoked_at);
+    assert_eq!(refused["code"], "wrong_state");
+
+    let denied = shell.request();
+    let deny = ["deny", &denied, "--as", "bob@example.com"];
+    shell.run(&deny).exits(0);
+    shell.run(&deny).exits(0).tells(&["already denied at"]);
+    shell
+        .run(&["revoke", &denied, "--as", "sec@example.com"])
+        .exits(0)
+        .tells(&["nothing to revoke", "denied at"]);
+
+    let pending = shell.request();
+    let approve = ["approve", &pending, "--as", "bob@example.com"];
+    shell.run(&approve).exits(0);
+    shell.run(&approve).exits(0).tells(&["approved it already"]);
+    // Another approver cannot approve what has its approvals.
+    shell
+        .run(&["approve", &pending, "--as", "carol@example.com"])
+        .exits(1);
+}
+
+/// H3: a request without access cannot be revoked, and the command fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_of_a_pending_request_fails() {
+    let shell = Shell::open();
+    shell.bind();
+    let id = shell.request();
+    shell
+        .run(&["revoke", &id, "--as", "sec@example.com"])
+        .exits(1)
+        .tells(&["PENDING", "deny or cancel"]);
+    let cancel = ["cancel", &id, "--as", "alice@example.com"];
+    shell.run(&cancel).exits(0);
+    shell.run(&cancel).exits(0).tells(&["already cancelled at"]);
+}
+
+/// H4: the beginning of an id, the name of an account and a time like 1h30m.
+#[tokio::test(flavor = "multi_thread")]
+async fn short_ids_names_and_times_are_understood() {
+    let shell = Shell::with(&Setup::with(&format!(
+        "[accounts]\n{ACCOUNT} = \"acme-prod\"\n"
+    )));
+    let channel = ["--channel", CHANNEL];
+    let bind: Vec<&str> = [&["bind", "--account", "acme-prod"][..], &channel].concat();
+    shell.ok(&bind);
+    shell.ok(&["approvers", "--channel", CHANNEL, "bob", "carol"]);
+    let mut asking = ASKING;
+    asking[2] = "Acme-Prod";
+    asking[6] = "1h30m";
+    let asked = shell.json(&asking);
+    assert_eq!(asked["account_id"], ACCOUNT);
+    assert_eq!(asked["requested_duration_minutes"], 90);
+    let id = asked["request_id"].as_str().unwrap();
+    let short = &id[..13];
+    assert_eq!(shell.json(&["status", short])["request_id"], id);
+    shell.ok(&["approve", short, "--as", "bob@example.com"]);
+    shell.jit.caller().until(id, "GRANTED").await;
+    let extend = [
+        "extend",
+        short,
+        "--time",
+        "30m",
+        "--as",
+        "alice@example.com",
+    ];
+    shell.run(&extend).exits(0).tells(&["30"]);
+    let glass = [
+        "break-glass",
+        "revoke",
+        short,
+        "--reason",
+        "x",
+        "--as",
+        "sec@example.com",
+    ];
+    shell.run(&glass).exits(0).tells(&[id, "REVOKED"]);
+    let other = shell.request();
+    // Both ids begin with the same digits of the time.
+    shell
+        .run(&["status", &id[..4]])
+        .exits(1)
+        .tells(&["several requests begin with", id, &other]);
+    shell
+        .run(&["status", "00000000"])
+        .exits(1)
+        .tells(&["no request has an id that begins with 00000000"]);
+    shell
+        .run(&["status", "INC-42"])
+        .exits(2)
+        .tells(&["jit list"]);
+    let list = ["list", "--account", "acme-prdo"];
+    shell.run(&list).exits(2).tells(&["nearest: acme-prod"]);
+}
+
+/// H7: a list without a filter shows what is open, as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_a_filter_shows_what_is_open() {
+    let shell = Shell::open();
+    shell
+        .run(&["list"])
+        .exits(0)
+        .tells(&["no requests are open"]);
+    shell.bind();
+    let ended = shell.granted().await;
+    shell.ok(&["revoke", &ended, "--as", "sec@example.com"]);
+    let granted = shell.granted().await;
+    let pending = shell.request();
+    let listed = shell.run(&["list"]).exits(0);
+    let listed = listed.tells(&[&granted, &pending, "GRANTED", "PENDING"]);
+    assert!(!listed.out.contains(&ended), "{listed:?}");
+    let items = shell.json(&["list"])["items"].clone();
+    assert_eq!(items[0]["request_id"], pending, "newest first");
+    // The end of a request that has no access, or has it no more, is not shown.
+    for (id, ends) in [(&pending, false), (&granted, true), (&ended, false)] {
+        let told = shell.ok(&["status", id]);
+        assert_eq!(told.contains("\nends "), ends, "{told}");
+    }
+}
+
+/// H7: a limit that the policy lowers, the sets of a binding, and the id of an approver.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terms_of_a_binding_are_told_as_they_are() {
+    let shell = Shell::open();
+    let bind = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
+    let long: Vec<&str> = [&bind[..], &["--max-hours", "100"]].concat();
+    shell
+        .run(&long)
+        .exits(0)
+        .tells(&["is 4 hours, not 100", "policy.max_request_hours"]);
+    shell
+        .run(&["accounts", "--channel", CHANNEL])
+        .exits(0)
+        .tells(&["permission sets", "all that the server has"]);
+    let id26 = "h8juaz5zu3yfjc9ze76ww5dugc";
+    shell.ok(&["approvers", "--channel", CHANNEL, id26]);
+    let id = shell.request();
+    shell
+        .run(&["approve", &id, "--as", "bob@example.com"])
+        .exits(1)
+        .tells(&["took the user id bob", "--as-id"]);
+    shell.ok(&["approve", &id, "--as", "bob@example.com", "--as-id", id26]);
+}
+
+/// H7: a list tells that access is being removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_tells_that_access_is_being_removed() {
+    let shell = Shell::with(&Setup {
+        latency_ms: 13_000,
+        ..Setup::default()
+    });
+    shell.bind();
+    let id = shell.granted().await;
+    shell
+        .run(&["revoke", &id, "--as", "sec@example.com"])
+        .exits(1);
+    shell
+        .run(&["list"])
+        .exits(0)
+        .tells(&[&id, "GRANTED, being removed"]);
+}
