@@ -56,7 +56,9 @@ pub fn too_loose_for_a_secret(path: &Path) -> Option<u32> {
 
 /// The mode of a regular file; none if there is none.
 fn mode_of(path: &Path) -> Option<u32> {
-    let found = std::fs::metadata(path).ok().filter(|found| found.is_file())?;
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.is_file())?;
     Some(found.permissions().mode() & 0o777)
 }
 

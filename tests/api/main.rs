@@ -5,6 +5,7 @@
 mod common;
 
 mod configuration;
+mod files;
 mod flood;
 mod input;
 mod keys;
