@@ -91,6 +91,9 @@ impl Server {
         metrics: PrometheusHandle,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let keyring = Arc::new(Keyring::new(KnownSecrets::take(&mut config)));
         let identity_center = identity_center(&config).await?;
         let app = App::open(&config, identity_center, purpose).await?;

@@ -130,10 +130,10 @@ impl Caller {
         })
     }
 
-    fn there(&self) -> &str {
+    fn there(&self) -> String {
         match &self.way {
-            Transport::Http(_) => &self.client.url,
-            Transport::Lambda(function) => function.name(),
+            Transport::Http(_) => self.client.shown_url(),
+            Transport::Lambda(function) => function.name().to_owned(),
         }
     }
 
@@ -155,7 +155,7 @@ impl Caller {
     }
 
     fn no_answer(&self, why: &reqwest::Error) -> Failure {
-        let url = &self.client.url;
+        let url = self.client.shown_url();
         let why = if why.is_timeout() {
             "the server did not answer in time"
         } else if why.is_connect() {
