@@ -92,6 +92,9 @@ impl Server {
         metrics: PrometheusHandle,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         let keyring = Arc::new(Keyring::new(KnownSecrets::take(&mut config)));
         let identity_center = identity_center(&config).await?;
         let app = App::open(&config, identity_center, purpose).await?;
@@ -133,12 +136,16 @@ impl Server {
 }
 
 /// Returns the time before which this store accepts no signatures. A copy does not contain the
-/// nonces that the original spent, so a call to the original could be replayed here.
+/// nonces that the original spent, so a call to the original could be replayed here. The same is
+/// true for a store without its nonce logs.
 async fn signed_after(service: &Service) -> Result<Option<Timestamp>, OpenStoreError> {
     let copied_at = service.copied_at().await?;
     let after = copied_at.map(|at| at + signature::WINDOW);
     if let Some(after) = after.filter(|after| *after > SystemClock.now()) {
-        tracing::warn!(%after, "this store was copied just now: jit refuses calls signed earlier");
+        tracing::warn!(
+            %after,
+            "this store was copied just now or lost its nonce logs: jit refuses calls signed earlier"
+        );
     }
     Ok(after)
 }

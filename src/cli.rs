@@ -13,6 +13,7 @@ mod cleanup;
 mod client;
 mod config;
 mod invoke;
+mod keys;
 mod lambda;
 mod mattermost;
 mod operator;
@@ -189,7 +190,9 @@ fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut command, "jit", &mut std::io::stdout());
             Ok(())
         }
-        CliCommand::Keys(KeysCommand::Generate { id }) => config::generate_key(context, &id),
+        CliCommand::Keys(KeysCommand::Generate { id, write }) => {
+            keys::generate(context, &id, write)
+        }
         command => {
             let runtime = tokio::runtime::Runtime::new()
                 .map_err(|why| Failure::Failed(format!("jit cannot start its threads: {why}")))?;

@@ -9,10 +9,12 @@ mod file;
 mod listeners;
 mod manager;
 mod secret;
+mod strength;
 
 pub use file::{LogFormat, Scope, StoreKind};
 use manager::FetchedSecrets;
 use secret::Elsewhere;
+pub use strength::OF_THE_EXAMPLE;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,6 +43,8 @@ pub struct Config {
     pub policy: Policy,
     /// The files that this configuration was read from. A change of one changes the configuration.
     pub files: Vec<PathBuf>,
+    /// One line for each setting that jit accepts although it is unsafe.
+    pub warnings: Vec<String>,
     /// Whether Secrets Manager keeps any secret. jit must read it regularly to notice a change.
     pub kept_elsewhere: bool,
     /// None if the configuration names no webhook.
@@ -180,16 +184,35 @@ pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, 
     let file = environment::overlay(&text, variables)?;
     let kept = FetchedSecrets::fetch(file.secret_ids()).await;
     let mut config = check::checked(file, Elsewhere::with(&kept))?;
+    warn_of_loose(&path, &text, &mut config);
     config.files.push(path);
     Ok(config)
 }
 
+/// Adds a warning if the file contains a secret and other users can read it.
+fn warn_of_loose(path: &Path, text: &str, config: &mut Config) {
+    if strength::holds_secret(text) {
+        config.warnings.extend(strength::loose_file(path));
+    }
+}
+
+/// Returns an address as it may be shown: without password, path and query, which can be secret.
+pub fn shown(url: &Url) -> String {
+    let port = url
+        .port()
+        .map_or_else(String::new, |port| format!(":{port}"));
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{port}", url.scheme())
+}
+
 /// Reads the configuration only to check it: jit assumes that Secrets Manager has the secrets.
 pub fn read_offline(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
-    let (_, text) = find(path, variables)?;
+    let (path, text) = find(path, variables)?;
     let file = environment::overlay(&text, variables)?;
     let kept = FetchedSecrets::unread(file.secret_ids());
-    check::checked(file, Elsewhere::with(&kept))
+    let mut config = check::checked(file, Elsewhere::with(&kept))?;
+    warn_of_loose(&path, &text, &mut config);
+    Ok(config)
 }
 
 /// Reads the configuration without any secret, for an operator's command that signs nothing.
@@ -232,7 +255,9 @@ pub fn read_account_names(
     check::accounts(environment::overlay(&text, variables)?.accounts)
 }
 
-fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {
+/// Returns the path and the text of the configuration file. The text is empty if no file was named
+/// and `./jit.toml` does not exist.
+pub fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {
     let asked = path
         .map(PathBuf::from)
         .or_else(|| variables.get("JIT_CONFIG").map(PathBuf::from));
@@ -246,6 +271,13 @@ fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String),
             let why = format!("cannot be read: {why}; name another with --config or JIT_CONFIG");
             Err(ConfigError::new(path.display().to_string(), why))
         }
+    }
+}
+
+impl Client {
+    /// Returns the address of the server as it may be shown.
+    pub fn shown_url(&self) -> String {
+        Url::parse(&self.url).map_or_else(|_| "client.url".into(), |url| shown(&url))
     }
 }
 

@@ -9,6 +9,8 @@ pub mod signature;
 
 pub mod clock;
 
+pub mod files;
+
 pub mod identity_center;
 
 pub mod store;

@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top modules in order: each may use those before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "domain",
     "signature",
     "clock",
+    "files",
     "identity_center",
     "store",
     "code",

@@ -574,10 +574,13 @@ pub(crate) struct MattermostSetup {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make a new key and print it as a section for jit.toml
-    #[command(after_help = "Example:\n  jit keys generate plugin >> jit.toml")]
+    #[command(after_help = "Example:\n  jit keys generate plugin --write")]
     Generate {
         /// The id of the key
         #[arg(default_value = "plugin")]
         id: String,
+        /// Write the secret into jit.toml, also for `[client]` if it signs with this key
+        #[arg(long)]
+        write: bool,
     },
 }

@@ -132,10 +132,10 @@ impl Caller {
         })
     }
 
-    fn there(&self) -> &str {
+    fn there(&self) -> String {
         match &self.way {
-            Transport::Http(_) => &self.client.url,
-            Transport::Lambda(function) => function.name(),
+            Transport::Http(_) => self.client.shown_url(),
+            Transport::Lambda(function) => function.name().to_owned(),
         }
     }
 
@@ -157,7 +157,7 @@ impl Caller {
     }
 
     fn no_answer(&self, why: &reqwest::Error) -> Failure {
-        let url = &self.client.url;
+        let url = self.client.shown_url();
         let runs = "check that `jit serve` runs, and check client.url";
         let causes = causes(why).to_lowercase();
         let (why, next) = if why.is_timeout() {

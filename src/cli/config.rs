@@ -1,12 +1,11 @@
-//! `jit config check` and `jit keys generate`.
+//! `jit config check`.
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::output::facts;
 use super::{CliContext, Failure};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, IdentityCenterConfig, KeyConfig, Scope, StoreKind};
+use crate::config::{self, Config, IdentityCenterConfig, KeyConfig, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
 use crate::identity_center::sdk::{SsoIdentityCenter, Verdict};
 
@@ -20,6 +19,9 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         false => ask_aws(&config).await,
     };
     asked.wrong.extend(folder_of_store(&config));
+    for warning in &config.warnings {
+        eprintln!("jit: warning: {warning}");
+    }
     let mut value = settings_json(&config);
     value["ok"] = asked.wrong.is_empty().into();
     if asked.identity_center || !asked.wrong.is_empty() {
@@ -111,7 +113,7 @@ fn settings(config: &Config) -> Vec<(&str, String)> {
         ("store", config.store.to_string()),
         ("permission sets", permission_sets(config).join(", ")),
         ("keys", keys),
-        ("webhook", webhook(config).unwrap_or("none").to_owned()),
+        ("webhook", webhook(config).unwrap_or_else(|| "none".into())),
     ];
     if config.policy.end_sessions == EndSessions::PermissionSet {
         let needs = "denied in the inline policy of the permission set; jit needs the statement \
@@ -129,6 +131,7 @@ fn settings_json(config: &Config) -> Value {
         "permission_sets": permission_sets(config),
         "keys": config.keys.keys().collect::<Vec<_>>(),
         "webhook": webhook(config),
+        "warnings": config.warnings,
     })
 }
 
@@ -137,8 +140,9 @@ fn permission_sets(config: &Config) -> Vec<&str> {
     sets.map(PermissionSet::as_str).collect()
 }
 
-fn webhook(config: &Config) -> Option<&str> {
-    config.webhook.as_ref().map(|webhook| webhook.url.as_str())
+fn webhook(config: &Config) -> Option<String> {
+    let webhook = config.webhook.as_ref()?;
+    Some(config::shown(&webhook.url))
 }
 
 fn describe(id: &str, key: &KeyConfig) -> String {
@@ -156,25 +160,4 @@ fn describe(id: &str, key: &KeyConfig) -> String {
         told.push_str(&format!(", {over} {end}"));
     }
     told
-}
-
-pub(super) fn generate_key(context: &CliContext, id: &str) -> Result<(), Failure> {
-    if id.is_empty()
-        || !id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    {
-        let why = format!("{id:?} is not a key id: use letters, digits, - and _");
-        return Err(Failure::Usage(why));
-    }
-    // Three draws have more random bits than the digest.
-    let mut chance = Sha256::new();
-    for _ in 0..3 {
-        chance.update(SystemClock.draw());
-    }
-    let secret = hex::encode(chance.finalize());
-    let value = json!({"key_id": id, "secret": secret});
-    context
-        .output
-        .say(|| format!("[keys.{id}]\nsecret = \"{secret}\""), &value)
 }

@@ -1,7 +1,6 @@
 //! `jit mattermost`: sets up and checks the bot and the slash command.
 
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use super::arguments::MattermostSetup;
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::clock::SystemClock;
+use crate::files;
 use crate::mattermost::Api;
 use crate::mattermost::setup::{self, SetupResult};
 use crate::signature::Secret;
@@ -129,12 +129,11 @@ fn admin_token(asked: &MattermostSetup) -> Result<Secret, Failure> {
 
 /// Only the owner of the file can read it.
 fn keep(file: &PathBuf, token: &str) -> Result<(), Failure> {
-    let mut options = std::fs::OpenOptions::new();
-    let opened = options
+    files::tighten(std::slice::from_ref(file));
+    let opened = files::options()
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
         .open(file);
     let written = opened.and_then(|mut file| writeln!(file, "{token}"));
     written.map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))

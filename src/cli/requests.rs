@@ -370,7 +370,7 @@ pub(super) fn page(value: &Value) -> String {
                 word(item, "permission_set"),
                 word(item, "requester_email"),
                 time_left(item)
-                    .or_else(|| starts(item))
+                    .or_else(|| Some(format!("starts {}", start(item)?)))
                     .unwrap_or_else(|| word(item, "created_at")),
                 clipped(&word(item, why), WHY_SHOWN),
             ]
@@ -448,7 +448,7 @@ fn describe_request(value: &Value) -> String {
         ("minutes", word("requested_duration_minutes")),
         ("starts", word("start_at")),
         ("created", word("created_at")),
-        ("starts", starts(value)),
+        ("starts", start(value).unwrap_or_default()),
         ("approved", word("approved_at")),
         ("approver", person("approver")),
         ("granted", word("grant_time")),
@@ -481,14 +481,6 @@ fn shown_status(value: &Value) -> String {
     }
 }
 
-/// The time that the requester asked for, as long as the access has not begun.
-fn starts(value: &Value) -> String {
-    match value["grant_time"].is_null() {
-        true => word(value, "start_at"),
-        false => String::new(),
-    }
-}
-
 /// The time that is left of a grant.
 fn time_left(value: &Value) -> Option<String> {
     if value["status"] != "GRANTED" || value["assignment_status"] == "DELETING" {
@@ -503,10 +495,9 @@ fn time_left(value: &Value) -> Option<String> {
 }
 
 /// When the access is to begin, if it has not begun.
-fn starts(value: &Value) -> Option<String> {
+fn start(value: &Value) -> Option<String> {
     let is_ahead = ["PENDING", "APPROVED"].contains(&value["status"].as_str()?);
-    let start = value["start_at"].as_str().filter(|_| is_ahead)?;
-    Some(format!("starts {}", one_line(start)))
+    value["start_at"].as_str().filter(|_| is_ahead).map(one_line)
 }
 
 fn describe_binding(value: &Value) -> String {

@@ -5,6 +5,7 @@
 
 mod channel;
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::serve::{failed, stop_asked};
 use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Client, LogFormat, Variables};
+use crate::files;
 use crate::serve;
 use crate::signature::Secret;
 use crate::telemetry;
@@ -112,8 +114,13 @@ fn rewrite_url(file: &Path, url: &str) -> Result<(), Failure> {
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(file, text)
-        .map_err(|why| Failure::Failed(format!("jit cannot write {}: {why}", file.display())))
+    let written = files::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(file)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|why| Failure::Failed(format!("jit cannot write {}: {why}", file.display())))
 }
 
 struct Story<'a> {

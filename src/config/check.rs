@@ -12,6 +12,7 @@ use super::file::{
 };
 use super::listeners::is_taken_by;
 use super::secret::{Elsewhere, SecretSource, Sources};
+use super::strength;
 use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
     ServerConfig, StoreConfig, Webhook,
@@ -31,7 +32,21 @@ fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> CheckResult<T> {
     Err(ConfigError::new(key, why))
 }
 
-pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
+pub(super) fn checked(mut file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
+    let listen = file.server.listen;
+    let client = client_and_file(file.client.take(), &listen, elsewhere)?;
+    let mut config = sections(file, elsewhere)?;
+    strength::distinct(&config)?;
+    let (client, file) = client.unzip();
+    let client = client.and_then(|client: Client| Url::parse(&client.url).ok());
+    config.warnings = strength::warnings(&config, client.as_ref());
+    let secrets = config.files.iter().chain(file.iter().flatten());
+    let loose = secrets.filter_map(|file| strength::loose_file(file));
+    config.warnings.extend(loose);
+    Ok(config)
+}
+
+fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
     let mut files = Vec::new();
     let kept_elsewhere = file.secret_ids().next().is_some();
     let keys = keys(file.keys, elsewhere, &mut files)?;
@@ -61,7 +76,6 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
         Some(section) => Some(mattermost(section, elsewhere, &mut files)?),
         None => None,
     };
-    client(file.client, &file.server.listen, elsewhere)?;
     let server = server(file.server, elsewhere, &mut files)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
@@ -79,6 +93,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
         },
         policy,
         files,
+        warnings: Vec::new(),
         kept_elsewhere,
         webhook,
         mattermost,
@@ -538,6 +553,16 @@ pub(super) fn client(
     listen: &std::net::SocketAddr,
     elsewhere: Elsewhere<'_>,
 ) -> CheckResult<Option<Client>> {
+    let found = client_and_file(section, listen, elsewhere)?;
+    Ok(found.map(|(client, _)| client))
+}
+
+/// Returns the client and the file of its secret.
+fn client_and_file(
+    section: Option<ClientSection>,
+    listen: &std::net::SocketAddr,
+    elsewhere: Elsewhere<'_>,
+) -> CheckResult<Option<(Client, Option<PathBuf>)>> {
     let Some(section) = section else {
         return Ok(None);
     };
@@ -556,13 +581,14 @@ pub(super) fn client(
         secret_file: section.secret_file,
         secret_id: section.secret_id,
     };
-    let (secret, _) = sources.read(elsewhere)?;
+    let (secret, file) = sources.read(elsewhere)?;
     let url = url.trim_end_matches('/').to_owned();
-    Ok(Some(Client {
+    let client = Client {
         url,
         key_id,
         secret,
-    }))
+    };
+    Ok(Some((client, file)))
 }
 
 fn level(text: &str) -> CheckResult<Level> {

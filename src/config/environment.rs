@@ -51,10 +51,28 @@ pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigE
 fn read(table: &Table) -> Result<File, ConfigError> {
     serde_path_to_error::deserialize(table.clone()).map_err(|error| {
         let path = error.path().to_string();
-        let why = error.inner().message().to_owned();
+        let why = without_value(error.inner().message());
         let key = if path == "." { "jit.toml" } else { &path };
         ConfigError::new(key, why)
     })
+}
+
+/// Removes the value from a message of serde, for every key: a secret may stand under any of them
+/// by mistake. The key says where to look. The values are followed by the last `, expected`.
+fn without_value(message: &str) -> String {
+    let quotes = [
+        "invalid type",
+        "invalid value",
+        "invalid length",
+        "unknown variant",
+    ];
+    let Some(kind) = quotes.into_iter().find(|kind| message.starts_with(kind)) else {
+        return message.to_owned();
+    };
+    match message.rfind(", expected ") {
+        Some(at) => format!("{kind}{}", &message[at..]),
+        None => kind.to_owned(),
+    }
 }
 
 fn said(variables: &Variables, table: &Table) -> Vec<EnvironmentKey> {

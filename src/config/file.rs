@@ -37,16 +37,16 @@ impl File {
         self.keys.clear();
         self.client = None;
         if let Some(mattermost) = &mut self.mattermost {
-            mattermost.bot_token = SecretSource::unread();
+            mattermost.bot_token = SecretSource::unread("bot-token");
             mattermost.bot_token_file = SecretSource::default();
             mattermost.bot_token_id = SecretSource::default();
-            mattermost.command_tokens = SecretSource::unread_list();
+            mattermost.command_tokens = SecretSource::unread_list("command-token");
             mattermost.command_tokens_file = SecretSource::default();
             mattermost.command_tokens_id = SecretSource::default();
         }
         self.server = ServerSection::default();
         if let Some(webhook) = &mut self.webhook {
-            webhook.secret = SecretSource::unread();
+            webhook.secret = SecretSource::unread("webhook-secret");
             webhook.secret_file = SecretSource::default();
             webhook.secret_id = SecretSource::default();
         }
@@ -377,8 +377,7 @@ impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         span(&text).map(Self).ok_or_else(|| {
-            let rule = "expected a duration like \"90s\", \"15m\" or \"8h\"";
-            serde::de::Error::custom(format!("{rule}, not {text:?}"))
+            serde::de::Error::custom("expected a duration like \"90s\", \"15m\" or \"8h\"")
         })
     }
 }

@@ -36,7 +36,7 @@ impl FetchedSecrets {
 
     /// Returns a different placeholder for each secret, because two keys may not share a secret.
     pub fn unread<'i>(ids: impl IntoIterator<Item = &'i str>) -> Self {
-        let unread = |id: &str| (id.to_owned(), Ok(format!("unread {id}")));
+        let unread = |id: &str| (id.to_owned(), Ok(format!("the-unread-secret-{id}")));
         Self(ids.into_iter().map(unread).collect())
     }
 
@@ -52,16 +52,17 @@ impl FetchedSecrets {
 async fn one(client: &Client, id: &str) -> Result<String, String> {
     let asked = client.get_secret_value().secret_id(id).send().await;
     let found = asked.map_err(|why| {
-        let why = crate::identity_center::causes(&why);
-        format!("{id} cannot be read from Secrets Manager: {why}")
+        // The error does not show the id: it may be the secret itself, under the wrong key.
+        let why = crate::identity_center::causes(&why).replace(id, "…");
+        format!("cannot be read from Secrets Manager: {why}")
     })?;
     let text = found
         .secret_string
-        .ok_or_else(|| format!("{id} is binary: keep the secret as a text"))?;
+        .ok_or("names a binary secret: keep the secret as a text")?;
     // The whole JSON text as a secret would not match the secret that callers use.
     if text.trim_start().starts_with('{') {
         let next = "keep the secret itself as the text, without a name and braces";
-        return Err(format!("{id} holds JSON: {next}"));
+        return Err(format!("names a secret that holds JSON: {next}"));
     }
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

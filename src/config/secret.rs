@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::ConfigError;
 use super::manager::FetchedSecrets;
+use super::strength;
 use crate::signature::Secret;
 
 pub(super) type ReadFile<'a> = &'a dyn Fn(&Path) -> std::io::Result<String>;
@@ -41,8 +42,8 @@ impl<T> std::fmt::Debug for SecretSource<T> {
 }
 
 impl SecretSource<Vec<String>> {
-    pub fn unread_list() -> Self {
-        Self(Some(vec!["unread".into()]))
+    pub fn unread_list(name: &str) -> Self {
+        Self(Some(vec![unread(name)]))
     }
 
     /// Joins the values with line breaks, in the form of a file with one value per line.
@@ -59,8 +60,8 @@ impl<T> SecretSource<T> {
 
 impl SecretSource<String> {
     /// A placeholder, for a process that does not sign with this secret.
-    pub fn unread() -> Self {
-        Self(Some("unread".into()))
+    pub fn unread(name: &str) -> Self {
+        Self(Some(unread(name)))
     }
 
     pub fn named(&self) -> Option<&str> {
@@ -75,6 +76,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for SecretSource<T> {
             .map(|value| Self(Some(value)))
             .map_err(|_| serde::de::Error::custom("expected a text in quotes"))
     }
+}
+
+/// Returns a different placeholder for each name, because two parties may not share a secret.
+fn unread(name: &str) -> String {
+    format!("the-unread-{name}")
 }
 
 /// The three ways that a section can name its secret.
@@ -117,6 +123,10 @@ impl Sources<'_> {
         if secret.is_empty() {
             return Err(ConfigError::new(key(""), format!("is empty{}", made(name))));
         }
+        // Mattermost makes the other secrets.
+        if matches!(name, "secret" | "metrics_token") {
+            strength::check(&key(""), &secret, made(name))?;
+        }
         Ok((secret, file))
     }
 }
@@ -138,9 +148,9 @@ fn made(name: &str) -> &'static str {
 }
 
 fn read_secret(key: &str, file: &Path, read_file: ReadFile<'_>) -> Result<String, ConfigError> {
-    let text = read_file(file).map_err(|why| {
-        ConfigError::new(key, format!("{} cannot be read: {why}", file.display()))
-    })?;
+    // The error does not show the path: it may be the secret itself, under the wrong key.
+    let text = read_file(file)
+        .map_err(|why| ConfigError::new(key, format!("names a file that cannot be read: {why}")))?;
     // Editors add a line break at the end of the file.
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

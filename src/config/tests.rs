@@ -38,9 +38,15 @@ fn refused(text: &str, variables: &[(&str, &str)]) -> String {
 
 #[test]
 fn the_example_file_is_valid() {
-    let config = from(WHOLE, &[]).unwrap();
+    // D4: its secrets are public, so jit refuses them.
+    let error = refused(WHOLE, &[]);
+    assert!(
+        error.contains("jit.example.toml, which is public"),
+        "{error}"
+    );
+    let config = from(&WHOLE.replace("change-me", "changed"), &[]).unwrap();
     assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
-    assert_eq!(config.webhook.as_ref().unwrap().signed_path, "/webhook");
+    assert!(config.webhook.is_none());
     assert_eq!(config.keys["plugin"].scopes.len(), Scope::ALL.len());
 }
 
@@ -56,14 +62,14 @@ fn an_empty_file_lacks_only_the_permission_sets() {
 fn the_environment_overrides_the_file() {
     let sandbox = ("JIT_IDENTITY_CENTER__MODE", "sandbox");
     let config = from(
-        "[server]\nlisten = \"127.0.0.1:1\"\n[keys.Key-One]\nsecret = \"hush\"",
+        "[server]\nlisten = \"127.0.0.1:1\"\n[keys.Key-One]\nsecret = \"hush-0123456789\"",
         &[
             sandbox,
             ("JIT_SERVER__LISTEN", "127.0.0.1:2"),
             ("JIT_POLICY__MAX_REQUEST_HOURS", "7"),
             ("JIT_SANDBOX__USERS", "[\"a@example.com\"]"),
             ("JIT_KEYS__KEY_ONE__REQUIRE_V2", "true"),
-            ("JIT_KEYS__OTHER__SECRET", "12345"),
+            ("JIT_KEYS__OTHER__SECRET", "1234567890123"),
             ("JIT_CONFIG", "elsewhere.toml"),
         ],
     )
@@ -76,7 +82,7 @@ fn the_environment_overrides_the_file() {
     assert!(
         config.keys["other"]
             .secret
-            .is_same_as(&crate::signature::Secret::new("12345".into()))
+            .is_same_as(&crate::signature::Secret::new("1234567890123".into()))
     );
     let error = refused("", &[sandbox, ("JIT_SERVER__LISTEN", "here")]);
     assert!(
@@ -88,7 +94,7 @@ fn the_environment_overrides_the_file() {
 
 #[test]
 fn each_error_names_its_key_in_one_line() {
-    let secret = "secret = \"hush\"";
+    let secret = "secret = \"hush-0123456789\"";
     for (text, names) in [
         ("[server]\nlisten = 5", "server.listen"),
         ("[server]\nlissen = \"127.0.0.1:1\"", "lissen"),
@@ -97,23 +103,29 @@ fn each_error_names_its_key_in_one_line() {
         ("[keys.a]\n", "keys.a"),
         ("[keys.a]\nsecret = \"\"", "keys.a.secret"),
         ("[keys.a]\nsecret = 5", "keys.a.secret"),
-        ("[keys.a]\nsecret = \"hush\"\nsecret_file = \"f\"", "keys.a"),
+        (
+            "[keys.a]\nsecret = \"hush-0123456789\"\nsecret_file = \"f\"",
+            "keys.a",
+        ),
         (
             "[keys.a]\nsecret_file = \"not-there\"",
             "keys.a.secret_file",
         ),
         ("[keys.a]\nsecret_id = \"arn\"", "keys.a.secret_id"),
         (
-            "[keys.a]\nsecret = \"hush\"\nscopes = [\"everything\"]",
+            "[keys.a]\nsecret = \"hush-0123456789\"\nscopes = [\"everything\"]",
             "keys.a.scopes",
         ),
-        ("[keys.a]\nsecret = \"hush\"\nscopes = []", "keys.a.scopes"),
         (
-            "[keys.a]\nsecret = \"hush\"\nexpires = \"soon\"",
+            "[keys.a]\nsecret = \"hush-0123456789\"\nscopes = []",
+            "keys.a.scopes",
+        ),
+        (
+            "[keys.a]\nsecret = \"hush-0123456789\"\nexpires = \"soon\"",
             "keys.a.expires",
         ),
         (
-            "[keys.a]\nsecret = \"hush\"\n[keys.b]\nsecret = \"hush\"",
+            "[keys.a]\nsecret = \"hush-0123456789\"\n[keys.b]\nsecret = \"hush-0123456789\"",
             "keys.b",
         ),
         (
@@ -155,7 +167,7 @@ fn each_error_names_its_key_in_one_line() {
         ("[sandbox]\nfail_rate = 1.5", "sandbox.fail_rate"),
         ("[sandbox]\nstanding = [\"1/2/3\"]", "sandbox.standing"),
         (
-            "[webhook]\nurl = \"mattermost\"\nsecret = \"hush\"",
+            "[webhook]\nurl = \"mattermost\"\nsecret = \"hush-0123456789\"",
             "webhook.url",
         ),
         (
@@ -177,7 +189,7 @@ fn each_error_names_its_key_in_one_line() {
         ),
         ("[log]\nlevel = \"loud\"", "log.level"),
         (
-            "[client]\nurl = \"here\"\nkey_id = \"a\"\nsecret = \"hush\"",
+            "[client]\nurl = \"here\"\nkey_id = \"a\"\nsecret = \"hush-0123456789\"",
             "client.url",
         ),
         ("[store]\nkind = \"oracle\"", "store.kind"),
@@ -257,9 +269,9 @@ fn two_tables_with_one_name_are_refused() {
 
 #[test]
 fn debug_output_contains_no_secret() {
-    let text = "[identity_center]\nmode = \"sandbox\"\n[keys.a]\nsecret = \"hush-hush\"\n\
-                [keys.b]\nsecret_file = \"plugin.secret\"\n[client]\nkey_id = \"a\"\nsecret = \"hush\"\n\
-                [webhook]\nurl = \"https://mm/webhook\"\nsecret = \"hush\"";
+    let text = "[identity_center]\nmode = \"sandbox\"\n[keys.a]\nsecret = \"hush-a-0123456789\"\n\
+                [keys.b]\nsecret_file = \"plugin.secret\"\n[client]\nkey_id = \"a\"\nsecret = \"hush-0123456789\"\n\
+                [webhook]\nurl = \"https://mm/webhook\"\nsecret = \"hush-0123456789\"";
     let config = from(text, &[]).unwrap();
     let shown = format!("{config:?}");
     assert!(
@@ -374,4 +386,79 @@ fn a6_the_limits_on_requests_are_not_zero() {
         let error = refused(WHOLE, &[(&variable, "0")]);
         assert!(error.starts_with(&format!("{key}: ")), "{error}");
     }
+}
+
+// D4
+#[test]
+fn a_secret_that_others_may_know_is_refused() {
+    let with = |more: &str| format!("[identity_center]\nmode = \"sandbox\"\n{more}");
+    let hook = "[webhook]\nurl = \"https://mm/webhook\"\n";
+    let key = "[keys.a]\nsecret = \"hush-0123456789\"\n";
+    let chat = "[mattermost]\nurl = \"https://mattermost.example.com\"\n\
+                public_url = \"https://jit.example.com\"\n\
+                team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n";
+    for (more, names) in [
+        (
+            "[keys.a]\nsecret = \"hush\"".to_owned(),
+            "keys.a.secret: is shorter",
+        ),
+        (
+            "[keys.a]\nsecret = \"change-me-hush-0123456789\"".to_owned(),
+            "keys.a.secret: is the value of jit.example.toml",
+        ),
+        (
+            format!("{hook}secret = \"hush\""),
+            "webhook.secret: is shorter",
+        ),
+        (
+            "[client]\nkey_id = \"a\"\nsecret = \"hush\"".to_owned(),
+            "client.secret: is shorter",
+        ),
+        (
+            "[server]\nmetrics_token = \"hush\"".to_owned(),
+            "server.metrics_token: is shorter",
+        ),
+        (
+            format!("{key}{hook}secret = \"hush-0123456789\""),
+            "webhook: has the same secret as keys.a",
+        ),
+        (
+            format!("{key}[server]\nmetrics_token = \"hush-0123456789\""),
+            "server.metrics_token: has the same secret as keys.a",
+        ),
+        (
+            format!("{key}{chat}bot_token = \"b\"\ncommand_tokens = [\"hush-0123456789\"]"),
+            "mattermost.command_tokens: has the same secret as keys.a",
+        ),
+    ] {
+        let error = refused(&with(&more), &[]);
+        assert!(error.starts_with(names), "{names}: {error}");
+    }
+    // The shortest secrets of tests/data/signing-vectors.json are accepted.
+    for secret in ["geheim-üöä", "callback-secret"] {
+        from(&with(&format!("[keys.a]\nsecret = \"{secret}\"")), &[]).unwrap();
+    }
+    let key = "[keys.a]\nsecret = \"hush-0123456789\"\n";
+    let open = from(
+        &with(&format!("[server]\nlisten = \"0.0.0.0:1\"\n{key}")),
+        &[],
+    )
+    .unwrap();
+    assert!(
+        open.warnings[0].starts_with("server.listen: 0.0.0.0:1 "),
+        "{:?}",
+        open.warnings
+    );
+    let plain =
+        "[client]\nurl = \"http://jit.example.com\"\nkey_id = \"a\"\nsecret = \"hush-0123456789\"";
+    let plain = from(&with(&format!("{key}{plain}")), &[]).unwrap();
+    assert!(
+        plain.warnings[0].starts_with("client.url: http://"),
+        "{:?}",
+        plain.warnings
+    );
+    assert_eq!(
+        from(&with(key), &[]).unwrap().warnings,
+        Vec::<String>::new()
+    );
 }

@@ -18,6 +18,13 @@ use crate::signature::percent_encoded;
 /// An upper limit for the size of an answer; no answer of jit is larger.
 const MOST_ANSWERED: usize = 6 * 1024 * 1024;
 
+/// The largest number of headers of a call. API Gateway allows 10 KB for all of them.
+const MOST_HEADERS: usize = 500;
+
+fn too_many() -> String {
+    format!("headers: expected at most {MOST_HEADERS}")
+}
+
 /// What an event asks for.
 #[derive(Debug)]
 pub enum LambdaEvent {
@@ -164,12 +171,19 @@ fn headers(given: Option<&Value>) -> EventResult<HeaderMap> {
         Some(Value::Object(given)) => given,
         Some(_) => return Err("headers: expected an object of texts".into()),
     };
+    if given.len() > MOST_HEADERS {
+        return Err(too_many());
+    }
     for (name, value) in given {
-        let wrong = || format!("headers.{name}: expected a text that can stand in a header");
+        let wrong = || {
+            let name: String = name.chars().take(64).collect();
+            format!("headers.{name}: expected a text that can stand in a header")
+        };
         let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
         let value = plain(value).ok_or_else(wrong)?;
         let value = HeaderValue::from_str(&value).map_err(|_| wrong())?;
-        headers.append(key, value);
+        // `append` panics when the map is full.
+        headers.try_append(key, value).map_err(|_| too_many())?;
     }
     Ok(headers)
 }
@@ -311,6 +325,42 @@ mod tests {
         ] {
             event["requestContext"] = context;
             assert!(understand(event.to_string().as_bytes()).is_err(), "{event}");
+        }
+    }
+
+    // F2
+    #[test]
+    fn an_event_with_very_many_headers_is_refused() {
+        for many in [MOST_HEADERS + 1, 30_000, 100_000] {
+            for odd in ["", "x".repeat(300).as_str(), "ö", " ", ":", "\r\nx: y"] {
+                let mut event = at("/requests");
+                let named = (0..many).map(|number| (format!("h{odd}{number}"), json!("v")));
+                event["headers"] = Value::Object(named.collect());
+                event["multiValueHeaders"] = event["headers"].clone();
+                let refused = understand(event.to_string().as_bytes()).err();
+                assert_eq!(refused.as_deref(), Some("headers: expected at most 500"));
+            }
+        }
+    }
+
+    // F2: names that differ in case are values of one header, and each odd name is an error.
+    #[test]
+    fn the_largest_number_of_headers_is_accepted() {
+        let mut event = at("/requests");
+        let named = (0..MOST_HEADERS).map(|number| {
+            let name: String = (0..9)
+                .map(|bit| if number >> bit & 1 == 0 { 'a' } else { 'A' })
+                .collect();
+            (name, json!(number))
+        });
+        event["headers"] = Value::Object(named.collect());
+        let headers = called(&event).headers().clone();
+        assert_eq!((headers.len(), headers.keys_len()), (MOST_HEADERS, 1));
+        for odd in ["", " ", "ö", ":", "a\nb", &"x".repeat(100_000)] {
+            let mut event = at("/requests");
+            event["headers"] = json!({odd: "v"});
+            let refused = understand(event.to_string().as_bytes()).err().unwrap();
+            assert!(refused.len() < 400, "{refused}");
         }
     }
 

@@ -36,6 +36,7 @@ use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
     LeaseToken, Request, RequestId, Timestamp,
 };
+use crate::files;
 use checkpoint::Checkpointer;
 use nonces::Nonces;
 use reader::Readers;
@@ -72,6 +73,7 @@ impl SqliteStore {
             why,
         };
         let nonces = Arc::new(Nonces::open(path).map_err(cannot)?);
+        nonces::ownership::check(&db, &nonces).map_err(cannot)?;
         let failed = |why: std::io::Error| cannot(StoreError::Unavailable(why.to_string()));
         let unchanged = Unchanged::open(path).map_err(failed)?;
         // The nonces must be durable before the commit: otherwise a call whose change
@@ -134,6 +136,9 @@ impl SqliteStore {
         let file = file.to_owned();
         let copy = move |db: &rusqlite::Connection| {
             let name = file.to_string_lossy();
+            // SQLite writes into an empty file, which keeps its mode.
+            let made = files::options().write(true).create_new(true).open(&file);
+            made.map_err(|why| StoreError::Unavailable(format!("{name}: {why}")))?;
             db.execute("VACUUM INTO ?1", [&name])?;
             // Only a file that survives a power failure is a backup.
             let synced = std::fs::File::open(&file).and_then(|file| file.sync_all());

@@ -6,6 +6,7 @@ mod common;
 
 mod abundance;
 mod configuration;
+mod files;
 mod flood;
 mod input;
 mod keys;

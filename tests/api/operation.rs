@@ -131,7 +131,7 @@ fn a_failed_start_prints_its_reason_in_one_line() {
         ),
         ("[server]\nlissen = 1", "lissen"),
         (
-            "[keys.a]\nsecret = \"hush\"\n[keys.b]\nsecret = \"hush\"",
+            "[keys.a]\nsecret = \"hush-0123456789\"\n[keys.b]\nsecret = \"hush-0123456789\"",
             "keys.b",
         ),
         (

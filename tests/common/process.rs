@@ -26,13 +26,17 @@ impl Setup {
 
     /// Starts jit with a limit of open files, which it cannot raise.
     pub fn start_with_files(&self, most: u32) -> Jit {
+        self.start_after(&format!("ulimit -n {most}"))
+    }
+
+    /// Starts jit after a command of the shell.
+    pub fn start_after(&self, command: &str) -> Jit {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let config = self.write(folder.path());
         let jit = binary();
         let mut limited = Command::new("sh");
         limited
-            .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
-            .arg(most.to_string())
+            .args(["-c", &format!("{command} && exec \"$@\""), "sh"])
             .arg(jit.get_program());
         Jit::spawn(folder, &config, limited)
     }

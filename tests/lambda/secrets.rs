@@ -45,7 +45,7 @@ async fn a_key_is_fetched_and_rotated_without_a_restart() {
     assert!(
         missing
             .err
-            .contains("keys.kept.secret_id: jit/keys/kept cannot be read"),
+            .contains("keys.kept.secret_id: cannot be read from Secrets Manager"),
         "{}",
         missing.err
     );

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{AssignmentPlace, Operation, OperationKind};
 use super::SandboxError;
 use crate::domain::{HoldingKey, PermissionSet, Timestamp, UserId};
+use crate::files;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS assignments (
@@ -70,7 +71,13 @@ type Sql<T> = rusqlite::Result<T>;
 impl SandboxFile {
     pub fn open(path: Option<&Path>) -> Sql<Self> {
         let db = match path {
-            Some(path) => Connection::open(path)?,
+            Some(path) => {
+                files::tighten(&files::of_sqlite(path));
+                // SQLite's other files get the mode of this one. If it cannot be created, the
+                // error of SQLite says why.
+                files::create(path).ok();
+                Connection::open(path)?
+            }
             None => Connection::open_in_memory()?,
         };
         db.busy_timeout(PATIENCE)?;

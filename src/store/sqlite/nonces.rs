@@ -4,11 +4,14 @@
 //! jit writes a nonce to the log before it answers the call, so no crash of the process loses
 //! one. Every commit waits until the log is on the disk, so a power failure loses no nonce of a
 //! call that changed something. After it, only a call that reads could be replayed.
+//! `ownership` detects that the logs are missing or belong to another database.
+
+pub(super) mod ownership;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 
 use crate::domain::Timestamp;
+use crate::files;
 use crate::store::{Freshness, Nonce, StoreError};
 
 pub(super) struct Nonces {
@@ -38,6 +42,10 @@ struct Half {
     length: u64,
     /// The latest expiry of the nonces in this log.
     last: Option<i64>,
+    /// The mark of the database to which the log belongs; a log of an earlier jit has none.
+    mark: Option<u128>,
+    /// Whether the file was there when jit opened it.
+    was_there: bool,
 }
 
 /// A log with a slot of fixed size for each nonce, so that a torn record damages no other.
@@ -57,6 +65,11 @@ struct NonceSlot {
 const RECORD: usize = 16 + 8;
 /// The file grows in large steps, because growing costs more than writing.
 const GROWS_BY: u64 = 4096 * RECORD as u64;
+/// The expiry in the record of a mark. An earlier jit reads it as a nonce that has expired.
+const OF_MARK: i64 = i64::MIN;
+
+/// The ends of the names of the two logs.
+pub(super) const NONCE_LOGS: [&str; 2] = ["nonces-a", "nonces-b"];
 
 impl Nonces {
     pub fn open(store: &Path) -> Result<Self, StoreError> {
@@ -65,7 +78,8 @@ impl Nonces {
             let path = store.with_added_extension(name);
             Half::open(&path, &mut keep_until).map_err(|why| failed(&why))
         };
-        let (growing, resting) = (open("nonces-a")?, open("nonces-b")?);
+        let [a, b] = NONCE_LOGS;
+        let (growing, resting) = (open(a)?, open(b)?);
         let spent = Mutex::new(Spent {
             keep_until,
             growing,
@@ -121,6 +135,36 @@ impl Nonces {
         Ok(())
     }
 
+    /// Reports whether both logs were there when jit opened them.
+    fn were_there(&self) -> bool {
+        let spent = self.spent();
+        spent.growing.was_there && spent.resting.was_there
+    }
+
+    /// Reports whether both logs have the mark of this database.
+    fn are_marked(&self, database: &str) -> Result<bool, StoreError> {
+        let spent = self.spent();
+        for half in [&spent.growing, &spent.resting] {
+            let own = half.log.mark_for(database).map_err(|why| failed(&why))?;
+            if half.mark != Some(own) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Marks both logs as those of this database. The marks are then on the disk.
+    fn mark(&self, database: &str) -> Result<(), StoreError> {
+        let mut spent = self.spent();
+        let Spent {
+            growing, resting, ..
+        } = &mut *spent;
+        for half in [growing, resting] {
+            half.set_mark(database).map_err(|why| failed(&why))?;
+        }
+        Ok(())
+    }
+
     fn spent(&self) -> MutexGuard<'_, Spent> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,20 +184,25 @@ impl Spent {
 
 impl Half {
     fn open(path: &Path, keep_until: &mut HashMap<u128, i64>) -> io::Result<Self> {
-        let file = File::options()
+        let was_there = path.exists();
+        let file = files::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(path)?;
         let bytes = std::fs::read(path)?;
-        let (mut last, mut next) = (None, 0);
+        let (mut last, mut next, mut mark) = (None, 0, None);
         for (place, record) in bytes.chunks_exact(RECORD).enumerate() {
             // An unused slot contains only zeros.
             if let Some((short, until)) = read(record).filter(|(_, until)| *until != 0) {
+                next = ((place + 1) * RECORD) as u64;
+                if until == OF_MARK {
+                    mark = Some(short);
+                    continue;
+                }
                 let known = keep_until.entry(short).or_insert(until);
                 *known = until.max(*known);
                 last = last.max(Some(until));
-                next = ((place + 1) * RECORD) as u64;
             }
         }
         let loose = AtomicBool::new(true);
@@ -162,24 +211,47 @@ impl Half {
             next,
             length: bytes.len() as u64,
             last,
+            mark,
+            was_there,
         })
     }
 
     fn place(&mut self, until: i64) -> io::Result<NonceSlot> {
+        let slot = self.next_slot()?;
+        self.last = self.last.max(Some(until));
+        Ok(slot)
+    }
+
+    fn next_slot(&mut self) -> io::Result<NonceSlot> {
         let (offset, next) = (self.next, self.next + RECORD as u64);
         if next > self.length {
             self.log.file.set_len(next + GROWS_BY)?;
             self.length = next + GROWS_BY;
         }
         self.next = next;
-        self.last = self.last.max(Some(until));
         let log = self.log.clone();
         Ok(NonceSlot { log, offset })
     }
 
+    fn set_mark(&mut self, database: &str) -> io::Result<()> {
+        let mark = self.log.mark_for(database)?;
+        self.next_slot()?.write(mark, OF_MARK)?;
+        self.log.sync()?;
+        self.mark = Some(mark);
+        Ok(())
+    }
+
+    /// Removes all records except the mark.
     fn empty(&mut self) -> io::Result<()> {
-        self.log.file.set_len(0)?;
-        (self.next, self.length, self.last) = (0, 0, None);
+        let mut length = 0;
+        if let Some(mark) = self.mark {
+            let log = self.log.clone();
+            // First the mark, then the new length: the log has a mark at every moment.
+            NonceSlot { log, offset: 0 }.write(mark, OF_MARK)?;
+            length = RECORD as u64;
+        }
+        self.log.file.set_len(length)?;
+        (self.next, self.length, self.last) = (length, length, None);
         Ok(())
     }
 }
@@ -197,6 +269,12 @@ impl NonceSlot {
 }
 
 impl NonceLog {
+    /// The inode number differs in a copy of the file, which may lack the nonces of later calls.
+    fn mark_for(&self, database: &str) -> io::Result<u128> {
+        let inode = self.file.metadata()?.ino();
+        Ok(shortened(&format!("{database} {inode}")))
+    }
+
     fn sync(&self) -> io::Result<()> {
         if self.loose.swap(false, Ordering::AcqRel) {
             self.file.sync_data().inspect_err(|_| {

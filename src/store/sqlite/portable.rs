@@ -34,13 +34,14 @@ impl Portable for SqliteStore {
     }
 
     async fn note_copied(&self, at: Timestamp) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO jit_leases (name, token, until) VALUES (?1, '', ?2)";
-        self.write(move |db| {
-            db.execute(sql, params![COPIED, at.millis()])?;
-            Ok(())
-        })
-        .await
+        self.write(move |db| note_copied(db, at)).await
     }
+}
+
+pub(super) fn note_copied(db: &Connection, at: Timestamp) -> Result<(), StoreError> {
+    let sql = "INSERT OR REPLACE INTO jit_leases (name, token, until) VALUES (?1, '', ?2)";
+    db.execute(sql, params![COPIED, at.millis()])?;
+    Ok(())
 }
 
 pub(super) fn copied_at(db: &Connection) -> Result<Option<Timestamp>, StoreError> {

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::nonces::NONCE_LOGS;
 use super::{queries, rows, writes};
 use crate::domain::Request;
+use crate::files;
 use crate::store::StoreError;
 
 /// The migrations, in order. A file after migration *n* has `user_version` *n*. A released
@@ -74,7 +76,11 @@ impl Lock {
             path: name.clone(),
             why,
         };
-        let file = File::options()
+        let mut beside = files::of_sqlite(path);
+        beside.extend(NONCE_LOGS.map(|log| path.with_added_extension(log)));
+        beside.push(name.clone());
+        files::tighten(&beside);
+        let file = files::options()
             .create(true)
             .append(true)
             .open(&name)
@@ -97,6 +103,9 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // SQLite's other files get the mode of this one. If it cannot be created, the error of SQLite
+    // says why.
+    files::create(path).ok();
     let mut db = connect(path, flags).map_err(|why| cannot(why.into()))?;
     if schema_of(&db, path)? > KNOWN {
         return Err(newer(&db, path));

@@ -1,0 +1,168 @@
+//! Refuses secrets that are easy to guess or that two parties share, and collects warnings about
+//! settings that are accepted but unsafe.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use reqwest::Url;
+use toml::{Table, Value};
+
+use super::{Config, ConfigError};
+use crate::files;
+use crate::signature::Secret;
+
+/// The shortest secret that jit accepts, in bytes. `jit keys generate` makes 64.
+const SHORTEST: usize = 8;
+
+/// The beginning of the secrets in jit.example.toml, which everybody knows.
+pub const OF_THE_EXAMPLE: &str = "change-me";
+
+/// Refuses a secret that is too short or public.
+pub(super) fn check(key: &str, secret: &Secret, made: &str) -> Result<(), ConfigError> {
+    if secret.expose().starts_with(OF_THE_EXAMPLE) {
+        let why = format!("is the value of jit.example.toml, which is public{made}");
+        return Err(ConfigError::new(key, why));
+    }
+    if secret.expose().len() < SHORTEST {
+        let why = format!("is shorter than {SHORTEST} bytes, so it can be guessed{made}");
+        return Err(ConfigError::new(key, why));
+    }
+    Ok(())
+}
+
+/// Refuses a secret that two parties know: each could sign as the other. The secrets of the client
+/// are those of a key.
+pub(super) fn distinct(config: &Config) -> Result<(), ConfigError> {
+    let mut known: Vec<(String, &Secret)> = Vec::new();
+    let keys = config.keys.iter();
+    let mut all: Vec<(String, &Secret)> = keys
+        .map(|(id, key)| (format!("keys.{id}"), &key.secret))
+        .collect();
+    if let Some(webhook) = &config.webhook {
+        all.push(("webhook".into(), &webhook.secret));
+    }
+    if let Some(token) = &config.server.metrics_token {
+        all.push(("server.metrics_token".into(), token));
+    }
+    if let Some(mattermost) = &config.mattermost {
+        all.push(("mattermost.bot_token".into(), &mattermost.bot_token));
+        let tokens = mattermost.command_tokens.iter();
+        all.extend(tokens.map(|token| ("mattermost.command_tokens".into(), token)));
+    }
+    for (name, secret) in all {
+        let same = known.iter().find(|(_, other)| other.is_same_as(secret));
+        if let Some((other, _)) = same.filter(|(other, _)| *other != name) {
+            let why = format!("has the same secret as {other}: give each one of its own");
+            return Err(ConfigError::new(name, why));
+        }
+        known.push((name, secret));
+    }
+    Ok(())
+}
+
+/// Returns a line for each setting that is accepted although other people could use it. `client` is
+/// the address of the section `[client]`.
+pub(super) fn warnings(config: &Config, client: Option<&Url>) -> Vec<String> {
+    let mut found = Vec::new();
+    let listen = config.server.listen;
+    if !listen.ip().is_loopback() {
+        found.push(format!(
+            "server.listen: {listen} can be reached from outside, and jit has no TLS: put a proxy with \
+             TLS in front of it, or listen on 127.0.0.1"
+        ));
+    }
+    let webhook = config.webhook.as_ref().map(|webhook| &webhook.url);
+    let mattermost = config.mattermost.as_ref();
+    let addresses = [
+        ("webhook.url", webhook),
+        ("client.url", client),
+        ("mattermost.url", mattermost.map(|section| &section.url)),
+        (
+            "mattermost.public_url",
+            mattermost.map(|section| &section.public_url),
+        ),
+    ];
+    for (key, url) in addresses {
+        found.extend(url.and_then(|url| unencrypted(key, url)));
+    }
+    found
+}
+
+/// Returns a warning about an address to which jit sends texts without TLS.
+fn unencrypted(key: &str, url: &Url) -> Option<String> {
+    let host = url.host_str().filter(|host| is_public(host))?;
+    (url.scheme() == "http").then(|| {
+        format!("{key}: http:// to {host} can be read and changed on the way: use https://")
+    })
+}
+
+/// Returns a warning about a file that contains a secret and that more users than its group may
+/// read.
+pub(super) fn loose_file(file: &Path) -> Option<String> {
+    let mode = files::too_loose_for_a_secret(file)?;
+    let file = file.display();
+    Some(format!(
+        "{file} contains a secret and has the mode {mode:04o}, so other users can read or change it: \
+         chmod 640 {file}"
+    ))
+}
+
+/// Reports whether a jit.toml itself contains a secret.
+pub(super) fn holds_secret(text: &str) -> bool {
+    fn inside(table: &Table) -> bool {
+        table.iter().any(|(name, value)| match value {
+            Value::Table(section) => inside(section),
+            Value::String(_) | Value::Array(_) => {
+                ["secret", "metrics_token", "bot_token", "command_tokens"].contains(&name.as_str())
+            }
+            _ => false,
+        })
+    }
+    text.parse().is_ok_and(|table: Table| inside(&table))
+}
+
+/// Reports whether a host is outside of the own network, as far as its name tells.
+fn is_public(host: &str) -> bool {
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(ip)) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
+        Ok(IpAddr::V6(ip)) => {
+            !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local())
+        }
+        Err(_) => {
+            let inside = [
+                ".local",
+                ".localhost",
+                ".internal",
+                ".lan",
+                ".svc",
+                ".home.arpa",
+            ];
+            host.contains('.') && !inside.iter().any(|end| host.ends_with(end))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // D4
+    #[test]
+    fn only_http_to_another_network_is_warned_about() {
+        for (address, public) in [
+            ("http://jit.example.com", true),
+            ("http://8.8.8.8:8080/webhook", true),
+            ("http://[2001:db8::1]/", true),
+            ("https://jit.example.com", false),
+            ("http://127.0.0.1:8065", false),
+            ("http://[::1]:8065", false),
+            ("http://10.1.2.3", false),
+            ("http://mattermost:8065", false),
+            ("http://mattermost.team.svc", false),
+        ] {
+            let url = Url::parse(address).unwrap();
+            let warned = unencrypted("webhook.url", &url);
+            assert_eq!(warned.is_some(), public, "{address}: {warned:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Files that only the user of jit may read: the store and everything beside it.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The mode of every file that jit creates.
+const OWN: u32 = 0o600;
+/// The bits that a file with a secret may not have: its group may read it, and that is all.
+const TOO_LOOSE_FOR_A_SECRET: u32 = 0o037;
+
+/// Returns the options with which jit creates a file.
+pub fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.mode(OWN);
+    options
+}
+
+/// Creates an empty file if it does not exist. An existing file is not opened, because closing any
+/// handle of a SQLite file ends SQLite's locks on it.
+pub fn create(path: &Path) -> io::Result<()> {
+    match options().write(true).create_new(true).open(path) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => Err(why),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Takes the rights of other users from the files, and writes one line about all of them.
+pub fn tighten(paths: &[PathBuf]) {
+    let (mut tightened, mut kept) = (Vec::new(), Vec::new());
+    for path in paths {
+        let Some(mode) = mode_of(path).filter(|mode| mode & !OWN != 0) else {
+            continue;
+        };
+        let named = format!("{} ({mode:04o})", path.display());
+        match std::fs::set_permissions(path, Permissions::from_mode(mode & OWN)) {
+            Ok(()) => tightened.push(named),
+            Err(_) => kept.push(named),
+        }
+    }
+    if !tightened.is_empty() {
+        let files = tightened.join(", ");
+        tracing::warn!("other users could read {files}: jit set the mode 0600");
+    }
+    if !kept.is_empty() {
+        let files = kept.join(", ");
+        tracing::warn!("other users can read {files}, and jit may not change the mode: chmod 600");
+    }
+}
+
+/// Returns the mode of a file with a secret if it is looser than 0640.
+pub fn too_loose_for_a_secret(path: &Path) -> Option<u32> {
+    mode_of(path).filter(|mode| mode & TOO_LOOSE_FOR_A_SECRET != 0)
+}
+
+/// The mode of a regular file; none if there is none.
+fn mode_of(path: &Path) -> Option<u32> {
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.is_file())?;
+    Some(found.permissions().mode() & 0o777)
+}
+
+/// Returns the files that SQLite keeps for a database.
+pub fn of_sqlite(path: &Path) -> Vec<PathBuf> {
+    let beside = ["-wal", "-shm"].map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    [path.to_owned()].into_iter().chain(beside).collect()
+}

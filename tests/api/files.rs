@@ -1,0 +1,160 @@
+//! The files of jit: other users read none, and lost nonce logs open no replay.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::{Caller, Jit, Setup, binary};
+
+/// The files of jit in a folder with looser modes than 0600. The test wrote the configuration.
+fn loose(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let modes = files.map(|file| {
+        let path = file.unwrap().path();
+        let mode = path.metadata().unwrap().permissions().mode();
+        (path, mode & 0o777)
+    });
+    let ours = modes.filter(|(path, _)| path.file_name().unwrap() != "jit.toml");
+    ours.filter(|(_, mode)| mode & !0o600 != 0).collect()
+}
+
+fn back_up(folder: &Path, name: &str) -> PathBuf {
+    let file = folder.join(name);
+    let jit = binary();
+    let done = Command::new("sh")
+        .args(["-c", "umask 000; exec \"$@\"", "sh"])
+        .arg(jit.get_program())
+        .args(["store", "backup"])
+        .arg(&file)
+        .arg("--config")
+        .arg(folder.join("jit.toml"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+    file
+}
+
+// D1
+#[tokio::test(flavor = "multi_thread")]
+async fn other_users_can_read_no_file_of_jit() {
+    let jit = Setup::default().start_after("umask 000");
+    let caller = jit.caller();
+    caller.bind().await;
+    caller.granted().await;
+    let folder = jit.folder.clone();
+    back_up(folder.path(), "backup.db");
+    assert_eq!(loose(folder.path()), []);
+    // The names are those of docs/operations.md.
+    for name in [
+        "",
+        "-wal",
+        "-shm",
+        ".lock",
+        ".nonces-a",
+        ".sandbox",
+        ".sandbox-wal",
+    ] {
+        let file = folder.path().join(format!("jit.db{name}"));
+        assert!(file.exists(), "{}", file.display());
+    }
+    let folder = jit.kill();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let mode = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(file.unwrap().path(), mode).unwrap();
+    }
+    let jit = Jit::start_in(folder);
+    jit.logs("jit set the mode 0600");
+    let loose = loose(jit.folder.path());
+    assert!(
+        loose.iter().all(|(path, _)| path.ends_with("backup.db")),
+        "{loose:?}"
+    );
+    let lines = jit.log();
+    let lines = lines
+        .lines()
+        .filter(|line| line.contains("jit.db.nonces-a"));
+    assert_eq!(lines.count(), 1, "one line names all files of the store");
+}
+
+/// A signed call that can be sent again.
+struct Recorded(Vec<(&'static str, String)>);
+
+const PATH: &str = "/requests?status=PENDING";
+
+impl Recorded {
+    async fn sent(caller: &Caller) -> Self {
+        let signing = caller.signing();
+        let mac = signing.v2("GET", "/requests", "status=PENDING", b"");
+        let recorded = Self(signing.headers(mac));
+        assert_eq!(recorded.again(caller).await, 200);
+        recorded
+    }
+
+    async fn again(&self, caller: &Caller) -> u16 {
+        let sent = caller.send("GET", PATH, self.0.clone(), vec![]);
+        sent.await.status
+    }
+}
+
+async fn served(folder: std::sync::Arc<tempfile::TempDir>) -> (Jit, Caller) {
+    let jit = Jit::start_in(folder);
+    let caller = jit.caller();
+    (jit, caller)
+}
+
+// D2: jit refuses the calls that were signed before it noticed the loss, also after one more start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_not_replayed_after_its_nonce_logs_were_removed() {
+    for gone in [&["nonces-a"][..], &["nonces-b"], &["nonces-a", "nonces-b"]] {
+        let (jit, caller) = Setup::default().bound().await;
+        let recorded = Recorded::sent(&caller).await;
+        let folder = jit.kill();
+        // A usual restart refuses only the replay.
+        let (jit, caller) = served(folder).await;
+        assert_eq!(recorded.again(&caller).await, 401);
+        Recorded::sent(&caller).await;
+        let folder = jit.kill();
+        for name in gone {
+            std::fs::remove_file(folder.path().join(format!("jit.db.{name}"))).unwrap();
+        }
+        for _ in 0..2 {
+            let (jit, caller) = served(folder.clone()).await;
+            jit.logs("lost its nonce logs");
+            assert_eq!(recorded.again(&caller).await, 401, "{gone:?}");
+            // A call that is signed now may have been signed before: the clocks may differ.
+            assert_eq!(caller.get(PATH).await.status, 401, "{gone:?}");
+            jit.kill();
+        }
+    }
+}
+
+// D2: neither a restored backup nor a copy of the folder knows the nonces that were used since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_not_replayed_on_a_restored_backup() {
+    let (jit, caller) = Setup::default().bound().await;
+    let source = jit.folder.clone();
+    let backup = back_up(source.path(), "backup.db");
+    let copied = tempfile::tempdir().unwrap();
+    for name in ["jit.db", "jit.db-wal", "jit.db.nonces-a", "jit.db.nonces-b"] {
+        std::fs::copy(source.path().join(name), copied.path().join(name)).unwrap();
+    }
+    let restored = tempfile::tempdir().unwrap();
+    std::fs::copy(&backup, restored.path().join("jit.db")).unwrap();
+    let recorded = Recorded::sent(&caller).await;
+    jit.kill();
+    for folder in [copied, restored] {
+        Setup::default().write(folder.path());
+        let (jit, caller) = served(folder.into()).await;
+        jit.logs("lost its nonce logs");
+        assert_eq!(recorded.again(&caller).await, 401);
+    }
+    // In its old place, the logs beside the backup have all nonces.
+    for end in ["-wal", "-shm"] {
+        let file = source.path().join(format!("jit.db{end}"));
+        std::fs::remove_file(file).unwrap();
+    }
+    std::fs::copy(&backup, source.path().join("jit.db")).unwrap();
+    let (_jit, caller) = served(source).await;
+    assert_eq!(recorded.again(&caller).await, 401);
+    assert_eq!(caller.get(PATH).await.status, 200);
+}
