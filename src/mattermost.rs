@@ -14,6 +14,7 @@ mod cards;
 mod client;
 mod commands;
 mod inbound;
+mod refusals;
 pub mod setup;
 mod trust;
 
@@ -36,6 +37,7 @@ pub use client::api::Api;
 use client::bot::Bot;
 use client::people::People;
 pub use inbound::router;
+use refusals::in_chat;
 use trust::forgery::Forgeries;
 use trust::seal::Seals;
 use trust::trigger::ServerKey;
@@ -61,6 +63,7 @@ pub struct Mattermost {
     rules: Rules,
     team_id: String,
     dialog_url: String,
+    default_set_is_configured: bool,
 }
 
 impl Mattermost {
@@ -86,6 +89,7 @@ impl Mattermost {
             },
             team_id: config.team_id,
             dialog_url: at(&config.public_url, DIALOG),
+            default_set_is_configured: config.default_set_is_configured,
         })
     }
 
@@ -130,6 +134,9 @@ impl No {
 
 impl From<ServiceError> for No {
     fn from(error: ServiceError) -> Self {
+        if let Some(told) = in_chat(&error) {
+            return Self::Told(told);
+        }
         match error {
             ServiceError::Store(StoreError::Replayed) => Self::Taken,
             error => Self::Problem(error.into()),

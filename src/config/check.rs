@@ -46,6 +46,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
+    let default_set_is_configured = file.policy.default_permission_set.is_some();
     let policy = policy(
         file.policy,
         rules,
@@ -57,7 +58,10 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
         None => None,
     };
     let mattermost = match file.mattermost {
-        Some(section) => Some(mattermost(section, elsewhere, &mut files)?),
+        Some(section) => Some(MattermostConfig {
+            default_set_is_configured,
+            ..mattermost(section, elsewhere, &mut files)?
+        }),
         None => None,
     };
     client(file.client, &file.server.listen, elsewhere)?;
@@ -482,6 +486,7 @@ fn mattermost(
         bot_token,
         command_tokens,
         email_domain,
+        default_set_is_configured: false,
     })
 }
 

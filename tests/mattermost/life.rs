@@ -68,7 +68,7 @@ async fn the_other_slash_commands_work() {
         .await;
     assert!(denied.contains("**DENIED**"), "{denied}");
     let taken = team
-        .says(ALICE, &format!("cancel {}", ask("2h two").await))
+        .says(ALICE, &format!("cancel {}", ask("readonly two").await))
         .await;
     assert!(taken.contains("**CANCELLED**"), "{taken}");
     let unbound = team

@@ -50,10 +50,14 @@ impl Mattermost {
         let is_had = |set: &&PermissionSet| bindings.iter().any(|binding| binding.allows(set));
         let sets = policy.permission_sets.keys().filter(is_had);
         let sets: Vec<&PermissionSet> = sets.collect();
-        let default = sets
-            .iter()
-            .find(|set| ***set == policy.default_permission_set)
-            .or_else(|| sets.first());
+        let default = match sets.as_slice() {
+            [only] => Some(*only),
+            // jit does not choose between several sets.
+            several => several
+                .iter()
+                .find(|set| self.default_set_is_configured && ***set == policy.default_permission_set)
+                .copied(),
+        };
         let longest = bindings.iter().map(|binding| policy.longest(binding)).max();
         let longest = longest.unwrap_or(1).saturating_mul(60);
         let times = TIMES.iter().filter(|minutes| **minutes <= longest);

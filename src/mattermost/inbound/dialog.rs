@@ -112,6 +112,14 @@ impl Mattermost {
         else {
             return Ok(Answer::Wrong(wrong));
         };
+        let service = &self.app.service;
+        if permission_set.is_none()
+            && let Some(binding) = service.binding(&account_id).await?
+            && self.assumed_set(&binding).is_err()
+        {
+            let why = "choose one".to_owned();
+            return Ok(Answer::Wrong([("permission_set", why)].into()));
+        }
         let draft = Draft {
             id: RequestId::from_uuid(self.clock().draw_in_order()),
             account_id,
@@ -127,7 +135,6 @@ impl Mattermost {
             key: format!("mattermost:{once}"),
             fingerprint: json!(fields).to_string(),
         };
-        let service = &self.app.service;
         service.open(draft, Some(once), None).await?;
         Ok(Answer::Nothing)
     }
