@@ -105,7 +105,13 @@ mod tests {
         for error in refused.into_iter().chain([ServiceError::KeyReused]) {
             let told = in_chat(&error).unwrap();
             let without = told.replace("/jit ", "");
-            for word in ["jit bind", "jit approvers", "approvals_required", "Idempotency", "jira"] {
+            for word in [
+                "jit bind",
+                "jit approvers",
+                "approvals_required",
+                "Idempotency",
+                "jira",
+            ] {
                 assert!(!without.contains(word), "{word:?} in {told:?}");
             }
         }

@@ -45,8 +45,20 @@ pub fn code(text: &str, most: usize) -> String {
     });
     let all: Vec<char> = shown.collect();
     match all.len() > most {
-        true => all.iter().take(most.saturating_sub(1)).chain(['…'].iter()).collect(),
+        true => all
+            .iter()
+            .take(most.saturating_sub(1))
+            .chain(['…'].iter())
+            .collect(),
         false => all.iter().collect(),
+    }
+}
+
+/// `1 more minute`, `2 more minutes`.
+pub fn more_minutes(minutes: u32) -> String {
+    match minutes {
+        1 => "1 more minute".into(),
+        many => format!("{many} more minutes"),
     }
 }
 
@@ -82,6 +94,17 @@ pub fn moment(time: &str) -> String {
     }
 }
 
+/// The begin and the end, with seconds if both are in the same minute.
+pub fn span(from: &str, to: &str) -> String {
+    let second = |time: &str| time.get(..19).map(|time| time.replace('T', " "));
+    match (second(from), second(to)) {
+        (Some(from), Some(to)) if from.get(..16) == to.get(..16) => {
+            format!("{from} UTC to {to} UTC")
+        }
+        _ => format!("{} to {}", moment(from), moment(to)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,8 +122,17 @@ mod tests {
     /// W2
     #[test]
     fn plain_text_contains_no_bare_link_no_tag_and_no_mark_of_direction() {
-        let text = plain("see WWW.evil.example and www.evil.example #incident \u{202e}nimda\u{2066}x\u{200f}");
-        for active in ["www.", "WWW.", "#incident", "\u{202e}", "\u{2066}", "\u{200f}"] {
+        let text = plain(
+            "see WWW.evil.example and www.evil.example #incident \u{202e}nimda\u{2066}x\u{200f}",
+        );
+        for active in [
+            "www.",
+            "WWW.",
+            "#incident",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{200f}",
+        ] {
             assert!(!text.contains(active), "{active:?} in {text:?}");
         }
         assert!(text.contains("nimda"), "{text}");

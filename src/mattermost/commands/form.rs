@@ -55,7 +55,9 @@ impl Mattermost {
             // jit does not choose between several sets.
             several => several
                 .iter()
-                .find(|set| self.default_set_is_configured && ***set == policy.default_permission_set)
+                .find(|set| {
+                    self.default_set_is_configured && ***set == policy.default_permission_set
+                })
                 .copied(),
         };
         let longest = bindings.iter().map(|binding| policy.longest(binding)).max();

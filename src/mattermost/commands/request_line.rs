@@ -196,7 +196,10 @@ mod tests {
                 "acme-prod administrator 1h x",
                 "`/jit request acme-prod admin 1h x`",
             ),
-            ("acme-prod read 1h x", "`/jit request acme-prod readonly 1h x`"),
+            (
+                "acme-prod read 1h x",
+                "`/jit request acme-prod readonly 1h x`",
+            ),
             (
                 "acme-prod readonly 30 look at logs",
                 "`/jit request acme-prod readonly 30m look at logs`",
@@ -221,7 +224,9 @@ mod tests {
             let said = told(text).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
             // Each proposed command is accepted, or asks for less than the typed one.
-            let commands = said.split('`').filter_map(|part| part.strip_prefix("/jit request "));
+            let commands = said
+                .split('`')
+                .filter_map(|part| part.strip_prefix("/jit request "));
             for command in commands {
                 assert!(told(command).is_ok(), "{text}: {command}");
             }

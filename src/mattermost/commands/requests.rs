@@ -167,7 +167,10 @@ impl Mattermost {
         let request = self.find(slash, who, id).await?;
         let line = self.line(&request);
         Ok(match &request.chat.card {
-            Some(post) => format!("{line}\n[Card and history]({})", self.cards.link(post)),
+            Some(post) => format!(
+                "{line}\n[Card and history]({})",
+                self.cards.link(post).await
+            ),
             None => line,
         })
     }

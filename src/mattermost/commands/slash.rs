@@ -73,9 +73,7 @@ impl Slash {
 fn is_direct(name: &str, user: &str) -> bool {
     let is_id = |id: &str| id.len() == 26 && id.bytes().all(|b| b.is_ascii_alphanumeric());
     let both = name.split_once("__");
-    both.is_some_and(|(one, other)| {
-        is_id(one) && is_id(other) && (one == user || other == user)
-    })
+    both.is_some_and(|(one, other)| is_id(one) && is_id(other) && (one == user || other == user))
 }
 
 #[cfg(test)]

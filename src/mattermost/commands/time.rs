@@ -130,8 +130,21 @@ mod tests {
             let read = TypedTime::at_the_beginning_of(text);
             assert_eq!(read, TypedTime::Odd(odd), "{text}");
         }
-        for text in ["", "h", "2x", "3rd try", "5xx errors", "24/7", "10.0.0.1", "\"30 x\""] {
-            assert_eq!(TypedTime::at_the_beginning_of(text), TypedTime::No, "{text}");
+        for text in [
+            "",
+            "h",
+            "2x",
+            "3rd try",
+            "5xx errors",
+            "24/7",
+            "10.0.0.1",
+            "\"30 x\"",
+        ] {
+            assert_eq!(
+                TypedTime::at_the_beginning_of(text),
+                TypedTime::No,
+                "{text}"
+            );
         }
     }
 }
