@@ -56,7 +56,7 @@ pub const VERBS: [(&str, &str, &str); 13] = [
     (
         "list",
         "",
-        "show the open requests of this channel: `/jit list`",
+        "show the open requests of this channel; in a direct message, those that you may decide or that are yours: `/jit list`",
     ),
     (
         "info",
