@@ -17,6 +17,10 @@ pub fn in_chat(error: &ServiceError) -> Option<String> {
         ServiceError::Refused(refusal) => refusal,
         ServiceError::Unknown(_) | ServiceError::Store(_) => return None,
     };
+    about_accounts(refusal).or_else(|| about_people(refusal))
+}
+
+fn about_accounts(refusal: &Refusal) -> Option<String> {
     if let Refusal::NotBound { account_id, .. } = refusal {
         return Some(format!(
             "account `{account_id}` is not bound to this channel; `/jit info` shows the accounts of this channel, and an admin can bind it with `/jit bind {account_id}`"
@@ -28,6 +32,30 @@ pub fn in_chat(error: &ServiceError) -> Option<String> {
                 .into(),
         );
     }
+    if let Refusal::NothingToUnbind { account_id, .. } = refusal {
+        return Some(format!(
+            "account `{account_id}` is not bound to this channel; `/jit info` shows the accounts of this channel"
+        ));
+    }
+    if let Refusal::BoundElsewhere { account_id, .. } = refusal {
+        return Some(format!(
+            "account `{account_id}` is bound to another channel; an admin must type `/jit unbind {account_id}` there first"
+        ));
+    }
+    if let Refusal::UnknownPermissionSet { set, known: sets }
+    | Refusal::SetNotAllowed { set, allowed: sets } = refusal
+    {
+        let sets: Vec<&str> = sets.iter().map(PermissionSet::as_str).collect();
+        return Some(format!(
+            "the permission set {} is not allowed for this account; allowed: {}",
+            plain(set.as_str()),
+            plain(&sets.join(", "))
+        ));
+    }
+    None
+}
+
+fn about_people(refusal: &Refusal) -> Option<String> {
     if let Refusal::NoApprovers { .. } = refusal {
         return Some(
             "this channel has no approvers; an admin can name them: `/jit approvers @name …`"
@@ -42,11 +70,6 @@ pub fn in_chat(error: &ServiceError) -> Option<String> {
     if let Refusal::NoReason = refusal {
         return Some("the reason is missing: type a reason or a ticket".into());
     }
-    if let Refusal::NothingToUnbind { account_id, .. } = refusal {
-        return Some(format!(
-            "account `{account_id}` is not bound to this channel; `/jit info` shows the accounts of this channel"
-        ));
-    }
     if let Refusal::NotAnApprover { .. } = refusal {
         return Some(
             "you are not an approver of this account; `/jit info` shows its approvers".into(),
@@ -55,21 +78,6 @@ pub fn in_chat(error: &ServiceError) -> Option<String> {
     if let Refusal::AlreadyApproved { status, .. } = refusal {
         return Some(format!(
             "this request is {status}, and you have approved it already; it waits for another approver"
-        ));
-    }
-    if let Refusal::UnknownPermissionSet { set, known: sets }
-    | Refusal::SetNotAllowed { set, allowed: sets } = refusal
-    {
-        let sets: Vec<&str> = sets.iter().map(PermissionSet::as_str).collect();
-        return Some(format!(
-            "the permission set {} is not allowed for this account; allowed: {}",
-            plain(set.as_str()),
-            plain(&sets.join(", "))
-        ));
-    }
-    if let Refusal::BoundElsewhere { account_id, .. } = refusal {
-        return Some(format!(
-            "account `{account_id}` is bound to another channel; an admin must type `/jit unbind {account_id}` there first"
         ));
     }
     None
