@@ -238,6 +238,21 @@ async fn without_the_bot_in_the_channel_people_get_direct_messages() {
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
 }
 
+/// W13: the address at which jit reaches Mattermost may be an internal one.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_begin_with_the_address_that_users_have() {
+    let team = Team::bound().await;
+    team.mattermost.has_site("https://chat.example.com");
+    let id = team.asked().await;
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    let link = format!("(https://chat.example.com/_redirect/pl/{})", card.id);
+    let sent = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
+    let call = team.mattermost.until(sent).await;
+    assert!(call.message.contains(&link), "{call:?}");
+    let shown = team.says(ALICE, &format!("status {id}")).await;
+    assert!(shown.contains(&link), "{shown}");
+}
+
 /// W4: the requester learns the decision too.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_bot_in_the_channel_the_requester_learns_the_decision() {

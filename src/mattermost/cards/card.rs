@@ -259,10 +259,13 @@ fn how_long(request: &Request, over: Option<Timestamp>) -> String {
 /// How many of the needed approvals the request or its extension has, if it needs several.
 fn approvals(request: &Request, binding: Option<&Binding>) -> Option<String> {
     let binding = binding.filter(|binding| binding.approvals_required > 1)?;
-    let given = match (&request.state, &request.grant.extension) {
-        (State::Pending, _) => &request.approvals.given,
-        (State::Granted, Some(extension)) => &extension.approvals,
-        _ => return None,
+    let given = if request.state == State::Pending {
+        &request.approvals.given
+    } else {
+        let extension = request.grant.extension.as_ref();
+        &extension
+            .filter(|_| request.state == State::Granted)?
+            .approvals
     };
     // As for the decision: only approvals that would be accepted now.
     let counts = |by: &Person| {

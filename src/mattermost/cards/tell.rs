@@ -478,3 +478,48 @@ pub(super) fn failed(error: ApiError) -> NotReceived {
     };
     NotReceived(format!("{error}{next}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decide::fixtures::{alice, record};
+    use crate::domain::{Chain, Person};
+
+    /// W7: jit refuses a second extension while one waits.
+    #[test]
+    fn a_reminder_offers_no_extension_while_one_waits() {
+        for (state, many) in [("Granted", 2), ("Extending", 0)] {
+            assert_eq!(more_time(&record(state).request).len(), many, "{state}");
+        }
+    }
+
+    /// W12: the requester revoked, and was mentioned for the revoke and for its end.
+    #[test]
+    fn a_requester_is_not_mentioned_for_the_own_revoke() {
+        let request = record("Revoking").request;
+        let bob = request.approvals.given[0].by.clone();
+        let event = |by: &Person, kind| {
+            let entry = crate::domain::audit::EventDraft {
+                key: AuditKey::Request(request.id),
+                kind,
+                account_id: None,
+                channel_id: &request.asked.channel_id,
+                actor: Some(by),
+                status: None,
+                details: std::collections::BTreeMap::new(),
+            };
+            Chain::default().append(entry, Timestamp::default())
+        };
+        for (by, kind, is_own) in [
+            (alice(), EventKind::RevokeRequested, true),
+            (bob, EventKind::RevokeRequested, false),
+            (alice(), EventKind::Revoked, false),
+        ] {
+            assert_eq!(
+                is_own_revoke(&request, &event(&by, kind)),
+                is_own,
+                "{kind:?}"
+            );
+        }
+    }
+}

@@ -112,7 +112,7 @@ impl Bot {
     ) -> Result<Option<PostId>, ApiError> {
         let path = format!("channels/{channel}/posts?since={}", since.millis());
         let me = self.me().await?.as_str();
-        let found = self.api.get(&path).await?;
+        let found = self.as_member(channel, || self.api.get(&path)).await?;
         let posts = found["posts"].as_object().into_iter().flatten();
         let is_it = |post: &&Value| {
             let (name, value) = marked;
