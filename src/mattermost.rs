@@ -14,6 +14,7 @@ mod cards;
 mod client;
 mod commands;
 mod inbound;
+mod refusals;
 pub mod setup;
 mod trust;
 
@@ -33,10 +34,11 @@ pub use cards::names::Names;
 pub use cards::tell::Cards;
 use cards::text::plain;
 pub use client::api::Api;
-pub use commands::words::minutes as typed_minutes;
 use client::bot::Bot;
 use client::people::People;
+pub use commands::time::minutes as typed_minutes;
 pub use inbound::router;
+use refusals::in_chat;
 use trust::forgery::Forgeries;
 use trust::seal::Seals;
 use trust::trigger::ServerKey;
@@ -62,6 +64,7 @@ pub struct Mattermost {
     rules: Rules,
     team_id: String,
     dialog_url: String,
+    default_set_is_configured: bool,
 }
 
 impl Mattermost {
@@ -87,6 +90,7 @@ impl Mattermost {
             },
             team_id: config.team_id,
             dialog_url: at(&config.public_url, DIALOG),
+            default_set_is_configured: config.default_set_is_configured,
         })
     }
 
@@ -131,6 +135,9 @@ impl No {
 
 impl From<ServiceError> for No {
     fn from(error: ServiceError) -> Self {
+        if let Some(told) = in_chat(&error) {
+            return Self::Told(told);
+        }
         match error {
             ServiceError::Store(StoreError::Replayed) => Self::Taken,
             error => Self::Problem(error.into()),

@@ -59,9 +59,7 @@ mod tests {
             }
             let known = Arguments::command();
             for after in line.split(": jit ").skip(1) {
-                let end = after
-                    .find(|c| "\"`;,()".contains(c))
-                    .unwrap_or(after.len());
+                let end = after.find(|c| "\"`;,()".contains(c)).unwrap_or(after.len());
                 let command = after[..end].trim().trim_end_matches('.');
                 let verb = command.split(' ').next().unwrap_or_default();
                 if known.find_subcommand(verb).is_some() {

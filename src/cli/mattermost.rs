@@ -1,6 +1,8 @@
 //! `jit mattermost`: sets up and checks the bot and the slash command.
 
+use std::fs::Permissions;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +25,21 @@ const BOT_FILE: &str = "mattermost-bot-token";
 const COMMAND_FILE: &str = "mattermost-command-token";
 
 pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
-    let config = context.config().await?;
+    let config = match context.config().await {
+        Err(why) if !config_file(context).exists() => {
+            return Err(Failure::Failed(format!(
+                "{} does not exist: name the configuration with --config FILE ({why})",
+                config_file(context).display()
+            )));
+        }
+        config => config?,
+    };
     let Some(mattermost) = config.mattermost else {
         let why = "the configuration has no [mattermost] section; write one with: jit mattermost setup --url URL --team NAME --public-url URL";
         return Err(Failure::Failed(why.into()));
     };
     let bot = api(mattermost.url, mattermost.bot_token).map_err(failed)?;
-    let told = setup::check(&bot, &mattermost.team_id)
+    let told = setup::check(&bot, &mattermost.team_id, &mattermost.public_url)
         .await
         .map_err(failed)?;
     context
@@ -49,21 +59,22 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
         .parse()
         .map_err(|_| wrong("--public-url"))?;
     let admin = api(url.clone(), admin_token(asked)?).map_err(failed)?;
-    let file = context
-        .config_path
-        .clone()
-        .unwrap_or_else(|| "jit.toml".into());
+    let file = config_file(context);
+    let is_new = !file.exists();
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let before = std::fs::read_to_string(&file).unwrap_or_default();
     let known_bot = known_bot(&url, &folder.join(BOT_FILE)).await;
     let made = setup::set_up(&admin, &asked.team, reach.as_str(), known_bot.as_deref()).await;
     let mut made = made.map_err(failed)?;
-    if let Some(token) = &made.bot_token {
-        keep(&folder.join(BOT_FILE), token)?;
+    let bot_token = made.bot_token.take();
+    if let Some(token) = &bot_token {
+        keep(&folder.join(BOT_FILE), token, &file, &mut made.told)?;
     }
-    keep(&folder.join(COMMAND_FILE), &made.command_token)?;
+    let (command_token, told) = (&made.command_token, &mut made.told);
+    keep(&folder.join(COMMAND_FILE), command_token, &file, told)?;
     let section = section(&url, &reach, &made, &folder);
-    if before.lines().any(|line| line.trim() == "[mattermost]") {
+    let wrote = !before.lines().any(|line| line.trim() == "[mattermost]");
+    if !wrote {
         let told = format!(
             "{} has a [mattermost] section, and jit did not change it; it must contain:\n{section}",
             file.display()
@@ -79,6 +90,17 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
             "wrote the [mattermost] section of {}",
             file.display()
         ));
+    }
+    if is_new {
+        made.told.push(format!(
+            "{} is a new file with this section only: jit serve needs [identity_center] and [permission_sets] too (see jit.example.toml). If the configuration is another file, name it with --config FILE",
+            file.display()
+        ));
+    }
+    if bot_token.is_some() || wrote {
+        made.told.push(
+            "restart jit serve: it reads [mattermost] and the token of the bot only when it starts; then type jit mattermost check".into(),
+        );
     }
     let value = json!({"team_id": made.team_id, "done": made.told});
     context.output.say(|| made.told.join("\n"), &value)
@@ -127,14 +149,36 @@ fn admin_token(asked: &MattermostSetup) -> Result<Secret, Failure> {
     Ok(Secret::new(token.trim().to_owned()))
 }
 
-/// Only the owner of the file can read it.
-fn keep(file: &PathBuf, token: &str) -> Result<(), Failure> {
+fn config_file(context: &CliContext) -> PathBuf {
+    let named = context.config_path.clone();
+    named.unwrap_or_else(|| "jit.toml".into())
+}
+
+/// Only the owner of the file can read it, and the group of the configuration file if that is
+/// another one: jit serve runs as a user of that group.
+fn keep(file: &PathBuf, token: &str, config: &Path, told: &mut Vec<String>) -> Result<(), Failure> {
     files::tighten(std::slice::from_ref(file));
     let opened = files::options()
         .write(true)
         .create(true)
         .truncate(true)
         .open(file);
-    let written = opened.and_then(|mut file| writeln!(file, "{token}"));
+    let written = opened.and_then(|mut opened| {
+        writeln!(opened, "{token}")?;
+        let (own, like) = (opened.metadata()?, std::fs::metadata(config).ok());
+        let like = like.filter(|like| (like.uid(), like.gid()) != (own.uid(), own.gid()));
+        match like {
+            Some(like) => {
+                std::os::unix::fs::fchown(&opened, Some(like.uid()), Some(like.gid()))?;
+                opened.set_permissions(Permissions::from_mode(0o640))?;
+            }
+            None if own.uid() == 0 => told.push(format!(
+                "only root can read {0}; if jit serve runs as the user jit: chgrp jit {0} && chmod 0640 {0}",
+                file.display()
+            )),
+            None => {}
+        }
+        Ok(())
+    });
     written.map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))
 }

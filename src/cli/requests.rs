@@ -47,7 +47,9 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
         }
         CliCommand::Extend { id, minutes } => {
             let body = actor(json!({"additional_minutes": minutes}))?;
-            caller.post(&path(&caller, &id, "/extend").await?, &body).await?
+            caller
+                .post(&path(&caller, &id, "/extend").await?, &body)
+                .await?
         }
         CliCommand::Status { id } => caller.get(&path(&caller, &id, "").await?).await?,
         CliCommand::List(list) => return self::list(context, &caller, &list).await,
@@ -69,7 +71,11 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             caller.get(&path).await?
         }
         // The caller handles every other command.
-        _ => return Err(Failure::Usage("this command is not called over HTTP".into())),
+        _ => {
+            return Err(Failure::Usage(
+                "this command is not called over HTTP".into(),
+            ));
+        }
     };
     context
         .output
@@ -157,11 +163,7 @@ async fn revoke(
 }
 
 /// The policy of the server may allow less than the binding.
-async fn bind(
-    context: &CliContext,
-    caller: &Caller,
-    asked: &BindArguments,
-) -> Result<(), Failure> {
+async fn bind(context: &CliContext, caller: &Caller, asked: &BindArguments) -> Result<(), Failure> {
     let answer = caller.post("/config/bind", &terms(context, asked)?).await?;
     let value = &answer.value;
     context.output.say(|| describe(value), value)?;
@@ -288,7 +290,13 @@ async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<
             .get(&format!("/requests?status={status}&limit={limit}"))
             .await?;
         is_cut |= answer.value["next_token"].is_string();
-        items.extend(answer.value["items"].as_array().into_iter().flatten().cloned());
+        items.extend(
+            answer.value["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
     }
     items.sort_by(|one, other| {
         let created = |item: &Value| item["created_at"].as_str().map(str::to_owned);
@@ -301,9 +309,7 @@ async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<
     };
     context.output.say(text, &value)?;
     if is_cut {
-        eprintln!(
-            "jit: more requests are open than shown: add --status, --channel or --limit 200"
-        );
+        eprintln!("jit: more requests are open than shown: add --status, --channel or --limit 200");
     }
     Ok(())
 }
@@ -428,7 +434,11 @@ fn describe_request(value: &Value) -> String {
     };
     // Before the grant, the end is only a guess; afterwards, the access has ended otherwise.
     let is_granted = value["status"] == "GRANTED";
-    let end = if is_granted { word("end_time") } else { String::new() };
+    let end = if is_granted {
+        word("end_time")
+    } else {
+        String::new()
+    };
     let person = |role: &str| match (
         word(&format!("{role}_email")),
         word(&format!("{role}_mm_user_id")),
@@ -497,13 +507,18 @@ fn time_left(value: &Value) -> Option<String> {
 /// When the access is to begin, if it has not begun.
 fn start(value: &Value) -> Option<String> {
     let is_ahead = ["PENDING", "APPROVED"].contains(&value["status"].as_str()?);
-    value["start_at"].as_str().filter(|_| is_ahead).map(one_line)
+    value["start_at"]
+        .as_str()
+        .filter(|_| is_ahead)
+        .map(one_line)
 }
 
 fn describe_binding(value: &Value) -> String {
     let word = |name: &str| word(value, name);
     let approvers = match word("approver_mm_user_ids") {
-        none if none.is_empty() => "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into(),
+        none if none.is_empty() => {
+            "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into()
+        }
         some => some,
     };
     let sets = match word("permission_sets") {

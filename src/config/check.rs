@@ -62,6 +62,7 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
     let mode = file.identity_center.mode;
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
+    let default_set_is_configured = file.policy.default_permission_set.is_some();
     let policy = policy(
         file.policy,
         rules,
@@ -73,7 +74,10 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
         None => None,
     };
     let mattermost = match file.mattermost {
-        Some(section) => Some(mattermost(section, elsewhere, &mut files)?),
+        Some(section) => Some(MattermostConfig {
+            default_set_is_configured,
+            ..mattermost(section, elsewhere, &mut files)?
+        }),
         None => None,
     };
     let server = server(file.server, elsewhere, &mut files)?;
@@ -516,11 +520,14 @@ fn mattermost(
         bot_token,
         command_tokens,
         email_domain,
+        default_set_is_configured: false,
     })
 }
 
 /// Checks that each name is one word and belongs to one account only.
-pub(super) fn accounts(names: BTreeMap<AccountId, String>) -> CheckResult<BTreeMap<AccountId, String>> {
+pub(super) fn accounts(
+    names: BTreeMap<AccountId, String>,
+) -> CheckResult<BTreeMap<AccountId, String>> {
     let mut known = BTreeSet::new();
     for (id, name) in &names {
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -1,7 +1,9 @@
 //! The messages that jit posts by itself: the card of each request, its history, and direct messages.
 
 pub mod card;
+mod handles;
 mod history;
 pub mod names;
 pub mod tell;
 pub mod text;
+mod without_card;

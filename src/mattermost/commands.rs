@@ -5,6 +5,8 @@ mod answer;
 mod bindings;
 mod find;
 mod form;
+mod request_line;
 mod requests;
 pub mod slash;
+pub mod time;
 pub mod words;

@@ -1,11 +1,15 @@
 //! Makes or corrects what jit needs in Mattermost: a bot and its token, a slash command and
 //! its token. It keeps what exists.
 
+use std::time::Duration;
+
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::client::api::{Api, ApiError};
 use super::commands::words::VERBS;
 
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";
 
@@ -43,10 +47,18 @@ pub async fn set_up(
     reach: &str,
     known_bot: Option<&str>,
 ) -> Result<SetupResult, SetupError> {
-    let me = admin
-        .get("users/me")
-        .await
-        .map_err(at("the token of the admin"))?;
+    let me = admin.get("users/me").await.map_err(|why| match why {
+        ApiError::NoAnswer(_) | ApiError::NotThere(_) => SetupError::Api {
+            what: "--url: no Mattermost answers at this address",
+            why,
+        },
+        ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::Refused(_) => {
+            SetupError::Api {
+                what: "the token of the admin",
+                why,
+            }
+        }
+    })?;
     let roles = me["roles"].as_str().unwrap_or_default();
     if !roles.split_whitespace().any(|role| role == "system_admin") {
         let why = "this token is not the token of a system admin; only a system admin can make bots and commands";
@@ -70,6 +82,7 @@ pub async fn set_up(
             None
         }
         false => {
+            tell_older_tokens(admin, &bot_id, &mut told).await;
             let asked = json!({"description": "jit"});
             let made = admin.post(&format!("users/{bot_id}/tokens"), &asked).await;
             told.push("made a token for the bot".into());
@@ -86,6 +99,21 @@ pub async fn set_up(
         command_token,
         told,
     })
+}
+
+/// A token that is in no file any more still works until an admin revokes it.
+async fn tell_older_tokens(admin: &Api, bot_id: &str, told: &mut Vec<String>) {
+    let listed = admin.get(&format!("users/{bot_id}/tokens")).await;
+    let older = listed.map(|tokens| tokens.as_array().map_or(0, Vec::len));
+    match older {
+        Ok(0) | Err(ApiError::NotThere(_)) => {}
+        Ok(older) => told.push(format!(
+            "older tokens of the bot: {older}; after the restart of jit, revoke them in Mattermost (Integrations, Bot Accounts)"
+        )),
+        Err(why) => told.push(format!(
+            "jit cannot list the older tokens of the bot ({why}); after the restart of jit, revoke them in Mattermost (Integrations, Bot Accounts)"
+        )),
+    }
 }
 
 async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> {
@@ -172,16 +200,15 @@ async fn command(
     text(&put.map_err(at("jit cannot correct the command"))?, "token")
 }
 
-/// Checks the configuration as far as the bot can see it.
-pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> {
+/// Checks the configuration as far as the bot can see it, and that a typed command reaches jit.
+pub async fn check(bot: &Api, team_id: &str, public_url: &Url) -> Result<Vec<String>, SetupError> {
     let mut told = Vec::new();
     let me = bot
         .get("users/me")
         .await
         .map_err(at("mattermost.bot_token"))?;
     if me["is_bot"] != true {
-        let why =
-            "mattermost.bot_token: this is the token of a person; make a bot with: jit mattermost setup --url URL --team NAME --public-url URL";
+        let why = "mattermost.bot_token: this is the token of a person; make a bot with: jit mattermost setup --url URL --team NAME --public-url URL";
         return Err(SetupError::Wrong(why.into()));
     }
     told.push("the token of the bot works".to_owned());
@@ -207,5 +234,65 @@ pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> 
         return Err(SetupError::Wrong(why.into()));
     }
     told.push("jit can verify clicks".to_owned());
+    if config["RequireEmailVerification"] == "false" {
+        told.push(
+            "warning: Mattermost does not verify e-mail addresses, so users can take any unused address: turn on EmailSettings.RequireEmailVerification and set mattermost.email_domain".to_owned(),
+        );
+    }
+    round_trip(bot, &id, team_id, public_url).await?;
+    told.push("a typed /jit command reaches jit, and jit accepts its token".to_owned());
     Ok(told)
+}
+
+/// The bot types `/jit help` in a direct message with itself: Mattermost calls jit.
+async fn round_trip(
+    bot: &Api,
+    bot_id: &str,
+    team_id: &str,
+    public_url: &Url,
+) -> Result<(), SetupError> {
+    let alone = bot.post("channels/direct", &json!([bot_id, bot_id])).await;
+    let alone = alone.map_err(at("the bot cannot open a direct message with itself"))?;
+    let typed = json!({
+        "channel_id": text(&alone, "id")?,
+        "command": format!("/{NAME} help"),
+        "team_id": team_id,
+    });
+    let why = match bot.post("commands/execute", &typed).await {
+        Ok(answer) => {
+            let shown = answer["text"].as_str().unwrap_or_default();
+            if shown.contains("/jit request") {
+                return Ok(());
+            }
+            "the answer is not from jit".to_owned()
+        }
+        Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::NotAllowed(_))) => {
+            return Err(at("the bot cannot type a command")(why));
+        }
+        Err(why) => why.to_string(),
+    };
+    if why.contains("returned response 401") {
+        return Err(SetupError::Wrong(format!(
+            "mattermost.command_tokens: jit refuses the token of the command /{NAME}: the token was regenerated in Mattermost, or jit serves another team. Write the current token with jit mattermost setup ({why})"
+        )));
+    }
+    let answers_here = answers(public_url).await;
+    Err(SetupError::Wrong(match answers_here {
+        true => format!(
+            "Mattermost does not reach jit at {public_url}, and jit answers there from this machine: name the host in ServiceSettings.AllowedUntrustedInternalConnections of Mattermost (System Console, Environment, Developer) if its address is private, and check the firewall and the certificate ({why})"
+        ),
+        false => format!(
+            "mattermost.public_url: jit does not answer at {public_url}: start it with jit serve, or correct the address ({why})"
+        ),
+    }))
+}
+
+/// Whether jit answers at this address from here.
+async fn answers(public_url: &Url) -> bool {
+    let health = super::at(public_url, "/healthz");
+    let Ok(http) = reqwest::Client::builder().timeout(PROBE_PATIENCE).build() else {
+        return false;
+    };
+    let answer = http.get(health).send().await;
+    answer.is_ok_and(|answer| answer.status().is_success())
 }

@@ -24,6 +24,9 @@ pub struct Kept {
     pub admin_roles: String,
     pub made: u32,
     pub signs_with: Option<String>,
+    /// The status and the message of a failed command, if commands fail.
+    pub command_fails: Option<(u16, String)>,
+    pub verifies_addresses: bool,
 }
 
 #[derive(Clone)]
@@ -143,9 +146,36 @@ impl Kept {
                 (200, self.command.iter().cloned().collect())
             }
             ("GET", "config/client") => {
-                (200, json!({"AsymmetricSigningPublicKey": self.signs_with}))
+                let verifies = self.verifies_addresses.to_string();
+                (
+                    200,
+                    json!({"AsymmetricSigningPublicKey": self.signs_with, "RequireEmailVerification": verifies}),
+                )
             }
+            ("GET", path) if path == format!("users/{bot_id}/tokens") => (
+                200,
+                self.bot_tokens.iter().map(|_| json!({"id": "t"})).collect(),
+            ),
+            ("POST", "channels/direct") => (201, json!({"id": "ixxre3hujjbcuenn8nib1ym7io"})),
+            ("POST", "commands/execute") => self.execute(body),
             _ => no(404),
+        }
+    }
+
+    /// As 11a shows it: Mattermost answers 500 if the integration fails.
+    fn execute(&self, body: &Value) -> (u16, Value) {
+        assert_eq!(body["command"], "/jit help");
+        assert_eq!(body["team_id"], TEAM);
+        match &self.command_fails {
+            Some((status, message)) => {
+                let mut failed = no(*status);
+                failed.1["message"] = message.clone().into();
+                failed
+            }
+            None => (
+                200,
+                json!({"response_type": "ephemeral", "text": "- `/jit request …` – ask for access"}),
+            ),
         }
     }
 }

@@ -25,6 +25,9 @@ async fn a_card_shows_each_status_of_its_request() {
     let id = id_in(&asked);
     let posts = team.mattermost.shows(shows("PENDING")).await;
     assert_eq!(posts[0].channel_id, CHANNEL);
+    // W10: the search of Mattermost finds only the message of a post.
+    let message = format!("`{id}` · PENDING · admin in `{ACCOUNT}`");
+    assert_eq!(posts[0].message, message);
     let fields = posts[0].fields();
     assert_eq!(fields["Access"], format!("admin in `{ACCOUNT}`"));
     assert_eq!(fields["Duration"], "120 minutes");
@@ -98,7 +101,10 @@ async fn a_card_shows_each_status_of_its_request() {
         (posts.len(), posts[1].fields()["Deny reason"].as_str()),
         (2, "use less")
     );
-    assert_eq!(posts[1].fields()["Ended by"], "bob@\u{200b}example.com");
+    assert_eq!(
+        posts[1].fields()["Ended by"],
+        "bob@\u{200b}example.com (@\u{200b}bob)"
+    );
 }
 
 /// While Mattermost is down, jit grants access without delay. It posts the card afterwards.

@@ -199,9 +199,30 @@ async fn a_card_of_an_earlier_token_is_renewed() {
     let said = team.presses(BOB, &card, "approve").await;
     assert!(said.contains("renewed"), "{said}");
     still_waits(&team).await;
+    // W9: the press is no forgery. The same button on another post is one.
+    let mut moved = team.mattermost.click(&card, "approve", BOB);
+    moved["post_id"] = "mallorysownpost".into();
+    let said = told(&team.sends(ACTION, &moved).await);
+    assert!(said.contains("jit did not make this card"), "{said}");
+    let written = team.forgeries(1).await;
+    assert_eq!(written.len(), 1, "{written:?}");
+    assert_eq!(written[0]["details"]["post_id"], "mallorysownpost");
     let renewed = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(team.presses(BOB, &renewed, "approve").await, "");
     team.mattermost.card("GRANTED", &["revoke"]).await;
+}
+
+/// W8: a user can post a button without a context. Mattermost showed "Action integration error".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_click_without_a_context_gets_an_answer() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let mut click = team.mattermost.click(&card, "approve", BOB);
+    click.as_object_mut().unwrap().remove("context");
+    let said = told(&team.sends(ACTION, &click).await);
+    assert!(said.contains("jit did not make this card"), "{said}");
+    assert_eq!(team.forgeries(1).await.len(), 1);
+    still_waits(&team).await;
 }
 
 /// The seal is valid, but the post is not the card in the record. A request has one card.
@@ -259,8 +280,9 @@ async fn a_click_without_a_trigger_of_the_server_is_refused() {
         assert_eq!(reply.status, 401, "{forged} {reply:?}");
         still_waits(&team).await;
     }
-    // jit asks Mattermost for its key once, and not for each invalid trigger.
-    assert_eq!(team.mattermost.asked_for_its_key(), 1);
+    // jit asks Mattermost for its key once, and not for each invalid trigger. The same route has
+    // the address for links.
+    assert!(team.mattermost.asked_for_its_key() <= 2);
     for (late, is_of_now) in [(-120_000, false), (120_000, false), (-20_000, true)] {
         let said = told(&team.sends(ACTION, &with(trigger(BOB, now() + late))).await);
         assert_eq!(said.is_empty(), is_of_now, "{late}: {said}");

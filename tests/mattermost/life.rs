@@ -68,7 +68,7 @@ async fn the_other_slash_commands_work() {
         .await;
     assert!(denied.contains("**DENIED**"), "{denied}");
     let taken = team
-        .says(ALICE, &format!("cancel {}", ask("2h two").await))
+        .says(ALICE, &format!("cancel {}", ask("readonly two").await))
         .await;
     assert!(taken.contains("**CANCELLED**"), "{taken}");
     let unbound = team
@@ -168,4 +168,75 @@ async fn a6_a_command_that_repeats_a_pending_request_makes_no_second_one() {
         team.says(who, &text).await;
     }
     assert_eq!(all().await, 4);
+}
+
+/// W1: jit chooses no permission set of several, and says what it assumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_set_is_asked_back_and_a_missing_time_is_told() {
+    let team = Team::bound().await;
+    let said = team
+        .says(ALICE, &format!("request {ACCOUNT} 30m look"))
+        .await;
+    let command = format!("`/jit request {ACCOUNT} readonly 30m look`");
+    assert!(said.contains(&command), "{said}");
+    let listed = team.says(ALICE, "list").await;
+    assert_eq!(listed, "This channel has no open requests.");
+    let said = team
+        .says(ALICE, &format!("request {ACCOUNT} readonly look"))
+        .await;
+    assert!(
+        said.contains("no time was typed: it is for 60 minutes"),
+        "{said}"
+    );
+    let said = team
+        .says(ALICE, &format!("request {ACCOUNT} readonly 5m look"))
+        .await;
+    assert!(!said.contains("was typed"), "{said}");
+}
+
+/// W1: a configured default is used, and told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configured_default_set_is_told() {
+    let team = Team::bound_with(crate::common::Setup {
+        more: "[policy]\ndefault_permission_set = \"readonly\"\n".into(),
+        ..crate::common::Setup::default()
+    })
+    .await;
+    let said = team
+        .says(ALICE, &format!("request {ACCOUNT} 30m look"))
+        .await;
+    assert!(said.contains("readonly in"), "{said}");
+    assert!(
+        said.contains("no permission set was typed: it is for readonly"),
+        "{said}"
+    );
+}
+
+/// W5: a list says how many requests it leaves out. In a direct message, an approver sees what
+/// waits for a decision.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_tells_what_it_leaves_out_and_shows_an_approver_what_waits() {
+    let team = Team::bound().await;
+    for number in 0..23 {
+        let said = team
+            .says(
+                ALICE,
+                &format!("request {ACCOUNT} readonly 1h number {number}"),
+            )
+            .await;
+        assert!(said.contains("**PENDING**"), "{said}");
+    }
+    let alone = format!("{BOT}__{BOB}");
+    let hers = format!("{BOT}__{MALLORY}");
+    let dm = "ixxre3hujjbcuenn8nib1ym7io";
+    for listed in [
+        team.says(MALLORY, "list").await,
+        team.says(ALICE, "status").await,
+        team.says_in(dm, &alone, BOB, "list").await,
+    ] {
+        assert!(listed.contains("and 3 more PENDING"), "{listed}");
+        assert_eq!(listed.lines().count(), 21, "{listed}");
+    }
+    let none = team.says_in(dm, &hers, MALLORY, "list").await;
+    assert!(none.contains("no open requests of yours"), "{none}");
 }

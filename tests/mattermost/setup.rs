@@ -182,3 +182,69 @@ async fn a_failed_setup_reports_its_reason() {
     let none = check(folder.path());
     assert!(none.err.contains("jit mattermost setup"), "{}", none.err);
 }
+
+/// W13: the check reported success while Mattermost could not reach jit, or jit refused its
+/// command token.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_types_a_command_and_names_what_is_wrong() {
+    let (server, folder) = (Server::open().await, folder());
+    let first = set_up(&server, folder.path());
+    first.tells(&["restart jit serve"]);
+    let passed = check(folder.path());
+    passed.tells(&["reaches jit", "does not verify e-mail addresses"]);
+    server.with(|kept| kept.verifies_addresses = true);
+    assert!(!check(folder.path()).out.contains("warning"));
+    let failed = "Command with a trigger of 'jit' failed.";
+    let config = folder.path().join("jit.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let at = |url: &str| {
+        std::fs::write(&config, written.replace("https://jit.example.com", url)).unwrap();
+    };
+    let jit = crate::common::Setup::default().start();
+    for (fails, url, wanted) in [
+        (failed, "http://127.0.0.1:9", "start it with jit serve"),
+        (
+            failed,
+            jit.url.as_str(),
+            "AllowedUntrustedInternalConnections",
+        ),
+        (
+            "Command with a trigger of 'jit' returned response 401 Unauthorized.",
+            jit.url.as_str(),
+            "mattermost.command_tokens",
+        ),
+    ] {
+        at(url);
+        server.with(|kept| kept.command_fails = Some((500, fails.to_owned())));
+        let told = check(folder.path());
+        assert_eq!(told.code, 1, "{}", told.out);
+        assert!(told.err.contains(wanted), "{wanted}: {}", told.err);
+    }
+}
+
+/// W13
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_address_and_a_missing_file_are_named() {
+    let server = Server::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let none = check(folder.path());
+    assert!(none.err.contains("does not exist"), "{}", none.err);
+    let made = set_up(&server, folder.path());
+    made.tells(&["[permission_sets]", "--config FILE"]);
+    std::fs::remove_file(folder.path().join("mattermost-bot-token")).unwrap();
+    let again = set_up(&server, folder.path());
+    again.tells(&["older tokens of the bot: 1", "restart jit serve"]);
+    let wrong = ran(binary()
+        .args(["mattermost", "setup", "--team", "acme", "--url"])
+        .args([
+            "http://127.0.0.1:9",
+            "--public-url",
+            "https://jit.example.com",
+        ])
+        .env("JIT_MATTERMOST_ADMIN_TOKEN", ADMIN));
+    assert!(
+        wrong.err.contains("--url: no Mattermost answers"),
+        "{}",
+        wrong.err
+    );
+}

@@ -211,6 +211,66 @@ async fn the_bot_joins_open_channels_and_reports_private_ones() {
     team.mattermost.card("DENIED", &[]).await;
 }
 
+/// W4: the bot cannot join a private channel. jit asks the approvers and tells the requester in
+/// direct messages, each once, and posts the card after a member invited the bot.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_bot_in_the_channel_people_get_direct_messages() {
+    let team = Team::bound().await;
+    team.mattermost.closes(CHANNEL, false);
+    let id = team.asked().await;
+    let sent = |who: &'static str| move |mattermost: &Mattermost| mattermost.sent(who).pop();
+    let call = team.mattermost.until(sent(BOB)).await;
+    assert!(
+        call.message.contains(&format!("`/jit approve {id}`")),
+        "{call:?}"
+    );
+    let told = team.mattermost.until(sent(ALICE)).await;
+    assert!(told.message.contains("/invite @jit"), "{told:?}");
+    // The next attempts send nothing again.
+    team.jit.comes_to_log("notice not received").await;
+    let before = team.mattermost.calls();
+    team.mattermost
+        .until(|mattermost| (mattermost.calls() > before + 6).then_some(()))
+        .await;
+    assert_eq!(team.mattermost.sent(BOB).len(), 1);
+    assert_eq!(team.mattermost.sent(ALICE).len(), 1);
+    team.mattermost.closes(CHANNEL, true);
+    team.mattermost.card("PENDING", &["approve", "deny"]).await;
+}
+
+/// W13: the address at which jit reaches Mattermost may be an internal one.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_begin_with_the_address_that_users_have() {
+    let team = Team::bound().await;
+    team.mattermost.has_site("https://chat.example.com");
+    let id = team.asked().await;
+    let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    let link = format!("(https://chat.example.com/_redirect/pl/{})", card.id);
+    let sent = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
+    let call = team.mattermost.until(sent).await;
+    assert!(call.message.contains(&link), "{call:?}");
+    let shown = team.says(ALICE, &format!("status {id}")).await;
+    assert!(shown.contains(&link), "{shown}");
+}
+
+/// W4: the requester learns the decision too.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_bot_in_the_channel_the_requester_learns_the_decision() {
+    let team = Team::bound().await;
+    team.mattermost.closes(CHANNEL, false);
+    let id = team.asked().await;
+    let asked = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
+    team.mattermost.until(asked).await;
+    team.says(BOB, &format!("deny {id} use readonly")).await;
+    team.mattermost
+        .until(|mattermost| {
+            let sent = mattermost.sent(ALICE);
+            sent.into_iter()
+                .find(|post| post.message.contains("denied by"))
+        })
+        .await;
+}
+
 /// After a 429, jit pauses and then sends the call again.
 #[tokio::test(flavor = "multi_thread")]
 async fn jit_pauses_after_a_429_and_then_delivers() {

@@ -273,9 +273,10 @@ async fn mattermost_is_set_up_and_repaired() {
     }
     std::fs::write(stage.file("admin-token"), mattermost::ADMIN).unwrap();
     let page = Page::open("mattermost");
-    let made = page.play("Set it up", &stage);
-    assert!(made.out.contains("the command /jit exists"), "{}", made.out);
-    page.play("Check the setup", &stage);
+    page.play("Set it up", &stage);
+    let checked = page.play("Check the setup", &stage);
+    let wanted = "the command /jit exists";
+    assert!(checked.out.contains(wanted), "{}", checked.out);
     // jit starts with the configuration that was written and accepts the slash command.
     let jit = Jit::start_on(&stage.file("jit.toml"));
     let caller = jit.caller();

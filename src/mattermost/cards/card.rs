@@ -1,10 +1,15 @@
 //! The content and the buttons of the card of a request. Pure: `tell` posts it.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use super::handles::Handles;
 use super::names::Names;
-use super::text::{moment, plain, short, short_id};
-use crate::domain::{Millis, Request, RequestObject, State, Status, Timestamp};
+use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id, span};
+use crate::domain::{
+    Binding, Ending, Millis, MmUserId, Person, Request, RequestObject, State, Status, Timestamp,
+};
 use crate::mattermost::trust::seal::Action;
 
 /// The length of a text of a person on a card, so that Mattermost accepts the card.
@@ -41,7 +46,7 @@ pub fn offers(request: &Request) -> Vec<Offer> {
             Some(extension) => vec![
                 offer(
                     Action::Approve,
-                    &format!("Approve {} more minutes", extension.minutes.get()),
+                    &format!("Approve {}", more_minutes(extension.minutes.get())),
                     "good",
                 ),
                 offer(Action::Deny, "Deny extension", "default"),
@@ -68,8 +73,72 @@ pub fn good_until(request: &Request) -> Timestamp {
     over + Millis::DAY
 }
 
+/// What a card shows beside the record of the request.
+pub struct Shown<'s> {
+    pub names: &'s Names,
+    pub handles: Handles,
+    /// The binding of the account, with the approvals that a request needs now.
+    pub binding: Option<Binding>,
+}
+
+/// The people whom the card names.
+pub fn people(request: &Request) -> BTreeSet<MmUserId> {
+    let approvers = request.approvals.given.iter().map(|approval| &approval.by);
+    let people = [&request.asked.requester].into_iter().chain(approvers);
+    let people = people.chain(ended_by(request)).chain(revoked_by(request));
+    people.map(|person| person.id.clone()).collect()
+}
+
+fn ended_by(request: &Request) -> Option<&Person> {
+    match &request.state {
+        State::Denied { by, .. } => Some(by),
+        State::Cancelled { by, .. } => by.as_ref(),
+        State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => None,
+    }
+}
+
+fn revoked_by(request: &Request) -> Option<&Person> {
+    match &request.state {
+        State::Revoked { by, .. } => by.as_ref(),
+        State::Checking { by, .. } => Some(by),
+        State::Removing {
+            ending: Ending::Revoked { by, .. },
+        } => by.as_ref(),
+        State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Removing { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Error(_) => None,
+    }
+}
+
+/// The message of the card: one line, so that the search of Mattermost finds the request.
+pub fn message(request: &Request, names: &Names) -> String {
+    format!(
+        "`{}` · {} · {} in {}",
+        short_id(request.id),
+        request.status(),
+        plain(request.asked.permission_set.as_str()),
+        names.shown(&request.asked.account_id),
+    )
+}
+
 /// `buttons` are in the format of Mattermost.
-pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
+pub fn card(request: &Request, beside: &Shown<'_>, buttons: &[Value]) -> Value {
     let (status, shown) = (request.status(), RequestObject::from(request));
     let id = short_id(request.id);
     let (colour, next) = headline(request, &shown);
@@ -78,7 +147,7 @@ pub fn card(request: &Request, names: &Names, buttons: &[Value]) -> Value {
         "color": colour,
         "title": format!("{status} · {id}"),
         "text": next,
-        "fields": fields(request, &shown, names),
+        "fields": fields(request, &shown, beside),
         "actions": buttons,
     }], MARK: request.id})
 }
@@ -128,12 +197,13 @@ fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, Stri
     }
 }
 
-fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Value> {
+fn fields(request: &Request, shown: &RequestObject<'_>, beside: &Shown<'_>) -> Vec<Value> {
+    let (names, handles) = (beside.names, &beside.handles);
     let over = shown.revoked_at.or(shown.expired_at);
     // Every value is a text: Mattermost would show a number as a fraction.
     let field = |title: &str, value: String| json!({"title": title, "value": value, "short": true});
     let mut fields = vec![
-        field("Requester", plain(request.requester_email().as_str())),
+        field("Requester", handles.named(&request.asked.requester)),
         field(
             "Access",
             format!(
@@ -147,21 +217,26 @@ fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Va
     if let Some(start) = request.starts_at() {
         fields.push(field("Starts", moment(&start.to_string())));
     }
-    if let Some(by) = approved_by(request) {
+    if let Some(by) = approved_by(request, handles) {
         fields.push(field("Approved by", by));
     }
-    if let State::Denied { by, .. } | State::Cancelled { by: Some(by), .. } = &request.state {
-        fields.push(field("Ended by", plain(by.email.as_str())));
+    if let Some(number) = approvals(request, beside.binding.as_ref()) {
+        fields.push(field("Approvals", number));
+    }
+    if let Some(by) = ended_by(request) {
+        fields.push(field("Ended by", handles.named(by)));
     }
     if let Some(ticket) = &request.asked.jira {
         fields.push(field("Ticket", short(ticket.as_str(), LONGEST)));
     }
     if let Some(extension) = &request.grant.extension {
         let minutes = extension.minutes.get();
-        fields.push(field("Extension requested", format!("{minutes} minutes")));
+        fields.push(field("Extension requested", counted_minutes(minutes)));
     }
-    if let Some(by) = shown.revoked_by {
-        fields.push(field("Revoked by", plain(by.as_str())));
+    if let Some(email) = shown.revoked_by {
+        let by = revoked_by(request).map(|by| handles.named(by));
+        let by = by.unwrap_or_else(|| plain(email.as_str()));
+        fields.push(field("Revoked by", by));
     }
     let reason = request.asked.reason.as_ref();
     for (title, words) in [
@@ -182,18 +257,38 @@ fn fields(request: &Request, shown: &RequestObject<'_>, names: &Names) -> Vec<Va
 fn how_long(request: &Request, over: Option<Timestamp>) -> String {
     let moment = |time: Timestamp| moment(&time.to_string());
     match (request.grant.period, over) {
-        (Some(period), Some(over)) => format!("{} to {}", moment(period.from), moment(over)),
+        (Some(period), Some(over)) => span(&period.from.to_string(), &over.to_string()),
         (Some(period), None) => format!("until {}", moment(period.until)),
-        (None, _) => format!("{} minutes", request.asked.duration.get()),
+        (None, _) => counted_minutes(request.asked.duration.get()),
     }
 }
 
-fn approved_by(request: &Request) -> Option<String> {
+/// How many of the needed approvals the request or its extension has, if it needs several.
+fn approvals(request: &Request, binding: Option<&Binding>) -> Option<String> {
+    let binding = binding.filter(|binding| binding.approvals_required > 1)?;
+    let given = if request.state == State::Pending {
+        &request.approvals.given
+    } else {
+        let extension = request.grant.extension.as_ref();
+        &extension
+            .filter(|_| request.state == State::Granted)?
+            .approvals
+    };
+    // As for the decision: only approvals that would be accepted now.
+    let counts = |by: &Person| {
+        binding.approvers.contains(&by.id)
+            && (binding.allow_self_approval || !by.is(&request.asked.requester))
+    };
+    let many = given.iter().filter(|approval| counts(&approval.by)).count();
+    Some(format!("{many} of {}", binding.approvals_required))
+}
+
+fn approved_by(request: &Request, handles: &Handles) -> Option<String> {
     let by: Vec<String> = request
         .approvals
         .given
         .iter()
-        .map(|approval| plain(approval.by.email.as_str()))
+        .map(|approval| handles.named(&approval.by))
         .collect();
     (!by.is_empty()).then(|| by.join(", "))
 }
@@ -205,7 +300,77 @@ mod tests {
     use crate::domain::{Failing, Text};
 
     fn shown(request: &Request) -> String {
-        card(request, &Names::default(), &[])["attachments"][0].to_string()
+        shown_with(request, None)
+    }
+
+    fn shown_with(request: &Request, binding: Option<Binding>) -> String {
+        let alice = (request.asked.requester.id.clone(), "alice".to_owned());
+        let shown = Shown {
+            names: &Names::default(),
+            handles: Handles::new([alice].into()),
+            binding,
+        };
+        card(request, &shown, &[])["attachments"][0].to_string()
+    }
+
+    /// W6: an address alone does not say who asks, because users can change it.
+    #[test]
+    fn a_card_names_the_requester_by_the_name_in_mattermost_too() {
+        let card = shown(&record("Pending").request);
+        assert!(card.contains("(@\u{200b}alice)"), "{card}");
+    }
+
+    /// W12
+    #[test]
+    fn a_card_counts_the_approvals_of_a_request_and_of_an_extension() {
+        for (state, wanted) in [
+            ("Pending", Some("0 of 2")),
+            ("Extending", Some("0 of 2")),
+            ("Granted", None),
+            ("Denied", None),
+        ] {
+            let record = record(state);
+            let mut binding = record.binding.clone().unwrap();
+            binding.approvals_required = 2;
+            let card = shown_with(&record.request, Some(binding));
+            match wanted {
+                Some(wanted) => assert!(card.contains(wanted), "{state}: {card}"),
+                None => assert!(!card.contains("\"Approvals\""), "{state}: {card}"),
+            }
+            let one = shown_with(&record.request, record.binding.clone());
+            assert!(!one.contains("\"Approvals\""), "{state}: {one}");
+        }
+    }
+
+    /// W10
+    #[test]
+    fn the_message_of_a_card_is_one_line_with_id_state_set_and_account() {
+        let request = record("Granted").request;
+        let line = message(&request, &Names::default());
+        let id = short_id(request.id);
+        let account = request.asked.account_id.to_string();
+        for word in [id.as_str(), "GRANTED", "admin", &account] {
+            assert!(line.contains(word), "{word} in {line}");
+        }
+        assert!(!line.contains('\n'), "{line}");
+    }
+
+    /// W12
+    #[test]
+    fn a_short_access_shows_seconds_and_one_minute_is_singular() {
+        let mut request = record("Revoked").request;
+        let at = Timestamp::parse("2027-01-15T12:40:05Z").unwrap();
+        if let Some(period) = &mut request.grant.period {
+            period.from = at;
+        }
+        let over = Some(at + Millis::seconds(20));
+        assert_eq!(
+            how_long(&request, over),
+            "2027-01-15 12:40:05 UTC to 2027-01-15 12:40:25 UTC"
+        );
+        request.grant.period = None;
+        request.asked.duration = crate::domain::Minutes::new(1).unwrap();
+        assert_eq!(how_long(&request, None), "1 minute");
     }
 
     /// P6: a card says that the access is gone only after AWS has shown it.

@@ -1,6 +1,7 @@
 //! The line for one audit event in the thread of the card.
 
-use super::text::{moment, plain, short};
+use super::handles::Handles;
+use super::text::{counted_minutes, moment, short};
 use crate::domain::{Event, EventKind};
 
 /// A line of the thread, and whether it mentions the requester.
@@ -15,20 +16,26 @@ pub enum Line {
 
 /// The actor, the reason, the end, the additional minutes and the cause; empty if the event has
 /// none.
-fn words(event: &Event) -> [String; 5] {
+fn words(event: &Event, handles: &Handles) -> [String; 5] {
     let said = |name: &str| event.details.get(name).map(|said| short(said, 500));
     let until = event.details.get("end_time").map(|end| moment(end));
     [
-        plain(event.actor_email.as_deref().unwrap_or("jit")),
+        event.actor_email.as_deref().map_or_else(
+            || "jit".to_owned(),
+            |email| handles.shown(event.actor_mm_user_id.as_deref().unwrap_or_default(), email),
+        ),
         said("reason").map_or_else(String::new, |why| format!(": {why}")),
         until.unwrap_or_default(),
-        said("additional_minutes").unwrap_or_default(),
+        said("additional_minutes").map_or_else(String::new, |minutes| match minutes.parse() {
+            Ok(minutes) => counted_minutes(minutes),
+            Err(_) => minutes,
+        }),
         said("error").or_else(|| said("why")).unwrap_or_default(),
     ]
 }
 
-pub fn line(event: &Event) -> Line {
-    let [by, why, until, minutes, because] = words(event);
+pub fn line(event: &Event, handles: &Handles) -> Line {
+    let [by, why, until, minutes, because] = words(event, handles);
     match event.event_type {
         EventKind::Requested
         | EventKind::Assigning
@@ -51,10 +58,10 @@ pub fn line(event: &Event) -> Line {
         EventKind::Cancelled => Line::Told(format!("Cancelled by {by}.")),
         EventKind::Granted => Line::Called(format!("access granted until {until}.")),
         EventKind::ExtensionRequested => {
-            Line::Told(format!("Extension requested by {by}: {minutes} minutes."))
+            Line::Told(format!("Extension requested by {by}: {minutes}."))
         }
         EventKind::Extended => Line::Called(format!(
-            "access extended by {minutes} minutes until {until}, approved by {by}."
+            "access extended by {minutes} until {until}, approved by {by}."
         )),
         EventKind::ExtensionDenied => Line::Called(format!("extension denied by {by}{why}")),
         EventKind::RevokeRequested => Line::Called(format!("{by} revokes the access{why}")),
@@ -90,6 +97,10 @@ mod tests {
     use super::*;
     use crate::domain::decide::fixtures::{alice, record};
     use crate::domain::{AuditKey, Chain};
+
+    fn line(event: &Event) -> Line {
+        super::line(event, &Handles::default())
+    }
 
     fn event(kind: EventKind, details: &[(&str, &str)]) -> Event {
         let request = record("Granted").request;

@@ -10,11 +10,13 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use reqwest::Url;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
-use super::card::{MARK, Offer, card, good_until, offers};
+use super::card::{MARK, Offer, Shown, card, good_until, message, offers, people};
+use super::handles::Handles;
 use super::history::{self, Line};
 use super::names::Names;
-use super::text::{moment, plain, short, short_id};
+use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id};
 use crate::config;
 use crate::domain::{
     Audience, AuditKey, ChannelId, Command, Event, EventKind, Millis, Minutes, MmUserId, Notice,
@@ -37,7 +39,7 @@ const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
 const _: () = assert!(PATIENCE.0 < PATIENCE_IN_ALL.0);
 const _: () = assert!(webhook::PATIENCE.0 + PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
 /// jit may have tried an older notice before: the first pause is longer than this.
-const FIRST_TRY: Millis = Millis(400);
+pub(super) const FIRST_TRY: Millis = Millis(400);
 /// The clocks of jit and Mattermost may differ; the post is newer than its request.
 const CLOCKS_DIFFER: Millis = Millis(-5 * 60_000);
 /// Mattermost limits the rate of calls, also for a long list of approvers.
@@ -47,13 +49,15 @@ const MORE: [i64; 2] = [30, 60];
 
 pub struct Cards {
     service: Arc<Service>,
-    bot: Bot,
+    pub(super) bot: Bot,
     people: People,
-    seals: Seals,
+    pub(super) seals: Seals,
     names: Names,
     /// The address to which Mattermost sends clicks.
     action_url: String,
     url: Url,
+    /// The address of Mattermost for its users; `None` if the server has none.
+    site: OnceCell<Option<Url>>,
 }
 
 impl Cards {
@@ -72,6 +76,7 @@ impl Cards {
             names,
             action_url: at(&config.public_url, ACTION),
             url: config.url.clone(),
+            site: OnceCell::new(),
         })
     }
 
@@ -81,7 +86,10 @@ impl Cards {
         if notice.audience == Audience::Requester {
             return self.remind(&request, notice).await;
         }
-        let post = self.card_of(&request, notice, now).await?;
+        let Some(post) = self.card_of(&request, notice, now).await? else {
+            self.tell_without_card(&request, notice, now).await?;
+            return self.settle_reminder(&request).await;
+        };
         let changed = self.renew(&request, &post).await;
         // The history needs a card.
         if is_there(&request, "card", changed)?
@@ -97,42 +105,75 @@ impl Cards {
         self.settle_reminder(&request).await
     }
 
-    /// The post id of the card. jit posts a new card without buttons first, because the seal
-    /// of a button covers the post id.
+    /// The post id of the card; `None` if the bot cannot join the channel. jit posts a new card
+    /// without buttons first, because the seal of a button covers the post id.
     async fn card_of(
         &self,
         request: &Request,
         notice: &Notice,
         now: Timestamp,
-    ) -> Result<PostId, NotReceived> {
+    ) -> Result<Option<PostId>, NotReceived> {
         if let Some(post) = &request.chat.card {
-            return Ok(post.clone());
+            return Ok(Some(post.clone()));
         }
-        let channel = &request.asked.channel_id;
-        let mut found = None;
-        if now - notice.created_at > FIRST_TRY {
-            let since = request.asked.created_at + CLOCKS_DIFFER;
-            let marked = (MARK, &*request.id.to_string());
-            found = self
-                .bot
-                .find(channel, since, marked)
-                .await
-                .map_err(failed)?;
-        }
-        let post = match found {
-            Some(post) => post,
-            None => {
-                let card = Post {
-                    props: card(request, &self.names, &[]),
-                    ..Post::saying("")
-                };
-                let once = self.seals.once(&["card", &request.id.to_string()]);
-                self.bot.post(channel, &card, &once).await.map_err(failed)?
+        let post = match self.found_or_posted(request, notice, now).await {
+            Err(why @ ApiError::Forbidden(_)) => {
+                tracing::warn!(
+                    request_id = %request.id, channel = %request.asked.channel_id, %why,
+                    "card not posted, the bot is not in the channel; jit sends direct messages, and a member must invite the bot: /invite @jit"
+                );
+                return Ok(None);
             }
+            post => post.map_err(failed)?,
         };
         let posted = Command::CardPosted { post: post.clone() };
         self.note(request, posted).await?;
-        Ok(post)
+        Ok(Some(post))
+    }
+
+    async fn found_or_posted(
+        &self,
+        request: &Request,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Result<PostId, ApiError> {
+        let channel = &request.asked.channel_id;
+        if now - notice.created_at > FIRST_TRY {
+            let since = request.asked.created_at + CLOCKS_DIFFER;
+            let marked = (MARK, &*request.id.to_string());
+            if let Some(post) = self.bot.find(channel, since, marked).await? {
+                return Ok(post);
+            }
+        }
+        let shown = self.shown(request).await;
+        let card = Post {
+            props: card(request, &shown, &[]),
+            ..Post::saying(message(request, &self.names))
+        };
+        let once = self.seals.once(&["card", &request.id.to_string()]);
+        self.bot.post(channel, &card, &once).await
+    }
+
+    /// What the record of the request does not have.
+    async fn shown(&self, request: &Request) -> Shown<'_> {
+        // Without an answer of the store, the card shows no number of approvals.
+        let binding = self.service.binding(&request.asked.account_id).await;
+        Shown {
+            names: &self.names,
+            handles: self.handles(request, None).await,
+            binding: binding.ok().flatten(),
+        }
+    }
+
+    /// The names in Mattermost of the people of a request, and of the actor of an event.
+    pub(super) async fn handles(&self, request: &Request, event: Option<&Event>) -> Handles {
+        let mut people = people(request);
+        let actor = event.and_then(|event| event.actor_mm_user_id.as_ref()?.parse().ok());
+        people.extend(actor);
+        let answers = join_all(people.iter().map(|id| self.people.user(id))).await;
+        let named = people.iter().zip(answers);
+        let named = named.filter_map(|(id, answer)| Some((id.clone(), answer.ok()?.username)));
+        Handles::new(named.collect())
     }
 
     /// Writes the whole card for the current request.
@@ -143,8 +184,9 @@ impl Cards {
     ) -> Result<(), ApiError> {
         let channel = &request.asked.channel_id;
         let buttons = self.buttons(request, channel, post, &offers(request));
-        let shown = card(request, &self.names, &buttons);
-        self.bot.change_in(channel, post, &shown).await
+        let props = card(request, &self.shown(request).await, &buttons);
+        let message = message(request, &self.names);
+        self.bot.change_in(channel, post, &message, &props).await
     }
 
     fn buttons(
@@ -173,7 +215,7 @@ impl Cards {
         offers.iter().map(button).collect()
     }
 
-    async fn event(&self, notice: &Notice) -> Result<Option<Event>, NotReceived> {
+    pub(super) async fn event(&self, notice: &Notice) -> Result<Option<Event>, NotReceived> {
         let key = AuditKey::Request(notice.request_id);
         let events = self.service.history(&key).await;
         let events = events.map_err(|error| NotReceived(error.to_string()))?;
@@ -186,9 +228,11 @@ impl Cards {
         card: &PostId,
         event: &Event,
     ) -> Result<(), NotReceived> {
-        let message = match history::line(event) {
+        let message = match history::line(event, &self.handles(request, Some(event)).await) {
             Line::None => return Ok(()),
             Line::Told(line) => line,
+            // The requester knows; the end of the removal mentions them.
+            Line::Called(line) if is_own_revoke(request, event) => line,
             Line::Called(line) => format!("{} – {line}", self.call(request).await),
         };
         let line = Post {
@@ -216,14 +260,8 @@ impl Cards {
         card: &PostId,
         event: &Event,
     ) -> Result<(), NotReceived> {
-        let binding = self.service.binding(&request.asked.account_id).await;
-        let binding = binding.map_err(|error| NotReceived(error.to_string()))?;
-        let approvers = binding.map(|binding| binding.approvers).unwrap_or_default();
-        let message = self.asks(request, card);
-        let others = approvers
-            .iter()
-            .filter(|approver| **approver != request.asked.requester.id);
-        let others: Vec<&MmUserId> = others.collect();
+        let message = self.asks(request, Some(card)).await;
+        let others = self.others(request).await?;
         for some in others.chunks(CALLED_AT_ONCE) {
             let calls = some
                 .iter()
@@ -242,10 +280,20 @@ impl Cards {
         Ok(())
     }
 
-    fn asks(&self, request: &Request, card: &PostId) -> String {
+    /// The approvers except the requester.
+    pub(super) async fn others(&self, request: &Request) -> Result<Vec<MmUserId>, NotReceived> {
+        let binding = self.service.binding(&request.asked.account_id).await;
+        let binding = binding.map_err(|error| NotReceived(error.to_string()))?;
+        let approvers = binding.map(|binding| binding.approvers).unwrap_or_default();
+        let requester = &request.asked.requester.id;
+        let others = approvers.into_iter().filter(|one| one != requester);
+        Ok(others.collect())
+    }
+
+    pub(super) async fn asks(&self, request: &Request, card: Option<&PostId>) -> String {
         let what = match &request.grant.extension {
-            Some(extension) => format!("{} more minutes of", extension.minutes.get()),
-            None => format!("{} minutes of", request.asked.duration.get()),
+            Some(extension) => more_minutes(extension.minutes.get()),
+            None => counted_minutes(request.asked.duration.get()),
         };
         let why = request
             .asked
@@ -255,19 +303,33 @@ impl Cards {
         let start = request.starts_at().map_or_else(String::new, |start| {
             format!(" from {}", moment(&start.to_string()))
         });
+        let id = short_id(request.id);
+        let next = match card {
+            Some(card) => format!("[Decide on the card]({}) · `{id}`", self.link(card).await),
+            None => format!("Decide here: `/jit approve {id}` or `/jit deny {id} REASON`"),
+        };
         format!(
-            "{} asks for {what} {} in {}{start}{why}\n[Decide on the card]({}) · `{}`",
-            plain(request.requester_email().as_str()),
+            "{} asks for {what} of {} in {}{start}{why}\n{next}",
+            self.handles(request, None)
+                .await
+                .named(&request.asked.requester),
             plain(request.asked.permission_set.as_str()),
             self.names.shown(&request.asked.account_id),
-            self.link(card),
-            short_id(request.id),
         )
     }
 
-    /// The link to a post; it works in every team.
-    pub(in crate::mattermost) fn link(&self, post: &PostId) -> String {
-        at(&self.url, &format!("/_redirect/pl/{post}"))
+    /// The link to a post; it works in every team. It begins with the address that users have
+    /// for Mattermost, which can differ from the address that jit uses.
+    pub(in crate::mattermost) async fn link(&self, post: &PostId) -> String {
+        let ask = || self.bot.site_url();
+        let site = match self.site.get_or_try_init(ask).await {
+            Ok(site) => site.as_ref(),
+            Err(why) => {
+                tracing::debug!(%why, "SiteURL not read from Mattermost; the link has mattermost.url");
+                None
+            }
+        };
+        at(site.unwrap_or(&self.url), &format!("/_redirect/pl/{post}"))
     }
 
     async fn send(
@@ -291,12 +353,15 @@ impl Cards {
         else {
             return Ok(());
         };
-        let message = format!(
+        let mut message = format!(
             "Your access ends at {2}: {0} in {1}.",
             plain(request.asked.permission_set.as_str()),
             self.names.shown(&request.asked.account_id),
             moment(&period.until.to_string()),
         );
+        if request.grant.extension.is_some() {
+            message.push_str(" You asked for an extension; the approvers decide.");
+        }
         let to = &request.asked.requester.id;
         let channel = self.bot.direct(to).await.map_err(failed)?;
         let known = request.chat.reminder.as_ref();
@@ -318,16 +383,7 @@ impl Cards {
                 post
             }
         };
-        let more = MORE
-            .iter()
-            .filter_map(|minutes| Minutes::new(*minutes).ok());
-        let offers: Vec<Offer> = more
-            .map(|minutes| Offer {
-                action: Action::Extend(minutes),
-                name: format!("Ask for {} more minutes", minutes.get()),
-                style: "primary",
-            })
-            .collect();
+        let offers = more_time(request);
         let buttons = self.buttons(request, &channel, &post, &offers);
         let props = json!({"attachments": [{"fallback": message, "actions": buttons}]});
         let changed = self.bot.change(&post, &message, &props).await;
@@ -376,6 +432,27 @@ impl Receiver for Cards {
     }
 }
 
+/// The extensions that a reminder offers. While one waits for approvals, there can be no other.
+fn more_time(request: &Request) -> Vec<Offer> {
+    let more = MORE
+        .iter()
+        .filter_map(|minutes| Minutes::new(*minutes).ok());
+    let offers = more.map(|minutes| Offer {
+        action: Action::Extend(minutes),
+        name: format!("Ask for {}", more_minutes(minutes.get())),
+        style: "primary",
+    });
+    match request.grant.extension {
+        Some(_) => Vec::new(),
+        None => offers.collect(),
+    }
+}
+
+fn is_own_revoke(request: &Request, event: &Event) -> bool {
+    event.event_type == EventKind::RevokeRequested
+        && event.actor_mm_user_id.as_deref() == Some(request.asked.requester.id.as_str())
+}
+
 /// A user may have deleted the post: jit does not try again for a day.
 fn is_there(
     request: &Request,
@@ -396,11 +473,58 @@ fn is_there(
 }
 
 #[allow(clippy::needless_pass_by_value)] // map_err passes it by value
-fn failed(error: ApiError) -> NotReceived {
+pub(super) fn failed(error: ApiError) -> NotReceived {
     let next = match error {
         ApiError::Forbidden(_) => "; invite the bot to the channel: /invite @jit",
-        ApiError::NotAllowed(_) => "; make a new token with: jit mattermost setup --url URL --team NAME --public-url URL",
+        ApiError::NotAllowed(_) => {
+            "; make a new token with: jit mattermost setup --url URL --team NAME --public-url URL"
+        }
         _ => "",
     };
     NotReceived(format!("{error}{next}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decide::fixtures::{alice, record};
+    use crate::domain::{Chain, Person};
+
+    /// W7: jit refuses a second extension while one waits.
+    #[test]
+    fn a_reminder_offers_no_extension_while_one_waits() {
+        for (state, many) in [("Granted", 2), ("Extending", 0)] {
+            assert_eq!(more_time(&record(state).request).len(), many, "{state}");
+        }
+    }
+
+    /// W12: the requester revoked, and was mentioned for the revoke and for its end.
+    #[test]
+    fn a_requester_is_not_mentioned_for_the_own_revoke() {
+        let request = record("Revoking").request;
+        let bob = request.approvals.given[0].by.clone();
+        let event = |by: &Person, kind| {
+            let entry = crate::domain::audit::EventDraft {
+                key: AuditKey::Request(request.id),
+                kind,
+                account_id: None,
+                channel_id: &request.asked.channel_id,
+                actor: Some(by),
+                status: None,
+                details: std::collections::BTreeMap::new(),
+            };
+            Chain::default().append(entry, Timestamp::default())
+        };
+        for (by, kind, is_own) in [
+            (alice(), EventKind::RevokeRequested, true),
+            (bob, EventKind::RevokeRequested, false),
+            (alice(), EventKind::Revoked, false),
+        ] {
+            assert_eq!(
+                is_own_revoke(&request, &event(&by, kind)),
+                is_own,
+                "{kind:?}"
+            );
+        }
+    }
 }

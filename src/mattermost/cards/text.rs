@@ -2,26 +2,72 @@
 
 use crate::domain::RequestId;
 
-/// On one line, without mentions, links, pictures and table cells.
+/// Invisible; it separates what Mattermost would take together.
+const BREAK: char = '\u{200b}';
+
+/// Marks that change the direction of text: a text could look like another text.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// On one line, without mentions, links, tags, pictures, table cells and marks of direction.
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '@' | '~' | ':' => {
-                plain.push(c);
-                // The zero-width space prevents a mention, a channel link or an emoji.
-                plain.push('\u{200b}');
-            }
-            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '<' | '>' | '#' | '|' | '!' | '+'
-            | '-' | '=' | '{' | '}' | '$' | '&' => {
-                plain.push('\\');
-                plain.push(c);
-            }
+            // The zero-width space prevents a mention, a channel link or an emoji.
+            '@' | '~' | ':' => plain.extend([c, BREAK]),
+            // Mattermost makes a tag also of an escaped `#`.
+            '#' => plain.extend(['\\', c, BREAK]),
+            // Mattermost makes a link of a word that begins with `www.`.
+            '.' if ends_with_www(&plain) => plain.extend([BREAK, c]),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '<' | '>' | '|' | '!' | '+' | '-'
+            | '=' | '{' | '}' | '$' | '&' => plain.extend(['\\', c]),
+            c if turns_text(c) => {}
             c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => plain.push(' '),
             c => plain.push(c),
         }
     }
     plain
+}
+
+fn ends_with_www(text: &str) -> bool {
+    let last = text.get(text.len().saturating_sub(3)..);
+    last.is_some_and(|last| last.eq_ignore_ascii_case("www"))
+}
+
+/// For a command between backticks, cut to at most so many characters.
+pub fn code(text: &str, most: usize) -> String {
+    let shown = text.chars().filter(|c| !turns_text(*c)).map(|c| match c {
+        '`' => '\'',
+        c if c.is_control() => ' ',
+        c => c,
+    });
+    let all: Vec<char> = shown.collect();
+    match all.len() > most {
+        true => all
+            .iter()
+            .take(most.saturating_sub(1))
+            .chain(['…'].iter())
+            .collect(),
+        false => all.iter().collect(),
+    }
+}
+
+/// `1 more minute`, `2 more minutes`.
+pub fn more_minutes(minutes: u32) -> String {
+    match minutes {
+        1 => "1 more minute".into(),
+        many => format!("{many} more minutes"),
+    }
+}
+
+/// `1 minute`, `2 minutes`.
+pub fn counted_minutes(minutes: u32) -> String {
+    match minutes {
+        1 => "1 minute".into(),
+        many => format!("{many} minutes"),
+    }
 }
 
 /// The same, cut to at most so many characters.
@@ -48,6 +94,17 @@ pub fn moment(time: &str) -> String {
     }
 }
 
+/// The begin and the end, with seconds if both are in the same minute.
+pub fn span(from: &str, to: &str) -> String {
+    let second = |time: &str| time.get(..19).map(|time| time.replace('T', " "));
+    match (second(from), second(to)) {
+        (Some(from), Some(to)) if from.get(..16) == to.get(..16) => {
+            format!("{from} UTC to {to} UTC")
+        }
+        _ => format!("{} to {}", moment(from), moment(to)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +117,25 @@ mod tests {
         ] {
             assert!(!text.contains(active), "{active:?} in {text:?}");
         }
+    }
+
+    /// W2
+    #[test]
+    fn plain_text_contains_no_bare_link_no_tag_and_no_mark_of_direction() {
+        let text = plain(
+            "see WWW.evil.example and www.evil.example #incident \u{202e}nimda\u{2066}x\u{200f}",
+        );
+        for active in [
+            "www.",
+            "WWW.",
+            "#incident",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{200f}",
+        ] {
+            assert!(!text.contains(active), "{active:?} in {text:?}");
+        }
+        assert!(text.contains("nimda"), "{text}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The bot: it posts, changes its posts, and opens dialogs.
 
+use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -77,9 +78,10 @@ impl Bot {
         &self,
         channel: &ChannelId,
         post: &PostId,
+        message: &str,
         props: &Value,
     ) -> Result<(), ApiError> {
-        self.as_member(channel, || self.change(post, "", props))
+        self.as_member(channel, || self.change(post, message, props))
             .await
     }
 
@@ -110,7 +112,7 @@ impl Bot {
     ) -> Result<Option<PostId>, ApiError> {
         let path = format!("channels/{channel}/posts?since={}", since.millis());
         let me = self.me().await?.as_str();
-        let found = self.api.get(&path).await?;
+        let found = self.as_member(channel, || self.api.get(&path)).await?;
         let posts = found["posts"].as_object().into_iter().flatten();
         let is_it = |post: &&Value| {
             let (name, value) = marked;
@@ -151,6 +153,13 @@ impl Bot {
         let asked = json!({"trigger_id": trigger_id, "url": url, "dialog": dialog});
         let opened = self.api.post("actions/dialogs/open", &asked).await;
         opened.map(drop)
+    }
+
+    /// The address of Mattermost for its users, if it is configured there.
+    pub async fn site_url(&self) -> Result<Option<Url>, ApiError> {
+        let config = self.api.get("config/client?format=old").await?;
+        let site = config["SiteURL"].as_str().and_then(|url| url.parse().ok());
+        Ok(site.filter(|url: &Url| matches!(url.scheme(), "http" | "https")))
     }
 
     async fn me(&self) -> Result<&MmUserId, ApiError> {

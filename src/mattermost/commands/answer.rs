@@ -67,16 +67,10 @@ impl Mattermost {
                     requester_email: Some(who.person.email.clone()),
                     ..Filter::default()
                 };
-                self.list_open(filter, "You have no open requests.").await
+                let nothing = "You have no open requests.";
+                self.list_open(slash, who, filter, nothing).await
             }
-            ChatCommand::List => {
-                let filter = Filter {
-                    channel_id: Some(slash.channel_id.clone()),
-                    ..Filter::default()
-                };
-                self.list_open(filter, "This channel has no open requests.")
-                    .await
-            }
+            ChatCommand::List => self.list(slash, who).await,
             ChatCommand::Info => self.info(slash).await,
             ChatCommand::Bind { account, terms } => self.bind(slash, who, account, terms).await,
             ChatCommand::Unbind { account } => {

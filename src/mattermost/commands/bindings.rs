@@ -48,9 +48,11 @@ impl Mattermost {
         }
         let mut names = Vec::new();
         for id in binding.approvers.iter().take(SHOWN) {
-            // An approver whom Mattermost does not show now is shown by id.
             let user = self.people.user(id).await;
-            names.push(user.map_or_else(|_| plain(id.as_str()), |user| plain(&user.username)));
+            names.push(user.map_or_else(
+                |_| "a user whom Mattermost does not show now".to_owned(),
+                |user| plain(&user.username),
+            ));
         }
         let more = match binding.approvers.len() > SHOWN {
             true => ", …",

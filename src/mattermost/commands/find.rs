@@ -1,7 +1,9 @@
 //! Finds the request that a person names, and checks that they may see it.
 
+use std::collections::HashMap;
+
 use super::slash::Slash;
-use crate::domain::{ChatUser, Request, RequestId, ShortId, Status};
+use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, Status};
 use crate::mattermost::cards::text::plain;
 use crate::mattermost::{Mattermost, No};
 use crate::store::Filter;
@@ -62,24 +64,83 @@ impl Mattermost {
         found.ok_or_else(none)
     }
 
-    pub(super) async fn list_open(&self, filter: Filter, nothing: &str) -> Result<String, No> {
+    /// The open requests of a channel; in a direct message, all that this person may see.
+    pub(super) async fn list(&self, slash: &Slash, who: &ChatUser) -> Result<String, No> {
+        let (filter, nothing) = match slash.is_direct {
+            true => (
+                Filter::default(),
+                "There are no open requests of yours, and none whose approver you are.",
+            ),
+            false => (
+                Filter {
+                    channel_id: Some(slash.channel_id.clone()),
+                    ..Filter::default()
+                },
+                "This channel has no open requests.",
+            ),
+        };
+        self.list_open(slash, who, filter, nothing).await
+    }
+
+    pub(super) async fn list_open(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        filter: Filter,
+        nothing: &str,
+    ) -> Result<String, No> {
         let mut lines = Vec::new();
+        let mut bindings = HashMap::new();
         for status in OPEN {
             let filter = Filter {
                 status: Some(status),
                 ..filter.clone()
             };
-            let found = self.app.service.list(&filter, None, LISTED).await?;
-            lines.extend(
-                found
-                    .iter()
-                    .map(|request| format!("- {}", self.line(request))),
-            );
+            let found = self.app.service.newest(&filter, SEARCHED).await?;
+            let is_all = found.len() < SEARCHED;
+            let mut seen = 0;
+            for request in found.iter() {
+                if !self
+                    .may_see_with(slash, who, request, &mut bindings)
+                    .await?
+                {
+                    continue;
+                }
+                seen += 1;
+                if seen <= LISTED {
+                    lines.push(format!("- {}", self.line(request)));
+                }
+            }
+            if seen > LISTED {
+                let more = seen - LISTED;
+                let at_least = if is_all { "" } else { "at least " };
+                lines.push(format!(
+                    "- … and {at_least}{more} more {status}; `/jit status ID` shows each"
+                ));
+            }
         }
         match lines.is_empty() {
             true => Ok(nothing.to_owned()),
             false => Ok(lines.join("\n")),
         }
+    }
+
+    /// Like `may_see`, and reads each binding once.
+    async fn may_see_with(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        request: &Request,
+        bindings: &mut HashMap<AccountId, Option<Binding>>,
+    ) -> Result<bool, No> {
+        let service = &self.app.service;
+        let account = &request.asked.account_id;
+        if !bindings.contains_key(account) {
+            bindings.insert(account.clone(), service.binding(account).await?);
+        }
+        let binding = bindings.get(account).and_then(Option::as_ref);
+        let (rules, channel) = (service.policy(), &slash.channel_id);
+        Ok(rules.may_see_in_chat(who, channel, request, binding))
     }
 }
 

@@ -40,6 +40,16 @@ impl Mattermost {
         }
     }
 
+    /// The set that the dialog selects at first; jit does not choose between several.
+    fn selected<'s>(&self, sets: &[&'s PermissionSet]) -> Option<&'s PermissionSet> {
+        let default = &self.app.service.policy().default_permission_set;
+        match sets {
+            [only] => Some(only),
+            _ if self.default_set_is_configured => sets.iter().copied().find(|set| *set == default),
+            _ => None,
+        }
+    }
+
     fn shown(&self, bindings: &[Binding], state: &str) -> Value {
         let policy = self.app.service.policy();
         let option = |text: String, value: String| json!({"text": text, "value": value});
@@ -50,10 +60,7 @@ impl Mattermost {
         let is_had = |set: &&PermissionSet| bindings.iter().any(|binding| binding.allows(set));
         let sets = policy.permission_sets.keys().filter(is_had);
         let sets: Vec<&PermissionSet> = sets.collect();
-        let default = sets
-            .iter()
-            .find(|set| ***set == policy.default_permission_set)
-            .or_else(|| sets.first());
+        let default = self.selected(&sets);
         let longest = bindings.iter().map(|binding| policy.longest(binding)).max();
         let longest = longest.unwrap_or(1).saturating_mul(60);
         let times = TIMES.iter().filter(|minutes| **minutes <= longest);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::slash::Slash;
 use super::words::TypedRequest;
 use crate::domain::{
-    Ask, ChatUser, Command, Draft, Millis, Minutes, Request, RequestId, Status, Text,
+    Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
+    Status, Text,
 };
-use crate::mattermost::cards::text::{moment, plain, short, short_id};
+use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
 
@@ -29,6 +30,16 @@ impl Mattermost {
             Some(time) => time,
             None => Minutes::new(AN_HOUR).map_err(|why| No::Told(why.to_string()))?,
         };
+        let service = &self.app.service;
+        let binding = service.binding(&typed.account).await?;
+        let set = match (&typed.set, &binding) {
+            (Some(set), _) => set.parse().ok(),
+            (None, Some(binding)) => self
+                .assumed_set(binding)
+                .map_err(|sets| which_set(&typed, duration, &sets))?,
+            // The service refuses the account.
+            (None, None) => None,
+        };
         let draft = Draft {
             id: RequestId::from_uuid(self.clock().draw_in_order()),
             account_id: typed.account,
@@ -37,24 +48,23 @@ impl Mattermost {
             reason: typed.why,
             jira: typed.ticket,
             duration,
-            permission_set: typed.set.and_then(|set| set.parse().ok()),
+            permission_set: set,
             start_at: None,
         };
         let once = Idempotency::of_chat(&slash.trigger_id, slash.text.clone());
-        let service = &self.app.service;
         let request = match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(request) => request,
             OpenedOrFound::Found(pending) => return Ok(self.asked_already(&pending)),
         };
-        let binding = service.binding(&request.asked.account_id).await?;
         let needed = binding.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
             1 => "one approver".to_owned(),
             many => format!("{many} approvers"),
         };
         let id = short_id(request.id);
+        let assumed = assumed(&request, typed.set.is_none(), typed.time.is_none());
         Ok(format!(
-            "{}\nThe request waits for {of}: `/jit approve {id}`",
+            "{}{assumed}\nThe request waits for {of}: `/jit approve {id}`",
             self.line(&request)
         ))
     }
@@ -66,6 +76,27 @@ impl Mattermost {
             short_id(pending.id),
             self.line(pending)
         )
+    }
+
+    /// The permission set of a request that names none: the only one that the account allows, or
+    /// the configured default. jit does not choose between several: the error has all of them.
+    pub(in crate::mattermost) fn assumed_set(
+        &self,
+        binding: &Binding,
+    ) -> Result<Option<PermissionSet>, Vec<PermissionSet>> {
+        let policy = self.app.service.policy();
+        let sets = policy.permission_sets.keys();
+        let mut sets: Vec<&PermissionSet> = sets.filter(|set| binding.allows(set)).collect();
+        let default = &policy.default_permission_set;
+        if let [only] = sets.as_slice() {
+            return Ok(Some((*only).clone()));
+        }
+        if sets.is_empty() || (self.default_set_is_configured && sets.contains(&default)) {
+            // The domain uses its default, or refuses it.
+            return Ok(None);
+        }
+        sets.sort_by_key(|set| *set == default);
+        Err(sets.into_iter().cloned().collect())
     }
 
     pub(super) async fn ask(
@@ -145,7 +176,10 @@ impl Mattermost {
         let request = self.find(slash, who, id).await?;
         let line = self.line(&request);
         Ok(match &request.chat.card {
-            Some(post) => format!("{line}\n[Card and history]({})", self.cards.link(post)),
+            Some(post) => format!(
+                "{line}\n[Card and history]({})",
+                self.cards.link(post).await
+            ),
             None => line,
         })
     }
@@ -171,7 +205,7 @@ impl Mattermost {
             Some(period) if period.until > now => {
                 parts.push(format!("{} left", period.until - now));
             }
-            _ => parts.push(format!("{} minutes", request.asked.duration.get())),
+            _ => parts.push(counted_minutes(request.asked.duration.get())),
         }
         if let Some(start) = request.starts_at() {
             parts.push(format!("starts {}", moment(&start.to_string())));
@@ -183,5 +217,40 @@ impl Mattermost {
             parts.push(format!("({})", short(trouble.why.as_str(), 200)));
         }
         parts.join(" · ")
+    }
+}
+
+/// Asks for the permission set, with a command that works.
+fn which_set(typed: &TypedRequest, duration: Minutes, sets: &[PermissionSet]) -> No {
+    let names: Vec<&str> = sets.iter().map(PermissionSet::as_str).collect();
+    let why = typed.why.as_ref().map_or("REASON", Text::as_str);
+    let first = names.first().copied().unwrap_or_default();
+    let time = duration.get();
+    let command = format!("/jit request {} {first} {time}m {why}", typed.account);
+    No::Told(format!(
+        "the permission set is missing, and this account allows {}: type one of them, for example `{}`",
+        plain(&names.join(", ")),
+        code(&command, 400)
+    ))
+}
+
+/// What jit assumed, so that the requester sees it.
+fn assumed(request: &Request, set: bool, time: bool) -> String {
+    let mut told = Vec::new();
+    if set {
+        let set = plain(request.asked.permission_set.as_str());
+        told.push(format!("no permission set was typed: it is for {set}"));
+    }
+    if time {
+        let time = counted_minutes(request.asked.duration.get());
+        told.push(format!("no time was typed: it is for {time}"));
+    }
+    match told.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\n**Check the request: {}.** To withdraw it: `/jit cancel {}`",
+            told.join(", and "),
+            short_id(request.id)
+        ),
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::{ChannelId, MmUserId};
 pub struct Slash {
     pub team_id: String,
     pub channel_id: ChannelId,
-    /// A direct message: its channel name is two ids joined by `__`.
+    /// A direct message: its channel name is two user ids joined by `__`.
     pub is_direct: bool,
     pub user_id: MmUserId,
     pub text: String,
@@ -57,7 +57,7 @@ impl Slash {
         Some(Self {
             team_id: form.one("team_id")?.to_owned(),
             channel_id: form.one("channel_id")?.parse().ok()?,
-            is_direct: form.one("channel_name")?.contains("__"),
+            is_direct: is_direct(form.one("channel_name")?, form.one("user_id")?),
             user_id: form.one("user_id")?.parse().ok()?,
             text: form.one("text")?.to_owned(),
             trigger_id: form.one("trigger_id")?.to_owned(),
@@ -68,9 +68,33 @@ impl Slash {
     }
 }
 
+/// Reports whether the channel is a direct message of this user. A team channel may have `__`
+/// in its name.
+fn is_direct(name: &str, user: &str) -> bool {
+    let is_id = |id: &str| id.len() == 26 && id.bytes().all(|b| b.is_ascii_alphanumeric());
+    let both = name.split_once("__");
+    both.is_some_and(|(one, other)| is_id(one) && is_id(other) && (one == user || other == user))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// W3: jit took a channel with this name for a direct message.
+    #[test]
+    fn a_channel_with_two_underscores_in_its_name_is_no_direct_message() {
+        let (alice, bob) = ("qqobpx3sjjbfuy915pnc9djxmw", "o1pfxbncs7f43jbskgik8zuwxc");
+        let ids = format!("{alice}__{bob}");
+        for (name, user, wanted) in [
+            ("aws__prod", alice, false),
+            ("__", alice, false),
+            (&ids, alice, true),
+            (&ids, bob, true),
+            (&ids, "mallorymallorymallorymallo", false),
+        ] {
+            assert_eq!(is_direct(name, user), wanted, "{name} {user}");
+        }
+    }
 
     /// A real server sends names and ids in two lists, not in the order of the text.
     #[test]

@@ -1,12 +1,14 @@
 //! Parses the text after `/jit`. An error names the problem and the command that was
 //! probably meant.
 
+use super::request_line::request;
+use super::time::minutes;
 use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
 use crate::mattermost::cards::names::Names;
 use crate::mattermost::cards::text::short;
 
 /// The length of a typed word in an error.
-const TYPED: usize = 40;
+pub(super) const TYPED: usize = 40;
 
 /// The names that a word can stand for.
 pub struct Known<'k> {
@@ -54,7 +56,7 @@ pub const VERBS: [(&str, &str, &str); 13] = [
     (
         "list",
         "",
-        "show the open requests of this channel: `/jit list`",
+        "show the open requests of this channel; in a direct message, those that you may decide or that are yours: `/jit list`",
     ),
     (
         "info",
@@ -132,7 +134,7 @@ pub struct TypedRequest {
 }
 
 /// The error names the problem and a command that works.
-type ParseResult<T> = Result<T, String>;
+pub(super) type ParseResult<T> = Result<T, String>;
 
 pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let (verb, rest) = first(text);
@@ -184,7 +186,7 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
 }
 
 /// The first word and the rest.
-fn first(text: &str) -> (&str, &str) {
+pub(super) fn first(text: &str) -> (&str, &str) {
     let text = text.trim();
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (word, rest.trim_start())
@@ -206,7 +208,7 @@ fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
     })
 }
 
-fn reason(text: &str) -> ParseResult<Option<Text>> {
+pub(super) fn reason(text: &str) -> ParseResult<Option<Text>> {
     let inside = text
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'));
@@ -219,7 +221,7 @@ fn reason(text: &str) -> ParseResult<Option<Text>> {
     }
 }
 
-fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
+pub(super) fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
     names.meant(word).ok_or_else(|| {
         let typed = match word {
             "" => "the account is missing".to_owned(),
@@ -268,81 +270,6 @@ fn terms(rest: &str) -> ParseResult<BindTerms> {
         }
     }
     Ok(terms)
-}
-
-/// The account, then the permission set and the time in any order, then the reason.
-fn request(rest: &str, known: &Known<'_>) -> ParseResult<TypedRequest> {
-    let (word, mut rest) = first(rest);
-    let account = account("request", word, known.names)?;
-    let (mut set, mut time) = (None, None);
-    loop {
-        let (word, after) = first(rest);
-        let named = known.sets.iter().find(|set| set.eq_ignore_ascii_case(word));
-        match (named, minutes(word)) {
-            (Some(named), _) if set.is_none() => set = Some((*named).to_owned()),
-            (_, Some(minutes)) if time.is_none() => time = Some(minutes),
-            _ => break,
-        }
-        rest = after;
-    }
-    let ticket = rest.split_whitespace().find(|word| is_ticket(word));
-    let ticket = ticket
-        .map(str::parse)
-        .transpose()
-        .map_err(|why| format!("the ticket {why}"))?;
-    let why = reason(rest)?;
-    if why.is_none() {
-        return Err(
-            "the reason is missing: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
-        );
-    }
-    Ok(TypedRequest {
-        account,
-        set,
-        time,
-        why,
-        ticket,
-    })
-}
-
-/// A ticket is a word like INC-42.
-fn is_ticket(word: &str) -> bool {
-    word.split_once('-').is_some_and(|(project, number)| {
-        project.len() >= 2
-            && project.starts_with(|c: char| c.is_ascii_uppercase())
-            && project
-                .chars()
-                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
-            && !number.is_empty()
-            && number.chars().all(|c| c.is_ascii_digit())
-    })
-}
-
-/// `30m`, `2h`, `1h30m` or `1d`.
-pub fn minutes(text: &str) -> Option<Minutes> {
-    let (mut all, mut number) = (0_i64, None::<i64>);
-    for c in text.chars() {
-        if let Some(digit) = c.to_digit(10) {
-            number = Some(
-                number
-                    .unwrap_or(0)
-                    .checked_mul(10)?
-                    .checked_add(i64::from(digit))?,
-            );
-            continue;
-        }
-        let unit = match c.to_ascii_lowercase() {
-            'm' => 1,
-            'h' => 60,
-            'd' => 24 * 60,
-            _ => return None,
-        };
-        all = all.checked_add(number.take()?.checked_mul(unit)?)?;
-    }
-    match number {
-        Some(_) => None,
-        None => Minutes::new(all).ok(),
-    }
 }
 
 fn names(rest: &str) -> ParseResult<Vec<String>> {
@@ -428,11 +355,6 @@ mod tests {
                 "request 111122223333 2h \"look at 3h of logs\"",
                 (None, Some(120), some("look at 3h of logs"), None),
             ),
-            // Each may occur once: the rest is the reason.
-            (
-                "request 111122223333 admin readonly 1h",
-                (some("admin"), None, some("readonly 1h"), None),
-            ),
         ] {
             assert_eq!(request(text), wanted, "{text}");
         }
@@ -488,6 +410,7 @@ mod tests {
             ("bind 111122223333 forever", "is not a term"),
             ("unbind", "twelve digits"),
             ("request 12345 why", "twelve digits"),
+            ("request 111122223333 admin readonly 1h", "type one of them"),
             ("request 111122223333 admin 1h", "the reason is missing"),
             ("extend 01a1fd36 soon", "`/jit extend ID 30m`"),
             ("approvers bob", "@bob"),

@@ -42,6 +42,8 @@ struct Click {
     team_id: String,
     post_id: PostId,
     trigger_id: String,
+    /// Absent if the button has none; a user can post such a button.
+    #[serde(default)]
     context: Value,
 }
 
@@ -54,6 +56,9 @@ enum ClickFault {
     Stale,
     /// A user pressed a button that jit did not make, or that was changed.
     Card,
+    /// The seal names another key than the current one: jit made the button with an earlier
+    /// token of its bot, or the button is forged.
+    OtherKey,
     /// The button has expired.
     Late,
     Unsure,
@@ -78,9 +83,13 @@ pub(super) async fn action(
         return Err(mattermost.forged(Unsigned::Card, ACTION, &claim));
     };
     let told = |text: &str| reply(200, &json!({"ephemeral_text": text}));
-    let verified = mattermost.verified(&click).await;
+    let verified = match mattermost.verified(&click).await {
+        // A user pressed a button of jit on the recorded post: no forgery.
+        Err(ClickFault::OtherKey) if !mattermost.is_recorded(&click).await => Err(ClickFault::Card),
+        verified => verified,
+    };
     match &verified {
-        Ok(_) => {}
+        Ok(_) | Err(ClickFault::OtherKey) => {}
         Err(ClickFault::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
         Err(ClickFault::Card) => {
             mattermost.forged(Unsigned::Card, ACTION, &claim);
@@ -148,21 +157,33 @@ impl Mattermost {
                 action,
                 trigger,
             }),
+            Err(Broken::Seal) if self.seals.is_of_another_key(&context) => {
+                Err(ClickFault::OtherKey)
+            }
             Err(Broken::Seal) => Err(ClickFault::Card),
             Err(Broken::Late) => Err(ClickFault::Late),
         }
     }
 
+    /// The request that the context of a click names, if there is one.
+    async fn request_of(&self, click: &Click) -> Option<Request> {
+        let id = click.context["request_id"].as_str()?;
+        self.app.service.request(id.parse().ok()?).await.ok()
+    }
+
+    /// Whether the post of the click is the card or the reminder of its request.
+    async fn is_recorded(&self, click: &Click) -> bool {
+        let request = self.request_of(click).await;
+        request.is_some_and(|request| {
+            request.chat.card.as_ref() == Some(&click.post_id)
+                || is_its_reminder(&request, &click.post_id)
+        })
+    }
+
     /// Renews a card of the bot: a system admin may have changed it, or the seals of its
     /// buttons are from an earlier token of the bot.
     async fn renew(&self, click: &Click) -> Answer {
-        let id = click.context["request_id"].as_str();
-        let id = id.and_then(|id| id.parse::<RequestId>().ok());
-        let request = match id {
-            Some(id) => self.app.service.request(id).await.ok(),
-            None => None,
-        };
-        let Some(request) = request else {
+        let Some(request) = self.request_of(click).await else {
             return Answer::Told(NOT_OURS.into());
         };
         if is_its_reminder(&request, &click.post_id) {

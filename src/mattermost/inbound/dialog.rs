@@ -109,6 +109,14 @@ impl Mattermost {
         else {
             return Ok(Answer::Wrong(wrong));
         };
+        let service = &self.app.service;
+        if permission_set.is_none()
+            && let Some(binding) = service.binding(&account_id).await?
+            && self.assumed_set(&binding).is_err()
+        {
+            let why = "choose one".to_owned();
+            return Ok(Answer::Wrong([("permission_set", why)].into()));
+        }
         let draft = Draft {
             id: RequestId::from_uuid(self.clock().draw_in_order()),
             account_id,
@@ -121,7 +129,6 @@ impl Mattermost {
             start_at: None,
         };
         let once = Idempotency::of_chat(once, json!(fields).to_string());
-        let service = &self.app.service;
         Ok(match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(_) => Answer::Nothing,
             OpenedOrFound::Found(pending) => Answer::Told(self.asked_already(&pending)),

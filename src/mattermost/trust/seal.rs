@@ -43,6 +43,9 @@ pub struct ClickContext {
     action: String,
     until: String,
     seal: String,
+    /// Names the key of the seal; empty in a button of an earlier version of jit.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key: String,
 }
 
 /// The state of a dialog.
@@ -69,13 +72,23 @@ pub struct ButtonPlace<'a> {
     pub post: &'a PostId,
 }
 
-/// The key of all seals, derived from the token of the bot.
-pub struct Seals(Secret);
+/// The key of all seals, derived from the token of the bot, and the name of the key.
+pub struct Seals(Secret, String);
+
+/// The length of the name of a key: enough to tell two keys from each other.
+const KEY_NAME: usize = 8;
 
 impl Seals {
     pub fn of(bot_token: &Secret) -> Self {
         let key = signature::seal(bot_token, "jit: buttons and dialogs");
-        Self(Secret::new(key))
+        let key = Secret::new(key);
+        let name = signature::seal(&key, "jit: the name of this key");
+        Self(key, name.chars().take(KEY_NAME).collect())
+    }
+
+    /// Whether a context says that another key made its seal. Anybody can write that.
+    pub fn is_of_another_key(&self, context: &ClickContext) -> bool {
+        !context.key.is_empty() && context.key != self.1
     }
 
     pub fn button(&self, place: ButtonPlace<'_>, action: Action, until: Timestamp) -> ClickContext {
@@ -86,6 +99,7 @@ impl Seals {
             action,
             until,
             seal,
+            key: self.1.clone(),
         }
     }
 

@@ -48,12 +48,20 @@ impl Mattermost {
         self.kept().key = Some(key.to_owned());
     }
 
+    /// The address that the server has for its users.
+    pub fn has_site(&self, url: &str) {
+        self.kept().site = url.to_owned();
+    }
+
     pub(super) fn give_key(&self) -> Answered {
         self.kept().key_calls += 1;
         let key = KEY.public_key();
         let key = STANDARD.encode(AsDer::<PublicKeyX509Der>::as_der(key).unwrap().as_ref());
         let key = self.kept().key.clone().unwrap_or(key);
-        let client = json!({"AsymmetricSigningPublicKey": key, "BuildNumber": "5.37.0"});
+        let site = self.kept().site.clone();
+        let client = json!({
+            "AsymmetricSigningPublicKey": key, "BuildNumber": "5.37.0", "SiteURL": site,
+        });
         yes(200, &client)
     }
 

@@ -76,6 +76,8 @@ struct Kept {
     /// The number of calls that fetched the signing key.
     key_calls: usize,
     key: Option<String>,
+    /// `SiteURL`; empty if it is not configured.
+    site: String,
     delay: Duration,
 }
 

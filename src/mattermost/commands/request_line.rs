@@ -1,0 +1,248 @@
+//! A request in one line: the account, the permission set and the time in any order, then the
+//! reason. jit does not take a word for the reason that was probably meant as a set or a time.
+
+use super::time::TypedTime;
+use super::words::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
+use crate::domain::Minutes;
+use crate::mattermost::cards::text::{code, short};
+
+/// The length of a reason in a proposed command.
+const PROPOSED: usize = 300;
+
+/// The words of the line so far.
+#[derive(Default)]
+struct Line<'t> {
+    account: &'t str,
+    set: Option<&'t str>,
+    time: Option<(Minutes, &'t str)>,
+}
+
+pub(super) fn request(rest: &str, known: &Known<'_>) -> ParseResult<TypedRequest> {
+    let (word, mut rest) = first(rest);
+    let account = account("request", word, known.names)?;
+    let mut line = Line {
+        account: word,
+        ..Line::default()
+    };
+    loop {
+        let (word, after) = first(rest);
+        if let Some(set) = known.sets.iter().find(|set| set.eq_ignore_ascii_case(word)) {
+            if let Some(first) = line.set {
+                return Err(line.twice("permission sets", first, word, after));
+            }
+            line.set = Some(set);
+            rest = after;
+            continue;
+        }
+        match TypedTime::at_the_beginning_of(rest) {
+            TypedTime::Is(minutes, after) => {
+                let typed = rest.strip_suffix(after).unwrap_or(rest).trim_end();
+                if let Some((_, first)) = line.time {
+                    return Err(line.twice("times", first, typed, after));
+                }
+                line.time = Some((minutes, typed));
+                rest = after;
+            }
+            TypedTime::Odd(typed) if line.time.is_none() => return Err(line.odd(typed, rest)),
+            TypedTime::Odd(_) | TypedTime::No => break,
+        }
+    }
+    if line.set.is_none()
+        && let Some(set) = near(first(rest).0, known.sets)
+    {
+        return Err(line.misspelt(set, rest));
+    }
+    let ticket = rest.split_whitespace().find(|word| is_ticket(word));
+    let ticket = ticket
+        .map(str::parse)
+        .transpose()
+        .map_err(|why| format!("the ticket {why}"))?;
+    let why = reason(rest)?;
+    if why.is_none() {
+        return Err(
+            "the reason is missing: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
+        );
+    }
+    Ok(TypedRequest {
+        account,
+        set: line.set.map(str::to_owned),
+        time: line.time.map(|(minutes, _)| minutes),
+        why,
+        ticket,
+    })
+}
+
+impl Line<'_> {
+    /// The command with these words, ready to copy.
+    fn command(&self, set: Option<&str>, time: Option<&str>, why: &str) -> String {
+        let why = match why {
+            "" => "REASON",
+            why => why,
+        };
+        let time = time.or(self.time.map(|(_, typed)| typed));
+        let words = ["/jit request", self.account]
+            .into_iter()
+            .chain(set.or(self.set))
+            .chain(time)
+            .chain([why]);
+        let words: Vec<&str> = words.collect();
+        format!("`{}`", code(&words.join(" "), PROPOSED))
+    }
+
+    /// The command with the whole rest as the reason.
+    fn as_reason(&self, rest: &str) -> String {
+        let quoted = format!("\"{}\"", rest.replace('"', ""));
+        let command = self.command(None, None, &quoted);
+        format!("If the reason begins with this word, put the reason in quotes: {command}")
+    }
+
+    fn misspelt(&self, set: &str, rest: &str) -> String {
+        let (word, after) = first(rest);
+        // A time may follow the misspelt set.
+        format!(
+            "\"{}\" is not a permission set; did you mean {set}? {}\n{}",
+            short(word, TYPED),
+            self.command(Some(set), None, after),
+            self.as_reason(rest),
+        )
+    }
+
+    fn odd(&self, typed: &str, rest: &str) -> String {
+        let after = rest.trim_start().strip_prefix(typed).unwrap_or_default();
+        let is_number = typed.parse().is_ok_and(|number: u32| number > 0);
+        let meant = match is_number {
+            true => format!("{typed}m"),
+            false => "1h".to_owned(),
+        };
+        format!(
+            "\"{}\" is not a time: type a time like `30m`, `2h` or `1h30m`, for example {}\n{}",
+            short(typed, TYPED),
+            self.command(None, Some(&meant), after.trim_start()),
+            self.as_reason(rest),
+        )
+    }
+
+    fn twice(&self, what: &str, one: &str, other: &str, after: &str) -> String {
+        format!(
+            "there are two {what}, {} and {}: type one of them, for example {}\n{}",
+            short(one, TYPED),
+            short(other, TYPED),
+            self.command(None, None, after),
+            self.as_reason(&format!("{other} {after}")),
+        )
+    }
+}
+
+/// The permission set that a word probably stands for.
+fn near<'s>(word: &str, sets: &[&'s str]) -> Option<&'s str> {
+    let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
+    let word = plain(word);
+    if word.starts_with('"') || word.chars().count() < 3 {
+        return None;
+    }
+    let apart = |set: &&&str| strsim::damerau_levenshtein(&word, &plain(set));
+    let is_near = |set: &&&str| {
+        let name = plain(set);
+        let most = if name.chars().count() > 5 { 2 } else { 1 };
+        let is_part = name.starts_with(&word) || (name.len() > 3 && word.starts_with(&name));
+        is_part || apart(set) <= most
+    };
+    sets.iter().filter(is_near).min_by_key(apart).copied()
+}
+
+/// A ticket is a word like INC-42.
+fn is_ticket(word: &str) -> bool {
+    word.split_once('-').is_some_and(|(project, number)| {
+        project.len() >= 2
+            && project.starts_with(|c: char| c.is_ascii_uppercase())
+            && project
+                .chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+            && !number.is_empty()
+            && number.chars().all(|c| c.is_ascii_digit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mattermost::cards::names::Names;
+
+    fn told(text: &str) -> ParseResult<TypedRequest> {
+        let names = [("111122223333".parse().unwrap(), "acme-prod".to_owned())];
+        let names = Names::new(names.into());
+        let known = Known {
+            sets: &["admin", "readonly"],
+            names: &names,
+        };
+        request(text, &known)
+    }
+
+    /// W1: jit took these words for the reason, and the request was for the default set for an
+    /// hour.
+    #[test]
+    fn a_misspelt_set_or_time_is_asked_back_with_a_command_that_works() {
+        for (text, wanted) in [
+            (
+                "acme-prod readnly 30m look at logs",
+                "`/jit request acme-prod readonly 30m look at logs`",
+            ),
+            (
+                "acme-prod 30m Read-Only look",
+                "`/jit request acme-prod readonly 30m look`",
+            ),
+            ("acme-prod admn 1h x", "`/jit request acme-prod admin 1h x`"),
+            (
+                "acme-prod administrator 1h x",
+                "`/jit request acme-prod admin 1h x`",
+            ),
+            (
+                "acme-prod read 1h x",
+                "`/jit request acme-prod readonly 1h x`",
+            ),
+            (
+                "acme-prod readonly 30 look at logs",
+                "`/jit request acme-prod readonly 30m look at logs`",
+            ),
+            (
+                "acme-prod 0m readonly look",
+                "`/jit request acme-prod 1h readonly look`",
+            ),
+            (
+                "acme-prod admin readonly 1h x",
+                "`/jit request acme-prod admin 1h x`",
+            ),
+            (
+                "acme-prod admin 1h 30m x",
+                "`/jit request acme-prod admin 1h x`",
+            ),
+            (
+                "acme-prod admin 500 errors `now`",
+                "`/jit request acme-prod admin \"500 errors 'now'\"`",
+            ),
+        ] {
+            let said = told(text).unwrap_err();
+            assert!(said.contains(wanted), "{text}: {said}");
+            // Each proposed command is accepted, or asks for less than the typed one.
+            let commands = said
+                .split('`')
+                .filter_map(|part| part.strip_prefix("/jit request "));
+            for command in commands {
+                assert!(told(command).is_ok(), "{text}: {command}");
+            }
+        }
+    }
+
+    /// W1
+    #[test]
+    fn a_quoted_reason_may_begin_with_any_word() {
+        for (text, why) in [
+            ("acme-prod admin \"500 errors\"", "500 errors"),
+            ("acme-prod \"admins locked out\"", "admins locked out"),
+            ("acme-prod 1h look at readonly", "look at readonly"),
+        ] {
+            let typed = told(text).unwrap();
+            assert_eq!(typed.why.unwrap().to_string(), why, "{text}");
+        }
+    }
+}

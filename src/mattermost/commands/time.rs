@@ -1,0 +1,150 @@
+//! Times as people type them: `30m`, `1h30m`, `90min`, `1 hour`, `2 days`.
+
+use super::words::first;
+use crate::domain::Minutes;
+
+/// What the beginning of a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TypedTime<'t> {
+    /// A time, and the text after it.
+    Is(Minutes, &'t str),
+    /// Words that look like a time and are none that jit knows, such as `30` or `0m`.
+    Odd(&'t str),
+    /// Something else.
+    No,
+}
+
+impl<'t> TypedTime<'t> {
+    pub fn at_the_beginning_of(text: &'t str) -> Self {
+        let text = text.trim_start();
+        let (word, rest) = first(text);
+        if !word.starts_with(|c: char| c.is_ascii_digit()) {
+            return Self::No;
+        }
+        let is_number = word.bytes().all(|b| b.is_ascii_digit());
+        let (unit, after) = first(rest);
+        if is_number && minutes_of(&unit.to_lowercase()).is_some() {
+            let typed = text.get(..text.len() - after.len()).unwrap_or(text);
+            return match compound(&format!("{word}{unit}")) {
+                Some(minutes) => Self::Is(minutes, after),
+                None => Self::Odd(typed.trim_end()),
+            };
+        }
+        match compound(word) {
+            Some(minutes) => Self::Is(minutes, rest),
+            None if looks_like_one(word) => Self::Odd(word),
+            None => Self::No,
+        }
+    }
+}
+
+/// The time that the whole text is.
+pub fn minutes(text: &str) -> Option<Minutes> {
+    match TypedTime::at_the_beginning_of(text) {
+        TypedTime::Is(minutes, "") => Some(minutes),
+        TypedTime::Is(..) | TypedTime::Odd(_) | TypedTime::No => None,
+    }
+}
+
+/// The minutes of a unit.
+fn minutes_of(unit: &str) -> Option<i64> {
+    Some(match unit {
+        "m" | "min" | "mins" | "minute" | "minutes" => 1,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 60,
+        "d" | "day" | "days" => 24 * 60,
+        _ => return None,
+    })
+}
+
+/// Numbers, each with its unit, in one word.
+fn compound(word: &str) -> Option<Minutes> {
+    let (mut all, mut rest) = (0_i64, word);
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (digits, after) = rest.split_at(number);
+        let unit = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let number: i64 = digits.parse().ok()?;
+        let minutes = number.checked_mul(minutes_of(&unit.to_lowercase())?)?;
+        all = all.checked_add(minutes)?;
+        rest = after;
+    }
+    Minutes::new(all).ok()
+}
+
+/// A number alone, or a number with one separator, or numbers with units of time.
+fn looks_like_one(word: &str) -> bool {
+    const OTHERS: [&str; 9] = [
+        "s", "sec", "secs", "second", "seconds", "w", "wk", "week", "weeks",
+    ];
+    let is_separator = |c: char| matches!(c, '.' | ',' | ':');
+    if word.chars().filter(|c| is_separator(*c)).count() > 1 {
+        return false;
+    }
+    let units = word.split(|c: char| c.is_ascii_digit() || is_separator(c));
+    let mut units = units.filter(|unit| !unit.is_empty());
+    units.all(|unit| {
+        let unit = unit.to_lowercase();
+        minutes_of(&unit).is_some() || OTHERS.contains(&unit.as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// W1
+    #[test]
+    fn usual_ways_to_type_a_time_are_understood() {
+        for (text, wanted, rest) in [
+            ("30m", 30, ""),
+            ("1d2h look", 1560, "look"),
+            ("90min at logs", 90, "at logs"),
+            ("1 hour", 60, ""),
+            ("2 Hours db down", 120, "db down"),
+            ("1h30m", 90, ""),
+            ("1h30min x", 90, "x"),
+            ("15 m x", 15, "x"),
+        ] {
+            let wanted = TypedTime::Is(Minutes::new(wanted).unwrap(), rest);
+            assert_eq!(TypedTime::at_the_beginning_of(text), wanted, "{text}");
+        }
+    }
+
+    /// W1
+    #[test]
+    fn a_word_that_looks_like_a_time_is_told_from_other_words() {
+        for (text, odd) in [
+            ("30 look at logs", "30"),
+            ("0m x", "0m"),
+            ("0 minutes x", "0 minutes"),
+            ("1.5h x", "1.5h"),
+            ("1:30 x", "1:30"),
+            ("1h30 x", "1h30"),
+            ("90s x", "90s"),
+            ("1week x", "1week"),
+            ("99999999999999999999h x", "99999999999999999999h"),
+        ] {
+            let read = TypedTime::at_the_beginning_of(text);
+            assert_eq!(read, TypedTime::Odd(odd), "{text}");
+        }
+        for text in [
+            "",
+            "h",
+            "2x",
+            "3rd try",
+            "5xx errors",
+            "24/7",
+            "10.0.0.1",
+            "\"30 x\"",
+        ] {
+            assert_eq!(
+                TypedTime::at_the_beginning_of(text),
+                TypedTime::No,
+                "{text}"
+            );
+        }
+    }
+}
