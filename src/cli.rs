@@ -22,6 +22,7 @@ mod sign;
 mod store;
 mod tables;
 mod unwritten;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -182,7 +183,7 @@ async fn run_async(context: &CliContext, command: CliCommand) -> Result<(), Fail
         CliCommand::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
         CliCommand::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
         CliCommand::Audit(AuditCommand::Verify { id }) => {
-            audit::verify(context, id.as_deref()).await
+            verify::verify(context, id.as_deref()).await
         }
         command => requests::run(context, command).await,
     }

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod notice;
 pub mod policy;
+pub mod replay;
 pub mod request;
 pub mod shown;
 pub mod timestamp;

@@ -9,12 +9,14 @@ pub(crate) mod notice_queue;
 mod queries;
 mod revoke;
 mod ticket;
+mod verify;
 pub(crate) mod work_queue;
 
 pub use announce::Announce;
 pub use configure::Configure;
 pub use revoke::Revoked;
 pub use ticket::Ticket;
+pub use verify::{AuditFinding, VerifiedHistory};
 
 use std::sync::Arc;
 

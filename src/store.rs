@@ -17,13 +17,17 @@
 
 pub mod dynamodb;
 mod found;
+pub mod inspect;
 pub mod outbox;
 pub mod portable;
 pub mod sqlite;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 pub use found::{Found, Unreadable};
+pub use inspect::{AuditedRecord, Inspected, Misfit};
 
 use crate::domain::{
     AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event, Holding,
@@ -145,6 +149,12 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&AuditKey>,
         limit: usize,
     ) -> Result<Found<Head>, StoreError>;
+
+    /// Returns everything that the store has about one history, and the columns or attributes
+    /// that differ from their documents.
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError>;
+    /// Returns the text of every audit key that has an event, also of those without a record.
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError>;
 
     /// Returns the time at which another store was last copied into this one.
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError>;

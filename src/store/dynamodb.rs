@@ -10,6 +10,7 @@ mod calls;
 mod commit;
 mod due;
 mod gauges;
+mod inspect;
 mod items;
 mod lists;
 mod outbox;
@@ -18,6 +19,7 @@ pub mod setup;
 mod sizes;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +39,7 @@ pub use tables::{
 use super::portable::COPIED;
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -300,6 +302,14 @@ impl Store for DynamoStore {
         limit: usize,
     ) -> Result<Found<Head>, StoreError> {
         self.chains(after, limit).await
+    }
+
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        self.inspected(key).await
+    }
+
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        self.keys_of_events().await
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

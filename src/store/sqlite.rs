@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod fault;
+mod inspect;
 mod nonces;
 mod notices;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod unchanged;
 mod writer;
 mod writes;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,7 +32,7 @@ pub use schema::OpenError;
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
@@ -332,6 +334,14 @@ impl Store for SqliteStore {
         self.readers
             .scan(move |db| queries::heads(db, after.as_ref(), limit))
             .await
+    }
+
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        self.readers.look(|db| inspect::inspect(db, key))
+    }
+
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        self.readers.scan(inspect::audit_keys).await
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

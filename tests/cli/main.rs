@@ -7,6 +7,7 @@ mod common;
 mod audit;
 mod lives;
 mod shell;
+mod verify;
 mod walk;
 
 use std::process::{Output, Stdio};

@@ -1,6 +1,7 @@
 //! The store and the receiver as one process reaches them: a call can fail before it arrives, or
 //! before its answer arrives.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use jit::domain::{
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::notices::{NotReceived, Receiver};
 
@@ -221,6 +222,12 @@ impl Store for FlakyStore {
         limit: usize,
     ) -> Result<Found<Head>, StoreError> {
         read!(self.heads(after, limit))
+    }
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        read!(self.inspect(key))
+    }
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        read!(self.audit_keys())
     }
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
         read!(self.copied_at())

@@ -4,6 +4,7 @@
 #[path = "memory/tables.rs"]
 mod tables;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -14,8 +15,9 @@ use jit::domain::{
 pub use tables::{Changes, Tables};
 
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, AuditedRecord, ClaimedNotice, Commit, Cursor, Due, Filter, Found,
+    Freshness, Gauges, Head, Inspected, Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store,
+    StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -373,6 +375,34 @@ impl Store for MemoryStore {
         heads.sort_by_key(|head| head.key.to_string());
         heads.truncate(limit);
         Ok(heads.into())
+    }
+
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        let tables = self.tables();
+        let record = match key {
+            AuditKey::Request(id) => {
+                let request = tables.requests.get(id).cloned();
+                request.map(|request| AuditedRecord::Request(Box::new(request)))
+            }
+            AuditKey::Config(id) => {
+                let channel = tables.channels.get(id).cloned();
+                channel.map(AuditedRecord::Channel)
+            }
+        };
+        let bound = tables.bindings.values().filter(
+            |binding| matches!(key, AuditKey::Config(channel) if *channel == binding.channel_id),
+        );
+        Ok(Inspected {
+            record,
+            bindings: bound.cloned().collect(),
+            events: tables.history(key),
+            misfits: Vec::new(),
+        })
+    }
+
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.events.keys().map(ToString::to_string).collect())
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{notices, queries, rows, writes};
+use super::{inspect, notices, queries, rows, writes};
 use crate::domain::Status;
 use crate::store::Filter;
 
@@ -53,6 +53,10 @@ fn fixed() -> Vec<(String, String)> {
         ("leased", rows::LEASED),
         ("update", writes::UPDATE_REQUEST),
         ("export", queries::EXPORT),
+        ("columns of a request", inspect::REQUEST_COLUMNS),
+        ("columns of a channel", inspect::CHANNEL_COLUMNS),
+        ("columns of bindings", inspect::BINDING_COLUMNS),
+        ("columns of events", inspect::EVENT_COLUMNS),
     ]
     .map(|(name, sql)| (name.to_owned(), sql.to_owned()))
     .into()
