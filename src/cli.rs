@@ -92,6 +92,10 @@ impl CliContext {
         crate::config::read_without_secrets(self.config_path.as_deref(), &self.variables)
     }
 
+    pub async fn config_with_seal_key(&self) -> Result<Config, ConfigError> {
+        crate::config::read_with_seal_key(self.config_path.as_deref(), &self.variables).await
+    }
+
     pub async fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {
         crate::config::read_client(self.config_path.as_deref(), &self.variables).await
     }

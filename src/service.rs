@@ -5,6 +5,7 @@
 mod announce;
 mod changes;
 mod configure;
+mod heads;
 pub(crate) mod notice_queue;
 mod queries;
 mod revoke;
@@ -16,7 +17,7 @@ pub use announce::Announce;
 pub use configure::Configure;
 pub use revoke::Revoked;
 pub use ticket::Ticket;
-pub use verify::{AuditFinding, VerifiedHistory};
+pub use verify::{AuditFinding, VerifiedHistory, VerifiedLog};
 
 use std::sync::Arc;
 
@@ -27,9 +28,11 @@ use crate::domain::{
     self, CoHolders, Command, Decision, Draft, Holding, Lease, LeaseHolder, Millis, Policy, Record,
     Refusal, Request, RequestId, Timestamp, Work,
 };
+use crate::signature::Secret;
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
 use changes::RequestChanges;
+use heads::HeadNotes;
 use notice_queue::NoticeQueue;
 use revoke::is_being_revoked;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
@@ -57,6 +60,9 @@ pub struct Service {
     pub(crate) work_queue: Arc<WorkQueue>,
     /// About requests that ended or were revoked.
     changes: RequestChanges,
+    heads: HeadNotes,
+    /// Seals the entries of the head log.
+    seal_key: Option<Secret>,
 }
 
 /// An idempotency key, with a fingerprint of the request body.
@@ -103,6 +109,8 @@ impl Service {
             notice_queue: NoticeQueue::default(),
             work_queue: Arc::default(),
             changes: RequestChanges::default(),
+            heads: HeadNotes::default(),
+            seal_key: None,
         }
     }
 
@@ -366,7 +374,7 @@ impl Service {
             commit.writes.extend(Write::of_decision(decision));
         }
         commit.writes.extend(last);
-        let done = self.store.commit(commit).await;
+        let done = self.commit(commit).await;
         if let Some(ticket) = ticket {
             ticket.note(&done);
         }

@@ -179,7 +179,7 @@ pub(super) fn key(id: &str) -> Result<AuditKey, Failure> {
         .map_err(|_| Failure::Usage(format!("{id:?} is not a request id and not config#CHANNEL")))
 }
 
-pub(super) async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
+async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
     let config = context.config_without_secrets()?;
     app::service(&config, Purpose::Look).await.map_err(failed)
 }

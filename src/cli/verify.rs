@@ -4,28 +4,40 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::audit::{key, service};
+use super::audit::key;
 use super::output::one_line;
 use super::serve::failed;
 use super::{CliContext, Failure};
+use crate::app::{self, Purpose};
 use crate::domain::AuditKey;
-use crate::service::{AuditFinding, Service, VerifiedHistory};
+use crate::service::{AuditFinding, Service, VerifiedHistory, VerifiedLog};
 
 const PAGE: usize = 500;
+/// The name of the head log in the findings.
+const HEAD_LOG: &str = "head log";
 
 pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
-    let service = service(context).await?;
-    let mut verification = Verification::default();
+    let config = context.config_with_seal_key().await?;
+    let service = app::service(&config, Purpose::Look).await.map_err(failed)?;
+    // The log is read first, so the store is never behind it.
+    let log = service.verify_log().await.map_err(failed)?;
+    let mut verification = Verification::of(log, service.has_seal_key());
     match id {
         Some(id) => {
-            let verified = service.verify_history(&key(id)?).await.map_err(failed)?;
-            if verified.is_unknown {
+            let key = key(id)?;
+            let verified = service.verify_history(&key, &verification.log).await;
+            let verified = verified.map_err(failed)?;
+            if verified.is_unknown && verified.findings.is_empty() {
                 let why = format!("there is no history of {id}; jit list shows the requests");
                 return Err(Failure::Failed(why));
             }
             verification.add(id, verified);
         }
-        None => verification.add_all(&service).await?,
+        None => {
+            let defects = std::mem::take(&mut verification.log.findings);
+            verification.add_findings(HEAD_LOG, defects);
+            verification.add_all(&service).await?;
+        }
     }
     let (text, value) = (|| verification.text(), verification.json());
     context.output.say(text, &value)?;
@@ -45,8 +57,9 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
 }
 
 /// The histories that were checked so far.
-#[derive(Default)]
 struct Verification {
+    log: VerifiedLog,
+    has_seal_key: bool,
     /// The text of every audit key that was checked. More than one walk can find the same key.
     seen: BTreeSet<String>,
     events: u64,
@@ -59,8 +72,36 @@ struct BrokenHistory {
 }
 
 impl Verification {
-    /// Walks the records, then the audit keys, then the bindings: what one walk misses because
-    /// something was deleted, another one finds.
+    fn of(log: VerifiedLog, has_seal_key: bool) -> Self {
+        Self {
+            log,
+            has_seal_key,
+            seen: BTreeSet::new(),
+            events: 0,
+            broken: Vec::new(),
+        }
+    }
+
+    /// What the seals prove, in one sentence.
+    fn seals(&self) -> String {
+        let entries = self.log.entries;
+        match (self.log.sealed_since, self.has_seal_key) {
+            (None, _) => format!(
+                "{entries} entries of the head log are not sealed: a person who can write the \
+                 store can rewrite it all; set audit.seal_key_file"
+            ),
+            (Some(since), true) => {
+                format!("{entries} entries of the head log verified, sealed since entry {since}")
+            }
+            (Some(since), false) => format!(
+                "{entries} entries of the head log are sealed since entry {since}, but no \
+                 audit.seal_key is set here, so the seals were not checked"
+            ),
+        }
+    }
+
+    /// Walks the records, then the audit keys, the bindings and the head log: what one walk misses
+    /// because something was deleted, another one finds.
     async fn add_all(&mut self, service: &Service) -> Result<(), Failure> {
         self.add_records(service).await?;
         for name in service.audit_keys().await.map_err(failed)? {
@@ -75,6 +116,13 @@ impl Verification {
             let id = key.to_string();
             self.add_key(service, key).await?;
             self.add_findings(&id, findings);
+        }
+        let logged: Vec<String> = self.log.ends.keys().cloned().collect();
+        for name in logged {
+            match name.parse::<AuditKey>() {
+                Ok(key) => self.add_key(service, key).await?,
+                Err(why) => self.add_unreadable(name, &format!("the audit key {why}")),
+            }
         }
         Ok(())
     }
@@ -102,7 +150,8 @@ impl Verification {
         if self.seen.contains(&id) {
             return Ok(());
         }
-        let verified = service.verify_history(&key).await.map_err(failed)?;
+        let verified = service.verify_history(&key, &self.log).await;
+        let verified = verified.map_err(failed)?;
         self.add(&id, verified);
         Ok(())
     }
@@ -130,7 +179,8 @@ impl Verification {
     fn text(&self) -> String {
         if self.broken.is_empty() {
             let (histories, events) = (self.seen.len(), self.events);
-            return format!("{histories} audit chains verified, {events} events");
+            let seals = self.seals();
+            return format!("{histories} audit chains verified, {events} events\n{seals}");
         }
         let line =
             |one: &BrokenHistory| format!("{}: {}", one_line(&one.id), one_line(&one.finding.why));
@@ -146,6 +196,12 @@ impl Verification {
             entry
         };
         let broken: Vec<Value> = self.broken.iter().map(entry).collect();
-        json!({"histories": self.seen.len(), "events": self.events, "broken": broken})
+        json!({
+            "histories": self.seen.len(), "events": self.events, "broken": broken,
+            "head_log": {
+                "entries": self.log.entries, "sealed_since": self.log.sealed_since,
+                "seals_checked": self.has_seal_key && self.log.sealed_since.is_some(),
+            },
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use tracing::Level;
 
+use super::audit::seal_key;
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
     SandboxSection, ServerSection, SetSection, WebhookSection,
@@ -62,6 +63,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
     };
     client(file.client, &file.server.listen, elsewhere)?;
     let server = server(file.server, elsewhere, &mut files)?;
+    let seal_key = seal_key(file.audit, elsewhere, &mut files)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
         server,
@@ -82,6 +84,7 @@ pub(super) fn checked(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Confi
         webhook,
         mattermost,
         accounts: accounts(file.accounts)?,
+        seal_key,
     })
 }
 

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::heads::{HEADS_LATE, add_end};
 use super::{PAGE, Service};
 use crate::domain::audit::verify_against;
 use crate::domain::replay::{compare_bindings, compare_request};
-use crate::domain::{AccountId, AuditKey, Chain, ChannelId};
+use crate::domain::{
+    AccountId, AuditKey, Chain, ChannelId, HeadEntry, HistoryEnd, Millis, Timestamp,
+};
+use crate::signature;
 use crate::store::{AuditedRecord, Head, Inspected, StoreError};
 
 /// Other processes may write to a history during the check, and DynamoDB has no snapshot: jit
@@ -32,6 +36,21 @@ pub struct AuditFinding {
     pub why: String,
 }
 
+/// The head log, verified: where each history must at least have got to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedLog {
+    /// The last end of each history, by the text of its audit key.
+    pub ends: BTreeMap<String, HistoryEnd>,
+    /// The number of entries.
+    pub entries: u64,
+    /// See [`HeadEntry::is_whole`].
+    pub is_whole: bool,
+    /// The first entry with a seal.
+    pub sealed_since: Option<u64>,
+    /// The defects of the log itself.
+    pub findings: Vec<AuditFinding>,
+}
+
 impl AuditFinding {
     pub fn whole(why: impl Into<String>) -> Self {
         let (field, why) = (None, why.into());
@@ -40,8 +59,14 @@ impl AuditFinding {
 }
 
 impl Service {
-    /// Verifies one history with everything that must agree with it.
-    pub async fn verify_history(&self, key: &AuditKey) -> Result<VerifiedHistory, StoreError> {
+    /// Verifies one history with everything that must agree with it. The log must have been read
+    /// before.
+    pub async fn verify_history(
+        &self,
+        key: &AuditKey,
+        log: &VerifiedLog,
+    ) -> Result<VerifiedHistory, StoreError> {
+        let logged = log.ends.get(&key.to_string());
         let mut looks = 1;
         loop {
             let verified = match self.store.inspect(key).await {
@@ -52,13 +77,80 @@ impl Service {
                         ..VerifiedHistory::default()
                     }
                 }
-                found => verified(&found?),
+                found => {
+                    let found = found?;
+                    let mut verified = verified(&found);
+                    let now = self.clock.now();
+                    verified
+                        .findings
+                        .extend(log_finding(&found, logged, log.is_whole, now));
+                    verified
+                }
             };
             if verified.findings.is_empty() || looks == LOOKS {
                 return Ok(verified);
             }
             looks += 1;
         }
+    }
+
+    /// Reads and verifies the head log, and its seals if this process has the key.
+    pub async fn verify_log(&self) -> Result<VerifiedLog, StoreError> {
+        let mut log = VerifiedLog::default();
+        let mut last: Option<HeadEntry> = None;
+        loop {
+            let entries = match self.store.head_entries(log.entries, PAGE).await {
+                Err(StoreError::Corrupt(why)) => {
+                    log.findings.push(AuditFinding::whole(why));
+                    break;
+                }
+                entries => entries?,
+            };
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                let defect = entry.defect_after(last.as_ref());
+                log.findings.extend(defect.map(AuditFinding::whole));
+                let defect = self.seal_defect(&entry, &mut log.sealed_since);
+                log.findings.extend(defect.map(AuditFinding::whole));
+                for (key, end) in &entry.ends {
+                    add_end(&mut log.ends, key.clone(), *end);
+                }
+                log.entries = entry.number;
+                log.is_whole = entry.is_whole;
+                last = Some(entry);
+            }
+        }
+        if last.is_none() && log.findings.is_empty() {
+            let why = "it has no entry: it was deleted, or this store was never served by a jit \
+                       that writes it; start jit serve once after an upgrade";
+            log.findings.push(AuditFinding::whole(why));
+        }
+        if self.seal_key.is_some() && log.sealed_since.is_none() && last.is_some() {
+            let why = "audit.seal_key is set, but no entry has a seal: the seals were removed, or \
+                       jit serve was not restarted with the key";
+            log.findings.push(AuditFinding::whole(why));
+        }
+        Ok(log)
+    }
+
+    /// From the first sealed entry on, every entry must have the right seal.
+    fn seal_defect(&self, entry: &HeadEntry, since: &mut Option<u64>) -> Option<String> {
+        let number = entry.number;
+        let Some(seal) = &entry.seal else {
+            let missing = "has no seal, although an entry before it has one";
+            return since.is_some().then(|| format!("entry {number} {missing}"));
+        };
+        since.get_or_insert(number);
+        let key = self.seal_key.as_ref()?;
+        (!signature::is_seal(key, &entry.sealed_text(), seal))
+            .then(|| format!("the seal of entry {number} is wrong: audit.seal_key did not make it"))
+    }
+
+    /// Whether this process can check the seals of the head log.
+    pub fn has_seal_key(&self) -> bool {
+        self.seal_key.is_some()
     }
 
     /// Returns the text of every audit key that has an event.
@@ -149,6 +241,44 @@ fn findings(found: &Inspected) -> Vec<AuditFinding> {
         why: one.to_string(),
     });
     mismatches.chain(misfits).collect()
+}
+
+/// Compares the end of a history with the head log.
+fn log_finding(
+    found: &Inspected,
+    logged: Option<&HistoryEnd>,
+    is_whole: bool,
+    now: Timestamp,
+) -> Option<AuditFinding> {
+    let count = found.events.len() as u64;
+    let version = logged.map_or(0, |end| end.version);
+    if let Some(end) = logged {
+        let event = found.events.iter().find(|event| event.seq == version);
+        let why = match event {
+            None if found.is_empty() => format!(
+                "the head log has {version} events of it, but the store has nothing: the record \
+                 and its history were deleted"
+            ),
+            None => format!("the head log has {version} events of it, but the store has {count}"),
+            Some(event) if event.hash != end.head => {
+                format!("event {version} is not the one in the head log: the history was replaced")
+            }
+            Some(_) => String::new(),
+        };
+        if !why.is_empty() {
+            return Some(AuditFinding::whole(why));
+        }
+    }
+    // A log that is not whole may lack histories of the time before it.
+    let unlogged = found.events.iter().find(|event| event.seq > version)?;
+    let is_late = unlogged.event_time < now + Millis(-HEADS_LATE.0);
+    (is_late && is_whole).then(|| {
+        let seq = unlogged.seq;
+        AuditFinding::whole(format!(
+            "event {seq} is not in the head log, although it is older than five minutes: it was \
+             added from outside, or no jit serve has run since"
+        ))
+    })
 }
 
 fn without_record(found: &Inspected) -> Vec<AuditFinding> {

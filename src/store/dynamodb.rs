@@ -10,6 +10,7 @@ mod calls;
 mod commit;
 mod due;
 mod gauges;
+mod head_log;
 mod inspect;
 mod items;
 mod lists;
@@ -43,8 +44,8 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
 };
 use calls::{Condition, WriteResult};
 use items::{Item, millis, s};
@@ -310,6 +311,18 @@ impl Store for DynamoStore {
 
     async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
         self.keys_of_events().await
+    }
+
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        self.last_entry().await
+    }
+
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        self.entries_after(after, limit).await
+    }
+
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        self.add_entry(entry).await
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod fault;
+mod head_log;
 mod inspect;
 mod nonces;
 mod notices;
@@ -35,8 +36,8 @@ use super::{
     Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseToken, Request, RequestId, Timestamp,
 };
 use checkpoint::Checkpointer;
 use nonces::Nonces;
@@ -342,6 +343,21 @@ impl Store for SqliteStore {
 
     async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
         self.readers.scan(inspect::audit_keys).await
+    }
+
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        self.readers.look(head_log::last)
+    }
+
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        self.readers
+            .scan(move |db| head_log::entries(db, after, limit))
+            .await
+    }
+
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        let (number, doc) = (entry.number, rows::doc_of(entry)?);
+        self.write(move |db| head_log::add(db, number, &doc)).await
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

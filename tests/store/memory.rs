@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Millis, Request, RequestId, State, Status, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseToken, Millis, Request, RequestId, State, Status, Timestamp,
 };
 pub use tables::{Changes, Tables};
 
@@ -403,6 +403,25 @@ impl Store for MemoryStore {
     async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
         let tables = self.tables();
         Ok(tables.events.keys().map(ToString::to_string).collect())
+    }
+
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        Ok(self.tables().head_log.last().cloned())
+    }
+
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        let tables = self.tables();
+        let later = tables.head_log.iter().filter(|entry| entry.number > after);
+        Ok(later.take(limit).cloned().collect())
+    }
+
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        if tables.head_log.iter().any(|one| one.number == entry.number) {
+            return Err(StoreError::Conflict(None));
+        }
+        tables.head_log.push(entry.clone());
+        Ok(())
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
