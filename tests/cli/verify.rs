@@ -216,10 +216,10 @@ const SEAL_KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// Waits until the head log has the last event of this history.
 async fn logged(db: &Connection, id: &str) {
     let sql = "SELECT max(seq) FROM jit_audit WHERE request_id = ?1";
-    let seq: u64 = db.query_row(sql, [id], |row| row.get(0)).unwrap();
+    let seq: i64 = db.query_row(sql, [id], |row| row.get(0)).unwrap();
     let sql = "SELECT max(json_extract(doc, '$.ends.\"' || ?1 || '\".version')) FROM jit_head_log";
     for _ in 0..400 {
-        let version: Option<u64> = db.query_row(sql, [id], |row| row.get(0)).unwrap();
+        let version: Option<i64> = db.query_row(sql, [id], |row| row.get(0)).unwrap();
         if version >= Some(seq) {
             return;
         }
@@ -293,7 +293,9 @@ async fn a_head_log_that_was_changed_is_found() {
         ("UPDATE jit_head_log SET doc = '{}'", "cannot read"),
     ];
     for (sql, why) in ways {
-        let (shell, _, db) = with_a_grant().await;
+        let (shell, id, db) = with_a_grant().await;
+        // An entry for the grant follows the first one.
+        logged(&db, &id).await;
         assert!(db.execute(sql, []).unwrap() > 0);
         let why = match why {
             "cannot read" => "entry 1 of the head log",
