@@ -182,7 +182,8 @@ pub(crate) async fn service(
     let store = store(&config.store, purpose, &clock).await?;
     let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
     let policy = config.policy.clone();
-    Ok(Arc::new(Service::new(store, clock, policy, announce)))
+    let service = Service::new(store, clock, policy, announce);
+    Ok(Arc::new(service.sealing(config.seal_key.clone())))
 }
 
 /// Opens the configured store. SQLite locks its file as `purpose` requires.

@@ -28,6 +28,7 @@ mod store;
 mod tables;
 mod typed;
 mod unwritten;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -133,6 +134,10 @@ impl CliContext {
         crate::config::read_account_names(self.config_path.as_deref(), &self.variables)
     }
 
+    pub async fn config_with_seal_key(&self) -> Result<Config, ConfigError> {
+        crate::config::read_with_seal_key(self.config_path.as_deref(), &self.variables).await
+    }
+
     pub async fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {
         crate::config::read_client(self.config_path.as_deref(), &self.variables).await
     }
@@ -226,7 +231,7 @@ async fn run_async(context: &CliContext, command: CliCommand) -> Result<(), Fail
         CliCommand::Audit(AuditCommand::Show { id }) => audit::show(context, &id).await,
         CliCommand::Audit(AuditCommand::Export(filter)) => audit::export(context, &filter).await,
         CliCommand::Audit(AuditCommand::Verify { id }) => {
-            audit::verify(context, id.as_deref()).await
+            verify::verify(context, id.as_deref()).await
         }
         command => requests::run(context, command).await,
     }

@@ -3,6 +3,7 @@
 //! jit fetches the secrets from Secrets Manager first; the check itself then depends only on
 //! texts. An error is one line that names the key. No message and no `Debug` contains a secret.
 
+mod audit;
 mod check;
 mod environment;
 mod file;
@@ -55,6 +56,8 @@ pub struct Config {
     pub accounts: BTreeMap<AccountId, String>,
     /// The settings of the simulated Identity Center; jit ignores them at AWS.
     pub sandbox: SandboxOptions,
+    /// The key that seals the head log of the audit; none if it is not sealed.
+    pub seal_key: Option<Secret>,
 }
 
 #[derive(Clone, Debug)]
@@ -235,6 +238,18 @@ pub fn read_store(path: Option<&Path>, variables: &Variables) -> Result<Config, 
     let file = environment::overlay(&text, variables)?;
     let file = file.without_secrets().without_permission_sets();
     check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
+}
+
+/// Reads the configuration with no secret but the key that seals the audit.
+pub async fn read_with_seal_key(
+    path: Option<&Path>,
+    variables: &Variables,
+) -> Result<Config, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?.with_seal_key_only();
+    let file = file.without_permission_sets();
+    let kept = FetchedSecrets::fetch(file.secret_ids()).await;
+    check::checked(file, Elsewhere::with(&kept))
 }
 
 /// Reads only the `[client]` section, because a client needs no other.

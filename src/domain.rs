@@ -10,10 +10,12 @@ pub mod audit;
 pub mod binding;
 pub mod command;
 pub mod decide;
+pub mod heads;
 pub mod ids;
 pub mod limits;
 pub mod notice;
 pub mod policy;
+pub mod replay;
 pub mod request;
 pub mod short_id;
 pub mod shown;
@@ -27,6 +29,7 @@ pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
 pub use command::{Ask, Claim, Command, Outcome, Proof, Trouble, Work};
 pub use decide::{CoHolders, Decision, Record, Refusal, decide, open};
+pub use heads::{HeadEntry, HistoryEnd};
 pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
     PostId, RequestId, Text, UserId,

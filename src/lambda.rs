@@ -29,6 +29,7 @@ use crate::serve::{self, ASK_FOR_KEYS_EVERY, Reload};
 use crate::store::StoreError;
 use crate::telemetry::{self, CloudWatch};
 use crate::worker::RunMode;
+use crate::worker::heads;
 pub use event::{LambdaEvent, Occasion, understand};
 pub use runtime::RuntimeError;
 use runtime::{Invocation, Runtime};
@@ -222,6 +223,12 @@ impl Lambda {
         self.server
             .run_worker_and_notices(mode, &named, give_up, give_up)
             .await;
+        if measures == Measures::All {
+            let service = &self.server.http.service;
+            if let Err(error) = heads::write(service, true).await {
+                tracing::error!(%error, "head log not written, will be retried");
+            }
+        }
         match self.measure(measures).await {
             Ok(()) => runtime.answer(id, &json!({"jit": "worked"})).await,
             Err(error) => {

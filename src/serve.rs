@@ -20,6 +20,7 @@ use crate::http::connections::Connections;
 use crate::http::keyring::{Keyring, KnownSecrets};
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::{HttpState, metrics_router};
+use crate::worker::heads::keep_heads;
 use crate::worker::tidy::tidy_up;
 
 /// The key of the main address.
@@ -53,6 +54,9 @@ pub async fn start(
     let metrics_on = config.server.metrics_listen;
     let no_metrics = metrics_on.is_none() && config.server.metrics_token.is_none();
     let server = Server::build(config, Purpose::Serve, metrics, stop.clone()).await?;
+    if let Err(error) = server.http.service.begin_heads().await {
+        tracing::error!(%error, "the first entry of the head log is not written, will be retried");
+    }
     let listener = bind(LISTEN, listen_on).await?;
     if let Some(address) = metrics_on {
         let listener = bind("server.metrics_listen", address).await?;
@@ -84,6 +88,10 @@ pub async fn start(
     tasks.spawn({
         let (service, stop) = (http.service.clone(), stop.clone());
         async move { tidy_up(&service, stop).await }
+    });
+    tasks.spawn({
+        let (service, stop) = (http.service.clone(), stop.clone());
+        async move { keep_heads(&service, stop).await }
     });
     let keyring = http.keyring.clone();
     tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));

@@ -5,11 +5,13 @@
 mod announce;
 mod changes;
 mod configure;
+mod heads;
 pub(crate) mod notice_queue;
 mod pending;
 mod queries;
 mod revoke;
 mod ticket;
+mod verify;
 pub(crate) mod work_queue;
 
 pub use announce::Announce;
@@ -17,6 +19,7 @@ pub use configure::Configure;
 pub use pending::OpenedOrFound;
 pub use revoke::Revoked;
 pub use ticket::Ticket;
+pub use verify::{AuditFinding, VerifiedHistory, VerifiedLog};
 
 use std::sync::Arc;
 
@@ -28,9 +31,11 @@ use crate::domain::{
     LeaseHolder, Millis, Outcome, Policy, Record, Refusal, Request, RequestId, State, Timestamp,
     Work,
 };
+use crate::signature::Secret;
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
 use changes::RequestChanges;
+use heads::HeadNotes;
 use notice_queue::NoticeQueue;
 use pending::PendingCounts;
 use revoke::is_being_revoked;
@@ -60,6 +65,9 @@ pub struct Service {
     /// About requests that ended or were revoked.
     changes: RequestChanges,
     pending: PendingCounts,
+    heads: HeadNotes,
+    /// Seals the entries of the head log.
+    seal_key: Option<Secret>,
 }
 
 /// An idempotency key, with a fingerprint of the call that carried it.
@@ -139,6 +147,8 @@ impl Service {
             work_queue: Arc::default(),
             changes: RequestChanges::default(),
             pending: PendingCounts::default(),
+            heads: HeadNotes::default(),
+            seal_key: None,
         }
     }
 
@@ -421,7 +431,7 @@ impl Service {
             commit.writes.extend(Write::of_decision(decision));
         }
         commit.writes.extend(last);
-        let done = self.store.commit(commit).await;
+        let done = self.commit(commit).await;
         if let Some(ticket) = ticket {
             ticket.note(&done);
         }

@@ -17,18 +17,22 @@
 
 pub mod dynamodb;
 mod found;
+pub mod inspect;
 pub mod outbox;
 pub mod portable;
 pub mod sqlite;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 pub use found::{Found, Unreadable};
+pub use inspect::{AuditedRecord, Inspected, Misfit};
 
 use crate::domain::{
-    AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event, Holding,
-    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding, Request, RequestId, Status,
-    Timestamp,
+    AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event, HeadEntry,
+    Holding, HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding, Request, RequestId,
+    Status, Timestamp,
 };
 
 /// The operations that the service and the workers need from a store.
@@ -145,6 +149,19 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&AuditKey>,
         limit: usize,
     ) -> Result<Found<Head>, StoreError>;
+
+    /// Returns everything that the store has about one history, and the columns or attributes
+    /// that differ from their documents.
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError>;
+    /// Returns the text of every audit key that has an event, also of those without a record.
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError>;
+
+    /// Returns the last entry of the head log.
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError>;
+    /// Returns up to `limit` entries of the head log that follow the entry `after`, in order.
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError>;
+    /// Adds an entry to the head log. Fails with `Conflict` if the log has this number already.
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError>;
 
     /// Returns the time at which another store was last copied into this one.
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError>;

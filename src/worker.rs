@@ -10,6 +10,7 @@ mod assignment;
 mod break_glass;
 mod claims;
 mod execute;
+pub mod heads;
 pub mod notices;
 mod prove;
 mod schedule;

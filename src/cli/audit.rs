@@ -1,4 +1,4 @@
-//! The audit: one history over HTTP, or all histories from the store.
+//! The audit: one history over HTTP, or the events of all histories from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +12,10 @@ use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::audit::verify_against;
 use crate::domain::{AuditKey, Event, Millis, Timestamp};
 use crate::service::Service;
 use crate::signature::percent_encoded;
-use crate::store::{AuditFilter, Head, StoreError};
+use crate::store::AuditFilter;
 
 const PAGE: usize = 500;
 /// The store may receive an event this long after the time of the event, because the clocks
@@ -24,8 +23,6 @@ const PAGE: usize = 500;
 const LATE: Millis = Millis::minutes(5);
 /// How often an export reads the recent events again for late ones.
 const MOST_LOOKS_BACK: u32 = 5;
-/// A worker may write to a history during the check: jit reads it this often.
-const LOOKS: u32 = 3;
 
 pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> {
     let events = if context.client_if_any().await?.is_some() {
@@ -177,128 +174,7 @@ fn no_moment(text: &str) -> Failure {
     Failure::Usage(format!("{text:?} {rule}"))
 }
 
-pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
-    let service = service(context).await?;
-    let mut verification = Verification::default();
-    match id {
-        Some(id) => {
-            let head = service.head(&key(id)?).await.map_err(failed)?;
-            let unknown = || {
-                Failure::Failed(format!(
-                    "there is no history of {id}; jit list shows the requests"
-                ))
-            };
-            let head = head.ok_or_else(unknown)?;
-            verification.add_history(&service, head).await?;
-        }
-        None => verification.add_all_histories(&service).await?,
-    }
-    let (text, value) = (|| verification.text(), verification.json());
-    context.output.say(text, &value)?;
-    if verification.broken.is_empty() {
-        return Ok(());
-    }
-    let (count, all) = (verification.broken.len(), verification.histories);
-    Err(Failure::Failed(format!(
-        "{count} of {all} audit chains failed verification; copy the store before you change \
-         anything in it"
-    )))
-}
-
-/// The histories that were checked so far.
-#[derive(Default)]
-struct Verification {
-    histories: u64,
-    events: u64,
-    broken: Vec<BrokenHistory>,
-}
-
-struct BrokenHistory {
-    id: String,
-    why: String,
-}
-
-impl Verification {
-    async fn add_all_histories(&mut self, service: &Service) -> Result<(), Failure> {
-        let mut after: Option<AuditKey> = None;
-        // More than one page can name the same unreadable record.
-        let mut named = BTreeSet::new();
-        loop {
-            let heads = service.heads(after.as_ref(), PAGE).await.map_err(failed)?;
-            for one in &heads.unreadable {
-                if named.insert(one.name.clone()) {
-                    self.histories += 1;
-                    self.add_broken(one.name.clone(), unreadable(&one.why));
-                }
-            }
-            let Some(last) = heads.last() else {
-                return Ok(());
-            };
-            after = Some(last.key.clone());
-            for head in heads {
-                self.add_history(service, head).await?;
-            }
-        }
-    }
-
-    async fn add_history(&mut self, service: &Service, head: Head) -> Result<(), Failure> {
-        self.histories += 1;
-        let id = head.key.to_string();
-        match check(service, head).await? {
-            Ok(count) => self.events += count,
-            Err(why) => self.add_broken(id, why),
-        }
-        Ok(())
-    }
-
-    fn add_broken(&mut self, id: String, why: String) {
-        self.broken.push(BrokenHistory { id, why });
-    }
-
-    fn text(&self) -> String {
-        if self.broken.is_empty() {
-            let (histories, events) = (self.histories, self.events);
-            return format!("{histories} audit chains verified, {events} events");
-        }
-        let line = |one: &BrokenHistory| format!("{}: {}", one_line(&one.id), one_line(&one.why));
-        self.broken.iter().map(line).collect::<Vec<_>>().join("\n")
-    }
-
-    fn json(&self) -> Value {
-        let entry = |one: &BrokenHistory| json!({"request_id": one.id, "why": one.why});
-        let broken: Vec<Value> = self.broken.iter().map(entry).collect();
-        json!({"histories": self.histories, "events": self.events, "broken": broken})
-    }
-}
-
-/// The number of events of a history, or the reason why its audit chain fails.
-async fn check(service: &Service, mut head: Head) -> Result<Result<u64, String>, Failure> {
-    let mut looks = 0;
-    loop {
-        let events: Vec<Event> = match service.history(&head.key).await {
-            Err(StoreError::Corrupt(why)) => return Ok(Err(unreadable(&why))),
-            events => events.map_err(failed)?,
-        };
-        let Err(tampered) = verify_against(&events, &head.chain, head.status) else {
-            return Ok(Ok(head.chain.version));
-        };
-        looks += 1;
-        if looks == LOOKS {
-            return Ok(Err(tampered.to_string()));
-        }
-        let again = match service.head(&head.key).await {
-            Err(StoreError::Corrupt(why)) => return Ok(Err(unreadable(&why))),
-            again => again.map_err(failed)?,
-        };
-        head = again.unwrap_or(head);
-    }
-}
-
-fn unreadable(why: &str) -> String {
-    format!("the record cannot be read: {why}")
-}
-
-fn key(id: &str) -> Result<AuditKey, Failure> {
+pub(super) fn key(id: &str) -> Result<AuditKey, Failure> {
     id.parse()
         .map_err(|_| Failure::Usage(format!("{id:?} is not a request id and not config#CHANNEL")))
 }

@@ -87,6 +87,7 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
     })
     .await?;
     bar.finish_and_clear();
+    copy_heads(source, target, &to).await?;
     let extra = extra(target, &told).await?;
     if extra > 0 {
         eprintln!("jit: {extra} histories exist only in {to}; jit did not change them");
@@ -105,6 +106,37 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
         )
     };
     context.output.say(text, &value)
+}
+
+/// Copies the head log, with its seals, if the log of the target is a beginning of it.
+async fn copy_heads(
+    source: &dyn Portable,
+    target: &dyn Portable,
+    to: &Which,
+) -> Result<(), Failure> {
+    let (mut after, there) = (0, target.last_head_entry().await.map_err(failed)?);
+    let behind = there.as_ref().map_or(0, |last| last.number);
+    loop {
+        let entries = source.head_entries(after, PAGE).await.map_err(failed)?;
+        let Some(last) = entries.last() else { break };
+        after = last.number;
+        for entry in entries {
+            if there
+                .as_ref()
+                .is_some_and(|last| last.number == entry.number && *last != entry)
+            {
+                eprintln!(
+                    "jit: {to} has a head log of its own, which jit keeps; jit audit verify names \
+                     the histories that are not in it"
+                );
+                return Ok(());
+            }
+            if entry.number > behind {
+                target.add_head_entry(&entry).await.map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn place(configured: &Which, asked: &StoreLocation) -> Which {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 use super::ServerConfig;
+use super::audit::AuditSection;
 use super::secret::SecretSource;
 use crate::domain::{
     AccountId, Email, EndSessions, ExtensionRule, Millis, PermissionSet, Timestamp,
@@ -29,12 +30,14 @@ pub(super) struct File {
     pub accounts: BTreeMap<AccountId, String>,
     pub client: Option<ClientSection>,
     pub log: LogSection,
+    pub audit: AuditSection,
 }
 
 impl File {
     /// Replaces the secrets by placeholders, for an operator's command that signs nothing.
     pub fn without_secrets(mut self) -> Self {
         self.keys.clear();
+        self.audit = AuditSection::default();
         self.client = None;
         if let Some(mattermost) = &mut self.mattermost {
             mattermost.bot_token = SecretSource::unread("bot-token");
@@ -65,6 +68,15 @@ impl File {
         self
     }
 
+    /// Like `without_secrets`, but with the key that `jit audit verify` checks seals with.
+    pub fn with_seal_key_only(mut self) -> Self {
+        let audit = std::mem::take(&mut self.audit);
+        Self {
+            audit,
+            ..self.without_secrets()
+        }
+    }
+
     /// Returns the ids of all secrets that jit must fetch from Secrets Manager before it starts.
     pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
         let keys = self.keys.values().map(|section| &section.secret_id);
@@ -74,6 +86,7 @@ impl File {
             self.client.as_ref().map(|section| &section.secret_id),
             mattermost.map(|section| &section.bot_token_id),
             mattermost.map(|section| &section.command_tokens_id),
+            Some(&self.audit.seal_key_id),
         ];
         keys.chain(others.into_iter().flatten())
             .filter_map(SecretSource::named)

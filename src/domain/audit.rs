@@ -324,6 +324,11 @@ pub fn verify_against(
 }
 
 impl Hash {
+    /// The SHA-256 of a text.
+    pub fn of(text: &[u8]) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+
     fn is_zero(&self) -> bool {
         self.0 == [0; 32]
     }

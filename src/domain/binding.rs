@@ -199,7 +199,12 @@ impl ConfigurationChange<'_> {
         let named: Vec<MmUserId> = each.cloned().collect();
         limits::check_approvers(named.len())?;
         let words: Vec<&str> = named.iter().map(MmUserId::as_str).collect();
-        let details = BTreeMap::from([("approvers".to_owned(), words.join(","))]);
+        let mut details = BTreeMap::from([("approvers".to_owned(), words.join(","))]);
+        // A change of many bindings is made in several commits, each with an event of its own.
+        if bindings.len() > 1 {
+            let accounts: Vec<&str> = bindings.iter().map(|b| b.account_id.as_str()).collect();
+            details.insert("accounts".to_owned(), accounts.join(","));
+        }
         let bindings: Vec<Binding> = bindings
             .into_iter()
             .map(|binding| Binding {

@@ -71,7 +71,7 @@ impl Service {
             };
             let (channel, event) = channel.refused(said.clone(), self.clock.now());
             let commit = Commit::of([Write::Channel(channel), Write::Event(event)]);
-            match self.store.commit(commit).await {
+            match self.commit(commit).await {
                 Err(StoreError::Conflict(_)) => {}
                 done => return Ok(done?),
             }
@@ -93,7 +93,7 @@ impl Service {
             };
             let (unbound, bindings) = (rebinding.unbound.clone(), rebinding.bindings.clone());
             let commit = Commit::of(Write::of_rebinding(rebinding));
-            match self.store.commit(commit).await {
+            match self.commit(commit).await {
                 Ok(()) => {}
                 Err(StoreError::Conflict(_)) => continue,
                 Err(error) => return Err(error.into()),

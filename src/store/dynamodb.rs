@@ -10,6 +10,8 @@ mod calls;
 mod commit;
 mod due;
 mod gauges;
+mod head_log;
+mod inspect;
 mod items;
 mod lists;
 mod outbox;
@@ -18,6 +20,7 @@ pub mod setup;
 mod sizes;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +40,12 @@ pub use tables::{
 use super::portable::COPIED;
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::clock::Clock;
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
 };
 use calls::{Condition, WriteResult};
 use items::{Item, millis, s};
@@ -300,6 +303,26 @@ impl Store for DynamoStore {
         limit: usize,
     ) -> Result<Found<Head>, StoreError> {
         self.chains(after, limit).await
+    }
+
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        self.inspected(key).await
+    }
+
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        self.keys_of_events().await
+    }
+
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        self.last_entry().await
+    }
+
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        self.entries_after(after, limit).await
+    }
+
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        self.add_entry(entry).await
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -8,6 +8,8 @@
 
 mod checkpoint;
 mod fault;
+mod head_log;
+mod inspect;
 mod nonces;
 mod notices;
 #[cfg(test)]
@@ -21,6 +23,7 @@ mod unchanged;
 mod writer;
 mod writes;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,11 +33,11 @@ pub use schema::OpenError;
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseToken, Request, RequestId, Timestamp,
 };
 use crate::files;
 use checkpoint::Checkpointer;
@@ -337,6 +340,29 @@ impl Store for SqliteStore {
         self.readers
             .scan(move |db| queries::heads(db, after.as_ref(), limit))
             .await
+    }
+
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        self.readers.look(|db| inspect::inspect(db, key))
+    }
+
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        self.readers.scan(inspect::audit_keys).await
+    }
+
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        self.readers.look(head_log::last)
+    }
+
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        self.readers
+            .scan(move |db| head_log::entries(db, after, limit))
+            .await
+    }
+
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        let (number, doc) = (entry.number, rows::doc_of(entry)?);
+        self.write(move |db| head_log::add(db, number, &doc)).await
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

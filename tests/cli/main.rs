@@ -9,6 +9,7 @@ mod emergency;
 mod lives;
 mod shell;
 mod typed;
+mod verify;
 mod walk;
 
 use std::process::{Output, Stdio};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use jit::domain::audit::verify_against;
+use jit::domain::replay::compare_request;
 use jit::domain::{
     Audience, AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice,
     OldCredentials, Policy, Request, RequestId, State, Status, Timestamp,
@@ -317,6 +318,10 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     };
     verify_against(&events, &request.version.chain, status)
         .map_err(|tampered| format!("P7: {id}: {tampered}"))?;
+    // C
+    if let Some(mismatch) = compare_request(request, &events).first() {
+        return Err(format!("P7: {mismatch}"));
+    }
     let count = |wanted: &[EventKind]| {
         let found = events
             .iter()

@@ -1,16 +1,17 @@
 //! The store and the receiver as one process reaches them: a call can fail before it arrives, or
 //! before its answer arrives.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use jit::worker::notices::{NotReceived, Receiver};
 
@@ -221,6 +222,23 @@ impl Store for FlakyStore {
         limit: usize,
     ) -> Result<Found<Head>, StoreError> {
         read!(self.heads(after, limit))
+    }
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        read!(self.inspect(key))
+    }
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        read!(self.audit_keys())
+    }
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        read!(self.last_head_entry())
+    }
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        read!(self.head_entries(after, limit))
+    }
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        self.go().await?;
+        self.check_disk()?;
+        self.store.add_head_entry(entry).await
     }
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
         read!(self.copied_at())

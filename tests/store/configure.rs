@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use jit::clock::{Clock, Uptime};
-use jit::domain::{Admin, BindTerms, ChannelId, MmUserId, Timestamp};
-use jit::service::{Announce, Configure, Service};
+use jit::domain::{Admin, AuditKey, BindTerms, ChannelId, MmUserId, Timestamp};
+use jit::service::{Announce, Configure, Service, VerifiedLog};
 use jit::store::Store;
 use uuid::Uuid;
 
@@ -105,4 +105,8 @@ async fn an_unbind_between_two_commits_skips_no_other_account() {
     for binding in bindings {
         assert_eq!(binding.approvers, approvers, "{}", binding.account_id);
     }
+    // C: the events name the accounts of each step, so the history tells the same.
+    let key = AuditKey::Config(town());
+    let verified = service.verify_history(&key, &VerifiedLog::default()).await;
+    assert_eq!(verified.unwrap().findings, []);
 }

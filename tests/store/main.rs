@@ -14,6 +14,7 @@ mod memory;
 mod portable;
 mod sqlite;
 mod unreadable;
+mod verify;
 #[path = "../common/wire.rs"]
 mod wire;
 

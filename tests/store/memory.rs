@@ -4,18 +4,20 @@
 #[path = "memory/tables.rs"]
 mod tables;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Lease,
-    LeaseToken, Millis, Request, RequestId, State, Status, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
+    Lease, LeaseToken, Millis, Request, RequestId, State, Status, Timestamp,
 };
 pub use tables::{Changes, Tables};
 
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, AuditedRecord, ClaimedNotice, Commit, Cursor, Due, Filter, Found,
+    Freshness, Gauges, Head, Inspected, Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store,
+    StoreError, Taken,
 };
 
 #[derive(Clone, Default)]
@@ -373,6 +375,53 @@ impl Store for MemoryStore {
         heads.sort_by_key(|head| head.key.to_string());
         heads.truncate(limit);
         Ok(heads.into())
+    }
+
+    async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
+        let tables = self.tables();
+        let record = match key {
+            AuditKey::Request(id) => {
+                let request = tables.requests.get(id).cloned();
+                request.map(|request| AuditedRecord::Request(Box::new(request)))
+            }
+            AuditKey::Config(id) => {
+                let channel = tables.channels.get(id).cloned();
+                channel.map(AuditedRecord::Channel)
+            }
+        };
+        let bound = tables.bindings.values().filter(
+            |binding| matches!(key, AuditKey::Config(channel) if *channel == binding.channel_id),
+        );
+        Ok(Inspected {
+            record,
+            bindings: bound.cloned().collect(),
+            events: tables.history(key),
+            misfits: Vec::new(),
+        })
+    }
+
+    async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        let tables = self.tables();
+        Ok(tables.events.keys().map(ToString::to_string).collect())
+    }
+
+    async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
+        Ok(self.tables().head_log.last().cloned())
+    }
+
+    async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
+        let tables = self.tables();
+        let later = tables.head_log.iter().filter(|entry| entry.number > after);
+        Ok(later.take(limit).cloned().collect())
+    }
+
+    async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
+        let mut tables = self.tables();
+        if tables.head_log.iter().any(|one| one.number == entry.number) {
+            return Err(StoreError::Conflict(None));
+        }
+        tables.head_log.push(entry.clone());
+        Ok(())
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::fixtures::{bob, draft, id, key, minutes, prepared};
 use super::{Decision, Record, Refusal, decide, open};
+use crate::domain::replay::compare_request;
 use crate::domain::{
     Ask, AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Claim, Command, EndSessions,
-    Ending, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy, Presence, Request,
-    RequestId, State, Status, Text, Timestamp, Trouble, Work,
+    Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy, Presence,
+    Request, RequestId, State, Status, Text, Timestamp, Trouble, Work,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
@@ -66,6 +67,7 @@ struct WorkerModel {
 struct World {
     now: Timestamp,
     requests: BTreeMap<RequestId, Request>,
+    histories: BTreeMap<RequestId, Vec<Event>>,
     holding: Holding,
     /// Whether AWS has the assignment.
     standing: bool,
@@ -79,6 +81,7 @@ impl World {
         Self {
             now: Timestamp::from_seconds(1_000),
             requests: BTreeMap::new(),
+            histories: BTreeMap::new(),
             holding: Holding::unheld(key()),
             standing: false,
             hands: Vec::new(),
@@ -146,7 +149,9 @@ impl World {
         draft.id = id(10 + self.requests.len() as u128);
         draft.duration = minutes(10);
         let decision = open(draft, Some(super::fixtures::binding()), &policy(), self.now).unwrap();
-        self.requests.insert(decision.request.id, decision.request);
+        let id = decision.request.id;
+        self.histories.insert(id, decision.events);
+        self.requests.insert(id, decision.request);
     }
 
     fn pick(&self, which: usize) -> Option<RequestId> {
@@ -184,6 +189,10 @@ impl World {
     fn write(&mut self, decision: Decision) {
         let after = decision.request;
         let before = self.requests.insert(after.id, after.clone()).unwrap();
+        let history = self.histories.get_mut(&after.id).unwrap();
+        history.extend(decision.events);
+        // C: the history tells the same as the record.
+        assert_eq!(compare_request(&after, history), []);
         if let Some(holding) = decision.holding {
             assert_eq!(holding.revision, self.holding.revision + 1);
             self.holding = holding;

@@ -1,7 +1,7 @@
 //! Reads lists and histories in the order of an index. jit reads the records that the index
 //! finds again from the table, so that a list shows the same as a read of each record.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use futures_util::future::try_join_all;
 
@@ -21,6 +21,9 @@ const LISTED: &str = "created_at_request_id";
 /// Texts that sort before and after every time and key. DynamoDB permits no empty key.
 const START: &str = " ";
 const END: &str = "~";
+
+/// The number of events that a walk over all of them reads at the same time.
+const KEYS_AT_ONCE: usize = 500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -288,6 +291,28 @@ impl DynamoStore {
             }
         }
         Ok(found)
+    }
+
+    /// Returns the keys of all events that the index of an export shows.
+    pub(super) async fn keys_of_events(&self) -> Result<BTreeSet<String>, StoreError> {
+        let span = IndexSpan {
+            table: Table::Audit,
+            index: BY_TIME,
+            sort: "event_time_event_id",
+            order: Order::OldestFirst,
+            from: START.into(),
+            to: END.into(),
+            only: Vec::new(),
+        };
+        let mut walk = Walk::new(span, shards("shard").collect());
+        let mut keys = BTreeSet::new();
+        loop {
+            let items = walk.next(self, KEYS_AT_ONCE).await?;
+            if items.is_empty() {
+                return Ok(keys);
+            }
+            keys.extend(items.iter().map(|item| items::name(item, "request_id")));
+        }
     }
 
     /// Returns the heads of the requests in the order of creation, then of the channels.

@@ -2,14 +2,18 @@
 
 use rusqlite::Connection;
 
-use super::{notices, queries, rows, writes};
+use super::{head_log, inspect, notices, queries, rows, writes};
 use crate::domain::Status;
 use crate::store::Filter;
 
 /// Creates the schema and returns SQLite's query plan for each statement.
 fn plans(statements: &[(String, String)]) -> Vec<(String, Vec<String>)> {
     let db = Connection::open_in_memory().unwrap();
-    for schema in [include_str!("schema_1.sql"), include_str!("schema_2.sql")] {
+    for schema in [
+        include_str!("schema_1.sql"),
+        include_str!("schema_2.sql"),
+        include_str!("schema_3.sql"),
+    ] {
         db.execute_batch(schema).unwrap();
     }
     let explain = |sql: &str| -> Vec<String> {
@@ -53,6 +57,11 @@ fn fixed() -> Vec<(String, String)> {
         ("leased", rows::LEASED),
         ("update", writes::UPDATE_REQUEST),
         ("export", queries::EXPORT),
+        ("entries of the head log", head_log::ENTRIES),
+        ("columns of a request", inspect::REQUEST_COLUMNS),
+        ("columns of a channel", inspect::CHANNEL_COLUMNS),
+        ("columns of bindings", inspect::BINDING_COLUMNS),
+        ("columns of events", inspect::EVENT_COLUMNS),
     ]
     .map(|(name, sql)| (name.to_owned(), sql.to_owned()))
     .into()

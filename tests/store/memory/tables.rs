@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lease,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lease,
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::outbox::{Fate, NoticeClaim, PendingNotice, fates, forgotten};
@@ -16,6 +16,7 @@ pub struct Tables {
     pub(super) channels: BTreeMap<ChannelId, Channel>,
     pub(super) bindings: BTreeMap<AccountId, Binding>,
     pub(super) events: BTreeMap<AuditKey, BTreeMap<u64, Event>>,
+    pub(super) head_log: Vec<HeadEntry>,
     pub(super) notices: BTreeMap<NoticePlace, OutboxEntry>,
     pub(super) nonces: BTreeMap<String, Timestamp>,
     pub(super) leases: BTreeMap<String, Lease>,

@@ -1,0 +1,116 @@
+//! Replays a history into the facts of its record, and compares the two.
+//!
+//! The hash chain shows that a history is unchanged. The comparison shows that the record, which
+//! decides what jit does, says the same as the history. A fact that no event carries, such as a
+//! lease, is not compared.
+
+mod binding;
+mod request;
+
+use std::fmt;
+
+pub use binding::compare_bindings;
+pub use request::compare_request;
+
+use super::{Event, Timestamp};
+
+/// A fact that the record and its history tell differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The record, such as `the binding of 111122223333`.
+    pub of: String,
+    /// The name of the fact.
+    pub field: &'static str,
+    /// The fact as the record has it, or `nothing`.
+    pub record: String,
+    /// The fact as the history has it, or `nothing`.
+    pub history: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (of, field) = (&self.of, self.field);
+        let (record, history) = (&self.record, &self.history);
+        write!(
+            f,
+            "{of}: {field}: the record says {record}, but the history says {history}"
+        )
+    }
+}
+
+/// Compares the facts of one record with those of its history.
+struct Comparison {
+    of: String,
+    found: Vec<Mismatch>,
+}
+
+impl Comparison {
+    fn of(of: String) -> Self {
+        let found = Vec::new();
+        Self { of, found }
+    }
+
+    fn same<R: fmt::Display, H: fmt::Display>(
+        &mut self,
+        field: &'static str,
+        record: Option<R>,
+        history: Option<H>,
+    ) {
+        let record = record.map(|value| value.to_string());
+        let history = history.map(|value| value.to_string());
+        if record != history {
+            self.differs(field, record, history);
+        }
+    }
+
+    fn same_time(&mut self, field: &'static str, record: Option<Timestamp>, event: Option<Moment>) {
+        let is_same = match (record, event) {
+            (Some(record), Some(event)) => event.is(record),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !is_same {
+            let event = event.map(|moment| moment.at.to_string());
+            self.differs(field, record.map(|at| at.to_string()), event);
+        }
+    }
+
+    fn differs(&mut self, field: &'static str, record: Option<String>, history: Option<String>) {
+        let word = |value: Option<String>| value.unwrap_or_else(|| "nothing".into());
+        self.found.push(Mismatch {
+            of: self.of.clone(),
+            field,
+            record: word(record),
+            history: word(history),
+        });
+    }
+}
+
+/// The time of an event.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Timestamp,
+    /// The clock ran back, so the event has the time of the event before it. The record may have
+    /// the earlier time of the clock.
+    is_raised: bool,
+}
+
+impl Moment {
+    fn is(self, recorded: Timestamp) -> bool {
+        recorded == self.at || self.is_raised && recorded < self.at
+    }
+}
+
+/// The events of a history with their moments.
+fn moments(events: &[Event]) -> impl DoubleEndedIterator<Item = (Moment, &Event)> {
+    events.iter().enumerate().map(|(place, event)| {
+        let before = place.checked_sub(1).and_then(|place| events.get(place));
+        let is_raised = before.is_some_and(|before| before.event_time == event.event_time);
+        let at = event.event_time;
+        (Moment { at, is_raised }, event)
+    })
+}
+
+fn detail<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
+    event.details.get(name).map(String::as_str)
+}

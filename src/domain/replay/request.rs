@@ -1,0 +1,344 @@
+//! The facts of a request according to its history.
+
+use super::{Comparison, Mismatch, Moment, detail, moments};
+use crate::domain::{
+    Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
+};
+
+/// Returns every fact that the request and its history tell differently. The status is part of
+/// the check of the chain itself.
+pub fn compare_request(request: &Request, events: &[Event]) -> Vec<Mismatch> {
+    let mut comparison = Comparison::of(format!("request {}", request.id));
+    let facts = RequestFacts::of(events);
+    compare_asked(&mut comparison, request, &facts);
+    compare_access(&mut comparison, request, &facts);
+    compare_end(&mut comparison, &request.state, events);
+    compare_schedule(&mut comparison, request);
+    comparison.found
+}
+
+#[derive(Default)]
+struct RequestFacts<'e> {
+    requested: Option<(Moment, &'e Event)>,
+    approvals: Vec<RecordedApproval<'e>>,
+    complete_at: Option<Moment>,
+    granted_at: Option<Moment>,
+    until: Option<&'e str>,
+    extension: Option<RecordedExtension<'e>>,
+    user: Option<&'e str>,
+    parked_notices: u32,
+}
+
+#[derive(Clone)]
+struct RecordedApproval<'e> {
+    at: Moment,
+    id: Option<&'e str>,
+    email: Option<&'e str>,
+}
+
+struct RecordedExtension<'e> {
+    by: Option<&'e str>,
+    minutes: Option<&'e str>,
+    approvals: Vec<RecordedApproval<'e>>,
+}
+
+impl<'e> RequestFacts<'e> {
+    fn of(events: &'e [Event]) -> Self {
+        let mut facts = Self::default();
+        for (at, event) in moments(events) {
+            facts.add(at, event);
+        }
+        facts
+    }
+
+    fn add(&mut self, at: Moment, event: &'e Event) {
+        match event.event_type {
+            EventKind::Requested => self.requested = Some((at, event)),
+            EventKind::ApprovalRecorded => match &mut self.extension {
+                Some(extension) => approve(&mut extension.approvals, at, event),
+                None => approve(&mut self.approvals, at, event),
+            },
+            EventKind::Approved => {
+                approve(&mut self.approvals, at, event);
+                self.complete_at = Some(at);
+            }
+            EventKind::Assigning => self.user = detail(event, "identity_store_user_id"),
+            EventKind::Granted => {
+                self.granted_at = Some(at);
+                self.until = detail(event, "end_time");
+            }
+            EventKind::ExtensionRequested => {
+                self.extension = Some(RecordedExtension {
+                    by: event.actor_email.as_deref(),
+                    minutes: detail(event, "additional_minutes"),
+                    approvals: Vec::new(),
+                });
+            }
+            EventKind::Extended => {
+                self.until = detail(event, "end_time");
+                self.extension = None;
+            }
+            EventKind::NoticeParked => self.parked_notices += 1,
+            EventKind::ExtensionDenied
+            | EventKind::Denied
+            | EventKind::Cancelled
+            | EventKind::RevokeRequested
+            | EventKind::ExpiryStarted
+            | EventKind::RollbackStarted
+            | EventKind::CleanedUp
+            | EventKind::Revoked
+            | EventKind::Expired
+            | EventKind::Error => self.extension = None,
+            EventKind::EndAnnounced
+            | EventKind::RemovalFailing
+            | EventKind::StrayAccessFound
+            | EventKind::StrayAccessRemoved
+            | EventKind::SessionsDenied
+            | EventKind::SessionsEnded
+            | EventKind::SessionsNotEnded
+            | EventKind::SessionDenyLifted
+            | EventKind::ForgeryRefused
+            | EventKind::Bound
+            | EventKind::BindingChanged
+            | EventKind::ApproversSet
+            | EventKind::Unbound => {}
+        }
+    }
+}
+
+/// A person who approves again, after the quorum was lowered, is counted once.
+fn approve<'e>(approvals: &mut Vec<RecordedApproval<'e>>, at: Moment, event: &'e Event) {
+    let id = event.actor_mm_user_id.as_deref();
+    let email = event.actor_email.as_deref();
+    let is_known = |one: &RecordedApproval<'_>| one.id == id || one.email == email;
+    if !approvals.iter().any(is_known) {
+        approvals.push(RecordedApproval { at, id, email });
+    }
+}
+
+fn compare_asked(comparison: &mut Comparison, request: &Request, facts: &RequestFacts<'_>) {
+    let Some((at, event)) = facts.requested else {
+        let created = Some(request.asked.created_at);
+        return comparison.same("REQUESTED", created, None::<&str>);
+    };
+    let asked = &request.asked;
+    let said = |name| detail(event, name);
+    let (id, email) = (&asked.requester.id, &asked.requester.email);
+    comparison.same("requester", Some(id), event.actor_mm_user_id.as_ref());
+    comparison.same("requester_email", Some(email), event.actor_email.as_ref());
+    comparison.same(
+        "account_id",
+        Some(&asked.account_id),
+        event.account_id.as_ref(),
+    );
+    comparison.same(
+        "channel_id",
+        Some(&asked.channel_id),
+        Some(&event.channel_id),
+    );
+    comparison.same(
+        "permission_set",
+        Some(&asked.permission_set),
+        said("permission_set"),
+    );
+    let minutes = Some(asked.duration.get());
+    comparison.same("duration_minutes", minutes, said("duration_minutes"));
+    comparison.same("reason", asked.reason.as_ref(), said("reason"));
+    comparison.same("jira", asked.jira.as_ref(), said("jira"));
+    comparison.same("start_at", asked.start_at, said("start_at"));
+    comparison.same_time("created_at", Some(asked.created_at), Some(at));
+}
+
+fn compare_access(comparison: &mut Comparison, request: &Request, facts: &RequestFacts<'_>) {
+    let given = &request.approvals.given;
+    compare_approvals(comparison, "approvals", given, &facts.approvals);
+    let complete_at = request.approvals.complete_at;
+    comparison.same_time("approved_at", complete_at, facts.complete_at);
+    let period = request.grant.period;
+    let from = period.map(|period| period.from);
+    comparison.same_time("grant_time", from, facts.granted_at);
+    comparison.same("end_time", period.map(|period| period.until), facts.until);
+    let extension = request.grant.extension.as_ref();
+    let (by, minutes) = extension
+        .map(|one| (&one.by.email, one.minutes.get()))
+        .unzip();
+    let said = facts.extension.as_ref();
+    let asked = said.and_then(|one| one.minutes);
+    comparison.same("extension_minutes", minutes, asked);
+    comparison.same("extension_by", by, said.and_then(|one| one.by));
+    if let (Some(extension), Some(said)) = (extension, said) {
+        let field = "extension_approvals";
+        compare_approvals(comparison, field, &extension.approvals, &said.approvals);
+    }
+    // A worker that finds a user may end the request in ERROR instead of ASSIGNING.
+    if facts.user.is_some() {
+        let user = request.assignment.user.as_ref();
+        comparison.same("identity_store_user_id", user, facts.user);
+    }
+    let parked = request.chat.parked_notices;
+    comparison.same("parked_notices", Some(parked), Some(facts.parked_notices));
+}
+
+fn compare_approvals(
+    comparison: &mut Comparison,
+    field: &'static str,
+    record: &[Approval],
+    history: &[RecordedApproval<'_>],
+) {
+    let is_same = |(one, said): (&Approval, &RecordedApproval<'_>)| {
+        said.id == Some(one.by.id.as_str())
+            && said.email == Some(one.by.email.as_str())
+            && said.at.is(one.at)
+    };
+    if record.len() == history.len() && record.iter().zip(history).all(is_same) {
+        return;
+    }
+    let given = record
+        .iter()
+        .map(|one| format!("{} ({}) at {}", one.by.id, one.by.email, one.at));
+    let said = history.iter().map(|one| {
+        let (id, email) = (one.id.unwrap_or("?"), one.email.unwrap_or("?"));
+        format!("{id} ({email}) at {}", one.at.at)
+    });
+    let list = |all: Vec<String>| (!all.is_empty()).then(|| all.join(", "));
+    comparison.differs(field, list(given.collect()), list(said.collect()));
+}
+
+fn compare_end(comparison: &mut Comparison, state: &State, events: &[Event]) {
+    let last = |kinds: &[EventKind]| {
+        let mut ends = moments(events).rev();
+        ends.find(|(_, event)| kinds.contains(&event.event_type))
+    };
+    match state {
+        State::Pending | State::Approved | State::Assigning | State::Granted => {}
+        State::Removing { ending } => compare_ending(comparison, ending, events),
+        State::Checking { by, reason, error } => {
+            let end = last(&[EventKind::RevokeRequested]);
+            compare_person(comparison, Some(by), reason.as_ref(), end);
+            compare_error(comparison, error, last(&[EventKind::Error]));
+        }
+        State::Unsettled { end, .. } => compare_end(comparison, end, events),
+        State::Denied { by, reason, at } => {
+            let end = last(&[EventKind::Denied]);
+            compare_person(comparison, Some(by), reason.as_ref(), end);
+            comparison.same_time("denied_at", Some(*at), end.map(|(at, _)| at));
+        }
+        State::Cancelled { by, at } => {
+            let end = last(&[EventKind::Cancelled]);
+            compare_person(comparison, by.as_ref(), None, end);
+            compare_end_time(comparison, "cancelled_at", *at, end);
+        }
+        State::Expired { at } => {
+            let end = last(&[EventKind::Expired]);
+            compare_end_time(comparison, "expired_at", *at, end);
+        }
+        State::Revoked { by, reason, at } => {
+            // The REVOKED that follows an unverified cleanup does not repeat its person.
+            let end = moments(events).rev().find(|(_, event)| {
+                let is_own = detail(event, "source").is_none();
+                event.event_type == EventKind::Revoked && is_own
+                    || event.event_type == EventKind::CleanedUp
+            });
+            compare_person(comparison, by.as_ref(), reason.as_ref(), end);
+            compare_end_time(comparison, "revoked_at", *at, end);
+        }
+        State::Error(error) => compare_error(comparison, error, last(&[EventKind::Error])),
+    }
+}
+
+fn compare_ending(comparison: &mut Comparison, ending: &Ending, events: &[Event]) {
+    let some = |kind: EventKind| events.iter().any(|event| event.event_type == kind);
+    match ending {
+        Ending::Expired => {
+            let began = some(EventKind::ExpiryStarted).then_some("EXPIRY_STARTED");
+            comparison.same("removal", Some("EXPIRY_STARTED"), began);
+        }
+        // Break-glass records one more REVOKE_REQUESTED, and the first one stays the reason.
+        Ending::Revoked {
+            by,
+            reason,
+            asked_at,
+        } => {
+            let is_revoke = |event: &Event| event.event_type == EventKind::RevokeRequested;
+            let is_its = |event: &Event| is_by(event, by.as_ref(), reason.as_ref());
+            let last = moments(events).rev().find(|(_, event)| is_revoke(event));
+            if !events.iter().any(|event| is_revoke(event) && is_its(event)) {
+                compare_person(comparison, by.as_ref(), reason.as_ref(), last);
+            }
+            let began = |(at, event): (Moment, &Event)| {
+                let begins = [EventKind::RevokeRequested, EventKind::StrayAccessFound];
+                begins.contains(&event.event_type) && at.is(*asked_at)
+            };
+            if !moments(events).any(began) {
+                let last = last.map(|(at, _)| at);
+                comparison.same_time("revoke_asked_at", Some(*asked_at), last);
+            }
+        }
+        Ending::Failed { why } => {
+            let mut began = events.iter().rev();
+            let began = began.find(|event| event.event_type == EventKind::RollbackStarted);
+            let said = began.and_then(|event| detail(event, "error"));
+            comparison.same("error_details", Some(why), said);
+        }
+    }
+}
+
+fn is_by(event: &Event, by: Option<&Person>, reason: Option<&Text>) -> bool {
+    event.actor_mm_user_id.as_deref() == by.map(|by| by.id.as_str())
+        && event.actor_email.as_deref() == by.map(|by| by.email.as_str())
+        && detail(event, "reason") == reason.map(Text::as_str)
+}
+
+fn compare_person(
+    comparison: &mut Comparison,
+    by: Option<&Person>,
+    reason: Option<&Text>,
+    end: Option<(Moment, &Event)>,
+) {
+    let event = end.map(|(_, event)| event);
+    let (id, email) = by.map(|by| (&by.id, &by.email)).unzip();
+    let said = event.and_then(|event| event.actor_mm_user_id.as_ref());
+    comparison.same("ended_by", id, said);
+    let said = event.and_then(|event| event.actor_email.as_ref());
+    comparison.same("ended_by_email", email, said);
+    let said = event.and_then(|event| detail(event, "reason"));
+    comparison.same("end_reason", reason, said);
+}
+
+/// An operator who writes a status into the store chooses the time of the end.
+fn compare_end_time(
+    comparison: &mut Comparison,
+    field: &'static str,
+    at: Timestamp,
+    end: Option<(Moment, &Event)>,
+) {
+    let own = end.filter(|(_, event)| detail(event, "source").is_none());
+    if own.is_some() {
+        comparison.same_time(field, Some(at), own.map(|(at, _)| at));
+    }
+}
+
+fn compare_error(comparison: &mut Comparison, error: &ErrorEnd, end: Option<(Moment, &Event)>) {
+    // An operator who writes a status into the store chooses the time of the end.
+    let Some((at, event)) = end.filter(|_| !is_from_outside(error)) else {
+        return;
+    };
+    let said = detail(event, "error");
+    comparison.same("error_details", Some(&error.why), said);
+    comparison.same_time("error_at", Some(error.at), Some(at));
+}
+
+/// The beginning of the error that `Request::apply_outside_status` makes.
+fn is_from_outside(error: &ErrorEnd) -> bool {
+    error.why.as_str().starts_with("the record was changed to")
+}
+
+/// A grant that is due only after its end would outlive it.
+fn compare_schedule(comparison: &mut Comparison, request: &Request) {
+    if let (State::Granted, Some(period)) = (&request.state, request.grant.period) {
+        let due = request.schedule.due_at;
+        if due.is_none_or(|due| due > period.until) {
+            comparison.same("due_at", due, Some(period.until));
+        }
+    }
+}

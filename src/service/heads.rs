@@ -1,0 +1,260 @@
+//! Writes the head log: once a second the ends of the histories that got events.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::{MOST_TRIES, PAGE, Service};
+use crate::domain::{AuditKey, Hash, HeadEntry, HistoryEnd, Millis, Timestamp};
+use crate::signature::{self, Secret};
+use crate::store::{AuditFilter, Commit, StoreError, Write};
+
+/// The store may receive an event this long after the time of the event, because the clocks of
+/// replicas differ and a write may be slow.
+pub(super) const HEADS_LATE: Millis = Millis::minutes(5);
+/// The last entries hold the histories of the last minutes, so these are not logged twice.
+const RECENT_ENTRIES: u64 = 600;
+
+/// A function of Lambda writes no entry after a call, so its notes must not grow for ever. The
+/// next catch-up finds what it forgets.
+const MOST_NOTES: usize = 20_000;
+
+type Ends = BTreeMap<String, HistoryEnd>;
+
+/// What this process knows about the head log.
+#[derive(Default)]
+pub(super) struct HeadNotes {
+    /// The histories that got events in commits of this process since the last entry.
+    ends: Mutex<Ends>,
+    /// The number and hash of the last entry that this process wrote.
+    written: Mutex<Option<(u64, Hash)>>,
+}
+
+impl HeadNotes {
+    fn add(&self, new: Ends) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, end) in new {
+            add_end(&mut ends, key, end);
+        }
+        if ends.len() > MOST_NOTES {
+            ends.clear();
+        }
+    }
+
+    fn take(&self) -> Ends {
+        std::mem::take(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn written(&self) -> Option<(u64, Hash)> {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the later end of a history.
+pub(super) fn add_end(ends: &mut Ends, key: String, end: HistoryEnd) {
+    let known = ends.entry(key).or_insert(end);
+    if end.version > known.version {
+        *known = end;
+    }
+}
+
+impl Service {
+    /// Seals the entries of the head log with this key.
+    #[must_use]
+    pub fn sealing(self, seal_key: Option<Secret>) -> Self {
+        Self { seal_key, ..self }
+    }
+
+    /// Commits, and notes the histories that got events for the next entry of the head log.
+    pub(super) async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        let mut ends = Ends::new();
+        for write in &commit.writes {
+            if let Write::Event(event) = write {
+                let key = event.request_id.to_string();
+                add_end(&mut ends, key, HistoryEnd::of(event));
+            }
+        }
+        self.store.commit(commit).await?;
+        self.heads.add(ends);
+        Ok(())
+    }
+
+    /// Writes the first entry of the head log if the log is empty, and the first sealed one after
+    /// a key was configured.
+    pub async fn begin_heads(&self) -> Result<(), StoreError> {
+        let last = self.store.last_head_entry().await?;
+        let is_new = match &last {
+            None => self.store.heads(None, 1).await?.is_empty(),
+            Some(_) => false,
+        };
+        let is_sealed = last.as_ref().is_some_and(|last| last.seal.is_some());
+        if let Some(last) = &last
+            && self.seal_key.is_some()
+            && !is_sealed
+        {
+            let entries = last.number;
+            tracing::warn!(
+                entries,
+                "jit seals the head log from here on; earlier entries have no seal"
+            );
+        }
+        match last.is_none() || self.seal_key.is_some() && !is_sealed {
+            true => self.append(Ends::new(), is_new).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the ends that were noted since the last entry, if there are any.
+    pub async fn write_heads(&self) -> Result<(), StoreError> {
+        let ends = self.heads.take();
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let written = self.append(ends.clone(), false).await;
+        if written.is_err() {
+            self.heads.add(ends);
+        }
+        written
+    }
+
+    /// Adds the histories that a process wrote without an entry, because it ended or has no
+    /// worker: all histories of a store from before the head log, else those with recent events.
+    pub async fn catch_up_heads(&self) -> Result<(), StoreError> {
+        let Some(last) = self.store.last_head_entry().await? else {
+            return self.begin_heads().await;
+        };
+        if !last.is_whole {
+            return self.log_all().await;
+        }
+        let filter = AuditFilter {
+            from: Some(last.at + Millis(-HEADS_LATE.0)),
+            ..AuditFilter::default()
+        };
+        let (mut ends, mut after) = (Ends::new(), None::<String>);
+        loop {
+            let page = self.store.export(&filter, after.as_deref(), PAGE).await?;
+            let Some(end) = page.last() else { break };
+            after = Some(end.sort_key());
+            for event in &page.items {
+                let key = event.request_id.to_string();
+                add_end(&mut ends, key, HistoryEnd::of(event));
+            }
+        }
+        let from = last.number.saturating_sub(RECENT_ENTRIES);
+        let logged = self.logged_since(from).await?;
+        let is_behind = |key: &String, end: &mut HistoryEnd| {
+            logged
+                .get(key)
+                .is_none_or(|known| known.version < end.version)
+        };
+        ends.retain(is_behind);
+        match ends.is_empty() {
+            true => Ok(()),
+            false => self.append(ends, false).await,
+        }
+    }
+
+    async fn log_all(&self) -> Result<(), StoreError> {
+        let mut after: Option<AuditKey> = None;
+        let mut ends = Ends::new();
+        loop {
+            let page = self.store.heads(after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for head in page.items {
+                let (version, end) = (head.chain.version, head.chain.head);
+                let end = HistoryEnd { version, head: end };
+                add_end(&mut ends, head.key.to_string(), end);
+            }
+            if ends.len() >= HeadEntry::MOST_ENDS {
+                self.append(std::mem::take(&mut ends), false).await?;
+            }
+        }
+        self.append(ends, true).await
+    }
+
+    async fn logged_since(&self, number: u64) -> Result<Ends, StoreError> {
+        let (mut ends, mut after) = (Ends::new(), number);
+        loop {
+            let entries = self.store.head_entries(after, PAGE).await?;
+            let Some(last) = entries.last() else {
+                return Ok(ends);
+            };
+            after = last.number;
+            for (key, end) in entries.into_iter().flat_map(|entry| entry.ends) {
+                add_end(&mut ends, key, end);
+            }
+        }
+    }
+
+    /// Adds these ends in as many entries as they need.
+    async fn append(&self, mut ends: Ends, is_whole: bool) -> Result<(), StoreError> {
+        loop {
+            let rest = match ends.keys().nth(HeadEntry::MOST_ENDS).cloned() {
+                Some(key) => ends.split_off(&key),
+                None => Ends::new(),
+            };
+            let is_last = rest.is_empty();
+            self.append_one(ends, is_whole && is_last).await?;
+            if is_last {
+                return Ok(());
+            }
+            ends = rest;
+        }
+    }
+
+    /// Other replicas add entries as well: the one that comes later follows the other.
+    async fn append_one(&self, ends: Ends, is_whole: bool) -> Result<(), StoreError> {
+        for tried in 0..MOST_TRIES {
+            self.pause_after_races(tried).await;
+            let last = self.store.last_head_entry().await?;
+            self.check_last(last.as_ref())?;
+            let now: Timestamp = self.clock.now();
+            let mut entry = HeadEntry::after(last.as_ref(), ends.clone(), is_whole, now);
+            let text = entry.sealed_text();
+            entry.seal = self
+                .seal_key
+                .as_ref()
+                .map(|key| signature::seal(key, &text));
+            match self.store.add_head_entry(&entry).await {
+                Err(StoreError::Conflict(_)) => {}
+                added => {
+                    added?;
+                    let written = Some((entry.number, entry.hash));
+                    *self
+                        .heads
+                        .written
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = written;
+                    return Ok(());
+                }
+            }
+        }
+        let why = "other processes add entries to the head log too fast";
+        Err(StoreError::Unavailable(why.into()))
+    }
+
+    /// jit does not continue, and so does not seal, a log that was changed under it.
+    fn check_last(&self, last: Option<&HeadEntry>) -> Result<(), StoreError> {
+        let changed = |why: String| {
+            let next = "jit adds nothing to it; run jit audit verify";
+            Err(StoreError::Corrupt(format!(
+                "the head log was changed: {why}; {next}"
+            )))
+        };
+        let (number, hash) = last.map_or((0, Hash::default()), |last| (last.number, last.hash));
+        if let Some((written, then)) = self.heads.written()
+            && (number < written || number == written && hash != then)
+        {
+            return changed(format!("entry {written} of this process is not in it"));
+        }
+        if let (Some(last), Some(key)) = (last, &self.seal_key)
+            && last
+                .seal
+                .as_ref()
+                .is_some_and(|seal| !signature::is_seal(key, &last.sealed_text(), seal))
+        {
+            return changed(format!("the seal of entry {number} is wrong"));
+        }
+        Ok(())
+    }
+}

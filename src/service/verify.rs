@@ -1,0 +1,303 @@
+//! Verifies one history: its hash chain, its record, and what the store finds both by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::heads::{HEADS_LATE, add_end};
+use super::{PAGE, Service};
+use crate::domain::audit::verify_against;
+use crate::domain::replay::{compare_bindings, compare_request};
+use crate::domain::{
+    AccountId, AuditKey, Chain, ChannelId, HeadEntry, HistoryEnd, Millis, Timestamp,
+};
+use crate::signature;
+use crate::store::{AuditedRecord, Head, Inspected, StoreError};
+
+/// Other processes may write to a history during the check, and DynamoDB has no snapshot: jit
+/// reads a history this often before it reports a finding.
+const LOOKS: u32 = 3;
+
+/// The result of the verification of one history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedHistory {
+    /// The end of the history according to its events, and 0 events if it has none.
+    pub chain: Chain,
+    /// The disagreements that were found; none if all is well.
+    pub findings: Vec<AuditFinding>,
+    /// The store has neither a record nor an event of this history.
+    pub is_unknown: bool,
+}
+
+/// A disagreement inside the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditFinding {
+    /// The field, column or attribute; absent if the finding is about the whole history.
+    pub field: Option<String>,
+    /// The finding in one sentence.
+    pub why: String,
+}
+
+/// The head log, verified: where each history must at least have got to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifiedLog {
+    /// The last end of each history, by the text of its audit key.
+    pub ends: BTreeMap<String, HistoryEnd>,
+    /// The number of entries.
+    pub entries: u64,
+    /// See [`HeadEntry::is_whole`].
+    pub is_whole: bool,
+    /// The first entry with a seal.
+    pub sealed_since: Option<u64>,
+    /// The defects of the log itself.
+    pub findings: Vec<AuditFinding>,
+}
+
+impl AuditFinding {
+    pub fn whole(why: impl Into<String>) -> Self {
+        let (field, why) = (None, why.into());
+        Self { field, why }
+    }
+}
+
+impl Service {
+    /// Verifies one history with everything that must agree with it. The log must have been read
+    /// before.
+    pub async fn verify_history(
+        &self,
+        key: &AuditKey,
+        log: &VerifiedLog,
+    ) -> Result<VerifiedHistory, StoreError> {
+        let logged = log.ends.get(&key.to_string());
+        let mut looks = 1;
+        loop {
+            let verified = match self.store.inspect(key).await {
+                Err(StoreError::Corrupt(why)) => {
+                    let finding = AuditFinding::whole(format!("the record cannot be read: {why}"));
+                    VerifiedHistory {
+                        findings: vec![finding],
+                        ..VerifiedHistory::default()
+                    }
+                }
+                found => {
+                    let found = found?;
+                    let mut verified = verified(&found);
+                    let now = self.clock.now();
+                    verified
+                        .findings
+                        .extend(log_finding(&found, logged, log.is_whole, now));
+                    verified
+                }
+            };
+            if verified.findings.is_empty() || looks == LOOKS {
+                return Ok(verified);
+            }
+            looks += 1;
+        }
+    }
+
+    /// Reads and verifies the head log, and its seals if this process has the key.
+    pub async fn verify_log(&self) -> Result<VerifiedLog, StoreError> {
+        let mut log = VerifiedLog::default();
+        let mut last: Option<HeadEntry> = None;
+        loop {
+            let entries = match self.store.head_entries(log.entries, PAGE).await {
+                Err(StoreError::Corrupt(why)) => {
+                    log.findings.push(AuditFinding::whole(why));
+                    break;
+                }
+                entries => entries?,
+            };
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                let defect = entry.defect_after(last.as_ref());
+                log.findings.extend(defect.map(AuditFinding::whole));
+                let defect = self.seal_defect(&entry, &mut log.sealed_since);
+                log.findings.extend(defect.map(AuditFinding::whole));
+                for (key, end) in &entry.ends {
+                    add_end(&mut log.ends, key.clone(), *end);
+                }
+                log.entries = entry.number;
+                log.is_whole = entry.is_whole;
+                last = Some(entry);
+            }
+        }
+        if last.is_none() && log.findings.is_empty() {
+            let why = "it has no entry: it was deleted, or this store was never served by a jit \
+                       that writes it; start jit serve once after an upgrade";
+            log.findings.push(AuditFinding::whole(why));
+        }
+        if self.seal_key.is_some() && log.sealed_since.is_none() && last.is_some() {
+            let why = "audit.seal_key is set, but no entry has a seal: the seals were removed, or \
+                       jit serve was not restarted with the key";
+            log.findings.push(AuditFinding::whole(why));
+        }
+        Ok(log)
+    }
+
+    /// From the first sealed entry on, every entry must have the right seal.
+    fn seal_defect(&self, entry: &HeadEntry, since: &mut Option<u64>) -> Option<String> {
+        let number = entry.number;
+        let Some(seal) = &entry.seal else {
+            let missing = "has no seal, although an entry before it has one";
+            return since.is_some().then(|| format!("entry {number} {missing}"));
+        };
+        since.get_or_insert(number);
+        let key = self.seal_key.as_ref()?;
+        (!signature::is_seal(key, &entry.sealed_text(), seal))
+            .then(|| format!("the seal of entry {number} is wrong: audit.seal_key did not make it"))
+    }
+
+    /// Whether this process can check the seals of the head log.
+    pub fn has_seal_key(&self) -> bool {
+        self.seal_key.is_some()
+    }
+
+    /// Returns the text of every audit key that has an event.
+    pub async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
+        self.store.audit_keys().await
+    }
+
+    /// Returns the channels of all bindings, each with the accounts that it does not list.
+    pub async fn bound_channels(
+        &self,
+    ) -> Result<BTreeMap<ChannelId, Vec<AuditFinding>>, StoreError> {
+        let mut accounts: BTreeMap<ChannelId, Vec<AccountId>> = BTreeMap::new();
+        let mut after: Option<AccountId> = None;
+        loop {
+            let page = self.store.bound(after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.account_id.clone());
+            for binding in page {
+                let bound = accounts.entry(binding.channel_id).or_default();
+                bound.push(binding.account_id);
+            }
+        }
+        let mut channels = BTreeMap::new();
+        for (channel, accounts) in accounts {
+            let mut findings = Vec::new();
+            for account in accounts {
+                if let Some(why) = self.unlisted(&channel, &account).await? {
+                    findings.push(AuditFinding::whole(why));
+                }
+            }
+            channels.insert(channel, findings);
+        }
+        Ok(channels)
+    }
+
+    /// A list of all bindings may be older than the binding itself, so both are read again.
+    async fn unlisted(
+        &self,
+        channel: &ChannelId,
+        account: &AccountId,
+    ) -> Result<Option<String>, StoreError> {
+        let listed = self.store.bindings(channel).await?;
+        if listed.iter().any(|one| one.account_id == *account) {
+            return Ok(None);
+        }
+        let binding = self.store.binding(account).await?;
+        let is_bound = binding.is_some_and(|binding| binding.channel_id == *channel);
+        Ok(is_bound.then(|| {
+            format!("account {account} is bound to the channel, but the channel does not list it")
+        }))
+    }
+}
+
+fn verified(found: &Inspected) -> VerifiedHistory {
+    let last = found.events.last();
+    VerifiedHistory {
+        chain: last.map_or_else(Chain::default, |event| Chain {
+            version: event.seq,
+            head: event.hash,
+            last_at: event.event_time,
+        }),
+        findings: findings(found),
+        is_unknown: found.is_empty(),
+    }
+}
+
+fn findings(found: &Inspected) -> Vec<AuditFinding> {
+    let events = &found.events;
+    let head = match &found.record {
+        Some(AuditedRecord::Request(request)) => Head::from(request.as_ref().clone()),
+        Some(AuditedRecord::Channel(channel)) => Head::from(channel.clone()),
+        None => return without_record(found),
+    };
+    // The facts of a history that was changed prove nothing.
+    if let Err(tampered) = verify_against(events, &head.chain, head.status) {
+        return vec![AuditFinding::whole(tampered.to_string())];
+    }
+    let mismatches = match &found.record {
+        Some(AuditedRecord::Request(request)) => compare_request(request, events),
+        Some(AuditedRecord::Channel(_)) | None => compare_bindings(&found.bindings, events),
+    };
+    let mismatches = mismatches.into_iter().map(|one| AuditFinding {
+        field: Some(one.field.to_owned()),
+        why: one.to_string(),
+    });
+    let misfits = found.misfits.iter().map(|one| AuditFinding {
+        field: Some(one.field.clone()),
+        why: one.to_string(),
+    });
+    mismatches.chain(misfits).collect()
+}
+
+/// Compares the end of a history with the head log.
+fn log_finding(
+    found: &Inspected,
+    logged: Option<&HistoryEnd>,
+    is_whole: bool,
+    now: Timestamp,
+) -> Option<AuditFinding> {
+    let count = found.events.len() as u64;
+    let version = logged.map_or(0, |end| end.version);
+    if let Some(end) = logged {
+        let event = found.events.iter().find(|event| event.seq == version);
+        let why = match event {
+            None if found.is_empty() => format!(
+                "the head log has {version} events of it, but the store has nothing: the record \
+                 and its history were deleted"
+            ),
+            None => format!("the head log has {version} events of it, but the store has {count}"),
+            Some(event) if event.hash != end.head => {
+                format!("event {version} is not the one in the head log: the history was replaced")
+            }
+            Some(_) => String::new(),
+        };
+        if !why.is_empty() {
+            return Some(AuditFinding::whole(why));
+        }
+    }
+    // A log that is not whole may lack histories of the time before it.
+    let unlogged = found.events.iter().find(|event| event.seq > version)?;
+    let is_late = unlogged.event_time < now + Millis(-HEADS_LATE.0);
+    (is_late && is_whole).then(|| {
+        let seq = unlogged.seq;
+        AuditFinding::whole(format!(
+            "event {seq} is not in the head log, although it is older than five minutes: it was \
+             added from outside, or no jit serve has run since"
+        ))
+    })
+}
+
+fn without_record(found: &Inspected) -> Vec<AuditFinding> {
+    let mut findings = Vec::new();
+    if !found.events.is_empty() {
+        let count = found.events.len();
+        let why = format!(
+            "the history has {count} events, but there is no record: the record was deleted, or \
+             the history was added"
+        );
+        findings.push(AuditFinding::whole(why));
+    }
+    findings.extend(found.bindings.iter().map(|binding| {
+        let account = &binding.account_id;
+        let why = format!(
+            "account {account} is bound to the channel, but the channel has no record and its \
+             history was deleted"
+        );
+        AuditFinding::whole(why)
+    }));
+    findings
+}

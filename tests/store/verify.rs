@@ -1,0 +1,286 @@
+//! The verification of the audit in DynamoDB, and the head log in each store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use jit::clock::SystemClock;
+use jit::domain::{AuditKey, Hash, HeadEntry, HistoryEnd};
+use jit::service::{Announce, Service};
+use jit::store::dynamodb::Table;
+use jit::store::sqlite::SqliteStore;
+use jit::store::{Store, StoreError};
+
+use crate::build::{at, bound, creating, id, opened, writing};
+use crate::dynamo::Tables;
+use crate::fixtures::policy;
+use crate::memory::MemoryStore;
+
+fn service(store: Arc<dyn Store>) -> Service {
+    let clock = Arc::new(SystemClock);
+    Service::new(store, clock, policy(), Announce::ToNobody)
+}
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+/// Returns the fields and sentences of all findings about this history.
+async fn found(service: &Service, key: &AuditKey) -> Vec<(Option<String>, String)> {
+    let log = service.verify_log().await.unwrap();
+    assert_eq!(log.findings, []);
+    let verified = service.verify_history(key, &log).await.unwrap();
+    let each = verified.findings.into_iter();
+    each.map(|one| (one.field, one.why)).collect()
+}
+
+struct Subject {
+    tables: Tables,
+    service: Service,
+}
+
+impl Subject {
+    async fn open() -> Self {
+        let tables = Tables::fresh().await;
+        let store = tables.store();
+        let binding = bound("town", "111122223333");
+        store.commit(writing(&binding)).await.unwrap();
+        store.commit(creating(&opened(1, at(0)))).await.unwrap();
+        let service = service(Arc::new(store));
+        // The first call begins the log, the second one adds what was there before it.
+        service.catch_up_heads().await.unwrap();
+        service.catch_up_heads().await.unwrap();
+        Self { tables, service }
+    }
+
+    /// Replaces an item by one in which an attribute has another value or is absent.
+    async fn put(
+        &self,
+        table: Table,
+        item: &BTreeMap<String, AttributeValue>,
+        name: &str,
+        value: Option<AttributeValue>,
+    ) {
+        let mut item = item.clone();
+        match value {
+            Some(value) => drop(item.insert(name.to_owned(), value)),
+            None => drop(item.remove(name)),
+        }
+        let call = self.tables.client().put_item();
+        let call = call.table_name(self.tables.name(table));
+        let item = item.into_iter().collect();
+        call.set_item(Some(item)).send().await.unwrap();
+    }
+
+    async fn item(&self, table: Table, key: &str, value: &str) -> BTreeMap<String, AttributeValue> {
+        let call = self.tables.client().query();
+        let answer = call
+            .table_name(self.tables.name(table))
+            .key_condition_expression("#key = :value")
+            .expression_attribute_names("#key", key)
+            .expression_attribute_values(":value", text(value))
+            .send()
+            .await
+            .unwrap();
+        answer.items.unwrap().remove(0).into_iter().collect()
+    }
+}
+
+// C
+#[tokio::test]
+async fn an_attribute_of_dynamodb_that_differs_from_its_document_is_found() {
+    let subject = Subject::open().await;
+    let request = AuditKey::Request(id(1));
+    let channel = AuditKey::Config("town".parse().unwrap());
+    let name = id(1).to_string();
+    let other = || Some(text("other"));
+    let ways = [
+        (
+            Table::Requests,
+            "request_id",
+            name.as_str(),
+            "account_id",
+            other(),
+        ),
+        (
+            Table::Requests,
+            "request_id",
+            &name,
+            "requester_email",
+            other(),
+        ),
+        (
+            Table::Requests,
+            "request_id",
+            &name,
+            "created_at_request_id",
+            other(),
+        ),
+        (
+            Table::Requests,
+            "request_id",
+            &name,
+            "status_shard",
+            other(),
+        ),
+        (Table::Requests, "request_id", &name, "due_lane", None),
+        (Table::Requests, "request_id", &name, "watch_shard", None),
+        (Table::Audit, "request_id", &name, "shard", None),
+        (
+            Table::Bindings,
+            "binding_key",
+            "account#111122223333",
+            "channel_id",
+            other(),
+        ),
+        (
+            Table::Bindings,
+            "binding_key",
+            "account#111122223333",
+            "kind",
+            other(),
+        ),
+        (Table::Bindings, "binding_key", "channel#town", "kind", None),
+    ];
+    assert_eq!(found(&subject.service, &request).await, []);
+    assert_eq!(found(&subject.service, &channel).await, []);
+    for (table, key, value, attribute, changed) in ways {
+        let item = subject.item(table, key, value).await;
+        subject.put(table, &item, attribute, changed).await;
+        let of = match table {
+            Table::Bindings => &channel,
+            _ => &request,
+        };
+        let findings = found(&subject.service, of).await;
+        let field = findings.first().and_then(|(field, _)| field.as_deref());
+        assert_eq!(field, Some(attribute), "{findings:?}");
+        let value = item.get(attribute).cloned();
+        subject.put(table, &item, attribute, value).await;
+    }
+    assert_eq!(found(&subject.service, &request).await, []);
+    assert_eq!(found(&subject.service, &channel).await, []);
+}
+
+// C
+#[tokio::test]
+async fn a_change_of_a_document_in_dynamodb_is_found() {
+    let subject = Subject::open().await;
+    let request = AuditKey::Request(id(1));
+    let channel = AuditKey::Config("town".parse().unwrap());
+    let (name, binding) = (id(1).to_string(), "account#111122223333");
+    let changed = |item: &BTreeMap<String, AttributeValue>, from: &str, to: &str| {
+        let doc = item["doc"].as_s().unwrap();
+        assert!(doc.contains(from), "{doc}");
+        Some(text(&doc.replace(from, to)))
+    };
+    let item = subject.item(Table::Requests, "request_id", &name).await;
+    let doc = changed(&item, "INC-42", "INC-43");
+    subject.put(Table::Requests, &item, "doc", doc).await;
+    let findings = found(&subject.service, &request).await;
+    assert_eq!(findings[0].0.as_deref(), Some("reason"), "{findings:?}");
+
+    let item = subject.item(Table::Bindings, "binding_key", binding).await;
+    let doc = changed(&item, r#""approvers":[]"#, r#""approvers":["mallory"]"#);
+    subject.put(Table::Bindings, &item, "doc", doc).await;
+    let findings = found(&subject.service, &channel).await;
+    assert_eq!(findings[0].0.as_deref(), Some("approvers"), "{findings:?}");
+}
+
+// C
+#[tokio::test]
+async fn what_was_deleted_or_added_in_dynamodb_is_found() {
+    let subject = Subject::open().await;
+    let request = AuditKey::Request(id(1));
+    let name = id(1).to_string();
+    let client = subject.tables.client();
+    let requests = subject.tables.name(Table::Requests);
+    let call = client.delete_item().table_name(requests);
+    call.key("request_id", text(&name)).send().await.unwrap();
+    let findings = found(&subject.service, &request).await;
+    assert!(findings[0].1.contains("there is no record"), "{findings:?}");
+    let keys = subject.service.audit_keys().await.unwrap();
+    assert!(keys.contains(&name) && keys.len() == 2, "{keys:?}");
+
+    let event = subject.item(Table::Audit, "request_id", &name).await;
+    let audit = subject.tables.name(Table::Audit);
+    let call = client.delete_item().table_name(audit);
+    let sort = event["event_time_event_id"].clone();
+    let call = call
+        .key("request_id", text(&name))
+        .key("event_time_event_id", sort);
+    call.send().await.unwrap();
+    let findings = found(&subject.service, &request).await;
+    assert!(findings[0].1.contains("were deleted"), "{findings:?}");
+
+    // A binding that no event and no list of its channel knows.
+    let item = subject
+        .item(Table::Bindings, "binding_key", "account#111122223333")
+        .await;
+    let doc = item["doc"]
+        .as_s()
+        .unwrap()
+        .replace("111122223333", "444455556666");
+    let mut slipped = item.clone();
+    slipped.insert("doc".into(), text(&doc));
+    let key = Some(text("account#444455556666"));
+    subject
+        .put(Table::Bindings, &slipped, "binding_key", key)
+        .await;
+    let channels = subject.service.bound_channels().await.unwrap();
+    let findings = &channels[&"town".parse().unwrap()];
+    assert!(findings[0].why.contains("does not list it"), "{findings:?}");
+}
+
+async fn keeps_a_head_log(store: &dyn Store) {
+    let end = |version| HistoryEnd {
+        version,
+        head: Hash::of(b"event"),
+    };
+    let ends = |version| BTreeMap::from([(id(1).to_string(), end(version))]);
+    assert_eq!(store.last_head_entry().await, Ok(None));
+    let first = HeadEntry::after(None, ends(1), true, at(0));
+    store.add_head_entry(&first).await.unwrap();
+    let twice = HeadEntry::after(None, ends(2), true, at(0));
+    let refused = store.add_head_entry(&twice).await;
+    assert_eq!(refused, Err(StoreError::Conflict(None)));
+    let second = HeadEntry::after(Some(&first), ends(2), false, at(1));
+    store.add_head_entry(&second).await.unwrap();
+    assert_eq!(store.last_head_entry().await, Ok(Some(second.clone())));
+    let all = store.head_entries(0, 10).await.unwrap();
+    assert_eq!(all, [first.clone(), second.clone()]);
+    assert_eq!(store.head_entries(0, 1).await.unwrap(), [first]);
+    assert_eq!(store.head_entries(1, 10).await.unwrap(), [second]);
+    assert_eq!(store.head_entries(2, 10).await.unwrap(), []);
+    // No export and no audit key shows the log.
+    assert!(store.audit_keys().await.unwrap().is_empty());
+}
+
+// C
+#[tokio::test]
+async fn each_store_keeps_a_head_log_whose_numbers_are_taken_once() {
+    keeps_a_head_log(&MemoryStore::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+    keeps_a_head_log(&file).await;
+    keeps_a_head_log(&Tables::fresh().await.store()).await;
+}
+
+// C
+#[tokio::test]
+async fn replicas_add_to_one_head_log_and_a_later_start_adds_what_is_missing() {
+    let store = MemoryStore::default();
+    let (one, other) = (
+        service(Arc::new(store.clone())),
+        service(Arc::new(store.clone())),
+    );
+    one.begin_heads().await.unwrap();
+    other.begin_heads().await.unwrap();
+    // Another process committed this and ended without an entry.
+    store.commit_now(creating(&opened(1, at(0)))).unwrap();
+    one.catch_up_heads().await.unwrap();
+    other.catch_up_heads().await.unwrap();
+    let log = one.verify_log().await.unwrap();
+    assert_eq!((log.entries, log.findings.len()), (2, 0));
+    assert_eq!(log.ends[&id(1).to_string()].version, 1);
+    assert!(log.is_whole);
+}
