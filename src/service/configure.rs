@@ -165,18 +165,8 @@ impl Service {
             status: Some(Status::Pending),
             ..Filter::default()
         };
-        let mut after = None;
-        loop {
-            let page = self.store.list(&filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.items.last() else {
-                return Ok(());
-            };
-            after = Some(Cursor::from(last));
-            for some in page.items.chunks(CANCELS_AT_ONCE) {
-                let cancels = some.iter().map(|one| self.cancel_unbound(one.id, admin));
-                try_join_all(cancels).await?;
-            }
-        }
+        self.cancel_all(&filter, admin).await?;
+        Ok(())
     }
 
     /// A request that is not PENDING any more refuses the command and needs no cancellation.
@@ -185,6 +175,22 @@ impl Service {
         match self.handle(id, Command::Unbound { by }, None).await {
             Ok(_) | Err(ServiceError::Refused(domain::Refusal::WrongState { .. })) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Cancels the requests that match, in steps.
+    async fn cancel_all(&self, filter: &Filter, admin: &Admin) -> Result<(), ServiceError> {
+        let mut after = None;
+        loop {
+            let page = self.store.list(filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.items.last() else {
+                return Ok(());
+            };
+            after = Some(Cursor::from(last));
+            for some in page.items.chunks(CANCELS_AT_ONCE) {
+                let cancels = some.iter().map(|one| self.cancel_unbound(one.id, admin));
+                try_join_all(cancels).await?;
+            }
         }
     }
 }
