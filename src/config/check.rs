@@ -367,10 +367,10 @@ fn policy(
         default_permission_set: default,
         pending_lifetime: section.pending_lifetime.0,
         max_request_hours: section.max_request_hours,
-        max_pending_requests: section.max_pending_requests,
         max_start_ahead: section.max_start_ahead.0,
         extension: section.extension,
         grant_patience: section.grant_patience.0,
+        max_pending_requests: section.max_pending_requests,
         admins: Admins::of_policy(section.admins)
             .and_of_mattermost(mattermost.iter().flat_map(|section| section.admins.clone())),
         // Without Mattermost there is no chat to which jit could send a reminder.

@@ -157,10 +157,10 @@ pub(super) struct PolicySection {
     pub default_permission_set: Option<PermissionSet>,
     pub pending_lifetime: DurationText,
     pub max_request_hours: u32,
-    pub max_pending_requests: u32,
     pub max_start_ahead: DurationText,
     pub extension: ExtensionRule,
     pub grant_patience: DurationText,
+    pub max_pending_requests: u32,
     pub admins: Vec<String>,
 }
 
@@ -368,10 +368,10 @@ impl Default for PolicySection {
             default_permission_set: None,
             pending_lifetime: DurationText(Millis::hours(8)),
             max_request_hours: 4,
-            max_pending_requests: 500,
             max_start_ahead: DurationText(Millis::hours(24 * 30)),
             extension: ExtensionRule::NeedsApproval,
             grant_patience: DurationText(Millis::minutes(15)),
+            max_pending_requests: 500,
             admins: Vec::new(),
         }
     }

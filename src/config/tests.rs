@@ -281,6 +281,33 @@ fn debug_output_contains_no_secret() {
     assert_eq!(config.files.len(), 1, "jit watches the file of the secret");
 }
 
+// A4
+#[test]
+fn a4_the_listeners_need_two_ports_and_metrics_tokens_have_no_secret_id() {
+    let sandbox = ("JIT_IDENTITY_CENTER__MODE", "sandbox");
+    let with = |server: &str| refused(&format!("[server]\n{server}\n"), &[sandbox]);
+    let taken = with("metrics_listen = \"0.0.0.0:8080\"");
+    assert!(taken.starts_with("server.metrics_listen: "), "{taken}");
+    let both = with("metrics_token = \"hush\"\nmetrics_token_file = \"plugin.secret\"");
+    assert!(both.contains("metrics_token, metrics_token_file"), "{both}");
+    assert!(!both.contains("metrics_token_id"), "{both}");
+}
+
+// A6
+#[test]
+fn a6_the_limits_on_requests_are_not_zero() {
+    let sandbox = ("JIT_IDENTITY_CENTER__MODE", "sandbox");
+    for key in [
+        "server.creates_per_second",
+        "server.create_burst",
+        "policy.max_pending_requests",
+    ] {
+        let variable = format!("JIT_{}", key.replace('.', "__").to_uppercase());
+        let error = refused("", &[sandbox, (&variable, "0")]);
+        assert!(error.starts_with(&format!("{key}: ")), "{error}");
+    }
+}
+
 #[test]
 fn the_signed_path_is_without_the_plugin_prefix() {
     for (url, path) in [
@@ -357,37 +384,6 @@ fn mattermost_needs_every_key_of_its_section() {
         assert!(error.contains(wanted), "{name} {value}: {error}");
     }
 }
-
-// A4
-#[test]
-fn a4_the_listeners_need_two_ports_and_metrics_tokens_have_no_secret_id() {
-    let with = |server: &str| {
-        refused(
-            &WHOLE.replace("[server]\n", &format!("[server]\n{server}\n")),
-            &[],
-        )
-    };
-    let taken = with("metrics_listen = \"0.0.0.0:8080\"");
-    assert!(taken.starts_with("server.metrics_listen: "), "{taken}");
-    let both = with("metrics_token = \"hush\"\nmetrics_token_file = \"plugin.secret\"");
-    assert!(both.contains("metrics_token, metrics_token_file"), "{both}");
-    assert!(!both.contains("metrics_token_id"), "{both}");
-}
-
-// A6
-#[test]
-fn a6_the_limits_on_requests_are_not_zero() {
-    for key in [
-        "server.creates_per_second",
-        "server.create_burst",
-        "policy.max_pending_requests",
-    ] {
-        let variable = format!("JIT_{}", key.replace('.', "__").to_uppercase());
-        let error = refused(WHOLE, &[(&variable, "0")]);
-        assert!(error.starts_with(&format!("{key}: ")), "{error}");
-    }
-}
-
 // D4
 #[test]
 fn a_secret_that_others_may_know_is_refused() {

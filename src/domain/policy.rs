@@ -26,14 +26,14 @@ pub struct Policy {
     pub pending_lifetime: Millis,
     /// The longest duration in hours, for all bindings and permission sets.
     pub max_request_hours: u32,
-    /// How many PENDING requests of one person jit accepts.
-    pub max_pending_requests: u32,
     /// How far ahead the start of a request may be.
     pub max_start_ahead: Millis,
     /// Whether an extension needs approvals, or follows at once.
     pub extension: ExtensionRule,
     /// How long jit retries a grant before it gives the grant up and rolls it back.
     pub grant_patience: Millis,
+    /// How many PENDING requests of one person jit accepts.
+    pub max_pending_requests: u32,
     /// The persons who may change bindings and revoke every grant.
     pub admins: Admins,
     /// Whether jit ends old credentials after it removed the assignment.

@@ -172,21 +172,6 @@ impl Service {
         Ok(())
     }
 
-    async fn cancel_all(&self, filter: &Filter, admin: &Admin) -> Result<(), ServiceError> {
-        let mut after = None;
-        loop {
-            let page = self.store.list(filter, after.as_ref(), PAGE).await?;
-            let Some(last) = page.items.last() else {
-                return Ok(());
-            };
-            after = Some(Cursor::from(last));
-            for some in page.items.chunks(CANCELS_AT_ONCE) {
-                let cancels = some.iter().map(|one| self.cancel_unbound(one.id, admin));
-                try_join_all(cancels).await?;
-            }
-        }
-    }
-
     /// A request that has begun or ended refuses the command.
     async fn cancel_unbound(&self, id: RequestId, admin: &Admin) -> Result<(), ServiceError> {
         let by = admin.person.clone();
@@ -201,6 +186,22 @@ impl Service {
         {
             Ok(_) | Err(ServiceError::Refused(domain::Refusal::WrongState { .. })) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Cancels the requests that match, in steps.
+    async fn cancel_all(&self, filter: &Filter, admin: &Admin) -> Result<(), ServiceError> {
+        let mut after = None;
+        loop {
+            let page = self.store.list(filter, after.as_ref(), PAGE).await?;
+            let Some(last) = page.items.last() else {
+                return Ok(());
+            };
+            after = Some(Cursor::from(last));
+            for some in page.items.chunks(CANCELS_AT_ONCE) {
+                let cancels = some.iter().map(|one| self.cancel_unbound(one.id, admin));
+                try_join_all(cancels).await?;
+            }
         }
     }
 }

@@ -105,6 +105,10 @@ pub enum Refusal {
     },
     #[error("jit cannot confirm that the access is gone: {why}")]
     NotGone { why: &'static str },
+    #[error(
+        "{person} has {most} requests that are PENDING, and a person can have no more; cancel one of them first"
+    )]
+    TooManyPending { person: Email, most: u32 },
     #[error("this request is {status}, and its removal is already under way{trouble}")]
     BeingRemoved {
         status: Status,
@@ -149,10 +153,6 @@ pub enum Refusal {
         "this request is {status}, and has {most} approvals, the most that jit stores, some by former approvers; make a new request"
     )]
     TooManyApprovals { status: Status, most: usize },
-    #[error(
-        "{person} has {most} requests that are PENDING, and a person can have no more; cancel one of them first"
-    )]
-    TooManyPending { person: Email, most: u32 },
     #[error(
         "no account is bound to channel {channel_id}; bind one with: jit bind --channel {channel_id} --account ACCOUNT"
     )]
