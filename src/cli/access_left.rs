@@ -82,7 +82,13 @@ fn not_known(what: &str, near: Option<&str>, otherwise: &str) -> Failure {
 
 /// Fails if a name of the command is not known: then nothing that matches proves nothing.
 pub(super) async fn check_names(tools: &OperatorTools, named: &NamedAccess) -> Result<(), Failure> {
-    let sets: Vec<PermissionSet> = tools.config.policy.permission_sets.keys().cloned().collect();
+    let sets: Vec<PermissionSet> = tools
+        .config
+        .policy
+        .permission_sets
+        .keys()
+        .cloned()
+        .collect();
     check_set(named.permission_set.as_ref(), &sets)?;
     if let Some(account) = &named.account {
         check_account(tools, account).await?;
@@ -139,14 +145,23 @@ async fn check_user(tools: &OperatorTools, user: &Email) -> Result<(), Failure> 
         };
         let found = tools.app.service.newest(&filter, COMPARED).await;
         let found = found.map_err(failed)?.items;
-        open.extend(found.into_iter().map(|request| request.asked.requester.email));
+        open.extend(
+            found
+                .into_iter()
+                .map(|request| request.asked.requester.email),
+        );
     }
     let near = nearest(user.as_str(), open.iter().map(Email::as_str));
     let unknown = || {
         let next = "jit list shows the people who have access";
         not_known(&format!("user {user}"), near, next)
     };
-    match tools.app.identity_center.find_user(Lane::Revoke, user).await {
+    match tools
+        .app
+        .identity_center
+        .find_user(Lane::Revoke, user)
+        .await
+    {
         Ok(_) if near.is_none() => Ok(()),
         Ok(_) => Err(unknown()),
         Err(error) if error.kind == IdentityCenterErrorKind::NoUser => Err(unknown()),
@@ -249,7 +264,11 @@ impl Look {
         place: &AssignmentPlace,
         user: &UserId,
     ) -> Result<Option<String>, Failure> {
-        if self.users.as_ref().is_some_and(|users| !users.contains(user)) {
+        if self
+            .users
+            .as_ref()
+            .is_some_and(|users| !users.contains(user))
+        {
             return Ok(None);
         }
         let key = HoldingKey {
@@ -257,13 +276,22 @@ impl Look {
             permission_set: place.permission_set.clone(),
             user: user.clone(),
         };
-        let held = tools.app.service.holding(key.clone()).await.map_err(failed)?;
+        let held = tools
+            .app
+            .service
+            .holding(key.clone())
+            .await
+            .map_err(failed)?;
         let what = format!("{} in {}", place.permission_set, place.account_id);
         if let Some(id) = held.holders.first() {
             return Ok(Some(format!("{what}: a request has it; {}", next(id))));
         }
         let is_its = |request: &&Request| request.holding_key().as_ref() == Some(&key);
-        let last = self.requests.iter().find(is_its).filter(|_| held.revision > 0);
+        let last = self
+            .requests
+            .iter()
+            .find(is_its)
+            .filter(|_| held.revision > 0);
         Ok(match (last, &self.users) {
             (Some(last), _) => Some(format!("{what}: its request is over; {}", next(&last.id))),
             (None, Some(_)) => Some(format!(
@@ -285,9 +313,16 @@ async fn users(
     user: &Email,
     requests: &[Request],
 ) -> Result<BTreeSet<UserId>, Failure> {
-    let recorded = requests.iter().filter_map(|one| one.assignment.user.clone());
+    let recorded = requests
+        .iter()
+        .filter_map(|one| one.assignment.user.clone());
     let mut users: BTreeSet<UserId> = recorded.collect();
-    match tools.app.identity_center.find_user(Lane::Revoke, user).await {
+    match tools
+        .app
+        .identity_center
+        .find_user(Lane::Revoke, user)
+        .await
+    {
         Ok(found) => {
             users.insert(found);
         }

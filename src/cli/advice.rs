@@ -47,7 +47,7 @@ mod tests {
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
-        words.join("\n")
+        words.join("\n").replace("\\n", "\n")
     }
 
     /// The commands in backticks, and those after a colon, up to the end of the sentence.
@@ -59,9 +59,7 @@ mod tests {
             }
             let known = Arguments::command();
             for after in line.split(": jit ").skip(1) {
-                let end = after
-                    .find(|c| "\"`;,()".contains(c))
-                    .unwrap_or(after.len());
+                let end = after.find(|c| "\"`;,()".contains(c)).unwrap_or(after.len());
                 let command = after[..end].trim().trim_end_matches('.');
                 let verb = command.split(' ').next().unwrap_or_default();
                 if known.find_subcommand(verb).is_some() {

@@ -310,7 +310,9 @@ impl BreakGlassRun<'_> {
 fn result(request: &Request) -> String {
     match (&request.state, &request.assignment.user) {
         (State::Error(end), _) => end.why.to_string(),
-        (State::Cancelled { .. }, None) => "it waited for an approval, and had no access".to_owned(),
+        (State::Cancelled { .. }, None) => {
+            "it waited for an approval, and had no access".to_owned()
+        }
         (_, Some(_)) => "AWS shows that the access is gone".to_owned(),
         (_, None) => "jit never asked AWS for this access".to_owned(),
     }

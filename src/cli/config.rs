@@ -88,7 +88,9 @@ fn folder_of_store(config: &Config) -> Option<String> {
             path.display()
         ));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.filter(|folder| !folder.is_dir())?;
     Some(format!(
         "store.path: the folder {} does not exist: make it, or name another file",

@@ -44,7 +44,9 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
         }
         CliCommand::Extend { id, minutes } => {
             let body = actor(json!({"additional_minutes": minutes}))?;
-            caller.post(&path(&caller, &id, "/extend").await?, &body).await?
+            caller
+                .post(&path(&caller, &id, "/extend").await?, &body)
+                .await?
         }
         CliCommand::Status { id } => caller.get(&path(&caller, &id, "").await?).await?,
         CliCommand::List(list) => return self::list(context, &caller, &list).await,
@@ -66,7 +68,11 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             caller.get(&path).await?
         }
         // The caller handles every other command.
-        _ => return Err(Failure::Usage("this command is not called over HTTP".into())),
+        _ => {
+            return Err(Failure::Usage(
+                "this command is not called over HTTP".into(),
+            ));
+        }
     };
     context
         .output
@@ -154,11 +160,7 @@ async fn revoke(
 }
 
 /// The policy of the server may allow less than the binding.
-async fn bind(
-    context: &CliContext,
-    caller: &Caller,
-    asked: &BindArguments,
-) -> Result<(), Failure> {
+async fn bind(context: &CliContext, caller: &Caller, asked: &BindArguments) -> Result<(), Failure> {
     let answer = caller.post("/config/bind", &terms(context, asked)?).await?;
     let value = &answer.value;
     context.output.say(|| describe(value), value)?;
@@ -285,7 +287,13 @@ async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<
             .get(&format!("/requests?status={status}&limit={limit}"))
             .await?;
         is_cut |= answer.value["next_token"].is_string();
-        items.extend(answer.value["items"].as_array().into_iter().flatten().cloned());
+        items.extend(
+            answer.value["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
     }
     items.sort_by(|one, other| {
         let created = |item: &Value| item["created_at"].as_str().map(str::to_owned);
@@ -298,9 +306,7 @@ async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<
     };
     context.output.say(text, &value)?;
     if is_cut {
-        eprintln!(
-            "jit: more requests are open than shown: add --status, --channel or --limit 200"
-        );
+        eprintln!("jit: more requests are open than shown: add --status, --channel or --limit 200");
     }
     Ok(())
 }
@@ -423,7 +429,11 @@ fn describe_request(value: &Value) -> String {
     };
     // Before the grant, the end is only a guess; afterwards, the access has ended otherwise.
     let is_granted = value["status"] == "GRANTED";
-    let end = if is_granted { word("end_time") } else { String::new() };
+    let end = if is_granted {
+        word("end_time")
+    } else {
+        String::new()
+    };
     let person = |role: &str| match (
         word(&format!("{role}_email")),
         word(&format!("{role}_mm_user_id")),
@@ -499,7 +509,9 @@ fn time_left(value: &Value) -> Option<String> {
 fn describe_binding(value: &Value) -> String {
     let word = |name: &str| word(value, name);
     let approvers = match word("approver_mm_user_ids") {
-        none if none.is_empty() => "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into(),
+        none if none.is_empty() => {
+            "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into()
+        }
         some => some,
     };
     let sets = match word("permission_sets") {

@@ -34,9 +34,9 @@ pub(super) async fn at_server(caller: &Caller, text: &str) -> Result<String, Fai
         percent_encoded(&to.to_string())
     );
     let answer = caller.get(&path).await.map_err(|failure| match failure {
-        Failure::Refused { message, code, .. } if code == "not_allowed" => Failure::Failed(format!(
-            "{message}; the beginning of an id needs the scope read: type the whole id"
-        )),
+        Failure::Refused { message, code, .. } if code == "not_allowed" => Failure::Failed(
+            format!("{message}; the beginning of an id needs the scope read: type the whole id"),
+        ),
         other => other,
     })?;
     let items = answer.value["items"].as_array();

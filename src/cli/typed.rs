@@ -63,7 +63,10 @@ mod tests {
         assert_eq!(near("alcie@example.com"), Some("alice@example.com"));
         assert_eq!(near("alice@exmaple.con"), Some("alice@example.com"));
         assert_eq!(near("dave@elsewhere.org"), None);
-        assert_eq!(nearest("amdin", ["admin", "readonly"].into_iter()), Some("admin"));
+        assert_eq!(
+            nearest("amdin", ["admin", "readonly"].into_iter()),
+            Some("admin")
+        );
         assert_eq!(nearest("ro", ["readonly"].into_iter()), None);
     }
 

@@ -486,7 +486,9 @@ fn mattermost(
 }
 
 /// Checks that each name is one word and belongs to one account only.
-pub(super) fn accounts(names: BTreeMap<AccountId, String>) -> CheckResult<BTreeMap<AccountId, String>> {
+pub(super) fn accounts(
+    names: BTreeMap<AccountId, String>,
+) -> CheckResult<BTreeMap<AccountId, String>> {
     let mut known = BTreeSet::new();
     for (id, name) in &names {
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');

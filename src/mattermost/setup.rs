@@ -180,8 +180,7 @@ pub async fn check(bot: &Api, team_id: &str) -> Result<Vec<String>, SetupError> 
         .await
         .map_err(at("mattermost.bot_token"))?;
     if me["is_bot"] != true {
-        let why =
-            "mattermost.bot_token: this is the token of a person; make a bot with: jit mattermost setup --url URL --team NAME --public-url URL";
+        let why = "mattermost.bot_token: this is the token of a person; make a bot with: jit mattermost setup --url URL --team NAME --public-url URL";
         return Err(SetupError::Wrong(why.into()));
     }
     told.push("the token of the bot works".to_owned());

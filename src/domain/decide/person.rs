@@ -301,11 +301,7 @@ pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, R
 }
 
 /// A cancelled request gets no notice: the person who cancelled it knows.
-fn cancelled(
-    mut step: Step<'_>,
-    by: Option<&Person>,
-    said: Details,
-) -> Result<Decision, Refusal> {
+fn cancelled(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
     step.set_state(State::Cancelled {
         by: by.cloned(),
         at: step.now,

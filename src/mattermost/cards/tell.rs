@@ -396,7 +396,9 @@ fn is_there(
 fn failed(error: ApiError) -> NotReceived {
     let next = match error {
         ApiError::Forbidden(_) => "; invite the bot to the channel: /invite @jit",
-        ApiError::NotAllowed(_) => "; make a new token with: jit mattermost setup --url URL --team NAME --public-url URL",
+        ApiError::NotAllowed(_) => {
+            "; make a new token with: jit mattermost setup --url URL --team NAME --public-url URL"
+        }
         _ => "",
     };
     NotReceived(format!("{error}{next}"))
