@@ -87,11 +87,17 @@ async fn the_advised_command_binds_the_account() {
     let (_, advice) = refused.err.split_once("bind it with: jit ").unwrap();
     let advice: Vec<&str> = advice.split_whitespace().collect();
     shell.run(&advice).exits(0).tells(&[ACCOUNT]);
-    let refused = shell.run(&ASKING).exits(1);
+    let id = shell.request();
+    let approve = ["approve", &id, "--as", "bob@example.com"];
+    let refused = shell.run(&approve).exits(1);
     let (_, advice) = refused.err.split_once("name them with: jit ").unwrap();
-    let advice: Vec<&str> = advice.split_whitespace().collect();
-    shell.run(&advice).exits(0);
-    shell.run(&ASKING).exits(0);
+    let advice: Vec<&str> = advice
+        .split(['.', '\n'])
+        .next()
+        .unwrap()
+        .split(' ')
+        .collect();
+    shell.run(&advice).exits(0).tells(&["USER_ID"]);
 }
 
 /// H6: no debug text of Rust in an error about AWS.
