@@ -47,7 +47,7 @@ mod tests {
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
-        words.join("\n")
+        words.join("\n").replace("\\n", "\n")
     }
 
     /// The commands in backticks, and those after a colon, up to the end of the sentence.

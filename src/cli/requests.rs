@@ -120,12 +120,13 @@ async fn decide(
     person: &Person,
 ) -> Result<HttpAnswer, Failure> {
     let answer = caller.post(path, body).await;
+    let is_derived = context.acting.id.is_none();
     answer.map_err(|refused| match refused {
         Failure::Refused {
             message,
             code,
             request,
-        } if code == "not_allowed" && context.acting.id.is_none() => Failure::Refused {
+        } if is_derived && message.contains("is not an approver") => Failure::Refused {
             message: format!(
                 "{message}. jit took the user id {} from the address {}; an approver who was named \
                  in Mattermost has another id: `jit accounts --channel CHANNEL` shows the ids, \

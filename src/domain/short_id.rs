@@ -75,7 +75,7 @@ mod tests {
         }
         assert!(!short("01a1fd37").unwrap().begins(id));
         let (first, last) = short("01a1fd37").unwrap().created_between();
-        assert!(first > drawn && last - first == Millis(0x1_0000) + SOON);
+        assert!(first > drawn && last - first == Millis(0x1_0000 + SOON.0));
         for wrong in ["", "01a", "0-1-a", "zzzz", "ID", "01a1 fd36"] {
             assert!(short(wrong).is_err(), "{wrong}");
         }

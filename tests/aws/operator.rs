@@ -274,6 +274,24 @@ async fn reconcile_compares_the_records_with_aws() {
     run(folder.path(), &aws, &["reconcile"]).await.exits(0);
 }
 
+/// H7: a removal that fails is a difference, and the exit code says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_tells_a_failing_removal() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let id = caller.granted().await;
+    aws.once("DeleteAccountAssignment", Fault::Denied);
+    caller.revoke(&id).await.is(202);
+    let found = run(jit.folder.path(), &aws, &["reconcile", "-o", "json"])
+        .await
+        .exits(1);
+    let value = found.json();
+    let failing = &value["findings"][0];
+    assert_eq!(failing["finding"], "failing", "{found:?}");
+    assert_eq!(failing["request_id"], json!(id));
+    assert_eq!(value["ok"], false);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn config_check_names_each_configuration_error() {
     let aws = Aws::quick().await;

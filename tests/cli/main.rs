@@ -6,6 +6,7 @@ mod common;
 
 mod audit;
 mod emergency;
+mod errors;
 mod lives;
 mod shell;
 mod typed;

@@ -148,6 +148,13 @@ async fn the_commands_of_the_page_run() {
     assert_eq!(told["details"]["source"], "changed outside jit");
     night.is_verified(&page);
 
+    // H1, H2
+    night.again().await;
+    night.stage.set("WHO", "alice@example.com");
+    let said = page.play("All access of a person", &night.stage);
+    assert!(said.out.contains("REVOKED"), "{}", said.out);
+    night.is_verified(&page);
+
     let said = page.play("After the incident", &night.stage);
     assert!(
         night.stage.read("events.jsonl").contains(&night.id),
@@ -157,7 +164,6 @@ async fn the_commands_of_the_page_run() {
 
     // The store cannot be reached either.
     night.again().await;
-    night.stage.set("WHO", "alice@example.com");
     night.stage.set("ACCOUNT", ACCOUNT);
     night
         .stage

@@ -1,0 +1,123 @@
+//! Errors that name their cause in plain words, with a command that works.
+
+use crate::common::{ACCOUNT, SECRET, Setup, binary};
+use crate::{ASKING, Ran, Shell};
+
+fn alone(folder: &std::path::Path, words: &[&str], more: &[(&str, &str)]) -> Ran {
+    let mut command = binary();
+    command.args(words).current_dir(folder);
+    for (name, value) in more {
+        command.env(name, value);
+    }
+    Ran::new(words, &command.output().unwrap())
+}
+
+/// H6: without a jit.toml the missing file is the error; no key is named first.
+#[test]
+fn a_missing_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        &["config", "check"][..],
+        &["reconcile"],
+        &["status", "01a1fd36"],
+    ] {
+        let ran = alone(folder.path(), words, &[]).exits(1);
+        assert!(
+            ran.err
+                .starts_with("jit: jit.toml: this folder has no such file"),
+            "{ran:?}"
+        );
+    }
+}
+
+/// H6: jit could not start with a store in a folder that does not exist.
+#[test]
+fn config_check_names_a_missing_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Setup::default().write(folder.path());
+    let gone = folder.path().join("gone/jit.db");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let store = folder.path().join("jit.db");
+    let text = text.replace(store.to_str().unwrap(), gone.to_str().unwrap());
+    std::fs::write(&file, text).unwrap();
+    for words in [&["config", "check"][..], &["config", "check", "--offline"]] {
+        let ran = alone(folder.path(), words, &[])
+            .exits(1)
+            .tells(&["store.path: the folder", "gone does not exist"]);
+        assert!(!ran.out.contains("can start"), "{ran:?}");
+    }
+}
+
+/// H6: the audit needs only the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_is_verified_without_permission_sets() {
+    let shell = Shell::open();
+    shell.bind();
+    shell.request();
+    let folder = tempfile::tempdir().unwrap();
+    let store = shell.jit.folder.path().join("jit.db");
+    let text = format!("[store]\npath = \"{}\"\n", store.display());
+    std::fs::write(folder.path().join("jit.toml"), text).unwrap();
+    alone(folder.path(), &["audit", "verify"], &[])
+        .exits(0)
+        .tells(&["audit chains verified"]);
+}
+
+/// H6: a name that DNS does not know is not a server that does not listen.
+#[test]
+fn a_name_that_cannot_be_resolved_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |url: &str| {
+        let more = [
+            ("JIT_CLIENT__URL", url),
+            ("JIT_CLIENT__KEY_ID", "plugin"),
+            ("JIT_CLIENT__SECRET", SECRET),
+        ];
+        alone(folder.path(), &["list"], &more).exits(1)
+    };
+    run("http://jit.invalid:8080").tells(&["cannot be resolved", "client.url"]);
+    run("http://127.0.0.1:1").tells(&["the connection was refused", "jit serve"]);
+}
+
+/// H6: the advice of a refusal works.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_advised_command_binds_the_account() {
+    let shell = Shell::open();
+    let refused = shell.run(&ASKING).exits(1);
+    let (_, advice) = refused.err.split_once("bind it with: jit ").unwrap();
+    let advice: Vec<&str> = advice.split_whitespace().collect();
+    shell.run(&advice).exits(0).tells(&[ACCOUNT]);
+    let id = shell.request();
+    let approve = ["approve", &id, "--as", "bob@example.com"];
+    let refused = shell.run(&approve).exits(1);
+    let (_, advice) = refused.err.split_once("name them with: jit ").unwrap();
+    let advice: Vec<&str> = advice
+        .split(['.', '\n'])
+        .next()
+        .unwrap()
+        .split(' ')
+        .collect();
+    shell.run(&advice).exits(0).tells(&["USER_ID"]);
+}
+
+/// H6: no debug text of Rust in an error about AWS.
+#[test]
+fn an_error_of_aws_is_plain_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = [
+        ("JIT_CLIENT__URL", "http://127.0.0.1:1"),
+        ("JIT_CLIENT__KEY_ID", "plugin"),
+        ("JIT_CLIENT__SECRET", SECRET),
+        ("AWS_ENDPOINT_URL_LAMBDA", "http://127.0.0.1:1"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    let words = ["list", "--via", "lambda:jit-api"];
+    let ran = alone(folder.path(), &words, &more)
+        .exits(1)
+        .tells(&["cannot invoke jit-api", "dispatch failure"]);
+    for debug in ["DispatchFailure", "{", "Some(", "Text("] {
+        assert!(!ran.err.contains(debug), "{debug}: {ran:?}");
+    }
+}
