@@ -5,6 +5,8 @@
 mod common;
 
 mod audit;
+mod first_steps;
+mod hidden;
 mod lives;
 mod shell;
 mod walk;
