@@ -8,7 +8,8 @@ SEEDS ?= 2000
 
 ## run: build quickly, run one request from creation to revoke, then serve
 run: rust
-	$(CARGO) run --quiet --locked --profile quick -- sandbox
+	@echo "The first build takes some minutes."
+	$(CARGO) run --locked --profile quick -- sandbox
 
 # These tests wait for leases and processes most of the time: they run beside the others.
 WAITING := aws clock crash full_disk infra lambda runbooks

@@ -1,12 +1,13 @@
 //! `jit keys generate`: prints a new key, or writes it into jit.toml.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use toml::Table;
 
+use super::output::Output;
 use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, OF_THE_EXAMPLE};
@@ -27,20 +28,26 @@ pub(super) fn generate(context: &CliContext, id: &str, write: bool) -> Result<()
     if write {
         return write_key(context, id, &secret);
     }
+    // Before the output: the shell may append it to this file.
+    let repeated = repeated(context, id);
     let value = json!({"key_id": id, "secret": secret});
     let section = || format!("[keys.{id}]\nsecret = \"{secret}\"");
     context.output.say(section, &value)?;
-    // Without a readable file there is no section that the key could repeat.
-    if let Ok((file, text)) = config::find(context.config_path.as_deref(), &context.variables)
-        && section_of(&text, &["keys", id]).is_some()
-    {
+    if let (Some(file), Output::Text) = (repeated, context.output) {
         let file = file.display();
         eprintln!(
             "jit: {file} has a section [keys.{id}] already: put the secret there, not the section; \
-             `jit keys generate {id} --write` does this"
+             `jit keys generate {id} --write` does this if the section has no secret of its own"
         );
     }
     Ok(())
+}
+
+/// Returns the configuration file if it has a section for this key.
+fn repeated(context: &CliContext, id: &str) -> Option<PathBuf> {
+    let found = config::find(context.config_path.as_deref(), &context.variables);
+    let (file, text) = found.ok()?;
+    section_of(&text, &["keys", id]).map(|_| file)
 }
 
 fn write_key(context: &CliContext, id: &str, secret: &str) -> Result<(), Failure> {

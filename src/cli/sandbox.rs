@@ -60,7 +60,7 @@ pub(super) async fn sandbox(context: &CliContext, once: bool) -> Result<(), Fail
     };
     let told = story.tell().await;
     if told.is_ok() && !once {
-        story.invite(&url, &file)?;
+        story.invite(&url, &file).await?;
         stop.await;
     }
     running.stop().await;
@@ -217,20 +217,32 @@ impl Story<'_> {
         )))
     }
 
-    fn invite(&self, url: &str, file: &Path) -> Result<(), Failure> {
+    /// Prints commands that work when they are pasted together: their request exists.
+    async fn invite(&self, url: &str, file: &Path) -> Result<(), Failure> {
+        let wanted = json!({
+            "account_id": ACCOUNT,
+            "channel_id": CHANNEL,
+            "requester_mm_user_id": "dave",
+            "requester_email": "dave@example.com",
+            "reason": "INC-43: a first test",
+            "requested_duration_minutes": 30,
+        });
+        let request = self.caller.post("/requests", &wanted).await?.value;
+        let id = request["request_id"].as_str().unwrap_or_default();
         let file = file.display();
         let jit = std::env::current_exe().map_err(failed)?;
         let jit = jit.display();
         self.say(&format!(
-            "\njit listens on {url}. Try these commands in another terminal:\n\n  \
-             alias jit={jit}\n  \
-             export JIT_CONFIG={file}\n  \
-             jit request --account {ACCOUNT} --channel {CHANNEL} --minutes 30 \\\n      \
-             --reason 'a first test' --as alice@example.com\n  \
-             jit approve ID --as bob@example.com\n  \
-             jit status ID\n  \
-             jit revoke ID --reason 'done' --as sec@example.com\n  \
+            "\njit listens on {url}. Dave has asked for half an hour of admin. Paste these commands into \
+             another terminal:\n\n  \
+             jit() {{ '{jit}' \"$@\"; }}\n  \
+             export JIT_CONFIG='{file}'\n  \
+             jit approve {id} --as bob@example.com\n  \
+             jit status {id}\n  \
+             jit revoke {id} --reason 'done' --wait --as sec@example.com\n  \
              jit list --channel {CHANNEL}\n  \
+             jit request --account {ACCOUNT} --channel {CHANNEL} --minutes 30 \\\n      \
+             --reason 'a second test' --as alice@example.com\n  \
              jit audit verify\n\n\
              Ctrl-C stops jit and deletes the temporary folder."
         ))

@@ -66,13 +66,15 @@ fn without_value(message: &str) -> String {
         "invalid length",
         "unknown variant",
     ];
-    let Some(kind) = quotes.into_iter().find(|kind| message.starts_with(kind)) else {
+    let found = quotes
+        .into_iter()
+        .filter_map(|kind| Some(message.find(kind)? + kind.len()));
+    let Some(end) = found.min() else {
         return message.to_owned();
     };
-    match message.rfind(", expected ") {
-        Some(at) => format!("{kind}{}", &message[at..]),
-        None => kind.to_owned(),
-    }
+    let expected = message.rfind(", expected ").filter(|at| *at >= end);
+    let expected = expected.map_or("", |at| &message[at..]);
+    format!("{}{expected}", &message[..end])
 }
 
 fn said(variables: &Variables, table: &Table) -> Vec<EnvironmentKey> {

@@ -7,6 +7,8 @@ mod common;
 mod audit;
 mod emergency;
 mod errors;
+mod first_steps;
+mod hidden;
 mod lives;
 mod shell;
 mod typed;

@@ -42,6 +42,18 @@ fn the_sandbox_then_serves_until_it_is_stopped() {
             break;
         }
     }
+    // H8: the commands work when they are pasted together.
+    let commands = said.rsplit_once("terminal:\n").unwrap().1;
+    let commands = commands.split_once("Ctrl-C").unwrap().0;
+    let mut shell = std::process::Command::new("sh");
+    shell.env_remove("JIT_CONFIG").args(["-e", "-c", commands]);
+    let words = ["the commands of the sandbox"];
+    Ran::new(&words, &shell.output().unwrap()).exits(0).tells(&[
+        "APPROVED",
+        "REVOKED",
+        "PENDING",
+        "audit chains verified",
+    ]);
     let stop = std::process::Command::new("kill")
         .arg(child.id().to_string())
         .status()
