@@ -38,7 +38,12 @@ fn refused(text: &str, variables: &[(&str, &str)]) -> String {
 
 #[test]
 fn the_example_file_is_valid() {
-    let config = from(WHOLE, &[]).unwrap();
+    // N1: it names no webhook that a newcomer does not have.
+    assert!(from(WHOLE, &[]).unwrap().webhook.is_none());
+    let (before, webhook) = WHOLE.split_once("# [webhook]").unwrap();
+    let (webhook, _) = webhook.split_once("\n\n").unwrap();
+    let webhook = webhook.replace("\n# ", "\n");
+    let config = from(&format!("{before}[webhook]{webhook}"), &[]).unwrap();
     assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
     assert_eq!(config.webhook.as_ref().unwrap().signed_path, "/webhook");
     assert_eq!(config.keys["plugin"].scopes.len(), Scope::ALL.len());
