@@ -374,9 +374,16 @@ impl DynamoStore {
             let Some(item) = self.get(Table::Outbox, key.clone()).await? else {
                 return Ok(Left::Nothing);
             };
-            // The claim was lost, or this same call ended it and its answer was lost.
+            // The claim was lost, or this same call ended it and its answer was lost. The item still
+            // shows whether notices are left that were not tried.
             if !is_leased(&item, lease) {
-                return Ok(Left::Nothing);
+                let is_free = !item.contains_key("lease_token");
+                let next_at = number_if_any(&item, "next_at");
+                let is_due = next_at.is_some_and(|next| Timestamp::from_millis(next) < at);
+                return Ok(match is_free && is_due {
+                    true => Left::More,
+                    false => Left::Nothing,
+                });
             }
             let (change, left) = keeping(&item, at, tried)?;
             match self.update(Table::Outbox, key.clone(), &change).await? {
