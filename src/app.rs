@@ -128,8 +128,7 @@ impl Server {
         Ok(Self {
             router: router(http.clone(), others),
             http,
-            notices: (!receivers.is_empty())
-                .then(|| NoticeWorker::new(service, Arc::new(receivers))),
+            notices: (!receivers.is_empty()).then(|| NoticeWorker::new(service, receivers)),
             worker,
         })
     }

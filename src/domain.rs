@@ -14,6 +14,7 @@ pub mod heads;
 pub mod ids;
 pub mod limits;
 pub mod notice;
+mod notice_text;
 pub mod policy;
 pub mod replay;
 pub mod request;
@@ -34,7 +35,7 @@ pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
     PostId, RequestId, Text, UserId,
 };
-pub use notice::{Audience, Notice};
+pub use notice::{Audience, Notice, ReceiverName};
 pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
     Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,

@@ -97,7 +97,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Due<RequestId>, StoreError>;
 
     /// Claims up to `limit` due notices. Of each request the store offers only the oldest
-    /// undelivered notice, so the notices of a request are delivered in order.
+    /// undelivered notice, with those behind it, so the notices of a request are delivered in
+    /// order. A request is due when any of its notices is due.
     async fn claim_notices(
         &self,
         now: Timestamp,
@@ -114,6 +115,9 @@ pub trait Store: Send + Sync + 'static {
         lease: LeaseToken,
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError>;
+    /// Makes all notices that no worker has claimed due at `now`: a server that starts does not
+    /// wait for the pauses of an earlier one.
+    async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError>;
     /// Records the result of a delivery and ends the claim. If the claim was lost in the
     /// meantime, this changes nothing.
     async fn settle_notice(
@@ -351,15 +355,19 @@ pub struct ClaimedNotice {
     pub notice: Notice,
     /// The number of earlier delivery attempts.
     pub attempts: u32,
+    /// The readable undelivered notices behind it, oldest first, for the receivers that have
+    /// the oldest.
+    pub behind: Vec<Notice>,
 }
 
 /// The result of a delivery attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// The receiver accepted the notice; the store deletes it.
+    /// All receivers accepted the notice; the store deletes it.
     Delivered,
-    /// The delivery failed: the notice becomes due again at `at`, with one attempt more.
-    TryAgain { at: Timestamp },
+    /// A receiver did not accept the notice. It and the others in `tried` become due again at
+    /// `at`, with one attempt more; the store keeps which receivers have them.
+    TryAgain { at: Timestamp, tried: Vec<Notice> },
     /// No delivery was attempted: the notice can be claimed again at once.
     Released,
 }

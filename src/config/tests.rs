@@ -44,9 +44,17 @@ fn the_example_file_is_valid() {
         error.contains("jit.example.toml, which is public"),
         "{error}"
     );
-    let config = from(&WHOLE.replace("change-me", "changed"), &[]).unwrap();
+    let whole = WHOLE.replace("change-me", "changed");
+    // N1: it names no webhook that a newcomer does not have.
+    assert!(from(&whole, &[]).unwrap().webhook.is_none());
+    let (before, webhook) = whole.split_once("# [webhook]").unwrap();
+    let (webhook, _) = webhook.split_once("\n\n").unwrap();
+    let webhook = webhook
+        .replace("\n# ", "\n")
+        .replace("\"…\"", "\"hush-fedcba98\"");
+    let config = from(&format!("{before}[webhook]{webhook}"), &[]).unwrap();
     assert_eq!(config.policy.pending_lifetime, Millis::hours(8));
-    assert!(config.webhook.is_none());
+    assert_eq!(config.webhook.as_ref().unwrap().signed_path, "/webhook");
     assert_eq!(config.keys["plugin"].scopes.len(), Scope::ALL.len());
 }
 

@@ -1,10 +1,11 @@
 //! Notices: what jit tells about a step of a request. The commit that stores the step stores
 //! its notice as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::notice_text::inactive;
 use super::{AccountId, ChannelId, RequestId, Status, Timestamp};
 
 /// One message about one event of a request.
@@ -30,6 +31,19 @@ pub struct Notice {
     /// Which receivers get the notice; a stored notice without this field goes to all.
     #[serde(default, skip_serializing_if = "Audience::is_everybody")]
     pub audience: Audience,
+    /// Which receivers have the notice already; the others still wait for it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub received_by: BTreeSet<ReceiverName>,
+}
+
+/// A receiver of notices, as the outbox records it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReceiverName {
+    /// The webhook of the plugin.
+    Webhook,
+    /// The cards and messages in Mattermost.
+    Mattermost,
 }
 
 /// The receivers of a notice.
@@ -59,7 +73,10 @@ struct Payload<'a> {
     account_id: &'a AccountId,
     channel_id: &'a ChannelId,
     actor: &'a str,
-    details: &'a BTreeMap<String, String>,
+    details: BTreeMap<&'a str, String>,
+    /// The details that `details` shows in a changed form, exactly as people wrote them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    raw_details: BTreeMap<&'a str, &'a str>,
 }
 
 impl Notice {
@@ -70,13 +87,58 @@ impl Notice {
 
     /// The body of the webhook.
     pub fn body(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let details = self.details.iter();
+        let details = details.map(|(name, said)| (name.as_str(), inactive(said)));
+        let details: BTreeMap<&str, String> = details.collect();
+        let said = self.details.iter();
+        let said = said.map(|(name, said)| (name.as_str(), said.as_str()));
+        let is_changed = |(name, said): &(&str, &str)| details[name] != *said;
+        let raw_details = said.filter(is_changed).collect();
         serde_json::to_vec(&Payload {
             request_id: self.request_id,
             status: self.status,
             account_id: &self.account_id,
             channel_id: &self.channel_id,
             actor: &self.actor,
-            details: &self.details,
+            details,
+            raw_details,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(reason: &str) -> serde_json::Value {
+        let notice = Notice {
+            request_id: RequestId::from_uuid(uuid::Uuid::from_u128(1)),
+            seq: 2,
+            status: Status::Denied,
+            account_id: "111122223333".parse().unwrap(),
+            channel_id: "town".parse().unwrap(),
+            actor: "bob@example.com".into(),
+            details: [("reason".to_owned(), reason.to_owned())].into(),
+            created_at: Timestamp::default(),
+            audience: Audience::Everybody,
+            received_by: BTreeSet::new(),
+        };
+        serde_json::from_slice(&notice.body().unwrap()).unwrap()
+    }
+
+    // N4
+    #[test]
+    fn a_webhook_shows_no_active_text_and_has_the_raw_text_in_its_own_field() {
+        let raw = "@channel see https://evil.example";
+        let active = body(raw);
+        let shown = active["details"]["reason"].as_str().unwrap();
+        assert!(
+            !shown.contains("@channel") && !shown.contains("://"),
+            "{shown}"
+        );
+        assert_eq!(active["raw_details"]["reason"], raw);
+        let ordinary = body("INC-42: db down");
+        assert_eq!(ordinary["details"]["reason"], "INC-42: db down");
+        assert_eq!(ordinary.get("raw_details"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The notices of a decision: which events the configured receivers get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{MattermostConfig, Webhook};
 use crate::domain::{Audience, Decision, EventKind, Notice};
@@ -49,6 +49,7 @@ impl Announce {
             details: BTreeMap::new(),
             created_at: last.event_time,
             audience: Audience::Card,
+            received_by: BTreeSet::new(),
         }]
     }
 }

@@ -266,6 +266,10 @@ impl Store for DynamoStore {
         self.claim_of(id, now, lease, lease_until).await
     }
 
+    async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.end_all_pauses(now).await
+    }
+
     async fn settle_notice(
         &self,
         place: NoticePlace,

@@ -293,13 +293,17 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |db| notices::end_pauses(db, now)).await
+    }
+
     async fn settle_notice(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
         settled: Settled,
     ) -> Result<Left, StoreError> {
-        self.write(move |db| writes::settle_notice(db, place, lease, settled))
+        self.write(move |db| writes::settle_notice(db, place, lease, &settled))
             .await
     }
 

@@ -1,26 +1,29 @@
-//! The notice worker: it delivers each notice at least once, and the notices of one request in
-//! order.
+//! The notice worker: it delivers each notice at least once to each receiver, and the notices of
+//! one request in order.
 //!
-//! The store keeps the outbox. A slow or failing receiver delays only its own notices, and no
-//! grant and no revoke.
+//! The store keeps the outbox, and with each notice which receivers have it. A slow or failing
+//! receiver delays only its own notices, and no grant and no revoke.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::spawn::{OnRuntime, Spawn};
 use super::{RunMode, note_panic};
 use crate::clock::Uptime;
-use crate::domain::{Command, LeaseToken, Millis, Notice, RequestId, Text, Timestamp};
+use crate::domain::{
+    Command, LeaseToken, Millis, Notice, ReceiverName, RequestId, Text, Timestamp,
+};
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
 
-/// The longest time of one delivery, from the claim of its notice. All receivers together have
-/// shorter time limits (asserted where each limit is defined).
+/// The longest time of one delivery, from the claim of its notice. The receivers have shorter
+/// time limits (asserted where each limit is defined).
 pub const DELIVERY_BOUND: Millis = Millis::seconds(32);
 /// The writes of the claim and the result take less than this, and clocks of replicas differ
 /// by less.
@@ -28,6 +31,9 @@ const MARGIN: Millis = Millis::seconds(12);
 /// For this long no other notice worker claims a notice that is being delivered.
 const LEASE: Millis = Millis::seconds(45);
 const _: () = assert!(DELIVERY_BOUND.0 + MARGIN.0 <= LEASE.0);
+/// With less time than this left, no receiver begins a later notice.
+const REST: Millis = Millis::seconds(20);
+const _: () = assert!(REST.0 < DELIVERY_BOUND.0);
 const AT_ONCE: usize = 32;
 const FIRST_PAUSE: Millis = Millis::seconds(1);
 const LONGEST_PAUSE: Millis = Millis::minutes(5);
@@ -37,19 +43,10 @@ const AFTER_A_FAULT: Millis = Millis::seconds(1);
 /// Where notices go. A test can have a receiver that does not answer.
 #[async_trait]
 pub trait Receiver: Send + Sync + 'static {
+    /// The name under which the outbox records what this receiver has.
+    fn name(&self) -> ReceiverName;
+    /// Takes a notice; a receiver that has it already recognises the repetition.
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
-}
-
-/// Delivers to one receiver after the other; a receiver that has the notice already recognises
-/// the repetition.
-#[async_trait]
-impl Receiver for Vec<Arc<dyn Receiver>> {
-    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        for receiver in self {
-            receiver.receive(notice, now).await?;
-        }
-        Ok(())
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,15 +64,15 @@ struct DeliveryLease {
 #[derive(Clone)]
 pub struct NoticeWorker {
     service: Arc<Service>,
-    receiver: Arc<dyn Receiver>,
+    receivers: Arc<[Arc<dyn Receiver>]>,
     spawner: Arc<dyn Spawn>,
 }
 
 impl NoticeWorker {
-    pub fn new(service: Arc<Service>, receiver: Arc<dyn Receiver>) -> Self {
+    pub fn new(service: Arc<Service>, receivers: Vec<Arc<dyn Receiver>>) -> Self {
         Self {
             service,
-            receiver,
+            receivers: receivers.into(),
             spawner: Arc::new(OnRuntime),
         }
     }
@@ -103,6 +100,9 @@ impl NoticeWorker {
         tasks.close();
         // From now on this process delivers the notices of its own commits.
         self.service.notice_queue.open();
+        if mode == RunMode::Forever {
+            self.end_pauses().await;
+        }
         // K6: a panic in the loop ends only one round.
         loop {
             let rounds = self.make_rounds(mode, &tasks, stop, give_up);
@@ -113,6 +113,14 @@ impl NoticeWorker {
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         tasks.wait().await;
+    }
+
+    /// The receivers may work again: a server that starts tries at once.
+    async fn end_pauses(&self) {
+        let now = self.service.clock().now();
+        if let Err(error) = self.service.store().end_pauses(now).await {
+            tracing::warn!(%error, "pauses of notices not ended: they go on for at most 5 minutes");
+        }
     }
 
     async fn make_rounds(
@@ -277,29 +285,114 @@ impl NoticeWorker {
             request_id: notice.request_id,
             seq: notice.seq,
         };
-        let received = tokio::select! {
+        let tried = tokio::select! {
             biased;
-            received = self.receiver.receive(notice, clock.now()) => Some(received),
-            () = clock.sleep_until(claim.deadline) => Some(Err(too_slow())),
+            tried = self.try_all(claimed, claim) => Some(tried),
             () = stop.cancelled() => None,
         };
         let now = clock.now();
-        let settled = match received {
-            Some(Ok(())) => Settled::Delivered,
+        let settled = match tried {
             None => Settled::Released,
-            Some(Err(why)) if now - notice.created_at >= GIVE_UP_AFTER => {
+            Some(Tried { why: None, .. }) => Settled::Delivered,
+            Some(Tried { why: Some(why), .. }) if is_over(notice, now) => {
                 self.park(place, &why).await?;
                 return Ok(Left::More);
             }
-            Some(Err(why)) => {
+            Some(Tried {
+                why: Some(why),
+                notices: tried,
+            }) => {
                 let at = now + pause(notice.request_id, claimed.attempts);
                 tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
                 self.service.notice_queue.try_again(at);
-                Settled::TryAgain { at }
+                Settled::TryAgain { at, tried }
             }
         };
         let store = self.service.store();
         Ok(store.settle_notice(place, claim.lease, settled).await?)
+    }
+
+    /// Delivers the notice to all receivers at once. If one fails, those that have it get the
+    /// later notices too, so that they do not wait for it.
+    async fn try_all(&self, claimed: &ClaimedNotice, claim: DeliveryLease) -> Tried {
+        let mut notices = vec![claimed.notice.clone()];
+        let all = self.receivers.iter();
+        let first = all.map(|one| self.give(one.as_ref(), &claimed.notice, claim));
+        let mut why = None;
+        for (receiver, given) in self.receivers.iter().zip(join_all(first).await) {
+            match given {
+                Ok(()) => drop(notices[0].received_by.insert(receiver.name())),
+                Err(not_received) => why = why.or(Some(not_received)),
+            }
+        }
+        if why.is_none() || is_over(&claimed.notice, self.service.clock().now()) {
+            return Tried { notices, why };
+        }
+        let has_first = notices[0].received_by.clone();
+        notices.extend(claimed.behind.iter().cloned());
+        let ahead = self.receivers.iter();
+        let ahead = ahead.filter(|receiver| has_first.contains(&receiver.name()));
+        let walks = ahead.map(|one| self.catch_up(one.as_ref(), &claimed.behind, claim));
+        let mut reached = claimed.behind.len();
+        for walk in join_all(walks).await {
+            reached = reached.min(walk.tried);
+            for notice in notices.iter_mut().skip(1).take(walk.given) {
+                notice.received_by.insert(walk.receiver);
+            }
+        }
+        notices.truncate(1 + reached);
+        Tried { notices, why }
+    }
+
+    /// Gives these notices to one receiver in order, until it fails or time is short.
+    async fn catch_up(
+        &self,
+        receiver: &dyn Receiver,
+        behind: &[Notice],
+        claim: DeliveryLease,
+    ) -> Walk {
+        let clock = self.service.clock();
+        let mut walk = Walk {
+            receiver: receiver.name(),
+            given: 0,
+            tried: 0,
+        };
+        for notice in behind {
+            if claim.deadline - clock.uptime() < REST {
+                return walk;
+            }
+            if let Err(why) = self.give(receiver, notice, claim).await {
+                tracing::warn!(request_id = %notice.request_id, %why, "later notice not received");
+                walk.tried = behind.len();
+                return walk;
+            }
+            walk.given += 1;
+            walk.tried += 1;
+        }
+        walk
+    }
+
+    /// Gives a notice to one receiver, unless it has it.
+    async fn give(
+        &self,
+        receiver: &dyn Receiver,
+        notice: &Notice,
+        claim: DeliveryLease,
+    ) -> Result<(), NotReceived> {
+        if notice.received_by.contains(&receiver.name()) {
+            return Ok(());
+        }
+        let clock = self.service.clock();
+        // K6: a panic of one receiver is a failure of this receiver only.
+        let received = AssertUnwindSafe(receiver.receive(notice, clock.now())).catch_unwind();
+        tokio::select! {
+            biased;
+            received = received => received.unwrap_or_else(|_| {
+                note_panic("a delivery");
+                Err(NotReceived("the delivery panicked".into()))
+            }),
+            () = clock.sleep_until(claim.deadline) => Err(too_slow()),
+        }
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
@@ -311,6 +404,24 @@ impl NoticeWorker {
         self.service.handle(place.request_id, command, None).await?;
         Ok(())
     }
+}
+
+/// Notices of one request after an attempt, with the receivers that have each, and why one of
+/// the receivers does not have the first.
+struct Tried {
+    notices: Vec<Notice>,
+    why: Option<NotReceived>,
+}
+
+/// How far one receiver came with later notices.
+struct Walk {
+    receiver: ReceiverName,
+    given: usize,
+    tried: usize,
+}
+
+fn is_over(notice: &Notice, now: Timestamp) -> bool {
+    now - notice.created_at >= GIVE_UP_AFTER
 }
 
 fn too_slow() -> NotReceived {

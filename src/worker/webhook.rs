@@ -7,7 +7,7 @@ use reqwest::{Client, redirect};
 use super::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::clock::Clock;
 use crate::config::Webhook;
-use crate::domain::{Audience, Millis, Notice, Timestamp};
+use crate::domain::{Audience, Millis, Notice, ReceiverName, Timestamp};
 use crate::signature::{self, Message, Scheme};
 
 /// The time limit of one delivery.
@@ -71,6 +71,10 @@ pub fn headers(
 
 #[async_trait]
 impl Receiver for WebhookReceiver {
+    fn name(&self) -> ReceiverName {
+        ReceiverName::Webhook
+    }
+
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
         if notice.audience != Audience::Everybody {
             return Ok(());

@@ -7,15 +7,15 @@ mod fixtures;
 mod memory;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use fixtures::{person, policy};
 use jit::clock::{Clock, Uptime};
 use jit::domain::{
-    AccountId, Admin, BindTerms, ChannelId, Draft, Millis, Minutes, Notice, RequestId, Text,
-    Timestamp,
+    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Millis, Minutes, Notice,
+    ReceiverName, RequestId, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::worker::notices::{NotReceived, NoticeWorker, Receiver};
@@ -112,6 +112,10 @@ impl Drop for Call<'_> {
 
 #[async_trait]
 impl Receiver for Hangs {
+    fn name(&self) -> ReceiverName {
+        ReceiverName::Webhook
+    }
+
     async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
         let seq = notice.seq;
         self.note(seq, |seen| {
@@ -153,7 +157,8 @@ impl Replicas {
     fn run(&mut self, receiver: &Hangs) {
         self.stop = CancellationToken::new();
         for _ in 0..2 {
-            let notices = NoticeWorker::new(Arc::new(self.service()), Arc::new(receiver.clone()));
+            let notices =
+                NoticeWorker::new(Arc::new(self.service()), vec![Arc::new(receiver.clone())]);
             let stop = self.stop.clone();
             self.running.spawn(async move { notices.run(stop).await });
         }
@@ -165,7 +170,7 @@ impl Replicas {
     }
 
     /// Creates a request, whose notice is due at once; this service delivers nothing itself.
-    async fn request(&self) {
+    async fn request(&self) -> RequestId {
         let service = self.service();
         let channel: ChannelId = "ch".parse().unwrap();
         let account: AccountId = "123456789012".parse().unwrap();
@@ -193,7 +198,7 @@ impl Replicas {
             permission_set: None,
             start_at: None,
         };
-        service.open(draft, None, None).await.unwrap();
+        service.open(draft, None, None).await.unwrap().id
     }
 
     async fn end(&mut self) {
@@ -247,4 +252,95 @@ async fn a_wall_clock_set_back_delays_no_other_notice() {
     let seen = receiver.seen();
     assert_eq!(seen.len(), 1, "not delivered");
     replicas.end().await;
+}
+
+/// A receiver that refuses while it is down.
+#[derive(Clone)]
+struct Listens {
+    name: ReceiverName,
+    is_down: Arc<AtomicBool>,
+    heard: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Listens {
+    fn new(name: ReceiverName) -> Self {
+        Self {
+            name,
+            is_down: Arc::default(),
+            heard: Arc::default(),
+        }
+    }
+
+    fn heard(&self) -> Vec<u64> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Receiver for Listens {
+    fn name(&self) -> ReceiverName {
+        self.name
+    }
+
+    async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(NotReceived("it is down".into()));
+        }
+        self.heard.lock().unwrap().push(notice.seq);
+        Ok(())
+    }
+}
+
+impl Replicas {
+    fn run_with(&mut self, receivers: &[Listens; 2]) {
+        self.stop = CancellationToken::new();
+        let each = receivers.iter().cloned();
+        let each = each.map(|one| -> Arc<dyn Receiver> { Arc::new(one) });
+        let notices = NoticeWorker::new(Arc::new(self.service()), each.collect());
+        let stop = self.stop.clone();
+        self.running.spawn(async move { notices.run(stop).await });
+    }
+
+    async fn asked(&self, id: RequestId, who: &str, ask: Ask) {
+        let by = person(who);
+        let command = Command::Asked { by, ask };
+        self.service().handle(id, command, None).await.unwrap();
+    }
+}
+
+// N1
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_down_delays_only_its_own_notices_and_a_restart_tries_at_once() {
+    for [down, up] in [
+        [ReceiverName::Webhook, ReceiverName::Mattermost],
+        [ReceiverName::Mattermost, ReceiverName::Webhook],
+    ] {
+        let receivers = [Listens::new(down), Listens::new(up)];
+        receivers[0].is_down.store(true, Ordering::SeqCst);
+        let mut replicas = Replicas::start(&Hangs::at(0));
+        replicas.end().await;
+        replicas.run_with(&receivers);
+        let id = replicas.request().await;
+        tokio::time::sleep(Millis::seconds(20).std()).await;
+        assert_eq!(receivers[1].heard().len(), 1, "{up:?} waits for {down:?}");
+        // The pauses are minutes long by now, and a new notice waits for none of them.
+        tokio::time::sleep(Millis::minutes(20).std()).await;
+        replicas.asked(id, "bob", Ask::Approve).await;
+        tokio::time::sleep(Millis::seconds(20).std()).await;
+        let told = receivers[1].heard();
+        assert_eq!(told.len(), 2, "{up:?} waits for {down:?}");
+        assert!(receivers[0].heard().is_empty());
+        // The notices are still stored for the receiver that does not have them.
+        replicas.end().await;
+        tokio::time::sleep(Millis::minutes(20).std()).await;
+        replicas.run_with(&receivers);
+        tokio::time::sleep(Millis::seconds(20).std()).await;
+        replicas.end().await;
+        receivers[0].is_down.store(false, Ordering::SeqCst);
+        replicas.run_with(&receivers);
+        tokio::time::sleep(Millis::seconds(20).std()).await;
+        assert_eq!(receivers[0].heard(), told, "in order, at once");
+        assert_eq!(receivers[1].heard(), told, "once");
+        replicas.end().await;
+    }
 }

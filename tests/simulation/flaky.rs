@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
+    Lease, LeaseToken, Millis, Notice, ReceiverName, Request, RequestId, Timestamp,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
@@ -189,6 +189,9 @@ impl Store for FlakyStore {
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         write!(self.claim_notice(id, now, lease, lease_until))
     }
+    async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        write!(self.end_pauses(now))
+    }
     async fn settle_notice(
         &self,
         place: NoticePlace,
@@ -262,6 +265,10 @@ pub struct SimReceiver {
 
 #[async_trait]
 impl Receiver for SimReceiver {
+    fn name(&self) -> ReceiverName {
+        ReceiverName::Webhook
+    }
+
     async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
         let (time, faults) = (&self.clock.time, &self.faults);
         time.yield_here().await;

@@ -143,7 +143,7 @@ impl World {
             faults: self.faults.clone(),
             heard: self.heard.clone(),
         };
-        let notices = NoticeWorker::new(parts.service.clone(), Arc::new(receiver));
+        let notices = NoticeWorker::new(parts.service.clone(), vec![Arc::new(receiver)]);
         let notices = notices.spawning(self.tasks.spawner(parts.process));
         let stop = CancellationToken::new();
         let (worker, told) = (parts.worker, stop.clone());

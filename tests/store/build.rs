@@ -161,5 +161,6 @@ pub fn notice(number: u128, seq: u64, created: Timestamp) -> Notice {
         details: [("reason".to_owned(), "why: not".to_owned())].into(),
         created_at: created,
         audience: Audience::Everybody,
+        received_by: [].into(),
     }
 }

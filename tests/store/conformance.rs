@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jit::domain::{
     Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing, Lane, Millis, Notice, Person,
-    Record, Request, RequestId, State, Status, Timestamp, decide,
+    ReceiverName, Record, Request, RequestId, State, Status, Timestamp, decide,
 };
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
@@ -48,6 +48,7 @@ macro_rules! conformance {
                 a_leased_request_is_not_claimed
                 a_lease_is_renewed_unless_the_renewal_comes_too_late
                 notices_of_a_request_are_claimed_in_order_one_at_a_time
+                a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause
                 notices_can_be_claimed_by_request_id
                 a_lost_claim_settles_nothing
                 a_parked_notice_does_not_block_the_next
@@ -501,7 +502,10 @@ pub async fn notices_of_a_request_are_claimed_in_order_one_at_a_time(subject: im
         .await
         .unwrap();
     assert_eq!(claim(store, 2, 9).await, [place(2, 2)]);
-    let again = Settled::TryAgain { at: at(60) };
+    let again = Settled::TryAgain {
+        at: at(60),
+        tried: vec![notice(2, 2, at(0))],
+    };
     store
         .settle_notice(place(2, 2), token(9), again)
         .await
@@ -519,6 +523,53 @@ pub async fn notices_of_a_request_are_claimed_in_order_one_at_a_time(subject: im
         (claimed.ready[0].notice.clone(), claimed.ready[0].attempts),
         (notice(2, 2, at(0)), 1)
     );
+}
+
+// N1
+pub async fn a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause(
+    subject: impl Subject,
+) {
+    let store = subject.store();
+    with_notices(store, 1, &[2, 3]).await;
+    let claim = async |now, holder| {
+        let (lease, until) = (token(holder), at(now + 30));
+        store
+            .claim_notice(id(1), at(now), lease, until)
+            .await
+            .unwrap()
+    };
+    let had = |seq| Notice {
+        received_by: [ReceiverName::Mattermost].into(),
+        ..notice(1, seq, at(0))
+    };
+    let again = |seqs: &[u64]| Settled::TryAgain {
+        at: at(300),
+        tried: seqs.iter().map(|seq| had(*seq)).collect(),
+    };
+    let settle = async |settled| {
+        let settled = store.settle_notice(place(1, 2), token(7), settled);
+        settled.await.unwrap()
+    };
+    let first = claim(1, 7).await.unwrap();
+    assert_eq!(first.behind, [notice(1, 3, at(0))]);
+    // A notice that is added during a claim does not end it.
+    with_more_notices(store, 1, 4).await;
+    assert_eq!(claim(2, 8).await, None);
+    assert_eq!(settle(again(&[2, 3])).await, Left::More);
+    let second = claim(3, 7).await.unwrap();
+    assert_eq!(second.notice, had(2));
+    assert_eq!(second.behind, [had(3), notice(1, 4, at(1))]);
+    assert_eq!(settle(again(&[2, 3, 4])).await, Left::Nothing);
+    assert_eq!(claim(299, 7).await, None, "all of them wait");
+    with_more_notices(store, 1, 5).await;
+    assert_eq!(claim(4, 7).await.unwrap().notice, had(2));
+    assert_eq!(settle(again(&[2, 3, 4, 5])).await, Left::Nothing);
+    // A server that starts does not wait.
+    assert_eq!(claim(5, 7).await, None);
+    store.end_pauses(at(5)).await.unwrap();
+    assert_eq!(claim(5, 7).await.unwrap().behind, [had(3), had(4), had(5)]);
+    assert_eq!(settle(Settled::Delivered).await, Left::More);
+    assert_eq!(claim(6, 7).await.unwrap().notice, had(3));
 }
 
 pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
@@ -540,7 +591,10 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     assert_eq!(settle(2, 8, Settled::Delivered).await, Left::Nothing);
     assert_eq!(settle(2, 7, Settled::Delivered).await, Left::More);
     assert_eq!(claim(1, 2, 8).await, Some(3));
-    let again = Settled::TryAgain { at: at(9) };
+    let again = Settled::TryAgain {
+        at: at(9),
+        tried: vec![notice(1, 3, at(0))],
+    };
     assert_eq!(settle(3, 8, again).await, Left::Nothing);
     assert_eq!(claim(1, 8, 8).await, None, "the notice is not due yet");
     assert_eq!(claim(1, 9, 8).await, Some(3));

@@ -203,20 +203,13 @@ impl Store for MemoryStore {
         let mut due: Vec<(Timestamp, NoticePlace)> = tables
             .first_in_line()
             .into_iter()
-            .map(|place| (tables.notices[&place].claimable_at(), place))
+            .map(|place| (tables.claimable_at(&place), place))
             .filter(|(at, _)| *at <= now)
             .collect();
         due.sort();
         due.truncate(limit);
-        let claim = |(_, place)| {
-            let entry = tables.notices.get_mut(&place)?;
-            entry.lease = Some((lease, lease_until));
-            Some(ClaimedNotice {
-                notice: entry.notice.clone(),
-                attempts: entry.attempts,
-            })
-        };
-        let ready = due.into_iter().filter_map(claim).collect();
+        let claim = |(_, place)| tables.claim(&place, (lease, lease_until));
+        let ready = due.into_iter().map(claim).collect();
         let next = tables.next_notice();
         Ok(Due { ready, next })
     }
@@ -229,15 +222,16 @@ impl Store for MemoryStore {
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         let mut tables = self.tables();
-        let entry = tables.first_of(id);
-        let entry = entry.filter(|entry| entry.claimable_at() <= now);
-        Ok(entry.map(|entry| {
-            entry.lease = Some((lease, lease_until));
-            ClaimedNotice {
-                notice: entry.notice.clone(),
-                attempts: entry.attempts,
-            }
-        }))
+        let first = tables.places(id, false).first().copied();
+        let first = first.filter(|first| tables.claimable_at(first) <= now);
+        Ok(first.map(|first| tables.claim(&first, (lease, lease_until))))
+    }
+
+    async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        for entry in self.tables().notices.values_mut() {
+            entry.next_at = entry.next_at.min(now);
+        }
+        Ok(())
     }
 
     async fn settle_notice(
@@ -261,9 +255,21 @@ impl Store for MemoryStore {
                     return Ok(Left::More);
                 }
             }
-            Settled::TryAgain { at } => {
-                entry.attempts += 1;
-                entry.next_at = at;
+            Settled::TryAgain { at, tried } => {
+                let mut left = tables.places(place.request_id, false).len();
+                for notice in tried {
+                    let (request_id, seq) = (notice.request_id, notice.seq);
+                    let entry = tables.notices.get_mut(&NoticePlace { request_id, seq });
+                    if let Some(entry) = entry.filter(|entry| !entry.parked) {
+                        left -= 1;
+                        entry.attempts += 1;
+                        entry.next_at = at;
+                        entry.notice = notice;
+                    }
+                }
+                if left > 0 {
+                    return Ok(Left::More);
+                }
             }
             Settled::Released => {}
         }

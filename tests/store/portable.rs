@@ -59,8 +59,7 @@ async fn copies_a_whole_request(store: &dyn Portable) {
     // The copied record can be changed like any other.
     let on = next(&request, |request| request.chat.parked_notices = 1);
     store.commit(on).await.unwrap();
-    let early = store.claim_notice(id(1), at(49), token(1), at(80)).await;
-    assert_eq!(early, Ok(None));
+    // A store may claim them earlier, because no receiver was tried with the second one (N1).
     let claimed = store.claim_notice(id(1), at(50), token(1), at(80)).await;
     let claimed = claimed.unwrap().unwrap();
     assert_eq!((claimed.notice.seq, claimed.attempts), (3, 3));

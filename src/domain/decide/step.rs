@@ -1,7 +1,7 @@
 //! A decision in progress: the changed record, and the events and notices that the change
 //! causes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{CoHolders, Decision, Record, Refusal};
 use crate::domain::audit::EventDraft;
@@ -98,6 +98,7 @@ impl<'a> Step<'a> {
             details,
             created_at: self.now,
             audience,
+            received_by: BTreeSet::new(),
         });
     }
 

@@ -20,7 +20,7 @@ use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id}
 use crate::config;
 use crate::domain::{
     Audience, AuditKey, ChannelId, Command, Event, EventKind, Millis, Minutes, MmUserId, Notice,
-    PostId, Reminder, Request, State, Timestamp,
+    PostId, ReceiverName, Reminder, Request, State, Timestamp,
 };
 use crate::mattermost::client::api::{Api, ApiError};
 use crate::mattermost::client::bot::{Bot, Post};
@@ -29,15 +29,14 @@ use crate::mattermost::trust::seal::{Action, ButtonPlace, Seals};
 use crate::mattermost::{ACTION, at};
 use crate::service::Service;
 use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
-use crate::worker::webhook;
 
 /// For one call.
 const PATIENCE: Millis = Millis::seconds(5);
 /// For one notice: its calls, their repeats, and the pause that a server requires after 429.
-/// With the webhook before it, this is within the bound of one delivery.
+/// This is within the bound of one delivery.
 const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
 const _: () = assert!(PATIENCE.0 < PATIENCE_IN_ALL.0);
-const _: () = assert!(webhook::PATIENCE.0 + PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
+const _: () = assert!(PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
 /// jit may have tried an older notice before: the first pause is longer than this.
 pub(super) const FIRST_TRY: Millis = Millis(400);
 /// The clocks of jit and Mattermost may differ; the post is newer than its request.
@@ -421,6 +420,10 @@ impl Cards {
 
 #[async_trait]
 impl Receiver for Cards {
+    fn name(&self) -> ReceiverName {
+        ReceiverName::Mattermost
+    }
+
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
         tokio::select! {
             biased;

@@ -92,10 +92,10 @@ pub(super) async fn action(
         Ok(_) | Err(ClickFault::OtherKey) => {}
         Err(ClickFault::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
         Err(ClickFault::Card) => {
-            mattermost.forged(Unsigned::Card, ACTION, &claim);
+            mattermost.forged_by_user(Unsigned::Card, ACTION, &claim);
         }
         Err(ClickFault::Stale) => {
-            mattermost.forged(Unsigned::Stale, ACTION, &claim);
+            mattermost.forged_by_user(Unsigned::Stale, ACTION, &claim);
             return Ok(told(STALE));
         }
         Err(ClickFault::Late) => return Ok(told(LATE)),
@@ -237,7 +237,7 @@ impl Mattermost {
         let spent = self.app.service.use_up(&ticket).await;
         match (done, spent) {
             (Err(No::Taken), _) | (_, Err(ServiceError::Store(StoreError::Replayed))) => {
-                self.forged(Unsigned::Replayed, ACTION, claim);
+                self.forged_by_user(Unsigned::Replayed, ACTION, claim);
                 Answer::Told("jit has processed this click already.".into())
             }
             (done, Err(error)) => {

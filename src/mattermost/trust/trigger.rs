@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::clock::Uptime;
 use crate::domain::{Millis, Timestamp};
 use crate::mattermost::client::api::{Api, ApiError};
 use crate::service::work_queue::locked;
@@ -52,33 +53,64 @@ impl Trigger {
     }
 }
 
-/// The public key of the server. jit asks for it once, and again after a failed check.
+/// After a failed call jit answers with the same failure for this time: every caller can send
+/// clicks whose signature fails, and each would make a call.
+const FAILED_FOR: Millis = Millis::seconds(5);
+
+/// The public key of the server. jit asks for it once, and again after a failed check; one click
+/// asks, and the others wait for its answer.
 pub struct ServerKey {
     api: Api,
     known: Mutex<Option<(Vec<u8>, Timestamp)>>,
+    /// The last failed call. The click that asks holds the lock.
+    failed: tokio::sync::Mutex<Option<(ApiError, Uptime)>>,
 }
 
 impl ServerKey {
     pub fn new(api: Api) -> Self {
-        let known = Mutex::default();
-        Self { api, known }
+        Self {
+            api,
+            known: Mutex::default(),
+            failed: tokio::sync::Mutex::default(),
+        }
     }
 
     pub async fn has_signed(&self, trigger: &Trigger) -> Result<bool, ApiError> {
-        let now = self.api.clock().now();
-        let known = self.known().clone();
-        if let Some((key, asked_at)) = known {
-            if trigger.is_signed_by(&key) {
-                return Ok(true);
+        if let Some(is_signed) = self.by_the_known_key(trigger) {
+            return Ok(is_signed);
+        }
+        let mut failed = self.failed.lock().await;
+        // Another click may have asked in the meantime.
+        if let Some(is_signed) = self.by_the_known_key(trigger) {
+            return Ok(is_signed);
+        }
+        let clock = self.api.clock();
+        match &*failed {
+            Some((why, at)) if clock.uptime() - *at < FAILED_FOR => return Err(why.clone()),
+            Some(_) | None => {}
+        }
+        match self.ask().await {
+            Ok(key) => {
+                let is_signed = trigger.is_signed_by(&key);
+                *self.known() = Some((key, clock.now()));
+                Ok(is_signed)
             }
-            if now - asked_at < ASK_AGAIN {
-                return Ok(false);
+            Err(why) => {
+                *failed = Some((why.clone(), clock.uptime()));
+                Err(why)
             }
         }
-        let key = self.ask().await?;
-        let is_signed = trigger.is_signed_by(&key);
-        *self.known() = Some((key, now));
-        Ok(is_signed)
+    }
+
+    /// Whether the known key signed the trigger; `None` if jit must ask for the key.
+    fn by_the_known_key(&self, trigger: &Trigger) -> Option<bool> {
+        let known = self.known();
+        let (key, asked_at) = known.as_ref()?;
+        if trigger.is_signed_by(key) {
+            return Some(true);
+        }
+        let is_new = self.api.clock().now() - *asked_at < ASK_AGAIN;
+        is_new.then_some(false)
     }
 
     async fn ask(&self) -> Result<Vec<u8>, ApiError> {

@@ -12,7 +12,7 @@ use super::calls::{Condition, ConditionalUpdate, Updated, WriteResult};
 use super::due::{IndexEntry, shards};
 use super::items::{self, Item, millis, n, number_if_any, s, text};
 use super::tables::{Table, shard_of};
-use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
+use crate::domain::{LeaseToken, Millis, Notice, RequestId, Timestamp};
 use crate::store::found::{RecordKind, readable};
 use crate::store::outbox::{
     Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, forgotten, note_parked,
@@ -20,8 +20,8 @@ use crate::store::outbox::{
 use crate::store::portable::OutboxEntry;
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
-/// Adds notices to an outbox that has room. If the outbox was empty, the first of them can be
-/// claimed at once.
+/// Adds notices to an outbox that has room. They make it due at once, also while a receiver that
+/// refused an earlier notice has a pause: the others need not wait. A claim stays as it is.
 pub(super) fn adding(notices: &[&Notice]) -> Result<ConditionalUpdate, StoreError> {
     let listed = notices.iter().map(|notice| element(notice));
     let listed = listed.collect::<Result<Vec<_>, _>>()?;
@@ -32,8 +32,7 @@ pub(super) fn adding(notices: &[&Notice]) -> Result<ConditionalUpdate, StoreErro
                 pending = if_not_exists(pending, :zero) + :many, \
                 attempts = if_not_exists(attempts, :zero), \
                 oldest_at = if_not_exists(oldest_at, :since), \
-                next_at = if_not_exists(next_at, :since), \
-                claimable_at = if_not_exists(claimable_at, :since), \
+                next_at = :since, claimable_at = :since, \
                 due_shard = :shard";
     let room = MOST_PENDING.saturating_sub(listed.len());
     let condition = Condition::that("(attribute_not_exists(pending) OR pending <= :room)")
@@ -127,15 +126,17 @@ fn list<'i>(item: &'i Item, name: &str) -> &'i [AttributeValue] {
     list.map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Returns the first pending notice, without reading the others.
+/// Returns the first pending notice, and the readable ones behind it.
 fn first(item: &Item) -> Result<Option<ClaimedNotice>, StoreError> {
-    let Some(element) = list(item, "notices").first() else {
+    let Some((element, behind)) = list(item, "notices").split_first() else {
         return Ok(None);
     };
+    let behind = behind.iter().map(|element| read_element(item, element));
     let attempts = u32::try_from(items::count(item, "attempts"));
     Ok(Some(ClaimedNotice {
         notice: read_element(item, element)?,
         attempts: attempts.unwrap_or(0),
+        behind: behind.filter_map(Result::ok).collect(),
     }))
 }
 
@@ -251,6 +252,11 @@ const NEXT_IN_LINE: &str = "REMOVE notices[0], lease_token, lease_until \
      SET pending = pending - :one, attempts = :zero, oldest_at = notices[1].created_at, \
          next_at = notices[1].created_at, claimable_at = notices[1].created_at";
 
+/// The number of attempts to write the result of a delivery beside commits that add notices.
+const KEPT_AT_MOST: usize = 8;
+/// The largest number of outboxes whose pauses a start ends; the others wait at most five minutes.
+const MOST_RESUMED: usize = 1000;
+
 const NOTHING_TO_TELL: &str = "REMOVE notices, pending, attempts, oldest_at, next_at, \
      claimable_at, due_shard, lease_token, lease_until";
 
@@ -264,16 +270,15 @@ impl DynamoStore {
     ) -> Result<Due<ClaimedNotice>, StoreError> {
         let due = self.due_notices(now, limit).await?;
         let mut ready = Vec::with_capacity(due.ready.len());
-        let mut next = due.next;
+        // Another notice worker may hold the claim of one that is due.
+        let lapses = (!due.ready.is_empty()).then_some(until);
+        let next = due.next.into_iter().chain(lapses).min();
         let claims = due
             .ready
             .iter()
             .map(|entry| self.claim_of(entry.id, now, lease, until));
         let claimed = futures_util::future::try_join_all(claims).await?;
-        for claimed in claimed.into_iter().flatten() {
-            next = next.into_iter().chain([until]).min();
-            ready.push(claimed);
-        }
+        ready.extend(claimed.into_iter().flatten());
         Ok(Due { ready, next })
     }
 
@@ -296,6 +301,7 @@ impl DynamoStore {
         until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         let condition = Condition::that("claimable_at <= :now")
+            .and("(attribute_not_exists(lease_until) OR lease_until <= :now)")
             .with(":now", millis(now))
             .with(":token", s(lease.0))
             .with(":until", millis(until));
@@ -337,11 +343,9 @@ impl DynamoStore {
         let key = items::request_key(place.request_id);
         let (text, condition) = match settled {
             Settled::Delivered => return self.delivered(&key, &held).await,
-            Settled::TryAgain { at } => (
-                "REMOVE lease_token, lease_until \
-                 SET attempts = attempts + :one, next_at = :at, claimable_at = :at",
-                held.with(":one", n(1)).with(":at", millis(at)),
-            ),
+            Settled::TryAgain { at, tried } => {
+                return self.keep_tried(place, lease, at, &tried).await;
+            }
             Settled::Released => (
                 "REMOVE lease_token, lease_until SET claimable_at = next_at",
                 held,
@@ -354,6 +358,58 @@ impl DynamoStore {
         // If the claim was lost, the condition fails: another notice worker delivers it now.
         self.update(Table::Outbox, key, &change).await?;
         Ok(Left::Nothing)
+    }
+
+    /// Ends a claim and keeps which receivers have the notices. A notice may be added meanwhile;
+    /// then this reads the outbox again.
+    async fn keep_tried(
+        &self,
+        place: NoticePlace,
+        lease: LeaseToken,
+        at: Timestamp,
+        tried: &[Notice],
+    ) -> Result<Left, StoreError> {
+        let key = items::request_key(place.request_id);
+        for _ in 0..KEPT_AT_MOST {
+            let Some(item) = self.get(Table::Outbox, key.clone()).await? else {
+                return Ok(Left::Nothing);
+            };
+            // The claim was lost, or this same call ended it and its answer was lost. The item still
+            // shows whether notices are left that were not tried.
+            if !is_leased(&item, lease) {
+                let is_free = !item.contains_key("lease_token");
+                let next_at = number_if_any(&item, "next_at");
+                let is_due = next_at.is_some_and(|next| Timestamp::from_millis(next) < at);
+                return Ok(match is_free && is_due {
+                    true => Left::More,
+                    false => Left::Nothing,
+                });
+            }
+            let (change, left) = keeping(&item, at, tried)?;
+            match self.update(Table::Outbox, key.clone(), &change).await? {
+                Updated::To(_) => return Ok(left),
+                Updated::Not(_) => {}
+            }
+        }
+        // The claim lapses, and the delivery is repeated.
+        Err(StoreError::Conflict(None))
+    }
+
+    /// Makes the outboxes due that no worker has claimed.
+    pub(super) async fn end_all_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        let paused = self.due_notices(now + Millis::DAY, MOST_RESUMED).await?;
+        let is_paused =
+            Condition::that("attribute_not_exists(lease_token) AND claimable_at > :now")
+                .with(":now", millis(now));
+        let change = ConditionalUpdate {
+            text: "SET next_at = :now, claimable_at = :now".into(),
+            condition: is_paused,
+        };
+        for entry in paused.ready.iter().filter(|entry| entry.at > now) {
+            self.update(Table::Outbox, items::request_key(entry.id), &change)
+                .await?;
+        }
+        Ok(())
     }
 
     async fn delivered(&self, key: &Item, held: &Condition) -> Result<Left, StoreError> {
@@ -437,6 +493,39 @@ fn parking(found: &Item, id: RequestId, first: Condition) -> ConditionalUpdate {
         .with(":kept", given_up(found, this))
         .with(":shard", n(shard_of(&id.to_string())));
     change
+}
+
+/// Returns the update that ends a claim and writes these notices in place of the stored ones,
+/// and whether notices are left that were not tried.
+fn keeping(
+    item: &Item,
+    at: Timestamp,
+    tried: &[Notice],
+) -> Result<(ConditionalUpdate, Left), StoreError> {
+    let (mut all, mut new_since) = (Vec::new(), None);
+    for there in list(item, "notices") {
+        let seq = number_of(there, "seq");
+        let is_it = |notice: &&Notice| i64::try_from(notice.seq).ok() == seq;
+        match tried.iter().find(is_it) {
+            Some(notice) => all.push(element(notice)?),
+            None => {
+                new_since = new_since.or(number_of(there, "created_at"));
+                all.push(there.clone());
+            }
+        }
+    }
+    let (next, left) = match new_since {
+        Some(since) => (n(since), Left::More),
+        None => (millis(at), Left::Nothing),
+    };
+    let condition = untouched(item)
+        .with(":all", AttributeValue::L(all))
+        .with(":one", n(1))
+        .with(":next", next);
+    let text = "REMOVE lease_token, lease_until SET notices = :all, \
+                attempts = attempts + :one, next_at = :next, claimable_at = :next";
+    let text = text.into();
+    Ok((ConditionalUpdate { text, condition }, left))
 }
 
 fn is_leased(item: &Item, lease: LeaseToken) -> bool {

@@ -76,8 +76,8 @@ mod tests {
     use crate::domain::{
         Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding, Chain, Channel,
         Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant, Holding, HoldingKey,
-        Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person, Reminder, Request,
-        RequestId, Schedule, State, Text, Timestamp, Version,
+        Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person, ReceiverName, Reminder,
+        Request, RequestId, Schedule, State, Text, Timestamp, Version,
     };
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
     use crate::store::portable::OutboxEntry;
@@ -288,6 +288,7 @@ mod tests {
                 details,
                 created_at: Timestamp::default(),
                 audience: Audience::Everybody,
+                received_by: [ReceiverName::Webhook, ReceiverName::Mattermost].into(),
             },
             attempts: u32::MAX,
             next_at: Timestamp::default(),

@@ -365,7 +365,8 @@ fn forget_parked(db: &Connection, id: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes the oldest pending notice of a request claimable, and only that one.
+/// Makes the oldest pending notice of a request claimable, and only that one, as soon as any
+/// pending notice is due: a new one is due for the receivers that have the others.
 pub(super) fn put_first_in_line(db: &Connection, id: RequestId) -> Result<usize, StoreError> {
     first_in_line(db, &id.to_string())
 }
@@ -376,7 +377,9 @@ fn first_in_line(db: &Connection, id: &str) -> Result<usize, StoreError> {
             "UPDATE jit_notices SET claimable_at = CASE
              WHEN seq = (SELECT min(seq) FROM jit_notices
                          WHERE request_id = ?1 AND state = 'pending')
-             THEN max(next_at, ifnull(lease_until, next_at)) END
+             THEN max((SELECT min(next_at) FROM jit_notices
+                       WHERE request_id = ?1 AND state = 'pending'),
+                      ifnull(lease_until, 0)) END
          WHERE request_id = ?1 AND state = 'pending'",
         )?
         .execute([id])?)
@@ -403,7 +406,7 @@ fn remember_answer(db: &Connection, answered: &Answered) -> Result<(), StoreErro
 }
 
 pub(super) const LEASE_NOTICE: &str = "UPDATE jit_notices
-     SET lease = ?3, lease_until = ?4, claimable_at = max(next_at, ?4)
+     SET lease = ?3, lease_until = ?4, claimable_at = ?4
      WHERE request_id = ?1 AND seq = ?2";
 
 pub(super) fn lease_notice(
@@ -426,7 +429,7 @@ pub(super) fn settle_notice(
     db: &Connection,
     place: NoticePlace,
     lease: LeaseToken,
-    settled: Settled,
+    settled: &Settled,
 ) -> Result<Left, StoreError> {
     let (sql, at) = match settled {
         Settled::Delivered => (
@@ -434,9 +437,8 @@ pub(super) fn settle_notice(
              WHERE request_id = ?1 AND seq = ?2 AND lease = ?3 AND ?4 IS NULL",
             None,
         ),
-        Settled::TryAgain { at } => (
-            "UPDATE jit_notices
-             SET lease = NULL, lease_until = NULL, attempts = attempts + 1, next_at = ?4
+        Settled::TryAgain { at, .. } => (
+            "UPDATE jit_notices SET lease = NULL, lease_until = NULL, next_at = ?4
              WHERE request_id = ?1 AND seq = ?2 AND lease = ?3",
             Some(at.millis()),
         ),
@@ -452,11 +454,41 @@ pub(super) fn settle_notice(
         lease.0.to_string(),
         at
     ])?;
-    let others = put_first_in_line(db, place.request_id)?;
-    Ok(match (settled, done, others) {
-        (Settled::Delivered, 1, 1..) => Left::More,
-        _ => Left::Nothing,
+    let mut are_tried = 0;
+    match settled {
+        Settled::TryAgain { at, tried } if done == 1 => {
+            for notice in tried {
+                are_tried += keep_tried(db, notice, *at)?;
+            }
+        }
+        Settled::TryAgain { .. } | Settled::Delivered | Settled::Released => {}
+    }
+    let pending = put_first_in_line(db, place.request_id)?;
+    let has_more = done == 1
+        && match settled {
+            Settled::Delivered => pending > 0,
+            Settled::TryAgain { .. } => pending > are_tried,
+            Settled::Released => false,
+        };
+    Ok(match has_more {
+        true => Left::More,
+        false => Left::Nothing,
     })
+}
+
+/// Keeps which receivers have a notice that another receiver does not have.
+fn keep_tried(db: &Connection, notice: &Notice, again: Timestamp) -> Result<usize, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "UPDATE jit_notices SET doc = ?3, attempts = attempts + 1, next_at = ?4
+             WHERE request_id = ?1 AND seq = ?2 AND state = 'pending'",
+        )?
+        .execute(params![
+            notice.request_id.to_string(),
+            int(notice.seq),
+            doc_of(notice)?,
+            again.millis()
+        ])?)
 }
 
 /// Releases all claims: at the start no process is left that could settle them.

@@ -7,7 +7,9 @@ use jit::domain::{
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::outbox::{Fate, NoticeClaim, PendingNotice, fates, forgotten};
-use jit::store::{Answered, Commit, Freshness, Guard, Nonce, NoticePlace, StoreError, Write};
+use jit::store::{
+    Answered, ClaimedNotice, Commit, Freshness, Guard, Nonce, NoticePlace, StoreError, Write,
+};
 
 #[derive(Default)]
 pub struct Tables {
@@ -70,11 +72,6 @@ impl OutboxEntry {
             lease: None,
             parked: false,
         }
-    }
-
-    pub(super) fn claimable_at(&self) -> Timestamp {
-        self.lease
-            .map_or(self.next_at, |(_, until)| self.next_at.max(until))
     }
 }
 
@@ -266,7 +263,7 @@ impl Tables {
         Ok(())
     }
 
-    fn places(&self, id: RequestId, parked: bool) -> Vec<NoticePlace> {
+    pub(super) fn places(&self, id: RequestId, parked: bool) -> Vec<NoticePlace> {
         let of = |seq| NoticePlace {
             request_id: id,
             seq,
@@ -325,10 +322,34 @@ impl Tables {
 
     pub(super) fn next_notice(&self) -> Option<Timestamp> {
         let first = self.first_in_line();
-        first
-            .iter()
-            .map(|place| self.notices[place].claimable_at())
-            .min()
+        first.iter().map(|place| self.claimable_at(place)).min()
+    }
+
+    /// When the pending notices of this request can be claimed: when any of them is due.
+    pub(super) fn claimable_at(&self, first: &NoticePlace) -> Timestamp {
+        let pending = self.places(first.request_id, false);
+        let due = pending.iter().map(|place| self.notices[place].next_at);
+        let lease = self.notices[first].lease.map(|(_, until)| until);
+        due.min().into_iter().chain(lease).max().unwrap()
+    }
+
+    /// Claims the pending notices of this request.
+    pub(super) fn claim(
+        &mut self,
+        first: &NoticePlace,
+        lease: (LeaseToken, Timestamp),
+    ) -> ClaimedNotice {
+        let pending = self.places(first.request_id, false);
+        let behind = pending[1..].iter();
+        let behind = behind.map(|place| self.notices[place].notice.clone());
+        let behind = behind.collect();
+        let entry = self.notices.get_mut(first).unwrap();
+        entry.lease = Some(lease);
+        ClaimedNotice {
+            notice: entry.notice.clone(),
+            attempts: entry.attempts,
+            behind,
+        }
     }
 
     /// The size of all notices of a request, with the parked ones.
