@@ -81,15 +81,21 @@ pub fn line(event: &Event, handles: &Handles) -> Line {
         EventKind::CleanedUp => Line::Told(format!(
             "{by} recorded that the access was removed by hand{why}"
         )),
-        EventKind::Revoked => Line::Called(format!(
-            "revoked by {by}. AWS shows that the access is gone."
-        )),
+        EventKind::Revoked => revoked(event, &by, &why),
         EventKind::Expired if event.details.contains_key("reason") => {
             Line::Called(format!("the request expired{why}"))
         }
         EventKind::Expired => Line::Told("Expired. AWS shows that the access is gone.".into()),
         EventKind::Error => Line::Called(format!("the request ended in an error: {because}")),
     }
+}
+
+/// B1: if no person revoked the access, no line before this one says why.
+fn revoked(event: &Event, by: &str, why: &str) -> Line {
+    Line::Called(match event.actor_email.is_none() && !why.is_empty() {
+        true => format!("revoked by jit{why}"),
+        false => format!("revoked by {by}. AWS shows that the access is gone."),
+    })
 }
 
 #[cfg(test)]
@@ -136,6 +142,19 @@ mod tests {
             waited.contains("nobody approved it") && !waited.contains("gone"),
             "{waited}"
         );
+    }
+
+    // B1
+    #[test]
+    fn the_line_of_a_revoke_without_a_person_says_why() {
+        let mut ended = event(EventKind::Revoked, &[("reason", "it did not begin")]);
+        let by_alice = format!("{:?}", line(&ended));
+        assert!(by_alice.contains("alice@example.com"), "{by_alice}");
+        ended.actor_email = None;
+        let Line::Called(told) = line(&ended) else {
+            panic!("the line should mention the requester");
+        };
+        assert_eq!(told, "revoked by jit: it did not begin");
     }
 
     /// Texts of people and of AWS have no effect in Mattermost.
