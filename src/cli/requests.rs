@@ -52,12 +52,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
         CliCommand::List(list) => return self::list(context, &caller, &list).await,
         CliCommand::Bind(bind) => return self::bind(context, &caller, &bind).await,
         CliCommand::Unbind { channel, account } => {
-            let account = account_id(context, &account)?;
-            let body = admin(
-                context,
-                json!({"channel_id": channel, "account_id": account}),
-            )?;
-            caller.post("/config/unbind", &body).await?
+            unbind(context, &caller, &channel, &account).await?
         }
         CliCommand::Approvers { channel, ids } => {
             let body = admin(context, json!({"channel_id": channel, "approver_ids": ids}))?;
@@ -158,6 +153,18 @@ async fn revoke(
         answer => answer?,
     };
     revoked(context, caller, id, answer, wait).await
+}
+
+async fn unbind(
+    context: &CliContext,
+    caller: &Caller,
+    channel: &str,
+    account: &str,
+) -> Result<HttpAnswer, Failure> {
+    let account = account_id(context, account)?;
+    let body = json!({"channel_id": channel, "account_id": account});
+    let body = admin(context, body)?;
+    caller.post("/config/unbind", &body).await
 }
 
 /// The policy of the server may allow less than the binding.
