@@ -58,10 +58,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             let body = admin(context, json!({"channel_id": channel, "approver_ids": ids}))?;
             caller.post("/config/approvers", &body).await?
         }
-        CliCommand::Accounts { channel } => {
-            let path = format!("/config/accounts?channel_id={}", percent_encoded(&channel));
-            caller.get(&path).await?
-        }
+        CliCommand::Accounts { channel } => accounts(&caller, &channel).await?,
         // The caller handles every other command.
         _ => {
             return Err(Failure::Usage(
@@ -153,6 +150,11 @@ async fn revoke(
         answer => answer?,
     };
     revoked(context, caller, id, answer, wait).await
+}
+
+async fn accounts(caller: &Caller, channel: &str) -> Result<HttpAnswer, Failure> {
+    let path = format!("/config/accounts?channel_id={}", percent_encoded(channel));
+    caller.get(&path).await
 }
 
 async fn unbind(
