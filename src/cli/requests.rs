@@ -55,21 +55,13 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
         CliCommand::List(list) => return self::list(context, &caller, &list).await,
         CliCommand::Bind(bind) => return self::bind(context, &caller, &bind).await,
         CliCommand::Unbind { channel, account } => {
-            let account = account_id(context, &account)?;
-            let body = admin(
-                context,
-                json!({"channel_id": channel, "account_id": account}),
-            )?;
-            caller.post("/config/unbind", &body).await?
+            unbind(context, &caller, &channel, &account).await?
         }
         CliCommand::Approvers { channel, ids } => {
             let body = admin(context, json!({"channel_id": channel, "approver_ids": ids}))?;
             caller.post("/config/approvers", &body).await?
         }
-        CliCommand::Accounts { channel } => {
-            let path = format!("/config/accounts?channel_id={}", percent_encoded(&channel));
-            caller.get(&path).await?
-        }
+        CliCommand::Accounts { channel } => accounts(&caller, &channel).await?,
         // The caller handles every other command.
         _ => {
             return Err(Failure::Usage(
@@ -161,6 +153,23 @@ async fn revoke(
         answer => answer?,
     };
     revoked(context, caller, id, answer, wait).await
+}
+
+async fn accounts(caller: &Caller, channel: &str) -> Result<HttpAnswer, Failure> {
+    let path = format!("/config/accounts?channel_id={}", percent_encoded(channel));
+    caller.get(&path).await
+}
+
+async fn unbind(
+    context: &CliContext,
+    caller: &Caller,
+    channel: &str,
+    account: &str,
+) -> Result<HttpAnswer, Failure> {
+    let account = account_id(context, account)?;
+    let body = json!({"channel_id": channel, "account_id": account});
+    let body = admin(context, body)?;
+    caller.post("/config/unbind", &body).await
 }
 
 /// The policy of the server may allow less than the binding.
