@@ -16,7 +16,7 @@ use super::{Event, Timestamp};
 
 /// A fact that the record and its history tell differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
+pub struct FactMismatch {
     /// The record, such as `the binding of 111122223333`.
     pub of: String,
     /// The name of the fact.
@@ -27,7 +27,7 @@ pub struct Mismatch {
     pub history: String,
 }
 
-impl fmt::Display for Mismatch {
+impl fmt::Display for FactMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (of, field) = (&self.of, self.field);
         let (record, history) = (&self.record, &self.history);
@@ -41,7 +41,7 @@ impl fmt::Display for Mismatch {
 /// Compares the facts of one record with those of its history.
 struct Comparison {
     of: String,
-    found: Vec<Mismatch>,
+    found: Vec<FactMismatch>,
 }
 
 impl Comparison {
@@ -77,7 +77,7 @@ impl Comparison {
 
     fn differs(&mut self, field: &'static str, record: Option<String>, history: Option<String>) {
         let word = |value: Option<String>| value.unwrap_or_else(|| "nothing".into());
-        self.found.push(Mismatch {
+        self.found.push(FactMismatch {
             of: self.of.clone(),
             field,
             record: word(record),

@@ -127,10 +127,11 @@ async fn a_store_is_copied_to_dynamodb_and_back_completely() {
         .output()
         .unwrap();
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
-    assert_eq!(
-        (&shown["histories"], &shown["broken"]),
-        (&5.into(), &Value::Array(Vec::new()))
-    );
+    assert_eq!(shown["histories"], 5);
+    // The test moved the end of the grant in the record itself.
+    let broken = shown["broken"].as_array().unwrap().iter();
+    let moved: Vec<&Value> = broken.map(|one| &one["field"]).collect();
+    assert_eq!(moved, ["end_time"]);
 
     // A copy from the first store is refused, because the second store has newer records.
     let diverged = shell.run(&["store", "copy", "--from", &from, "--to", &to]);

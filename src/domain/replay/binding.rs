@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, Mismatch, Moment, detail, moments};
+use super::{Comparison, FactMismatch, Moment, detail, moments};
 use crate::domain::{Binding, Event, EventKind};
 
 /// An older jit did not name the accounts of an APPROVERS_SET, and changed at most this many
@@ -10,7 +10,7 @@ use crate::domain::{Binding, Event, EventKind};
 const CHANGED_AT_ONCE: usize = 48;
 
 /// Returns every fact that the bindings of a channel and its history tell differently.
-pub fn compare_bindings(bindings: &[Binding], events: &[Event]) -> Vec<Mismatch> {
+pub fn compare_bindings(bindings: &[Binding], events: &[Event]) -> Vec<FactMismatch> {
     let mut told = replay(events);
     let mut found = Vec::new();
     for binding in bindings {
@@ -51,19 +51,7 @@ fn replay(events: &[Event]) -> BTreeMap<&str, BindingFacts<'_>> {
         match event.event_type {
             EventKind::Bound => {
                 let Some(account) = account else { continue };
-                let approvers = all.values().next().map_or("", |sibling| sibling.approvers);
-                let mut facts = BindingFacts {
-                    channel_id: event.channel_id.as_str(),
-                    approvers,
-                    approvals_required: "1",
-                    allow_self_approval: "false",
-                    max_request_hours: None,
-                    session_duration_minutes: "60",
-                    permission_sets: "",
-                    updated_at: at,
-                    revision: Some(0),
-                    bound_seq: event.seq,
-                };
+                let mut facts = BindingFacts::bound(&all, at, event);
                 facts.change(at, event);
                 all.insert(account, facts);
             }
@@ -111,6 +99,23 @@ fn replay(events: &[Event]) -> BTreeMap<&str, BindingFacts<'_>> {
 }
 
 impl<'e> BindingFacts<'e> {
+    /// A new binding starts with the approvers of the channel.
+    fn bound(siblings: &BTreeMap<&'e str, Self>, at: Moment, event: &'e Event) -> Self {
+        let sibling = siblings.values().next();
+        Self {
+            channel_id: event.channel_id.as_str(),
+            approvers: sibling.map_or("", |sibling| sibling.approvers),
+            approvals_required: "1",
+            allow_self_approval: "false",
+            max_request_hours: None,
+            session_duration_minutes: "60",
+            permission_sets: "",
+            updated_at: at,
+            revision: Some(0),
+            bound_seq: event.seq,
+        }
+    }
+
     /// A change keeps the terms that it does not mention.
     fn change(&mut self, at: Moment, event: &'e Event) {
         let term = |name, before| detail(event, name).unwrap_or(before);

@@ -1,13 +1,13 @@
 //! The facts of a request according to its history.
 
-use super::{Comparison, Mismatch, Moment, detail, moments};
+use super::{Comparison, FactMismatch, Moment, detail, moments};
 use crate::domain::{
     Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
 };
 
 /// Returns every fact that the request and its history tell differently. The status is part of
 /// the check of the chain itself.
-pub fn compare_request(request: &Request, events: &[Event]) -> Vec<Mismatch> {
+pub fn compare_request(request: &Request, events: &[Event]) -> Vec<FactMismatch> {
     let mut comparison = Comparison::of(format!("request {}", request.id));
     let facts = RequestFacts::of(events);
     compare_asked(&mut comparison, request, &facts);

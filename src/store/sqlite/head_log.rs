@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{from_doc, int, limit, text_of};
+use super::rows::{from_doc, int, limit};
 use crate::domain::HeadEntry;
 use crate::store::StoreError;
 
@@ -29,7 +29,8 @@ pub(super) fn entries(
     let mut rows = statement.query(params![int(after), limit(most)])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let name = format!("entry {} of the head log", text_of(row, 1));
+        let number: i64 = row.get(1)?;
+        let name = format!("entry {number} of the head log");
         entries.push(from_doc(&name, &row.get::<_, String>(0)?)?);
     }
     Ok(entries)
