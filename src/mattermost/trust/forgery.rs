@@ -29,7 +29,7 @@ const LONGEST_ID: usize = 36;
 
 /// Whether Mattermost signed the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Proof {
+enum Proof {
     Nothing,
     /// The trigger proves that the user pressed a button at this time.
     Trigger,
