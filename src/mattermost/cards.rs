@@ -4,6 +4,7 @@ pub mod card;
 mod handles;
 mod history;
 pub mod names;
+pub mod refusals;
 pub mod tell;
 pub mod text;
 mod without_card;

@@ -5,6 +5,7 @@ mod answer;
 mod bindings;
 mod find;
 mod form;
+mod parts;
 mod request_line;
 mod requests;
 pub mod slash;

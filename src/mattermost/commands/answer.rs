@@ -1,7 +1,8 @@
 //! The answers to `/jit` commands; only the person who typed can see them.
 
+use super::parts::Known;
 use super::slash::Slash;
-use super::words::{ChatCommand, Known, VERBS, understand};
+use super::words::{ChatCommand, VERBS, understand};
 use crate::domain::{Ask, ChatUser, PermissionSet};
 use crate::mattermost::{Answer, Mattermost, No};
 use crate::service::Configure;

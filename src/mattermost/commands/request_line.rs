@@ -1,8 +1,8 @@
 //! A request in one line: the account, the permission set and the time in any order, then the
 //! reason. jit does not take a word for the reason that was probably meant as a set or a time.
 
+use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
 use super::time::TypedTime;
-use super::words::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
 use crate::domain::Minutes;
 use crate::mattermost::cards::text::{code, short};
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::parts::TypedRequest;
 use super::slash::Slash;
-use super::words::TypedRequest;
 use crate::domain::{
     Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
     Status, Text,

@@ -1,6 +1,6 @@
 //! Times as people type them: `30m`, `1h30m`, `90min`, `1 hour`, `2 days`.
 
-use super::words::first;
+use super::parts::first;
 use crate::domain::Minutes;
 
 /// What the beginning of a text is.

@@ -1,20 +1,11 @@
 //! Parses the text after `/jit`. An error names the problem and the command that was
 //! probably meant.
 
+use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
 use super::request_line::request;
 use super::time::minutes;
 use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
-use crate::mattermost::cards::names::Names;
 use crate::mattermost::cards::text::short;
-
-/// The length of a typed word in an error.
-pub(super) const TYPED: usize = 40;
-
-/// The names that a word can stand for.
-pub struct Known<'k> {
-    pub sets: &'k [&'k str],
-    pub names: &'k Names,
-}
 
 /// The commands, with their lines in `/jit help`.
 pub const VERBS: [(&str, &str, &str); 13] = [
@@ -122,20 +113,6 @@ pub enum ChatCommand {
     Help,
 }
 
-/// A request in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TypedRequest {
-    pub account: AccountId,
-    /// The configured name of the permission set.
-    pub set: Option<String>,
-    pub time: Option<Minutes>,
-    pub why: Option<Text>,
-    pub ticket: Option<Text>,
-}
-
-/// The error names the problem and a command that works.
-pub(super) type ParseResult<T> = Result<T, String>;
-
 pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let (verb, rest) = first(text);
     let id = || one_id(verb, rest);
@@ -185,13 +162,6 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     })
 }
 
-/// The first word and the rest.
-pub(super) fn first(text: &str) -> (&str, &str) {
-    let text = text.trim();
-    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    (word, rest.trim_start())
-}
-
 fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
     let (id, rest) = first(rest);
     let is_like_one = id.len() >= 4 && id.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
@@ -205,29 +175,6 @@ fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
             "\"{}\" is not a request id; `/jit list` shows the ids of the open requests, and the beginning of an id is enough: `/jit {verb} 01a1fd36-48a0`",
             short(id, TYPED)
         ),
-    })
-}
-
-pub(super) fn reason(text: &str) -> ParseResult<Option<Text>> {
-    let inside = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    match inside.unwrap_or(text) {
-        "" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|why| format!("the reason {why}")),
-    }
-}
-
-pub(super) fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
-    names.meant(word).ok_or_else(|| {
-        let typed = match word {
-            "" => "the account is missing".to_owned(),
-            _ => format!("\"{}\" is not an account", short(word, TYPED)),
-        };
-        format!("{typed}: type its name or its twelve digits, like `/jit {verb} 123456789012`; `/jit info` shows the accounts of this channel")
     })
 }
 
@@ -302,6 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mattermost::cards::names::Names;
 
     fn told(text: &str) -> ParseResult<ChatCommand> {
         let names = [("111122223333".parse().unwrap(), "acme-prod".to_owned())];

@@ -1,7 +1,7 @@
 //! Refusals in the words of a user of `/jit`, where the words of the API name a field, a header
 //! or a command of a terminal.
 
-use super::cards::text::plain;
+use super::text::plain;
 use crate::domain::{PermissionSet, Refusal};
 use crate::service::ServiceError;
 

@@ -1,0 +1,58 @@
+//! What all typed commands share: words, reasons and accounts.
+
+use crate::domain::{AccountId, Minutes, Text};
+use crate::mattermost::cards::names::Names;
+use crate::mattermost::cards::text::short;
+
+/// The length of a typed word in an error.
+pub(super) const TYPED: usize = 40;
+
+/// The names that a word can stand for.
+pub struct Known<'k> {
+    pub sets: &'k [&'k str],
+    pub names: &'k Names,
+}
+
+/// A request in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypedRequest {
+    pub account: AccountId,
+    /// The configured name of the permission set.
+    pub set: Option<String>,
+    pub time: Option<Minutes>,
+    pub why: Option<Text>,
+    pub ticket: Option<Text>,
+}
+
+/// The error names the problem and a command that works.
+pub(super) type ParseResult<T> = Result<T, String>;
+
+/// The first word and the rest.
+pub(super) fn first(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    (word, rest.trim_start())
+}
+
+pub(super) fn reason(text: &str) -> ParseResult<Option<Text>> {
+    let inside = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    match inside.unwrap_or(text) {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|why| format!("the reason {why}")),
+    }
+}
+
+pub(super) fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
+    names.meant(word).ok_or_else(|| {
+        let typed = match word {
+            "" => "the account is missing".to_owned(),
+            _ => format!("\"{}\" is not an account", short(word, TYPED)),
+        };
+        format!("{typed}: type its name or its twelve digits, like `/jit {verb} 123456789012`; `/jit info` shows the accounts of this channel")
+    })
+}
