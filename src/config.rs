@@ -7,9 +7,9 @@ mod audit;
 mod check;
 mod environment;
 mod file;
-mod listeners;
 mod manager;
 mod secret;
+mod server;
 mod strength;
 
 pub use file::{LogFormat, Scope, StoreKind};

@@ -58,7 +58,7 @@ pub fn too_loose_for_a_secret(path: &Path) -> Option<u32> {
 fn mode_of(path: &Path) -> Option<u32> {
     let found = std::fs::metadata(path)
         .ok()
-        .filter(|found| found.is_file())?;
+        .filter(std::fs::Metadata::is_file)?;
     Some(found.permissions().mode() & 0o777)
 }
 

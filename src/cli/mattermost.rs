@@ -93,7 +93,7 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
     }
     if is_new {
         made.told.push(format!(
-            "{} is a new file with this section only: jit serve needs [identity_center] and [permission_sets] too (see jit.example.toml). If the configuration is another file, name it with --config FILE",
+            "{} is a new file with this section only; `jit serve` also needs [identity_center] and [permission_sets] (see jit.example.toml). If the configuration is another file, name it with --config FILE",
             file.display()
         ));
     }

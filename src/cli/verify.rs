@@ -107,7 +107,7 @@ impl Verification {
         for name in service.audit_keys().await.map_err(failed)? {
             match name.parse::<AuditKey>() {
                 Ok(key) => self.add_key(service, key).await?,
-                Err(why) => self.add_unreadable(name, &format!("the audit key {why}")),
+                Err(why) => self.add_unreadable(&name, &format!("the audit key {why}")),
             }
         }
         let channels = service.bound_channels().await.map_err(failed)?;
@@ -121,7 +121,7 @@ impl Verification {
         for name in logged {
             match name.parse::<AuditKey>() {
                 Ok(key) => self.add_key(service, key).await?,
-                Err(why) => self.add_unreadable(name, &format!("the audit key {why}")),
+                Err(why) => self.add_unreadable(&name, &format!("the audit key {why}")),
             }
         }
         Ok(())
@@ -133,7 +133,7 @@ impl Verification {
             let heads = service.heads(after.as_ref(), PAGE).await.map_err(failed)?;
             for one in &heads.unreadable {
                 let why = format!("the record cannot be read: {}", one.why);
-                self.add_unreadable(one.name.clone(), &why);
+                self.add_unreadable(&one.name, &why);
             }
             let Some(last) = heads.last() else {
                 return Ok(());
@@ -162,9 +162,9 @@ impl Verification {
         self.add_findings(id, verified.findings);
     }
 
-    fn add_unreadable(&mut self, name: String, why: &str) {
-        if self.seen.insert(name.clone()) {
-            self.add_findings(&name, vec![AuditFinding::whole(why)]);
+    fn add_unreadable(&mut self, name: &str, why: &str) {
+        if self.seen.insert(name.to_owned()) {
+            self.add_findings(name, vec![AuditFinding::whole(why)]);
         }
     }
 

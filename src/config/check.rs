@@ -9,14 +9,14 @@ use tracing::Level;
 use super::audit::seal_key;
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
-    SandboxSection, ServerSection, SetSection, WebhookSection,
+    SandboxSection, SetSection, WebhookSection,
 };
-use super::listeners::is_taken_by;
-use super::secret::{Elsewhere, SecretSource, Sources};
+use super::secret::{Elsewhere, Sources};
+use super::server::server;
 use super::strength;
 use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
-    ServerConfig, StoreConfig, Webhook,
+    StoreConfig, Webhook,
 };
 use crate::domain::{AccountId, Admins, EndSessions, Millis, PermissionSet, Policy, SetRule};
 use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
@@ -105,51 +105,6 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
         mattermost,
         accounts: accounts(file.accounts)?,
         seal_key,
-    })
-}
-
-fn server(
-    section: ServerSection,
-    elsewhere: Elsewhere<'_>,
-    files: &mut Vec<PathBuf>,
-) -> CheckResult<ServerConfig> {
-    let has_token = section.metrics_token.is_given() || section.metrics_token_file.is_given();
-    let sources = Sources {
-        section: "server",
-        name: "metrics_token",
-        secret: section.metrics_token,
-        secret_file: section.metrics_token_file,
-        secret_id: SecretSource::default(),
-    };
-    let metrics_token = match has_token {
-        true => {
-            let (token, file) = sources.read(elsewhere)?;
-            files.extend(file);
-            Some(token)
-        }
-        false => None,
-    };
-    if section
-        .metrics_listen
-        .is_some_and(|own| is_taken_by(own, section.listen))
-    {
-        let why = "uses the port of server.listen: take another port, or set metrics_token";
-        return wrong("server.metrics_listen", why);
-    }
-    for (key, number) in [
-        ("server.creates_per_second", section.creates_per_second),
-        ("server.create_burst", section.create_burst),
-    ] {
-        if !(1..=1_000_000).contains(&number) {
-            return wrong(key, "expected 1 to 1000000");
-        }
-    }
-    Ok(ServerConfig {
-        listen: section.listen,
-        metrics_listen: section.metrics_listen,
-        metrics_token,
-        creates_per_second: section.creates_per_second,
-        create_burst: section.create_burst,
     })
 }
 

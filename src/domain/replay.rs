@@ -7,6 +7,7 @@
 mod binding;
 mod request;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 pub use binding::compare_bindings;
@@ -84,6 +85,27 @@ impl Comparison {
             history: word(history),
         });
     }
+}
+
+/// The events with one spelling of each person. B3: events of older versions have the spelling of
+/// the caller, and jit reads a record of those versions in the normal form.
+fn in_one_spelling(events: &[Event]) -> Vec<Event> {
+    let one = |event: &Event| {
+        let mut event = event.clone();
+        let id = event.actor_mm_user_id.take();
+        event.actor_mm_user_id = id.map(|id| id.to_ascii_lowercase());
+        let address = event.actor_email.take();
+        event.actor_email =
+            address.map(|address| address.to_lowercase().trim_end_matches('.').to_owned());
+        if let Some(approvers) = event.details.get_mut("approvers") {
+            let mut seen = BTreeSet::new();
+            let lower = approvers.to_ascii_lowercase();
+            let each: Vec<&str> = lower.split(',').filter(|id| seen.insert(*id)).collect();
+            *approvers = each.join(",");
+        }
+        event
+    };
+    events.iter().map(one).collect()
 }
 
 /// The time of an event.

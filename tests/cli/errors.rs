@@ -97,7 +97,7 @@ async fn the_advised_command_binds_the_account() {
         .unwrap()
         .split(' ')
         .collect();
-    shell.run(&advice).exits(0).tells(&["USER_ID"]);
+    shell.run(&advice).exits(0).tells(&["user_id"]);
 }
 
 /// H6: no debug text of Rust in an error about AWS.

@@ -1,6 +1,8 @@
 //! The life of a request with slash commands.
 
-use crate::server::{ACCOUNT, ALICE, BOB, BOT, MALLORY, Team, id_in};
+use serde_json::json;
+
+use crate::server::{ACCOUNT, ALICE, BOB, BOT, CHANNEL, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_approved_and_revoked_by_slash_commands() {
@@ -188,13 +190,16 @@ async fn a_configured_default_set_is_told() {
 async fn a_list_tells_what_it_leaves_out_and_shows_an_approver_what_waits() {
     let team = Team::bound().await;
     for number in 0..23 {
-        let said = team
-            .says(
-                ALICE,
-                &format!("request {ACCOUNT} readonly 1h number {number}"),
-            )
-            .await;
-        assert!(said.contains("**PENDING**"), "{said}");
+        let body = json!({
+            "account_id": ACCOUNT,
+            "channel_id": CHANNEL,
+            "requester_mm_user_id": ALICE,
+            "requester_email": "alice@example.com",
+            "permission_set": "readonly",
+            "reason": format!("number {number}"),
+            "requested_duration_minutes": 60,
+        });
+        team.caller.post("/requests", &body).await.is(201);
     }
     let alone = format!("{BOT}__{BOB}");
     let hers = format!("{BOT}__{MALLORY}");

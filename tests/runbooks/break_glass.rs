@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::common::aws::{ADMIN, Aws, INSTANCE};
 use crate::common::dynamo::Tables;
-use crate::common::lambda::{Cloud, Process, change};
+use crate::common::lambda::{Cloud, Process, change, minute};
 use crate::common::moto::Moto;
 use crate::common::{ACCOUNT, Caller, SECRET, Setup};
 use crate::page::Page;
@@ -155,6 +155,8 @@ async fn the_commands_of_the_page_run() {
     assert!(said.out.contains("REVOKED"), "{}", said.out);
     night.is_verified(&page);
 
+    // The invocation of each minute writes the head log.
+    night.cloud.event(&minute()).await.answer();
     let said = page.play("After the incident", &night.stage);
     assert!(
         night.stage.read("events.jsonl").contains(&night.id),

@@ -22,8 +22,10 @@ mod tests {
         Timestamp, Work,
     };
 
+    type Change = fn(&mut Record, &mut Policy);
+
     /// Each change that takes away what the approval rests on, and a word of the reason.
-    fn changes() -> [(fn(&mut Record, &mut Policy), &'static str); 8] {
+    fn changes() -> [(Change, &'static str); 8] {
         [
             (|record, _| record.binding = None, "not bound"),
             (
@@ -67,22 +69,23 @@ mod tests {
     }
 
     fn reason(state: &State) -> String {
-        match state {
-            State::Revoked {
-                by: None,
-                reason: Some(reason),
-                ..
-            }
-            | State::Removing {
-                ending:
-                    Ending::Revoked {
-                        by: None,
-                        reason: Some(reason),
-                        ..
-                    },
-            } => reason.to_string(),
-            other => panic!("it did not end: {other:?}"),
+        let (State::Revoked {
+            by: None,
+            reason: Some(reason),
+            ..
         }
+        | State::Removing {
+            ending:
+                Ending::Revoked {
+                    by: None,
+                    reason: Some(reason),
+                    ..
+                },
+        }) = state
+        else {
+            panic!("it did not end: {state:?}");
+        };
+        reason.to_string()
     }
 
     // B1

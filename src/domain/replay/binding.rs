@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, FactMismatch, Moment, detail, moments};
-use crate::domain::{Binding, Event, EventKind};
+use super::{Comparison, FactMismatch, Moment, detail, in_one_spelling, moments};
+use crate::domain::{AccountId, Binding, Event, EventKind, MmUserId, PermissionSet};
 
 /// An older jit did not name the accounts of an APPROVERS_SET, and changed at most this many
 /// bindings with one event.
@@ -11,6 +11,7 @@ const CHANGED_AT_ONCE: usize = 48;
 
 /// Returns every fact that the bindings of a channel and its history tell differently.
 pub fn compare_bindings(bindings: &[Binding], events: &[Event]) -> Vec<FactMismatch> {
+    let events = &in_one_spelling(events);
     let mut told = replay(events);
     let mut found = Vec::new();
     for binding in bindings {
@@ -47,7 +48,7 @@ struct BindingFacts<'e> {
 fn replay(events: &[Event]) -> BTreeMap<&str, BindingFacts<'_>> {
     let mut all: BTreeMap<&str, BindingFacts<'_>> = BTreeMap::new();
     for (at, event) in moments(events) {
-        let account = event.account_id.as_ref().map(|id| id.as_str());
+        let account = event.account_id.as_ref().map(AccountId::as_str);
         match event.event_type {
             EventKind::Bound => {
                 let Some(account) = account else { continue };
@@ -135,7 +136,7 @@ impl<'e> BindingFacts<'e> {
 }
 
 fn set_approvers<'e>(all: &mut BTreeMap<&'e str, BindingFacts<'e>>, at: Moment, event: &'e Event) {
-    let account = event.account_id.as_ref().map(|id| id.as_str());
+    let account = event.account_id.as_ref().map(AccountId::as_str);
     let named = detail(event, "accounts").or(account);
     let named: Option<Vec<&str>> = named.map(|accounts| accounts.split(',').collect());
     let approvers = detail(event, "approvers").unwrap_or_default();
@@ -150,11 +151,11 @@ fn set_approvers<'e>(all: &mut BTreeMap<&'e str, BindingFacts<'e>>, at: Moment, 
 }
 
 fn compare_one(comparison: &mut Comparison, binding: &Binding, facts: &BindingFacts<'_>) {
-    let approvers: Vec<&str> = binding.approvers.iter().map(|one| one.as_str()).collect();
+    let approvers: Vec<&str> = binding.approvers.iter().map(MmUserId::as_str).collect();
     let sets: Vec<&str> = binding
         .permission_sets
         .iter()
-        .map(|set| set.as_str())
+        .map(PermissionSet::as_str)
         .collect();
     let channel = Some(&binding.channel_id);
     comparison.same("channel_id", channel, Some(facts.channel_id));

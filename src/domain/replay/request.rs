@@ -1,6 +1,6 @@
 //! The facts of a request according to its history.
 
-use super::{Comparison, FactMismatch, Moment, detail, moments};
+use super::{Comparison, FactMismatch, Moment, detail, in_one_spelling, moments};
 use crate::domain::{
     Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
 };
@@ -8,6 +8,7 @@ use crate::domain::{
 /// Returns every fact that the request and its history tell differently. The status is part of
 /// the check of the chain itself.
 pub fn compare_request(request: &Request, events: &[Event]) -> Vec<FactMismatch> {
+    let events = &in_one_spelling(events);
     let mut comparison = Comparison::of(format!("request {}", request.id));
     let facts = RequestFacts::of(events);
     compare_asked(&mut comparison, request, &facts);
@@ -225,7 +226,8 @@ fn compare_end(comparison: &mut Comparison, state: &State, events: &[Event]) {
         }
         State::Cancelled { by, at } => {
             let end = last(&[EventKind::Cancelled]);
-            compare_person(comparison, by.as_ref(), None, end);
+            // The record does not keep the reason of a break-glass command.
+            compare_actor(comparison, by.as_ref(), end);
             compare_end_time(comparison, "cancelled_at", *at, end);
         }
         State::Expired { at } => {
@@ -295,14 +297,18 @@ fn compare_person(
     reason: Option<&Text>,
     end: Option<(Moment, &Event)>,
 ) {
+    compare_actor(comparison, by, end);
+    let said = end.and_then(|(_, event)| detail(event, "reason"));
+    comparison.same("end_reason", reason, said);
+}
+
+fn compare_actor(comparison: &mut Comparison, by: Option<&Person>, end: Option<(Moment, &Event)>) {
     let event = end.map(|(_, event)| event);
     let (id, email) = by.map(|by| (&by.id, &by.email)).unzip();
     let said = event.and_then(|event| event.actor_mm_user_id.as_ref());
     comparison.same("ended_by", id, said);
     let said = event.and_then(|event| event.actor_email.as_ref());
     comparison.same("ended_by_email", email, said);
-    let said = event.and_then(|event| detail(event, "reason"));
-    comparison.same("end_reason", reason, said);
 }
 
 /// An operator who writes a status into the store chooses the time of the end.

@@ -154,6 +154,7 @@ pub(super) fn readable_docs<T: DeserializeOwned>(
 pub(super) fn text_of(row: &Row<'_>, column: usize) -> String {
     match row.get_ref(column) {
         Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+        Ok(ValueRef::Integer(number)) => number.to_string(),
         Ok(other) => format!("a key of type {}", other.data_type()),
         Err(why) => why.to_string(),
     }
