@@ -58,7 +58,8 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
 pub(super) fn withdraw(mut step: Step<'_>, lease: Lease, why: Text) -> Result<Decision, Refusal> {
     if step.is_shared() {
         step.leave_to_others();
-        return step.end_revoked(None, Some(why));
+        // P6: the access of the others stands, so this is no REVOKED.
+        return step.end_in_error(why, None);
     }
     let said = details([("reason", words(Some(&why)))]);
     step.mark_removing();
