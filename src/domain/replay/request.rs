@@ -159,18 +159,7 @@ fn compare_access(comparison: &mut Comparison, request: &Request, facts: &Reques
     let from = period.map(|period| period.from);
     comparison.same_time("grant_time", from, facts.granted_at);
     comparison.same("end_time", period.map(|period| period.until), facts.until);
-    let extension = request.grant.extension.as_ref();
-    let (by, minutes) = extension
-        .map(|one| (&one.by.email, one.minutes.get()))
-        .unzip();
-    let said = facts.extension.as_ref();
-    let asked = said.and_then(|one| one.minutes);
-    comparison.same("extension_minutes", minutes, asked);
-    comparison.same("extension_by", by, said.and_then(|one| one.by));
-    if let (Some(extension), Some(said)) = (extension, said) {
-        let field = "extension_approvals";
-        compare_approvals(comparison, field, &extension.approvals, &said.approvals);
-    }
+    compare_extension(comparison, request, facts);
     // A worker that finds a user may end the request in ERROR instead of ASSIGNING.
     if facts.user.is_some() {
         let user = request.assignment.user.as_ref();
@@ -178,6 +167,23 @@ fn compare_access(comparison: &mut Comparison, request: &Request, facts: &Reques
     }
     let parked = request.chat.parked_notices;
     comparison.same("parked_notices", Some(parked), Some(facts.parked_notices));
+}
+
+fn compare_extension(comparison: &mut Comparison, request: &Request, facts: &RequestFacts<'_>) {
+    let extension = request.grant.extension.as_ref();
+    let (by, minutes) = extension
+        .map(|one| (&one.by.email, one.minutes.get()))
+        .unzip();
+    // An operator who writes a status into the store ends the extension without an event.
+    let is_live = request.state == State::Granted;
+    let said = facts.extension.as_ref().filter(|_| is_live);
+    let asked = said.and_then(|one| one.minutes);
+    comparison.same("extension_minutes", minutes, asked);
+    comparison.same("extension_by", by, said.and_then(|one| one.by));
+    if let (Some(extension), Some(said)) = (extension, said) {
+        let field = "extension_approvals";
+        compare_approvals(comparison, field, &extension.approvals, &said.approvals);
+    }
 }
 
 fn compare_approvals(
