@@ -306,7 +306,10 @@ async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_store
     };
     let folder = Arc::new(tempfile::tempdir_in(disk.path()).unwrap());
     let config = setup.write(folder.path());
-    let jit = Jit::start_with(folder.clone(), &setup.environment());
+    // The calls of this test shall meet the limit of the disk, not the rate of a key.
+    let mut environment = setup.environment();
+    environment.push(("JIT_SERVER__CREATE_BURST", "1000000".into()));
+    let jit = Jit::start_with(folder.clone(), &environment);
     for number in 1..=ACCOUNTS {
         let terms = json!({"channel_id": CHANNEL, "account_id": format!("{number:012}")});
         jit.caller().post("/config/bind", &terms).await.is(200);
