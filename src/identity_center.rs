@@ -104,6 +104,15 @@ impl AssignmentPlace {
             permission_set: key.permission_set.clone(),
         }
     }
+
+    /// The key of this user's assignment here.
+    pub fn key_of(&self, user: &UserId) -> HoldingKey {
+        HoldingKey {
+            account_id: self.account_id.clone(),
+            permission_set: self.permission_set.clone(),
+            user: user.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

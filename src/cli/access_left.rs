@@ -12,9 +12,7 @@ use super::reconcile::bound_accounts;
 use super::serve::failed;
 use super::typed::{self, nearest};
 use crate::config::Config;
-use crate::domain::{
-    AccountId, Email, HoldingKey, Lane, PermissionSet, Request, RequestId, Status, UserId,
-};
+use crate::domain::{AccountId, Email, Lane, PermissionSet, Request, RequestId, Status, UserId};
 use crate::identity_center::{
     Assignee, AssignmentPlace, IdentityCenterError, IdentityCenterErrorKind,
 };
@@ -156,15 +154,18 @@ async fn check_user(tools: &OperatorTools, user: &Email) -> Result<(), Failure> 
         let next = "jit list shows the people who have access";
         not_known(&format!("user {user}"), near, next)
     };
-    match tools
-        .app
-        .identity_center
-        .find_user(Lane::Revoke, user)
-        .await
-    {
-        Ok(_) if near.is_none() => Ok(()),
-        Ok(_) => Err(unknown()),
-        Err(error) if error.kind == IdentityCenterErrorKind::NoUser => Err(unknown()),
+    match user_at_aws(tools, user).await? {
+        Some(_) if near.is_none() => Ok(()),
+        Some(_) | None => Err(unknown()),
+    }
+}
+
+/// The user of Identity Center with this address, if there is one.
+async fn user_at_aws(tools: &OperatorTools, user: &Email) -> Result<Option<UserId>, Failure> {
+    let identity_center = &tools.app.identity_center;
+    match identity_center.find_user(Lane::Revoke, user).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == IdentityCenterErrorKind::NoUser => Ok(None),
         Err(error) => Err(not_asked(&error)),
     }
 }
@@ -271,11 +272,7 @@ impl Look {
         {
             return Ok(None);
         }
-        let key = HoldingKey {
-            account_id: place.account_id.clone(),
-            permission_set: place.permission_set.clone(),
-            user: user.clone(),
-        };
+        let key = place.key_of(user);
         let held = tools
             .app
             .service
@@ -317,18 +314,7 @@ async fn users(
         .iter()
         .filter_map(|one| one.assignment.user.clone());
     let mut users: BTreeSet<UserId> = recorded.collect();
-    match tools
-        .app
-        .identity_center
-        .find_user(Lane::Revoke, user)
-        .await
-    {
-        Ok(found) => {
-            users.insert(found);
-        }
-        // The person was deleted, or never had access.
-        Err(error) if error.kind == IdentityCenterErrorKind::NoUser => {}
-        Err(error) => return Err(not_asked(&error)),
-    }
+    // A person who was deleted, or never had access, is none.
+    users.extend(user_at_aws(tools, user).await?);
     Ok(users)
 }

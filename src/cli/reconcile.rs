@@ -181,11 +181,7 @@ async fn unheld(
     place: &AssignmentPlace,
     user: &UserId,
 ) -> Result<Option<Difference>, Failure> {
-    let key = HoldingKey {
-        account_id: place.account_id.clone(),
-        permission_set: place.permission_set.clone(),
-        user: user.clone(),
-    };
+    let key = place.key_of(user);
     let held = tools
         .app
         .service

@@ -87,9 +87,9 @@ impl Comparison {
     }
 }
 
-/// The events with one spelling of each person. B3: events of older versions have the spelling of
+/// Returns the events with one spelling of each person, for the comparison. B3: events of older versions have the spelling of
 /// the caller, and jit reads a record of those versions in the normal form.
-fn in_one_spelling(events: &[Event]) -> Vec<Event> {
+pub fn in_one_spelling(events: &[Event]) -> Vec<Event> {
     let one = |event: &Event| {
         let mut event = event.clone();
         let id = event.actor_mm_user_id.take();
@@ -135,4 +135,33 @@ fn moments(events: &[Event]) -> impl DoubleEndedIterator<Item = (Moment, &Event)
 
 fn detail<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
     event.details.get(name).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::audit::EventDraft;
+    use crate::domain::{AuditKey, Chain, EventKind, RequestId};
+
+    // B3
+    #[test]
+    fn an_event_of_an_older_version_has_one_spelling_in_the_comparison() {
+        let approvers = ("approvers".to_owned(), "U-Bob,u-bob,eve".to_owned());
+        let entry = EventDraft {
+            key: AuditKey::Request(RequestId::NIL),
+            kind: EventKind::ApproversSet,
+            account_id: None,
+            channel_id: &"town-square".parse().unwrap(),
+            actor: None,
+            status: None,
+            details: [approvers].into(),
+        };
+        let mut event = Chain::default().append(entry, Timestamp::default());
+        event.actor_mm_user_id = Some("U-Bob".into());
+        event.actor_email = Some("Bob@Example.com.".into());
+        let one = in_one_spelling(&[event]).remove(0);
+        assert_eq!(one.actor_mm_user_id.as_deref(), Some("u-bob"));
+        assert_eq!(one.actor_email.as_deref(), Some("bob@example.com"));
+        assert_eq!(detail(&one, "approvers"), Some("u-bob,eve"));
+    }
 }

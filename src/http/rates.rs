@@ -13,7 +13,7 @@ use crate::service::work_queue::locked;
 /// Calls are counted in thousandths, because they come back by the millisecond.
 const ONE: i64 = 1000;
 
-/// What is left of the rate of each key.
+/// The number of calls that each key may make at once now.
 pub struct KeyRates {
     each_second: i64,
     at_once: i64,

@@ -1,8 +1,9 @@
 //! Writes the head log: once a second the ends of the histories that got events.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use super::work_queue::locked;
 use super::{MOST_TRIES, PAGE, Service};
 use crate::domain::{AuditKey, Hash, HeadEntry, HistoryEnd, Millis, Timestamp};
 use crate::signature::{self, Secret};
@@ -31,7 +32,7 @@ pub(super) struct HeadNotes {
 
 impl HeadNotes {
     fn add(&self, new: Ends) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = locked(&self.ends);
         for (key, end) in new {
             add_end(&mut ends, key, end);
         }
@@ -41,11 +42,11 @@ impl HeadNotes {
     }
 
     fn take(&self) -> Ends {
-        std::mem::take(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *locked(&self.ends))
     }
 
     fn written(&self) -> Option<(u64, Hash)> {
-        *self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        *locked(&self.written)
     }
 }
 
@@ -220,11 +221,7 @@ impl Service {
                 added => {
                     added?;
                     let written = Some((entry.number, entry.hash));
-                    *self
-                        .heads
-                        .written
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner) = written;
+                    *locked(&self.heads.written) = written;
                     return Ok(());
                 }
             }

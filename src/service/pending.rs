@@ -2,8 +2,9 @@
 //! command in Mattermost would repeat.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use super::work_queue::locked;
 use super::{Idempotency, PAGE, Service, ServiceError};
 use crate::domain::{self, Draft, Email, Millis, Refusal, Request, Status};
 use crate::store::{Cursor, Filter, StoreError};
@@ -22,7 +23,7 @@ pub(super) struct PendingCounts(Mutex<HashMap<Email, u32>>);
 impl PendingCounts {
     /// Counts one request more; fails if the person may have the most already.
     fn add(&self, person: &Email, most: u32) -> bool {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = locked(&self.0);
         if counts.len() >= MOST_PEOPLE && !counts.contains_key(person) {
             counts.clear();
         }
@@ -34,7 +35,7 @@ impl PendingCounts {
     }
 
     fn set(&self, person: &Email, count: u32) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = locked(&self.0);
         counts.insert(person.clone(), count);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::heads::{HEADS_LATE, add_end};
 use super::{PAGE, Service};
 use crate::domain::audit::verify_against;
-use crate::domain::replay::{compare_bindings, compare_request};
+use crate::domain::replay::{compare_bindings, compare_request, in_one_spelling};
 use crate::domain::{
     AccountId, AuditKey, Chain, ChannelId, HeadEntry, HistoryEnd, Millis, Timestamp,
 };
@@ -228,6 +228,7 @@ fn findings(found: &Inspected) -> Vec<AuditFinding> {
     if let Err(tampered) = verify_against(events, &head.chain, head.status) {
         return vec![AuditFinding::whole(tampered.to_string())];
     }
+    let events = &in_one_spelling(events);
     let mismatches = match &found.record {
         Some(AuditedRecord::Request(request)) => compare_request(request, events),
         Some(AuditedRecord::Channel(_)) | None => compare_bindings(&found.bindings, events),

@@ -190,16 +190,14 @@ async fn a_configured_default_set_is_told() {
 async fn a_list_tells_what_it_leaves_out_and_shows_an_approver_what_waits() {
     let team = Team::bound().await;
     for number in 0..23 {
-        let body = json!({
+        let changes = json!({
             "account_id": ACCOUNT,
             "channel_id": CHANNEL,
             "requester_mm_user_id": ALICE,
-            "requester_email": "alice@example.com",
             "permission_set": "readonly",
             "reason": format!("number {number}"),
-            "requested_duration_minutes": 60,
         });
-        team.caller.post("/requests", &body).await.is(201);
+        team.caller.request_with(changes).await;
     }
     let alone = format!("{BOT}__{BOB}");
     let hers = format!("{BOT}__{MALLORY}");

@@ -1,5 +1,5 @@
-//! B1: an approval is given before the access begins. What it rests on is checked again at the
-//! beginning, by the rules as they are then.
+//! B1: an approver approves before the access begins. When it begins, jit checks the binding, the
+//! approvals and the terms again, by the rules as they are then.
 
 use super::step::Step;
 use crate::domain::Text;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, FactMismatch, Moment, detail, in_one_spelling, moments};
+use super::{Comparison, FactMismatch, Moment, detail, moments};
 use crate::domain::{AccountId, Binding, Event, EventKind, MmUserId, PermissionSet};
 
 /// An older jit did not name the accounts of an APPROVERS_SET, and changed at most this many
@@ -11,7 +11,6 @@ const CHANGED_AT_ONCE: usize = 48;
 
 /// Returns every fact that the bindings of a channel and its history tell differently.
 pub fn compare_bindings(bindings: &[Binding], events: &[Event]) -> Vec<FactMismatch> {
-    let events = &in_one_spelling(events);
     let mut told = replay(events);
     let mut found = Vec::new();
     for binding in bindings {

@@ -1,6 +1,6 @@
 //! The facts of a request according to its history.
 
-use super::{Comparison, FactMismatch, Moment, detail, in_one_spelling, moments};
+use super::{Comparison, FactMismatch, Moment, detail, moments};
 use crate::domain::{
     Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
 };
@@ -8,7 +8,6 @@ use crate::domain::{
 /// Returns every fact that the request and its history tell differently. The status is part of
 /// the check of the chain itself.
 pub fn compare_request(request: &Request, events: &[Event]) -> Vec<FactMismatch> {
-    let events = &in_one_spelling(events);
     let mut comparison = Comparison::of(format!("request {}", request.id));
     let facts = RequestFacts::of(events);
     compare_asked(&mut comparison, request, &facts);
