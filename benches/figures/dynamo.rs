@@ -12,7 +12,7 @@ use jit::store::{Filter, Store};
 use serde_json::{Value, json};
 
 use crate::load::{self, Load};
-use crate::process::{Process, wanted};
+use crate::process::{METRICS_TOKEN, Process, wanted};
 use crate::tables::Tables;
 use crate::tables::proxy::{Mood, Proxy};
 use crate::{CLIENTS, ROUND, Report, millis};
@@ -47,7 +47,7 @@ pub async fn beside_sqlite(report: &mut Report) {
 /// Returns jit's own counters, by metric name and label.
 async fn counted(jit: &Process) -> BTreeMap<String, f64> {
     let url = format!("http://{}/metrics", jit.address);
-    let asked = reqwest::Client::new().get(url).bearer_auth("bench");
+    let asked = reqwest::Client::new().get(url).bearer_auth(METRICS_TOKEN);
     let text = asked.send().await.unwrap().text().await.unwrap();
     let lines = text.lines().filter(|line| line.starts_with("jit_store_"));
     let parsed = lines.map(|line| line.rsplit_once(' ').unwrap());

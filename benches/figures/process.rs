@@ -30,6 +30,8 @@ pub const OTHER_KEY: Key = Key {
     secret: "fedcba9876543210fedcba9876543210",
 };
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// The token of `/metrics`.
+pub const METRICS_TOKEN: &str = "metrics-of-the-bench";
 pub const ACCOUNT: &str = "111122223333";
 
 pub struct Process {
@@ -50,7 +52,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n{RATE}[store]\npath = {store:?}\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"{METRICS_TOKEN}\"\n{RATE}[store]\npath = {store:?}\n\
              [identity_center]\nmode = \"sandbox\"\n[sandbox]\nlatency_ms = {latency_ms}\n\
              [keys.plugin]\nsecret = \"{SECRET}\"\n{more}"
         );
@@ -65,7 +67,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n{RATE}[identity_center]\nmode = \"sandbox\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"{METRICS_TOKEN}\"\n{RATE}[identity_center]\nmode = \"sandbox\"\n\
              [sandbox]\nlatency_ms = 0\n[keys.plugin]\nsecret = \"{SECRET}\"\n\
              [store]\npath = {store:?}\n{}",
             tables.config()
@@ -82,7 +84,7 @@ impl Process {
         let config = folder.join("jit.toml");
         let store = folder.join("jit.db");
         let text = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"bench\"\n{RATE}[store]\npath = {store:?}\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"{METRICS_TOKEN}\"\n{RATE}[store]\npath = {store:?}\n\
              [identity_center]\ninstance_arn = \"{INSTANCE}\"\nidentity_store_id = \"{STORE}\"\n\
              calls_per_second = {calls_per_second}\n[permission_sets]\nadmin = \"{ADMIN}\"\n\
              [keys.plugin]\nsecret = \"{SECRET}\"\n"
