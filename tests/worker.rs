@@ -546,8 +546,8 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
         .request(id)
         .await
         .unwrap()
-        .assignment
-        .old_credentials;
+        .access
+        .old_credentials();
     assert!(
         matches!(old, Some(OldCredentials::Denied { .. })),
         "{old:?}"

@@ -308,13 +308,13 @@ impl BreakGlassRun<'_> {
 
 /// Whether the access of an ended request is gone, and how jit knows it.
 fn result(request: &Request) -> String {
-    match (&request.state, &request.assignment.user) {
+    match (&request.state, request.access.was_begun()) {
         (State::Error(end), _) => end.why.to_string(),
-        (State::Cancelled { .. }, None) => {
+        (State::Cancelled { .. }, false) => {
             "it waited for an approval, and had no access".to_owned()
         }
-        (_, Some(_)) => "AWS shows that the access is gone".to_owned(),
-        (_, None) => "jit never asked AWS for this access".to_owned(),
+        (_, true) => "AWS shows that the access is gone".to_owned(),
+        (_, false) => "jit never asked AWS for this access".to_owned(),
     }
 }
 

@@ -9,7 +9,8 @@ use super::unwritten::{Row, UnrecordedRemoval};
 use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::domain::{
-    Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
+    AssignmentProof, Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject,
+    Status,
 };
 use crate::service::ServiceError;
 use crate::store::StoreError;
@@ -70,7 +71,7 @@ async fn record(
 ) -> Result<(), Failure> {
     let id = request.id;
     let (lease, asked_aws, verified) = match &proof {
-        Proof::SeenGone { lease, .. } => {
+        Proof::Assignment(AssignmentProof { lease, .. }) => {
             let told = "AWS shows that its assignment is gone";
             (Some(*lease), told, "yes")
         }
@@ -103,7 +104,7 @@ async fn record(
 
 fn done(proof: &Proof) -> &'static str {
     match proof {
-        Proof::SeenGone { .. } => "REVOKED: AWS shows that the access is gone",
+        Proof::Assignment(_) => "REVOKED: AWS shows that the access is gone",
         Proof::None => {
             "REVOKED, and not verified: the next worker asks AWS, and removes an assignment that \
              it finds; to ask AWS now, run jit cleanup without --unverified"

@@ -150,7 +150,7 @@ impl Checker {
             }
             for request in tables
                 .requests()
-                .filter(|one| one.assignment.old_credentials.is_some())
+                .filter(|one| one.access.old_credentials().is_some())
             {
                 denied_is_true(aws, request, now)?;
             }
@@ -286,7 +286,7 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
 /// A recorded deny statement is in the policy, also after later changes of the policy.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
     let (Some(OldCredentials::Denied { until }), Some(user)) =
-        (request.assignment.old_credentials, &request.assignment.user)
+        (request.access.old_credentials(), request.access.user())
     else {
         return Ok(());
     };

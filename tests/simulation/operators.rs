@@ -3,7 +3,8 @@
 
 use jit::clock::Clock;
 use jit::domain::{
-    Command, HoldingKey, Lane, Millis, Presence, Proof, Request, RequestId, State, Status, Text,
+    AssignmentProof, Command, HoldingKey, Lane, Millis, Presence, Proof, Request, RequestId, State,
+    Status, Text,
 };
 use jit::identity_center::{Assignee, AssignmentPlace};
 use jit::service::ServiceError;
@@ -152,7 +153,7 @@ impl World {
                 proof,
             };
             let cleaned = parts.service.handle(id, said, None).await;
-            if let (Err(_), Proof::SeenGone { lease, .. }) = (&cleaned, proof) {
+            if let (Err(_), Proof::Assignment(AssignmentProof { lease, .. })) = (&cleaned, proof) {
                 worker.let_go(id, lease).await;
             }
             cleaned.map(drop)

@@ -74,10 +74,10 @@ mod tests {
     use crate::domain::audit::EventDraft;
     use crate::domain::limits::{MOST_ACCOUNTS, MOST_APPROVALS, MOST_APPROVERS, MOST_SETS};
     use crate::domain::{
-        Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding, Chain, Channel,
-        Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant, Holding, HoldingKey,
-        Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person, ReceiverName, Reminder,
-        Request, RequestId, Schedule, State, Text, Timestamp, Version,
+        AccessFacts, Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding,
+        Chain, Channel, Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant,
+        Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person,
+        ReceiverName, Reminder, Request, RequestId, Schedule, State, Text, Timestamp, Version,
     };
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
     use crate::store::portable::OutboxEntry;
@@ -143,12 +143,12 @@ mod tests {
                 }),
             },
             state,
-            assignment: AssignmentFacts {
+            access: AccessFacts::Assignment(AssignmentFacts {
                 user: Some(word()),
                 old_credentials: Some(OldCredentials::Ending {
                     before: Timestamp::default(),
                 }),
-            },
+            }),
             schedule: Schedule {
                 due_at: Some(Timestamp::default()),
                 lease: Some(Lease {

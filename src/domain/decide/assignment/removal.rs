@@ -64,7 +64,8 @@ pub(super) fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refus
     }
     if step.policy.end_sessions == EndSessions::PermissionSet {
         let before = step.now;
-        step.request.assignment.old_credentials = Some(OldCredentials::Ending { before });
+        let ending = Some(OldCredentials::Ending { before });
+        step.request.access.set_old_credentials(ending);
     }
     match ending {
         Ending::Expired => step.end_expired(details([])),
