@@ -29,7 +29,7 @@ pub mod http;
 
 pub mod mattermost;
 
-pub(crate) mod app;
+pub mod app;
 
 pub mod serve;
 

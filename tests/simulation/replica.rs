@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jit::app::App;
 use jit::clock::Clock;
 use jit::domain::{Millis, Timestamp};
 use jit::identity_center::Paced;
@@ -106,14 +107,14 @@ impl World {
             self.plan.announce,
         ));
         let limits = self.plan.limits;
-        let access = Arc::new(Paced::new(Arc::new(wire), limits, Arc::new(clock.clone())));
-        let worker = Worker::new(service.clone(), access.clone());
+        let paced = Paced::new(Arc::new(wire), limits, Arc::new(clock.clone()));
+        let app = App::new(service, Arc::new(paced));
         Parts {
             process,
-            worker: worker.spawning(self.tasks.spawner(process)),
+            worker: app.worker.spawning(self.tasks.spawner(process)),
             clock,
-            service,
-            access,
+            service: app.service,
+            access: app.identity_center,
         }
     }
 
