@@ -11,6 +11,8 @@ pub mod clock;
 
 pub mod files;
 
+mod lock;
+
 pub mod identity_center;
 
 pub mod store;

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::quota::{Limits, Quota, Room, Turn};
 use super::shared_query::{SharedAnswer, SharedQuery, Tick};
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::clock::{Clock, Uptime};
 use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, UserId};
+use crate::lock::locked;
 use patience::RoomPatience;
 
 /// How long a call is retried after a conflict or throttling, before the caller gets the
@@ -375,7 +376,7 @@ impl Paced {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Email, (UserId, Uptime)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 }
 

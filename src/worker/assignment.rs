@@ -24,8 +24,9 @@ use crate::identity_center::{
     CALL_PATIENCE, Deletion, Gate, IdentityCenterError, IdentityCenterErrorKind, OperationResult,
     Paced, PendingCall, Progress,
 };
+use crate::lock::locked;
 use crate::service::Service;
-use crate::service::work_queue::{LeaseDeadline, locked};
+use crate::service::work_queue::LeaseDeadline;
 
 /// How long a revoke waits for a create that AWS has accepted, before the worker sends the
 /// delete.

@@ -19,7 +19,8 @@ use super::watch::Horizon;
 use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
-use crate::service::work_queue::{ClaimedWork, Reservation, Slot, locked};
+use crate::lock::locked;
+use crate::service::work_queue::{ClaimedWork, Reservation, Slot};
 use crate::service::{ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::api::{Api, ApiError};
 use crate::domain::{Millis, MmUserId, Timestamp};
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 
 const ATTEMPTS: u32 = 2;
 /// How long jit keeps a user. After this time it knows that a user was deactivated.

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::clock::Uptime;
 use crate::domain::{Millis, Timestamp};
+use crate::lock::locked;
 use crate::mattermost::client::api::{Api, ApiError};
-use crate::service::work_queue::locked;
 
 /// The greatest difference of the two clocks, and the longest way of a click.
 const FRESH: Millis = Millis::minutes(1);
