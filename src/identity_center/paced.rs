@@ -182,7 +182,7 @@ impl Paced {
         };
         let ask = self.every_page(turn, &self.looks, place, asked, page);
         let newer = |answer: &SharedAnswer<Assignees>| answer.sent > asked;
-        self.looks.ask(place, newer, ask).await
+        self.looks.query(place, newer, ask).await
     }
 
     /// Room for a create in this account; the caller keeps it until the operation has ended.
@@ -299,7 +299,7 @@ impl Paced {
             let age = self.clock.uptime() - answer.sent_at;
             answer.sent > accepted && age < MANY_ARE_ASKED_EVERY
         };
-        let ids = self.under_way.ask(&kind, recent, ask).await?;
+        let ids = self.under_way.query(&kind, recent, ask).await?;
         Ok(ids.contains(&operation.id))
     }
 
@@ -359,7 +359,7 @@ impl Paced {
             self.quota.turn(turn).await;
             let begun = *begun.get_or_insert_with(|| self.clock.uptime());
             let answer = call().await;
-            self.quota.hear(&answer);
+            self.quota.note_result(&answer);
             let now = self.clock.uptime();
             let passing = matches!(
                 &answer,

@@ -62,7 +62,7 @@ impl<K: Eq + Hash + Clone, T> SharedQuery<K, T> {
 
     /// Waits for an answer that is new enough, from the first caller that gets one: `ask` is
     /// dropped if that is another caller. Only the caller that sent a call gets its error.
-    pub async fn ask<E>(
+    pub async fn query<E>(
         &self,
         key: &K,
         will_do: impl Fn(&SharedAnswer<T>) -> bool,

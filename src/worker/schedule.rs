@@ -55,7 +55,7 @@ impl RunMode {
         self != Self::OwnWorkOnly
     }
 
-    fn asked_for_here(self) -> bool {
+    fn takes_own_work(self) -> bool {
         !matches!(self, Self::UntilIdle(_))
     }
 
@@ -227,7 +227,7 @@ impl Worker {
                 self.start(run, First::DueRequest(due));
             }
         }
-        if mode.asked_for_here() {
+        if mode.takes_own_work() {
             self.take_own_work();
         }
         // K6: a panic in the loop ends only one round.

@@ -371,7 +371,7 @@ fn extend_now(
     step.record(EventKind::Extended, Some(by), said.clone());
     let total = (until - period.from).0 / 60_000;
     said.insert("duration_minutes".into(), total.to_string());
-    step.tell(Some(by), said);
+    step.notify(Some(by), said);
     step.done(None)
 }
 

@@ -76,13 +76,13 @@ impl<'a> Step<'a> {
     }
 
     /// Tells the channel, with the requester's address in the details.
-    pub fn tell(&mut self, actor: Option<&Person>, mut details: Details) {
+    pub fn notify(&mut self, actor: Option<&Person>, mut details: Details) {
         let email = self.request.asked.requester.email.to_string();
         details.insert("requester_email".into(), email);
-        self.tell_to(Audience::Everybody, actor, details);
+        self.notify_to(Audience::Everybody, actor, details);
     }
 
-    pub fn tell_to(&mut self, audience: Audience, actor: Option<&Person>, details: Details) {
+    pub fn notify_to(&mut self, audience: Audience, actor: Option<&Person>, details: Details) {
         let request = &self.request;
         self.notices.push(Notice {
             request_id: request.id,
@@ -109,7 +109,7 @@ impl<'a> Step<'a> {
         self.set_state(state);
         self.release_access();
         self.record(kind, actor, details.clone());
-        self.tell(actor, details);
+        self.notify(actor, details);
         self.done(None)
     }
 

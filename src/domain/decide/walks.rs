@@ -102,11 +102,11 @@ impl World {
                     reason,
                     credentials,
                 };
-                drop(id.map(|id| self.say(id, command)));
+                drop(id.map(|id| self.handle(id, command)));
             }
             Op::Compare(which) if self.standing => {
                 let id = self.pick(which);
-                drop(id.map(|id| self.say(id, Command::FoundPresent { by: None })));
+                drop(id.map(|id| self.handle(id, Command::FoundPresent { by: None })));
             }
             Op::Compare(_) => {}
             Op::Say(which, ask) => {
@@ -116,7 +116,7 @@ impl World {
                     } else {
                         bob()
                     };
-                    self.say(id, Command::Asked { by, ask }).ok();
+                    self.handle(id, Command::Asked { by, ask }).ok();
                 }
             }
             Op::Claim(which) => {
@@ -167,7 +167,7 @@ impl World {
         }
     }
 
-    fn say(&mut self, id: RequestId, command: Command) -> Result<Decision, Refusal> {
+    fn handle(&mut self, id: RequestId, command: Command) -> Result<Decision, Refusal> {
         let decision = decide(self.record(id), &policy(), command, self.now)?;
         self.write(decision.clone());
         if let Some(co_holders) = decision.access.co_holders() {
@@ -245,7 +245,7 @@ impl World {
             lapsed,
             as_of: self.now,
         };
-        let Ok(decision) = self.say(id, Command::Due { claim }) else {
+        let Ok(decision) = self.handle(id, Command::Due { claim }) else {
             return;
         };
         self.take_up(id, lease, decision.work);
@@ -300,7 +300,7 @@ impl World {
                 waited_out: self.holding.unanswered().collect(),
             })),
         };
-        if let Ok(decision) = self.say(hand.id, finished) {
+        if let Ok(decision) = self.handle(hand.id, finished) {
             self.take_up(hand.id, hand.lease, decision.work);
         }
     }

@@ -110,6 +110,6 @@ pub(super) fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
         ),
     ]);
     step.record(EventKind::Granted, None, said.clone());
-    step.tell(None, said);
+    step.notify(None, said);
     step.done(None)
 }
