@@ -1,5 +1,5 @@
 //! Assembles the parts of a process from its configuration, and starts nothing: the same parts
-//! for `jit serve`, for Lambda and for the commands of an operator.
+//! for `jit serve`, for Lambda, for the commands of an operator and for the tests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ pub enum StartError {
 }
 
 /// The engine: the service on its store, and a worker that calls Identity Center.
-pub(crate) struct App {
+pub struct App {
     pub service: Arc<Service>,
     /// Identity Center at the pace that the configuration allows.
     pub identity_center: Arc<Paced>,
@@ -61,16 +61,22 @@ impl App {
         identity_center: Arc<Paced>,
         purpose: Purpose,
     ) -> Result<Self, OpenStoreError> {
-        let service = service(config, purpose).await?;
-        let worker = Worker::new(service.clone(), identity_center.clone());
-        Ok(Self {
-            worker: match purpose {
-                Purpose::Serve | Purpose::AnswerAtOnce => worker,
-                Purpose::Operate | Purpose::Look => worker.of_an_operator(),
+        let app = Self::new(service(config, purpose).await?, identity_center);
+        Ok(match purpose {
+            Purpose::Serve | Purpose::AnswerAtOnce => app,
+            Purpose::Operate | Purpose::Look => Self {
+                worker: app.worker.of_an_operator(),
+                ..app
             },
+        })
+    }
+
+    pub fn new(service: Arc<Service>, identity_center: Arc<Paced>) -> Self {
+        Self {
+            worker: Worker::new(service.clone(), identity_center.clone()),
             service,
             identity_center,
-        })
+        }
     }
 }
 

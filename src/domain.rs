@@ -5,6 +5,7 @@
 //! of the product are here.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod access;
 pub mod assignment;
 pub mod audit;
 pub mod binding;
@@ -22,14 +23,18 @@ pub mod short_id;
 pub mod shown;
 pub mod timestamp;
 
+pub use access::{
+    AccessChange, AccessFacts, AccessForm, AccessRecord, Calls, Outcome, Proof, Work,
+};
 pub use assignment::{
-    AssignmentCall, AssignmentFacts, AssignmentOutcome, AssignmentWork, Calls, Holding, HoldingKey,
+    AssignmentCall, AssignmentCalls, AssignmentChange, AssignmentFacts, AssignmentOutcome,
+    AssignmentProof, AssignmentRecord, AssignmentWork, CoHolders, Holding, HoldingKey,
     OldCredentials, Preparation, Presence,
 };
 pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
-pub use command::{Ask, Claim, Command, Outcome, Proof, Trouble, Work};
-pub use decide::{CoHolders, Decision, Record, Refusal, decide, open};
+pub use command::{Ask, Claim, Command, Trouble};
+pub use decide::{Decision, Record, Refusal, decide, open};
 pub use heads::{HeadEntry, HistoryEnd};
 pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,

@@ -153,7 +153,7 @@ impl Lambda {
                     tracing::error!(%why, "the event has no known form; its sender gets a 400");
                     let problem = Problem::malformed(why).into_response();
                     runtime
-                        .answer(&invocation.id, &event::told(problem).await)
+                        .answer(&invocation.id, &event::gateway_response(problem).await)
                         .await
                 }
             }
@@ -188,7 +188,9 @@ impl Lambda {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
-            let told = runtime.answer(id, &event::told(response).await).await;
+            let told = runtime
+                .answer(id, &event::gateway_response(response).await)
+                .await;
             // The tasks of the call may still put work into the work queue.
             tokio::select! {
                 () = self.server.http.tasks.wait() => {}
@@ -201,7 +203,7 @@ impl Lambda {
             self.server
                 .run_worker_and_notices(RunMode::OwnWorkOnly, &[], &answered, give_up);
         let (told, ()) = tokio::join!(answer, work);
-        self.cloud_watch.tell_counts(&self.metrics);
+        self.cloud_watch.emit_counts(&self.metrics);
         told
     }
 
@@ -243,11 +245,11 @@ impl Lambda {
         match measures {
             Measures::All => {
                 telemetry::set(&service.gauges().await?, service.clock().now());
-                self.cloud_watch.tell_all(&self.metrics);
+                self.cloud_watch.emit_all(&self.metrics);
             }
             Measures::WhetherTheStoreAnswers => {
                 service.check_store().await?;
-                self.cloud_watch.tell_counts(&self.metrics);
+                self.cloud_watch.emit_counts(&self.metrics);
             }
         }
         Ok(())

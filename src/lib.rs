@@ -11,6 +11,8 @@ pub mod clock;
 
 pub mod files;
 
+mod lock;
+
 pub mod identity_center;
 
 pub mod store;
@@ -29,7 +31,7 @@ pub mod http;
 
 pub mod mattermost;
 
-pub(crate) mod app;
+pub mod app;
 
 pub mod serve;
 

@@ -122,7 +122,7 @@ enum No {
 }
 
 impl No {
-    fn told(self) -> Answer {
+    fn into_answer(self) -> Answer {
         Answer::Told(match self {
             Self::Told(why) => format!(":warning: {why}"),
             Self::Taken => "jit has processed this already.".into(),

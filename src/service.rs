@@ -2,6 +2,7 @@
 //! record, calls `decide` and commits the decision. After a conflict it starts again.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod access;
 mod announce;
 mod changes;
 mod configure;
@@ -27,9 +28,8 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::domain::{
-    self, AssignmentOutcome, Binding, CoHolders, Command, Decision, Draft, Holding, Lease,
-    LeaseHolder, Millis, Outcome, Policy, Record, Refusal, Request, RequestId, State, Timestamp,
-    Work,
+    self, AccessRecord, Binding, Command, Decision, Draft, Lease, LeaseHolder, Millis, Policy,
+    Record, Refusal, Request, RequestId, State, Timestamp, Work,
 };
 use crate::signature::Secret;
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
@@ -99,8 +99,8 @@ impl Idempotency {
 pub struct Handled {
     pub request: Request,
     pub work: Option<Work>,
-    /// The holding of its assignment.
-    pub holding: Option<Holding>,
+    /// What the store keeps about its access.
+    pub access: AccessRecord,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -244,20 +244,17 @@ impl Service {
             let guard = needs_binding(&record.request, &command)
                 .then(|| Guard::of(&record.request.asked.account_id, record.binding.as_ref()));
             let (now, begun) = (self.clock.now(), BothClocks::now(self.clock()));
-            let (before, holding) = (record.request.state.clone(), record.holding.clone());
+            let (before, access) = (record.request.state.clone(), record.access.clone());
             let binding = record.binding.clone();
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
             let is_asked = matches!(command, Command::Asked { .. });
             let (mut decision, reserved) = match is_asked {
-                true => self.begin(decision, holding.as_ref(), binding, (now, begun)),
+                true => self.begin(decision, &access, binding, (now, begun)),
                 false => (decision, None),
             };
-            let holding = decision.holding.clone().or(holding);
-            let (work, co_holders) = (decision.work.take(), decision.co_holders.take());
-            let mut decisions = vec![decision];
-            if let Some(co_holders) = co_holders {
-                decisions.extend(self.revoke_co_holders(id, co_holders, now).await?);
-            }
+            let (access, work) = (access.after(&decision.access), decision.work.take());
+            let along = self.decide_along(id, &decision.access, now).await?;
+            let decisions = [vec![decision], along].concat();
             // The commit fails if the binding that allows the command has changed. A claim only
             // takes the lease: the commit before the create is guarded.
             let guard = guard.filter(|_| !matches!(command, Command::Due { .. }));
@@ -269,7 +266,7 @@ impl Service {
                     let handled = Handled {
                         request,
                         work,
-                        holding,
+                        access,
                     };
                     if let Some(reserved) = reserved {
                         reserved.begin(handled.clone());
@@ -296,9 +293,9 @@ impl Service {
     ) -> Result<Request, ServiceError> {
         let id = known.id;
         let record = Record {
-            request: known,
             binding: None,
-            holding: None,
+            access: AccessRecord::unread(known.access.form()),
+            request: known,
         };
         let command = Command::Renew { lease };
         let renewed = domain::decide(record, &self.policy, command.clone(), self.clock.now())?;
@@ -317,7 +314,7 @@ impl Service {
     fn begin(
         &self,
         decision: Decision,
-        holding: Option<&Holding>,
+        access: &AccessRecord,
         binding: Option<Binding>,
         (now, begun): (Timestamp, BothClocks),
     ) -> (Decision, Option<ReservedWork>) {
@@ -325,7 +322,7 @@ impl Service {
             let is_open = self.work_queue.is_open();
             let lease =
                 is_open.then(|| work_queue::new_lease(self.clock(), LeaseHolder::Server))?;
-            let claimed = decision.claimed(holding.cloned(), binding, &self.policy, lease, now)?;
+            let claimed = decision.claimed(access.clone(), binding, &self.policy, lease, now)?;
             let reserved = self
                 .work_queue
                 .reserve_for(&claimed.request, lease, begun)?;
@@ -355,57 +352,19 @@ impl Service {
             Some(request) => request,
             None => self.request(id).await?,
         };
-        let key = request.holding_key_for(command);
-        let holding = async {
-            match key {
-                Some(key) => self.holding(key).await.map(Some),
-                None => Ok(None),
-            }
-        };
         let binding = async {
             match needs_binding(&request, command) {
                 true => self.store.binding(&request.asked.account_id).await,
                 false => Ok(None),
             }
         };
-        let (holding, binding) = tokio::try_join!(holding, binding)?;
+        let access = self.access_of(&request, command);
+        let (access, binding) = tokio::try_join!(access, binding)?;
         Ok(Record {
             request,
             binding,
-            holding,
+            access,
         })
-    }
-
-    /// Revokes the other holders of an assignment. A holder that has ended meanwhile refuses the
-    /// command and needs no work.
-    async fn revoke_co_holders(
-        &self,
-        with: RequestId,
-        co_holders: CoHolders,
-        now: Timestamp,
-    ) -> Result<Vec<Decision>, ServiceError> {
-        let mut decisions = Vec::new();
-        for id in co_holders.requests {
-            let (by, reason) = (co_holders.by.clone(), co_holders.reason.clone());
-            let command = Command::RevokedWithCoHolder { with, by, reason };
-            let record = match self.load(id, &command, None).await {
-                Ok(record) => record,
-                // K12: it stays a holder, so no request joins the assignment again.
-                Err(ServiceError::Store(StoreError::Corrupt(why))) => {
-                    tracing::error!(
-                        request_id = %id, %why,
-                        "co-holder is unreadable and keeps its status; its access is removed"
-                    );
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match domain::decide(record, &self.policy, command, now) {
-                Ok(decision) => decisions.push(decision),
-                Err(refusal) => tracing::debug!(request_id = %id, %refusal, "co-holder has ended"),
-            }
-        }
-        Ok(decisions)
     }
 
     /// Commits the decisions, and notifies the workers and listeners that have work because of
@@ -457,9 +416,7 @@ fn needs_binding(request: &Request, command: &Command) -> bool {
     match command {
         Command::Asked { .. } => true,
         Command::Due { .. } => matches!(request.state, State::Approved | State::Assigning),
-        Command::Finished { outcome, .. } => {
-            matches!(outcome, Outcome::Assignment(AssignmentOutcome::Prepared(_)))
-        }
+        Command::Finished { outcome, .. } => outcome.may_begin_access(),
         Command::BreakGlassRevoked { .. }
         | Command::CleanedUp { .. }
         | Command::FoundPresent { .. }

@@ -30,9 +30,9 @@ pub use found::{Found, Unreadable};
 pub use inspect::{AuditedRecord, Inspected, Misfit};
 
 use crate::domain::{
-    AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event, HeadEntry,
-    Holding, HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding, Request, RequestId,
-    Status, Timestamp,
+    AccessChange, AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event,
+    HeadEntry, Holding, HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding, Request,
+    RequestId, Status, Timestamp,
 };
 
 /// The operations that the service and the workers need from a store.
@@ -230,9 +230,12 @@ impl Commit {
 
 impl Write {
     pub fn of_decision(decision: Decision) -> impl Iterator<Item = Self> {
+        let of_access = match decision.access {
+            AccessChange::Assignment(change) => change.holding.map(Self::Holding),
+        };
         let record = [Self::Request(decision.request)].into_iter();
         record
-            .chain(decision.holding.map(Self::Holding))
+            .chain(of_access)
             .chain(decision.events.into_iter().map(Self::Event))
             .chain(decision.notices.into_iter().map(Self::Notice))
     }

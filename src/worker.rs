@@ -33,8 +33,8 @@ use crate::domain::{
 use crate::identity_center::Paced;
 use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
 use crate::service::{Handled, Service, ServiceError};
-use assignment::SentCalls;
 pub use break_glass::{BreakGlassError, BreakGlassOperator, BreakGlassResult, remove_unrecorded};
+use execute::Execution;
 pub use prove::{ProveError, Proven, Remains};
 pub use schedule::RunMode;
 use schedule::WaitingWork;
@@ -198,15 +198,14 @@ impl Worker {
         while let Some(Handled {
             request,
             work: Some(work),
-            holding,
+            access,
         }) = now
         {
-            let sent = SentCalls::default();
+            let execution = Execution::of(&work);
             let performed = async {
-                let holding = holding.as_ref();
                 tokio::select! {
                     biased;
-                    outcome = execute::execute(self, &work, &request, holding, &deadline, &sent) => outcome,
+                    outcome = execution.carry_out(self, &request, &access, &deadline) => outcome,
                     outcome = self.keep_lease(request.clone(), token, &deadline) => outcome,
                     () = stop.cancelled() => Outcome::Interrupted,
                 }
@@ -220,7 +219,7 @@ impl Worker {
                     "AWS denied the call; retrying every minute"
                 );
             }
-            let calls = sent.calls(&deadline, self.service.clock());
+            let calls = execution.calls(&deadline, self.service.clock());
             now = self.report(id, token, outcome, calls, stop).await?;
         }
         Ok(())
@@ -242,7 +241,7 @@ impl Worker {
             let finished = Command::Finished {
                 lease,
                 outcome: outcome.clone(),
-                calls: calls.clone(),
+                calls: Some(calls.clone()),
             };
             let error = match self.service.handle(id, finished, None).await {
                 Ok(handled) => return Ok(Some(handled)),

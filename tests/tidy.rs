@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top modules in order: each may use those before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "domain",
     "signature",
     "clock",
     "files",
+    "lock",
     "identity_center",
     "store",
     "code",

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use fixtures::{person, policy};
+use jit::app::App;
 use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EndSessions, EventKind,
@@ -245,15 +246,15 @@ impl TestSetup {
         let store: Arc<dyn Store> = Arc::new(store);
         let clock: Arc<dyn Clock> = Arc::new(test_clock.clone());
         let paced = Arc::new(Paced::new(aws.clone(), Limits::None, clock.clone()));
-        let service = Arc::new(Service::new(store, clock, policy, Announce::ToNobody));
-        let worker = Worker::new(service.clone(), paced.clone());
+        let service = Service::new(store, clock, policy, Announce::ToNobody);
+        let app = App::new(Arc::new(service), paced);
         Self {
             folder,
             test_clock,
             aws,
-            paced,
-            service,
-            worker,
+            paced: app.identity_center,
+            service: app.service,
+            worker: app.worker,
         }
     }
 
@@ -546,8 +547,8 @@ async fn a_policy_is_written_only_within_the_lease_of_its_read() {
         .request(id)
         .await
         .unwrap()
-        .assignment
-        .old_credentials;
+        .access
+        .old_credentials();
     assert!(
         matches!(old, Some(OldCredentials::Denied { .. })),
         "{old:?}"
@@ -595,11 +596,12 @@ impl LoopSetup {
             clock.clone(),
         );
         let announce = Announce::ToNobody;
-        let service = Arc::new(Service::new(Arc::new(store), clock, policy(), announce));
+        let service = Service::new(Arc::new(store), clock, policy(), announce);
+        let app = App::new(Arc::new(service), Arc::new(paced));
         Self {
             folder,
-            worker: Worker::new(service.clone(), Arc::new(paced)),
-            service,
+            worker: app.worker,
+            service: app.service,
             stop: CancellationToken::new(),
         }
     }

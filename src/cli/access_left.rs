@@ -310,9 +310,7 @@ async fn users(
     user: &Email,
     requests: &[Request],
 ) -> Result<BTreeSet<UserId>, Failure> {
-    let recorded = requests
-        .iter()
-        .filter_map(|one| one.assignment.user.clone());
+    let recorded = requests.iter().filter_map(|one| one.access.user().cloned());
     let mut users: BTreeSet<UserId> = recorded.collect();
     // A person who was deleted, or never had access, is none.
     users.extend(user_at_aws(tools, user).await?);

@@ -38,7 +38,7 @@ pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> 
         }
         json!(events)
     };
-    context.output.say(|| history(&events), &events)
+    context.output.print(|| history(&events), &events)
 }
 
 fn history(events: &Value) -> String {

@@ -60,7 +60,7 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         access_left::check_names(&tools, &named).await?;
         let clear = access_left::check_none(&tools, &named).await?;
         let nothing = || format!("no live access matches, and {clear}; nothing was changed");
-        return context.output.say(nothing, &json!([]));
+        return context.output.print(nothing, &json!([]));
     }
     operator.announce(&listed(&selected));
     if asked.id.is_none() && !asked.yes {
@@ -71,7 +71,7 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         operator: Arc::new(operator),
     };
     let ends = run.remove_each(&selected).await;
-    run.tell(context, ends)?;
+    run.print(context, ends)?;
     if asked.id.is_none() {
         let clear = access_left::check_none(&tools, &named).await?;
         eprintln!("jit: {clear}");
@@ -267,7 +267,7 @@ impl BreakGlassRun<'_> {
     }
 
     /// Prints the result of each removal; done means that AWS shows no access.
-    fn tell(&self, context: &CliContext, ends: RemovalEnds) -> Result<(), Failure> {
+    fn print(&self, context: &CliContext, ends: RemovalEnds) -> Result<(), Failure> {
         let (mut lines, mut values, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         let (mut left, all) = (0, ends.len());
         for (id, end) in ends {
@@ -292,7 +292,7 @@ impl BreakGlassRun<'_> {
         if !values.is_empty() {
             context
                 .output
-                .say(|| lines.join("\n"), &Value::Array(values))?;
+                .print(|| lines.join("\n"), &Value::Array(values))?;
         }
         let failure = match left {
             0 if rows.is_empty() => return Ok(()),
@@ -308,13 +308,13 @@ impl BreakGlassRun<'_> {
 
 /// Whether the access of an ended request is gone, and how jit knows it.
 fn result(request: &Request) -> String {
-    match (&request.state, &request.assignment.user) {
+    match (&request.state, request.access.was_begun()) {
         (State::Error(end), _) => end.why.to_string(),
-        (State::Cancelled { .. }, None) => {
+        (State::Cancelled { .. }, false) => {
             "it waited for an approval, and had no access".to_owned()
         }
-        (_, Some(_)) => "AWS shows that the access is gone".to_owned(),
-        (_, None) => "jit never asked AWS for this access".to_owned(),
+        (_, true) => "AWS shows that the access is gone".to_owned(),
+        (_, false) => "jit never asked AWS for this access".to_owned(),
     }
 }
 

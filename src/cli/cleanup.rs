@@ -9,7 +9,8 @@ use super::unwritten::{Row, UnrecordedRemoval};
 use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::domain::{
-    Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject, Status,
+    AssignmentProof, Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject,
+    Status,
 };
 use crate::service::ServiceError;
 use crate::store::StoreError;
@@ -42,14 +43,14 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
         found => found.map_err(failed)?,
     };
     if request.state.is_settled() && request.status() == Status::Revoked {
-        return tell(context, &request, "already REVOKED");
+        return print_request(context, &request, "already REVOKED");
     }
     let proof = match asked.unverified || request.state.is_settled() {
         true => Proof::None,
         false => match seen_gone(&tools, &request).await? {
             CleanupCheck::Proven(Proven::Gone(proof)) => proof,
             CleanupCheck::Proven(Proven::Over(request)) if request.status() == Status::Revoked => {
-                return tell(context, &request, "already REVOKED");
+                return print_request(context, &request, "already REVOKED");
             }
             CleanupCheck::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
             CleanupCheck::Unwritten(why) => {
@@ -70,7 +71,7 @@ async fn record(
 ) -> Result<(), Failure> {
     let id = request.id;
     let (lease, asked_aws, verified) = match &proof {
-        Proof::SeenGone { lease, .. } => {
+        Proof::Assignment(AssignmentProof { lease, .. }) => {
             let told = "AWS shows that its assignment is gone";
             (Some(*lease), told, "yes")
         }
@@ -88,7 +89,7 @@ async fn record(
         proof,
     };
     match tools.app.service.handle(id, cleaned, None).await {
-        Ok(handled) => tell(context, &handled.request, said),
+        Ok(handled) => print_request(context, &handled.request, said),
         Err(ServiceError::Store(why)) => {
             removal.print_rows(&[row(id, Some(request), verified)], &unrecorded(&why))
         }
@@ -103,7 +104,7 @@ async fn record(
 
 fn done(proof: &Proof) -> &'static str {
     match proof {
-        Proof::SeenGone { .. } => "REVOKED: AWS shows that the access is gone",
+        Proof::Assignment(_) => "REVOKED: AWS shows that the access is gone",
         Proof::None => {
             "REVOKED, and not verified: the next worker asks AWS, and removes an assignment that \
              it finds; to ask AWS now, run jit cleanup without --unverified"
@@ -171,11 +172,11 @@ async fn seen_gone(tools: &OperatorTools, request: &Request) -> Result<CleanupCh
     }
 }
 
-fn tell(context: &CliContext, request: &Request, done: &str) -> Result<(), Failure> {
+fn print_request(context: &CliContext, request: &Request, done: &str) -> Result<(), Failure> {
     let object = RequestObject {
         message: Some(done),
         ..request.into()
     };
     let text = || format!("{} {done}", request.id);
-    context.output.say(text, &json!(object))
+    context.output.print(text, &json!(object))
 }

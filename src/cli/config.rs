@@ -16,7 +16,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
     };
     let mut asked = match offline {
         true => AwsFindings::default(),
-        false => ask_aws(&config).await,
+        false => check_aws(&config).await,
     };
     asked.wrong.extend(folder_of_store(&config));
     for warning in &config.warnings {
@@ -36,7 +36,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
     };
     context
         .output
-        .say(|| format!("{}{end}", facts(&told)), &value)?;
+        .print(|| format!("{}{end}", facts(&told)), &value)?;
     match asked.wrong.is_empty() {
         true => Ok(()),
         false => Err(Failure::Failed(asked.wrong.join("\njit: "))),
@@ -54,7 +54,7 @@ struct AwsFindings {
     wrong: Vec<String>,
 }
 
-async fn ask_aws(config: &Config) -> AwsFindings {
+async fn check_aws(config: &Config) -> AwsFindings {
     let mut asked = AwsFindings::default();
     if config.store.kind == StoreKind::Dynamodb {
         match app::service(config, Purpose::Look).await {

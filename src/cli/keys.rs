@@ -32,7 +32,7 @@ pub(super) fn generate(context: &CliContext, id: &str, write: bool) -> Result<()
     let repeated = repeated(context, id);
     let value = json!({"key_id": id, "secret": secret});
     let section = || format!("[keys.{id}]\nsecret = \"{secret}\"");
-    context.output.say(section, &value)?;
+    context.output.print(section, &value)?;
     if let (Some(file), Output::Text) = (repeated, context.output) {
         let file = file.display();
         eprintln!(
@@ -63,7 +63,7 @@ fn write_key(context: &CliContext, id: &str, secret: &str) -> Result<(), Failure
             file.display()
         )
     };
-    context.output.say(told, &value)
+    context.output.print(told, &value)
 }
 
 /// Writes the file. A file that exists keeps its mode.

@@ -44,7 +44,7 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
         .map_err(failed)?;
     context
         .output
-        .say(|| told.join("\n"), &json!({"ok": true, "found": told}))
+        .print(|| told.join("\n"), &json!({"ok": true, "found": told}))
 }
 
 pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Result<(), Failure> {
@@ -103,7 +103,7 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
         );
     }
     let value = json!({"team_id": made.team_id, "done": made.told});
-    context.output.say(|| made.told.join("\n"), &value)
+    context.output.print(|| made.told.join("\n"), &value)
 }
 
 fn api(url: Url, token: Secret) -> reqwest::Result<Api> {

@@ -15,7 +15,7 @@ pub(crate) enum Output {
 
 impl Output {
     /// Prints it on stdout in the format that the caller chose.
-    pub fn say(self, text: impl FnOnce() -> String, value: &Value) -> Result<(), Failure> {
+    pub fn print(self, text: impl FnOnce() -> String, value: &Value) -> Result<(), Failure> {
         match self {
             Self::Text => print(&text()),
             Self::Json => print(&value.to_string()),

@@ -63,7 +63,7 @@ pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Fai
             }
         }
     }
-    tell(context, places.len(), &findings)
+    print_findings(context, places.len(), &findings)
 }
 
 /// Every granted request, by its assignment.
@@ -334,7 +334,11 @@ impl Difference {
     }
 }
 
-fn tell(context: &CliContext, places: usize, findings: &[Difference]) -> Result<(), Failure> {
+fn print_findings(
+    context: &CliContext,
+    places: usize,
+    findings: &[Difference],
+) -> Result<(), Failure> {
     let wrong = findings.iter().filter(|one| one.is_wrong()).count();
     let values: Vec<Value> = findings.iter().map(Difference::value).collect();
     let value = json!({"compared": places, "findings": values, "ok": wrong == 0});
@@ -349,7 +353,7 @@ fn tell(context: &CliContext, places: usize, findings: &[Difference]) -> Result<
             table(&["FINDING", "ACCESS", "DETAILS"], &rows)
         )
     };
-    context.output.say(text, &value)?;
+    context.output.print(text, &value)?;
     match wrong {
         0 => Ok(()),
         wrong => Err(Failure::Failed(format!(

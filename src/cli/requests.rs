@@ -71,7 +71,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
     };
     context
         .output
-        .say(|| describe(&answer.value), &answer.value)
+        .print(|| describe(&answer.value), &answer.value)
 }
 
 fn of(id: &str, step: &str) -> String {
@@ -143,7 +143,7 @@ async fn revoke(
         Err(refused @ Failure::Refused { .. }) => {
             if let Some((value, said)) = already::reached(&refused, &Aim::NoAccess) {
                 eprintln!("jit: {said}");
-                return context.output.say(|| describe(&value), &value);
+                return context.output.print(|| describe(&value), &value);
             }
             match wait {
                 true => under_way(caller, id).await?.ok_or(refused)?,
@@ -176,7 +176,7 @@ async fn unbind(
 async fn bind(context: &CliContext, caller: &Caller, asked: &BindArguments) -> Result<(), Failure> {
     let answer = caller.post("/config/bind", &terms(context, asked)?).await?;
     let value = &answer.value;
-    context.output.say(|| describe(value), value)?;
+    context.output.print(|| describe(value), value)?;
     let most = value["max_request_hours"].as_u64();
     if let (Some(wanted), Some(most)) = (asked.max_hours, most)
         && most < u64::from(wanted)
@@ -278,7 +278,7 @@ async fn revoked(
     }
     context
         .output
-        .say(|| describe(&answer.value), &answer.value)?;
+        .print(|| describe(&answer.value), &answer.value)?;
     if answer.value["status"] == "REVOKED" {
         return Ok(());
     }
@@ -317,7 +317,7 @@ async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<
         true => "no requests are open".to_owned(),
         false => page(&value),
     };
-    context.output.say(text, &value)?;
+    context.output.print(text, &value)?;
     if is_cut {
         eprintln!("jit: more requests are open than shown: add --status, --channel or --limit 200");
     }
@@ -348,7 +348,9 @@ async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), 
     let answer = caller
         .get(&format!("/requests?{}", query.join("&")))
         .await?;
-    context.output.say(|| page(&answer.value), &answer.value)?;
+    context
+        .output
+        .print(|| page(&answer.value), &answer.value)?;
     if let Some(ids) = answer.value["unreadable"].as_array() {
         let ids = ids.iter().filter_map(Value::as_str).map(one_line);
         let ids = ids.collect::<Vec<_>>().join(", ");

@@ -58,7 +58,7 @@ pub(super) async fn sandbox(context: &CliContext, once: bool) -> Result<(), Fail
         caller,
         channel,
     };
-    let told = story.tell().await;
+    let told = story.run().await;
     if told.is_ok() && !once {
         story.invite(&url, &file).await?;
         stop.await;
@@ -131,14 +131,14 @@ struct Story<'a> {
 
 impl Story<'_> {
     /// The life of one request, as the people see it.
-    async fn tell(&self) -> Result<(), Failure> {
-        self.say("An admin binds an account to a channel and names the approvers.")?;
+    async fn run(&self) -> Result<(), Failure> {
+        self.print("An admin binds an account to a channel and names the approvers.")?;
         let terms = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
         self.post("/config/bind", &terms).await?;
         let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob", "carol"]});
         self.post("/config/approvers", &approvers).await?;
 
-        self.say("\nAlice asks for an hour of admin.")?;
+        self.print("\nAlice asks for an hour of admin.")?;
         let wanted = json!({
             "account_id": ACCOUNT,
             "channel_id": CHANNEL,
@@ -153,14 +153,14 @@ impl Story<'_> {
             .unwrap_or_default()
             .to_owned();
 
-        self.say("\nBob approves.")?;
+        self.print("\nBob approves.")?;
         let bob = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
         self.post(&format!("/requests/{id}/approve"), &bob).await?;
 
-        self.say("\nIdentity Center makes the assignment. The channel receives:")?;
-        self.heard("GRANTED").await?;
+        self.print("\nIdentity Center makes the assignment. The channel receives:")?;
+        self.print_notice("GRANTED").await?;
 
-        self.say(
+        self.print(
             "\nSecurity revokes the access. jit answers when AWS shows that the access is gone.",
         )?;
         let sec = json!({
@@ -169,18 +169,18 @@ impl Story<'_> {
             "reason": "incident 7",
         });
         let revoked = self.post(&format!("/requests/{id}/revoke"), &sec).await?;
-        self.say("\nThe channel receives:")?;
-        self.heard("REVOKED").await?;
+        self.print("\nThe channel receives:")?;
+        self.print_notice("REVOKED").await?;
 
-        self.say("\nThe request now:")?;
-        self.say(&indented(&describe(&revoked)))?;
-        self.say("\nThe audit history, with a hash chain over all events:")?;
+        self.print("\nThe request now:")?;
+        self.print(&indented(&describe(&revoked)))?;
+        self.print("\nThe audit history, with a hash chain over all events:")?;
         let path = format!("/requests/{id}/audit");
         let audit = self.caller.get(&path).await?.value;
         for event in audit.as_array().into_iter().flatten() {
             let word = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
             let (time, kind, who) = (word("event_time"), word("event_type"), word("actor_email"));
-            self.say(format!("    {time}  {kind:<17} {who}").trim_end())?;
+            self.print(format!("    {time}  {kind:<17} {who}").trim_end())?;
         }
         Ok(())
     }
@@ -189,11 +189,11 @@ impl Story<'_> {
     async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let answer = self.caller.post(path, body).await?;
         let what = answer.value["status"].as_str().unwrap_or("done");
-        self.say(&format!("    POST {path} → {} {what}", answer.status))?;
+        self.print(&format!("    POST {path} → {} {what}", answer.status))?;
         Ok(answer.value)
     }
 
-    async fn heard(&self, status: &str) -> Result<(), Failure> {
+    async fn print_notice(&self, status: &str) -> Result<(), Failure> {
         let notice = self.channel.next().await?;
         let word = |name: &str| clean(notice[name].as_str().unwrap_or_default());
         let details = notice["details"].as_object().cloned().unwrap_or_default();
@@ -201,7 +201,7 @@ impl Story<'_> {
             .iter()
             .map(|(name, value)| format!("{name}: {}", clean(value.as_str().unwrap_or_default())))
             .collect();
-        self.say(&format!(
+        self.print(&format!(
             "    #{}  {} by {} — {}",
             word("channel_id"),
             word("status"),
@@ -232,7 +232,7 @@ impl Story<'_> {
         let file = file.display();
         let jit = std::env::current_exe().map_err(failed)?;
         let jit = jit.display();
-        self.say(&format!(
+        self.print(&format!(
             "\njit listens on {url}. Dave has asked for half an hour of admin. Paste these commands into \
              another terminal:\n\n  \
              jit() {{ '{jit}' \"$@\"; }}\n  \
@@ -248,7 +248,7 @@ impl Story<'_> {
         ))
     }
 
-    fn say(&self, text: &str) -> Result<(), Failure> {
+    fn print(&self, text: &str) -> Result<(), Failure> {
         match self.context.output {
             super::Output::Text => print(text),
             super::Output::Json => print(&json!({"said": text.trim()}).to_string()),

@@ -41,7 +41,7 @@ pub(super) async fn sign(context: &CliContext, sign: &Sign) -> Result<(), Failur
             .join("\n"),
         true => curl(sign, &method, &url, &headers),
     };
-    context.output.say(text, &Value::Object(value))
+    context.output.print(text, &Value::Object(value))
 }
 
 fn body(sign: &Sign) -> Result<Vec<u8>, Failure> {

@@ -53,7 +53,7 @@ pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Fai
     let text = || format!("{} is a backup of {which} ({bytes} bytes)", file.display());
     context
         .output
-        .say(text, &json!({"file": file, "bytes": bytes}))
+        .print(text, &json!({"file": file, "bytes": bytes}))
 }
 
 pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), Failure> {
@@ -105,7 +105,7 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
             told.requests, told.channels, same.events, told.outbox_entries
         )
     };
-    context.output.say(text, &value)
+    context.output.print(text, &value)
 }
 
 /// Copies the head log, with its seals, if the log of the target is a beginning of it.

@@ -31,7 +31,7 @@ pub(super) async fn create(context: &CliContext) -> Result<(), Failure> {
         vec![(*name).to_owned(), told.to_owned()]
     };
     let lines = || table(&["TABLE", ""], &rows.iter().map(row).collect::<Vec<_>>());
-    context.output.say(lines, &json!({ "tables": value }))
+    context.output.print(lines, &json!({ "tables": value }))
 }
 
 pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
@@ -54,7 +54,7 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
             lines.collect::<Vec<_>>().join("\n")
         }
     };
-    context.output.say(lines, &value)?;
+    context.output.print(lines, &value)?;
     match all.len() {
         0 => Ok(()),
         1 => Err(Failure::Failed(

@@ -40,7 +40,7 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
         }
     }
     let (text, value) = (|| verification.text(), verification.json());
-    context.output.say(text, &value)?;
+    context.output.print(text, &value)?;
     if verification.broken.is_empty() {
         return Ok(());
     }

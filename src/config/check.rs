@@ -9,7 +9,7 @@ use tracing::Level;
 use super::audit::seal_key;
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
-    SandboxSection, SetSection, WebhookSection,
+    SandboxSection, SetKind, SetSection, WebhookSection,
 };
 use super::secret::{Elsewhere, Sources};
 use super::server::server;
@@ -18,7 +18,9 @@ use super::{
     Client, Config, ConfigError, IdentityCenterConfig, KeyConfig, LogConfig, MattermostConfig,
     StoreConfig, Webhook,
 };
-use crate::domain::{AccountId, Admins, EndSessions, Millis, PermissionSet, Policy, SetRule};
+use crate::domain::{
+    AccessForm, AccountId, Admins, EndSessions, Millis, PermissionSet, Policy, SetRule,
+};
 use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
 use crate::identity_center::sdk::IdentityCenterOptions;
 use crate::signature::Secret;
@@ -219,7 +221,7 @@ fn identity_center(
     })
 }
 
-/// The ARN and the rules of every permission set.
+/// The ARNs of the permission sets of Identity Center, and the rules of every permission set.
 type Sets = (
     BTreeMap<PermissionSet, String>,
     BTreeMap<PermissionSet, SetRule>,
@@ -236,28 +238,46 @@ fn permission_sets(named: BTreeMap<PermissionSet, SetSection>, mode: Mode) -> Ch
     };
     let (mut arns, mut rules) = Sets::default();
     for (name, section) in named {
-        let arn = section.arn;
-        let is_set = arn.contains(":permissionSet/") || arn.contains("/ps-");
-        if !arn.starts_with("arn:aws") || !is_set {
-            let why = "expected an ARN like \
-                       arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
-            return wrong(format!("permission_sets.{name}"), why);
-        }
-        // jit would treat two names as two assignments, and AWS as one.
-        let same = arns.iter().find(|(_, known)| **known == arn);
-        if let (Some((other, _)), Mode::Aws) = (same, mode) {
-            let why = format!("is the same set as permission_sets.{other}: keep one of the names");
-            return wrong(format!("permission_sets.{name}"), why);
-        }
+        let form = match section.kind {
+            SetKind::IdentityCenter { arn } => {
+                check_arn(&name, &arn, &arns, mode)?;
+                arns.insert(name.clone(), arn);
+                AccessForm::Assignment
+            }
+        };
         let max_request_hours = section.max_request_hours;
         if max_request_hours.is_some_and(|hours| !HOURS.contains(&hours)) {
             let key = format!("permission_sets.{name}.max_request_hours");
             return wrong(key, "expected 1 to 8784 hours");
         }
-        rules.insert(name.clone(), SetRule { max_request_hours });
-        arns.insert(name, arn);
+        let rule = SetRule {
+            form,
+            max_request_hours,
+        };
+        rules.insert(name, rule);
     }
     Ok((arns, rules))
+}
+
+fn check_arn(
+    name: &PermissionSet,
+    arn: &str,
+    others: &BTreeMap<PermissionSet, String>,
+    mode: Mode,
+) -> CheckResult<()> {
+    let is_set = arn.contains(":permissionSet/") || arn.contains("/ps-");
+    if !arn.starts_with("arn:aws") || !is_set {
+        let why = "expected an ARN like \
+                   arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
+        return wrong(format!("permission_sets.{name}"), why);
+    }
+    // jit would treat two names as two assignments, and AWS as one.
+    let same = others.iter().find(|(_, known)| *known == arn);
+    if let (Some((other, _)), Mode::Aws) = (same, mode) {
+        let why = format!("is the same set as permission_sets.{other}: keep one of the names");
+        return wrong(format!("permission_sets.{name}"), why);
+    }
+    Ok(())
 }
 
 /// Returns example permission sets for the sandbox, so that a first try needs none.
@@ -271,7 +291,7 @@ fn made_up_sets() -> CheckResult<BTreeMap<PermissionSet, SetSection>> {
         Ok((
             name,
             SetSection {
-                arn,
+                kind: SetKind::IdentityCenter { arn },
                 max_request_hours,
             },
         ))

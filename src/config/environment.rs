@@ -24,7 +24,7 @@ pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigE
             format!("is not TOML: {}", error.message()),
         )
     })?;
-    let said = said(variables, &table);
+    let said = environment_keys(variables, &table);
     for one in &said {
         put(&mut table, one, Value::String(one.text.clone()))?;
     }
@@ -77,7 +77,7 @@ fn without_value(message: &str) -> String {
     format!("{}{expected}", &message[..end])
 }
 
-fn said(variables: &Variables, table: &Table) -> Vec<EnvironmentKey> {
+fn environment_keys(variables: &Variables, table: &Table) -> Vec<EnvironmentKey> {
     let named = variables.iter().filter_map(|(variable, text)| {
         let name = variable.strip_prefix("JIT_")?;
         let (_, _) = name.split_once("__")?;

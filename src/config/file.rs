@@ -164,11 +164,18 @@ pub(super) struct PolicySection {
     pub admins: Vec<String>,
 }
 
-/// A permission set: an ARN, or an ARN with rules of its own.
+/// A permission set: what it is in AWS, and the rules of its own.
 #[derive(Debug)]
 pub(super) struct SetSection {
-    pub arn: String,
+    pub kind: SetKind,
     pub max_request_hours: Option<u32>,
+}
+
+/// What a permission set is in AWS; it decides the form of the access.
+#[derive(Debug)]
+pub(super) enum SetKind {
+    /// A permission set of Identity Center.
+    IdentityCenter { arn: String },
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -405,7 +412,7 @@ impl<'de> Deserialize<'de> for SetSection {
         }
         match toml::Value::deserialize(deserializer)? {
             toml::Value::String(arn) => Ok(Self {
-                arn,
+                kind: SetKind::IdentityCenter { arn },
                 max_request_hours: None,
             }),
             other => {
@@ -414,7 +421,7 @@ impl<'de> Deserialize<'de> for SetSection {
                     serde::de::Error::custom(format!("{rule}: {}", error.message()))
                 })?;
                 Ok(Self {
-                    arn: ruled.arn,
+                    kind: SetKind::IdentityCenter { arn: ruled.arn },
                     max_request_hours: ruled.max_request_hours,
                 })
             }

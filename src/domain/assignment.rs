@@ -12,7 +12,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LeaseToken, Period, Request, RequestId, State, Text, Timestamp, UserId};
+use super::{
+    AccessChange, AccessFacts, AccessRecord, LeaseToken, Period, Person, RequestId, State, Text,
+    Timestamp, UserId,
+};
 
 /// The next work for an assignment: one operation at Identity Center.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ pub enum AssignmentCall {
 
 /// What a worker knows about calls that may still take effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Calls {
+pub struct AssignmentCalls {
     /// A call that it sent under its own lease without an answer.
     pub unanswered: Option<AssignmentCall>,
     /// The lease may have lapsed before that call ended, because the process was suspended. The
@@ -99,7 +102,7 @@ pub struct Calls {
     pub waited_out: BTreeSet<LeaseToken>,
 }
 
-impl Calls {
+impl AssignmentCalls {
     /// A call of this kind has no answer.
     pub(super) fn unanswered(call: AssignmentCall) -> Self {
         Self {
@@ -107,6 +110,42 @@ impl Calls {
             ..Self::default()
         }
     }
+}
+
+/// AWS showed no assignment to a cleanup that had a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssignmentProof {
+    /// The token of the lease that the cleanup took before the look.
+    pub lease: LeaseToken,
+    /// The [`Holding::revision`] before the look; absent if the request has no assignment.
+    pub revision: Option<u64>,
+}
+
+/// What the store keeps about an assignment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssignmentRecord {
+    /// The holding of the assignment that a request holds or asks for.
+    pub holding: Option<Holding>,
+}
+
+/// What a decision changes about an assignment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AssignmentChange {
+    /// The holding, if the decision changes it.
+    pub holding: Option<Holding>,
+    /// The other holders of the assignment; the service revokes them in the same commit.
+    pub co_holders: Option<CoHolders>,
+}
+
+/// A revoke removes the assignment, so it also ends every other holder's access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoHolders {
+    /// The other holders, without the request of the decision.
+    pub requests: Vec<RequestId>,
+    /// The person who revoked; absent if an operator wrote the status into the store.
+    pub by: Option<Person>,
+    /// Why that person revoked; absent if the person gave no reason.
+    pub reason: Option<Text>,
 }
 
 /// What the record of a request keeps about its assignment.
@@ -139,13 +178,65 @@ impl OldCredentials {
     }
 }
 
-impl Request {
+impl AssignmentFacts {
     /// Whether a worker has yet to deny old credentials.
     pub(super) fn has_credentials_to_deny(&self) -> bool {
-        matches!(
-            self.assignment.old_credentials,
-            Some(OldCredentials::Ending { .. })
-        )
+        matches!(self.old_credentials, Some(OldCredentials::Ending { .. }))
+    }
+}
+
+impl AccessFacts {
+    /// The user in Identity Center, once it is known.
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::Assignment(facts) => facts.user.as_ref(),
+        }
+    }
+
+    pub fn old_credentials(&self) -> Option<OldCredentials> {
+        match self {
+            Self::Assignment(facts) => facts.old_credentials,
+        }
+    }
+
+    pub(super) fn set_user(&mut self, user: UserId) {
+        match self {
+            Self::Assignment(facts) => facts.user = Some(user),
+        }
+    }
+
+    pub(super) fn set_old_credentials(&mut self, old: Option<OldCredentials>) {
+        match self {
+            Self::Assignment(facts) => facts.old_credentials = old,
+        }
+    }
+}
+
+impl AccessRecord {
+    pub fn holding(&self) -> Option<&Holding> {
+        match self {
+            Self::Assignment(record) => record.holding.as_ref(),
+        }
+    }
+}
+
+impl AccessChange {
+    pub fn holding(&self) -> Option<&Holding> {
+        match self {
+            Self::Assignment(change) => change.holding.as_ref(),
+        }
+    }
+
+    pub fn co_holders(&self) -> Option<&CoHolders> {
+        match self {
+            Self::Assignment(change) => change.co_holders.as_ref(),
+        }
+    }
+}
+
+impl From<Option<Holding>> for AccessRecord {
+    fn from(holding: Option<Holding>) -> Self {
+        Self::Assignment(AssignmentRecord { holding })
     }
 }
 

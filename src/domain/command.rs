@@ -4,8 +4,8 @@
 //! outcome.
 
 use super::{
-    AssignmentOutcome, AssignmentWork, Calls, Lease, LeaseToken, Minutes, Person, PostId, Reminder,
-    RequestId, Text, Timestamp,
+    Calls, Lease, LeaseToken, Minutes, Outcome, Person, PostId, Proof, Reminder, RequestId, Text,
+    Timestamp,
 };
 
 /// A command to one request; [`decide`](super::decide()) accepts or refuses it.
@@ -42,7 +42,7 @@ pub enum Command {
         /// The admin who unbound the account; absent if the signed call names no person.
         by: Option<Person>,
     },
-    /// Another request with the same assignment was revoked.
+    /// Another request with the same access was revoked.
     RevokedWithCoHolder {
         /// The other request.
         with: RequestId,
@@ -66,8 +66,8 @@ pub enum Command {
         lease: LeaseToken,
         /// What the worker did or found, or why it stopped.
         outcome: Outcome,
-        /// Empty for work that changes no assignment.
-        calls: Calls,
+        /// The calls of the work that may still take effect; absent if there was no work.
+        calls: Option<Calls>,
     },
     /// The notice worker posted the request's card.
     CardPosted { post: PostId },
@@ -95,21 +95,6 @@ pub struct Claim {
     pub as_of: Timestamp,
 }
 
-/// The evidence of a cleanup that the access is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// The command asked AWS while it had this lease, and AWS shows no access.
-    SeenGone {
-        /// The token of the lease that the command took before the look.
-        lease: LeaseToken,
-        /// The [`Holding::revision`](super::Holding::revision) before the look; absent if the
-        /// request has no assignment.
-        revision: Option<u64>,
-    },
-    /// The command did not ask AWS; the next worker does.
-    None,
-}
-
 /// What a person asks for. Approve and Deny also decide an extension that waits for approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -127,23 +112,6 @@ pub enum Ask {
         /// See [`Extension::minutes`](super::Extension::minutes).
         minutes: Minutes,
     },
-}
-
-/// The next work of the worker that has the lease, by the form of the access.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
-    Assignment(AssignmentWork),
-}
-
-/// The result of the work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The work for an assignment came to its end.
-    Assignment(AssignmentOutcome),
-    /// The work failed and is tried again later, or given up.
-    Failed(Trouble),
-    /// A shutdown or a revoke stopped the work before its end.
-    Interrupted,
 }
 
 /// Why work failed; the kind decides how soon jit tries again.
@@ -177,23 +145,5 @@ impl Trouble {
         match self {
             Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
         }
-    }
-}
-
-impl From<AssignmentWork> for Work {
-    fn from(work: AssignmentWork) -> Self {
-        Self::Assignment(work)
-    }
-}
-
-impl From<AssignmentOutcome> for Outcome {
-    fn from(outcome: AssignmentOutcome) -> Self {
-        Self::Assignment(outcome)
-    }
-}
-
-impl From<Trouble> for Outcome {
-    fn from(trouble: Trouble) -> Self {
-        Self::Failed(trouble)
     }
 }

@@ -4,6 +4,7 @@
 //! everything that one atomic commit must write, or a refusal that changes nothing.
 //! `decide/table.rs` lists the result for every state and every command.
 
+mod access;
 mod announce;
 mod assignment;
 mod claimed;
@@ -13,6 +14,7 @@ mod open;
 mod person;
 #[cfg(test)]
 mod quorum;
+mod records;
 mod refusal;
 mod signed;
 mod standing;
@@ -27,8 +29,7 @@ pub use open::open;
 pub use refusal::Refusal;
 
 use super::{
-    Binding, Command, Event, Holding, Notice, Person, Policy, Request, RequestId, Text, Timestamp,
-    Work,
+    AccessChange, AccessRecord, Binding, Command, Event, Notice, Policy, Request, Timestamp, Work,
 };
 use step::Step;
 
@@ -39,8 +40,8 @@ pub struct Record {
     pub request: Request,
     /// The binding of the request's account, also if the account belongs to another channel now.
     pub binding: Option<Binding>,
-    /// The holding of the assignment that this request holds or asks for.
-    pub holding: Option<Holding>,
+    /// What the store keeps about the request's access.
+    pub access: AccessRecord,
 }
 
 /// What one commit writes.
@@ -52,24 +53,11 @@ pub struct Decision {
     pub events: Vec<Event>,
     /// The notices about the change, which the commit adds to the outbox.
     pub notices: Vec<Notice>,
-    /// The holding, if the decision changes it.
-    pub holding: Option<Holding>,
-    /// The other holders of the same assignment; the service revokes them in the same commit.
-    pub co_holders: Option<CoHolders>,
+    /// The changes of the request's access.
+    pub access: AccessChange,
     /// The next work of the worker that has the lease. The store does not keep it: the next `Due`
     /// command computes it again.
     pub work: Option<Work>,
-}
-
-/// A revoke removes the assignment, so it also ends every other holder's access.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoHolders {
-    /// The other holders, without the request of the decision.
-    pub requests: Vec<RequestId>,
-    /// The person who revoked; absent if an operator wrote the status into the store.
-    pub by: Option<Person>,
-    /// Why that person revoked; absent if the person gave no reason.
-    pub reason: Option<Text>,
 }
 
 /// Accepts or refuses a command: the only function that changes a request.
@@ -87,10 +75,8 @@ pub fn decide(
             reason,
             credentials,
         } => person::broken_glass(step, &by, reason, &credentials),
-        Command::CleanedUp { by, reason, proof } => {
-            assignment::cleaned_up(step, &by, reason, proof)
-        }
-        Command::FoundPresent { by } => assignment::found_present(step, by.as_ref()),
+        Command::CleanedUp { by, reason, proof } => access::cleaned_up(step, &by, reason, proof),
+        Command::FoundPresent { by } => access::found_present(step, by.as_ref()),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::RevokedWithCoHolder { with, by, reason } => {
             person::revoked_with_co_holder(step, with, by.as_ref(), reason)
@@ -102,7 +88,7 @@ pub fn decide(
             lease,
             outcome,
             calls,
-        } => work::finished(step, lease, outcome, &calls),
+        } => work::finished(step, lease, outcome, calls.as_ref()),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
         Command::CardPosted { post } => step.card_posted(post),
         Command::ReminderPosted { reminder } => step.reminder_posted(reminder),

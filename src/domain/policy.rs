@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::{
-    AccountId, Approval, Asked, Binding, ChannelId, Draft, Email, Millis, Minutes, PermissionSet,
-    Person, Refusal, Request, Timestamp,
+    AccessForm, AccountId, Approval, Asked, Binding, ChannelId, Draft, Email, Millis, Minutes,
+    PermissionSet, Person, Refusal, Request, Timestamp,
 };
 
 /// The clock of a caller may be behind, and a call takes time: a start that is only so long past
@@ -95,8 +95,10 @@ pub struct ChatUser {
 }
 
 /// The rules for one permission set, in addition to the rules for all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetRule {
+    /// How AWS gives the access of this set.
+    pub form: AccessForm,
     /// The longest duration in hours; absent if the set has no limit of its own.
     pub max_request_hours: Option<u32>,
 }
@@ -120,12 +122,12 @@ pub enum ExtensionRule {
 }
 
 impl Policy {
-    /// The permission set of a draft, if the binding allows it.
+    /// The permission set of a draft and its form, if the binding allows the set.
     pub(super) fn permission_set(
         &self,
         draft: &Draft,
         binding: &Binding,
-    ) -> Result<PermissionSet, Refusal> {
+    ) -> Result<(PermissionSet, AccessForm), Refusal> {
         let wanted = draft.permission_set.as_ref();
         let set = match (wanted, binding.permission_sets.as_slice()) {
             (Some(set), _) => set,
@@ -133,26 +135,28 @@ impl Policy {
             (None, [only]) => only,
             (None, _) => &self.default_permission_set,
         };
-        self.check_set(set, binding)?;
-        Ok(set.clone())
+        let rule = self.check_set(set, binding)?;
+        Ok((set.clone(), rule.form))
     }
 
-    pub(super) fn check_set(&self, set: &PermissionSet, binding: &Binding) -> Result<(), Refusal> {
-        self.check_known(set)?;
+    pub(super) fn check_set(
+        &self,
+        set: &PermissionSet,
+        binding: &Binding,
+    ) -> Result<SetRule, Refusal> {
+        let rule = self.check_known(set)?;
         if !binding.allows(set) {
             return Err(Refusal::SetNotAllowed {
                 set: set.clone(),
                 allowed: binding.permission_sets.clone(),
             });
         }
-        Ok(())
+        Ok(rule)
     }
 
-    pub(super) fn check_known(&self, set: &PermissionSet) -> Result<(), Refusal> {
-        if self.permission_sets.contains_key(set) {
-            return Ok(());
-        }
-        Err(Refusal::UnknownPermissionSet {
+    pub(super) fn check_known(&self, set: &PermissionSet) -> Result<SetRule, Refusal> {
+        let rule = self.permission_sets.get(set).copied();
+        rule.ok_or_else(|| Refusal::UnknownPermissionSet {
             set: set.clone(),
             known: self.permission_sets.keys().cloned().collect(),
         })
@@ -276,7 +280,8 @@ impl Policy {
             let wanted = asked.duration.get();
             return Err(Refusal::NoLongerAllowed { wanted, most });
         }
-        self.check_set(&asked.permission_set, binding)
+        self.check_set(&asked.permission_set, binding)?;
+        Ok(())
     }
 
     /// Checks when a draft wants its access to begin.

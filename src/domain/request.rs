@@ -10,8 +10,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccountId, AssignmentFacts, Chain, ChannelId, Claim, Email, Invalid, LeaseToken, Millis,
-    Minutes, PermissionSet, Person, PostId, RequestId, Text, Timestamp,
+    AccessFacts, AccountId, Chain, ChannelId, Claim, Email, Invalid, LeaseToken, Millis, Minutes,
+    PermissionSet, Person, PostId, RequestId, Text, Timestamp,
 };
 
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
@@ -54,9 +54,9 @@ pub struct Request {
     pub grant: Grant,
     /// The status in detail, with its evidence.
     pub state: State,
-    /// The user in Identity Center, and the work about old credentials.
+    /// The facts that only the form of this access has.
     #[serde(flatten)]
-    pub assignment: AssignmentFacts,
+    pub access: AccessFacts,
     /// When a worker has to work on the request, and how its work goes.
     #[serde(flatten)]
     pub schedule: Schedule,
@@ -143,7 +143,7 @@ pub struct Version {
     pub revision: u64,
 }
 
-/// What jit stores of the status, with its evidence. AWS may hold the assignment in the states
+/// What jit stores of the status, with its evidence. AWS may have given the access in the states
 /// between [`State::Approved`] and the settled ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -152,17 +152,16 @@ pub enum State {
     Pending,
     /// Approved; no AWS call was made yet.
     Approved,
-    /// The record names the user, so the assignment can be removed; AWS may have it already.
+    /// The record has what the removal needs; AWS may have given the access already.
     Assigning,
     /// The access exists, until the end of [`Grant::period`].
     Granted,
-    /// A request leaves this state only when AWS shows that the assignment is gone.
+    /// A request leaves this state only when AWS shows that the access is gone.
     Removing {
-        /// Why the assignment is removed; it decides the state after the removal.
+        /// Why the access is removed; it decides the state after the removal.
         ending: Ending,
     },
-    /// A revoke of a request that ended in ERROR: a worker asks AWS whether an assignment is
-    /// left.
+    /// A revoke of a request that ended in ERROR: a worker asks AWS whether its access is left.
     Checking {
         /// The person who asked for the revoke.
         by: Person,
@@ -215,11 +214,11 @@ pub enum State {
 pub enum Doubt {
     /// An operator wrote the status into the store, as the runbook describes.
     Outside,
-    /// A worker that had lost its lease reported that it made the assignment.
+    /// A worker that had lost its lease reported that AWS gave the access.
     LateAnswer,
 }
 
-/// Why an assignment is being removed.
+/// Why an access is being removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "as", rename_all = "snake_case")]
 pub enum Ending {
@@ -234,14 +233,14 @@ pub enum Ending {
         /// When the revoke was accepted.
         asked_at: Timestamp,
     },
-    /// A worker gave the grant up; the assignment may exist and is removed.
+    /// A worker gave the grant up; the access may exist and is removed.
     Failed {
         /// Why the grant failed; it becomes [`ErrorEnd::why`].
         why: Text,
     },
 }
 
-/// An end in ERROR: AWS has no assignment of this request.
+/// An end in ERROR: AWS has no access of this request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorEnd {
     /// When the request ended in ERROR.
@@ -276,7 +275,7 @@ pub struct Approval {
 /// The time from the grant to the end of the access, when the removal must begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Period {
-    /// When jit recorded that AWS made the assignment.
+    /// When jit recorded that AWS gave the access.
     pub from: Timestamp,
     /// When the access ends; an extension moves this time.
     pub until: Timestamp,
@@ -363,7 +362,7 @@ impl Lease {
 pub enum Lane {
     /// Removals that a person asked for.
     Revoke,
-    /// All other removals, and the denial of old credentials.
+    /// All other removals, and what is to be ended after them.
     Remove,
     /// Grants, and all else.
     Other,
@@ -421,17 +420,16 @@ impl Request {
             | State::Cancelled { .. }
             | State::Expired { .. }
             | State::Revoked { .. }
-            | State::Error(_) => match self.has_credentials_to_deny() {
+            | State::Error(_) => match self.access.has_more_to_end() {
                 true => Lane::Remove,
                 false => Lane::Other,
             },
         }
     }
 
-    /// The request is settled, and no old credentials have to be denied; a deny statement may
-    /// still have to be removed later.
+    /// The request is settled, and a worker has nothing more to end at AWS.
     pub fn is_over(&self) -> bool {
-        self.state.is_settled() && !self.has_credentials_to_deny()
+        self.state.is_settled() && !self.access.has_more_to_end()
     }
 
     /// A removal of this request failed at its last attempt.
@@ -478,7 +476,7 @@ impl Request {
             | State::Cancelled { .. }
             | State::Expired { .. }
             | State::Revoked { .. }
-            | State::Error(_) => !self.has_credentials_to_deny(),
+            | State::Error(_) => !self.access.has_more_to_end(),
         }
     }
 

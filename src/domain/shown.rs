@@ -135,7 +135,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
                 .extension
                 .as_ref()
                 .map(|extension| extension.minutes.get()),
-            identity_store_user_id: request.assignment.user.as_ref(),
+            identity_store_user_id: request.access.user(),
             error_details: ends.error.or(request
                 .schedule
                 .trouble
@@ -144,7 +144,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
             deny_reason: ends.deny_reason,
             revoked_by: ends.revoked_by,
             revoke_reason: ends.revoke_reason,
-            sessions_denied_until: match request.assignment.old_credentials {
+            sessions_denied_until: match request.access.old_credentials() {
                 Some(OldCredentials::Denied { until }) => Some(until),
                 Some(OldCredentials::Ending { .. }) | None => None,
             },

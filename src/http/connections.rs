@@ -20,7 +20,7 @@ use std::future::pending;
 use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 
 /// More connections than this need much memory: each may send a head of `MOST_HEAD_BYTES`.
 const MOST: usize = 2048;

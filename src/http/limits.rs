@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reply::Problem;
 use crate::code::Code;
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 
 /// The number of verified calls that jit processes at the same time.
 const MOST_SEATS: usize = 1024;

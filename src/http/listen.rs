@@ -127,7 +127,7 @@ mod tests {
         (serving, address, stop)
     }
 
-    async fn heard(said: &[u8]) -> String {
+    async fn answer_to(said: &[u8]) -> String {
         let (serving, address, stop) = opened(8, Duration::from_millis(50)).await;
         let talking = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -143,10 +143,10 @@ mod tests {
     /// Without the limit, each of these connections would stay open for ever.
     #[tokio::test]
     async fn a_connection_without_a_complete_head_is_closed() {
-        assert_eq!(heard(b"").await, "");
-        let half = heard(b"GET / HTTP/1.1\r\nHost: j").await;
+        assert_eq!(answer_to(b"").await, "");
+        let half = answer_to(b"GET / HTTP/1.1\r\nHost: j").await;
         assert!(!half.contains("hello"), "{half}");
-        let whole = heard(b"GET / HTTP/1.1\r\nHost: jit\r\n\r\n").await;
+        let whole = answer_to(b"GET / HTTP/1.1\r\nHost: jit\r\n\r\n").await;
         assert!(whole.ends_with("hello"), "{whole}");
     }
 
@@ -158,7 +158,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: jit\r\nx: {}",
             "x".repeat(MOST_HEAD_BYTES)
         );
-        let refused = heard(&head.as_bytes()[..MOST_HEAD_BYTES]).await;
+        let refused = answer_to(&head.as_bytes()[..MOST_HEAD_BYTES]).await;
         assert!(refused.starts_with("HTTP/1.1 431 "), "{refused}");
     }
 

@@ -8,7 +8,7 @@ use super::reply::Problem;
 use crate::clock::Uptime;
 use crate::code::Code;
 use crate::config::ServerConfig;
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 
 /// Calls are counted in thousandths, because they come back by the millisecond.
 const ONE: i64 = 1000;

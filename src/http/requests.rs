@@ -189,13 +189,13 @@ async fn decided<N: Needs>(
     ticket: Arc<Ticket>,
 ) -> Result<Response, Problem> {
     let id = call.request_id()?;
-    let handled = asked(app, call, id, Command::Asked { by, ask }, ticket).await?;
+    let handled = give_command(app, call, id, Command::Asked { by, ask }, ticket).await?;
     Ok(json(200, &RequestObject::from(&handled.request)))
 }
 
 /// Gives the command to the service. A refusal because of the status carries the request, so
 /// that the caller can tell that the aim of the command is reached already.
-async fn asked<N>(
+async fn give_command<N>(
     app: &HttpState,
     call: &Signed<N>,
     id: RequestId,
@@ -225,15 +225,15 @@ pub(super) async fn revoke(
     let ask = Ask::Revoke { reason };
     let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
     let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
-    let begun = asked(&app, &call, id, Command::Asked { by, ask }, ticket).await?;
+    let begun = give_command(&app, &call, id, Command::Asked { by, ask }, ticket).await?;
     let followed = tokio::select! {
         followed = app.service.follow(id, deadline) => followed?,
         () = app.stop.cancelled() => begun.request,
     };
-    said_of(followed)
+    revoke_answer(followed)
 }
 
-fn said_of(followed: Request) -> Result<Response, Problem> {
+fn revoke_answer(followed: Request) -> Result<Response, Problem> {
     match Revoked::of(followed) {
         Revoked::Gone(request) => Ok(json(200, &RequestObject::from(&request))),
         Revoked::Going(request) => {

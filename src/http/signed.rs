@@ -249,7 +249,7 @@ impl<N> Signed<N> {
         let mut reader = serde_json::Deserializer::from_slice(&self.body);
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
-            let what = said(&error.into_inner());
+            let what = describe(&error.into_inner());
             Problem::malformed(match path.as_str() {
                 "." => format!("the body is not valid: {what}"),
                 field => format!("{field}: {what}"),
@@ -307,7 +307,7 @@ impl<N> Signed<N> {
 
 /// Describes a JSON error. The line and the column are kept only for text that is not JSON:
 /// otherwise the field name is enough.
-fn said(error: &serde_json::Error) -> String {
+fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match (error.is_data(), text.find(" at line ")) {
         (true, Some(place)) => text[..place].to_owned(),

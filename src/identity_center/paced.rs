@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::quota::{Limits, Quota, Room, Turn};
 use super::shared_query::{SharedAnswer, SharedQuery, Tick};
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::clock::{Clock, Uptime};
 use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, UserId};
+use crate::lock::locked;
 use patience::RoomPatience;
 
 /// How long a call is retried after a conflict or throttling, before the caller gets the
@@ -181,7 +182,7 @@ impl Paced {
         };
         let ask = self.every_page(turn, &self.looks, place, asked, page);
         let newer = |answer: &SharedAnswer<Assignees>| answer.sent > asked;
-        self.looks.ask(place, newer, ask).await
+        self.looks.query(place, newer, ask).await
     }
 
     /// Room for a create in this account; the caller keeps it until the operation has ended.
@@ -298,7 +299,7 @@ impl Paced {
             let age = self.clock.uptime() - answer.sent_at;
             answer.sent > accepted && age < MANY_ARE_ASKED_EVERY
         };
-        let ids = self.under_way.ask(&kind, recent, ask).await?;
+        let ids = self.under_way.query(&kind, recent, ask).await?;
         Ok(ids.contains(&operation.id))
     }
 
@@ -358,7 +359,7 @@ impl Paced {
             self.quota.turn(turn).await;
             let begun = *begun.get_or_insert_with(|| self.clock.uptime());
             let answer = call().await;
-            self.quota.hear(&answer);
+            self.quota.note_result(&answer);
             let now = self.clock.uptime();
             let passing = matches!(
                 &answer,
@@ -375,7 +376,7 @@ impl Paced {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<Email, (UserId, Uptime)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 }
 

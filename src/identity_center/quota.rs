@@ -123,7 +123,7 @@ impl Quota {
     }
 
     /// Notes the result of a call: throttling slows all calls down.
-    pub fn hear<T>(&self, answer: &Result<T, IdentityCenterError>) {
+    pub fn note_result<T>(&self, answer: &Result<T, IdentityCenterError>) {
         let throttled =
             matches!(answer, Err(error) if error.kind == IdentityCenterErrorKind::Throttled);
         if let (Some(kept), true) = (&self.0, throttled) {

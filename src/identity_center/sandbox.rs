@@ -8,7 +8,7 @@
 mod state;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::domain::{
     AccountId, Email, HoldingKey, Millis, PermissionSet, Presence, Timestamp, UserId,
 };
+use crate::lock::locked;
 use state::{PlannedResult, SandboxFile, Started};
 
 /// The limit of AWS.
@@ -147,7 +148,7 @@ impl Sandbox {
     }
 
     fn inner(&self) -> MutexGuard<'_, SandboxState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner)
     }
 
     /// The first checks of every call: faults of the network, and the quota.

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use crate::clock::Uptime;
+use crate::lock::locked;
 
 pub struct SharedQuery<K, T> {
     topics: Mutex<HashMap<K, Topic<T>>>,
@@ -61,7 +62,7 @@ impl<K: Eq + Hash + Clone, T> SharedQuery<K, T> {
 
     /// Waits for an answer that is new enough, from the first caller that gets one: `ask` is
     /// dropped if that is another caller. Only the caller that sent a call gets its error.
-    pub async fn ask<E>(
+    pub async fn query<E>(
         &self,
         key: &K,
         will_do: impl Fn(&SharedAnswer<T>) -> bool,
@@ -102,7 +103,7 @@ impl<K: Eq + Hash + Clone, T> SharedQuery<K, T> {
     }
 
     fn topic(&self, key: &K) -> Topic<T> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut topics = locked(&self.topics);
         // Topics without waiting callers are removed.
         if topics.len() > 1000 {
             topics.retain(|_, topic| topic.receiver_count() > 0);

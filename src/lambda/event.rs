@@ -216,7 +216,7 @@ fn body(event: &Map<String, Value>) -> EventResult<Vec<u8>> {
 }
 
 /// Converts a response to the form that API Gateway expects.
-pub async fn told(response: Response) -> Value {
+pub async fn gateway_response(response: Response) -> Value {
     let (parts, body) = response.into_parts();
     let mut headers = Map::new();
     for (name, value) in &parts.headers {

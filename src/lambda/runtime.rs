@@ -48,7 +48,7 @@ impl Runtime {
     /// Waits for the next invocation, without a timeout.
     pub async fn next(&mut self) -> Result<Invocation, RuntimeError> {
         let asked = self
-            .ask(Method::GET, "invocation/next", Body::empty())
+            .send(Method::GET, "invocation/next", Body::empty())
             .await?;
         let header = |name: &str| {
             let value = asked.headers().get(name)?.to_str().ok()?;
@@ -71,29 +71,30 @@ impl Runtime {
     }
 
     pub async fn answer(&mut self, id: &str, answer: &Value) -> Result<(), RuntimeError> {
-        self.say(&format!("invocation/{id}/response"), answer).await
+        self.post(&format!("invocation/{id}/response"), answer)
+            .await
     }
 
     /// Reports that an invocation failed, so that its sender may repeat it.
     pub async fn fail(&mut self, id: &str, why: &str) -> Result<(), RuntimeError> {
-        self.say(&format!("invocation/{id}/error"), &failure(why))
+        self.post(&format!("invocation/{id}/error"), &failure(why))
             .await
     }
 
     /// Reports that this process cannot start.
     pub async fn cannot_start(&mut self, why: &str) -> Result<(), RuntimeError> {
-        self.say("init/error", &failure(why)).await
+        self.post("init/error", &failure(why)).await
     }
 
-    async fn say(&mut self, path: &str, what: &Value) -> Result<(), RuntimeError> {
+    async fn post(&mut self, path: &str, what: &Value) -> Result<(), RuntimeError> {
         let body = Body::from(what.to_string());
-        let said = self.ask(Method::POST, path, body).await?;
+        let said = self.send(Method::POST, path, body).await?;
         // The body must be read to its end before the connection can be used again.
         let heard = axum::body::to_bytes(Body::new(said.into_body()), MOST_BYTES).await;
         heard.map(drop).map_err(|why| self.wrong(why))
     }
 
-    async fn ask(
+    async fn send(
         &mut self,
         method: Method,
         path: &str,

@@ -46,7 +46,7 @@ impl Mattermost {
             let done = work.await;
             drop(seat);
             if let Err(late) = tell.send(done) {
-                mattermost.tell_later(&user, late).await;
+                mattermost.send_later(&user, late).await;
             }
         });
         tokio::select! {
@@ -60,7 +60,7 @@ impl Mattermost {
         }
     }
 
-    async fn tell_later(&self, user: &MmUserId, answer: Answer) {
+    async fn send_later(&self, user: &MmUserId, answer: Answer) {
         let message = match answer {
             Answer::Nothing => return,
             Answer::Told(message) => message,

@@ -82,7 +82,7 @@ pub async fn set_up(
             None
         }
         false => {
-            tell_older_tokens(admin, &bot_id, &mut told).await;
+            report_older_tokens(admin, &bot_id, &mut told).await;
             let asked = json!({"description": "jit"});
             let made = admin.post(&format!("users/{bot_id}/tokens"), &asked).await;
             told.push("made a token for the bot".into());
@@ -102,7 +102,7 @@ pub async fn set_up(
 }
 
 /// A token that is in no file any more still works until an admin revokes it.
-async fn tell_older_tokens(admin: &Api, bot_id: &str, told: &mut Vec<String>) {
+async fn report_older_tokens(admin: &Api, bot_id: &str, told: &mut Vec<String>) {
     let listed = admin.get(&format!("users/{bot_id}/tokens")).await;
     let older = listed.map(|tokens| tokens.as_array().map_or(0, Vec::len));
     match older {

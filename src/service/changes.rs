@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-use super::work_queue::locked;
 use crate::domain::RequestId;
+use crate::lock::locked;
 
 #[derive(Debug, Default)]
 pub(crate) struct RequestChanges(Mutex<HashMap<RequestId, watch::Sender<()>>>);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use super::work_queue::locked;
 use super::{MOST_TRIES, PAGE, Service};
 use crate::domain::{AuditKey, Hash, HeadEntry, HistoryEnd, Millis, Timestamp};
+use crate::lock::locked;
 use crate::signature::{self, Secret};
 use crate::store::{AuditFilter, Commit, StoreError, Write};
 

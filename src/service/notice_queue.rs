@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use super::work_queue::locked;
 use crate::domain::{RequestId, Timestamp};
+use crate::lock::locked;
 
 #[derive(Debug, Default)]
 pub(crate) struct NoticeQueue {

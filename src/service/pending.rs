@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use super::work_queue::locked;
 use super::{Idempotency, PAGE, Service, ServiceError};
 use crate::domain::{self, Draft, Email, Millis, Refusal, Request, Status};
+use crate::lock::locked;
 use crate::store::{Cursor, Filter, StoreError};
 
 /// jit counts the requests of a person only after this many in one process, because few people

@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::Handled;
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Lease, LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp};
+use crate::lock::locked;
 
 /// The number of slots of a lane. The pace of AWS calls is not decided here: removals wait for
 /// their turn in parallel, so that one look can serve many of them, and a revoke always finds
@@ -209,10 +210,6 @@ impl ReservedWork {
         locked(&self.work_queue.begun).push_back(begun);
         self.work_queue.bell.notify_one();
     }
-}
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

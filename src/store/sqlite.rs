@@ -83,7 +83,8 @@ impl SqliteStore {
         // survived a power failure could be replayed.
         let spent = nonces.clone();
         let log = Checkpointer::start(schema::open_beside(path)?).map_err(failed)?;
-        let writer = Writer::start(db, move || spent.sync(), move || log.ask()).map_err(failed)?;
+        let writer =
+            Writer::start(db, move || spent.sync(), move || log.request()).map_err(failed)?;
         Ok(Self {
             readers: Readers::new(path.into()),
             own: Some(Own {

@@ -39,21 +39,21 @@ impl CloudWatch {
     }
 
     /// Sends the counters that increased.
-    pub fn tell_counts(&mut self, metrics: &PrometheusHandle) {
+    pub fn emit_counts(&mut self, metrics: &PrometheusHandle) {
         let figures = self.counted(&sums(&metrics.render()));
         if !figures.is_empty() {
-            self.tell(figures);
+            self.emit(figures);
         }
     }
 
     /// Sends all gauges and counters.
-    pub fn tell_all(&mut self, metrics: &PrometheusHandle) {
+    pub fn emit_all(&mut self, metrics: &PrometheusHandle) {
         let text = metrics.render();
         let sums = sums(&text);
         let mut figures = self.counted(&sums);
         let gauges = GAUGES.into_iter();
         figures.extend(gauges.filter_map(|(name, unit)| Some((name, unit, *sums.get(name)?))));
-        self.tell(figures);
+        self.emit(figures);
     }
 
     fn counted(&mut self, sums: &BTreeMap<&str, f64>) -> Vec<Figure> {
@@ -68,7 +68,7 @@ impl CloudWatch {
         figures
     }
 
-    fn tell(&self, figures: Vec<Figure>) {
+    fn emit(&self, figures: Vec<Figure>) {
         let declared = figures
             .iter()
             .map(|(name, unit, _)| json!({"Name": name, "Unit": unit}));

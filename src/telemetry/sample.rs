@@ -2,8 +2,10 @@
 //! and counts the others in a later line.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::lock::locked;
 
 /// A5: in a minute jit logs this many lines of each kind.
 const MOST_LOGGED: u64 = 20;
@@ -14,7 +16,7 @@ static SAMPLES: Mutex<BTreeMap<&'static str, Sample>> = Mutex::new(BTreeMap::new
 /// Returns the number of lines of this kind that were left out since the last one, or `None` if
 /// this one is left out as well.
 pub fn sampled(kind: &'static str) -> Option<u64> {
-    let mut samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut samples = locked(&SAMPLES);
     samples.entry(kind).or_default().next(Instant::now())
 }
 

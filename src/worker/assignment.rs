@@ -17,15 +17,16 @@ use super::Worker;
 use super::watch::Watch;
 use crate::clock::Clock;
 use crate::domain::{
-    AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Holding, HoldingKey, Lane,
+    AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Holding, HoldingKey, Lane,
     LeaseToken, Millis, Outcome, Preparation, Presence, Request, RequestId, State, Text, Trouble,
 };
 use crate::identity_center::{
     CALL_PATIENCE, Deletion, Gate, IdentityCenterError, IdentityCenterErrorKind, OperationResult,
     Paced, PendingCall, Progress,
 };
+use crate::lock::locked;
 use crate::service::Service;
-use crate::service::work_queue::{LeaseDeadline, locked};
+use crate::service::work_queue::LeaseDeadline;
 
 /// How long a revoke waits for a create that AWS has accepted, before the worker sends the
 /// delete.
@@ -39,7 +40,7 @@ pub(super) async fn execute(
     deadline: &LeaseDeadline,
     sent: &SentCalls,
 ) -> Outcome {
-    let execution = Execution {
+    let execution = AssignmentExecution {
         service: &worker.service,
         identity_center: &worker.identity_center,
         watch: &worker.watch,
@@ -57,12 +58,12 @@ pub(super) async fn execute(
 
 /// The calls of one execution; the record is complete also when the execution is stopped.
 #[derive(Debug, Default)]
-pub(super) struct SentCalls(Mutex<Calls>);
+pub(super) struct SentCalls(Mutex<AssignmentCalls>);
 
 impl SentCalls {
     /// The calls of an execution that has ended.
-    pub fn calls(&self, deadline: &LeaseDeadline, clock: &dyn Clock) -> Calls {
-        Calls {
+    pub fn calls(&self, deadline: &LeaseDeadline, clock: &dyn Clock) -> AssignmentCalls {
+        AssignmentCalls {
             overran: !deadline.lasts_for(Millis(0), clock),
             ..locked(&self.0).clone()
         }
@@ -92,7 +93,7 @@ enum Stage {
     Sent,
 }
 
-struct Execution<'a> {
+struct AssignmentExecution<'a> {
     service: &'a Service,
     identity_center: &'a Paced,
     watch: &'a Watch,
@@ -109,7 +110,7 @@ type Done<T = AssignmentOutcome> = Result<T, Outcome>;
 
 /// Sends a create or a delete, and records it as unanswered until AWS answers.
 struct Sending<'h> {
-    execution: &'h Execution<'h>,
+    execution: &'h AssignmentExecution<'h>,
     call: AssignmentCall,
     stage: &'h Mutex<Stage>,
 }
@@ -135,7 +136,7 @@ impl<'h> Gate<'h> for Sending<'h> {
     }
 }
 
-impl Execution<'_> {
+impl AssignmentExecution<'_> {
     async fn carry_out(&self, work: &AssignmentWork, request: &Request) -> Done {
         match work {
             AssignmentWork::Prepare => {}

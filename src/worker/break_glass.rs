@@ -68,7 +68,7 @@ pub enum BreakGlassError {
 }
 
 /// The error of a failed store is `store`.
-fn told_by(
+fn error_of(
     error: ServiceError,
     store: impl FnOnce(StoreError) -> BreakGlassError,
 ) -> BreakGlassError {
@@ -81,7 +81,7 @@ fn told_by(
 }
 
 fn unrecorded(request: &Request, error: ServiceError) -> BreakGlassError {
-    told_by(
+    error_of(
         error,
         match has_access(&request.state) {
             true => BreakGlassError::Unrecorded,
@@ -207,7 +207,7 @@ impl Worker {
             match gone {
                 Ok(gone) => return Ok(gone),
                 Err(error) if faults.wait(&error, clock).await => {}
-                Err(error) => return Err(told_by(error, BreakGlassError::NotSeen)),
+                Err(error) => return Err(error_of(error, BreakGlassError::NotSeen)),
             }
         }
     }
@@ -215,7 +215,7 @@ impl Worker {
 
 /// A request in ERROR may have left an assignment: jit asks AWS.
 fn is_in_doubt(request: &Request) -> bool {
-    matches!(request.state, State::Error(_)) && request.assignment.user.is_some()
+    matches!(request.state, State::Error(_)) && request.access.was_begun()
 }
 
 /// Removes an assignment without the store, and repeats that until AWS shows that the assignment

@@ -4,8 +4,8 @@
 use super::assignment::presence;
 use super::{LOOKS_AGAIN, Worker};
 use crate::domain::{
-    Calls, Command, HoldingKey, Lane, LeaseToken, Outcome, Presence, Proof, Refusal, Request,
-    RequestId,
+    AssignmentProof, Command, HoldingKey, Lane, LeaseToken, Outcome, Presence, Proof, Refusal,
+    Request, RequestId,
 };
 use crate::identity_center::IdentityCenterError;
 use crate::service::{Handled, ServiceError};
@@ -55,7 +55,8 @@ impl Worker {
         };
         let proven = match self.presence_of(&handled.request).await {
             Ok((Presence::Absent, revision)) => {
-                return Ok(Proven::Gone(Proof::SeenGone { lease, revision }));
+                let proof = AssignmentProof { lease, revision };
+                return Ok(Proven::Gone(Proof::Assignment(proof)));
             }
             Ok((Presence::Present, _)) => Ok(Proven::StillThere),
             Err(error) => Err(error),
@@ -93,7 +94,7 @@ impl Worker {
         let finished = Command::Finished {
             lease,
             outcome: Outcome::Interrupted,
-            calls: Calls::default(),
+            calls: None,
         };
         if let Err(error) = self.service.handle(id, finished, None).await {
             tracing::debug!(request_id = %id, %error, "lease not given back; it lapses by itself");

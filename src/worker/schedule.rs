@@ -19,7 +19,8 @@ use super::watch::Horizon;
 use super::{AFTER_A_FAULT, GRACE, Tried, Worker, note_panic};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
-use crate::service::work_queue::{ClaimedWork, Reservation, Slot, locked};
+use crate::lock::locked;
+use crate::service::work_queue::{ClaimedWork, Reservation, Slot};
 use crate::service::{ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::StoreError;
 
@@ -54,7 +55,7 @@ impl RunMode {
         self != Self::OwnWorkOnly
     }
 
-    fn asked_for_here(self) -> bool {
+    fn takes_own_work(self) -> bool {
         !matches!(self, Self::UntilIdle(_))
     }
 
@@ -226,7 +227,7 @@ impl Worker {
                 self.start(run, First::DueRequest(due));
             }
         }
-        if mode.asked_for_here() {
+        if mode.takes_own_work() {
             self.take_own_work();
         }
         // K6: a panic in the loop ends only one round.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Lease, LeaseToken, Millis, RequestId, Timestamp};
 use crate::identity_center::CALL_PATIENCE;
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 
 /// An entry that was not used for this long is removed.
 const REMEMBERED_FOR: Millis = Millis::minutes(30);

@@ -18,7 +18,7 @@ async fn start(channel: &Channel, more: &str) -> (Jit, Caller) {
     (jit, caller)
 }
 
-fn told(heard: &[Heard], id: &str) -> Vec<String> {
+fn statuses(heard: &[Heard], id: &str) -> Vec<String> {
     let bodies = heard
         .iter()
         .map(Heard::json)
@@ -33,7 +33,7 @@ async fn a_notice_verifies_as_v1_and_as_a_standard_webhook() {
     let channel = Channel::open().await;
     let (_jit, caller) = start(&channel, "").await;
     let id = caller.granted().await;
-    let heard = channel.hears(1).await.remove(0);
+    let heard = channel.wait_for(1).await.remove(0);
     let body = heard.json();
     assert_eq!(heard.path, "/plugins/com.example.jit/webhook");
     assert_eq!(
@@ -91,9 +91,9 @@ async fn every_final_state_makes_a_notice() {
     caller.deny(&denied).await.is(200);
     let revoked = caller.granted().await;
     caller.revoke(&revoked).await.is(200);
-    let heard = channel.hears(3).await;
-    assert_eq!(told(&heard, &denied), ["DENIED"]);
-    assert_eq!(told(&heard, &revoked), ["GRANTED", "REVOKED"]);
+    let heard = channel.wait_for(3).await;
+    assert_eq!(statuses(&heard, &denied), ["DENIED"]);
+    assert_eq!(statuses(&heard, &revoked), ["GRANTED", "REVOKED"]);
     let last = heard
         .iter()
         .map(Heard::json)
@@ -116,15 +116,15 @@ async fn a_failing_or_hanging_receiver_delays_no_request_and_gets_all_notices() 
         assert_eq!(revoked["status"], "REVOKED");
         let metrics = caller.metrics().await.text;
         assert!(metrics.contains("jit_undelivered_notices 2"), "{metrics}");
-        assert!(channel.heard().is_empty());
+        assert!(channel.received().is_empty());
         channel.answers(Answer::Ok);
         // A restart ends the delivery that hangs, so the test does not wait for the next attempt.
         let jit = Jit::start_in(jit.kill());
         let heard = channel
-            .hears_when(|heard| told(heard, &id).len() >= 2)
+            .wait_until(|heard| statuses(heard, &id).len() >= 2)
             .await;
         assert_eq!(
-            told(&heard, &id),
+            statuses(&heard, &id),
             ["GRANTED", "REVOKED"],
             "{answer:?}: {}",
             jit.log()
@@ -141,7 +141,7 @@ async fn a_refused_notice_is_delivered_again() {
     caller.deny(&id).await.is(200);
     jit.logs("notice not received");
     channel.answers(Answer::Ok);
-    let heard = channel.hears(1).await;
-    assert_eq!(told(&heard, &id), ["DENIED"]);
+    let heard = channel.wait_for(1).await;
+    assert_eq!(statuses(&heard, &id), ["DENIED"]);
     assert!(!jit.log().contains(HOOK_SECRET));
 }

@@ -65,7 +65,7 @@ async fn a_revoke_looks_up_no_user() {
     caller.revoke(&other).await.is(200);
     assert_eq!(asked("GetUserId"), 2);
     let sets: Vec<_> = aws
-        .heard()
+        .received()
         .into_iter()
         .filter(|one| one.action == "CreateAccountAssignment")
         .collect();
@@ -123,13 +123,14 @@ async fn a_revoke_of_a_waiting_grant_prevents_the_create() {
         caller.approve(&id).await.is(200);
         ids.push(id);
         if number < 10 {
-            aws.hears_of(&account, "CreateAccountAssignment").await;
+            aws.wait_for_call(&account, "CreateAccountAssignment").await;
         }
     }
     let last = ids.pop().unwrap();
-    aws.hears_of("000000000011", "ListAccountAssignments").await;
+    aws.wait_for_call("000000000011", "ListAccountAssignments")
+        .await;
     caller.revoke(&last).await.is(200);
-    let heard = aws.heard();
+    let heard = aws.received();
     let mut creates = heard
         .iter()
         .filter(|one| one.action == "CreateAccountAssignment");
@@ -146,7 +147,7 @@ async fn simultaneous_deletes_are_polled_together() {
     let ids = caller.granted_in_accounts(8).await;
     let folder = jit.kill();
     let_grants_end(folder.path());
-    let before = aws.heard().len();
+    let before = aws.received().len();
     let aws = aws.with_latency(Duration::from_secs(2));
     aws.once("DeleteAccountAssignment", Fault::Fails("Internal failure"));
     let jit = Jit::start_with(folder, &aws.environment());
@@ -183,7 +184,7 @@ async fn a_revoke_hurries_a_running_expiry() {
     let ids = caller.granted_in_accounts(12).await;
     let folder = jit.kill();
     let_grants_end(folder.path());
-    let before = aws.heard().len();
+    let before = aws.received().len();
     let mut slowly = aws.environment();
     slowly.push(("JIT_IDENTITY_CENTER__CALLS_PER_SECOND", "1".into()));
     let jit = Jit::start_with(folder, &slowly);
@@ -194,7 +195,7 @@ async fn a_revoke_hurries_a_running_expiry() {
     assert!([200, 202].contains(&revoked.status), "{revoked:?}");
     caller.until(last, "REVOKED").await;
     let deletes: Vec<String> = aws
-        .heard()
+        .received()
         .split_off(before)
         .into_iter()
         .filter(|one| one.action == "DeleteAccountAssignment")

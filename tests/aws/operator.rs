@@ -20,7 +20,7 @@ impl Ran {
         self
     }
 
-    fn tells(self, words: &[&str]) -> Self {
+    fn prints(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);
             assert!(said, "no {word:?} in {self:?}");
@@ -93,7 +93,7 @@ async fn break_glass_works_without_a_server() {
     break_glass(folder.path(), &aws, &[&id])
         .await
         .exits(0)
-        .tells(&[&id, "REVOKED", "assumed-role/Ops/dana", "sec@example.com"]);
+        .prints(&[&id, "REVOKED", "assumed-role/Ops/dana", "sec@example.com"]);
     assert!(aws.assignments().is_empty());
     let events = audit(folder.path(), &aws, &id).await;
     let kinds: Vec<_> = events
@@ -112,7 +112,7 @@ async fn break_glass_works_without_a_server() {
     run(folder.path(), &aws, &nameless)
         .await
         .exits(0)
-        .tells(&["REVOKED", "dana@111111111111.aws"]);
+        .prints(&["REVOKED", "dana@111111111111.aws"]);
     run(folder.path(), &aws, &["audit", "verify"])
         .await
         .exits(0);
@@ -139,11 +139,11 @@ async fn break_glass_ends_all_live_grants_of_a_person_or_account() {
     break_glass(folder.path(), &aws, &alices)
         .await
         .exits(2)
-        .tells(&[&alice, &readonly, "--yes"]);
+        .prints(&[&alice, &readonly, "--yes"]);
     assert_eq!(aws.assignments().len(), 3);
     let yes = ["--user", "alice@example.com", "--yes"];
     let ran = break_glass(folder.path(), &aws, &yes).await.exits(0);
-    let ran = ran.tells(&[&alice, &readonly, "REVOKED"]);
+    let ran = ran.prints(&[&alice, &readonly, "REVOKED"]);
     assert!(!ran.out.contains(&dave), "{ran:?}");
     let left: Vec<_> = aws.assignments().into_iter().collect();
     assert_eq!(left.len(), 1);
@@ -152,10 +152,10 @@ async fn break_glass_ends_all_live_grants_of_a_person_or_account() {
     break_glass(folder.path(), &aws, &account)
         .await
         .exits(0)
-        .tells(&[&dave]);
+        .prints(&[&dave]);
     assert!(aws.assignments().is_empty());
     let nothing = break_glass(folder.path(), &aws, &account).await.exits(0);
-    nothing.tells(&["no live access matches"]);
+    nothing.prints(&["no live access matches"]);
     for id in [&alice, &readonly, &dave] {
         assert_eq!(
             caller.show(id).await["status"],
@@ -176,7 +176,7 @@ async fn break_glass_removes_access_that_the_record_calls_revoked() {
     break_glass(jit.folder.path(), &aws, &[&id])
         .await
         .exits(0)
-        .tells(&["REVOKED"]);
+        .prints(&["REVOKED"]);
     assert!(aws.assignments().is_empty());
     let kinds = caller.kinds(&id).await;
     assert_eq!(kinds[6..], ["STRAY_ACCESS_FOUND", "STRAY_ACCESS_REMOVED"]);
@@ -196,7 +196,7 @@ async fn break_glass_removes_access_that_the_record_calls_revoked() {
     break_glass(jit.folder.path(), &aws, &[&waiting])
         .await
         .exits(0)
-        .tells(&["CANCELLED", "waited for an approval"]);
+        .prints(&["CANCELLED", "waited for an approval"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +205,7 @@ async fn reconcile_compares_the_records_with_aws() {
     let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
     let folder = jit.folder.clone();
     let clean = run(folder.path(), &aws, &["reconcile"]).await.exits(0);
-    clean.tells(&["2 pairs", "no differences"]);
+    clean.prints(&["2 pairs", "no differences"]);
     let kept = caller.granted().await;
     let missing = granted_to(&caller, &aws, "dave").await;
     aws.unassign(ACCOUNT, ADMIN, "dave@example.com");
@@ -236,7 +236,7 @@ async fn reconcile_compares_the_records_with_aws() {
     );
     let fixed = ["reconcile", "--fix", "--as", "ops@example.com"];
     let fixed = run(folder.path(), &aws, &fixed).await.exits(1);
-    let fixed = fixed.tells(&[
+    let fixed = fixed.prints(&[
         "removed",
         &left,
         "foreign",
@@ -302,7 +302,7 @@ async fn config_check_names_each_configuration_error() {
         std::fs::write(&file, text).unwrap();
         run(folder.path(), &aws, &["config", "check"]).await
     };
-    check(good.clone()).await.exits(0).tells(&[
+    check(good.clone()).await.exits(0).prints(&[
         "sessions of up to",
         "eu-central-1",
         "jit can start",
@@ -330,7 +330,7 @@ async fn config_check_names_each_configuration_error() {
             "mode" => good.replace("calls_per_second", "moed = 1\ncalls_per_second"),
             from => good.replace(from, to),
         };
-        let ran = check(text).await.exits(1).tells(&names);
+        let ran = check(text).await.exits(1).prints(&names);
         assert!(!ran.out.contains("jit can start"), "{ran:?}");
     }
     for action in [
@@ -341,15 +341,15 @@ async fn config_check_names_each_configuration_error() {
         "DescribePermissionSet",
     ] {
         aws.once(action, Fault::Denied);
-        check(good.clone()).await.exits(1).tells(&["AccessDenied"]);
+        check(good.clone()).await.exits(1).prints(&["AccessDenied"]);
     }
     // `end_sessions` needs more permissions; config check names and tests them.
     let ending = good.clone() + "\n[revocation]\nend_sessions = \"permission-set\"\n";
     let told = check(ending.clone()).await.exits(0);
-    told.tells(&["EndSessions", "infra/iam-policy.json"]);
+    told.prints(&["EndSessions", "infra/iam-policy.json"]);
     aws.once("GetInlinePolicyForPermissionSet", Fault::Denied);
     let refused = check(ending).await.exits(1);
-    refused.tells(&["revocation.end_sessions", "AccessDenied"]);
+    refused.prints(&["revocation.end_sessions", "AccessDenied"]);
     std::fs::write(&file, &good).unwrap();
     let nobody = |region: &str| {
         let mut command = common::binary();

@@ -10,7 +10,7 @@ async fn a_history_is_shown_and_exported() {
     let shell = Shell::open();
     shell.bind();
     let id = shell.granted().await;
-    shell.run(&["audit", "show", &id]).exits(0).tells(&[
+    shell.run(&["audit", "show", &id]).exits(0).prints(&[
         "TIME",
         "REQUESTED",
         "APPROVED",
@@ -68,7 +68,7 @@ async fn every_kind_of_tampering_is_found() {
         shell
             .run(&["audit", "verify"])
             .exits(0)
-            .tells(&["audit chains verified"]);
+            .prints(&["audit chains verified"]);
         let of_request = sql
             .replace(
                 "DELETE FROM jit_audit",
@@ -81,7 +81,7 @@ async fn every_kind_of_tampering_is_found() {
         shell
             .run(&["audit", "verify"])
             .exits(1)
-            .tells(&[&id, "failed verification"]);
+            .prints(&[&id, "failed verification"]);
         let one = shell.run(&["audit", "verify", &id]);
         assert_eq!(one.code, 1, "{way}: {one:?}");
         let found = shell.run(&["audit", "verify", "-o", "json"]).exits(1);
@@ -130,13 +130,13 @@ async fn an_unreadable_record_is_named_and_the_rest_is_verified() {
     shell
         .run(&["audit", "verify"])
         .exits(1)
-        .tells(&[&spoilt, "cannot be read"]);
+        .prints(&[&spoilt, "cannot be read"]);
     shell.run(&["audit", "verify", &good]).exits(0);
     // The export has all other events and reports that it is incomplete.
     let exported = shell
         .run(&["audit", "export"])
         .exits(1)
-        .tells(&[&damaged, "left out"]);
+        .prints(&[&damaged, "left out"]);
     assert!(exported.out.contains(&good) && !exported.out.contains(&damaged));
     // A list shows the other requests and names what it leaves out.
     let listed = shell.run(&["list", "--channel", CHANNEL]).exits(0);

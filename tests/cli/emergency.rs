@@ -23,7 +23,7 @@ async fn a_misspelt_name_is_not_an_all_clear() {
         let id = shell.granted().await;
         break_glass(&shell, &["--user", "alcie@example.com", "--yes"])
             .exits(3)
-            .tells(&[
+            .prints(&[
                 "no user alcie@example.com is known",
                 "nearest: alice@example.com",
             ]);
@@ -31,19 +31,19 @@ async fn a_misspelt_name_is_not_an_all_clear() {
         let set: Vec<&str> = [&alice[..], &["--permission-set", "amdin"]].concat();
         break_glass(&shell, &set)
             .exits(3)
-            .tells(&["no permission set amdin is known", "nearest: admin"]);
+            .prints(&["no permission set amdin is known", "nearest: admin"]);
         break_glass(&shell, &["--account", "999988887777", "--yes"])
             .exits(3)
-            .tells(&["no account 999988887777 is known"]);
+            .prints(&["no account 999988887777 is known"]);
         assert_eq!(shell.json(&["status", &id])["status"], "GRANTED");
-        break_glass(&shell, &alice).exits(0).tells(&[
+        break_glass(&shell, &alice).exits(0).prints(&[
             &id,
             "REVOKED",
             "AWS shows no access of alice@example.com",
         ]);
         break_glass(&shell, &alice)
             .exits(0)
-            .tells(&["no live access matches", "AWS shows no access"]);
+            .prints(&["no live access matches", "AWS shows no access"]);
     }
 }
 
@@ -58,7 +58,7 @@ async fn access_that_only_aws_shows_is_not_an_all_clear() {
     shell.bind();
     break_glass(&shell, &["--user", "bob@example.com", "--yes"])
         .exits(3)
-        .tells(&[
+        .prints(&[
             "AWS still shows access of bob@example.com",
             "admin in",
             "not made by jit",
@@ -76,7 +76,7 @@ async fn waiting_requests_of_the_person_are_ended() {
     shell.jit.caller().until(&later, "GRANTED").await;
     break_glass(&shell, &["--user", "alice@example.com", "--yes"])
         .exits(0)
-        .tells(&[
+        .prints(&[
             &pending,
             "CANCELLED",
             "waited for an approval",

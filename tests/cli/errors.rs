@@ -43,7 +43,7 @@ fn config_check_names_a_missing_folder() {
     for words in [&["config", "check"][..], &["config", "check", "--offline"]] {
         let ran = alone(folder.path(), words, &[])
             .exits(1)
-            .tells(&["store.path: the folder", "gone does not exist"]);
+            .prints(&["store.path: the folder", "gone does not exist"]);
         assert!(!ran.out.contains("can start"), "{ran:?}");
     }
 }
@@ -60,7 +60,7 @@ async fn the_audit_is_verified_without_permission_sets() {
     std::fs::write(folder.path().join("jit.toml"), text).unwrap();
     alone(folder.path(), &["audit", "verify"], &[])
         .exits(0)
-        .tells(&["audit chains verified"]);
+        .prints(&["audit chains verified"]);
 }
 
 /// H6: a name that DNS does not know is not a server that does not listen.
@@ -75,8 +75,8 @@ fn a_name_that_cannot_be_resolved_is_told() {
         ];
         alone(folder.path(), &["list"], &more).exits(1)
     };
-    run("http://jit.invalid:8080").tells(&["cannot be resolved", "client.url"]);
-    run("http://127.0.0.1:1").tells(&["the connection was refused", "jit serve"]);
+    run("http://jit.invalid:8080").prints(&["cannot be resolved", "client.url"]);
+    run("http://127.0.0.1:1").prints(&["the connection was refused", "jit serve"]);
 }
 
 /// H6: the advice of a refusal works.
@@ -86,7 +86,7 @@ async fn the_advised_command_binds_the_account() {
     let refused = shell.run(&ASKING).exits(1);
     let (_, advice) = refused.err.split_once("bind it with: jit ").unwrap();
     let advice: Vec<&str> = advice.split_whitespace().collect();
-    shell.run(&advice).exits(0).tells(&[ACCOUNT]);
+    shell.run(&advice).exits(0).prints(&[ACCOUNT]);
     let id = shell.request();
     let approve = ["approve", &id, "--as", "bob@example.com"];
     let refused = shell.run(&approve).exits(1);
@@ -97,7 +97,7 @@ async fn the_advised_command_binds_the_account() {
         .unwrap()
         .split(' ')
         .collect();
-    shell.run(&advice).exits(0).tells(&["user_id"]);
+    shell.run(&advice).exits(0).prints(&["user_id"]);
 }
 
 /// H6: no debug text of Rust in an error about AWS.
@@ -116,7 +116,7 @@ fn an_error_of_aws_is_plain_text() {
     let words = ["list", "--via", "lambda:jit-api"];
     let ran = alone(folder.path(), &words, &more)
         .exits(1)
-        .tells(&["cannot invoke jit-api", "dispatch failure"]);
+        .prints(&["cannot invoke jit-api", "dispatch failure"]);
     for debug in ["DispatchFailure", "{", "Some(", "Text("] {
         assert!(!ran.err.contains(debug), "{debug}: {ran:?}");
     }

@@ -49,7 +49,7 @@ fn the_first_steps_of_the_readme_lead_to_a_server_and_a_client() {
     let (serve, steps) = steps_of_readme.split_last().unwrap();
     assert_eq!(serve, "jit serve");
     let told = ran(folder, &steps.join("\n")).exits(0);
-    let told = told.tells(&["jit.toml", "can start"]);
+    let told = told.prints(&["jit.toml", "can start"]);
     assert!(!told.err.contains("warning"), "{}", told.err);
     let mut server = shell(folder, &format!("exec {serve}"))
         .stdout(Stdio::piped())
@@ -79,13 +79,13 @@ fn a_key_that_is_printed_says_if_its_section_exists() {
     let first = ran(folder, first).exits(0);
     assert_eq!(first.err, "");
     let check = "JIT_IDENTITY_CENTER__MODE=sandbox jit config check";
-    ran(folder, check).exits(0).tells(&["plugin (", "ci ("]);
+    ran(folder, check).exits(0).prints(&["plugin (", "ci ("]);
     ran(folder, "jit keys generate ci")
         .exits(0)
-        .tells(&["[keys.ci] already", "--write"]);
+        .prints(&["[keys.ci] already", "--write"]);
     ran(folder, "jit keys generate ci --write")
         .exits(1)
-        .tells(&["has a secret already", "ci-2"]);
+        .prints(&["has a secret already", "ci-2"]);
     ran(folder, "jit keys generate ci-2 --write").exits(0);
-    ran(folder, check).exits(0).tells(&["ci-2 ("]);
+    ran(folder, check).exits(0).prints(&["ci-2 ("]);
 }

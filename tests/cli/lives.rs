@@ -10,7 +10,7 @@ async fn a_request_is_approved_granted_and_revoked_by_commands() {
     let shell = Shell::open();
     shell.bind();
     let id = shell.granted().await;
-    shell.run(&["status", &id]).exits(0).tells(&[
+    shell.run(&["status", &id]).exits(0).prints(&[
         &id,
         "GRANTED, 59m",
         "left",
@@ -22,15 +22,15 @@ async fn a_request_is_approved_granted_and_revoked_by_commands() {
     shell
         .run(&["list", "--channel", CHANNEL, "--status", "GRANTED"])
         .exits(0)
-        .tells(&["REQUEST", &id, "left", "INC-42: db down"]);
+        .prints(&["REQUEST", &id, "left", "INC-42: db down"]);
     let reason = ["--reason", "incident 7", "--as", "sec@example.com"];
     let revoke: Vec<&str> = ["revoke", &id].into_iter().chain(reason).collect();
     shell
         .run(&revoke)
         .exits(0)
-        .tells(&["REVOKED", "incident 7", "sec"]);
+        .prints(&["REVOKED", "incident 7", "sec"]);
     // H3: the grant is over, and a second revoke changes nothing.
-    shell.run(&revoke).exits(0).tells(&["already revoked"]);
+    shell.run(&revoke).exits(0).prints(&["already revoked"]);
 }
 
 /// A client command needs only the address and its key; it needs no server configuration.
@@ -80,10 +80,10 @@ async fn deny_and_cancel_end_a_request() {
     shell
         .run(&words)
         .exits(0)
-        .tells(&["DENIED", "use readonly"]);
+        .prints(&["DENIED", "use readonly"]);
     let cancelled = shell.request();
     let words = ["cancel", &cancelled, "--as", "alice@example.com"];
-    shell.run(&words).exits(0).tells(&["CANCELLED"]);
+    shell.run(&words).exits(0).prints(&["CANCELLED"]);
     let listed = shell.json(&["list", "--account", ACCOUNT, "--limit", "1"]);
     assert_eq!(listed["items"][0]["request_id"], json!(cancelled));
     let token = listed["next_token"].as_str().unwrap();
@@ -108,14 +108,14 @@ async fn an_extension_is_requested_and_approved() {
     shell
         .run(&words)
         .exits(0)
-        .tells(&["extension requested", "30"]);
+        .prints(&["extension requested", "30"]);
     shell
         .run(&["approve", &id, "--as", "carol@example.com"])
         .exits(0);
     shell
         .run(&["status", &id])
         .exits(0)
-        .tells(&["GRANTED, 1h 29m"]);
+        .prints(&["GRANTED, 1h 29m"]);
 }
 
 /// The command reports a revoke as done only when it is; --wait waits for that.
@@ -131,17 +131,17 @@ async fn a_slow_revoke_is_not_reported_as_done() {
     shell
         .run(&revoke)
         .exits(1)
-        .tells(&["not gone yet", "continues in the server", "jit status"]);
+        .prints(&["not gone yet", "continues in the server", "jit status"]);
     shell
         .run(&["status", &id])
         .exits(0)
-        .tells(&["GRANTED, being removed"]);
+        .prints(&["GRANTED, being removed"]);
     // --wait waits for a removal that is already running.
     let waiting = ["revoke", &id, "--wait", "--as", "sec@example.com"];
     shell
         .run(&waiting)
         .exits(0)
-        .tells(&["still removing", "REVOKED"]);
+        .prints(&["still removing", "REVOKED"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,14 +151,14 @@ async fn accounts_are_bound_and_unbound() {
     let terms = ["--approvals-required", "2", "--max-hours", "2"];
     let here = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
     let bind: Vec<&str> = here.into_iter().chain(terms).collect();
-    shell.run(&bind).exits(0).tells(&["bob, carol"]);
+    shell.run(&bind).exits(0).prints(&["bob, carol"]);
     let accounts = shell.json(&["accounts", "--channel", CHANNEL]);
     assert_eq!(accounts[0]["max_request_hours"], 2);
     shell.ok(&["unbind", "--channel", CHANNEL, "--account", ACCOUNT]);
     shell
         .run(&["accounts", "--channel", CHANNEL])
         .exits(0)
-        .tells(&["no account is bound"]);
+        .prints(&["no account is bound"]);
 }
 
 /// The exit code shows the kind of error: 1 for a refusal by jit, 2 for a wrong command line.
@@ -166,24 +166,24 @@ async fn accounts_are_bound_and_unbound() {
 async fn a_refusal_names_the_next_step() {
     let shell = Shell::open();
     // The account has no binding.
-    shell.run(&ASKING).exits(1).tells(&["jit: "]);
+    shell.run(&ASKING).exits(1).prints(&["jit: "]);
     let nobody = "a1b2c3d4-e5f6-7890-abcd-ef1234567890";
     shell
         .run(&["status", nobody])
         .exits(1)
-        .tells(&["there is no request"]);
+        .prints(&["there is no request"]);
     let machine = shell.run(&["status", nobody, "-o", "json"]).exits(1);
     let error: serde_json::Value = serde_json::from_str(&machine.err).unwrap();
     assert!(error["message"].is_string() && error["code"].is_string());
     shell
         .run(&["approve", nobody])
         .exits(2)
-        .tells(&["--as EMAIL"]);
-    shell.run(&["aprove"]).exits(2).tells(&["approve"]);
-    shell.run(&[]).exits(2).tells(&["Usage"]);
+        .prints(&["--as EMAIL"]);
+    shell.run(&["aprove"]).exits(2).prints(&["approve"]);
+    shell.run(&[]).exits(2).prints(&["Usage"]);
     let elsewhere = ["--config", "/nonexistent/jit.toml", "status", nobody];
     shell
         .run(&elsewhere)
         .exits(1)
-        .tells(&["/nonexistent/jit.toml"]);
+        .prints(&["/nonexistent/jit.toml"]);
 }

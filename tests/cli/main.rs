@@ -134,7 +134,7 @@ impl Ran {
     }
 
     /// Checks that the output contains each of these.
-    pub fn tells(self, words: &[&str]) -> Self {
+    pub fn prints(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);
             assert!(said, "jit {}: no {word:?} in {self:?}", self.words);

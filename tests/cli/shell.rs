@@ -54,7 +54,7 @@ async fn the_curl_command_contains_the_whole_call() {
     shell
         .run(&["sign", "GET", "/requests/it's", "--curl"])
         .exits(0)
-        .tells(&[
+        .prints(&[
             "curl -sS -X GET",
             &shell.jit.url,
             r"it'\''s",
@@ -63,7 +63,7 @@ async fn the_curl_command_contains_the_whole_call() {
     shell
         .run(&["sign", "GET", "requests"])
         .exits(2)
-        .tells(&["/requests"]);
+        .prints(&["/requests"]);
 }
 
 fn alone(words: &[&str]) -> Ran {
@@ -85,7 +85,7 @@ fn a_new_key_is_random_and_accepted_by_the_configuration() {
     let file = file.to_str().unwrap();
     alone(&["config", "check", "--config", file])
         .exits(0)
-        .tells(&["ci (", "plugin (", "can start"]);
+        .prints(&["ci (", "plugin (", "can start"]);
     alone(&["keys", "generate", "no.dots"]).exits(2);
     let made = alone(&["keys", "generate", "-o", "json"]).exits(0);
     let made: Value = serde_json::from_str(&made.out).unwrap();
@@ -114,14 +114,14 @@ fn a_configuration_error_names_its_key_and_shows_no_secret() {
         }
         ran
     };
-    check("").exits(0).tells(&["127.0.0.1:1"]);
+    check("").exits(0).prints(&["127.0.0.1:1"]);
     check("[policy]\nmax_request_hours = 0\n")
         .exits(1)
-        .tells(&["policy.max_request_hours"]);
-    check("[polcy]\n").exits(1).tells(&["polcy"]);
+        .prints(&["policy.max_request_hours"]);
+    check("[polcy]\n").exits(1).prints(&["polcy"]);
     check("[keys.empty]\nsecret = \"\"\n")
         .exits(1)
-        .tells(&["keys.empty"]);
+        .prints(&["keys.empty"]);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn completions_are_printed_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         alone(&["completions", shell])
             .exits(0)
-            .tells(&["revoke", "approvers"]);
+            .prints(&["revoke", "approvers"]);
     }
 }
 
@@ -137,9 +137,9 @@ fn completions_are_printed_for_each_shell() {
 fn the_help_of_every_command_has_an_example() {
     alone(&["--help"])
         .exits(0)
-        .tells(&["sandbox", "serve", "request", "revoke", "audit"]);
-    alone(&["--version"]).exits(0).tells(&["jit "]);
+        .prints(&["sandbox", "serve", "request", "revoke", "audit"]);
+    alone(&["--version"]).exits(0).prints(&["jit "]);
     alone(&["revoke", "--help"])
         .exits(0)
-        .tells(&["Example", "jit revoke ID", "--wait"]);
+        .prints(&["Example", "jit revoke ID", "--wait"]);
 }

@@ -14,12 +14,12 @@ async fn a_command_whose_aim_is_reached_is_no_failure() {
     let revoked_at = shell.json(&["status", &id])["revoked_at"].clone();
     let when = revoked_at.as_str().unwrap();
     let again = ["revoke", &id, "--as", "bob@example.com"];
-    shell.run(&again).exits(0).tells(&[
+    shell.run(&again).exits(0).prints(&[
         &format!("already revoked at {when} by sec@example.com"),
         "REVOKED",
     ]);
     let waiting = ["revoke", &id, "--wait", "--as", "bob@example.com"];
-    shell.run(&waiting).exits(0).tells(&["already revoked at"]);
+    shell.run(&waiting).exits(0).prints(&["already revoked at"]);
     // The HTTP API still refuses, and carries the request.
     let refused = shell.jit.caller().revoke(&id).await.is(409);
     assert_eq!(refused["request"]["revoked_at"], revoked_at);
@@ -28,16 +28,19 @@ async fn a_command_whose_aim_is_reached_is_no_failure() {
     let denied = shell.request();
     let deny = ["deny", &denied, "--as", "bob@example.com"];
     shell.run(&deny).exits(0);
-    shell.run(&deny).exits(0).tells(&["already denied at"]);
+    shell.run(&deny).exits(0).prints(&["already denied at"]);
     shell
         .run(&["revoke", &denied, "--as", "sec@example.com"])
         .exits(0)
-        .tells(&["nothing to revoke", "denied at"]);
+        .prints(&["nothing to revoke", "denied at"]);
 
     let pending = shell.request();
     let approve = ["approve", &pending, "--as", "bob@example.com"];
     shell.run(&approve).exits(0);
-    shell.run(&approve).exits(0).tells(&["approved it already"]);
+    shell
+        .run(&approve)
+        .exits(0)
+        .prints(&["approved it already"]);
     // Another approver cannot approve what has its approvals.
     shell
         .run(&["approve", &pending, "--as", "carol@example.com"])
@@ -53,10 +56,13 @@ async fn a_revoke_of_a_pending_request_fails() {
     shell
         .run(&["revoke", &id, "--as", "sec@example.com"])
         .exits(1)
-        .tells(&["PENDING", "deny or cancel"]);
+        .prints(&["PENDING", "deny or cancel"]);
     let cancel = ["cancel", &id, "--as", "alice@example.com"];
     shell.run(&cancel).exits(0);
-    shell.run(&cancel).exits(0).tells(&["already cancelled at"]);
+    shell
+        .run(&cancel)
+        .exits(0)
+        .prints(&["already cancelled at"]);
 }
 
 /// H4: the beginning of an id, the name of an account and a time like 1h30m.
@@ -88,7 +94,7 @@ async fn short_ids_names_and_times_are_understood() {
         "--as",
         "alice@example.com",
     ];
-    shell.run(&extend).exits(0).tells(&["30"]);
+    shell.run(&extend).exits(0).prints(&["30"]);
     let glass = [
         "break-glass",
         "revoke",
@@ -98,23 +104,23 @@ async fn short_ids_names_and_times_are_understood() {
         "--as",
         "sec@example.com",
     ];
-    shell.run(&glass).exits(0).tells(&[id, "REVOKED"]);
+    shell.run(&glass).exits(0).prints(&[id, "REVOKED"]);
     let other = shell.request();
     // Both ids begin with the same digits of the time.
     shell
         .run(&["status", &id[..4]])
         .exits(1)
-        .tells(&["several requests begin with", id, &other]);
+        .prints(&["several requests begin with", id, &other]);
     shell
         .run(&["status", "00000000"])
         .exits(1)
-        .tells(&["no request has an id that begins with 00000000"]);
+        .prints(&["no request has an id that begins with 00000000"]);
     shell
         .run(&["status", "INC-42"])
         .exits(2)
-        .tells(&["jit list"]);
+        .prints(&["jit list"]);
     let list = ["list", "--account", "acme-prdo"];
-    shell.run(&list).exits(2).tells(&["nearest: acme-prod"]);
+    shell.run(&list).exits(2).prints(&["nearest: acme-prod"]);
 }
 
 /// H7: a list without a filter shows what is open, as it is.
@@ -124,14 +130,14 @@ async fn a_list_without_a_filter_shows_what_is_open() {
     shell
         .run(&["list"])
         .exits(0)
-        .tells(&["no requests are open"]);
+        .prints(&["no requests are open"]);
     shell.bind();
     let ended = shell.granted().await;
     shell.ok(&["revoke", &ended, "--as", "sec@example.com"]);
     let granted = shell.granted().await;
     let pending = shell.request();
     let listed = shell.run(&["list"]).exits(0);
-    let listed = listed.tells(&[&granted, &pending, "GRANTED", "PENDING"]);
+    let listed = listed.prints(&[&granted, &pending, "GRANTED", "PENDING"]);
     assert!(!listed.out.contains(&ended), "{listed:?}");
     let items = shell.json(&["list"])["items"].clone();
     assert_eq!(items[0]["request_id"], pending, "newest first");
@@ -151,18 +157,18 @@ async fn the_terms_of_a_binding_are_told_as_they_are() {
     shell
         .run(&long)
         .exits(0)
-        .tells(&["is 4 hours, not 100", "policy.max_request_hours"]);
+        .prints(&["is 4 hours, not 100", "policy.max_request_hours"]);
     shell
         .run(&["accounts", "--channel", CHANNEL])
         .exits(0)
-        .tells(&["permission sets", "all that the server has"]);
+        .prints(&["permission sets", "all that the server has"]);
     let id26 = "h8juaz5zu3yfjc9ze76ww5dugc";
     shell.ok(&["approvers", "--channel", CHANNEL, id26]);
     let id = shell.request();
     shell
         .run(&["approve", &id, "--as", "bob@example.com"])
         .exits(1)
-        .tells(&["took the user id bob", "--as-id"]);
+        .prints(&["took the user id bob", "--as-id"]);
     shell.ok(&["approve", &id, "--as", "bob@example.com", "--as-id", id26]);
 }
 
@@ -181,5 +187,5 @@ async fn a_list_tells_that_access_is_being_removed() {
     shell
         .run(&["list"])
         .exits(0)
-        .tells(&[&id, "GRANTED, being removed"]);
+        .prints(&[&id, "GRANTED, being removed"]);
 }

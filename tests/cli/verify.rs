@@ -27,7 +27,7 @@ fn finds(shell: &Shell, id: &str, field: Option<&str>, why: &str) -> Ran {
             && one["why"].as_str().unwrap().contains(why)
     };
     assert!(broken.iter().any(|one| is_it(&one)), "{field:?}: {said:#}");
-    shell.run(&["audit", "verify"]).exits(1).tells(&[
+    shell.run(&["audit", "verify"]).exits(1).prints(&[
         id,
         why,
         "failed verification",
@@ -243,7 +243,10 @@ async fn a_request_that_was_deleted_with_its_history_is_found() {
     delete(&db, &id);
     let gone = "the record and its history were deleted";
     finds(&shell, &id, None, gone);
-    shell.run(&["audit", "verify", &id]).exits(1).tells(&[gone]);
+    shell
+        .run(&["audit", "verify", &id])
+        .exits(1)
+        .prints(&[gone]);
 }
 
 // C
@@ -312,7 +315,7 @@ async fn an_event_that_is_not_in_the_head_log_is_found_when_it_is_old() {
     shell
         .run(&["audit", "verify"])
         .exits(0)
-        .tells(&["not sealed"]);
+        .prints(&["not sealed"]);
     // A forged request whose record, history and columns agree, from before the head log.
     let forged = "00000000-0000-4000-8000-000000000002";
     let event: String = db
@@ -396,7 +399,7 @@ async fn a_sealed_head_log_cannot_be_rewritten_without_the_key() {
     let said = shell
         .run(&["audit", "verify"])
         .exits(0)
-        .tells(&["sealed since entry 1"]);
+        .prints(&["sealed since entry 1"]);
     assert!(!said.out.contains(SEAL_KEY) && !said.err.contains(SEAL_KEY));
     // Without its seals the log is whole, and only the missing seals show the change.
     let unsealed = "UPDATE jit_head_log SET doc = json_remove(doc, '$.seal')";

@@ -48,12 +48,9 @@ fn the_sandbox_then_serves_until_it_is_stopped() {
     let mut shell = std::process::Command::new("sh");
     shell.env_remove("JIT_CONFIG").args(["-e", "-c", commands]);
     let words = ["the commands of the sandbox"];
-    Ran::new(&words, &shell.output().unwrap()).exits(0).tells(&[
-        "APPROVED",
-        "REVOKED",
-        "PENDING",
-        "audit chains verified",
-    ]);
+    Ran::new(&words, &shell.output().unwrap())
+        .exits(0)
+        .prints(&["APPROVED", "REVOKED", "PENDING", "audit chains verified"]);
     let stop = std::process::Command::new("kill")
         .arg(child.id().to_string())
         .status()

@@ -71,7 +71,7 @@ impl TestSetup {
             });
         }
         let begun = Instant::now();
-        while asked_to_end(&self.jit.database()) < ids.len() {
+        while revoke_requests(&self.jit.database()) < ids.len() {
             assert!(begun.elapsed() < PATIENCE, "the revokes are not stored");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -145,7 +145,7 @@ fn statuses(database: &Path) -> BTreeMap<String, String> {
     all.into_iter().collect()
 }
 
-fn asked_to_end(database: &Path) -> usize {
+fn revoke_requests(database: &Path) -> usize {
     let sql = "SELECT request_id, event_type FROM jit_audit WHERE event_type = 'REVOKE_REQUESTED'";
     pairs(database, sql).len()
 }
@@ -171,12 +171,12 @@ async fn a_revoke_after_a_clock_was_set_back_is_done_and_answered() {
     let test = TestSetup::open().await;
     let ids = test.granted(60).await;
     test.clock.set(-TEN_MINUTES);
-    let heard = test.aws.heard().len();
+    let heard = test.aws.received().len();
     let (first, others) = ids.split_first().unwrap();
     let begun = Instant::now();
     test.caller.revoke(first).await.is(200);
     assert!(begun.elapsed() < PATIENCE);
-    assert!(test.aws.heard().len() > heard, "jit did not call AWS");
+    assert!(test.aws.received().len() > heard, "jit did not call AWS");
     // The other grants still exist.
     let left = statuses(&test.jit.database());
     assert!(others.iter().all(|id| left[id] == "GRANTED"), "{left:?}");

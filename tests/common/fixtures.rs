@@ -2,7 +2,8 @@
 #![allow(dead_code)] // each target uses its part
 
 use jit::domain::{
-    Admins, Binding, EndSessions, ExtensionRule, Millis, Person, Policy, SetRule, Timestamp,
+    AccessForm, Admins, Binding, EndSessions, ExtensionRule, Millis, Person, Policy, SetRule,
+    Timestamp,
 };
 
 pub fn person(name: &str) -> Person {
@@ -13,10 +14,17 @@ pub fn person(name: &str) -> Person {
     }
 }
 
+fn set_rule() -> SetRule {
+    SetRule {
+        form: AccessForm::Assignment,
+        max_request_hours: None,
+    }
+}
+
 pub fn policy() -> Policy {
     Policy {
         permission_sets: ["admin", "readonly"]
-            .map(|name| (name.parse().unwrap(), SetRule::default()))
+            .map(|name| (name.parse().unwrap(), set_rule()))
             .into(),
         default_permission_set: "admin".parse().unwrap(),
         pending_lifetime: Millis::hours(8),

@@ -54,7 +54,7 @@ impl Channel {
             answer: Arc::new(Mutex::new(Answer::Ok)),
             news: Arc::default(),
         };
-        let app = Router::new().fallback(hear).with_state(channel.clone());
+        let app = Router::new().fallback(receive).with_state(channel.clone());
         #[allow(clippy::disallowed_methods)] // ends with the test's runtime
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         channel
@@ -64,20 +64,20 @@ impl Channel {
         *self.answer.lock().unwrap() = answer;
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn received(&self) -> Vec<Heard> {
         self.heard.lock().unwrap().clone()
     }
 
     /// Waits until this number of deliveries was accepted.
-    pub async fn hears(&self, count: usize) -> Vec<Heard> {
-        self.hears_when(|heard| heard.len() >= count).await
+    pub async fn wait_for(&self, count: usize) -> Vec<Heard> {
+        self.wait_until(|heard| heard.len() >= count).await
     }
 
-    pub async fn hears_when(&self, enough: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
+    pub async fn wait_until(&self, enough: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
         let waiting = async {
             loop {
                 let news = self.news.notified();
-                let heard = self.heard();
+                let heard = self.received();
                 if enough(&heard) {
                     return heard;
                 }
@@ -90,7 +90,7 @@ impl Channel {
     }
 }
 
-async fn hear(
+async fn receive(
     State(channel): State<Channel>,
     uri: axum::http::Uri,
     headers: HeaderMap,

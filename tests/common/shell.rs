@@ -41,7 +41,7 @@ impl Shell {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Said {
-        self.say(binary().args(arguments))
+        self.output_of(binary().args(arguments))
     }
 
     /// Runs a command line; `aws` is Amazon's command line.
@@ -51,10 +51,10 @@ impl Shell {
         // The region that only Amazon's command line reads.
         let mut shell = Command::new("sh");
         shell.env("AWS_DEFAULT_REGION", super::dynamo::REGION);
-        self.say(shell.args(["-c", &line]))
+        self.output_of(shell.args(["-c", &line]))
     }
 
-    fn say(&self, command: &mut Command) -> Said {
+    fn output_of(&self, command: &mut Command) -> Said {
         let output = command
             .envs(self.setup.environment())
             .env("JIT_CONFIG", &self.file)

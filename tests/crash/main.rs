@@ -71,7 +71,7 @@ impl RestartedServer {
 }
 
 /// A command that is repeated after a crash is accepted, or was accepted before.
-async fn ask(caller: Caller, key: &str) -> String {
+async fn create_request(caller: Caller, key: &str) -> String {
     let signing = caller.signing();
     let body = wanted(&json!({})).to_string();
     let mac = signing.v1("POST", "/requests", body.as_bytes());
@@ -83,7 +83,7 @@ async fn ask(caller: Caller, key: &str) -> String {
 }
 
 async fn life_until_granted(caller: Caller, key: String) -> String {
-    let id = ask(caller.clone(), &key).await;
+    let id = create_request(caller.clone(), &key).await;
     let approved = caller.approve(&id).await;
     assert!([200, 409].contains(&approved.status), "{approved:?}");
     caller.until(&id, "GRANTED").await;
@@ -102,7 +102,7 @@ fn assignments(folder: &Path) -> i64 {
     db.query_row(count, [], |row| row.get(0)).unwrap()
 }
 
-fn told(heard: &[Heard], id: &str) -> Vec<String> {
+fn statuses(heard: &[Heard], id: &str) -> Vec<String> {
     let mut told = Vec::new();
     let mut seen = Vec::new();
     for body in heard {
@@ -138,9 +138,9 @@ async fn holds(
     let is_moved = events.contains(&"EXPIRED") && found.lines().count() == 1;
     let is_expected = verified.status.success() || is_moved && found.contains(": end_time: ");
     assert!(is_expected, "{verified:?}");
-    let enough = |heard: &[Heard]| told(heard, id).len() >= notices.len();
-    let heard = channel.hears_when(enough).await;
-    assert_eq!(told(&heard, id), notices);
+    let enough = |heard: &[Heard]| statuses(heard, id).len() >= notices.len();
+    let heard = channel.wait_until(enough).await;
+    assert_eq!(statuses(&heard, id), notices);
 }
 
 /// Runs two lives for each delay before the kill: every few milliseconds of a life of some hundred

@@ -25,7 +25,7 @@ async fn a_store_is_copied_to_dynamodb_and_back_completely() {
     let (jit, caller) = setup.bound().await;
     let revoked = caller.granted().await;
     caller.revoke(&revoked).await.is(200);
-    channel.hears(2).await;
+    channel.wait_for(2).await;
     // From here on the receiver fails: the server on the copy must deliver these notices.
     channel.answers(Answer::Fails);
     let granted = caller.granted().await;
@@ -95,7 +95,7 @@ async fn a_store_is_copied_to_dynamodb_and_back_completely() {
         .await
         .is(401);
     jit.logs("this store was copied just now");
-    let heard = channel.hears(5).await;
+    let heard = channel.wait_for(5).await;
     let ends = heard
         .iter()
         .map(|heard| heard.json()["status"].as_str().unwrap().to_owned());

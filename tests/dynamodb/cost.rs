@@ -56,7 +56,7 @@ async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
     let (_jit, caller) = setup.bound().await;
     let id = caller.granted().await;
     caller.revoke(&id).await.is(200);
-    channel.hears(2).await;
+    channel.wait_for(2).await;
     caller
         .get(&format!("/requests?account_id={ACCOUNT}"))
         .await

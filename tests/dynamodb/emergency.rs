@@ -60,7 +60,7 @@ const ALICE: [&str; 6] = [
 const WHO: [&str; 4] = ["--reason", "incident 7", "--as", "sec@example.com"];
 
 impl Incident {
-    async fn say(&self, words: &[&str]) -> Said {
+    async fn run(&self, words: &[&str]) -> Said {
         self.shell.run(&[words, &WHO[..]].concat())
     }
 
@@ -98,7 +98,7 @@ async fn break_glass_removes_access_while_the_store_refuses_writes() {
     incident
         .aws
         .once("DeleteAccountAssignment", Fault::Conflict);
-    let said = incident.say(&["break-glass", "revoke", &incident.id]).await;
+    let said = incident.run(&["break-glass", "revoke", &incident.id]).await;
     let row = row(&said);
     assert!(incident.aws.assignments().is_empty(), "{}", said.err);
     assert_eq!(
@@ -126,7 +126,7 @@ async fn break_glass_removes_access_while_the_store_refuses_writes() {
     assert!(said.err.contains(&next), "{}", said.err);
     incident.proxy.set(Mood::Well);
     assert_eq!(incident.status(), "GRANTED");
-    let cleaned = incident.say(&["cleanup", &incident.id]).await;
+    let cleaned = incident.run(&["cleanup", &incident.id]).await;
     assert_eq!(cleaned.code, 0, "{}", cleaned.err);
     assert_eq!(incident.status(), "REVOKED");
 }
@@ -136,7 +136,7 @@ async fn break_glass_removes_access_while_the_store_refuses_writes() {
 async fn break_glass_works_without_a_store() {
     let incident = incident().await;
     incident.proxy.set(Mood::Unreachable);
-    let unknown = incident.say(&["break-glass", "revoke", &incident.id]).await;
+    let unknown = incident.run(&["break-glass", "revoke", &incident.id]).await;
     assert_eq!(unknown.code, 1);
     assert!(
         unknown.err.contains("--user EMAIL --account ID"),
@@ -144,7 +144,7 @@ async fn break_glass_works_without_a_store() {
         unknown.err
     );
     assert_eq!(incident.aws.assignments().len(), 1);
-    let unasked = incident.say(&ALICE).await;
+    let unasked = incident.run(&ALICE).await;
     assert_eq!(unasked.code, 2, "{}", unasked.err);
     assert!(
         unasked.err.contains("admin in") && unasked.err.contains("--yes"),
@@ -152,19 +152,19 @@ async fn break_glass_works_without_a_store() {
         unasked.err
     );
     let other = incident
-        .say(&[&ALICE[..], &["--yes", "--permission-set", "readonly"]].concat())
+        .run(&[&ALICE[..], &["--yes", "--permission-set", "readonly"]].concat())
         .await;
     assert_eq!(other.code, 0, "{}", other.err);
     assert!(other.err.contains("nothing was changed"), "{}", other.err);
     assert_eq!(incident.aws.assignments().len(), 1);
-    let said = incident.say(&[&ALICE[..], &["--yes"]].concat()).await;
+    let said = incident.run(&[&ALICE[..], &["--yes"]].concat()).await;
     let row = row(&said);
     assert!(incident.aws.assignments().is_empty());
     assert_eq!(row["details"]["requester_email"], "alice@example.com");
     assert!(row["request_id"].is_null());
     // When the store is back, cleanup corrects the record by its id.
     incident.proxy.set(Mood::Well);
-    let cleaned = incident.say(&["cleanup", &incident.id]).await;
+    let cleaned = incident.run(&["cleanup", &incident.id]).await;
     assert_eq!(cleaned.code, 0, "{}", cleaned.err);
 }
 
@@ -173,7 +173,7 @@ async fn a_cleanup_that_cannot_be_stored_reports_it() {
     let incident = incident().await;
     incident.unassign();
     incident.proxy.set(Mood::ReadOnly);
-    let said = incident.say(&["cleanup", &incident.id]).await;
+    let said = incident.run(&["cleanup", &incident.id]).await;
     let kept = row(&said);
     assert_eq!(
         (&kept["event_type"], &kept["details"]["verified"]),
@@ -185,7 +185,7 @@ async fn a_cleanup_that_cannot_be_stored_reports_it() {
         said.err
     );
     incident.proxy.set(Mood::Unreachable);
-    let said = incident.say(&["cleanup", &incident.id]).await;
+    let said = incident.run(&["cleanup", &incident.id]).await;
     let kept = row(&said);
     assert_eq!(kept["details"]["verified"], "no");
     assert!(said.err.contains("so jit did not ask AWS"), "{}", said.err);
@@ -238,7 +238,7 @@ async fn break_glass_leaves_an_assignment_from_outside_alone() {
     let incident = incident().await;
     incident.unassign();
     incident.proxy.set(Mood::Well);
-    assert_eq!(incident.say(&["cleanup", &incident.id]).await.code, 0);
+    assert_eq!(incident.run(&["cleanup", &incident.id]).await.code, 0);
     let jit = incident.setup.start();
     let later = json!({"start_at": SystemClock.now() + Millis::hours(1)});
     let waits = jit.caller().request_with(later).await;
@@ -247,7 +247,7 @@ async fn break_glass_leaves_an_assignment_from_outside_alone() {
     let admin = crate::common::aws::ADMIN;
     incident.aws.assign(ACCOUNT, admin, "alice@example.com");
     incident.proxy.set(Mood::ReadOnly);
-    let said = incident.say(&["break-glass", "revoke", &waits]).await;
+    let said = incident.run(&["break-glass", "revoke", &waits]).await;
     assert_eq!(said.code, 1, "{} {}", said.out, said.err);
     let why = "had no access when it was read";
     assert!(said.out.contains(why), "{} {}", said.out, said.err);

@@ -23,7 +23,7 @@ async fn a_request_is_granted_and_revoked_on_dynamodb() {
     let id = caller.granted().await;
     let revoked = caller.revoke(&id).await.is(200);
     assert_eq!(revoked["status"], "REVOKED");
-    let told = channel.hears(2).await;
+    let told = channel.wait_for(2).await;
     let told: Vec<_> = told
         .iter()
         .map(|heard| heard.json()["status"].clone())

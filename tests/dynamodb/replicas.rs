@@ -68,7 +68,7 @@ impl Replicas {
     }
 
     /// Repeats a call until a replica answers it, as people do.
-    async fn say<F>(&self, expected: &[u16], call: impl Fn(Caller) -> F) -> Reply
+    async fn call_until_answered<F>(&self, expected: &[u16], call: impl Fn(Caller) -> F) -> Reply
     where
         F: Future<Output = reqwest::Result<Reply>>,
     {
@@ -97,7 +97,7 @@ impl Replicas {
         }))
         .to_string();
         let opened = self
-            .say(&[201], |caller| {
+            .call_until_answered(&[201], |caller| {
                 let body = body.clone();
                 async move {
                     let signing = caller.signing();
@@ -113,17 +113,23 @@ impl Replicas {
             .json();
         let id = opened["request_id"].as_str().unwrap().to_owned();
         let by = json!({"approver_mm_user_id": "bob", "approver_email": "bob@example.com"});
-        self.tell(&id, "approve", &by, &[200, 409]).await;
+        self.command(&id, "approve", &by, &[200, 409]).await;
         id
     }
 
-    async fn tell(&self, id: &str, what: &str, by: &serde_json::Value, expected: &[u16]) -> Reply {
+    async fn command(
+        &self,
+        id: &str,
+        what: &str,
+        by: &serde_json::Value,
+        expected: &[u16],
+    ) -> Reply {
         let (path, body) = (format!("/requests/{id}/{what}"), by.to_string());
         let call = |caller: Caller| {
             let (path, body) = (path.clone(), body.clone());
             async move { caller.try_call("POST", &path, &body).await }
         };
-        self.say(expected, call).await
+        self.call_until_answered(expected, call).await
     }
 
     /// Two callers revoke at once; the access must be gone for each that gets a 200.
@@ -131,8 +137,8 @@ impl Replicas {
         let by = json!({"actor_mm_user_id": "bob", "actor_email": "bob@example.com"});
         let expected = [200, 202, 409];
         let both = tokio::join!(
-            self.tell(id, "revoke", &by, &expected),
-            self.tell(id, "revoke", &by, &expected)
+            self.command(id, "revoke", &by, &expected),
+            self.command(id, "revoke", &by, &expected)
         );
         for reply in [both.0, both.1] {
             if reply.status == 200 {
@@ -314,7 +320,7 @@ async fn lives(size: usize, count: usize, fault: RunFault) {
             ends.map(|body| body["request_id"].to_string()).collect();
         ends.len() == count
     };
-    told_in_order(&channel.hears_when(ended).await);
+    check_order_of_notices(&channel.wait_until(ended).await);
 }
 
 // P2, P3, P4, P7: each event once, in a hash chain that ends where the record says.
@@ -352,7 +358,7 @@ async fn ended_well(store: &DynamoStore, request: &Request) {
 }
 
 /// Each notice arrives at least once. No notice of a grant follows the notice of its end.
-fn told_in_order(heard: &[Heard]) {
+fn check_order_of_notices(heard: &[Heard]) {
     let mut last: BTreeMap<String, String> = BTreeMap::new();
     for body in heard.iter().map(Heard::json) {
         let (id, status) = (body["request_id"].to_string(), body["status"].to_string());

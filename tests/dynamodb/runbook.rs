@@ -110,7 +110,7 @@ async fn the_commands_of_contract_work_unchanged() {
     );
     assert_eq!(last["event_time_event_id"]["S"], key);
     assert_eq!(last["details"]["M"]["source"]["S"], "changed outside jit");
-    channel.hears(2).await;
+    channel.wait_for(2).await;
     let verified = incident.shell.run(&["audit", "verify", &incident.id]);
     assert_eq!(verified.code, 0, "{}", verified.err);
 }

@@ -278,7 +278,7 @@ fn all_was_told(rows: &Rows, channel: &Channel) {
         }
         told
     };
-    let heard = channel.heard();
+    let heard = channel.received();
     let told = told(&heard);
     for one in &wanted {
         assert!(told.contains_key(one), "no notice: {one:?}");

@@ -66,7 +66,7 @@ struct RecordingCenter {
 }
 
 impl RecordingCenter {
-    async fn hear(&self, what: String) -> Result<(), IdentityCenterError> {
+    async fn record(&self, what: String) -> Result<(), IdentityCenterError> {
         self.heard
             .lock()
             .unwrap()
@@ -108,7 +108,7 @@ impl IdentityCenter for RecordingCenter {
         _: &Email,
         _: UserAttribute,
     ) -> Result<Option<UserId>, IdentityCenterError> {
-        self.hear("find".into()).await?;
+        self.record("find".into()).await?;
         Ok(Some("u-1".parse().unwrap()))
     }
 
@@ -124,22 +124,22 @@ impl IdentityCenter for RecordingCenter {
             next = (begin + 1 < items.len()).then(|| (begin + 1).to_string());
             items = items.into_iter().skip(begin).take(1).collect();
         }
-        self.hear(format!("look {}", place.account_id)).await?;
+        self.record(format!("look {}", place.account_id)).await?;
         Ok(Page { items, next })
     }
 
     async fn create(&self, key: &HoldingKey) -> Result<Operation, IdentityCenterError> {
-        self.hear(format!("create {}", key.account_id)).await?;
+        self.record(format!("create {}", key.account_id)).await?;
         Ok(self.begin(OperationKind::Create, key))
     }
 
     async fn delete(&self, key: &HoldingKey) -> Result<Deletion, IdentityCenterError> {
-        self.hear(format!("delete {}", key.account_id)).await?;
+        self.record(format!("delete {}", key.account_id)).await?;
         Ok(Deletion::Started(self.begin(OperationKind::Delete, key)))
     }
 
     async fn poll(&self, operation: &Operation) -> Result<Progress, IdentityCenterError> {
-        self.hear("poll".into()).await?;
+        self.record("poll".into()).await?;
         let ready = self.ready.lock().unwrap()[&operation.id];
         Ok(match Instant::now() >= ready {
             true => Progress::Succeeded,
@@ -179,7 +179,7 @@ impl IdentityCenter for RecordingCenter {
         kind: OperationKind,
         _: Option<&str>,
     ) -> Result<Page<String>, IdentityCenterError> {
-        self.hear(format!("list {kind:?}")).await?;
+        self.record(format!("list {kind:?}")).await?;
         let ready = self.ready.lock().unwrap();
         let still = ready.iter().filter(|(_, ready)| Instant::now() < **ready);
         let items = still.map(|(id, _)| id.clone()).collect();
@@ -220,12 +220,12 @@ impl TestSetup {
         Self { aws, paced, clock }
     }
 
-    fn heard(&self) -> Vec<(Duration, String)> {
+    fn received(&self) -> Vec<(Duration, String)> {
         self.aws.heard.lock().unwrap().clone()
     }
 
-    fn heard_of(&self, word: &str) -> Vec<Duration> {
-        let heard = self.heard();
+    fn calls_of(&self, word: &str) -> Vec<Duration> {
+        let heard = self.received();
         let of = heard.into_iter().filter(|(_, what)| what.starts_with(word));
         of.map(|(at, _)| at).collect()
     }
@@ -286,7 +286,7 @@ async fn calls_stay_within_the_pace() {
     let test = TestSetup::open(10);
     let keys: Vec<_> = (1..=60).map(|number| key(number, "u-1")).collect();
     all(keys.iter().map(|key| test.paced.look(Lane::Other, key))).await;
-    let heard = test.heard_of("look");
+    let heard = test.calls_of("look");
     assert_eq!(heard.len(), 60);
     for (from, at) in heard.iter().enumerate() {
         let within = heard[from..]
@@ -326,7 +326,7 @@ async fn an_endless_operation_blocks_its_account_for_a_bounded_time() {
     let removed = ["u-1", "u-2"].map(|user| test.remove(Lane::Remove, key(1, user)));
     let ends = all(removed).await;
     assert_eq!(ends, [OperationResult::NotYet, OperationResult::NotYet]);
-    let deletes = test.heard_of("delete");
+    let deletes = test.calls_of("delete");
     assert_eq!(deletes.len(), 2);
     let waited = deletes[1] - deletes[0];
     assert!(
@@ -345,7 +345,7 @@ async fn ten_endless_creates_do_not_block_other_creates() {
         ends.iter().all(|end| *end == OperationResult::NotYet),
         "{ends:?}"
     );
-    let sent = test.heard_of("create");
+    let sent = test.calls_of("create");
     assert_eq!(sent.len(), 11);
     let waited = sent[10] - sent[0];
     assert!(
@@ -366,7 +366,7 @@ async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {
         .map(|place| (key(place, "u-1"), lane(place)))
         .collect();
     all(calls.iter().map(|(key, lane)| test.paced.look(*lane, key))).await;
-    let heard = test.heard();
+    let heard = test.received();
     let place = heard
         .iter()
         .position(|(_, what)| what.ends_with("000000000002"));
@@ -383,7 +383,7 @@ async fn revokes_go_first_and_grants_last() {
     }
     all(calls.iter().map(|(key, lane)| test.paced.look(*lane, key))).await;
     let order: Vec<usize> = test
-        .heard()
+        .received()
         .iter()
         .map(|(_, what)| what.rsplit(' ').next().unwrap().parse().unwrap())
         .collect();
@@ -403,7 +403,7 @@ async fn a_delete_goes_before_the_final_look_of_another_removal() {
         .iter()
         .map(|key| test.remove(Lane::Remove, key.clone())));
     tokio::join!(looks, removals);
-    let order: Vec<String> = test.heard().into_iter().map(|(_, what)| what).collect();
+    let order: Vec<String> = test.received().into_iter().map(|(_, what)| what).collect();
     let last_delete = order
         .iter()
         .rposition(|what| what.starts_with("delete"))
@@ -420,7 +420,7 @@ async fn throttling_lowers_the_pace_and_it_recovers() {
     let keys: Vec<_> = (1..=200).map(|number| key(number, "u-1")).collect();
     test.aws.throttles.store(2, Ordering::SeqCst);
     all(keys.iter().map(|key| test.paced.look(Lane::Other, key))).await;
-    let heard = test.heard_of("look");
+    let heard = test.calls_of("look");
     let in_second = |second: u64| {
         let span = Duration::from_secs(second)..Duration::from_secs(second + 1);
         heard.iter().filter(|at| span.contains(*at)).count()
@@ -447,7 +447,7 @@ async fn operations_in_an_account_run_in_turn_but_a_revoke_at_once() {
         test.remove(Lane::Revoke, key(1, "u-9")).await
     };
     tokio::join!(removals, elsewhere, revoke);
-    let there = test.heard_of(&format!("delete {}", account(1)));
+    let there = test.calls_of(&format!("delete {}", account(1)));
     assert_eq!(there.len(), 4);
     let seconds: Vec<u64> = there.iter().map(Duration::as_secs).collect();
     assert_eq!(seconds[..2], [0, 1], "the revoke does not wait: {there:?}");
@@ -456,7 +456,7 @@ async fn operations_in_an_account_run_in_turn_but_a_revoke_at_once() {
     assert!(there[2] - there[1] >= Duration::from_secs(3), "{there:?}");
     assert!(there[3] - there[2] >= Duration::from_secs(3), "{there:?}");
     assert_eq!(
-        test.heard_of(&format!("delete {}", account(2)))[0].as_secs(),
+        test.calls_of(&format!("delete {}", account(2)))[0].as_secs(),
         0
     );
 }
@@ -475,10 +475,10 @@ async fn at_most_ten_creates_run_and_no_removal_waits_for_them() {
         "{ended:?}"
     );
     assert_ne!(removed, OperationResult::Badly { why: String::new() });
-    let begun = test.heard_of("create");
+    let begun = test.calls_of("create");
     let early = begun.iter().filter(|at| **at < Duration::from_secs(3));
     assert_eq!(early.count(), 10);
-    let removal = test.heard_of("delete")[0];
+    let removal = test.calls_of("delete")[0];
     assert!(removal < Duration::from_millis(2_500), "{removal:?}");
 }
 
@@ -498,7 +498,7 @@ async fn one_look_serves_many_callers() {
         let there = matches!(presence, Ok(Presence::Present));
         assert_eq!(there, number == 7);
     }
-    assert_eq!(test.heard_of(&format!("look {}", account(1))).len(), 1);
+    assert_eq!(test.calls_of(&format!("look {}", account(1))).len(), 1);
 }
 
 /// P6: a caller does not use the answer to a look that was sent before the caller asked.
@@ -552,8 +552,8 @@ async fn simultaneous_operations_are_polled_by_list_and_a_single_one_alone() {
         .filter(|end| **end == OperationResult::Somehow)
         .count();
     assert!(unsaid >= 9, "{ended:?}");
-    let (lists, polls) = (test.heard_of("list").len(), test.heard_of("poll").len());
-    assert!(lists <= 6 && polls <= 8, "{:?}", test.heard());
+    let (lists, polls) = (test.calls_of("list").len(), test.calls_of("poll").len());
+    assert!(lists <= 6 && polls <= 8, "{:?}", test.received());
 
     // A revoke polls its own operation and gets the answer at once.
     let busy = TestSetup::open(20);
@@ -561,8 +561,8 @@ async fn simultaneous_operations_are_polled_by_list_and_a_single_one_alone() {
     let revoke = busy.remove(Lane::Revoke, key(7, "u-1"));
     let (_, ended) = tokio::join!(removals, revoke);
     assert_eq!(ended, OperationResult::Well);
-    let begun = busy.heard_of(&format!("delete {}", account(7)))[0];
-    let asked = busy.heard_of("poll")[0] - begun;
+    let begun = busy.calls_of(&format!("delete {}", account(7)))[0];
+    let asked = busy.calls_of("poll")[0] - begun;
     assert!(asked < Duration::from_millis(400), "{asked:?}");
 
     let alone = TestSetup::open(20);
@@ -570,9 +570,9 @@ async fn simultaneous_operations_are_polled_by_list_and_a_single_one_alone() {
         alone.remove(Lane::Remove, key(1, "u-1")).await,
         OperationResult::Well
     );
-    assert_eq!(alone.heard_of("list").len(), 0);
-    let polls = alone.heard_of("poll");
-    let first = polls[0] - alone.heard_of("delete")[0];
+    assert_eq!(alone.calls_of("list").len(), 0);
+    let polls = alone.calls_of("poll");
+    let first = polls[0] - alone.calls_of("delete")[0];
     assert!(
         first < Duration::from_millis(300),
         "the first poll came after {first:?}"
@@ -594,13 +594,13 @@ async fn a_user_look_up_is_kept_for_a_minute() {
         test.paced.find_user(Lane::Other, &alice).await.unwrap();
     }
     assert_eq!(
-        test.heard_of("find").len(),
+        test.calls_of("find").len(),
         2,
         "one look-up by name and one by address"
     );
     test.paced.look_up_user(Lane::Revoke, &alice).await.unwrap();
-    assert_eq!(test.heard_of("find").len(), 4);
+    assert_eq!(test.calls_of("find").len(), 4);
     sleep(Duration::from_secs(61)).await;
     test.paced.find_user(Lane::Other, &alice).await.unwrap();
-    assert_eq!(test.heard_of("find").len(), 6);
+    assert_eq!(test.calls_of("find").len(), 6);
 }

@@ -9,13 +9,13 @@ use crate::common::{Caller, SECRET, Setup};
 use crate::template;
 
 /// Every metric that a process has written, with its dimensions.
-async fn told() -> BTreeSet<String> {
+async fn metric_names() -> BTreeSet<String> {
     let lambda = Function::deploy(&Setup::default()).await;
     let stranger = Caller::new(&lambda.caller.url, "nobody", SECRET);
     stranger.get("/requests/1").await.is(401);
     lambda.cloud.event(&minute()).await.answer();
     let counted = |line: &serde_json::Value| line["jit_live_grants"].is_number();
-    lambda.process.tells(counted).await;
+    lambda.process.metrics_when(counted).await;
     let mut names = BTreeSet::new();
     for line in lambda.process.figures() {
         for declared in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
@@ -31,7 +31,7 @@ async fn told() -> BTreeSet<String> {
 // G14: an alarm on a metric that is never written never fires.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_alarm_uses_a_metric_that_is_written() {
-    let told = told().await;
+    let told = metric_names().await;
     let template = template::written();
     let known = BTreeMap::from([
         ("AWS/Lambda", vec!["Errors", "Invocations", "Throttles"]),

@@ -54,7 +54,7 @@ async fn a_request_is_granted_and_revoked_by_calls_alone() {
     // The call counts once: its nonce is spent.
     assert_eq!(lambda.cloud.event(&event).await.answer()["statusCode"], 401);
     let heard: Vec<Value> = channel
-        .hears(2)
+        .wait_for(2)
         .await
         .iter()
         .map(crate::common::Heard::json)
@@ -220,7 +220,7 @@ async fn sigterm_releases_work_and_exits_cleanly() {
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     let idle = Function::deploy(&Setup::default()).await;
-    idle.cloud.asked(1).await;
+    idle.cloud.wait_for_polls(1).await;
     assert!(idle.process.terminate().0.success());
 }
 
@@ -247,7 +247,7 @@ async fn a_late_command_finishes_before_the_next_event_is_fetched() {
     let lambda = Function::deploy(&Setup::with(&mattermost.config())).await;
     let terms = json!({"channel_id": CHANNEL, "account_id": ACCOUNT});
     lambda.caller.post("/config/bind", &terms).await.is(200);
-    lambda.cloud.asked(2).await;
+    lambda.cloud.wait_for_polls(2).await;
     // jit looks up four people, one after the other.
     mattermost.is_slow(std::time::Duration::from_millis(700));
     let typed = "approvers @bob @alice @ada";
@@ -257,7 +257,7 @@ async fn a_late_command_finishes_before_the_next_event_is_fetched() {
         .send("POST", "/mattermost/command", vec![], body.into_bytes());
     let reply = sent.await;
     assert!(reply.text.contains("takes longer than usual"), "{reply:?}");
-    lambda.cloud.asked(3).await;
+    lambda.cloud.wait_for_polls(3).await;
     let told = mattermost.sent(MALLORY);
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].message.contains("approved by 1 of 3"), "{told:?}");

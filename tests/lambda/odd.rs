@@ -50,7 +50,7 @@ const ANSWERS: &[(&str, &str)] = &[
 ];
 
 /// The result in one word; an error must have the common shape.
-fn told(outcome: &Outcome) -> String {
+fn result_of(outcome: &Outcome) -> String {
     let answer = outcome.answer();
     if *answer == json!({"jit": "worked"}) {
         return "worked".into();
@@ -74,7 +74,7 @@ async fn every_kind_of_event_gets_its_answer() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let event = std::fs::read(&path).unwrap();
-        answers.insert(name, told(&lambda.cloud.invoke(event).await));
+        answers.insert(name, result_of(&lambda.cloud.invoke(event).await));
     }
     let wanted: BTreeMap<String, String> = ANSWERS
         .iter()
@@ -156,15 +156,15 @@ async fn an_invalid_event_is_refused_and_the_process_continues() {
     for (event, why) in rubbish {
         let outcome = lambda.cloud.invoke(event.clone()).await;
         let event = String::from_utf8_lossy(&event[..event.len().min(200)]).into_owned();
-        assert_eq!(told(&outcome), "400", "{event}");
+        assert_eq!(result_of(&outcome), "400", "{event}");
         let body = outcome.answer()["body"].as_str().unwrap();
         assert!(body.contains(why), "{event}: {body}");
     }
     // A body that is too large gets the same error as over HTTP; the process continues.
     let large = call(json!({"body": "x".repeat(5_000_000)}));
-    assert_eq!(told(&lambda.cloud.invoke(large).await), "413");
+    assert_eq!(result_of(&lambda.cloud.invoke(large).await), "413");
     let odd = http(json!({"method": "get", "path": "/\u{0}\u{1f}%zz \u{e9}#?"}));
-    assert_eq!(told(&lambda.cloud.invoke(odd).await), "404");
+    assert_eq!(result_of(&lambda.cloud.invoke(odd).await), "404");
     lambda.caller.bind().await;
     lambda.caller.granted().await;
 }

@@ -134,12 +134,12 @@ async fn notices_and_expiries_left_by_another_process_are_done() {
     first.kill();
     channel.answers(crate::common::Answer::Ok);
     let_grants_end(folder.path());
-    cloud.asked(0).await;
+    cloud.wait_for_polls(0).await;
     let _second = Process::start_in(&cloud, &setup, folder);
     cloud.patience(Duration::from_secs(120));
     assert_eq!(cloud.event(&minute()).await, worked());
     let heard: Vec<Value> = channel
-        .heard()
+        .received()
         .iter()
         .map(|heard| heard.json()["status"].clone())
         .collect();
@@ -210,10 +210,10 @@ async fn metrics_are_written_in_the_cloudwatch_format() {
     stranger.get("/requests/1").await.is(401);
     // A function that gets only calls writes its metrics with them.
     let refused = |line: &Value| line["jit_signature_refusals_total"] == 1.0;
-    lambda.process.tells(refused).await;
+    lambda.process.metrics_when(refused).await;
     assert_eq!(lambda.cloud.event(&minute()).await, worked());
     let counted = |line: &Value| line["jit_live_grants"].is_number();
-    let last = lambda.process.tells(counted).await;
+    let last = lambda.process.metrics_when(counted).await;
     assert!(
         last["jit_signature_refusals_total"].is_null(),
         "written twice: {last}"
@@ -241,7 +241,7 @@ async fn gauges_are_counted_by_the_schedule_and_not_by_the_stream() {
     }
     assert_eq!(lambda.cloud.event(&minute()).await, worked());
     let counted = |line: &Value| line["jit_live_grants"].is_number();
-    lambda.process.tells(counted).await;
+    lambda.process.metrics_when(counted).await;
     let figures = lambda.process.figures();
     let times = figures.iter().filter(|line| counted(line)).count();
     assert_eq!(times, 1, "{figures:?}");

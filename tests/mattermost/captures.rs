@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::common::Reply;
-use crate::server::{ACCOUNT, ADA, ALICE, Mattermost, TEAM, TOKEN, Team, heard};
+use crate::server::{ACCOUNT, ADA, ALICE, Mattermost, TEAM, TOKEN, Team, command_answer};
 
 pub struct Wire {
     headers: Vec<(String, String)>,
@@ -68,7 +68,7 @@ async fn captured_commands_of_a_real_server_are_understood() {
         ("01g-slash-in-direct-message", ""),
     ] {
         for wire in wires(capture) {
-            let said = heard(&replay(&team, wire).await);
+            let said = command_answer(&replay(&team, wire).await);
             assert!(said.contains(wanted), "{capture}: {said}");
         }
     }
@@ -86,7 +86,7 @@ async fn captured_commands_of_a_real_server_are_understood() {
     assert_eq!(request["requester_mm_user_id"], ALICE);
     assert_eq!(mine["items"].as_array().unwrap().len(), 1);
     // A repeated call returns the same request.
-    let again = heard(&replay(&team, wires("01a-slash-request").remove(0)).await);
+    let again = command_answer(&replay(&team, wires("01a-slash-request").remove(0)).await);
     assert!(
         again.contains(&request["request_id"].as_str().unwrap()[..13]),
         "{again}"
@@ -104,19 +104,19 @@ async fn mentions_are_resolved_by_user_id() {
         .replace(TOKEN, "czp5smwt3pyxfg9ig3q5tr3rfy");
     let team = Team::on(mattermost, &config);
     let wire = wires("01i-slash-mentions").remove(0);
-    let said = heard(&replay(&team, wire).await);
+    let said = command_answer(&replay(&team, wire).await);
     assert!(
         said.contains("name all approvers"),
         "a mentioned channel is no approver: {said}"
     );
     for wire in wires("01k-slash-tab") {
-        heard(&replay(&team, wire).await);
+        command_answer(&replay(&team, wire).await);
     }
     let team = Team::bound().await;
-    let unknown = team.says(ADA, "approvers @bob @nobody").await;
+    let unknown = team.type_command(ADA, "approvers @bob @nobody").await;
     assert!(unknown.contains("knows no user"), "{unknown}");
     team.mattermost
         .change(crate::server::MALLORY, "is_bot", true.into());
-    let bot = team.says(ADA, "approvers @bob @mallory").await;
+    let bot = team.type_command(ADA, "approvers @bob @mallory").await;
     assert!(bot.contains("bots"), "{bot}");
 }

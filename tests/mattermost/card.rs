@@ -17,7 +17,7 @@ fn shows(word: &str) -> impl Fn(&[Post]) -> bool + '_ {
 async fn a_card_shows_each_status_of_its_request() {
     let team = Team::bound().await;
     let asked = team
-        .says(
+        .type_command(
             ALICE,
             &format!("request {ACCOUNT} admin 2h INC-42 @all see | this"),
         )
@@ -36,13 +36,14 @@ async fn a_card_shows_each_status_of_its_request() {
         "{fields:?}"
     );
     assert_eq!(posts[0].user_id, crate::server::BOT);
-    team.says(BOB, &format!("approve {id}")).await;
+    team.type_command(BOB, &format!("approve {id}")).await;
     let posts = team.mattermost.shows(shows("GRANTED")).await;
     assert!(
         posts[0].fields()["Approved by"].contains("bob"),
         "{posts:?}"
     );
-    team.says(BOB, &format!("revoke {id} incident 7")).await;
+    team.type_command(BOB, &format!("revoke {id} incident 7"))
+        .await;
     let posts = team.mattermost.shows(shows("REVOKED")).await;
     let fields = posts[0].fields();
     assert!(fields["Revoked by"].contains("bob"), "{fields:?}");
@@ -92,9 +93,9 @@ async fn a_card_shows_each_status_of_its_request() {
         ]
     );
     let other = team
-        .says(MALLORY, &format!("request {ACCOUNT} readonly 1h mine"))
+        .type_command(MALLORY, &format!("request {ACCOUNT} readonly 1h mine"))
         .await;
-    team.says(BOB, &format!("deny {} use less", id_in(&other)))
+    team.type_command(BOB, &format!("deny {} use less", id_in(&other)))
         .await;
     let posts = team.mattermost.shows(shows("DENIED")).await;
     assert_eq!(
@@ -112,8 +113,8 @@ async fn a_card_shows_each_status_of_its_request() {
 async fn a_failing_mattermost_delays_no_request_and_gets_its_card_later() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
-    let id = team.asked().await;
-    team.says(BOB, &format!("approve {id}")).await;
+    let id = team.requested().await;
+    team.type_command(BOB, &format!("approve {id}")).await;
     team.caller.until(&team.newest().await, "GRANTED").await;
     assert!(team.mattermost.cards().is_empty());
     team.mattermost.refuses(None);
@@ -125,10 +126,10 @@ async fn a_failing_mattermost_delays_no_request_and_gets_its_card_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_continues_after_its_card_was_deleted() {
     let team = Team::bound().await;
-    let id = team.asked().await;
+    let id = team.requested().await;
     team.mattermost.shows(shows("PENDING")).await;
     team.mattermost.refuses(Some(403));
-    team.says(BOB, &format!("deny {id}")).await;
+    team.type_command(BOB, &format!("deny {id}")).await;
     team.jit
         .comes_to_log("post not changed in Mattermost")
         .await;
@@ -154,16 +155,16 @@ async fn a_webhook_beside_mattermost_gets_the_same_notices() {
         ..Setup::default()
     })
     .await;
-    let id = team.asked().await;
-    team.says(BOB, &format!("approve {id}")).await;
+    let id = team.requested().await;
+    team.type_command(BOB, &format!("approve {id}")).await;
     team.mattermost.shows(shows("GRANTED")).await;
     // Only the requester gets the reminder of the end; the webhook gets none.
     let reminded = |mattermost: &Mattermost| mattermost.sent(ALICE).pop();
     team.mattermost.until(reminded).await;
-    team.says(BOB, &format!("revoke {id}")).await;
+    team.type_command(BOB, &format!("revoke {id}")).await;
     team.mattermost.shows(shows("REVOKED")).await;
     let heard: Vec<Value> = channel
-        .hears(2)
+        .wait_for(2)
         .await
         .iter()
         .map(|one| one.json()["status"].clone())

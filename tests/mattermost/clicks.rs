@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use crate::captures::{body_of, wires};
 use crate::common::chat::BOT_TOKEN;
 use crate::server::{
-    ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, now, sealed, told,
-    trigger,
+    ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, click_answer, now,
+    sealed, trigger,
 };
 
 const ACTION: &str = "/mattermost/action";
 
 async fn pending(team: &Team) -> Post {
-    team.asked().await;
+    team.requested().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await
 }
 
@@ -59,7 +59,7 @@ async fn an_extension_is_approved_on_the_card() {
     let id = team.newest().await;
     let ended = team.caller.show(&id).await["end_time"].clone();
     for (button, is_longer) in [("deny", false), ("approve", true)] {
-        team.says(ALICE, &format!("extend {id} 30m")).await;
+        team.type_command(ALICE, &format!("extend {id} 30m")).await;
         let asked = team
             .mattermost
             .card("GRANTED", &["approve", "deny", "revoke"])
@@ -126,7 +126,7 @@ async fn a_click_on_a_forged_card_is_refused_and_audited() {
         altered(&|click| click["context"] = Value::Null),
     ];
     for forged in &forgeries {
-        let said = told(&team.sends(ACTION, forged).await);
+        let said = click_answer(&team.sends(ACTION, forged).await);
         // If the post is the card of the request, jit renews the card.
         let is_on_the_card = forged["post_id"] == card.id.as_str()
             && forged["context"]["request_id"] == genuine["context"]["request_id"];
@@ -168,12 +168,12 @@ async fn a_button_of_one_request_is_refused_on_the_card_of_another() {
     let team = Team::bound().await;
     let one = pending(&team).await;
     let typed = format!("request {ACCOUNT} readonly 2h another");
-    team.says(MALLORY, &typed).await;
+    team.type_command(MALLORY, &typed).await;
     let is_there = |cards: &[Post]| cards.len() == 2 && !cards[1].buttons().is_empty();
     let other = team.mattermost.shows(is_there).await.remove(1);
     let mut click = team.mattermost.click(&one, "approve", BOB);
     click["post_id"] = other.id.clone().into();
-    let said = told(&team.sends(ACTION, &click).await);
+    let said = click_answer(&team.sends(ACTION, &click).await);
     assert!(said.contains("jit did not make this card"), "{said}");
     let now = team.mattermost.cards().remove(1);
     assert_eq!(
@@ -202,7 +202,7 @@ async fn a_card_of_an_earlier_token_is_renewed() {
     // W9: the press is no forgery. The same button on another post is one.
     let mut moved = team.mattermost.click(&card, "approve", BOB);
     moved["post_id"] = "mallorysownpost".into();
-    let said = told(&team.sends(ACTION, &moved).await);
+    let said = click_answer(&team.sends(ACTION, &moved).await);
     assert!(said.contains("jit did not make this card"), "{said}");
     let written = team.forgeries(1).await;
     assert_eq!(written.len(), 1, "{written:?}");
@@ -219,7 +219,7 @@ async fn a_click_without_a_context_gets_an_answer() {
     let card = pending(&team).await;
     let mut click = team.mattermost.click(&card, "approve", BOB);
     click.as_object_mut().unwrap().remove("context");
-    let said = told(&team.sends(ACTION, &click).await);
+    let said = click_answer(&team.sends(ACTION, &click).await);
     assert!(said.contains("jit did not make this card"), "{said}");
     assert_eq!(team.forgeries(1).await.len(), 1);
     still_waits(&team).await;
@@ -282,9 +282,9 @@ async fn a_click_without_a_trigger_of_the_server_is_refused() {
     }
     // jit asks Mattermost for its key once, and not for each invalid trigger. The same route has
     // the address for links.
-    assert!(team.mattermost.asked_for_its_key() <= 2);
+    assert!(team.mattermost.calls_for_the_key() <= 2);
     for (late, is_of_now) in [(-120_000, false), (120_000, false), (-20_000, true)] {
-        let said = told(&team.sends(ACTION, &with(trigger(BOB, now() + late))).await);
+        let said = click_answer(&team.sends(ACTION, &with(trigger(BOB, now() + late))).await);
         assert_eq!(said.is_empty(), is_of_now, "{late}: {said}");
     }
     // jit records the refusals in the background, so their order may differ.
@@ -318,10 +318,13 @@ async fn a_button_with_an_expired_seal_is_refused() {
         click["context"]["seal"] = sealed(&text).into();
         click
     };
-    let said = told(&team.sends(ACTION, &until(now() - 1_000)).await);
+    let said = click_answer(&team.sends(ACTION, &until(now() - 1_000)).await);
     assert!(said.contains("out of date"), "{said}");
     still_waits(&team).await;
-    assert_eq!(told(&team.sends(ACTION, &until(now() + 60_000)).await), "");
+    assert_eq!(
+        click_answer(&team.sends(ACTION, &until(now() + 60_000)).await),
+        ""
+    );
 }
 
 /// 14: Mattermost sends several clicks on one button, each of them once. jit carries out one of
@@ -335,7 +338,10 @@ async fn a_click_counts_once() {
         .collect();
     let sent = clicks.iter().map(|click| team.sends(ACTION, click));
     let said = futures_util::future::join_all(sent).await;
-    let done = said.iter().filter(|reply| told(reply).is_empty()).count();
+    let done = said
+        .iter()
+        .filter(|reply| click_answer(reply).is_empty())
+        .count();
     assert_eq!(done, 1, "{said:?}");
     team.mattermost.card("GRANTED", &["revoke"]).await;
     let id = team.newest().await;
@@ -347,7 +353,7 @@ async fn a_click_counts_once() {
     );
     // The test sends the same calls again, as an attacker on the network can.
     for click in &clicks {
-        let again = told(&team.sends(ACTION, click).await);
+        let again = click_answer(&team.sends(ACTION, click).await);
         assert!(again.contains("processed this click already"), "{again}");
     }
     let replayed = team.forgeries(3).await;
@@ -365,9 +371,9 @@ async fn a_refused_click_spends_its_trigger() {
     let team = Team::bound().await;
     let card = pending(&team).await;
     let click = team.mattermost.click(&card, "approve", MALLORY);
-    assert!(told(&team.sends(ACTION, &click).await).contains(":warning:"));
-    team.says(ADA, "approvers @bob @mallory").await;
-    let again = told(&team.sends(ACTION, &click).await);
+    assert!(click_answer(&team.sends(ACTION, &click).await).contains(":warning:"));
+    team.type_command(ADA, "approvers @bob @mallory").await;
+    let again = click_answer(&team.sends(ACTION, &click).await);
     assert!(again.contains("processed this click already"), "{again}");
     still_waits(&team).await;
 }
@@ -416,7 +422,7 @@ async fn captured_clicks_on_forged_cards_are_refused() {
     let config = mattermost.config();
     let team = Team::on(mattermost, &config);
     for wire in wires("06a-user-posts-forged-card") {
-        let said = told(&crate::captures::replay_to(&team, ACTION, wire).await);
+        let said = click_answer(&crate::captures::replay_to(&team, ACTION, wire).await);
         assert!(said.contains("too old"), "{said}");
     }
 }
@@ -428,7 +434,7 @@ async fn a_click_is_refused_while_mattermost_cannot_be_asked() {
     let card = pending(&team).await;
     team.mattermost.has_too_many(1_000);
     let click = team.mattermost.click(&card, "approve", BOB);
-    let said = told(&team.sends(ACTION, &click).await);
+    let said = click_answer(&team.sends(ACTION, &click).await);
     assert!(said.contains("cannot ask Mattermost"), "{said}");
     still_waits(&team).await;
 }
@@ -441,7 +447,7 @@ async fn every_update_of_a_card_contains_the_whole_card() {
     let card = pending(&team).await;
     team.presses(BOB, &card, "approve").await;
     team.mattermost.card("GRANTED", &["revoke"]).await;
-    team.says(BOB, &format!("revoke {}", team.newest().await))
+    team.type_command(BOB, &format!("revoke {}", team.newest().await))
         .await;
     let card = team.mattermost.card("REVOKED", &[]).await;
     assert!(card.props.len() >= 4, "{card:?}");
@@ -483,7 +489,7 @@ async fn a_response_url_is_not_used() {
         &hook,
     );
     assert!(body.contains(&hook), "{body}");
-    crate::server::heard(&team.send(body).await);
+    crate::server::command_answer(&team.send(body).await);
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     team.presses(BOB, &card, "approve").await;
     team.mattermost.card("GRANTED", &["revoke"]).await;

@@ -258,7 +258,7 @@ async fn a_dialog_offers_the_accounts_and_sets_of_its_channel() {
     assert_eq!(values(&dialog, "permission_set"), ["admin", "readonly"]);
     assert_eq!(default(&dialog), "readonly");
     assert_eq!(element(&dialog, "account")["default"], ACCOUNT);
-    team.says(ADA, &format!("bind {ACCOUNT} sets admin max 1h"))
+    team.type_command(ADA, &format!("bind {ACCOUNT} sets admin max 1h"))
         .await;
     let dialog = opened(&team).await;
     assert_eq!(values(&dialog, "permission_set"), ["admin"]);
@@ -281,12 +281,12 @@ async fn a_picker_has_every_account() {
 async fn without_a_dialog_the_answer_shows_the_command() {
     let team = Team::bound().await;
     let elsewhere = team
-        .says_in("f3h9orfn33ge7nxnhyaj1kdqqo", "lunch", ALICE, "request")
+        .type_command_in("f3h9orfn33ge7nxnhyaj1kdqqo", "lunch", ALICE, "request")
         .await;
     assert!(elsewhere.contains("/jit bind"), "{elsewhere}");
     let direct = format!("{ALICE}__{ADA}");
     let alone = team
-        .says_in("ixxre3hujjbcuenn8nib1ym7io", &direct, ALICE, "request")
+        .type_command_in("ixxre3hujjbcuenn8nib1ym7io", &direct, ALICE, "request")
         .await;
     assert!(alone.contains("in a team channel"), "{alone}");
     // 7a, 7b: Mattermost opens no dialog for a trigger that is older than three seconds.
@@ -301,6 +301,6 @@ async fn without_a_dialog_the_answer_shows_the_command() {
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(body)
         .finish();
-    let said = crate::server::heard(&team.send(body).await);
+    let said = crate::server::command_answer(&team.send(body).await);
     assert!(said.contains("in one line"), "{said}");
 }

@@ -8,7 +8,7 @@ use crate::server::{ACCOUNT, ALICE, BOB, BOT, CHANNEL, MALLORY, Team, id_in};
 async fn a_request_is_approved_and_revoked_by_slash_commands() {
     let team = Team::bound().await;
     let asked = team
-        .says(ALICE, &format!("request {ACCOUNT} admin 2h INC-42 db down"))
+        .type_command(ALICE, &format!("request {ACCOUNT} admin 2h INC-42 db down"))
         .await;
     assert!(
         asked.contains("**PENDING**") && asked.contains("one approver"),
@@ -16,27 +16,31 @@ async fn a_request_is_approved_and_revoked_by_slash_commands() {
     );
     let id = id_in(&asked);
     assert!(asked.contains(&format!("`/jit approve {id}`")), "{asked}");
-    let own = team.says(ALICE, &format!("approve {id}")).await;
+    let own = team.type_command(ALICE, &format!("approve {id}")).await;
     assert!(own.contains(":warning:"), "the requester approved: {own}");
-    let other = team.says(MALLORY, &format!("approve {id}")).await;
+    let other = team.type_command(MALLORY, &format!("approve {id}")).await;
     assert!(
         other.contains(":warning:"),
         "a user who is no approver approved: {other}"
     );
-    let approved = team.says(BOB, &format!("approve {id}")).await;
+    let approved = team.type_command(BOB, &format!("approve {id}")).await;
     assert!(approved.starts_with("Approved."), "{approved}");
     let full = team.newest().await;
     team.caller.until(&full, "GRANTED").await;
-    let listed = team.says(MALLORY, "list").await;
+    let listed = team.type_command(MALLORY, "list").await;
     assert!(
         listed.contains("**GRANTED**") && listed.contains("left"),
         "{listed}"
     );
-    let mine = team.says(ALICE, "status").await;
+    let mine = team.type_command(ALICE, "status").await;
     assert!(mine.contains(&id), "{mine}");
-    let stranger = team.says(MALLORY, &format!("revoke {id} for fun")).await;
+    let stranger = team
+        .type_command(MALLORY, &format!("revoke {id} for fun"))
+        .await;
     assert!(stranger.contains("only the requester"), "{stranger}");
-    let gone = team.says(BOB, &format!("revoke {id} incident 7")).await;
+    let gone = team
+        .type_command(BOB, &format!("revoke {id} incident 7"))
+        .await;
     assert!(
         gone.starts_with("Revoked:") && gone.contains("**REVOKED**"),
         "{gone}"
@@ -50,7 +54,7 @@ async fn a_request_is_approved_and_revoked_by_slash_commands() {
         (Some("bob@example.com"), Some("incident 7"))
     );
     assert_eq!(
-        team.says(ALICE, "list").await,
+        team.type_command(ALICE, "list").await,
         "This channel has no open requests."
     );
     let events = team.caller.audit(&full).await;
@@ -60,50 +64,55 @@ async fn a_request_is_approved_and_revoked_by_slash_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_other_slash_commands_work() {
     let team = Team::bound().await;
-    let ask =
-        async |more: &str| id_in(&team.says(ALICE, &format!("request {ACCOUNT} {more}")).await);
+    let ask = async |more: &str| {
+        id_in(
+            &team
+                .type_command(ALICE, &format!("request {ACCOUNT} {more}"))
+                .await,
+        )
+    };
     let denied = team
-        .says(
+        .type_command(
             BOB,
             &format!("deny {} use readonly", ask("admin 1h one").await),
         )
         .await;
     assert!(denied.contains("**DENIED**"), "{denied}");
     let taken = team
-        .says(ALICE, &format!("cancel {}", ask("readonly two").await))
+        .type_command(ALICE, &format!("cancel {}", ask("readonly two").await))
         .await;
     assert!(taken.contains("**CANCELLED**"), "{taken}");
     let unbound = team
-        .says(ALICE, "request 999988887777 admin 1h three")
+        .type_command(ALICE, "request 999988887777 admin 1h three")
         .await;
     assert!(unbound.contains(":warning:"), "{unbound}");
     let long = team
-        .says(ALICE, &format!("request {ACCOUNT} admin 3d four"))
+        .type_command(ALICE, &format!("request {ACCOUNT} admin 3d four"))
         .await;
     assert!(long.contains(":warning:"), "{long}");
     let id = ask("admin 1h five").await;
-    team.says(BOB, &format!("approve {id}")).await;
+    team.type_command(BOB, &format!("approve {id}")).await;
     let full = team.caller.get("/requests?status=GRANTED").await;
     assert_eq!(full.status, 200);
     let begun = std::time::Instant::now();
     while !team
-        .says(ALICE, &format!("status {id}"))
+        .type_command(ALICE, &format!("status {id}"))
         .await
         .contains("**GRANTED**")
     {
         assert!(begun.elapsed() < crate::common::PATIENCE);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let more = team.says(ALICE, &format!("extend {id} 30m")).await;
+    let more = team.type_command(ALICE, &format!("extend {id} 30m")).await;
     assert!(more.starts_with("Extension requested"), "{more}");
-    let info = team.says(MALLORY, "info").await;
+    let info = team.type_command(MALLORY, "info").await;
     assert!(
         info.contains(ACCOUNT) && info.contains("admin, readonly"),
         "{info}"
     );
-    let help = team.says(MALLORY, "help").await;
+    let help = team.type_command(MALLORY, "help").await;
     assert!(help.contains("`/jit revoke ID"), "{help}");
-    let typo = team.says(MALLORY, "aprove 01a1").await;
+    let typo = team.type_command(MALLORY, "aprove 01a1").await;
     assert!(typo.contains("`/jit approve`"), "{typo}");
 }
 
@@ -111,11 +120,11 @@ async fn the_other_slash_commands_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_approver_may_approve_in_a_direct_message() {
     let team = Team::bound().await;
-    let id = team.asked().await;
+    let id = team.requested().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
     let alone = async |who: &'static str, text: String| {
         let name = format!("{BOT}__{who}");
-        team.says_in("ixxre3hujjbcuenn8nib1ym7io", &name, who, &text)
+        team.type_command_in("ixxre3hujjbcuenn8nib1ym7io", &name, who, &text)
             .await
     };
     let stranger = alone(MALLORY, format!("approve {id}")).await;
@@ -136,7 +145,7 @@ async fn an_approver_may_approve_in_a_direct_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_removal_is_answered_before_it_is_done() {
     let (team, id) = Team::slowly_granted().await;
-    let going = team.says(ALICE, &format!("revoke {id}")).await;
+    let going = team.type_command(ALICE, &format!("revoke {id}")).await;
     assert!(going.contains("continues until AWS shows"), "{going}");
     assert!(!going.contains("REVOKED"), "{going}");
     team.caller.until(&team.newest().await, "REVOKED").await;
@@ -147,21 +156,21 @@ async fn a_slow_removal_is_answered_before_it_is_done() {
 async fn a_request_without_a_set_is_asked_back_and_a_missing_time_is_told() {
     let team = Team::bound().await;
     let said = team
-        .says(ALICE, &format!("request {ACCOUNT} 30m look"))
+        .type_command(ALICE, &format!("request {ACCOUNT} 30m look"))
         .await;
     let command = format!("`/jit request {ACCOUNT} readonly 30m look`");
     assert!(said.contains(&command), "{said}");
-    let listed = team.says(ALICE, "list").await;
+    let listed = team.type_command(ALICE, "list").await;
     assert_eq!(listed, "This channel has no open requests.");
     let said = team
-        .says(ALICE, &format!("request {ACCOUNT} readonly look"))
+        .type_command(ALICE, &format!("request {ACCOUNT} readonly look"))
         .await;
     assert!(
         said.contains("no time was typed: it is for 60 minutes"),
         "{said}"
     );
     let said = team
-        .says(ALICE, &format!("request {ACCOUNT} readonly 5m look"))
+        .type_command(ALICE, &format!("request {ACCOUNT} readonly 5m look"))
         .await;
     assert!(!said.contains("was typed"), "{said}");
 }
@@ -175,7 +184,7 @@ async fn a_configured_default_set_is_told() {
     })
     .await;
     let said = team
-        .says(ALICE, &format!("request {ACCOUNT} 30m look"))
+        .type_command(ALICE, &format!("request {ACCOUNT} 30m look"))
         .await;
     assert!(said.contains("readonly in"), "{said}");
     assert!(
@@ -203,13 +212,13 @@ async fn a_list_tells_what_it_leaves_out_and_shows_an_approver_what_waits() {
     let hers = format!("{BOT}__{MALLORY}");
     let dm = "ixxre3hujjbcuenn8nib1ym7io";
     for listed in [
-        team.says(MALLORY, "list").await,
-        team.says(ALICE, "status").await,
-        team.says_in(dm, &alone, BOB, "list").await,
+        team.type_command(MALLORY, "list").await,
+        team.type_command(ALICE, "status").await,
+        team.type_command_in(dm, &alone, BOB, "list").await,
     ] {
         assert!(listed.contains("and 3 more PENDING"), "{listed}");
         assert_eq!(listed.lines().count(), 21, "{listed}");
     }
-    let none = team.says_in(dm, &hers, MALLORY, "list").await;
+    let none = team.type_command_in(dm, &hers, MALLORY, "list").await;
     assert!(none.contains("no open requests of yours"), "{none}");
 }

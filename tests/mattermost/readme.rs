@@ -54,7 +54,7 @@ impl Told {
         shown[..16].replace('T', " ")
     }
 
-    fn say(&mut self, who: &str, text: &str, id: &str) {
+    fn add(&mut self, who: &str, text: &str, id: &str) {
         let seen = self.seen(text, id);
         for (number, line) in seen.lines().enumerate() {
             let who = if number == 0 { who } else { "" };
@@ -77,7 +77,7 @@ impl Told {
         let mut lines = vec![card.title().to_owned(), text(&attachment["text"])];
         lines.push(fields.collect::<Vec<_>>().join(" | "));
         lines.push(pressed.join(" "));
-        self.say("card", lines.join("\n").trim_end(), id);
+        self.add("card", lines.join("\n").trim_end(), id);
         card
     }
 
@@ -89,7 +89,7 @@ impl Told {
         };
         let thread = team.mattermost.until(enough).await;
         for line in &thread[self.threads_seen..] {
-            self.say("thread", line, id);
+            self.add("thread", line, id);
         }
         self.threads_seen = thread.len();
     }
@@ -125,26 +125,26 @@ async fn the_output_in_the_mattermost_page_matches_the_binary() {
     let team = Team::on(mattermost, &more);
     let mut told = Told::default();
     for typed in ["bind acme-prod max 2h", "approvers @bob"] {
-        told.say("ada", &format!("/jit {typed}"), NO_ID);
-        told.say("jit", &team.says(ADA, typed).await, NO_ID);
+        told.add("ada", &format!("/jit {typed}"), NO_ID);
+        told.add("jit", &team.type_command(ADA, typed).await, NO_ID);
     }
-    told.say(
+    told.add(
         "alice",
         "/jit request acme-prod admin 1h INC-42 db down",
         NO_ID,
     );
     let asked = team
-        .says(ALICE, "request acme-prod admin 1h INC-42 db down")
+        .type_command(ALICE, "request acme-prod admin 1h INC-42 db down")
         .await;
     let id = crate::server::id_in(&asked);
-    told.say("jit", &asked, &id);
+    told.add("jit", &asked, &id);
     let card = told.card(&team, &id, "PENDING", &["approve", "deny"]).await;
     let sent = |who: &'static str| move |mattermost: &Mattermost| mattermost.sent(who).pop();
     let call = team.mattermost.until(sent(BOB)).await;
     let link = format!("{}/_redirect/pl/{}", team.mattermost.url, card.id);
     let call = call.message.replace(&format!("]({link})"), "]");
-    told.say("to bob", &call, &id);
-    told.say("bob", "presses [Approve]", &id);
+    told.add("to bob", &call, &id);
+    told.add("bob", "presses [Approve]", &id);
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
     let card = told.card(&team, &id, "GRANTED", &["revoke"]).await;
     told.thread(&team, &card, &id, 2).await;
@@ -156,19 +156,21 @@ async fn the_output_in_the_mattermost_page_matches_the_binary() {
     };
     let reminder = team.mattermost.until(offers).await;
     let offered = "[Ask for 30 more minutes] [Ask for 60 more minutes]";
-    told.say("to alice", &format!("{}\n{offered}", reminder.message), &id);
-    told.say("alice", "presses [Ask for 30 more minutes]", &id);
+    told.add("to alice", &format!("{}\n{offered}", reminder.message), &id);
+    told.add("alice", "presses [Ask for 30 more minutes]", &id);
     team.presses(ALICE, &reminder, "extend30").await;
     let card = told
         .card(&team, &id, "GRANTED", &["approve", "deny", "revoke"])
         .await;
-    told.say("bob", "presses [Approve 30 more minutes]", &id);
+    told.add("bob", "presses [Approve 30 more minutes]", &id);
     team.presses(BOB, &card, "approve").await;
     told.thread(&team, &card, &id, 2).await;
-    told.say("bob", &format!("/jit revoke {id} laptop stolen"), &id);
-    told.say(
+    told.add("bob", &format!("/jit revoke {id} laptop stolen"), &id);
+    told.add(
         "jit",
-        &team.says(BOB, &format!("revoke {id} laptop stolen")).await,
+        &team
+            .type_command(BOB, &format!("revoke {id} laptop stolen"))
+            .await,
         &id,
     );
     let card = told.card(&team, &id, "REVOKED", &[]).await;

@@ -6,10 +6,10 @@ use crate::server::{ACCOUNT, ALICE, MALLORY, Team};
 #[tokio::test(flavor = "multi_thread")]
 async fn a6_a_command_that_repeats_a_pending_request_makes_no_second_one() {
     let team = Team::bound().await;
-    let first = team.asked().await;
+    let first = team.requested().await;
     for _ in 0..3 {
         let again = team
-            .says(ALICE, &format!("request {ACCOUNT} admin 2h other words"))
+            .type_command(ALICE, &format!("request {ACCOUNT} admin 2h other words"))
             .await;
         assert!(again.contains("You have asked for this already"), "{again}");
         assert!(again.contains(&format!("/jit cancel {first}")), "{again}");
@@ -27,7 +27,7 @@ async fn a6_a_command_that_repeats_a_pending_request_makes_no_second_one() {
         (ALICE, format!("cancel {first}")),
         (ALICE, format!("request {ACCOUNT} admin 1h x")),
     ] {
-        team.says(who, &text).await;
+        team.type_command(who, &text).await;
     }
     assert_eq!(all().await, 4);
 }

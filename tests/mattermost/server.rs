@@ -46,9 +46,9 @@ impl Team {
 
     pub async fn bound_with(setup: Setup) -> Self {
         let team = Self::with(setup).await;
-        let bound = team.says(ADA, &format!("bind {ACCOUNT}")).await;
+        let bound = team.type_command(ADA, &format!("bind {ACCOUNT}")).await;
         assert!(bound.contains(ACCOUNT), "{bound}");
-        let set = team.says(ADA, "approvers @bob").await;
+        let set = team.type_command(ADA, "approvers @bob").await;
         assert!(set.contains("1 of 1"), "{set}");
         team
     }
@@ -60,27 +60,33 @@ impl Team {
             ..Setup::default()
         };
         let team = Self::bound_with(slow).await;
-        let id = team.asked().await;
-        team.says(BOB, &format!("approve {id}")).await;
+        let id = team.requested().await;
+        team.type_command(BOB, &format!("approve {id}")).await;
         team.caller.until(&team.newest().await, "GRANTED").await;
         (team, id)
     }
 
     /// Types this text after `/jit` in the channel of the team; returns the answer.
-    pub async fn says(&self, who: &str, text: &str) -> String {
-        self.says_in(CHANNEL, "aws-prod", who, text).await
+    pub async fn type_command(&self, who: &str, text: &str) -> String {
+        self.type_command_in(CHANNEL, "aws-prod", who, text).await
     }
 
-    pub async fn says_in(&self, channel: &str, name: &str, who: &str, text: &str) -> String {
+    pub async fn type_command_in(
+        &self,
+        channel: &str,
+        name: &str,
+        who: &str,
+        text: &str,
+    ) -> String {
         let body = form(TOKEN, TEAM, channel, name, who, text);
-        heard(&self.send(body).await)
+        command_answer(&self.send(body).await)
     }
 
     /// Requests access for alice for an hour; returns the short id.
-    pub async fn asked(&self) -> String {
+    pub async fn requested(&self) -> String {
         id_in(
             &self
-                .says(ALICE, &format!("request {ACCOUNT} admin 1h x"))
+                .type_command(ALICE, &format!("request {ACCOUNT} admin 1h x"))
                 .await,
         )
     }
@@ -107,7 +113,7 @@ impl Team {
     /// Presses a button; returns the text that only this user sees.
     pub async fn presses(&self, who: &str, post: &Post, button: &str) -> String {
         let click = self.mattermost.click(post, button, who);
-        told(&self.sends("/mattermost/action", &click).await)
+        click_answer(&self.sends("/mattermost/action", &click).await)
     }
 
     pub async fn sends(&self, path: &str, body: &Value) -> crate::common::Reply {
@@ -162,7 +168,7 @@ impl Team {
 
 /// The text of the answer to a command. Mattermost accepts only the status 200, and shows a body
 /// that is not JSON as it is.
-pub fn heard(reply: &crate::common::Reply) -> String {
+pub fn command_answer(reply: &crate::common::Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.headers["content-type"], "application/json");
     let answer = reply.json();
@@ -187,7 +193,7 @@ pub fn sealed(text: &str) -> String {
 
 /// The text of the answer to a click. For Mattermost, anything but the status 200 with an object
 /// is an error.
-pub fn told(reply: &crate::common::Reply) -> String {
+pub fn click_answer(reply: &crate::common::Reply) -> String {
     assert_eq!(reply.status, 200, "{reply:?}");
     assert_eq!(reply.headers["content-type"], "application/json");
     let answer = reply.json();

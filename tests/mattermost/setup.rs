@@ -44,7 +44,7 @@ fn set_up(server: &Server, folder: &Path) -> Ran {
 }
 
 impl Ran {
-    fn tells(&self, words: &[&str]) {
+    fn prints(&self, words: &[&str]) {
         for word in words {
             assert!(self.out.contains(word), "no {word:?} in {}", self.out);
         }
@@ -72,7 +72,7 @@ async fn setup_creates_everything_once_and_check_passes() {
     let (server, folder) = (Server::open().await, folder());
     let first = set_up(&server, folder.path());
     assert_eq!(first.code, 0, "{}", first.err);
-    first.tells(&["made the bot jit", "made the command /jit"]);
+    first.prints(&["made the bot jit", "made the command /jit"]);
     assert!(
         !first.out.contains("bottoken") && !first.out.contains(ADMIN),
         "{}",
@@ -97,7 +97,7 @@ async fn setup_creates_everything_once_and_check_passes() {
     // `jit mattermost check` accepts the configuration that the setup wrote.
     let checked = check(folder.path());
     assert_eq!(checked.code, 0, "{} {}", checked.out, checked.err);
-    checked.tells(&["the command /jit exists", "jit can verify clicks"]);
+    checked.prints(&["the command /jit exists", "jit can verify clicks"]);
     let written = std::fs::read_to_string(folder.path().join("jit.toml")).unwrap();
     assert!(
         written.contains("public_url = \"https://jit.example.com\""),
@@ -114,7 +114,7 @@ async fn setup_creates_everything_once_and_check_passes() {
     let made = server.with(|kept| kept.made);
     let again = set_up(&server, folder.path());
     assert_eq!(again.code, 0, "{}", again.err);
-    again.tells(&["the bot jit exists already", "the token of the bot works"]);
+    again.prints(&["the bot jit exists already", "the token of the bot works"]);
     assert_eq!(
         server.with(|kept| kept.made),
         made,
@@ -189,9 +189,9 @@ async fn a_failed_setup_reports_its_reason() {
 async fn the_check_types_a_command_and_names_what_is_wrong() {
     let (server, folder) = (Server::open().await, folder());
     let first = set_up(&server, folder.path());
-    first.tells(&["restart jit serve"]);
+    first.prints(&["restart jit serve"]);
     let passed = check(folder.path());
-    passed.tells(&["reaches jit", "does not verify e-mail addresses"]);
+    passed.prints(&["reaches jit", "does not verify e-mail addresses"]);
     server.with(|kept| kept.verifies_addresses = true);
     assert!(!check(folder.path()).out.contains("warning"));
     let failed = "Command with a trigger of 'jit' failed.";
@@ -230,10 +230,10 @@ async fn a_wrong_address_and_a_missing_file_are_named() {
     let none = check(folder.path());
     assert!(none.err.contains("does not exist"), "{}", none.err);
     let made = set_up(&server, folder.path());
-    made.tells(&["[permission_sets]", "--config FILE"]);
+    made.prints(&["[permission_sets]", "--config FILE"]);
     std::fs::remove_file(folder.path().join("mattermost-bot-token")).unwrap();
     let again = set_up(&server, folder.path());
-    again.tells(&["older tokens of the bot: 1", "restart jit serve"]);
+    again.prints(&["older tokens of the bot: 1", "restart jit serve"]);
     let wrong = ran(binary()
         .args(["mattermost", "setup", "--team", "acme", "--url"])
         .args([

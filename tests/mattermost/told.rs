@@ -19,9 +19,9 @@ async fn with_a_reminder() -> (Team, Post) {
 async fn with_a_reminder_by(mattermost: Mattermost) -> (Team, Post) {
     let config = format!("{}remind_before = \"59s\"\n", mattermost.config());
     let team = Team::on(mattermost, &config);
-    team.says(ADA, &format!("bind {ACCOUNT}")).await;
-    team.says(ADA, "approvers @bob").await;
-    team.says(ALICE, &format!("request {ACCOUNT} admin 1m x"))
+    team.type_command(ADA, &format!("bind {ACCOUNT}")).await;
+    team.type_command(ADA, "approvers @bob").await;
+    team.type_command(ALICE, &format!("request {ACCOUNT} admin 1m x"))
         .await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     team.presses(BOB, &card, "approve").await;
@@ -109,7 +109,7 @@ async fn a_button_of_a_reminder_is_refused_on_another_post() {
     let card = team.mattermost.card("GRANTED", &["revoke"]).await;
     let mut click = team.mattermost.click(&reminder, "extend30", ALICE);
     click["post_id"] = card.id.clone().into();
-    let said = crate::server::told(&team.sends("/mattermost/action", &click).await);
+    let said = crate::server::click_answer(&team.sends("/mattermost/action", &click).await);
     assert!(said.contains("nothing was changed"), "{said}");
     team.presses(ALICE, &card, "revoke").await;
     // After the end of the request, the reminder shows the end, and jit refuses its buttons.
@@ -125,11 +125,11 @@ async fn a_button_of_a_reminder_is_refused_on_another_post() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requester_is_not_mentioned_as_an_approver() {
     let team = Team::bound().await;
-    team.says(ADA, "approvers @alice @bob").await;
-    team.asked().await;
+    team.type_command(ADA, "approvers @alice @bob").await;
+    team.requested().await;
     let called = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
     team.mattermost.until(called).await;
-    team.says(BOB, &format!("deny {}", team.newest().await))
+    team.type_command(BOB, &format!("deny {}", team.newest().await))
         .await;
     team.mattermost.card("DENIED", &[]).await;
     assert!(team.mattermost.sent(ALICE).is_empty());
@@ -155,7 +155,7 @@ async fn a_reminder_sealed_with_an_earlier_token_is_out_of_date() {
 async fn a_card_whose_post_was_not_answered_is_found_and_not_repeated() {
     let team = Team::bound().await;
     team.mattermost.loses_answers(1);
-    team.asked().await;
+    team.requested().await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(team.mattermost.cards().len(), 1);
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
@@ -169,7 +169,7 @@ async fn a_card_whose_post_was_not_answered_is_found_and_not_repeated() {
 async fn only_a_post_of_the_bot_is_accepted_as_the_card() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
-    team.asked().await;
+    team.requested().await;
     // The first attempt has failed. Before the second one, jit looks for an existing card.
     team.jit.comes_to_log("notice not received").await;
     let mark = serde_json::json!({"jit_request": team.newest().await});
@@ -186,7 +186,7 @@ async fn only_a_post_of_the_bot_is_accepted_as_the_card() {
 async fn a_post_of_another_user_is_not_accepted_as_the_card() {
     let team = Team::bound().await;
     team.mattermost.answers_with_anothers(1);
-    team.asked().await;
+    team.requested().await;
     team.jit.logs("another post than the one that jit made");
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(card.user_id, crate::server::BOT);
@@ -196,17 +196,21 @@ async fn a_post_of_another_user_is_not_accepted_as_the_card() {
 async fn the_bot_joins_open_channels_and_reports_private_ones() {
     let team = Team::bound().await;
     team.mattermost.closes(CHANNEL, true);
-    team.asked().await;
+    team.requested().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
     team.mattermost.closes(CHANNEL, false);
-    let bound = team.says(ADA, &format!("bind {ACCOUNT} max 2h")).await;
+    let bound = team
+        .type_command(ADA, &format!("bind {ACCOUNT} max 2h"))
+        .await;
     assert!(bound.contains("/invite"), "{bound}");
     team.mattermost.closes(CHANNEL, true);
-    let bound = team.says(ADA, &format!("bind {ACCOUNT} max 4h")).await;
+    let bound = team
+        .type_command(ADA, &format!("bind {ACCOUNT} max 4h"))
+        .await;
     assert!(!bound.contains("/invite"), "{bound}");
     // After the bot was removed from the channel, jit still changes the card.
     team.mattermost.closes(CHANNEL, true);
-    team.says(BOB, &format!("deny {}", team.newest().await))
+    team.type_command(BOB, &format!("deny {}", team.newest().await))
         .await;
     team.mattermost.card("DENIED", &[]).await;
 }
@@ -217,7 +221,7 @@ async fn the_bot_joins_open_channels_and_reports_private_ones() {
 async fn without_the_bot_in_the_channel_people_get_direct_messages() {
     let team = Team::bound().await;
     team.mattermost.closes(CHANNEL, false);
-    let id = team.asked().await;
+    let id = team.requested().await;
     let sent = |who: &'static str| move |mattermost: &Mattermost| mattermost.sent(who).pop();
     let call = team.mattermost.until(sent(BOB)).await;
     assert!(
@@ -243,13 +247,13 @@ async fn without_the_bot_in_the_channel_people_get_direct_messages() {
 async fn links_begin_with_the_address_that_users_have() {
     let team = Team::bound().await;
     team.mattermost.has_site("https://chat.example.com");
-    let id = team.asked().await;
+    let id = team.requested().await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     let link = format!("(https://chat.example.com/_redirect/pl/{})", card.id);
     let sent = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
     let call = team.mattermost.until(sent).await;
     assert!(call.message.contains(&link), "{call:?}");
-    let shown = team.says(ALICE, &format!("status {id}")).await;
+    let shown = team.type_command(ALICE, &format!("status {id}")).await;
     assert!(shown.contains(&link), "{shown}");
 }
 
@@ -258,10 +262,11 @@ async fn links_begin_with_the_address_that_users_have() {
 async fn without_the_bot_in_the_channel_the_requester_learns_the_decision() {
     let team = Team::bound().await;
     team.mattermost.closes(CHANNEL, false);
-    let id = team.asked().await;
+    let id = team.requested().await;
     let asked = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
     team.mattermost.until(asked).await;
-    team.says(BOB, &format!("deny {id} use readonly")).await;
+    team.type_command(BOB, &format!("deny {id} use readonly"))
+        .await;
     team.mattermost
         .until(|mattermost| {
             let sent = mattermost.sent(ALICE);
@@ -276,7 +281,7 @@ async fn without_the_bot_in_the_channel_the_requester_learns_the_decision() {
 async fn jit_pauses_after_a_429_and_then_delivers() {
     let team = Team::bound().await;
     team.mattermost.has_too_many(1);
-    let said = team.says(ALICE, "list").await;
+    let said = team.type_command(ALICE, "list").await;
     assert_eq!(said, "This channel has no open requests.");
     let rested = team.mattermost.rested().unwrap();
     assert!(
@@ -286,7 +291,7 @@ async fn jit_pauses_after_a_429_and_then_delivers() {
     // jit pauses after each 429 to a call for a card as well.
     team.mattermost.has_too_many(2);
     let before = team.mattermost.calls();
-    team.asked().await;
+    team.requested().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await;
     let calls = team.mattermost.calls() - before;
     assert!(calls < 20, "{calls} calls, two of them answered 429");
@@ -304,7 +309,7 @@ async fn a_late_answer_is_sent_as_a_direct_message() {
     );
     team.mattermost.is_slow(Duration::from_millis(700));
     let said = team
-        .says(crate::server::MALLORY, &format!("revoke {id}"))
+        .type_command(crate::server::MALLORY, &format!("revoke {id}"))
         .await;
     assert!(said.contains("takes longer than usual"), "{said}");
     team.mattermost
@@ -325,16 +330,17 @@ async fn the_name_of_an_account_is_shown() {
     let names = format!("[accounts]\n{ACCOUNT} = \"acme-prod\"\n");
     let config = format!("{}{names}", mattermost.config());
     let team = Team::on(mattermost, &config);
-    let bound = team.says(ADA, "bind acme-prod").await;
+    let bound = team.type_command(ADA, "bind acme-prod").await;
     assert!(bound.contains("acme\\-prod (`111122223333`)"), "{bound}");
-    team.says(ADA, "approvers @bob").await;
-    team.says(ALICE, "request Acme-Prod admin 1h x").await;
+    team.type_command(ADA, "approvers @bob").await;
+    team.type_command(ALICE, "request Acme-Prod admin 1h x")
+        .await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     assert_eq!(
         card.fields()["Access"],
         "admin in acme\\-prod (`111122223333`)"
     );
-    let unbound = team.says(ADA, "unbind acme-prod").await;
+    let unbound = team.type_command(ADA, "unbind acme-prod").await;
     assert!(unbound.contains("No account is bound"), "{unbound}");
     team.mattermost.card("CANCELLED", &[]).await;
 }

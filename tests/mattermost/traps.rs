@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::common::Setup;
 use crate::server::{
-    ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, TEAM, TOKEN, Team, form, heard, id_in,
+    ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, TEAM, TOKEN, Team, command_answer,
+    form, id_in,
 };
 
 /// 1, 9: a command needs the token that proves that Mattermost sent it, and the id of the team.
@@ -77,7 +78,7 @@ async fn a_token_in_the_header_or_one_of_two_tokens_is_accepted() {
     ] {
         let body = form(in_form, TEAM, CHANNEL, "aws-prod", ALICE, "list");
         let headers = vec![("Authorization", format!("Token {header}"))];
-        heard(
+        command_answer(
             &caller
                 .send("POST", "/mattermost/command", headers, body.into_bytes())
                 .await,
@@ -109,14 +110,16 @@ async fn the_address_of_a_user_is_fetched_from_mattermost() {
             .caller()
             .send("POST", "/mattermost/command", vec![], body.into_bytes())
             .await;
-        assert!(heard(&reply).contains(wanted), "{reply:?}");
+        assert!(command_answer(&reply).contains(wanted), "{reply:?}");
     }
-    let stranger = team.says("strangerstrangerstrangerst", "list").await;
+    let stranger = team
+        .type_command("strangerstrangerstrangerst", "list")
+        .await;
     assert!(stranger.contains("does not know you"), "{stranger}");
     // jit asks Mattermost about a user once for several commands.
     let before = team.mattermost.asked.load(Ordering::SeqCst);
     for _ in 0..5 {
-        team.says(ALICE, "list").await;
+        team.type_command(ALICE, "list").await;
     }
     assert_eq!(team.mattermost.asked.load(Ordering::SeqCst), before + 1);
 }
@@ -128,13 +131,13 @@ async fn an_address_of_another_domain_is_refused() {
     let config = format!("{}email_domain = \"example.com\"\n", mattermost.config());
     let jit = Setup::with(&config).start();
     let typed = |who: &str| form(TOKEN, TEAM, CHANNEL, "aws-prod", who, "list").into_bytes();
-    let said = heard(
+    let said = command_answer(
         &jit.caller()
             .send("POST", "/mattermost/command", vec![], typed(MALLORY))
             .await,
     );
     assert!(said.contains("company"), "{said}");
-    let said = heard(
+    let said = command_answer(
         &jit.caller()
             .send("POST", "/mattermost/command", vec![], typed(ALICE))
             .await,
@@ -156,7 +159,7 @@ async fn a_command_is_refused_while_mattermost_does_not_answer() {
         ADA,
         &format!("bind {ACCOUNT}"),
     );
-    let said = heard(
+    let said = command_answer(
         &jit.caller()
             .send("POST", "/mattermost/command", vec![], body.into_bytes())
             .await,
@@ -175,11 +178,11 @@ async fn a_command_is_refused_while_mattermost_does_not_answer() {
 async fn only_admins_change_bindings() {
     let team = Team::with(Setup::default()).await;
     for text in [format!("bind {ACCOUNT}"), "approvers @mallory".to_owned()] {
-        let said = team.says(MALLORY, &text).await;
+        let said = team.type_command(MALLORY, &text).await;
         assert!(said.contains("only admins"), "{said}");
     }
     let direct = team
-        .says_in(
+        .type_command_in(
             "ixxre3hujjbcuenn8nib1ym7io",
             &format!("{ALICE}__{ADA}"),
             ADA,
@@ -188,7 +191,7 @@ async fn only_admins_change_bindings() {
         .await;
     assert!(direct.contains("in a team channel"), "{direct}");
     assert!(
-        team.says(ADA, &format!("bind {ACCOUNT}"))
+        team.type_command(ADA, &format!("bind {ACCOUNT}"))
             .await
             .contains(ACCOUNT)
     );
@@ -207,14 +210,16 @@ async fn both_admin_keys_name_admins_of_slash_commands() {
         let mattermost = Mattermost::open().await;
         let config = format!("{}{key}", mattermost.config());
         let team = Team::on(mattermost, &config);
-        let bound = team.says(MALLORY, &format!("bind {ACCOUNT}")).await;
+        let bound = team.type_command(MALLORY, &format!("bind {ACCOUNT}")).await;
         assert!(bound.contains(ACCOUNT), "{key}: {bound}");
-        let refused = team.says(ALICE, &format!("unbind {ACCOUNT}")).await;
+        let refused = team.type_command(ALICE, &format!("unbind {ACCOUNT}")).await;
         assert!(refused.contains("only admins"), "{key}: {refused}");
         // This signed call has no actor.
         team.caller.post("/config/bind", &bind).await.is(signed);
         // A system admin is an admin here, unless `policy.admins` names others.
-        let by_role = team.says(ADA, &format!("bind {ACCOUNT} max 2h")).await;
+        let by_role = team
+            .type_command(ADA, &format!("bind {ACCOUNT} max 2h"))
+            .await;
         let is_refused = by_role.contains("only the admins named in policy");
         assert_eq!(is_refused, signed == 403, "{key}: {by_role}");
     }
@@ -224,13 +229,13 @@ async fn both_admin_keys_name_admins_of_slash_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_other_channels_are_not_shown() {
     let team = Team::bound().await;
-    team.says(ALICE, &format!("request {ACCOUNT} admin 1h secret reason"))
+    team.type_command(ALICE, &format!("request {ACCOUNT} admin 1h secret reason"))
         .await;
     let id = team.newest().await;
     let elsewhere = |who: &'static str, text: String| {
         let team = &team;
         async move {
-            team.says_in("f3h9orfn33ge7nxnhyaj1kdqqo", "lunch", who, &text)
+            team.type_command_in("f3h9orfn33ge7nxnhyaj1kdqqo", "lunch", who, &text)
                 .await
         }
     };
@@ -256,7 +261,7 @@ async fn text_of_people_is_shown_escaped() {
     let why =
         "@all see ![x](https://evil.example/p.png) | a |\n# big `code` <https://evil.example|here>";
     let said = team
-        .says(ALICE, &format!("request {ACCOUNT} admin 1h {why}"))
+        .type_command(ALICE, &format!("request {ACCOUNT} admin 1h {why}"))
         .await;
     for active in [
         "@all",
@@ -271,13 +276,15 @@ async fn text_of_people_is_shown_escaped() {
         assert!(!said.contains(active), "{active:?} in {said}");
     }
     let id = id_in(&said);
-    let unknown = team.says(ALICE, "status abcd").await;
+    let unknown = team.type_command(ALICE, "status abcd").await;
     assert!(unknown.contains("`abcd`"), "{unknown}");
     let several = team
-        .says(ALICE, &format!("request {ACCOUNT} readonly 1h again"))
+        .type_command(ALICE, &format!("request {ACCOUNT} readonly 1h again"))
         .await;
     assert_ne!(id_in(&several), id);
-    let ambiguous = team.says(ALICE, &format!("status {}", &id[..4])).await;
+    let ambiguous = team
+        .type_command(ALICE, &format!("status {}", &id[..4]))
+        .await;
     assert!(ambiguous.contains("several requests begin"), "{ambiguous}");
 }
 
@@ -295,7 +302,7 @@ async fn a_command_of_a_megabyte_is_refused() {
     );
     assert_eq!(team.send(flood).await.status, 413);
     let long = team
-        .says(
+        .type_command(
             ALICE,
             &format!("request {ACCOUNT} admin 1h {}", "y".repeat(5_000)),
         )

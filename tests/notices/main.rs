@@ -271,7 +271,7 @@ impl Listens {
         }
     }
 
-    fn heard(&self) -> Vec<u64> {
+    fn received(&self) -> Vec<u64> {
         self.heard.lock().unwrap().clone()
     }
 }
@@ -322,14 +322,18 @@ async fn a_receiver_that_is_down_delays_only_its_own_notices_and_a_restart_tries
         replicas.run_with(&receivers);
         let id = replicas.request().await;
         tokio::time::sleep(Millis::seconds(20).std()).await;
-        assert_eq!(receivers[1].heard().len(), 1, "{up:?} waits for {down:?}");
+        assert_eq!(
+            receivers[1].received().len(),
+            1,
+            "{up:?} waits for {down:?}"
+        );
         // The pauses are minutes long by now, and a new notice waits for none of them.
         tokio::time::sleep(Millis::minutes(20).std()).await;
         replicas.asked(id, "bob", Ask::Approve).await;
         tokio::time::sleep(Millis::seconds(20).std()).await;
-        let told = receivers[1].heard();
+        let told = receivers[1].received();
         assert_eq!(told.len(), 2, "{up:?} waits for {down:?}");
-        assert!(receivers[0].heard().is_empty());
+        assert!(receivers[0].received().is_empty());
         // The notices are still stored for the receiver that does not have them.
         replicas.end().await;
         tokio::time::sleep(Millis::minutes(20).std()).await;
@@ -339,8 +343,8 @@ async fn a_receiver_that_is_down_delays_only_its_own_notices_and_a_restart_tries
         receivers[0].is_down.store(false, Ordering::SeqCst);
         replicas.run_with(&receivers);
         tokio::time::sleep(Millis::seconds(20).std()).await;
-        assert_eq!(receivers[0].heard(), told, "in order, at once");
-        assert_eq!(receivers[1].heard(), told, "once");
+        assert_eq!(receivers[0].received(), told, "in order, at once");
+        assert_eq!(receivers[1].received(), told, "once");
         replicas.end().await;
     }
 }

@@ -107,7 +107,7 @@ async fn the_commands_of_the_page_run() {
     page.play("Before you begin", &night.stage);
 
     let answered = page
-        .say("Option 1: Mattermost", &night.caller, &night.id)
+        .send_command("Option 1: Mattermost", &night.caller, &night.id)
         .await;
     assert_eq!(answered.is(200)["status"], "REVOKED");
     night.is_verified(&page);

@@ -71,7 +71,12 @@ impl Page {
     }
 
     /// Sends the command of a section as the signed call that the plugin makes of it.
-    pub async fn say(&self, title: &str, caller: &Caller, id: &str) -> crate::common::Reply {
+    pub async fn send_command(
+        &self,
+        title: &str,
+        caller: &Caller,
+        id: &str,
+    ) -> crate::common::Reply {
         let [Block::Chat(line)] = &self.section(title).blocks[..] else {
             panic!("{title} needs one chat command");
         };

@@ -309,7 +309,7 @@ impl Center {
             self.changed.insert(key.clone());
             let what = if is_there { "stands" } else { "is gone" };
             self.event_log
-                .say(self.time.now(), &format!("AWS: {key} {what}"));
+                .log(self.time.now(), &format!("AWS: {key} {what}"));
         }
     }
 
@@ -325,9 +325,9 @@ impl Center {
                 Ok(_) => "accepted".to_owned(),
                 Err(error) => error.to_string(),
             };
-            let what = told(&sent.question);
+            let what = describe(&sent.question);
             let line = format!("AWS: {what} by {}{late}: {came}", sent.by);
-            self.event_log.say(now, &line);
+            self.event_log.log(now, &line);
         }
         *sent.slot.lock().unwrap() = Some(answer);
     }
@@ -474,7 +474,7 @@ impl Center {
         };
         if ends_at.is_none_or(|at| at - now >= Millis::minutes(10)) {
             self.event_log
-                .say(now, &format!("AWS: this {kind:?} of {key} will take long"));
+                .log(now, &format!("AWS: this {kind:?} of {key} will take long"));
         }
         let id = self.time.draw().to_string();
         self.open.push(id.clone());
@@ -506,7 +506,7 @@ impl Center {
     }
 }
 
-fn told(question: &Question) -> String {
+fn describe(question: &Question) -> String {
     match question {
         Question::Create(key) => format!("the create of {key}"),
         Question::Delete(key) => format!("the delete of {key}"),

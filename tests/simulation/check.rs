@@ -150,7 +150,7 @@ impl Checker {
             }
             for request in tables
                 .requests()
-                .filter(|one| one.assignment.old_credentials.is_some())
+                .filter(|one| one.access.old_credentials().is_some())
             {
                 denied_is_true(aws, request, now)?;
             }
@@ -188,7 +188,7 @@ impl Checker {
             known.events = event.seq;
             let kind = event.event_type.to_string();
             let line = format!("  {id} {} {kind}: {:?}", event.seq, event.details);
-            event_log.say(now, &line);
+            event_log.log(now, &line);
             self.kinds.insert(kind);
         }
         approved_by_the_rules(tables, request, &mut known.rules, self.extension)?;
@@ -286,7 +286,7 @@ fn has_a_duty(tables: &Tables, key: &HoldingKey) -> Result<(), String> {
 /// A recorded deny statement is in the policy, also after later changes of the policy.
 fn denied_is_true(aws: &Aws, request: &Request, now: Timestamp) -> Result<(), String> {
     let (Some(OldCredentials::Denied { until }), Some(user)) =
-        (request.assignment.old_credentials, &request.assignment.user)
+        (request.access.old_credentials(), request.access.user())
     else {
         return Ok(());
     };
@@ -371,11 +371,15 @@ pub fn at_rest(
     }
     requests
         .iter()
-        .try_for_each(|request| told_in_order(store, request.id, heard))
+        .try_for_each(|request| check_order_of_notices(store, request.id, heard))
 }
 
 /// P2: every event made its notices, delivered in order. A repeated delivery is allowed.
-fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result<(), String> {
+fn check_order_of_notices(
+    store: &MemoryStore,
+    id: RequestId,
+    heard: &[Notice],
+) -> Result<(), String> {
     let told = [
         Status::Granted,
         Status::Revoked,

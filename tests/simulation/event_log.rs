@@ -9,7 +9,7 @@ use jit::domain::Timestamp;
 pub struct EventLog(Arc<Mutex<Vec<String>>>);
 
 impl EventLog {
-    pub fn say(&self, at: Timestamp, line: &str) {
+    pub fn log(&self, at: Timestamp, line: &str) {
         self.0.lock().unwrap().push(format!("{at} {line}"));
     }
 }

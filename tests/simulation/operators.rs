@@ -3,7 +3,8 @@
 
 use jit::clock::Clock;
 use jit::domain::{
-    Command, HoldingKey, Lane, Millis, Presence, Proof, Request, RequestId, State, Status, Text,
+    AssignmentProof, Command, HoldingKey, Lane, Millis, Presence, Proof, Request, RequestId, State,
+    Status, Text,
 };
 use jit::identity_center::{Assignee, AssignmentPlace};
 use jit::service::ServiceError;
@@ -56,7 +57,7 @@ impl World {
         let mut parts = self.build_process("an operator", Millis(0));
         parts.worker = parts.worker.of_an_operator();
         let (process, clock) = (parts.process, parts.clock.clone());
-        self.say(&name);
+        self.log(&name);
         let done = command(parts);
         self.tasks.spawn(name, process, Kind::Call, async move {
             let gives_up = clock.uptime() + PATIENCE;
@@ -152,7 +153,7 @@ impl World {
                 proof,
             };
             let cleaned = parts.service.handle(id, said, None).await;
-            if let (Err(_), Proof::SeenGone { lease, .. }) = (&cleaned, proof) {
+            if let (Err(_), Proof::Assignment(AssignmentProof { lease, .. })) = (&cleaned, proof) {
                 worker.let_go(id, lease).await;
             }
             cleaned.map(drop)
@@ -186,7 +187,7 @@ impl World {
             return;
         };
         if !self.console.is_foreign(&key) && self.aws.take_away(&key) {
-            self.say(&format!("an operator takes {key} away in the AWS console"));
+            self.log(&format!("an operator takes {key} away in the AWS console"));
             self.console.took_away(&key);
         }
     }
@@ -213,7 +214,7 @@ impl World {
             .aws
             .is_quiet_since(&key, self.time.now() + Millis(-QUIET.0));
         if !is_held && quiet && !self.aws.stands(&key) && !self.tasks.is_running(Kind::Call) {
-            self.say(&format!("somebody assigns {key} in the AWS console"));
+            self.log(&format!("somebody assigns {key} in the AWS console"));
             self.console.assigned(&key);
             self.aws.assign(&key);
         }
@@ -230,7 +231,7 @@ impl World {
             _ => Status::Revoked,
         };
         if request.status() != word {
-            self.say(&format!("an operator writes {word} into {}", request.id));
+            self.log(&format!("an operator writes {word} into {}", request.id));
             let at = Some(self.time.now());
             self.store.write_status(request.id, word, at);
         }

@@ -40,7 +40,7 @@ impl World {
         let Some(number) = self.door() else { return };
         let replica = &self.replicas[number];
         let (process, service) = (replica.process, replica.service.clone());
-        self.say(&format!("{name} (to replica {number})"));
+        self.log(&format!("{name} (to replica {number})"));
         self.tasks.spawn(name, process, Kind::Call, call(service));
     }
 
@@ -138,7 +138,7 @@ impl World {
         ACCOUNTS[self.time.below(2) as usize]
     }
 
-    pub fn ask_for_access(&mut self) {
+    pub fn request_access(&mut self) {
         let (who, account) = (PEOPLE[self.time.below(3) as usize], self.an_account());
         let set = if self.time.chance(4) {
             "readonly"
@@ -215,7 +215,7 @@ impl World {
     }
 
     /// K9: an extension is requested and denied a hundred times.
-    pub fn ask_again_and_again(&mut self) {
+    pub fn repeat_extensions(&mut self) {
         let Some(id) = self.a_request() else { return };
         let Some(own) = self
             .store

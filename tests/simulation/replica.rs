@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jit::app::App;
 use jit::clock::Clock;
 use jit::domain::{Millis, Timestamp};
 use jit::identity_center::Paced;
@@ -106,14 +107,14 @@ impl World {
             self.plan.announce,
         ));
         let limits = self.plan.limits;
-        let access = Arc::new(Paced::new(Arc::new(wire), limits, Arc::new(clock.clone())));
-        let worker = Worker::new(service.clone(), access.clone());
+        let paced = Paced::new(Arc::new(wire), limits, Arc::new(clock.clone()));
+        let app = App::new(service, Arc::new(paced));
         Parts {
             process,
-            worker: worker.spawning(self.tasks.spawner(process)),
+            worker: app.worker.spawning(self.tasks.spawner(process)),
             clock,
-            service,
-            access,
+            service: app.service,
+            access: app.identity_center,
         }
     }
 
@@ -135,7 +136,7 @@ impl World {
     }
 
     fn start(&mut self, number: usize, ahead: Millis) -> Replica {
-        self.say(&format!("replica {number} starts"));
+        self.log(&format!("replica {number} starts"));
         self.watch.disturbed(self.time.now());
         let parts = self.build_process(&format!("replica {number}"), ahead);
         let receiver = SimReceiver {
@@ -177,7 +178,7 @@ impl World {
     }
 
     pub fn kill(&mut self, number: usize) {
-        self.say(&format!("replica {number} is killed"));
+        self.log(&format!("replica {number} is killed"));
         self.tasks.kill(self.replicas[number].process);
         // It is started again at once, or only later.
         let later = match self.time.chance(3) {
@@ -208,7 +209,7 @@ impl World {
         };
         replica.stop.cancel();
         self.watch.disturbed(now);
-        self.say(&format!("replica {number} is asked to stop"));
+        self.log(&format!("replica {number} is asked to stop"));
     }
 
     pub fn freeze(&mut self, number: usize) {
@@ -227,7 +228,7 @@ impl World {
         });
         self.tasks.freeze(replica.process);
         let how = if is_suspended { "suspended" } else { "frozen" };
-        self.say(&format!("replica {number} is {how} until {until}"));
+        self.log(&format!("replica {number} is {how} until {until}"));
     }
 
     fn thaw(&mut self, number: usize) {
@@ -241,7 +242,7 @@ impl World {
         }
         self.tasks.thaw(replica.process);
         self.watch.disturbed(now);
-        self.say(&format!("replica {number} goes on"));
+        self.log(&format!("replica {number} goes on"));
     }
 
     /// The wall clock of its machine jumps forward or back, and is corrected some minutes later.
@@ -258,7 +259,7 @@ impl World {
         (replica.ahead, replica.right_at) = (ahead, None);
         replica.clock.set(ahead);
         self.watch.disturbed(self.time.now());
-        self.say(&format!(
+        self.log(&format!(
             "the clock of replica {number} jumps by {seconds} s"
         ));
     }
@@ -283,7 +284,7 @@ impl World {
                     } else {
                         "killed while it stops"
                     };
-                    self.say(&format!("replica {number} is {how}"));
+                    self.log(&format!("replica {number} is {how}"));
                     self.tasks.kill(self.replicas[number].process);
                     let later = self.time.span(Millis::minutes(1));
                     self.goes_down(number, later);

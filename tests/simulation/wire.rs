@@ -76,7 +76,7 @@ impl Wire {
         }
     }
 
-    async fn ask(&self, question: Question) -> Result<Answer, IdentityCenterError> {
+    async fn send(&self, question: Question) -> Result<Answer, IdentityCenterError> {
         self.faults.may_panic(&self.clock.time);
         let fate = self.fate(&question);
         // From here on the call is in flight: there is no await in between.
@@ -116,7 +116,7 @@ fn lost(why: &str) -> IdentityCenterError {
 /// The variant of the answer that belongs to the question.
 macro_rules! ask {
     ($self:ident, $question:expr, $answer:ident) => {
-        match $self.ask($question).await? {
+        match $self.send($question).await? {
             Answer::$answer(answer) => Ok(answer),
             other => panic!("{other:?} answers another question"),
         }
@@ -170,7 +170,7 @@ impl IdentityCenter for Wire {
     ) -> Result<(), IdentityCenterError> {
         let policy = policy.map(str::to_owned);
         let set = Question::SetInlinePolicy(set.clone(), policy);
-        self.ask(set).await.map(drop)
+        self.send(set).await.map(drop)
     }
     async fn provision(
         &self,

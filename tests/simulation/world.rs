@@ -112,7 +112,7 @@ impl World {
         self.start_all();
         self.bind_all();
         self.faults.begin(&self.plan);
-        self.say(&format!("the storm begins: {:?}", self.plan));
+        self.log(&format!("the storm begins: {:?}", self.plan));
         for _ in 0..OPERATIONS {
             self.something_happens()?;
             for _ in 0..self.time.below(60) {
@@ -124,7 +124,7 @@ impl World {
         self.faults.calm();
         self.aws.calm();
         self.restart_all();
-        self.say("all is calm");
+        self.log("all is calm");
         self.rest()?;
         let heard = self.heard.lock().unwrap().clone();
         check::at_rest(&self.store, &self.aws, &self.console, &heard)
@@ -136,7 +136,7 @@ impl World {
         };
         let minutes = Minutes::new(5).unwrap();
         match self.time.below(100) {
-            0..=13 => self.ask_for_access(),
+            0..=13 => self.request_access(),
             14..=28 => self.decide(Ask::Approve, "bob"),
             29..=31 => self.decide(Ask::Approve, "carol"),
             32 | 33 => self.decide(Ask::Approve, "alice"),
@@ -155,7 +155,7 @@ impl World {
             }
             76 | 77 => {
                 if let Some(name) = self.tasks.hang_up_one(&self.time) {
-                    self.say(&format!("hung up: {name}"));
+                    self.log(&format!("hung up: {name}"));
                 }
             }
             78 | 79 => self.assign_by_hand(),
@@ -192,7 +192,7 @@ impl World {
             Fault::Disk => {
                 let is_full = self.faults.fill_or_empty_the_disk();
                 self.watch.disturbed(self.time.now());
-                self.say(if is_full {
+                self.log(if is_full {
                     "the disk is full"
                 } else {
                     "the disk has room again"
@@ -200,7 +200,7 @@ impl World {
             }
             Fault::Operators => self.an_operator_acts(),
             Fault::Bindings => self.change_bindings(),
-            Fault::Long => self.ask_again_and_again(),
+            Fault::Long => self.repeat_extensions(),
             other => unreachable!("{other:?} is no event"),
         }
     }
@@ -211,7 +211,7 @@ impl World {
 
     fn pass(&mut self, most: Millis) -> Result<(), String> {
         let span = self.time.span(most);
-        self.say(&format!("{span} pass"));
+        self.log(&format!("{span} pass"));
         self.run_for(span)
     }
 
@@ -221,7 +221,7 @@ impl World {
             None => return Ok(false),
             Some(Polled::WentOn) => {}
             Some(Polled::Panicked(name, kind)) => {
-                self.say(&format!("panics: {name}"));
+                self.log(&format!("panics: {name}"));
                 if kind != Kind::Call {
                     self.watch.disturbed(self.time.now());
                 }
@@ -341,7 +341,7 @@ impl World {
         Ok(())
     }
 
-    pub fn say(&self, line: &str) {
-        self.event_log.say(self.time.now(), line);
+    pub fn log(&self, line: &str) {
+        self.event_log.log(self.time.now(), line);
     }
 }

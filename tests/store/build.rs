@@ -1,9 +1,10 @@
 //! Builders of records.
 
 use jit::domain::{
-    Admin, Audience, BindTerms, Binding, Channel, ConfigurationChange, Decision, Draft, Holding,
-    HoldingKey, Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding,
-    Refusal, Request, RequestId, State, Status, Text, Timestamp, open,
+    AccessFacts, Admin, AssignmentFacts, Audience, BindTerms, Binding, Channel,
+    ConfigurationChange, Decision, Draft, Holding, HoldingKey, Lease, LeaseHolder, LeaseToken,
+    Minutes, Notice, Period, Person, Rebinding, Refusal, Request, RequestId, State, Status, Text,
+    Timestamp, UserId, open,
 };
 use jit::store::{Commit, Nonce, Write};
 use uuid::Uuid;
@@ -117,13 +118,20 @@ pub fn next(request: &Request, change: impl FnOnce(&mut Request)) -> Commit {
 pub fn granted(request: &Request, until: Timestamp) -> Request {
     let mut granted = request.clone();
     granted.state = State::Granted;
-    granted.assignment.user = Some("u-1".parse().unwrap());
+    granted.access = with_user("u-1".parse().unwrap());
     granted.grant.period = Some(Period {
         from: request.asked.created_at,
         until,
     });
     granted.schedule.due_at = Some(until);
     granted
+}
+
+pub fn with_user(user: UserId) -> AccessFacts {
+    AccessFacts::Assignment(AssignmentFacts {
+        user: Some(user),
+        ..AssignmentFacts::default()
+    })
 }
 
 pub fn key() -> HoldingKey {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jit::domain::{
-    Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing, Lane, Millis, Notice, Person,
-    ReceiverName, Record, Request, RequestId, State, Status, Timestamp, decide,
+    AccessForm, AccessRecord, Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing,
+    Lane, Millis, Notice, Person, ReceiverName, Record, Request, RequestId, State, Status,
+    Timestamp, decide,
 };
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
@@ -834,7 +835,7 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
     let record = Record {
         request: first,
         binding: Some(binding()),
-        holding: None,
+        access: AccessRecord::unread(AccessForm::Assignment),
     };
     let command = Command::Asked {
         by,

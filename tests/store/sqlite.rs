@@ -7,7 +7,9 @@ use jit::store::sqlite::{OpenError, SqliteStore};
 use jit::store::{Commit, Freshness, Store, StoreError, Taken, Write};
 use rusqlite::Connection;
 
-use crate::build::{at, creating, held, id, key, later, lease, next, nonce, opened, token};
+use crate::build::{
+    at, creating, held, id, key, later, lease, next, nonce, opened, token, with_user,
+};
 
 fn file() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -226,7 +228,7 @@ async fn after_a_restart(state: State, holding: &Holding) -> Holding {
     let opened = opened(1, at(0));
     store.commit(creating(&opened)).await.unwrap();
     let leased = next(&opened.request, |request| {
-        request.assignment.user = Some(key().user);
+        request.access = with_user(key().user);
         request.asked.account_id = key().account_id;
         request.state = state;
         request.schedule.lease = Some(lease(7, at(3600)));

@@ -47,7 +47,7 @@ impl DemoChannel {
             heard: sender,
         };
         let app = Router::new()
-            .route(&format!("{PLUGIN}/webhook"), post(hear))
+            .route(&format!("{PLUGIN}/webhook"), post(receive))
             .with_state(Arc::new(ear));
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -82,7 +82,7 @@ impl DemoChannel {
     }
 }
 
-async fn hear(State(ear): State<Arc<Ear>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(State(ear): State<Arc<Ear>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let message = Message {
         key_id: header("x-jit-keyid").unwrap_or_default(),

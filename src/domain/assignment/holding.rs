@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AssignmentCall, AssignmentOutcome, Calls};
+use super::{AssignmentCall, AssignmentCalls, AssignmentOutcome};
 use crate::domain::{
     AccountId, Command, LeaseHolder, LeaseToken, Outcome, PermissionSet, Request, RequestId, UserId,
 };
@@ -116,7 +116,7 @@ impl Holding {
 
     /// Stores what a worker reported about unanswered calls. The newest call of a kind stands for
     /// the earlier ones: when it is waited out, they are as well.
-    pub(in crate::domain) fn with_calls(&self, call: LeaseToken, calls: &Calls) -> Self {
+    pub(in crate::domain) fn with_calls(&self, call: LeaseToken, calls: &AssignmentCalls) -> Self {
         self.changed(|next| {
             let lasts = |known: &LeaseToken| !calls.waited_out.contains(known);
             next.unanswered_create = next.unanswered_create.filter(lasts);
@@ -192,10 +192,8 @@ impl Request {
 
     /// The key of the assignment that this request holds or asks for, once the user is known.
     pub fn holding_key(&self) -> Option<HoldingKey> {
-        self.assignment
-            .user
-            .clone()
-            .map(|user| self.holding_key_of(user))
+        let user = self.access.user()?;
+        Some(self.holding_key_of(user.clone()))
     }
 
     /// The same key for a user that the record does not name yet.

@@ -16,7 +16,7 @@ pub(super) fn announce(mut step: Step<'_>, end: Timestamp) -> Result<Decision, R
     step.request.schedule.due_at = Some(end);
     let said = details([("end_time", Some(end.to_string()))]);
     step.record(EventKind::EndAnnounced, None, said);
-    step.tell_to(Audience::Requester, None, details([]));
+    step.notify_to(Audience::Requester, None, details([]));
     step.done(None)
 }
 

@@ -83,10 +83,21 @@ pub(super) fn finished(
             unsettled::verify(step, lease, *end, doubt)
         }
         (State::Removing { ending }, AssignmentOutcome::Gone) => removal::gone(step, ending),
+        // P1: jit may have made what AWS shows, or may still make it.
         (
             State::Checking { .. } | State::Unsettled { .. },
-            outcome @ (AssignmentOutcome::Gone | AssignmentOutcome::StillThere),
-        ) => looked(step, outcome == AssignmentOutcome::Gone),
+            AssignmentOutcome::Gone | AssignmentOutcome::StillThere,
+        ) if step.may_appear() && !step.is_shared() => removal::look_again(step),
+        (State::Checking { by, reason, .. }, AssignmentOutcome::Gone) => {
+            removal::gone_after_error(step, by, reason)
+        }
+        (State::Checking { by, .. }, AssignmentOutcome::StillThere) => {
+            removal::present_after_error(step, &by)
+        }
+        (
+            State::Unsettled { end, doubt },
+            AssignmentOutcome::Gone | AssignmentOutcome::StillThere,
+        ) => unsettled::settle(step, *end, doubt),
         (
             State::Denied { .. }
             | State::Cancelled { .. }
@@ -113,34 +124,6 @@ pub(super) fn finished(
             | AssignmentOutcome::DenyLifted
             | AssignmentOutcome::StillThere,
         ) => step.give_back(),
-    }
-}
-
-/// A look at AWS ended, about an end that is not verified yet.
-fn looked(step: Step<'_>, is_gone: bool) -> Result<Decision, Refusal> {
-    // P1: jit may have made what AWS shows, or may still make it.
-    if step.may_appear() && !step.is_shared() {
-        return removal::look_again(step);
-    }
-    match step.request.state.clone() {
-        State::Checking { by, reason, .. } if is_gone => {
-            removal::gone_after_error(step, by, reason)
-        }
-        State::Checking { by, .. } => {
-            let why = not_ours(&step);
-            step.end_in_error(why, Some(&by))
-        }
-        State::Unsettled { end, doubt } => unsettled::settle(step, *end, doubt),
-        State::Pending
-        | State::Approved
-        | State::Assigning
-        | State::Granted
-        | State::Removing { .. }
-        | State::Denied { .. }
-        | State::Cancelled { .. }
-        | State::Expired { .. }
-        | State::Revoked { .. }
-        | State::Error(_) => step.give_back(),
     }
 }
 

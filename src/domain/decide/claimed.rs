@@ -2,14 +2,14 @@
 //! write, and no worker has to find the request.
 
 use super::{Decision, Record, decide};
-use crate::domain::{Binding, Claim, Command, Holding, Lease, Policy, Timestamp};
+use crate::domain::{AccessRecord, Binding, Claim, Command, Lease, Policy, Timestamp};
 
 impl Decision {
     /// The decision with the claim included. None if the request is not due, or if the claim
-    /// would record an event or change the holding.
+    /// would record an event or change more than the request.
     pub fn claimed(
         &self,
-        holding: Option<Holding>,
+        access: AccessRecord,
         binding: Option<Binding>,
         policy: &Policy,
         lease: Lease,
@@ -18,7 +18,7 @@ impl Decision {
         let record = Record {
             request: self.request.clone(),
             binding,
-            holding: self.holding.clone().or(holding),
+            access: access.after(&self.access),
         };
         let offer = Claim {
             lease,
@@ -26,7 +26,7 @@ impl Decision {
             as_of: now,
         };
         let claim = decide(record, policy, Command::Due { claim: offer }, now).ok()?;
-        let is_no_more = claim.events.is_empty() && claim.holding.is_none();
+        let is_no_more = claim.events.is_empty() && claim.access.is_none();
         (is_no_more && claim.work.is_some()).then(|| Self {
             request: claim.request.at_revision(self.request.version.revision),
             work: claim.work,
@@ -38,16 +38,16 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{
-        alice, asked, bob, id, key, later, lease, minutes, policy, record,
+        alice, asked, bob, holding_of, id, key, later, lease, minutes, policy, record,
     };
     use super::*;
     use crate::domain::{Ask, AssignmentWork, LeaseToken, Work};
 
     fn claimed(record: Record, command: Command) -> (Decision, Option<Decision>) {
-        let (policy, now, holding) = (policy(), later(), record.holding.clone());
+        let (policy, now, access) = (policy(), later(), record.access.clone());
         let binding = record.binding.clone();
         let decision = decide(record, &policy, command, now).unwrap();
-        let claimed = decision.claimed(holding, binding, &policy, lease(), now);
+        let claimed = decision.claimed(access, binding, &policy, lease(), now);
         (decision, claimed)
     }
 
@@ -73,7 +73,7 @@ mod tests {
             assert_eq!(request, plain.request, "{word}");
             assert_eq!(claimed.events, plain.events, "{word}");
             assert_eq!(claimed.notices, plain.notices, "{word}");
-            assert_eq!(claimed.holding, plain.holding, "{word}");
+            assert_eq!(claimed.access, plain.access, "{word}");
         }
     }
 
@@ -107,12 +107,11 @@ mod tests {
     #[test]
     fn a_revoke_of_a_shared_assignment_gives_work_to_one_holder() {
         let mut shared = record("Granted");
-        let holding = shared.holding.as_mut().unwrap();
-        holding.holders.insert(id(2));
+        holding_of(&mut shared).holders.insert(id(2));
         let revoke = Ask::Revoke { reason: None };
         let (plain, claimed) = claimed(shared, asked(bob(), revoke));
         let claimed = claimed.unwrap();
-        assert_eq!(claimed.co_holders, plain.co_holders);
+        assert_eq!(claimed.access, plain.access);
         let removal = Work::from(AssignmentWork::Remove(key()));
         assert_eq!(claimed.work, Some(removal));
     }

@@ -4,10 +4,11 @@ use uuid::Uuid;
 
 use super::{Record, open};
 use crate::domain::{
-    Admins, Approval, Ask, AssignmentOutcome, Binding, Calls, Chain, Claim, Command, Doubt, Draft,
-    EndSessions, Ending, ErrorEnd, Extension, ExtensionRule, Holding, HoldingKey, Lease,
-    LeaseHolder, LeaseToken, Millis, Minutes, OldCredentials, Outcome, Period, Person, Policy,
-    Preparation, Presence, Request, RequestId, SetRule, State, Text, Timestamp,
+    AccessForm, AccessRecord, Admins, Approval, Ask, AssignmentOutcome, AssignmentRecord, Binding,
+    Chain, Claim, Command, Doubt, Draft, EndSessions, Ending, ErrorEnd, Extension, ExtensionRule,
+    Holding, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, OldCredentials, Outcome,
+    Period, Person, Policy, Preparation, Presence, Request, RequestId, SetRule, State, Text,
+    Timestamp,
 };
 
 /// A request in that state; a worker has its lease, `lease()`, unless it is settled.
@@ -25,7 +26,7 @@ pub(crate) fn record(word: &str) -> Record {
         return Record {
             request,
             binding,
-            holding: None,
+            access: AccessRecord::unread(AccessForm::Assignment),
         };
     }
     advance(&mut request, word);
@@ -41,7 +42,7 @@ pub(crate) fn record(word: &str) -> Record {
         holding.holders.insert(request.id);
     }
     Record {
-        holding: request.assignment.user.is_some().then_some(holding),
+        access: request.access.was_begun().then_some(holding).into(),
         request,
         binding,
     }
@@ -58,18 +59,20 @@ fn advance(request: &mut Request, word: &str) {
     request.state = state(word);
     request.approvals.given = vec![Approval { by, at }];
     request.approvals.complete_at = Some(at);
-    request.assignment.user = (word != "NeverHeld").then(|| "u-1".parse().unwrap());
+    if word != "NeverHeld" {
+        request.access.set_user("u-1".parse().unwrap());
+    }
     request.grant.extension = (word == "Extending").then(|| Extension {
         by: alice(),
         minutes: minutes(30),
         approvals,
     });
-    request.assignment.old_credentials = match word {
+    request.access.set_old_credentials(match word {
         "ToDeny" => Some(OldCredentials::Ending { before: at }),
         "DenyStands" => Some(OldCredentials::Denied { until: later() }),
         _ => None,
-    };
-    let is_over = request.state.is_settled() && request.assignment.old_credentials.is_none();
+    });
+    let is_over = request.state.is_settled() && request.access.old_credentials().is_none();
     request.schedule.due_at = (!is_over).then(later);
     request.schedule.lease = (!is_over).then(lease);
     request.version.chain = Chain {
@@ -161,7 +164,7 @@ pub(super) fn binding() -> Binding {
 pub(crate) fn policy() -> Policy {
     Policy {
         permission_sets: ["admin", "readonly"]
-            .map(|name| (name.parse().unwrap(), SetRule::default()))
+            .map(|name| (name.parse().unwrap(), set_rule()))
             .into(),
         default_permission_set: "admin".parse().unwrap(),
         pending_lifetime: Millis::hours(8),
@@ -174,6 +177,19 @@ pub(crate) fn policy() -> Policy {
         end_sessions: EndSessions::Off,
         remind_before: None,
     }
+}
+
+fn set_rule() -> SetRule {
+    SetRule {
+        form: AccessForm::Assignment,
+        max_request_hours: None,
+    }
+}
+
+/// The holding of a record that has one.
+pub(super) fn holding_of(record: &mut Record) -> &mut Holding {
+    let AccessRecord::Assignment(AssignmentRecord { holding }) = &mut record.access;
+    holding.as_mut().unwrap()
 }
 
 pub(super) fn key() -> HoldingKey {
@@ -202,7 +218,7 @@ pub(super) fn finished(outcome: impl Into<Outcome>) -> Command {
     Command::Finished {
         lease: lease().token,
         outcome: outcome.into(),
-        calls: Calls::default(),
+        calls: None,
     }
 }
 

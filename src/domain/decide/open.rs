@@ -3,8 +3,8 @@
 use super::step::{Step, details, words};
 use super::{Decision, Record, Refusal};
 use crate::domain::{
-    Approvals, Asked, AssignmentFacts, Binding, Chat, Draft, EventKind, Grant, PermissionSet,
-    Policy, Request, Schedule, State, Timestamp, Version,
+    AccessFacts, AccessForm, AccessRecord, Approvals, Asked, Binding, Chat, Draft, EventKind,
+    Grant, PermissionSet, Policy, Request, Schedule, State, Timestamp, Version,
 };
 
 /// Opens a request, if the policy and the binding of its account allow it.
@@ -18,13 +18,13 @@ pub fn open(
         return Err(Refusal::NoReason);
     }
     let bound = Policy::bound(binding.as_ref(), &draft.account_id, &draft.channel_id)?;
-    let permission_set = policy.permission_set(&draft, bound)?;
+    let (permission_set, form) = policy.permission_set(&draft, bound)?;
     policy.check_duration(draft.duration, &permission_set, bound)?;
     policy.check_start(draft.start_at, now)?;
     let record = Record {
-        request: pending(draft, permission_set, policy, now),
+        request: pending(draft, permission_set, form, policy, now),
         binding,
-        holding: None,
+        access: AccessRecord::unread(form),
     };
     let mut step = Step::new(record, policy, now);
     let request = &step.request;
@@ -50,6 +50,7 @@ pub fn open(
 fn pending(
     draft: Draft,
     permission_set: PermissionSet,
+    form: AccessForm,
     policy: &Policy,
     now: Timestamp,
 ) -> Request {
@@ -69,7 +70,7 @@ fn pending(
         approvals: Approvals::default(),
         grant: Grant::default(),
         state: State::Pending,
-        assignment: AssignmentFacts::default(),
+        access: AccessFacts::new(form),
         schedule: Schedule {
             due_at: Some(now + policy.pending_lifetime),
             ..Schedule::default()

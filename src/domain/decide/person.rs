@@ -173,12 +173,12 @@ fn revoke_access(
 ) -> Result<Decision, Refusal> {
     let request = &step.request;
     match request.state.clone() {
-        // jit has not asked AWS for an assignment, so no removal is needed.
+        // jit has not asked AWS for the access, so no removal is needed.
         State::Approved => {
             may?;
             step.end_revoked(Some(by.clone()), reason)
         }
-        State::Error(_) if request.assignment.user.is_none() => {
+        State::Error(_) if !request.access.was_begun() => {
             may?;
             step.end_revoked(Some(by.clone()), reason)
         }
@@ -193,8 +193,7 @@ fn revoke_access(
             ending: Ending::Failed { .. } | Ending::Expired,
         } => {
             may?;
-            step.end_others(Some(by), reason.as_ref());
-            step.mark_removing();
+            step.end_access(Some(by), reason.as_ref());
             begin_revoke(step, Some(by), reason, said)
         }
         State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => {
@@ -212,7 +211,7 @@ fn revoke_access(
     }
 }
 
-/// A worker asks AWS whether the request, which ended in ERROR, has left an assignment.
+/// A worker asks AWS whether the request, which ended in ERROR, has left its access.
 fn check_after_error(
     mut step: Step<'_>,
     by: &Person,
@@ -372,7 +371,7 @@ fn extend_now(
     step.record(EventKind::Extended, Some(by), said.clone());
     let total = (until - period.from).0 / 60_000;
     said.insert("duration_minutes".into(), total.to_string());
-    step.tell(Some(by), said);
+    step.notify(Some(by), said);
     step.done(None)
 }
 

@@ -169,11 +169,11 @@ mod tests {
     #[test]
     fn an_approval_is_claimed_with_the_binding_that_it_was_given_under() {
         let record = record("Pending");
-        let binding = record.binding.clone();
+        let (binding, access) = (record.binding.clone(), record.access.clone());
         let approved = decide(record, &policy(), asked(bob(), Ask::Approve), later()).unwrap();
         let claimed = |binding| {
             let lease = super::super::fixtures::lease();
-            approved.claimed(None, binding, &policy(), lease, later())
+            approved.claimed(access.clone(), binding, &policy(), lease, later())
         };
         assert!(claimed(binding).is_some());
         assert!(claimed(None).is_none());

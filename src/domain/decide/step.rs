@@ -3,24 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CoHolders, Decision, Record, Refusal};
+use super::records::AccessStep;
+use super::{Decision, Record, Refusal};
 use crate::domain::audit::EventDraft;
 use crate::domain::{
-    Audience, AuditKey, Binding, ErrorEnd, EventKind, Failing, Holding, Lease, Millis, Notice,
-    Person, Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
+    Audience, AuditKey, Binding, ErrorEnd, EventKind, Failing, Lease, Millis, Notice, Person,
+    Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
 };
 
 pub(super) struct Step<'a> {
     pub now: Timestamp,
     pub policy: &'a Policy,
     pub binding: Option<Binding>,
-    /// The holding as read, and then as changed by this step.
-    pub holding: Option<Holding>,
     pub request: Request,
-    holding_before: Option<Holding>,
+    /// What the store keeps about the access, as changed by this step.
+    pub access: AccessStep,
     events: Vec<crate::domain::Event>,
     notices: Vec<Notice>,
-    pub co_holders: Option<CoHolders>,
 }
 
 pub(super) type Details = BTreeMap<String, String>;
@@ -43,20 +42,17 @@ impl<'a> Step<'a> {
             now,
             policy,
             binding: record.binding,
-            holding_before: record.holding.clone(),
-            holding: record.holding,
             request: record.request,
+            access: AccessStep::new(record.access),
             events: Vec::new(),
             notices: Vec::new(),
-            co_holders: None,
         }
     }
 
-    /// Sets the state. A settled request is due again only if old credentials have to be denied.
+    /// Sets the state. A settled request is due again only if its access needs work after the end.
     pub fn set_state(&mut self, state: State) {
         if state.is_settled() {
-            let old_credentials = self.request.assignment.old_credentials;
-            self.request.schedule.due_at = old_credentials.map(|old| old.due_at(self.now));
+            self.request.schedule.due_at = self.request.access.due_after_end(self.now);
             self.request.schedule.lease = None;
             self.request.grant.extension = None;
         }
@@ -80,13 +76,13 @@ impl<'a> Step<'a> {
     }
 
     /// Tells the channel, with the requester's address in the details.
-    pub fn tell(&mut self, actor: Option<&Person>, mut details: Details) {
+    pub fn notify(&mut self, actor: Option<&Person>, mut details: Details) {
         let email = self.request.asked.requester.email.to_string();
         details.insert("requester_email".into(), email);
-        self.tell_to(Audience::Everybody, actor, details);
+        self.notify_to(Audience::Everybody, actor, details);
     }
 
-    pub fn tell_to(&mut self, audience: Audience, actor: Option<&Person>, details: Details) {
+    pub fn notify_to(&mut self, audience: Audience, actor: Option<&Person>, details: Details) {
         let request = &self.request;
         self.notices.push(Notice {
             request_id: request.id,
@@ -102,8 +98,7 @@ impl<'a> Step<'a> {
         });
     }
 
-    /// Ends the request: settles it, takes it out of the holding, records the event and writes a
-    /// notice.
+    /// Ends the request: settles it, releases its access, records the event and writes a notice.
     pub fn end(
         mut self,
         state: State,
@@ -112,13 +107,13 @@ impl<'a> Step<'a> {
         details: Details,
     ) -> Result<Decision, Refusal> {
         self.set_state(state);
-        self.leave();
+        self.release_access();
         self.record(kind, actor, details.clone());
-        self.tell(actor, details);
+        self.notify(actor, details);
         self.done(None)
     }
 
-    /// Ends the request in ERROR. The caller must know that no assignment is left.
+    /// Ends the request in ERROR. The caller must know that no access is left.
     pub fn end_in_error(self, why: Text, actor: Option<&Person>) -> Result<Decision, Refusal> {
         let said = details([("error", Some(why.to_string()))]);
         let at = self.now;
@@ -130,14 +125,14 @@ impl<'a> Step<'a> {
         )
     }
 
-    /// Ends the request as EXPIRED. The caller must know that the assignment is gone, or that
-    /// other requests hold it.
+    /// Ends the request as EXPIRED. The caller must know that the access is gone, or that other
+    /// requests have it.
     pub fn end_expired(self, details: Details) -> Result<Decision, Refusal> {
         let at = self.now;
         self.end(State::Expired { at }, EventKind::Expired, None, details)
     }
 
-    /// Ends the request as REVOKED. The caller must know that the assignment is gone.
+    /// Ends the request as REVOKED. The caller must know that the access is gone.
     pub fn end_revoked(
         self,
         by: Option<Person>,
@@ -224,17 +219,11 @@ impl<'a> Step<'a> {
     /// stored revision is the one before.
     pub fn done(mut self, work: Option<Work>) -> Result<Decision, Refusal> {
         self.request.version.revision += 1;
-        let before = self.holding_before;
-        let changed = self.holding.filter(|now| Some(now) != before.as_ref());
         Ok(Decision {
             request: self.request,
             events: self.events,
             notices: self.notices,
-            holding: changed.map(|holding| Holding {
-                revision: holding.revision + 1,
-                ..holding
-            }),
-            co_holders: self.co_holders,
+            access: self.access.into_change(),
             work,
         })
     }

@@ -5,14 +5,14 @@
 #![allow(clippy::wildcard_enum_match_arm)] // only in tests
 
 use super::fixtures::{
-    alice, asked, at_the_end, binding, bob, draft, due_at, finished, id, key, later, lease,
-    minutes, person, policy, prepared, record,
+    alice, asked, at_the_end, binding, bob, draft, due_at, finished, holding_of, id, key, later,
+    lease, minutes, person, policy, prepared, record,
 };
 use super::{Record, Refusal, decide, open};
 use crate::domain::{
-    Admins, Ask, AssignmentOutcome, AssignmentWork, Command, Draft, Ending, Holding, Millis,
-    OldCredentials, Outcome, Person, Policy, PostId, Presence, Proof, Reminder, Request, State,
-    Text, Timestamp, Trouble,
+    Admins, Ask, AssignmentOutcome, AssignmentProof, AssignmentWork, Command, Draft, Ending,
+    Holding, Millis, OldCredentials, Outcome, Person, Policy, PostId, Presence, Proof, Reminder,
+    Request, State, Text, Timestamp, Trouble,
 };
 use std::fmt::Write;
 
@@ -112,7 +112,7 @@ fn cleaned(proof: Proof) -> Command {
 fn seen_gone() -> Proof {
     let lease = lease().token;
     let revision = Some(0);
-    Proof::SeenGone { lease, revision }
+    Proof::Assignment(AssignmentProof { lease, revision })
 }
 
 #[test]
@@ -250,23 +250,23 @@ fn a_revoke_is_accepted_after_the_rules_have_changed() {
 #[test]
 fn a_shared_assignment_is_removed_at_the_end_of_its_last_holder() {
     let mut shared = record("Granted");
-    shared.holding.as_mut().unwrap().holders.insert(id(7));
+    holding_of(&mut shared).holders.insert(id(7));
     let due = due_at(at_the_end());
     let decision = decide(shared.clone(), &policy(), due, at_the_end()).unwrap();
     assert_eq!(name(&decision.request), "Expired");
     assert_eq!(decision.work, None, "the other holder keeps the assignment");
-    assert!(!decision.holding.unwrap().holds(id(1)));
+    assert!(!decision.access.holding().unwrap().holds(id(1)));
     let ask = asked(bob(), Ask::Revoke { reason: None });
     let decision = decide(shared, &policy(), ask, later()).unwrap();
-    assert_eq!(decision.co_holders.unwrap().requests, [id(7)]);
-    assert!(decision.holding.unwrap().removing);
+    assert_eq!(decision.access.co_holders().unwrap().requests, [id(7)]);
+    assert!(decision.access.holding().unwrap().removing);
 }
 
 /// P4: an assignment from outside is not used and not removed.
 #[test]
 fn an_assignment_from_outside_ends_the_request_in_error() {
     let mut record = record("Approved");
-    record.holding = Some(Holding::unheld(key()));
+    record.access = Some(Holding::unheld(key())).into();
     let outcome = prepared(Presence::Present, 0);
     let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
     assert_eq!(
@@ -290,7 +290,7 @@ fn an_assignment_has_at_most_32_holders() {
         let mut record = record("Approved");
         let mut holding = Holding::unheld(key());
         holding.holders = (100..100 + many).map(id).collect();
-        record.holding = Some(holding);
+        record.access = Some(holding).into();
         let outcome = prepared(Presence::Present, 0);
         let decision = decide(record, &policy(), finished(outcome), later()).unwrap();
         assert_eq!(name(&decision.request), ends, "{many}");
@@ -325,7 +325,8 @@ fn a_failing_removal_is_retried_without_end() {
 fn a_deny_statement_is_removed_only_at_its_end() {
     let until = later() + Millis::hours(1);
     let mut doubted = record("Doubted");
-    doubted.request.assignment.old_credentials = Some(OldCredentials::Denied { until });
+    let denied = Some(OldCredentials::Denied { until });
+    doubted.request.access.set_old_credentials(denied);
     let settled = decide(
         doubted,
         &policy(),
@@ -385,7 +386,7 @@ fn a_post_is_stored_in_every_state_and_changes_nothing_else() {
                 after.events.is_empty() && after.notices.is_empty(),
                 "{state}"
             );
-            assert_eq!(after.holding, None, "{state}");
+            assert!(after.access.is_none(), "{state}");
         }
     }
 }
@@ -479,7 +480,7 @@ fn check_invariants(before: &Record, after: &super::Decision) {
             request.schedule.due_at.is_some(),
             "P1: a request that is not settled has a due time"
         );
-    } else if request.assignment.old_credentials.is_some() {
+    } else if request.access.old_credentials().is_some() {
         assert!(
             request.schedule.due_at.is_some(),
             "a deny statement is placed and later removed"
@@ -512,8 +513,8 @@ fn name(request: &Request) -> String {
             ending: Ending::Failed { .. },
         } => "RollingBack".into(),
         State::Unsettled { .. } => "Doubted".into(),
-        State::Revoked { .. } if request.assignment.old_credentials.is_some() => {
-            match request.assignment.old_credentials {
+        State::Revoked { .. } if request.access.old_credentials().is_some() => {
+            match request.access.old_credentials() {
                 Some(OldCredentials::Ending { .. }) => "ToDeny".into(),
                 _ => "DenyStands".into(),
             }

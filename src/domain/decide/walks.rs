@@ -13,9 +13,9 @@ use super::fixtures::{bob, draft, id, key, minutes, prepared};
 use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::replay::compare_request;
 use crate::domain::{
-    Ask, AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Claim, Command, EndSessions,
-    Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy, Presence,
-    Request, RequestId, State, Status, Text, Timestamp, Trouble, Work,
+    Ask, AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Claim, Command,
+    EndSessions, Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy,
+    Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble, Work,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
@@ -102,11 +102,11 @@ impl World {
                     reason,
                     credentials,
                 };
-                drop(id.map(|id| self.say(id, command)));
+                drop(id.map(|id| self.handle(id, command)));
             }
             Op::Compare(which) if self.standing => {
                 let id = self.pick(which);
-                drop(id.map(|id| self.say(id, Command::FoundPresent { by: None })));
+                drop(id.map(|id| self.handle(id, Command::FoundPresent { by: None })));
             }
             Op::Compare(_) => {}
             Op::Say(which, ask) => {
@@ -116,7 +116,7 @@ impl World {
                     } else {
                         bob()
                     };
-                    self.say(id, Command::Asked { by, ask }).ok();
+                    self.handle(id, Command::Asked { by, ask }).ok();
                 }
             }
             Op::Claim(which) => {
@@ -163,14 +163,14 @@ impl World {
         Record {
             request: self.requests[&id].clone(),
             binding: Some(super::fixtures::binding()),
-            holding: Some(self.holding.clone()),
+            access: Some(self.holding.clone()).into(),
         }
     }
 
-    fn say(&mut self, id: RequestId, command: Command) -> Result<Decision, Refusal> {
+    fn handle(&mut self, id: RequestId, command: Command) -> Result<Decision, Refusal> {
         let decision = decide(self.record(id), &policy(), command, self.now)?;
         self.write(decision.clone());
-        if let Some(co_holders) = &decision.co_holders {
+        if let Some(co_holders) = decision.access.co_holders() {
             for other in &co_holders.requests {
                 let (by, reason) = (co_holders.by.clone(), co_holders.reason.clone());
                 let command = Command::RevokedWithCoHolder {
@@ -193,7 +193,7 @@ impl World {
         history.extend(decision.events);
         // C: the history tells the same as the record.
         assert_eq!(compare_request(&after, history), []);
-        if let Some(holding) = decision.holding {
+        if let Some(holding) = decision.access.holding().cloned() {
             assert_eq!(holding.revision, self.holding.revision + 1);
             self.holding = holding;
         }
@@ -245,7 +245,7 @@ impl World {
             lapsed,
             as_of: self.now,
         };
-        let Ok(decision) = self.say(id, Command::Due { claim }) else {
+        let Ok(decision) = self.handle(id, Command::Due { claim }) else {
             return;
         };
         self.take_up(id, lease, decision.work);
@@ -294,13 +294,13 @@ impl World {
             lease: hand.lease,
             outcome,
             // In this model every call takes effect at once.
-            calls: Calls {
+            calls: Some(Calls::Assignment(AssignmentCalls {
                 unanswered,
                 overran: true,
                 waited_out: self.holding.unanswered().collect(),
-            },
+            })),
         };
-        if let Ok(decision) = self.say(hand.id, finished) {
+        if let Ok(decision) = self.handle(hand.id, finished) {
             self.take_up(hand.id, hand.lease, decision.work);
         }
     }
@@ -377,7 +377,7 @@ impl World {
             for asked_at in asked {
                 let said = self.requests.values().find(|request| {
                     matches!(request.state, State::Revoked { at, .. } if at > asked_at)
-                        && request.assignment.user.is_some()
+                        && request.access.was_begun()
                 });
                 assert!(said.is_none(), "REVOKED was announced too early: {said:?}");
             }
@@ -414,7 +414,8 @@ impl World {
         for request in self.requests.values() {
             assert!(request.state.is_settled(), "{request:?} does not end");
             assert_eq!(
-                request.assignment.old_credentials, None,
+                request.access.old_credentials(),
+                None,
                 "{request:?} leaves a deny statement behind"
             );
         }

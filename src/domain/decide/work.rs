@@ -1,7 +1,7 @@
 //! Decisions about due work, leases, and the outcomes that workers report.
 
 use super::step::{Step, details};
-use super::{Decision, Refusal, announce, assignment};
+use super::{Decision, Refusal, access, announce};
 use crate::domain::{Calls, Claim, Lease, LeaseToken, Outcome, State};
 
 pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
@@ -21,7 +21,7 @@ pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
         let why = Some("the request was not approved in time".to_owned());
         return step.end_expired(details([("reason", why)]));
     }
-    assignment::due(step, claim.lease)
+    access::due(step, claim.lease)
 }
 
 /// P1, P4: a lease ends when its worker gives it back, or when another worker has seen it
@@ -58,10 +58,10 @@ pub(super) fn renew(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusa
 }
 
 pub(super) fn finished(
-    mut step: Step<'_>,
+    step: Step<'_>,
     token: LeaseToken,
     outcome: Outcome,
-    calls: &Calls,
+    calls: Option<&Calls>,
 ) -> Result<Decision, Refusal> {
     let Some(lease) = step
         .request
@@ -69,12 +69,7 @@ pub(super) fn finished(
         .lease
         .filter(|lease| lease.token == token)
     else {
-        return assignment::late(step, token, &outcome, calls);
+        return access::late(step, token, &outcome, calls);
     };
-    step.note_calls(token, calls);
-    match outcome {
-        Outcome::Assignment(outcome) => assignment::finished(step, lease, outcome),
-        Outcome::Failed(trouble) => assignment::failed(step, &trouble),
-        Outcome::Interrupted => step.give_back(),
-    }
+    access::finished(step, lease, outcome, calls)
 }

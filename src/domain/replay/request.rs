@@ -161,7 +161,7 @@ fn compare_access(comparison: &mut Comparison, request: &Request, facts: &Reques
     compare_extension(comparison, request, facts);
     // A worker that finds a user may end the request in ERROR instead of ASSIGNING.
     if facts.user.is_some() {
-        let user = request.assignment.user.as_ref();
+        let user = request.access.user();
         comparison.same("identity_store_user_id", user, facts.user);
     }
     let parked = request.chat.parked_notices;

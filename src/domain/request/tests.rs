@@ -37,6 +37,6 @@ fn a_stored_request_without_later_fields_is_read() {
         stored.as_object_mut().unwrap().remove(field);
     }
     let request: Request = serde_json::from_value(stored).unwrap();
-    assert_eq!(request.assignment.old_credentials, None);
+    assert_eq!(request.access.old_credentials(), None);
     assert_eq!((request.chat.card, request.chat.reminder), (None, None));
 }

@@ -3,11 +3,12 @@
 //! conflict it is the next one to be retried.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::domain::{AccountId, Lane};
+use crate::lock::locked;
 
 #[derive(Default)]
 pub struct Accounts(Mutex<HashMap<AccountId, Queue>>);
@@ -56,7 +57,7 @@ impl Accounts {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<AccountId, Queue>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

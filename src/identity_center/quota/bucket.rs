@@ -4,13 +4,14 @@
 //! without knowing of each other.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use super::Turn;
 use crate::clock::{Clock, Uptime};
 use crate::domain::Millis;
+use crate::lock::locked;
 
 /// How many seconds' worth of calls may be saved up while there are no calls.
 const SAVED: f64 = 0.25;
@@ -116,7 +117,7 @@ impl Bucket {
     }
 
     fn inner(&self) -> MutexGuard<'_, BucketState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner)
     }
 }
 

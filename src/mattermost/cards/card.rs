@@ -182,7 +182,7 @@ fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, Stri
             "#30a050",
             format!("To end the access now: `/jit revoke {id}`"),
         ),
-        Status::Revoked | Status::Expired if request.assignment.user.is_none() => {
+        Status::Revoked | Status::Expired if !request.access.was_begun() => {
             ("#808080", "No access was granted.".to_owned())
         }
         Status::Revoked | Status::Expired => (
@@ -297,7 +297,7 @@ fn approved_by(request: &Request, handles: &Handles) -> Option<String> {
 mod tests {
     use super::*;
     use crate::domain::decide::fixtures::record;
-    use crate::domain::{Failing, Text};
+    use crate::domain::{AccessFacts, AccessForm, Failing, Text};
 
     fn shown(request: &Request) -> String {
         shown_with(request, None)
@@ -399,7 +399,8 @@ mod tests {
             );
         }
         let mut never = record("Expired").request;
-        (never.assignment.user, never.grant.period) = (None, None);
+        never.access = AccessFacts::new(AccessForm::Assignment);
+        never.grant.period = None;
         let card = shown(&never);
         assert!(card.contains("No access was granted"), "{card}");
     }

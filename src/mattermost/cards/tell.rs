@@ -79,14 +79,14 @@ impl Cards {
         })
     }
 
-    async fn tell(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
+    async fn deliver(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
         let request = self.service.request(notice.request_id).await;
         let request = request.map_err(|error| NotReceived(error.to_string()))?;
         if notice.audience == Audience::Requester {
             return self.remind(&request, notice).await;
         }
         let Some(post) = self.card_of(&request, notice, now).await? else {
-            self.tell_without_card(&request, notice, now).await?;
+            self.deliver_without_card(&request, notice, now).await?;
             return self.settle_reminder(&request).await;
         };
         let changed = self.renew(&request, &post).await;
@@ -427,7 +427,7 @@ impl Receiver for Cards {
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
         tokio::select! {
             biased;
-            told = self.tell(notice, now) => told,
+            told = self.deliver(notice, now) => told,
             () = self.service.clock().sleep(PATIENCE_IN_ALL) => {
                 Err(NotReceived("Mattermost did not answer in time".into()))
             }

@@ -17,7 +17,7 @@ const TOLD: &str = "jit_told";
 impl Cards {
     /// While the request waits for approvals, jit tries again to post the card: a member may
     /// invite the bot.
-    pub(super) async fn tell_without_card(
+    pub(super) async fn deliver_without_card(
         &self,
         request: &Request,
         notice: &Notice,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::clock::{Clock, Uptime};
 use crate::domain::Millis;
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 use crate::signature::Secret;
 
 /// The longest pause in seconds that jit keeps after 429.

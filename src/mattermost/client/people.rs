@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::api::{Api, ApiError};
 use crate::domain::{Millis, MmUserId, Timestamp};
-use crate::service::work_queue::locked;
+use crate::lock::locked;
 
 const ATTEMPTS: u32 = 2;
 /// How long jit keeps a user. After this time it knows that a user was deactivated.
@@ -56,7 +56,7 @@ impl People {
         {
             return Ok(user);
         }
-        let user = self.ask_patiently(id).await?;
+        let user = self.fetch_with_retries(id).await?;
         let mut known = self.known();
         known.retain(|_, (_, at)| now - *at < KNOWN_FOR);
         if known.len() < MOST_KNOWN {
@@ -65,10 +65,10 @@ impl People {
         Ok(user)
     }
 
-    async fn ask_patiently(&self, id: &MmUserId) -> Result<User, ApiError> {
+    async fn fetch_with_retries(&self, id: &MmUserId) -> Result<User, ApiError> {
         let mut attempt = 1;
         loop {
-            match self.ask(id).await {
+            match self.fetch(id).await {
                 Err(ApiError::NoAnswer(why)) if attempt < ATTEMPTS => {
                     tracing::debug!(%why, "user not read from Mattermost, will be retried");
                     attempt += 1;
@@ -78,7 +78,7 @@ impl People {
         }
     }
 
-    async fn ask(&self, id: &MmUserId) -> Result<User, ApiError> {
+    async fn fetch(&self, id: &MmUserId) -> Result<User, ApiError> {
         let found = self.api.get(&format!("users/{id}")).await?;
         let user: User = serde_json::from_value(found).map_err(|why| {
             ApiError::NoAnswer(format!("the answer is not from Mattermost: {why}"))

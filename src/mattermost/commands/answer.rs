@@ -10,7 +10,7 @@ use crate::store::Filter;
 
 impl Mattermost {
     pub(in crate::mattermost) async fn answer(&self, slash: &Slash) -> Answer {
-        self.try_answer(slash).await.unwrap_or_else(No::told)
+        self.try_answer(slash).await.unwrap_or_else(No::into_answer)
     }
 
     async fn try_answer(&self, slash: &Slash) -> Result<Answer, No> {
@@ -47,16 +47,21 @@ impl Mattermost {
             ChatCommand::Help | ChatCommand::Ask => Ok(help()),
             ChatCommand::Request(typed) => self.request(slash, who, typed).await,
             ChatCommand::Approve { id } => {
-                self.ask(slash, who, &id, Ask::Approve, "Approved").await
+                self.command_by_id(slash, who, &id, Ask::Approve, "Approved")
+                    .await
             }
             ChatCommand::Deny { id, why } => {
                 let ask = Ask::Deny { reason: why };
-                self.ask(slash, who, &id, ask, "Denied").await
+                self.command_by_id(slash, who, &id, ask, "Denied").await
             }
-            ChatCommand::Cancel { id } => self.ask(slash, who, &id, Ask::Cancel, "Cancelled").await,
+            ChatCommand::Cancel { id } => {
+                self.command_by_id(slash, who, &id, Ask::Cancel, "Cancelled")
+                    .await
+            }
             ChatCommand::Extend { id, time } => {
                 let ask = Ask::Extend { minutes: time };
-                self.ask(slash, who, &id, ask, "Extension requested").await
+                self.command_by_id(slash, who, &id, ask, "Extension requested")
+                    .await
             }
             ChatCommand::Revoke { id, why } => {
                 let request = self.find(slash, who, &id).await?;

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::mattermost::cards::names::Names;
 
-    fn told(text: &str) -> ParseResult<TypedRequest> {
+    fn parse(text: &str) -> ParseResult<TypedRequest> {
         let names = [("111122223333".parse().unwrap(), "acme-prod".to_owned())];
         let names = Names::new(names.into());
         let known = Known {
@@ -221,14 +221,14 @@ mod tests {
                 "`/jit request acme-prod admin \"500 errors 'now'\"`",
             ),
         ] {
-            let said = told(text).unwrap_err();
+            let said = parse(text).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
             // Each proposed command is accepted, or asks for less than the typed one.
             let commands = said
                 .split('`')
                 .filter_map(|part| part.strip_prefix("/jit request "));
             for command in commands {
-                assert!(told(command).is_ok(), "{text}: {command}");
+                assert!(parse(command).is_ok(), "{text}: {command}");
             }
         }
     }
@@ -241,7 +241,7 @@ mod tests {
             ("acme-prod \"admins locked out\"", "admins locked out"),
             ("acme-prod 1h look at readonly", "look at readonly"),
         ] {
-            let typed = told(text).unwrap();
+            let typed = parse(text).unwrap();
             assert_eq!(typed.why.unwrap().to_string(), why, "{text}");
         }
     }

@@ -54,7 +54,7 @@ impl Mattermost {
         let once = Idempotency::of_chat(&slash.trigger_id, slash.text.clone());
         let request = match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(request) => request,
-            OpenedOrFound::Found(pending) => return Ok(self.asked_already(&pending)),
+            OpenedOrFound::Found(pending) => return Ok(self.already_pending(&pending)),
         };
         let needed = binding.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
@@ -70,7 +70,7 @@ impl Mattermost {
     }
 
     /// A6: the answer to a command or a dialog that would repeat a pending request.
-    pub(in crate::mattermost) fn asked_already(&self, pending: &Request) -> String {
+    pub(in crate::mattermost) fn already_pending(&self, pending: &Request) -> String {
         format!(
             "You have asked for this already, and the request is still PENDING; jit made no second one. To ask for it in another way, first type `/jit cancel {}`.\n{}",
             short_id(pending.id),
@@ -99,7 +99,7 @@ impl Mattermost {
         Err(sets.into_iter().cloned().collect())
     }
 
-    pub(super) async fn ask(
+    pub(super) async fn command_by_id(
         &self,
         slash: &Slash,
         who: &ChatUser,

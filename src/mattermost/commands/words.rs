@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::mattermost::cards::names::Names;
 
-    fn told(text: &str) -> ParseResult<ChatCommand> {
+    fn parse(text: &str) -> ParseResult<ChatCommand> {
         let names = [("111122223333".parse().unwrap(), "acme-prod".to_owned())];
         let names = Names::new(names.into());
         understand(
@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn request(text: &str) -> (Option<String>, Option<u32>, Option<String>, Option<String>) {
-        match told(text) {
+        match parse(text) {
             Ok(ChatCommand::Request(typed)) => (
                 typed.set,
                 typed.time.map(Minutes::get),
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_account_name_and_the_terms_of_a_bind_are_parsed() {
-        assert_eq!(told("request"), Ok(ChatCommand::Ask));
+        assert_eq!(parse("request"), Ok(ChatCommand::Ask));
         let account = "111122223333".parse().unwrap();
         let terms = BindTerms {
             approvals_required: Some(2),
@@ -319,11 +319,11 @@ mod tests {
             session_duration_minutes: None,
             permission_sets: Some(vec!["admin".parse().unwrap(), "readonly".parse().unwrap()]),
         };
-        let typed = told("bind Acme-Prod max 8h self yes sets admin,readonly approvals 2");
+        let typed = parse("bind Acme-Prod max 8h self yes sets admin,readonly approvals 2");
         assert_eq!(typed, Ok(ChatCommand::Bind { account, terms }));
         let account = "111122223333".parse().unwrap();
         assert_eq!(
-            told("unbind acme-prod"),
+            parse("unbind acme-prod"),
             Ok(ChatCommand::Unbind { account })
         );
     }
@@ -363,7 +363,7 @@ mod tests {
             ("extend 01a1fd36 soon", "`/jit extend ID 30m`"),
             ("approvers bob", "@bob"),
         ] {
-            let told = told(text).unwrap_err();
+            let told = parse(text).unwrap_err();
             assert!(told.contains(wanted), "{text}: {told}");
         }
     }
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn every_command_of_the_help_is_a_command() {
         for (verb, arguments, _) in VERBS {
-            let told = told(&format!("{verb} 01a1fd36 1h"));
+            let told = parse(&format!("{verb} 01a1fd36 1h"));
             let is_known = !matches!(&told, Err(told) if told.contains("is not a command"));
             assert!(is_known, "{verb} {arguments}: {told:?}");
         }
@@ -380,7 +380,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_causes_a_panic(text in "(request|approve|deny|extend|status|approvers|.{0,4}) .{0,80}") {
-            told(&text).ok();
+            parse(&text).ok();
         }
     }
 }

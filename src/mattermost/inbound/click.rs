@@ -245,9 +245,9 @@ impl Mattermost {
                     request_id = %pressed.request_id, %error,
                     "click not marked as used; jit refuses it after a minute by its age"
                 );
-                done.unwrap_or_else(No::told)
+                done.unwrap_or_else(No::into_answer)
             }
-            (done, Ok(())) => done.unwrap_or_else(No::told),
+            (done, Ok(())) => done.unwrap_or_else(No::into_answer),
         }
     }
 

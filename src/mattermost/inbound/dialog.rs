@@ -66,7 +66,7 @@ pub(super) async fn dialog(
         let (mattermost, user) = (mattermost.clone(), user.clone());
         async move {
             let done = mattermost.submit(&user, channel, &state.once, &fields);
-            done.await.unwrap_or_else(No::told)
+            done.await.unwrap_or_else(No::into_answer)
         }
     };
     let done = mattermost.in_time(begun, user, SeatFor::OtherCall, work);
@@ -131,7 +131,7 @@ impl Mattermost {
         let once = Idempotency::of_chat(once, json!(fields).to_string());
         Ok(match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(_) => Answer::Nothing,
-            OpenedOrFound::Found(pending) => Answer::Told(self.asked_already(&pending)),
+            OpenedOrFound::Found(pending) => Answer::Told(self.already_pending(&pending)),
         })
     }
 }

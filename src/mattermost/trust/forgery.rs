@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::domain::{ChannelId, Millis, Timestamp};
 use crate::http::reply::Problem;
 use crate::http::unsigned::Unsigned;
+use crate::lock::locked;
 use crate::mattermost::Mattermost;
-use crate::service::work_queue::locked;
 
 /// Every caller that reaches jit can send forgeries, also of channels that jit does not know: jit
 /// looks for the channels of this many in a minute.

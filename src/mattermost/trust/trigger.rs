@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::clock::Uptime;
 use crate::domain::{Millis, Timestamp};
+use crate::lock::locked;
 use crate::mattermost::client::api::{Api, ApiError};
-use crate::service::work_queue::locked;
 
 /// The greatest difference of the two clocks, and the longest way of a click.
 const FRESH: Millis = Millis::minutes(1);
@@ -89,7 +89,7 @@ impl ServerKey {
             Some((why, at)) if clock.uptime() - *at < FAILED_FOR => return Err(why.clone()),
             Some(_) | None => {}
         }
-        match self.ask().await {
+        match self.fetch_key().await {
             Ok(key) => {
                 let is_signed = trigger.is_signed_by(&key);
                 *self.known() = Some((key, clock.now()));
@@ -113,7 +113,7 @@ impl ServerKey {
         is_new.then_some(false)
     }
 
-    async fn ask(&self) -> Result<Vec<u8>, ApiError> {
+    async fn fetch_key(&self) -> Result<Vec<u8>, ApiError> {
         let config = self.api.get("config/client?format=old").await?;
         let key = config["AsymmetricSigningPublicKey"].as_str();
         let key = key.and_then(|key| STANDARD.decode(key).ok());

@@ -115,7 +115,7 @@ impl DynamoStore {
         Ok(found)
     }
 
-    pub(super) fn ask(&self, table: Table) -> QueryFluentBuilder {
+    pub(super) fn query_of(&self, table: Table) -> QueryFluentBuilder {
         self.client
             .query()
             .table_name(self.names.of(table))

@@ -97,7 +97,7 @@ impl DynamoStore {
         let (mut from, mut page) = (None, A_FEW);
         loop {
             let call = self
-                .ask(table)
+                .query_of(table)
                 .index_name(BY_DUE)
                 .key_condition_expression("#partition = :here")
                 .expression_attribute_names("#partition", name)
@@ -136,7 +136,7 @@ impl DynamoStore {
         limit: usize,
     ) -> Result<Vec<RequestId>, StoreError> {
         let call = self
-            .ask(Table::Requests)
+            .query_of(Table::Requests)
             .index_name(BY_WATCH)
             .key_condition_expression("watch_shard = :here AND #status BETWEEN :after AND :before")
             .expression_attribute_names("#status", "status")
@@ -156,7 +156,7 @@ impl DynamoStore {
     }
 
     /// Returns requests that got this status from outside.
-    pub(super) async fn said_by_others(
+    pub(super) async fn ids_of_outside_status(
         &self,
         status: Status,
     ) -> Result<Vec<RequestId>, StoreError> {

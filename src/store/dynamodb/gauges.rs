@@ -80,7 +80,7 @@ impl DynamoStore {
             lanes.flat_map(|lane| (0..SHARDS).map(move |shard| (lane, due_lane(lane, shard))));
         let asked = partitions.map(|(lane, partition)| {
             let call = self
-                .ask(Table::Requests)
+                .query_of(Table::Requests)
                 .index_name(BY_DUE)
                 .expression_attribute_values(":here", s(partition));
             // A wrong clock may have put the next try of a revoke far ahead: there are few, and
@@ -105,7 +105,7 @@ impl DynamoStore {
         while !open.is_empty() && live < COUNTED {
             let asked = open.into_iter().map(|(partition, from)| async move {
                 let call = self
-                    .ask(Table::Requests)
+                    .query_of(Table::Requests)
                     .index_name(BY_STATUS)
                     .key_condition_expression("status_shard = :here")
                     .expression_attribute_values(":here", s(&partition))
@@ -154,7 +154,7 @@ impl DynamoStore {
         };
         let asked = shards(shard).map(|(name, value): Partition| {
             let call = self
-                .ask(table)
+                .query_of(table)
                 .index_name(index)
                 .key_condition_expression("#partition = :here")
                 .expression_attribute_names("#partition", name)

@@ -17,7 +17,7 @@ const END: &str = "~";
 impl DynamoStore {
     pub(super) async fn last_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
         let call = self
-            .ask(Table::Audit)
+            .query_of(Table::Audit)
             .key_condition_expression("request_id = :log")
             .expression_attribute_values(":log", s(HEAD_LOG))
             .consistent_read(true)
@@ -36,7 +36,7 @@ impl DynamoStore {
         while entries.len() < limit {
             let left = limit - entries.len();
             let call = self
-                .ask(Table::Audit)
+                .query_of(Table::Audit)
                 .key_condition_expression(format!(
                     "request_id = :log AND {SORT} BETWEEN :from AND :to"
                 ))

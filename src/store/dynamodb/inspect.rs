@@ -37,7 +37,7 @@ impl DynamoStore {
             AuditKey::Config(channel) => self.inspect_channel(channel, &mut found).await?,
         }
         let call = self
-            .ask(Table::Audit)
+            .query_of(Table::Audit)
             .key_condition_expression("request_id = :here")
             .expression_attribute_values(":here", s(key))
             .consistent_read(true);

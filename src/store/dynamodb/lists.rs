@@ -117,7 +117,7 @@ impl Stream {
         while self.read.is_empty() && !self.is_over {
             let (name, value) = &self.partition;
             let mut call = store
-                .ask(span.table)
+                .query_of(span.table)
                 .index_name(span.index)
                 .key_condition_expression("#partition = :here AND #sort BETWEEN :from AND :to")
                 .expression_attribute_names("#partition", *name)
@@ -172,7 +172,7 @@ impl DynamoStore {
             only,
         };
         let mut walk = Walk::new(span, partitions);
-        let mut found = self.said(filter, after).await?;
+        let mut found = self.of_outside_status(filter, after).await?;
         let mut seen: HashSet<RequestId> = found.iter().map(|request| request.id).collect();
         let mut named: HashSet<String> = found.unreadable.iter().map(|u| u.name.clone()).collect();
         let said = found.len();
@@ -197,7 +197,7 @@ impl DynamoStore {
 
     /// Returns the requests that got this status from outside, which the index of jit's own
     /// statuses does not show.
-    async fn said(
+    async fn of_outside_status(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
@@ -205,7 +205,7 @@ impl DynamoStore {
         let Some(status) = filter.status.filter(|status| !items::is_watched(*status)) else {
             return Ok(Found::default());
         };
-        let ids = self.said_by_others(status).await?;
+        let ids = self.ids_of_outside_status(status).await?;
         self.all_of(&ids, filter, after).await
     }
 
@@ -244,7 +244,7 @@ impl DynamoStore {
 
     pub(super) async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
         let call = self
-            .ask(Table::Audit)
+            .query_of(Table::Audit)
             .key_condition_expression("request_id = :here")
             .expression_attribute_values(":here", s(key))
             .consistent_read(true);
@@ -427,7 +427,7 @@ impl DynamoStore {
     /// Returns the next items of one kind in the table of bindings, in the order of their keys.
     async fn kind(&self, kind: &str, after: &str, limit: usize) -> Result<Vec<Item>, StoreError> {
         let call = self
-            .ask(Table::Bindings)
+            .query_of(Table::Bindings)
             .index_name(BY_KIND)
             .key_condition_expression("kind = :kind AND binding_key > :after")
             .expression_attribute_values(":kind", s(kind))

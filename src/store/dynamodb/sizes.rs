@@ -74,10 +74,10 @@ mod tests {
     use crate::domain::audit::EventDraft;
     use crate::domain::limits::{MOST_ACCOUNTS, MOST_APPROVALS, MOST_APPROVERS, MOST_SETS};
     use crate::domain::{
-        Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding, Chain, Channel,
-        Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant, Holding, HoldingKey,
-        Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person, ReceiverName, Reminder,
-        Request, RequestId, Schedule, State, Text, Timestamp, Version,
+        AccessFacts, Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding,
+        Chain, Channel, Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant,
+        Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person,
+        ReceiverName, Reminder, Request, RequestId, Schedule, State, Text, Timestamp, Version,
     };
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
     use crate::store::portable::OutboxEntry;
@@ -143,12 +143,12 @@ mod tests {
                 }),
             },
             state,
-            assignment: AssignmentFacts {
+            access: AccessFacts::Assignment(AssignmentFacts {
                 user: Some(word()),
                 old_credentials: Some(OldCredentials::Ending {
                     before: Timestamp::default(),
                 }),
-            },
+            }),
             schedule: Schedule {
                 due_at: Some(Timestamp::default()),
                 lease: Some(Lease {
@@ -226,7 +226,7 @@ mod tests {
         Chain::default().append(entry, Timestamp::default())
     }
 
-    fn said(words: &[(&str, String)]) -> BTreeMap<String, String> {
+    fn details_of(words: &[(&str, String)]) -> BTreeMap<String, String> {
         let words = words.iter();
         words
             .map(|(name, word)| ((*name).to_owned(), word.clone()))
@@ -268,7 +268,7 @@ mod tests {
     /// A notice of an extension. Only this notice for everybody can occur any number of times; a
     /// notice of an end, with its reason, occurs a few times.
     fn entry(seq: u64, parked: bool) -> OutboxEntry {
-        let mut details = said(&[
+        let mut details = details_of(&[
             ("additional_minutes", u32::MAX.to_string()),
             ("end_time", Timestamp::default().to_string()),
             ("duration_minutes", u64::MAX.to_string()),
@@ -309,11 +309,11 @@ mod tests {
         let names = |many: usize| vec!["w".repeat(64); many].join(",");
         let dropped = vec![id(0).to_string(); 300].join(",");
         let events = [
-            said(&[("approvers", names(MOST_APPROVERS))]),
-            said(&[("permission_sets", names(MOST_SETS))]),
-            said(&[("dropped", dropped), ("until", "u".repeat(32))]),
-            said(&["user_id", "post_id", "request"].map(|name| (name, text().to_string()))),
-            said(&["reason", "jira", "break_glass"].map(|name| (name, text().to_string()))),
+            details_of(&[("approvers", names(MOST_APPROVERS))]),
+            details_of(&[("permission_sets", names(MOST_SETS))]),
+            details_of(&[("dropped", dropped), ("until", "u".repeat(32))]),
+            details_of(&["user_id", "post_id", "request"].map(|name| (name, text().to_string()))),
+            details_of(&["reason", "jira", "break_glass"].map(|name| (name, text().to_string()))),
         ];
         let events = events.map(|said| event(EventKind::ApproversSet, said));
         let mut items: Vec<(String, usize)> = Vec::new();
@@ -352,7 +352,7 @@ mod tests {
         // A record that ends loses both of them.
         (ending.grant.extension, ending.schedule.trouble) = (None, None);
         let request = of_item(&items::request(&ending).unwrap());
-        let said = said(&[
+        let said = details_of(&[
             ("reason", text().to_string()),
             ("shared_with", id(0).to_string()),
         ]);

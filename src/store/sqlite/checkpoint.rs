@@ -38,7 +38,7 @@ impl Checkpointer {
     }
 
     /// Asks for a checkpoint after a commit.
-    pub fn ask(&self) {
+    pub fn request(&self) {
         if let Some(asks) = &self.asks {
             // If a checkpoint is asked for already and has not begun, it covers this commit too.
             asks.try_send(()).ok();

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Done, Execution, not_sent, unfinished};
+use super::{AssignmentExecution, Done, not_sent, unfinished};
 use crate::domain::{
     AssignmentOutcome, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, PermissionSet,
     RequestId, Timestamp, Trouble,
@@ -22,7 +22,7 @@ use crate::store::Taken;
 const PATIENCE: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
 const PAUSE: Millis = Millis(200);
 
-impl Execution<'_> {
+impl AssignmentExecution<'_> {
     pub(super) async fn deny_old_credentials(&self, key: &HoldingKey, before: Timestamp) -> Done {
         let place = AssignmentPlace::of(key);
         if self
@@ -159,7 +159,7 @@ impl Execution<'_> {
 
 /// Writes the policy only if the lease certainly lasts longer than the call.
 struct Put<'h> {
-    execution: &'h Execution<'h>,
+    execution: &'h AssignmentExecution<'h>,
     deadline: &'h LeaseDeadline,
     is_unanswered: AtomicBool,
 }

@@ -159,15 +159,15 @@ impl Aws {
         self.inner().page = 100;
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
+    pub fn received(&self) -> Vec<Heard> {
         self.inner().heard.clone()
     }
 
     /// Waits until this action was called for this account.
-    pub async fn hears_of(&self, account: &str, action: &str) {
+    pub async fn wait_for_call(&self, account: &str, action: &str) {
         let begun = Instant::now();
         loop {
-            let heard = self.heard();
+            let heard = self.received();
             if heard
                 .iter()
                 .any(|one| one.action == action && one.account == account)
@@ -183,7 +183,7 @@ impl Aws {
     }
 
     pub fn actions(&self) -> Vec<String> {
-        self.heard().into_iter().map(|one| one.action).collect()
+        self.received().into_iter().map(|one| one.action).collect()
     }
 
     /// The environment with which a process calls only this server.

@@ -39,7 +39,7 @@ impl Mattermost {
         self.kept().dialogs.clone()
     }
 
-    pub fn asked_for_its_key(&self) -> usize {
+    pub fn calls_for_the_key(&self) -> usize {
         self.kept().key_calls
     }
 

@@ -137,7 +137,7 @@ impl Cloud {
     }
 
     /// Waits for this number of polls for an invocation.
-    pub async fn asked(&self, times: usize) {
+    pub async fn wait_for_polls(&self, times: usize) {
         let waiting = async {
             loop {
                 let news = self.inner.news.notified();

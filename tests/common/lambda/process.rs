@@ -99,7 +99,7 @@ impl Process {
     }
 
     /// Waits for metrics that meet the condition; returns the first of them.
-    pub async fn tells(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub async fn metrics_when(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let figures = self.figures();

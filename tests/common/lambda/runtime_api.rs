@@ -45,14 +45,14 @@ async fn next(State(inner): State<Arc<Inner>>) -> Response<Body> {
 type Said = (State<Arc<Inner>>, Path<String>, Bytes);
 
 async fn answered(state: State<Arc<Inner>>, id: Path<String>, body: Bytes) -> StatusCode {
-    told((state, id, body), Outcome::Answered)
+    settle_with((state, id, body), Outcome::Answered)
 }
 
 async fn failed(state: State<Arc<Inner>>, id: Path<String>, body: Bytes) -> StatusCode {
-    told((state, id, body), Outcome::Failed)
+    settle_with((state, id, body), Outcome::Failed)
 }
 
-fn told((State(inner), Path(id), body): Said, how: fn(Value) -> Outcome) -> StatusCode {
+fn settle_with((State(inner), Path(id), body): Said, how: fn(Value) -> Outcome) -> StatusCode {
     settle(&inner, &id, how(serde_json::from_slice(&body).unwrap()))
 }
 

@@ -3,26 +3,26 @@
 use super::super::step::{Step, details};
 use super::super::{Decision, Refusal};
 use super::unsettled::settle;
-use crate::domain::{Doubt, EventKind, Holding, LeaseToken, Person, Proof, State, Text};
+use crate::domain::{AssignmentProof, Doubt, EventKind, Holding, Person, State, Text};
 
 pub(in crate::domain::decide) fn cleaned_up(
     step: Step<'_>,
     by: &Person,
     reason: Text,
-    proof: Proof,
+    proof: Option<AssignmentProof>,
 ) -> Result<Decision, Refusal> {
     match (step.request.state.clone(), proof) {
-        (State::Granted | State::Removing { .. }, Proof::SeenGone { lease, revision }) => {
-            check_proof(&step, lease, revision)?;
+        (State::Granted | State::Removing { .. }, Some(proof)) => {
+            check_proof(&step, proof)?;
             gone(step, by, reason)
         }
-        (State::Granted | State::Removing { .. }, Proof::None) => end_unverified(step, by, reason),
+        (State::Granted | State::Removing { .. }, None) => end_unverified(step, by, reason),
         // An operator wrote a status into the store, and this cleanup asked AWS about it.
-        (State::Unsettled { end, doubt }, Proof::SeenGone { lease, revision }) => {
-            check_proof(&step, lease, revision)?;
+        (State::Unsettled { end, doubt }, Some(proof)) => {
+            check_proof(&step, proof)?;
             settle(step, *end, doubt)
         }
-        (State::Unsettled { .. }, Proof::None)
+        (State::Unsettled { .. }, None)
         | (
             State::Pending
             | State::Approved
@@ -33,7 +33,7 @@ pub(in crate::domain::decide) fn cleaned_up(
             | State::Expired { .. }
             | State::Revoked { .. }
             | State::Error(_),
-            Proof::SeenGone { .. } | Proof::None,
+            Some(_) | None,
         ) => Err(Refusal::WrongState {
             status: step.request.status(),
             done: "cleaned up",
@@ -46,14 +46,15 @@ pub(in crate::domain::decide) fn cleaned_up(
 /// has the lease of the request, and no create may still take effect: neither a create of this
 /// request nor one of another holder. A create that was in flight during the look changed the
 /// holding when it was answered.
-fn check_proof(step: &Step<'_>, lease: LeaseToken, revision: Option<u64>) -> Result<(), Refusal> {
+fn check_proof(step: &Step<'_>, proof: AssignmentProof) -> Result<(), Refusal> {
+    let AssignmentProof { lease, revision } = proof;
     let present = step.request.schedule.lease;
     if present.is_none_or(|present| present.token != lease) {
         return Err(Refusal::Leased { lease: present });
     }
     let id = step.request.id;
     let is_creating = |holding: &Holding| holding.creating.contains(&id);
-    if step.holding.as_ref().is_some_and(is_creating) {
+    if step.holding().is_some_and(is_creating) {
         let why = "a create of this request may still take effect; remove the access with: \
                    jit break-glass revoke ID --reason TEXT";
         return Err(Refusal::NotGone { why });
@@ -63,7 +64,7 @@ fn check_proof(step: &Step<'_>, lease: LeaseToken, revision: Option<u64>) -> Res
                    with: jit break-glass revoke ID --reason TEXT";
         return Err(Refusal::NotGone { why });
     }
-    if step.holding.as_ref().map(|holding| holding.revision) != revision {
+    if step.holding().map(|holding| holding.revision) != revision {
         let why = "another request for the same access changed its record while AWS was asked; \
                    run this command again";
         return Err(Refusal::NotGone { why });
@@ -73,8 +74,7 @@ fn check_proof(step: &Step<'_>, lease: LeaseToken, revision: Option<u64>) -> Res
 
 /// The assignment is gone, so every holder loses it.
 fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
-    step.end_others(Some(by), Some(&reason));
-    step.mark_removing();
+    step.end_access(Some(by), Some(&reason));
     let at = step.now;
     let said = details([
         ("reason", Some(reason.to_string())),
@@ -117,14 +117,14 @@ fn end_unverified(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decis
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::decide::fixtures::{bob, id, later, lease, policy, record};
+    use crate::domain::decide::fixtures::{bob, holding_of, id, later, lease, policy, record};
     use crate::domain::decide::{Record, decide};
-    use crate::domain::{Command, Status};
+    use crate::domain::{Command, LeaseToken, Proof, Status};
 
     fn seen_gone() -> Proof {
         let lease = lease().token;
         let revision = Some(0);
-        Proof::SeenGone { lease, revision }
+        Proof::Assignment(AssignmentProof { lease, revision })
     }
 
     fn cleaned(record: Record, proof: Proof) -> Result<Decision, Refusal> {
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_cleanup_does_not_believe_a_look_from_before_a_change_of_the_holding() {
         let mut shared = record("Granted");
-        let holding = shared.holding.as_mut().unwrap();
+        let holding = holding_of(&mut shared);
         holding.holders.insert(id(2));
         holding.revision += 1;
         let refused = cleaned(shared, seen_gone()).unwrap_err();
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn a_verified_cleanup_ends_all_holders() {
         let mut shared = record("Granted");
-        shared.holding.as_mut().unwrap().holders.insert(id(2));
+        holding_of(&mut shared).holders.insert(id(2));
         let decision = cleaned(shared, seen_gone()).unwrap();
-        assert_eq!(decision.co_holders.unwrap().requests, [id(2)]);
-        let left = decision.holding.unwrap();
+        assert_eq!(decision.access.co_holders().unwrap().requests, [id(2)]);
+        let left = decision.access.holding().unwrap();
         assert!(left.removing && !left.holders.contains(&decision.request.id));
     }
 
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_verified_cleanup_is_refused_while_another_create_may_take_effect() {
         let mut shared = record("Granted");
-        let holding = shared.holding.as_mut().unwrap();
+        let holding = holding_of(&mut shared);
         holding.holders.insert(id(2));
         holding.creating.insert(id(2));
         let refused = cleaned(shared, seen_gone()).unwrap_err();
@@ -174,13 +174,13 @@ mod tests {
     fn a_verified_cleanup_is_refused_while_the_own_create_may_take_effect() {
         let mut making = record("Revoking");
         let id = making.request.id;
-        making.holding.as_mut().unwrap().creating.insert(id);
+        holding_of(&mut making).creating.insert(id);
         let refused = cleaned(making, seen_gone()).unwrap_err();
         assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
 
         let call = LeaseToken(uuid::Uuid::from_u128(5));
         let mut unanswered = record("Granted");
-        unanswered.holding.as_mut().unwrap().unanswered_create = Some(call);
+        holding_of(&mut unanswered).unanswered_create = Some(call);
         let refused = cleaned(unanswered, seen_gone()).unwrap_err();
         assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
     }

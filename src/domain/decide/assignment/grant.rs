@@ -15,7 +15,7 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
     if let Some(why) = withdrawn(&step) {
         return step.end_revoked(None, Some(why));
     }
-    let Some(holding) = step.holding.clone() else {
+    let Some(holding) = step.holding().cloned() else {
         return step.done(Some(AssignmentWork::Prepare.into()));
     };
     // The look is older than the last change of the holding, or an earlier call may still take
@@ -37,7 +37,7 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
         return step.end_in_error(why, None);
     }
     let user = Some(found.user.to_string());
-    step.request.assignment.user = Some(found.user);
+    step.request.access.set_user(found.user);
     if found.presence == Presence::Present && holding.holders.is_empty() {
         let why = not_ours(&step);
         return step.end_in_error(why, None);
@@ -110,6 +110,6 @@ pub(super) fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {
         ),
     ]);
     step.record(EventKind::Granted, None, said.clone());
-    step.tell(None, said);
+    step.notify(None, said);
     step.done(None)
 }

@@ -1,12 +1,20 @@
-//! What a step reads in the holding of its request, and what it changes there.
+//! What a step about an assignment reads in the holding of its request, and what it changes there.
 
-use super::super::CoHolders;
+use super::super::records::AccessStep;
 use super::super::step::Step;
-use crate::domain::{Calls, Holding, LeaseToken, Person, Text};
+use crate::domain::{AssignmentCalls, CoHolders, Holding, LeaseToken, Person, Text};
 
 impl Step<'_> {
+    pub fn holding(&self) -> Option<&Holding> {
+        match &self.access {
+            AccessStep::Assignment(step) => step.holding.as_ref(),
+        }
+    }
+
     pub fn change_holding(&mut self, change: impl FnOnce(&Holding) -> Holding) {
-        self.holding = self.holding.as_ref().map(change);
+        match &mut self.access {
+            AccessStep::Assignment(step) => step.holding = step.holding.as_ref().map(change),
+        }
     }
 
     /// From now on no request may join the assignment until AWS shows that it is gone.
@@ -37,12 +45,12 @@ impl Step<'_> {
 
     pub fn holds(&self) -> bool {
         let id = self.request.id;
-        self.holding.as_ref().is_some_and(|known| known.holds(id))
+        self.holding().is_some_and(|known| known.holds(id))
     }
 
     pub fn is_shared(&self) -> bool {
         let id = self.request.id;
-        let holding = self.holding.as_ref();
+        let holding = self.holding();
         holding.is_some_and(|holding| holding.is_shared(id))
     }
 
@@ -50,14 +58,14 @@ impl Step<'_> {
     /// answered. A look that shows no assignment proves nothing in that case.
     pub fn may_appear(&self) -> bool {
         let id = self.request.id;
-        self.holding.as_ref().is_some_and(|holding| {
+        self.holding().is_some_and(|holding| {
             holding.awaits_another(id) || holding.unanswered_create.is_some()
         })
     }
 
     /// Whether no request holds the assignment, and an unanswered create may still make it.
     pub fn may_appear_unheld(&self) -> bool {
-        self.holding.as_ref().is_some_and(|holding| {
+        self.holding().is_some_and(|holding| {
             holding.holders.is_empty() && holding.unanswered_create.is_some()
         })
     }
@@ -70,7 +78,7 @@ impl Step<'_> {
     }
 
     /// Stores in the holding what the worker reported about unanswered calls.
-    pub fn note_calls(&mut self, lease: LeaseToken, calls: &Calls) {
+    pub fn note_calls(&mut self, lease: LeaseToken, calls: &AssignmentCalls) {
         let call = lease.call_at(self.request.version.revision);
         self.change_holding(|holding| holding.with_calls(call, calls));
     }
@@ -78,14 +86,18 @@ impl Step<'_> {
     /// Revokes the other holders of the assignment in the same commit.
     pub fn end_others(&mut self, by: Option<&Person>, reason: Option<&Text>) {
         let id = self.request.id;
-        let holding = self.holding.iter();
-        let requests: Vec<_> = holding.flat_map(|holding| holding.others(id)).collect();
-        if !requests.is_empty() {
-            self.co_holders = Some(CoHolders {
-                requests,
-                by: by.cloned(),
-                reason: reason.cloned(),
-            });
+        match &mut self.access {
+            AccessStep::Assignment(step) => {
+                let holding = step.holding.iter();
+                let requests: Vec<_> = holding.flat_map(|holding| holding.others(id)).collect();
+                if !requests.is_empty() {
+                    step.co_holders = Some(CoHolders {
+                        requests,
+                        by: by.cloned(),
+                        reason: reason.cloned(),
+                    });
+                }
+            }
         }
     }
 }

@@ -2,20 +2,20 @@
 //! effect, and no decision forgets it.
 
 use crate::domain::decide::fixtures::{
-    due_at, finished, id, later, lease, policy, prepared, record,
+    due_at, finished, holding_of, id, later, lease, policy, prepared, record,
 };
 use crate::domain::decide::{Decision, Record, Refusal, decide};
 use crate::domain::{
-    AssignmentCall, AssignmentOutcome, AssignmentWork, Calls, Command, Doubt, Holding, LeaseToken,
-    Outcome, Presence, State, Status, Text, Trouble,
+    AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Command, Doubt,
+    Holding, LeaseToken, Outcome, Presence, State, Status, Text, Trouble,
 };
 use uuid::Uuid;
 
-fn report(record: Record, outcome: impl Into<Outcome>, calls: Calls) -> Decision {
+fn report(record: Record, outcome: impl Into<Outcome>, calls: AssignmentCalls) -> Decision {
     let finished = Command::Finished {
         lease: lease().token,
         outcome: outcome.into(),
-        calls,
+        calls: Some(Calls::Assignment(calls)),
     };
     decide(record, &policy(), finished, later()).unwrap()
 }
@@ -30,21 +30,22 @@ fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
         let decision = report(record.clone(), Outcome::Interrupted, calls);
         Record {
             request: decision.request,
-            holding: decision.holding,
+            access: record.access.clone().after(&decision.access),
             ..record
         }
     };
     let record = interrupted(
         record("Revoking"),
-        Calls::unanswered(AssignmentCall::Create),
+        AssignmentCalls::unanswered(AssignmentCall::Create),
     );
-    let create = record.holding.as_ref().unwrap().unanswered_create;
-    let record = interrupted(record, Calls::unanswered(AssignmentCall::Delete));
-    let over = Calls {
+    let create = record.access.holding().unwrap().unanswered_create;
+    let record = interrupted(record, AssignmentCalls::unanswered(AssignmentCall::Delete));
+    let over = AssignmentCalls {
         waited_out: create.into_iter().collect(),
-        ..Calls::default()
+        ..AssignmentCalls::default()
     };
-    let holding = interrupted(record, over).holding.unwrap();
+    let record = interrupted(record, over);
+    let holding = record.access.holding().unwrap();
     assert_eq!(holding.unanswered_create, None);
     assert!(holding.unanswered_delete.is_some());
 }
@@ -67,7 +68,7 @@ fn gone_is_not_believed(record: Record) {
 #[test]
 fn gone_is_not_believed_while_another_create_may_take_effect() {
     let mut record = record("Revoking");
-    let holding = record.holding.as_mut().unwrap();
+    let holding = holding_of(&mut record);
     holding.holders.insert(id(7));
     holding.creating.insert(id(7));
     gone_is_not_believed(record);
@@ -77,7 +78,7 @@ fn gone_is_not_believed_while_another_create_may_take_effect() {
 #[test]
 fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
     let mut record = record("Revoking");
-    let holding = record.holding.as_mut().unwrap();
+    let holding = holding_of(&mut record);
     holding.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
     gone_is_not_believed(record);
 }
@@ -89,14 +90,14 @@ fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
 fn an_answered_create_of_an_ending_request_stays_in_flight_for_other_holders() {
     for word in ["Revoking", "Doubted"] {
         let mut shared = creating_beside_another(word);
-        let before = shared.holding.as_mut().unwrap();
+        let before = holding_of(&mut shared);
         before.removing = true;
         let before = before.clone();
         let created = finished(AssignmentOutcome::Created);
         let decision = decide(shared, &policy(), created, later()).unwrap();
         let removal = AssignmentWork::Remove(before.key.clone());
         assert_eq!(decision.work, Some(removal.into()), "{word}");
-        let holding = decision.holding.unwrap_or(before);
+        let holding = decision.access.holding().unwrap_or(&before);
         assert!(holding.awaits_another(id(7)), "{word}: {holding:?}");
     }
 }
@@ -105,7 +106,7 @@ fn an_answered_create_of_an_ending_request_stays_in_flight_for_other_holders() {
 /// may still take effect.
 fn creating_beside_another(word: &str) -> Record {
     let mut shared = record(word);
-    let holding = shared.holding.as_mut().unwrap();
+    let holding = holding_of(&mut shared);
     holding.holders.extend([id(1), id(7)]);
     holding.creating.insert(id(1));
     shared
@@ -128,9 +129,9 @@ fn a_grant_that_is_given_up_leaves_its_create_to_the_other_holder() {
         why: why.clone(),
     });
     let failed = Trouble::Refused { why };
-    let decision = report(shared, failed, Calls::default());
+    let decision = report(shared, failed, AssignmentCalls::default());
     assert_eq!(decision.request.status(), Status::Error);
-    assert!(keeps_the_create(&decision.holding.unwrap()));
+    assert!(keeps_the_create(decision.access.holding().unwrap()));
 }
 
 /// P1: the same after an operator wrote EXPIRED into the store.
@@ -145,7 +146,7 @@ fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
     let decision = decide(shared, &policy(), due_at(later()), later()).unwrap();
     assert_eq!(decision.request.status(), Status::Expired);
     assert!(decision.request.state.is_settled());
-    assert!(keeps_the_create(&decision.holding.unwrap()));
+    assert!(keeps_the_create(decision.access.holding().unwrap()));
 }
 
 /// P1: a worker that was suspended after its last check sends its create late. It lost its lease,
@@ -153,9 +154,9 @@ fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
 #[test]
 fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
     for word in ["Expired", "Revoked", "Error"] {
-        let calls = Calls {
+        let calls = AssignmentCalls {
             overran: true,
-            ..Calls::unanswered(AssignmentCall::Create)
+            ..AssignmentCalls::unanswered(AssignmentCall::Create)
         };
         let decision = report(record(word), Outcome::Interrupted, calls);
         let state = &decision.request.state;
@@ -164,7 +165,7 @@ fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
             "{word}: {state:?}"
         );
         assert_eq!(decision.request.schedule.due_at, Some(later()), "{word}");
-        let holding = decision.holding.unwrap();
+        let holding = decision.access.holding().unwrap();
         assert!(holding.removing && holding.holds(id(1)), "{word}");
         assert!(holding.unanswered_create.is_some(), "{word}");
     }
@@ -175,10 +176,11 @@ fn a_late_create_without_an_answer_is_removed_like_one_that_was_made() {
 #[test]
 fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
     for word in ["Expired", "Revoked", "Error"] {
+        let calls = AssignmentCalls::unanswered(AssignmentCall::Create);
         let finished = Command::Finished {
             lease: lease().token,
             outcome: Outcome::Interrupted,
-            calls: Calls::unanswered(AssignmentCall::Create),
+            calls: Some(Calls::Assignment(calls)),
         };
         let refused = decide(record(word), &policy(), finished, later()).unwrap_err();
         assert!(
@@ -193,7 +195,7 @@ fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
 fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
     for word in ["Checking", "Doubted"] {
         let mut looked = record(word);
-        let holding = looked.holding.as_mut().unwrap();
+        let holding = holding_of(&mut looked);
         holding.holders.clear();
         holding.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
         let there = finished(AssignmentOutcome::StillThere);
@@ -208,7 +210,7 @@ fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
 fn no_create_is_sent_while_an_unanswered_delete_may_take_effect() {
     for held_by in [None, Some(id(7))] {
         let mut approved = record("Approved");
-        let holding = approved.holding.as_mut().unwrap();
+        let holding = holding_of(&mut approved);
         holding.unanswered_delete = Some(LeaseToken(Uuid::from_u128(7)));
         holding.holders = held_by.into_iter().collect();
         let prepared = finished(prepared(Presence::Absent, 0));

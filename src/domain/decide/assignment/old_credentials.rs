@@ -14,7 +14,7 @@ const LONGEST_SESSION: Millis = Millis::hours(12);
 
 /// The work of a settled request that is due.
 pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
-    match step.request.assignment.old_credentials {
+    match step.request.access.old_credentials() {
         Some(OldCredentials::Ending { before }) => {
             let deny = |key| AssignmentWork::DenyOldCredentials(key, before);
             begin(step, lease, deny)
@@ -26,7 +26,7 @@ pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
 
 /// The outcome of the work for a settled request.
 pub(super) fn finished(step: Step<'_>, outcome: AssignmentOutcome) -> Result<Decision, Refusal> {
-    match (step.request.assignment.old_credentials, outcome) {
+    match (step.request.access.old_credentials(), outcome) {
         (
             Some(OldCredentials::Ending { .. }),
             AssignmentOutcome::OldCredentialsDenied { until, dropped },
@@ -86,7 +86,7 @@ fn follow_up(
     said: Details,
 ) -> Result<Decision, Refusal> {
     let now = step.now;
-    step.request.assignment.old_credentials = next;
+    step.request.access.set_old_credentials(next);
     step.request.schedule.trouble = None;
     step.request.schedule.due_at = next.map(|old| old.due_at(now));
     step.record(kind, None, said);
@@ -95,7 +95,7 @@ fn follow_up(
 
 /// No credentials last longer, so the old ones have expired without a deny statement.
 pub(super) fn are_expired(step: &Step<'_>) -> bool {
-    match step.request.assignment.old_credentials {
+    match step.request.access.old_credentials() {
         Some(OldCredentials::Ending { before }) => step.now - before >= LONGEST_SESSION,
         Some(OldCredentials::Denied { .. }) | None => false,
     }

@@ -64,7 +64,8 @@ pub(super) fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refus
     }
     if step.policy.end_sessions == EndSessions::PermissionSet {
         let before = step.now;
-        step.request.assignment.old_credentials = Some(OldCredentials::Ending { before });
+        let ending = Some(OldCredentials::Ending { before });
+        step.request.access.set_old_credentials(ending);
     }
     match ending {
         Ending::Expired => step.end_expired(details([])),
@@ -82,10 +83,15 @@ pub(super) fn gone_after_error(
     // With another holder, a look that shows no assignment may only mean that the other
     // create has not taken effect yet.
     if step.is_shared() {
-        let why = not_ours(&step);
-        return step.end_in_error(why, Some(&by));
+        return present_after_error(step, &by);
     }
     step.end_revoked(Some(by), reason)
+}
+
+/// AWS shows an assignment that the request, which ended in ERROR and was revoked, did not make.
+pub(super) fn present_after_error(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
+    let why = not_ours(&step);
+    step.end_in_error(why, Some(by))
 }
 
 /// The assignment is gone now, but a create may still take effect, so the request does not end

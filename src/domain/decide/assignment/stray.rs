@@ -5,7 +5,8 @@ use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
 use super::removal::remove_after_error;
 use crate::domain::{
-    AssignmentCall, AssignmentOutcome, Calls, Doubt, EventKind, LeaseToken, Outcome, Person, State,
+    AssignmentCall, AssignmentCalls, AssignmentOutcome, Doubt, EventKind, LeaseToken, Outcome,
+    Person, State,
 };
 
 /// An outcome from a worker that lost its lease. It does not show the present state of AWS. It
@@ -15,18 +16,18 @@ pub(in crate::domain::decide) fn late(
     mut step: Step<'_>,
     token: LeaseToken,
     outcome: &Outcome,
-    calls: &Calls,
+    calls: &AssignmentCalls,
 ) -> Result<Decision, Refusal> {
     let made = *outcome == Outcome::Assignment(AssignmentOutcome::Created);
     // A call that ended within the lease took effect before another worker looked at AWS.
     let may_follow = calls.overran || !step.request.state.is_settled();
     let unanswered = calls.unanswered.filter(|_| may_follow);
-    if !(made || unanswered.is_some()) || step.holding.is_none() {
+    if !(made || unanswered.is_some()) || step.holding().is_none() {
         let lease = step.request.schedule.lease;
         return Err(Refusal::Leased { lease });
     }
     if let Some(call) = unanswered {
-        step.note_calls(token, &Calls::unanswered(call));
+        step.note_calls(token, &AssignmentCalls::unanswered(call));
     }
     let may_exist = made || unanswered == Some(AssignmentCall::Create);
     if may_exist && may_be_stray(&step) {
@@ -41,7 +42,7 @@ pub(in crate::domain::decide) fn late(
 
 /// AWS made the assignment, and the worker that has the lease now may have looked before that.
 fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal> {
-    step.note_calls(token, &Calls::unanswered(AssignmentCall::Create));
+    step.note_calls(token, &AssignmentCalls::unanswered(AssignmentCall::Create));
     match step.request.state.clone() {
         // The revoke of a request that ended in ERROR: the assignment exists, and this request
         // made it.
@@ -85,7 +86,7 @@ pub(in crate::domain::decide) fn found_present(
 }
 
 fn may_be_stray(step: &Step<'_>) -> bool {
-    step.request.state.is_settled() && step.request.assignment.user.is_some() && !step.is_shared()
+    step.request.state.is_settled() && step.request.access.was_begun() && !step.is_shared()
 }
 
 /// The assignment exists and no request holds it: this request takes it over and has it

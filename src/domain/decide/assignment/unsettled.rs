@@ -14,7 +14,7 @@ pub(super) fn verify(
     end: State,
     doubt: Doubt,
 ) -> Result<Decision, Refusal> {
-    if step.request.assignment.user.is_none() {
+    if !step.request.access.was_begun() {
         return settle(step, end, doubt);
     }
     if step.may_appear_unheld() {
@@ -28,9 +28,8 @@ pub(super) fn verify(
         step.leave_to_others();
         return settled(step, end, doubt);
     }
-    if step.holding.as_ref().is_some_and(|known| !known.removing) {
-        step.end_others(None, None);
-        step.mark_removing();
+    if step.holding().is_some_and(|known| !known.removing) {
+        step.end_access(None, None);
     }
     begin(step, lease, AssignmentWork::Remove)
 }

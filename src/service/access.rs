@@ -1,0 +1,75 @@
+//! What a decision needs from the store about an access, and which decisions about other requests
+//! its commit contains. Both depend on the form of the access.
+
+use super::{Service, ServiceError};
+use crate::domain::{
+    self, AccessChange, AccessForm, AccessRecord, CoHolders, Command, Decision, Request, RequestId,
+    Timestamp,
+};
+use crate::store::StoreError;
+
+impl Service {
+    /// What the store keeps about the access of this request, for a decision about this command.
+    pub(super) async fn access_of(
+        &self,
+        request: &Request,
+        command: &Command,
+    ) -> Result<AccessRecord, StoreError> {
+        match request.access.form() {
+            AccessForm::Assignment => {
+                let holding = match request.holding_key_for(command) {
+                    Some(key) => Some(self.holding(key).await?),
+                    None => None,
+                };
+                Ok(holding.into())
+            }
+        }
+    }
+
+    /// The decisions about other requests that the commit of this change must contain.
+    pub(super) async fn decide_along(
+        &self,
+        id: RequestId,
+        change: &AccessChange,
+        now: Timestamp,
+    ) -> Result<Vec<Decision>, ServiceError> {
+        match change {
+            AccessChange::Assignment(change) => match &change.co_holders {
+                Some(co_holders) => self.revoke_co_holders(id, co_holders, now).await,
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+
+    /// Revokes the other holders of an assignment. A holder that has ended meanwhile refuses the
+    /// command and needs no work.
+    async fn revoke_co_holders(
+        &self,
+        with: RequestId,
+        co_holders: &CoHolders,
+        now: Timestamp,
+    ) -> Result<Vec<Decision>, ServiceError> {
+        let mut decisions = Vec::new();
+        for &id in &co_holders.requests {
+            let (by, reason) = (co_holders.by.clone(), co_holders.reason.clone());
+            let command = Command::RevokedWithCoHolder { with, by, reason };
+            let record = match self.load(id, &command, None).await {
+                Ok(record) => record,
+                // K12: it stays a holder, so no request joins the assignment again.
+                Err(ServiceError::Store(StoreError::Corrupt(why))) => {
+                    tracing::error!(
+                        request_id = %id, %why,
+                        "co-holder is unreadable and keeps its status; its access is removed"
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match domain::decide(record, &self.policy, command, now) {
+                Ok(decision) => decisions.push(decision),
+                Err(refusal) => tracing::debug!(request_id = %id, %refusal, "co-holder has ended"),
+            }
+        }
+        Ok(decisions)
+    }
+}
