@@ -107,15 +107,16 @@ impl Server {
         let (service, worker) = (app.service, app.worker);
         let names = Names::new(config.accounts);
         let mut receivers: Vec<Arc<dyn Receiver>> = Vec::new();
-        if let Some(webhook) = config.webhook {
+        if let (Some(webhook), Some(secret)) = (config.webhook, keyring.webhook_secret()) {
             let clock = Arc::new(SystemClock);
-            receivers.push(Arc::new(WebhookReceiver::new(webhook, clock)?));
+            receivers.push(Arc::new(WebhookReceiver::new(webhook, secret, clock)?));
         }
         let mut chat = None;
-        if let Some(mattermost) = config.mattermost {
-            let cards = Arc::new(Cards::of(&mattermost, names.clone(), service.clone())?);
+        if let (Some(mattermost), Some(token)) = (config.mattermost, keyring.bot_token()) {
+            let (shared, names) = (service.clone(), names.clone());
+            let cards = Arc::new(Cards::of(&mattermost, token.clone(), names, shared)?);
             receivers.push(cards.clone());
-            chat = Some((mattermost, cards));
+            chat = Some((mattermost, token, cards));
         }
         // Under Lambda, CloudWatch has the metrics.
         let metrics = (purpose == Purpose::Serve).then_some(metrics);
@@ -125,8 +126,8 @@ impl Server {
         http.worker = (purpose == Purpose::Serve).then(|| worker.clone());
         let http = Arc::new(http);
         let others = match chat {
-            Some((config, cards)) => {
-                let mattermost = Mattermost::new(http.clone(), config, names, cards)?;
+            Some((config, token, cards)) => {
+                let mattermost = Mattermost::new(http.clone(), config, token, names, cards)?;
                 mattermost::router(Arc::new(mattermost))
             }
             None => Router::new(),

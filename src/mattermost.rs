@@ -28,6 +28,7 @@ use crate::config;
 use crate::http::HttpState;
 use crate::http::reply::Problem;
 use crate::service::ServiceError;
+use crate::signature::CurrentSecret;
 use crate::store::StoreError;
 pub use cards::names::Names;
 use cards::refusals::in_chat;
@@ -70,18 +71,19 @@ impl Mattermost {
     pub fn new(
         app: Arc<HttpState>,
         config: config::MattermostConfig,
+        bot_token: CurrentSecret,
         names: Names,
         cards: Arc<Cards>,
     ) -> reqwest::Result<Self> {
         let clock = app.service.shared_clock();
-        let api = Api::new(config.url, config.bot_token.clone(), PATIENCE, clock)?;
+        let api = Api::new(config.url, bot_token.clone(), PATIENCE, clock)?;
         Ok(Self {
             app,
             people: People::new(api.clone()),
             bot: Bot::new(api.clone()),
             cards,
             server_key: ServerKey::new(api),
-            seals: Seals::of(&config.bot_token),
+            seals: Seals::of(bot_token),
             forgeries: Forgeries::default(),
             names,
             rules: Rules {

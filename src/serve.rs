@@ -208,7 +208,6 @@ async fn watch_keys(
         }
         (seen, read_at) = (now, clock.uptime());
         if let Some(config) = read_again(&reload, &keyring).await {
-            tracing::debug!("the keys were read again");
             watched = Watched::of(&config);
             seen = changed_at(&watched.files);
         }
@@ -219,7 +218,11 @@ async fn watch_keys(
 pub(crate) async fn read_again(reload: &Reload, keyring: &Keyring) -> Option<Config> {
     match reload().await {
         Ok(mut config) => {
-            keyring.replace(KnownSecrets::take(&mut config));
+            let changed = keyring.replace(KnownSecrets::take(&mut config));
+            if !changed.is_empty() {
+                let changed = changed.join(", ");
+                tracing::info!(%changed, "jit has read these keys and tokens again and uses the new ones");
+            }
             Some(config)
         }
         Err(error) => {

@@ -4,19 +4,40 @@
 //! can be altered on the way.
 
 use std::fmt;
-use subtle::ConstantTimeEq;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::domain::{Millis, Timestamp};
 
 /// The largest accepted difference between the caller's clock and jit's, in seconds.
 const WINDOW_SECONDS: i64 = 300;
 const V2: &str = "v2=";
+
+/// A secret that an operator can replace while jit runs. All clones have the same value, and each
+/// use takes the current one.
+#[derive(Clone, Debug)]
+pub struct CurrentSecret(Arc<RwLock<Secret>>);
+
+impl CurrentSecret {
+    pub fn new(secret: Secret) -> Self {
+        Self(Arc::new(RwLock::new(secret)))
+    }
+
+    pub fn get(&self) -> Secret {
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    pub fn replace(&self, secret: Secret) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = secret;
+    }
+}
 
 /// A shared secret. The HMAC key is its UTF-8 bytes. `Debug` does not show it.
 #[derive(Clone)]

@@ -547,7 +547,10 @@ pub(crate) enum MattermostCommand {
                       The command needs the token of a system admin: from --token-file, from\n\
                       JIT_MATTERMOST_ADMIN_TOKEN, or typed when it asks. jit does not store this token.\n\
                       The command keeps a bot and a slash command that exist, and corrects them. Run\n\
-                      it again after a change by hand."
+                      it again after a change by hand.\n\n\
+                      To replace the token of the bot, remove the file mattermost-bot-token and run the\n\
+                      command. jit serve reads the new token within two seconds. Then run the command\n\
+                      again with --revoke-older-tokens."
     )]
     Setup(MattermostSetup),
     /// Check the bot and the slash command
@@ -569,6 +572,9 @@ pub(crate) struct MattermostSetup {
     /// A file with the token of a system admin
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Revoke the tokens of the bot that earlier setups made
+    #[arg(long)]
+    pub revoke_older_tokens: bool,
 }
 
 #[derive(Debug, Subcommand)]

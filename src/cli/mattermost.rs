@@ -16,12 +16,14 @@ use super::{CliContext, Failure};
 use crate::clock::SystemClock;
 use crate::files;
 use crate::mattermost::Api;
-use crate::mattermost::setup::{self, SetupResult};
-use crate::signature::Secret;
+use crate::mattermost::setup::{self, BotToken, SetupResult};
+use crate::signature::{self, CurrentSecret, Secret};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const ADMIN_TOKEN: &str = "JIT_MATTERMOST_ADMIN_TOKEN";
 const BOT_FILE: &str = "mattermost-bot-token";
+/// The id of the token in `BOT_FILE`, and the fingerprint of that token.
+const BOT_ID_FILE: &str = "mattermost-bot-token-id";
 const COMMAND_FILE: &str = "mattermost-command-token";
 
 pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
@@ -60,53 +62,132 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
         .map_err(|_| wrong("--public-url"))?;
     let admin = api(url.clone(), admin_token(asked)?).map_err(failed)?;
     let file = config_file(context);
-    let is_new = !file.exists();
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    let before = std::fs::read_to_string(&file).unwrap_or_default();
     let known_bot = known_bot(&url, &folder.join(BOT_FILE)).await;
     let made = setup::set_up(&admin, &asked.team, reach.as_str(), known_bot.as_deref()).await;
     let mut made = made.map_err(failed)?;
     let bot_token = made.bot_token.take();
-    if let Some(token) = &bot_token {
-        keep(&folder.join(BOT_FILE), token, &file, &mut made.told)?;
+    if let Some(new) = &bot_token {
+        let told = &mut made.told;
+        keep(&folder.join(BOT_FILE), &new.token, &file, told)?;
+        let id = format!("{} {}", new.id, fingerprint(&new.token));
+        keep(&folder.join(BOT_ID_FILE), &id, &file, &mut Vec::new())?;
     }
     let (command_token, told) = (&made.command_token, &mut made.told);
     keep(&folder.join(COMMAND_FILE), command_token, &file, told)?;
     let section = section(&url, &reach, &made, &folder);
-    let wrote = !before.lines().any(|line| line.trim() == "[mattermost]");
-    if !wrote {
-        let told = format!(
-            "{} has a [mattermost] section, and jit did not change it; it must contain:\n{section}",
-            file.display()
-        );
-        made.told.push(told);
-    } else {
-        let mut text = before;
-        text.push_str(&format!("\n{section}"));
-        std::fs::write(&file, text).map_err(|why| {
-            Failure::Failed(format!("{} cannot be written: {why}", file.display()))
-        })?;
-        made.told.push(format!(
-            "wrote the [mattermost] section of {}",
-            file.display()
-        ));
-    }
-    if is_new {
-        made.told.push(format!(
-            "{} is a new file with this section only; `jit serve` also needs [identity_center] and [permission_sets] (see jit.example.toml). If the configuration is another file, name it with --config FILE",
-            file.display()
-        ));
-    }
-    if bot_token.is_some() || wrote {
-        made.told.push(
-            "restart jit serve: it reads [mattermost] and the token of the bot only when it starts; then type jit mattermost check".into(),
-        );
-    }
+    let wrote = write_section(&file, &section, &mut made.told)?;
+    tell_next(&wrote, bot_token.as_ref(), &mut made.told);
+    let older = older_tokens(&admin, asked, &folder, &made.bot_id, bot_token.as_ref());
+    made.told.extend(older.await?);
     let value = json!({"team_id": made.team_id, "done": made.told});
     context.output.print(|| made.told.join("\n"), &value)
 }
 
+/// What the setup did with the [mattermost] section of the configuration.
+enum SectionOnDisk {
+    Written,
+    Kept,
+}
+
+fn write_section(
+    file: &Path,
+    section: &str,
+    told: &mut Vec<String>,
+) -> Result<SectionOnDisk, Failure> {
+    let (is_new, file_name) = (!file.exists(), file.display());
+    let mut text = std::fs::read_to_string(file).unwrap_or_default();
+    if text.lines().any(|line| line.trim() == "[mattermost]") {
+        told.push(format!(
+            "{file_name} has a [mattermost] section, and jit did not change it; it must contain:\n{section}"
+        ));
+        return Ok(SectionOnDisk::Kept);
+    }
+    text.push_str(&format!("\n{section}"));
+    std::fs::write(file, text)
+        .map_err(|why| Failure::Failed(format!("{file_name} cannot be written: {why}")))?;
+    told.push(format!("wrote the [mattermost] section of {file_name}"));
+    if is_new {
+        told.push(format!(
+            "{file_name} is a new file with this section only; `jit serve` also needs [identity_center] and [permission_sets] (see jit.example.toml). If the configuration is another file, name it with --config FILE"
+        ));
+    }
+    Ok(SectionOnDisk::Written)
+}
+
+fn tell_next(section: &SectionOnDisk, new: Option<&BotToken>, told: &mut Vec<String>) {
+    match (section, new) {
+        (SectionOnDisk::Written, _) => told.push(
+            "restart jit serve: it reads the addresses and the team of [mattermost] only when it starts; then type jit mattermost check".into(),
+        ),
+        (SectionOnDisk::Kept, Some(_)) => told.push(format!(
+            "a running jit serve reads the new token from {BOT_FILE} within two seconds; if the configuration names another place (bot_token, bot_token_id), write the token there. Then type jit mattermost check"
+        )),
+        (SectionOnDisk::Kept, None) => {}
+    }
+}
+
+/// Revokes the older tokens of the bot, or says which command does. The setup revokes nothing for a
+/// token that it made just now: jit may run elsewhere, and use an older token until an operator
+/// writes the new one there.
+async fn older_tokens(
+    admin: &Api,
+    asked: &MattermostSetup,
+    folder: &Path,
+    bot_id: &str,
+    new: Option<&BotToken>,
+) -> Result<Option<String>, Failure> {
+    let Some(new) = new else {
+        if !asked.revoke_older_tokens {
+            return Ok(None);
+        }
+        let current = stored_id(folder)?;
+        let revoked = setup::revoke_older_tokens(admin, bot_id, &current).await;
+        let revoked = revoked.map_err(failed)?;
+        return Ok(Some(format!("revoked older tokens of the bot: {revoked}")));
+    };
+    let mut again = format!(
+        "jit mattermost setup --url {} --team {} --public-url {} --revoke-older-tokens",
+        asked.url, asked.team, asked.public_url
+    );
+    if let Some(file) = &asked.token_file {
+        again.push_str(&format!(" --token-file {}", file.display()));
+    }
+    let then = format!("when jit uses the new token, revoke them with: {again}");
+    Ok(match setup::older_tokens(admin, bot_id, &new.id).await {
+        Ok(older) if older.is_empty() => None,
+        Ok(older) => Some(format!(
+            "older tokens of the bot: {}; they still work, and {then}",
+            older.len()
+        )),
+        Err(why) => Some(format!(
+            "jit does not know whether older tokens of the bot work ({why}); {then}"
+        )),
+    })
+}
+
+/// The id of the stored token. A token that an admin wrote by hand has no id here.
+fn stored_id(folder: &Path) -> Result<String, Failure> {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let (token, known) = (read(BOT_FILE), read(BOT_ID_FILE));
+    let of = fingerprint(token.trim());
+    match known.trim().split_once(' ') {
+        Some((id, found)) if found == of => Ok(id.to_owned()),
+        Some(_) | None => Err(Failure::Failed(format!(
+            "jit does not know the id of the token in {0}, so it revokes none: remove {0} and type the command without --revoke-older-tokens, which makes a token with a known id; then type it again with --revoke-older-tokens",
+            folder.join(BOT_FILE).display()
+        ))),
+    }
+}
+
+/// Recognises a token without containing it.
+fn fingerprint(token: &str) -> String {
+    let token = Secret::new(token.to_owned());
+    signature::seal(&token, "jit: the token with this id")
+}
+
 fn api(url: Url, token: Secret) -> reqwest::Result<Api> {
+    let token = CurrentSecret::new(token);
     Api::new(url, token, PATIENCE, Arc::new(SystemClock))
 }
 

@@ -4,7 +4,7 @@
 mod answer;
 mod bindings;
 mod find;
-mod form;
+pub mod form;
 mod parts;
 mod request_line;
 mod requests;

@@ -3,6 +3,8 @@
 
 mod click;
 mod dialog;
+mod fields;
+mod reason;
 mod typed;
 
 use std::sync::Arc;

@@ -12,15 +12,27 @@ use super::commands::words::VERBS;
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";
+/// The description of each token that the setup makes.
+const TOKEN_DESCRIPTION: &str = "jit";
+/// Mattermost lists at most this number of tokens in one answer.
+const MOST_LISTED: u32 = 200;
 
 /// The result, for the configuration.
 pub struct SetupResult {
     pub team_id: String,
+    pub bot_id: String,
     /// None if the stored token works.
-    pub bot_token: Option<String>,
+    pub bot_token: Option<BotToken>,
     pub command_token: String,
     /// The steps, as text for people.
     pub told: Vec<String>,
+}
+
+/// A new token of the bot.
+pub struct BotToken {
+    /// The id with which an admin can revoke the token.
+    pub id: String,
+    pub token: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,38 +94,61 @@ pub async fn set_up(
             None
         }
         false => {
-            report_older_tokens(admin, &bot_id, &mut told).await;
-            let asked = json!({"description": "jit"});
+            let asked = json!({"description": TOKEN_DESCRIPTION});
             let made = admin.post(&format!("users/{bot_id}/tokens"), &asked).await;
+            let made = made.map_err(at("Mattermost made no token for the bot"))?;
             told.push("made a token for the bot".into());
-            Some(text(
-                &made.map_err(at("Mattermost made no token for the bot"))?,
-                "token",
-            )?)
+            Some(BotToken {
+                id: text(&made, "id")?,
+                token: text(&made, "token")?,
+            })
         }
     };
     let command_token = command(admin, &team_id, reach, &mut told).await?;
     Ok(SetupResult {
         team_id,
+        bot_id,
         bot_token,
         command_token,
         told,
     })
 }
 
-/// A token that is in no file any more still works until an admin revokes it.
-async fn report_older_tokens(admin: &Api, bot_id: &str, told: &mut Vec<String>) {
-    let listed = admin.get(&format!("users/{bot_id}/tokens")).await;
-    let older = listed.map(|tokens| tokens.as_array().map_or(0, Vec::len));
-    match older {
-        Ok(0) | Err(ApiError::NotThere(_)) => {}
-        Ok(older) => told.push(format!(
-            "older tokens of the bot: {older}; after the restart of jit, revoke them in Mattermost (Integrations, Bot Accounts)"
+/// The ids of the tokens of the bot that the setup made before this one. Each of them works until
+/// an admin revokes it.
+pub async fn older_tokens(
+    admin: &Api,
+    bot_id: &str,
+    current: &str,
+) -> Result<Vec<String>, SetupError> {
+    let path = format!("users/{bot_id}/tokens?per_page={MOST_LISTED}");
+    let listed = admin.get(&path).await;
+    let listed = listed.map_err(at("jit cannot list the tokens of the bot"))?;
+    let made = listed.as_array().into_iter().flatten();
+    let made = made.filter(|token| token["description"] == TOKEN_DESCRIPTION);
+    let ids: Result<Vec<String>, SetupError> = made.map(|token| text(token, "id")).collect();
+    let (current, older) = ids?.into_iter().partition::<Vec<_>, _>(|id| id == current);
+    match current.is_empty() {
+        true => Err(SetupError::Wrong(
+            "the stored token of the bot is not among the tokens that jit mattermost setup made: jit revokes none".into(),
         )),
-        Err(why) => told.push(format!(
-            "jit cannot list the older tokens of the bot ({why}); after the restart of jit, revoke them in Mattermost (Integrations, Bot Accounts)"
-        )),
+        false => Ok(older),
     }
+}
+
+/// Revokes the older tokens of the bot, and returns their number.
+pub async fn revoke_older_tokens(
+    admin: &Api,
+    bot_id: &str,
+    current: &str,
+) -> Result<usize, SetupError> {
+    let older = older_tokens(admin, bot_id, current).await?;
+    for id in &older {
+        let revoked = json!({"token_id": id});
+        let revoked = admin.post("users/tokens/revoke", &revoked).await;
+        revoked.map_err(at("jit cannot revoke an older token of the bot"))?;
+    }
+    Ok(older.len())
 }
 
 async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> {

@@ -8,7 +8,7 @@ use super::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::clock::Clock;
 use crate::config::Webhook;
 use crate::domain::{Audience, Millis, Notice, ReceiverName, Timestamp};
-use crate::signature::{self, Message, Scheme};
+use crate::signature::{self, CurrentSecret, Message, Scheme};
 
 /// The time limit of one delivery.
 pub const PATIENCE: Millis = Millis::seconds(10);
@@ -16,12 +16,18 @@ const _: () = assert!(PATIENCE.0 < DELIVERY_BOUND.0);
 
 pub struct WebhookReceiver {
     webhook: Webhook,
+    /// Replaces the secret of `webhook`, which is the one at the start.
+    secret: CurrentSecret,
     client: Client,
     clock: std::sync::Arc<dyn Clock>,
 }
 
 impl WebhookReceiver {
-    pub fn new(webhook: Webhook, clock: std::sync::Arc<dyn Clock>) -> reqwest::Result<Self> {
+    pub fn new(
+        webhook: Webhook,
+        secret: CurrentSecret,
+        clock: std::sync::Arc<dyn Clock>,
+    ) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(PATIENCE.std())
             // A redirect would send the signature to another host.
@@ -30,6 +36,7 @@ impl WebhookReceiver {
             .build()?;
         Ok(Self {
             webhook,
+            secret,
             client,
             clock,
         })
@@ -83,8 +90,12 @@ impl Receiver for WebhookReceiver {
             .body()
             .map_err(|error| NotReceived(error.to_string()))?;
         let nonce = self.clock.draw().to_string();
-        let mut call = self.client.post(self.webhook.url.clone());
-        for (name, value) in headers(&self.webhook, notice, &body, now, &nonce) {
+        let webhook = Webhook {
+            secret: self.secret.get(),
+            ..self.webhook.clone()
+        };
+        let mut call = self.client.post(webhook.url.clone());
+        for (name, value) in headers(&webhook, notice, &body, now, &nonce) {
             call = call.header(name, value);
         }
         let reply = call.body(body).send().await.map_err(no_answer)?;

@@ -145,3 +145,27 @@ async fn a_refused_notice_is_delivered_again() {
     assert_eq!(statuses(&heard, &id), ["DENIED"]);
     assert!(!jit.log().contains(HOOK_SECRET));
 }
+
+// W13: jit read the secret of the webhook only when it started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_webhook_secret_signs_the_next_notice_without_a_restart() {
+    const OTHER: &str = "0011223344556677889900aabbccddee";
+    let channel = Channel::open().await;
+    let (jit, caller) = start(&channel, "").await;
+    let config = jit.folder.path().join("jit.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace(HOOK_SECRET, OTHER)).unwrap();
+    jit.comes_to_log("webhook.secret").await;
+    let id = caller.request().await;
+    caller.deny(&id).await.is(200);
+    let heard = channel.hears(1).await.remove(0);
+    let signing = Signing {
+        key_id: "backend",
+        secret: OTHER,
+        timestamp: heard.header("x-jit-timestamp").parse().unwrap(),
+        nonce: heard.header("x-jit-nonce").to_owned(),
+    };
+    let expected = signing.v1("POST", "/webhook", &heard.body);
+    assert_eq!(heard.header("x-jit-signature"), expected);
+    assert!(!jit.log().contains(OTHER));
+}

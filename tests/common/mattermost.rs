@@ -73,6 +73,23 @@ async fn answer(
     (StatusCode::from_u16(status).unwrap(), value.to_string())
 }
 
+fn token_id(token: &str) -> String {
+    format!("idof{token}")
+}
+
+/// 10a: a token of the bot. The setup makes tokens that begin with `bottoken`.
+fn token_object(token: &str, shown: &Value) -> Value {
+    let description = if token.starts_with("bottoken") {
+        "jit"
+    } else {
+        "by hand"
+    };
+    json!({
+        "id": token_id(token), "token": shown, "user_id": "gmiabbkdop8bjpc3xf7fcdrqme",
+        "description": description, "is_active": true,
+    })
+}
+
 fn no(status: u16) -> (u16, Value) {
     (
         status,
@@ -123,7 +140,7 @@ impl Kept {
                 self.made += 1;
                 let token = format!("bottoken{}", self.made);
                 self.bot_tokens.push(token.clone());
-                (200, json!({"id": "t", "token": token, "user_id": bot_id}))
+                (200, token_object(&token, &json!(token)))
             }
             ("GET", "commands") => (200, self.command.iter().cloned().collect()),
             ("POST", "commands") => {
@@ -154,8 +171,17 @@ impl Kept {
             }
             ("GET", path) if path == format!("users/{bot_id}/tokens") => (
                 200,
-                self.bot_tokens.iter().map(|_| json!({"id": "t"})).collect(),
+                // 10a: the token itself is not shown again.
+                self.bot_tokens
+                    .iter()
+                    .map(|token| token_object(token, &json!("")))
+                    .collect(),
             ),
+            ("POST", "users/tokens/revoke") => {
+                let is_it = |token: &String| body["token_id"] == token_id(token);
+                self.bot_tokens.retain(|token| !is_it(token));
+                (200, json!({"status": "OK"}))
+            }
             ("POST", "channels/direct") => (201, json!({"id": "ixxre3hujjbcuenn8nib1ym7io"})),
             ("POST", "commands/execute") => self.execute(body),
             _ => no(404),

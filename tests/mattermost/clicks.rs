@@ -1,6 +1,10 @@
 //! The life of a request with buttons, and clicks that jit refuses. The numbers are those of
 //! the facts that were observed on a real server.
 
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::captures::{body_of, wires};
@@ -494,4 +498,77 @@ async fn a_response_url_is_not_used() {
     team.presses(BOB, &card, "approve").await;
     team.mattermost.card("GRANTED", &["revoke"]).await;
     assert_eq!(elsewhere.calls(), 0);
+}
+
+/// N3: each of these clicks made its own call to Mattermost. One click asks for the key, the others
+/// wait for its answer, and jit keeps a failure for five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_clicks_make_one_call_to_a_mattermost_that_is_down() {
+    const CLICKS: usize = 300;
+    let team = Team::bound().await;
+    team.mattermost.is_down(true);
+    // Many clicks arrive while the first one waits for its answer.
+    team.mattermost.is_slow(Duration::from_millis(300));
+    let forged = |number: usize| {
+        let signed = STANDARD.encode([7; 70]);
+        let trigger = STANDARD.encode(format!("forged{number}:{BOB}:{}:{signed}", now()));
+        json!({
+            "user_id": BOB, "channel_id": CHANNEL, "team_id": TEAM, "post_id": "forgedpost",
+            "trigger_id": trigger, "context": {},
+        })
+    };
+    let clicks: Vec<Value> = (0..CLICKS).map(forged).collect();
+    let before = team.mattermost.calls();
+    let begun = Instant::now();
+    for some in clicks.chunks(CLICKS / 2) {
+        let sent = some.iter().map(|click| team.sends(ACTION, click));
+        for reply in futures_util::future::join_all(sent).await {
+            let said = told(&reply);
+            assert!(said.contains("cannot ask Mattermost"), "{said}");
+        }
+    }
+    let asked = team.mattermost.calls() - before;
+    let most = 1 + begun.elapsed().as_secs() / 5;
+    assert!(
+        (1..=most).contains(&u64::try_from(asked).unwrap()),
+        "{CLICKS} clicks made {asked} calls in {:?}",
+        begun.elapsed()
+    );
+    // A person can press as soon as Mattermost answers again.
+    team.mattermost.is_down(false);
+    team.mattermost.is_slow(Duration::ZERO);
+    let card = pending(&team).await;
+    let unsure = |said: &str| said.contains("cannot ask Mattermost");
+    while unsure(&team.presses(BOB, &card, "approve").await) {
+        assert!(begun.elapsed() < crate::common::PATIENCE);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    team.mattermost.card("GRANTED", &["revoke"]).await;
+}
+
+/// W13: the token of the bot was read only when jit started.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_token_of_the_bot_is_used_without_a_restart() {
+    let mattermost = Mattermost::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bot-token");
+    std::fs::write(&file, BOT_TOKEN).unwrap();
+    let inline = format!("bot_token = \"{BOT_TOKEN}\"");
+    let config = mattermost.config();
+    assert!(config.contains(&inline), "{config}");
+    let named = format!("bot_token_file = \"{}\"", file.display());
+    let team = Team::on(mattermost, &config.replace(&inline, &named));
+    team.says(ADA, &format!("bind {ACCOUNT}")).await;
+    team.says(ADA, "approvers @bob").await;
+    let card = pending(&team).await;
+    team.mattermost.has_another_bot_token("anothertoken");
+    std::fs::write(&file, "anothertoken").unwrap();
+    team.jit.comes_to_log("mattermost.bot_token").await;
+    assert!(!team.jit.log().contains("anothertoken"));
+    // The old token seals nothing any more, and the new one renews the card.
+    let said = team.presses(BOB, &card, "approve").await;
+    assert!(said.contains("renewed"), "{said}");
+    let renewed = team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    assert_eq!(team.presses(BOB, &renewed, "approve").await, "");
+    team.mattermost.card("GRANTED", &["revoke"]).await;
 }

@@ -11,6 +11,7 @@ mod clicks;
 mod dialog;
 mod life;
 mod readme;
+mod reason;
 mod repeats;
 mod server;
 mod setup;

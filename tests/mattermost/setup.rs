@@ -38,7 +38,12 @@ fn typed(server: &Server) -> Command {
 }
 
 fn set_up(server: &Server, folder: &Path) -> Ran {
+    set_up_with(server, folder, &[])
+}
+
+fn set_up_with(server: &Server, folder: &Path, more: &[&str]) -> Ran {
     ran(typed(server)
+        .args(more)
         .env("JIT_CONFIG", folder.join("jit.toml"))
         .env("JIT_MATTERMOST_ADMIN_TOKEN", ADMIN))
 }
@@ -233,7 +238,7 @@ async fn a_wrong_address_and_a_missing_file_are_named() {
     made.prints(&["[permission_sets]", "--config FILE"]);
     std::fs::remove_file(folder.path().join("mattermost-bot-token")).unwrap();
     let again = set_up(&server, folder.path());
-    again.prints(&["older tokens of the bot: 1", "restart jit serve"]);
+    again.prints(&["older tokens of the bot: 1", "within two seconds"]);
     let wrong = ran(binary()
         .args(["mattermost", "setup", "--team", "acme", "--url"])
         .args([
@@ -247,4 +252,44 @@ async fn a_wrong_address_and_a_missing_file_are_named() {
         "{}",
         wrong.err
     );
+}
+
+/// W13: each setup without a stored token made one more token, and the older ones kept working.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_tokens_of_the_bot_are_revoked_after_the_new_one_works() {
+    let (server, folder) = (Server::open().await, folder());
+    let tokens = || server.with(|kept| kept.bot_tokens.clone());
+    let file = folder.path().join("mattermost-bot-token");
+    assert_eq!(set_up(&server, folder.path()).code, 0);
+    server.with(|kept| kept.bot_tokens.push("madebyhand".into()));
+    let first = tokens();
+    std::fs::remove_file(&file).unwrap();
+    // A new token revokes nothing: jit may run elsewhere, with an older one.
+    let made = set_up_with(&server, folder.path(), &["--revoke-older-tokens"]);
+    made.prints(&["made a token for the bot", "older tokens of the bot: 1"]);
+    assert_eq!(tokens().len(), first.len() + 1, "{}", made.out);
+    let stored = std::fs::read_to_string(&file).unwrap();
+    // The advised command works as it is.
+    let advised = made.out.split("revoke them with: jit ").nth(1).unwrap();
+    let advised = advised.lines().next().unwrap();
+    let revoked = ran(binary()
+        .args(advised.split(' '))
+        .env("JIT_CONFIG", folder.path().join("jit.toml"))
+        .env("JIT_MATTERMOST_ADMIN_TOKEN", ADMIN));
+    revoked.prints(&["revoked older tokens of the bot: 1"]);
+    // The token of an admin and the stored one are left.
+    assert_eq!(tokens(), ["madebyhand", stored.trim()]);
+    let again = set_up_with(&server, folder.path(), &["--revoke-older-tokens"]);
+    again.prints(&["revoked older tokens of the bot: 0"]);
+    // A stored token whose id jit does not know: it revokes none.
+    server.with(|kept| kept.bot_tokens.push("bottoken99".into()));
+    std::fs::write(&file, "madebyhand\n").unwrap();
+    let unknown = set_up_with(&server, folder.path(), &["--revoke-older-tokens"]);
+    assert_eq!(unknown.code, 1, "{}", unknown.out);
+    assert!(
+        unknown.err.contains("does not know the id"),
+        "{}",
+        unknown.err
+    );
+    assert_eq!(tokens().len(), 3);
 }

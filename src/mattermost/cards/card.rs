@@ -35,24 +35,34 @@ fn offer(action: Action, name: &str, style: &'static str) -> Offer {
 
 /// The buttons of a card; the domain decides whether a person may use them.
 pub fn offers(request: &Request) -> Vec<Offer> {
-    let revoke = || offer(Action::Revoke, "Revoke", "danger");
+    let revoke = || {
+        [
+            offer(Action::Revoke, "Revoke", "danger"),
+            offer(Action::RevokeWithReason, "Revoke with reason…", "default"),
+        ]
+    };
+    let deny = |name: &str, style| {
+        [
+            offer(Action::Deny, name, style),
+            offer(Action::DenyWithReason, "Deny with reason…", "default"),
+        ]
+    };
     match &request.state {
-        State::Pending => vec![
-            offer(Action::Approve, "Approve", "good"),
-            offer(Action::Deny, "Deny", "danger"),
-        ],
-        State::Approved | State::Assigning => vec![revoke()],
+        State::Pending => [offer(Action::Approve, "Approve", "good")]
+            .into_iter()
+            .chain(deny("Deny", "danger"))
+            .collect(),
+        State::Approved | State::Assigning => revoke().into(),
         State::Granted => match &request.grant.extension {
-            Some(extension) => vec![
-                offer(
-                    Action::Approve,
-                    &format!("Approve {}", more_minutes(extension.minutes.get())),
-                    "good",
-                ),
-                offer(Action::Deny, "Deny extension", "default"),
-                revoke(),
-            ],
-            None => vec![revoke()],
+            Some(extension) => {
+                let more = format!("Approve {}", more_minutes(extension.minutes.get()));
+                [offer(Action::Approve, &more, "good")]
+                    .into_iter()
+                    .chain(deny("Deny extension", "default"))
+                    .chain(revoke())
+                    .collect()
+            }
+            None => revoke().into(),
         },
         State::Removing { .. }
         | State::Checking { .. }
@@ -425,11 +435,20 @@ mod tests {
     #[test]
     fn a_card_has_the_buttons_of_its_state() {
         for (state, wanted) in [
-            ("Pending", &["approve", "deny"][..]),
-            ("Approved", &["revoke"]),
-            ("Assigning", &["revoke"]),
-            ("Granted", &["revoke"]),
-            ("Extending", &["approve", "deny", "revoke"]),
+            ("Pending", &["approve", "deny", "denywithreason"][..]),
+            ("Approved", &["revoke", "revokewithreason"]),
+            ("Assigning", &["revoke", "revokewithreason"]),
+            ("Granted", &["revoke", "revokewithreason"]),
+            (
+                "Extending",
+                &[
+                    "approve",
+                    "deny",
+                    "denywithreason",
+                    "revoke",
+                    "revokewithreason",
+                ],
+            ),
             ("Expiring", &[]),
             ("Revoking", &[]),
             ("Checking", &[]),
@@ -470,7 +489,7 @@ mod tests {
             why: long(),
         });
         let card = shown(&request);
-        // Three buttons with their seals need a quarter of the limit.
+        // Five buttons with their seals need a quarter of the limit.
         assert!(card.chars().count() < 5_000, "{}", card.chars().count());
     }
 }

@@ -28,6 +28,7 @@ use crate::mattermost::client::people::People;
 use crate::mattermost::trust::seal::{Action, ButtonPlace, Seals};
 use crate::mattermost::{ACTION, at};
 use crate::service::Service;
+use crate::signature::CurrentSecret;
 use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 
 /// For one call.
@@ -62,16 +63,17 @@ pub struct Cards {
 impl Cards {
     pub fn of(
         config: &config::MattermostConfig,
+        bot_token: CurrentSecret,
         names: Names,
         service: Arc<Service>,
     ) -> reqwest::Result<Self> {
-        let (url, token) = (config.url.clone(), config.bot_token.clone());
-        let api = Api::new(url, token, PATIENCE.std(), service.shared_clock())?;
+        let (url, clock) = (config.url.clone(), service.shared_clock());
+        let api = Api::new(url, bot_token.clone(), PATIENCE.std(), clock)?;
         Ok(Self {
             service,
             bot: Bot::new(api.clone()),
             people: People::new(api),
-            seals: Seals::of(&config.bot_token),
+            seals: Seals::of(bot_token),
             names,
             action_url: at(&config.public_url, ACTION),
             url: config.url.clone(),

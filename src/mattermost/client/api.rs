@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::clock::{Clock, Uptime};
 use crate::domain::Millis;
 use crate::lock::locked;
-use crate::signature::Secret;
+use crate::signature::{CurrentSecret, Secret};
 
 /// The longest pause in seconds that jit keeps after 429.
 const LONGEST_REST: i64 = 60;
@@ -31,7 +31,7 @@ pub enum ApiError {
 #[derive(Clone)]
 pub struct Api {
     url: Url,
-    token: Secret,
+    token: CurrentSecret,
     http: reqwest::Client,
     patience: Millis,
     clock: Arc<dyn Clock>,
@@ -42,7 +42,7 @@ pub struct Api {
 impl Api {
     pub fn new(
         url: Url,
-        token: Secret,
+        token: CurrentSecret,
         patience: Duration,
         clock: Arc<dyn Clock>,
     ) -> reqwest::Result<Self> {
@@ -61,6 +61,11 @@ impl Api {
             clock,
             rests_until: Arc::default(),
         })
+    }
+
+    /// The token of the next call.
+    pub fn token(&self) -> Secret {
+        self.token.get()
     }
 
     /// The time for everything that is built on the API.
@@ -91,7 +96,7 @@ impl Api {
         let mut call = self
             .http
             .request(method, url)
-            .bearer_auth(self.token.expose());
+            .bearer_auth(self.token().expose());
         if let Some(body) = body {
             call = call
                 .header("Content-Type", "application/json")

@@ -2,14 +2,16 @@
 
 use reqwest::Url;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::api::{Api, ApiError};
 use crate::domain::{ChannelId, MmUserId, PostId, Timestamp};
+use crate::signature::Secret;
 
 pub struct Bot {
     api: Api,
-    me: OnceCell<MmUserId>,
+    /// The user id of the bot, and the token that it belongs to: a new token can be of another bot.
+    me: Mutex<Option<(Secret, MmUserId)>>,
 }
 
 /// A post to write.
@@ -33,7 +35,7 @@ impl Post {
 
 impl Bot {
     pub fn new(api: Api) -> Self {
-        let me = OnceCell::new();
+        let me = Mutex::default();
         Self { api, me }
     }
 
@@ -111,12 +113,12 @@ impl Bot {
         marked: (&str, &str),
     ) -> Result<Option<PostId>, ApiError> {
         let path = format!("channels/{channel}/posts?since={}", since.millis());
-        let me = self.me().await?.as_str();
+        let me = self.me().await?;
         let found = self.as_member(channel, || self.api.get(&path)).await?;
         let posts = found["posts"].as_object().into_iter().flatten();
         let is_it = |post: &&Value| {
             let (name, value) = marked;
-            post["user_id"] == me && post["props"][name] == value && post["delete_at"] == 0
+            post["user_id"] == me.as_str() && post["props"][name] == value && post["delete_at"] == 0
         };
         let post = posts.map(|(_, post)| post).find(is_it);
         Ok(post.and_then(|post| post["id"].as_str()?.parse().ok()))
@@ -162,13 +164,19 @@ impl Bot {
         Ok(site.filter(|url: &Url| matches!(url.scheme(), "http" | "https")))
     }
 
-    async fn me(&self) -> Result<&MmUserId, ApiError> {
-        let ask = || async {
-            let me = self.api.get("users/me").await?;
-            let id = me["id"].as_str().and_then(|id| id.parse().ok());
-            id.ok_or_else(|| not_meant("no user for the token of the bot"))
-        };
-        self.me.get_or_try_init(ask).await
+    async fn me(&self) -> Result<MmUserId, ApiError> {
+        let token = self.api.token();
+        let mut known = self.me.lock().await;
+        if let Some((of, id)) = &*known
+            && of.is_same_as(&token)
+        {
+            return Ok(id.clone());
+        }
+        let me = self.api.get("users/me").await?;
+        let id = me["id"].as_str().and_then(|id| id.parse::<MmUserId>().ok());
+        let id = id.ok_or_else(|| not_meant("no user for the token of the bot"))?;
+        *known = Some((token, id.clone()));
+        Ok(id)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::domain::{Binding, Millis, PermissionSet};
 use crate::mattermost::{Answer, Mattermost, No};
 
 /// How long a dialog is valid.
-const OPEN_FOR: Millis = Millis::minutes(30);
+pub(in crate::mattermost) const OPEN_FOR: Millis = Millis::minutes(30);
 const TIMES: [u32; 9] = [15, 30, 60, 120, 240, 480, 720, 1440, 2880];
 const AN_HOUR: u32 = 60;
 
@@ -23,7 +23,7 @@ impl Mattermost {
         let once = self.clock().draw().to_string();
         let state = self
             .seals
-            .dialog(once, &slash.user_id, &slash.channel_id, until);
+            .dialog(once, &slash.user_id, &slash.channel_id, until, None);
         let state = json!(state).to_string();
         let shown = self.shown(&bindings, &state);
         let opened = self

@@ -112,14 +112,14 @@ impl Mattermost {
         Ok(format!("{done}.\n{}", self.line(&handled)))
     }
 
-    /// Allowed to the requester, the approvers, and admins.
-    pub(in crate::mattermost) async fn revoke_access(
+    /// Begins the removal. Allowed to the requester, the approvers, and admins.
+    pub(in crate::mattermost) async fn revoke(
         &self,
         who: &ChatUser,
         request: &Request,
         reason: Option<Text>,
         ticket: Option<Arc<Ticket>>,
-    ) -> Result<String, No> {
+    ) -> Result<Request, No> {
         let service = &self.app.service;
         let binding = service.binding(&request.asked.account_id).await?;
         let rules = service.policy();
@@ -128,9 +128,21 @@ impl Mattermost {
                 "only the requester, the approvers and admins may revoke this access".into(),
             ));
         }
+        self.command(request.id, who, Ask::Revoke { reason }, ticket)
+            .await
+    }
+
+    /// The same, and waits a short time for the result.
+    pub(in crate::mattermost) async fn revoke_access(
+        &self,
+        who: &ChatUser,
+        request: &Request,
+        reason: Option<Text>,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<String, No> {
+        let service = &self.app.service;
         let deadline = service.clock().uptime() + REVOKE_PATIENCE;
-        let ask = Ask::Revoke { reason };
-        self.command(request.id, who, ask, ticket).await?;
+        self.revoke(who, request, reason, ticket).await?;
         // P6: the answer says what AWS shows.
         Ok(
             match Revoked::of(service.follow(request.id, deadline).await?) {

@@ -17,7 +17,7 @@ use crate::http::body::read;
 use crate::http::limits::SeatFor;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
-use crate::mattermost::trust::seal::{Action, Broken, ClickContext};
+use crate::mattermost::trust::seal::{Action, Broken, ClickContext, ReasonedStep};
 use crate::mattermost::trust::trigger::Trigger;
 use crate::mattermost::{ACTION, Answer, Mattermost, No};
 use crate::service::{ServiceError, Ticket};
@@ -34,14 +34,14 @@ const CLICK_KEPT: Millis = Millis::minutes(16);
 
 /// The fields that jit uses; the user can choose all others.
 #[derive(Clone, Debug, Deserialize)]
-struct Click {
-    user_id: MmUserId,
-    channel_id: ChannelId,
+pub(super) struct Click {
+    pub user_id: MmUserId,
+    pub channel_id: ChannelId,
     /// Empty in a direct message, which has no team.
     #[serde(default)]
     team_id: String,
     post_id: PostId,
-    trigger_id: String,
+    pub trigger_id: String,
     /// Absent if the button has none; a user can post such a button.
     #[serde(default)]
     context: Value,
@@ -102,7 +102,10 @@ pub(super) async fn action(
         Err(ClickFault::Unsure) => return Ok(told(UNSURE)),
     }
     let seat_for = match &verified {
-        Ok(pressed) if pressed.action == Action::Revoke => SeatFor::Revoke,
+        Ok(Pressed {
+            action: Action::Revoke | Action::RevokeWithReason,
+            ..
+        }) => SeatFor::Revoke,
         Ok(_) | Err(_) => SeatFor::OtherCall,
     };
     let user = click.user_id.clone();
@@ -273,6 +276,12 @@ impl Mattermost {
                 let said = self.revoke_access(&who, &request, None, ticket).await?;
                 return Ok(Answer::Told(said));
             }
+            Action::DenyWithReason => {
+                return self.ask_reason(click, &request, ReasonedStep::Deny).await;
+            }
+            Action::RevokeWithReason => {
+                return self.ask_reason(click, &request, ReasonedStep::Revoke).await;
+            }
         };
         self.command(request.id, &who, ask, ticket).await?;
         // The card shows the result to the channel.
@@ -284,7 +293,11 @@ impl Mattermost {
 fn is_its_post(request: &Request, action: Action, post: &PostId) -> bool {
     match action {
         Action::Extend(_) => is_its_reminder(request, post),
-        Action::Approve | Action::Deny | Action::Revoke => request.chat.card.as_ref() == Some(post),
+        Action::Approve
+        | Action::Deny
+        | Action::DenyWithReason
+        | Action::Revoke
+        | Action::RevokeWithReason => request.chat.card.as_ref() == Some(post),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Requests from a dialog. The user can change everything that comes back with a dialog: jit
+//! Submitted dialogs: requests, and reasons of denials and revokes. The user can change everything that comes back with a dialog: jit
 //! accepts what its seal covers, and checks every other field like a typed word.
 
 use std::collections::BTreeMap;
@@ -11,12 +11,14 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::fields::Fields;
 use crate::domain::{ChannelId, Draft, Minutes, MmUserId, RequestId};
 use crate::http::body::read;
 use crate::http::limits::SeatFor;
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
-use crate::mattermost::trust::seal::{Broken, DialogState as Sealed};
+use crate::mattermost::cards::text::short_id;
+use crate::mattermost::trust::seal::{Broken, DialogState as Sealed, ReasonedStep};
 use crate::mattermost::{Answer, DIALOG, Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound};
 
@@ -53,29 +55,48 @@ pub(super) async fn dialog(
     match mattermost.seals.submitted(&state, user, channel, now) {
         Ok(()) => {}
         Err(Broken::Seal) => return forged(Unsigned::Dialog),
-        Err(Broken::Late) => {
-            let why = "this dialog is older than 30 minutes; type /jit request again";
-            return Ok(reply(200, &json!({"error": why})));
-        }
+        Err(Broken::Late) => return Ok(reply(200, &json!({"error": late(&state)}))),
     }
     let Some(fields) = sent.submission.filter(|_| !sent.cancelled) else {
         return Ok(reply(200, &json!({})));
     };
     let (user, channel) = (sent.user_id, sent.channel_id);
+    let seat_for = match &state.reason_of {
+        Some(of) if of.step == ReasonedStep::Revoke => SeatFor::Revoke,
+        Some(_) | None => SeatFor::OtherCall,
+    };
     let work = {
         let (mattermost, user) = (mattermost.clone(), user.clone());
         async move {
-            let done = mattermost.submit(&user, channel, &state.once, &fields);
-            done.await.unwrap_or_else(No::into_answer)
+            let done = match &state.reason_of {
+                Some(of) => mattermost.act_with_reason(&user, of, &fields).await,
+                None => {
+                    let done = mattermost.submit(&user, channel, &state.once, &fields);
+                    done.await
+                }
+            };
+            done.unwrap_or_else(No::into_answer)
         }
     };
-    let done = mattermost.in_time(begun, user, SeatFor::OtherCall, work);
+    let done = mattermost.in_time(begun, user, seat_for, work);
     Ok(match done.await {
         // The card shows the result.
         Answer::Nothing => reply(200, &json!({})),
         Answer::Told(error) => reply(200, &json!({"error": error})),
         Answer::Wrong(errors) => reply(200, &json!({"errors": errors})),
     })
+}
+
+fn late(state: &Sealed) -> String {
+    let next = match &state.reason_of {
+        Some(of) => format!(
+            "nothing was changed: press the button on the card again, or type `/jit {} {} REASON`",
+            of.step.word(),
+            short_id(of.request_id)
+        ),
+        None => "type /jit request again".to_owned(),
+    };
+    format!("this dialog is older than 30 minutes; {next}")
 }
 
 impl Mattermost {
@@ -87,10 +108,7 @@ impl Mattermost {
         fields: &BTreeMap<String, Value>,
     ) -> Result<Answer, No> {
         let who = self.who(user).await?;
-        let mut form = Fields {
-            fields,
-            wrong: BTreeMap::new(),
-        };
+        let mut form = Fields::of(fields);
         let account_id = form.needed("account");
         let permission_set = form.one("permission_set");
         let duration = form
@@ -133,39 +151,5 @@ impl Mattermost {
             OpenedOrFound::Opened(_) => Answer::Nothing,
             OpenedOrFound::Found(pending) => Answer::Told(self.already_pending(&pending)),
         })
-    }
-}
-
-/// The fields of the form; clients send texts or numbers.
-struct Fields<'f> {
-    fields: &'f BTreeMap<String, Value>,
-    wrong: BTreeMap<&'static str, String>,
-}
-
-impl Fields<'_> {
-    fn one<T: std::str::FromStr<Err: ToString>>(&mut self, name: &'static str) -> Option<T> {
-        let text = match self.fields.get(name) {
-            Some(Value::String(text)) => text.trim().to_owned(),
-            Some(Value::Number(number)) => number.to_string(),
-            _ => return None,
-        };
-        if text.is_empty() {
-            return None;
-        }
-        match text.parse() {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.wrong.insert(name, why.to_string());
-                None
-            }
-        }
-    }
-
-    fn needed<T: std::str::FromStr<Err: ToString>>(&mut self, name: &'static str) -> Option<T> {
-        let value = self.one(name);
-        if value.is_none() && !self.wrong.contains_key(name) {
-            self.wrong.insert(name, "is required".into());
-        }
-        value
     }
 }

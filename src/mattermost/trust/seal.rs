@@ -4,14 +4,18 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{ChannelId, Minutes, MmUserId, PostId, RequestId, Timestamp};
-use crate::signature::{self, Secret};
+use crate::signature::{self, CurrentSecret, Secret};
 
 /// The action of a button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Approve,
     Deny,
+    /// Opens the dialog for a reason; the submission denies.
+    DenyWithReason,
     Revoke,
+    /// Opens the dialog for a reason; the submission revokes.
+    RevokeWithReason,
     Extend(Minutes),
 }
 
@@ -21,7 +25,9 @@ impl Action {
         match self {
             Self::Approve => "approve".into(),
             Self::Deny => "deny".into(),
+            Self::DenyWithReason => "denywithreason".into(),
             Self::Revoke => "revoke".into(),
+            Self::RevokeWithReason => "revokewithreason".into(),
             Self::Extend(minutes) => format!("extend{}", minutes.get()),
         }
     }
@@ -30,7 +36,9 @@ impl Action {
         Some(match word {
             "approve" => Self::Approve,
             "deny" => Self::Deny,
+            "denywithreason" => Self::DenyWithReason,
             "revoke" => Self::Revoke,
+            "revokewithreason" => Self::RevokeWithReason,
             _ => Self::Extend(Minutes::new(word.strip_prefix("extend")?.parse().ok()?).ok()?),
         })
     }
@@ -55,6 +63,34 @@ pub struct DialogState {
     pub once: String,
     until: String,
     seal: String,
+    /// Absent in the dialog of a new request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason_of: Option<ReasonOf>,
+}
+
+/// The step that a dialog asks a reason for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonOf {
+    pub request_id: RequestId,
+    pub step: ReasonedStep,
+    /// What the person saw waiting: the step is for that only.
+    pub subject: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReasonedStep {
+    Deny,
+    Revoke,
+}
+
+impl ReasonedStep {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Revoke => "revoke",
+        }
+    }
 }
 
 /// Why jit does not accept a seal.
@@ -72,34 +108,37 @@ pub struct ButtonPlace<'a> {
     pub post: &'a PostId,
 }
 
-/// The key of all seals, derived from the token of the bot, and the name of the key.
-pub struct Seals(Secret, String);
+/// Makes and checks the seals. Their key comes from the current token of the bot: who knows an
+/// old token can make no seal that jit accepts.
+pub struct Seals(CurrentSecret);
 
 /// The length of the name of a key: enough to tell two keys from each other.
 const KEY_NAME: usize = 8;
 
 impl Seals {
-    pub fn of(bot_token: &Secret) -> Self {
-        let key = signature::seal(bot_token, "jit: buttons and dialogs");
-        let key = Secret::new(key);
-        let name = signature::seal(&key, "jit: the name of this key");
-        Self(key, name.chars().take(KEY_NAME).collect())
+    pub fn of(bot_token: CurrentSecret) -> Self {
+        Self(bot_token)
+    }
+
+    fn key(&self) -> Secret {
+        Secret::new(signature::seal(&self.0.get(), "jit: buttons and dialogs"))
     }
 
     /// Whether a context says that another key made its seal. Anybody can write that.
     pub fn is_of_another_key(&self, context: &ClickContext) -> bool {
-        !context.key.is_empty() && context.key != self.1
+        !context.key.is_empty() && context.key != name_of(&self.key())
     }
 
     pub fn button(&self, place: ButtonPlace<'_>, action: Action, until: Timestamp) -> ClickContext {
         let (action, until) = (action.word(), until.millis().to_string());
-        let seal = signature::seal(&self.0, &button(place, &action, &until));
+        let key = self.key();
+        let seal = signature::seal(&key, &button(place, &action, &until));
         ClickContext {
             request_id: place.request_id,
             action,
             until,
             seal,
-            key: self.1.clone(),
+            key: name_of(&key),
         }
     }
 
@@ -126,10 +165,17 @@ impl Seals {
         user: &MmUserId,
         channel: &ChannelId,
         until: Timestamp,
+        reason_of: Option<ReasonOf>,
     ) -> DialogState {
         let until = until.millis().to_string();
-        let seal = signature::seal(&self.0, &dialog(&once, user, channel, &until));
-        DialogState { once, until, seal }
+        let text = dialog(reason_of.as_ref(), &once, user, channel, &until);
+        let seal = signature::seal(&self.key(), &text);
+        DialogState {
+            once,
+            until,
+            seal,
+            reason_of,
+        }
     }
 
     pub fn submitted(
@@ -139,17 +185,18 @@ impl Seals {
         channel: &ChannelId,
         now: Timestamp,
     ) -> Result<(), Broken> {
-        let text = dialog(&state.once, user, channel, &state.until);
+        let reason_of = state.reason_of.as_ref();
+        let text = dialog(reason_of, &state.once, user, channel, &state.until);
         self.check(&text, &state.seal, &state.until, now)
     }
 
     /// A secret text that is always the same for the same input.
     pub fn once(&self, what: &[&str]) -> String {
-        signature::seal(&self.0, &format!("once\n{}", what.join("\n")))
+        signature::seal(&self.key(), &format!("once\n{}", what.join("\n")))
     }
 
     fn check(&self, text: &str, seal: &str, until: &str, now: Timestamp) -> Result<(), Broken> {
-        if !signature::is_seal(&self.0, text, seal) {
+        if !signature::is_seal(&self.key(), text, seal) {
             return Err(Broken::Seal);
         }
         let until = until.parse().map_err(|_| Broken::Seal)?;
@@ -160,22 +207,47 @@ impl Seals {
     }
 }
 
+/// The name of a key, which a button carries.
+fn name_of(key: &Secret) -> String {
+    let name = signature::seal(key, "jit: the name of this key");
+    name.chars().take(KEY_NAME).collect()
+}
+
 /// Ids have no line breaks, so two places never have the same text.
 fn button(place: ButtonPlace<'_>, action: &str, until: &str) -> String {
     let (id, channel, post) = (place.request_id, place.channel_id, place.post);
     format!("button\n{id}\n{channel}\n{post}\n{action}\n{until}")
 }
 
-fn dialog(once: &str, user: &MmUserId, channel: &ChannelId, until: &str) -> String {
-    format!("dialog\n{once}\n{user}\n{channel}\n{until}")
+/// The two kinds of dialogs have texts with different first lines, and each kind has a fixed
+/// number of lines.
+fn dialog(
+    reason_of: Option<&ReasonOf>,
+    once: &str,
+    user: &MmUserId,
+    channel: &ChannelId,
+    until: &str,
+) -> String {
+    let opened = format!("{once}\n{user}\n{channel}\n{until}");
+    match reason_of {
+        None => format!("dialog\n{opened}"),
+        Some(of) => {
+            let (id, step, subject) = (of.request_id, of.step.word(), &of.subject);
+            format!("reason\n{id}\n{step}\n{subject}\n{opened}")
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn with(token: &str) -> Seals {
+        Seals::of(CurrentSecret::new(Secret::new(token.into())))
+    }
+
     fn seals() -> Seals {
-        Seals::of(&Secret::new("j6uwcwf9gigxjfcdfidacg8tkc".into()))
+        with("j6uwcwf9gigxjfcdfidacg8tkc")
     }
 
     fn text<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -208,7 +280,7 @@ mod tests {
             altered(|context| context.seal.replace_range(..1, "x")),
             seals.pressed(&context, &text("town-square"), &post, until),
             seals.pressed(&context, &channel, &text("post2"), until),
-            Seals::of(&Secret::new("another".into())).pressed(&context, &channel, &post, until),
+            with("another").pressed(&context, &channel, &post, until),
         ] {
             assert_eq!(other, Err(Broken::Seal));
         }
@@ -223,7 +295,7 @@ mod tests {
     fn a_dialog_is_valid_for_one_person_in_one_channel() {
         let (seals, until) = (seals(), Timestamp::from_seconds(100));
         let (alice, channel): (MmUserId, ChannelId) = (text("alice"), text("aws-prod"));
-        let state = seals.dialog("once".into(), &alice, &channel, until);
+        let state = seals.dialog("once".into(), &alice, &channel, until, None);
         assert_eq!(seals.submitted(&state, &alice, &channel, until), Ok(()));
         let other = DialogState {
             once: "twice".into(),
@@ -243,6 +315,69 @@ mod tests {
         );
     }
 
+    /// W11: a user can change the state of a dialog, and can take it from one dialog to another.
+    #[test]
+    fn a_dialog_for_a_reason_is_valid_for_its_request_and_its_step_only() {
+        let (seals, until) = (seals(), Timestamp::from_seconds(100));
+        let (bob, channel): (MmUserId, ChannelId) = (text("bob"), text("aws-prod"));
+        let of = ReasonOf {
+            request_id: text("01a1fd36-48a0-7000-8000-000000000001"),
+            step: ReasonedStep::Deny,
+            subject: "request".into(),
+        };
+        let dialog = |of| seals.dialog("once".into(), &bob, &channel, until, of);
+        let state = dialog(Some(of.clone()));
+        let submitted = |state: &DialogState| seals.submitted(state, &bob, &channel, until);
+        assert_eq!(submitted(&state), Ok(()));
+        let of_another = |change: fn(&mut ReasonOf)| {
+            let mut of = of.clone();
+            change(&mut of);
+            Some(of)
+        };
+        for reason_of in [
+            None,
+            of_another(|of| of.request_id = text("01a1fd36-48a0-7000-8000-000000000002")),
+            of_another(|of| of.step = ReasonedStep::Revoke),
+            of_another(|of| of.subject = "extension".into()),
+            of_another(|of| of.subject = "request\nonce".into()),
+        ] {
+            let state = DialogState {
+                reason_of,
+                ..state.clone()
+            };
+            assert_eq!(submitted(&state), Err(Broken::Seal), "{state:?}");
+        }
+        let request = DialogState {
+            reason_of: Some(of),
+            ..dialog(None)
+        };
+        assert_eq!(submitted(&request), Err(Broken::Seal));
+    }
+
+    /// W13: a replaced token of the bot makes other seals at once.
+    #[test]
+    fn seals_follow_the_token_of_the_bot() {
+        let (token, until) = (
+            CurrentSecret::new(Secret::new("first".into())),
+            Timestamp::from_seconds(100),
+        );
+        let seals = Seals::of(token.clone());
+        let (channel, post): (ChannelId, PostId) = (text("aws-prod"), text("post1"));
+        let place = ButtonPlace {
+            request_id: text("01a1fd36-48a0-7000-8000-000000000001"),
+            channel_id: &channel,
+            post: &post,
+        };
+        let context = seals.button(place, Action::Deny, until);
+        let pressed = |context| seals.pressed(context, &channel, &post, until);
+        assert_eq!(pressed(&context), Ok(Action::Deny));
+        token.replace(Secret::new("second".into()));
+        assert_eq!(pressed(&context), Err(Broken::Seal));
+        assert!(seals.is_of_another_key(&context));
+        let context = seals.button(place, Action::Deny, until);
+        assert_eq!(pressed(&context), Ok(Action::Deny));
+    }
+
     /// Trap 13: Mattermost sends no click of a button with another character in its id.
     #[test]
     fn the_word_of_an_action_has_only_letters_and_digits() {
@@ -250,7 +385,9 @@ mod tests {
         for action in [
             Action::Approve,
             Action::Deny,
+            Action::DenyWithReason,
             Action::Revoke,
+            Action::RevokeWithReason,
             Action::Extend(minutes),
         ] {
             let word = action.word();

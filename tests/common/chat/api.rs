@@ -37,6 +37,9 @@ pub(super) async fn answer(
     }
     let delay = mattermost.kept().delay;
     tokio::time::sleep(delay).await;
+    if mattermost.kept().is_down {
+        return no(503, "x");
+    }
     let is_open = path == "actions/dialogs/open" || path == "config/client";
     if !is_open && !mattermost.is_bot(&headers) {
         return no(401, "api.context.session_expired.app_error");

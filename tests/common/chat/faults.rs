@@ -41,6 +41,11 @@ impl Mattermost {
         self.kept().bot_token = Some(token.to_owned());
     }
 
+    /// Every call is answered 503.
+    pub fn is_down(&self, is_down: bool) {
+        self.kept().is_down = is_down;
+    }
+
     pub fn is_slow(&self, delay: Duration) {
         self.kept().delay = delay;
     }

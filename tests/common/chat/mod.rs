@@ -72,6 +72,7 @@ struct Kept {
     pause_after_429: Option<Duration>,
     /// The bot's token, if it was replaced.
     bot_token: Option<String>,
+    is_down: bool,
     calls: usize,
     /// The number of calls that fetched the signing key.
     key_calls: usize,

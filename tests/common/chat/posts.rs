@@ -41,8 +41,21 @@ impl Post {
             .collect()
     }
 
-    /// The buttons of the card.
+    /// The buttons of the card that act at once.
     pub fn buttons(&self) -> Vec<&str> {
+        let mut buttons = self.all_buttons();
+        buttons.retain(|id| !id.ends_with("withreason"));
+        buttons
+    }
+
+    /// The buttons of the card that open a dialog for a reason.
+    pub fn reason_buttons(&self) -> Vec<&str> {
+        let mut buttons = self.all_buttons();
+        buttons.retain(|id| id.ends_with("withreason"));
+        buttons
+    }
+
+    fn all_buttons(&self) -> Vec<&str> {
         let actions = self.card()["actions"].as_array();
         let actions = actions.map_or(&[][..], Vec::as_slice).iter();
         actions.map(|one| one["id"].as_str().unwrap()).collect()
