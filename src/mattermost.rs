@@ -29,6 +29,7 @@ use crate::http::HttpState;
 use crate::http::reply::Problem;
 use crate::service::ServiceError;
 use crate::store::StoreError;
+pub use cards::direct::DirectMessages;
 pub use cards::names::Names;
 use cards::refusals::in_chat;
 pub use cards::tell::Cards;

@@ -5,7 +5,7 @@ use jit::domain::{
     HoldingKey, Lease, LeaseHolder, LeaseToken, Minutes, Notice, Period, Person, Rebinding,
     Refusal, Request, RequestId, State, Status, Text, Timestamp, open,
 };
-use jit::store::{Commit, Nonce, Write};
+use jit::store::{Commit, Nonce, Settled, Write};
 use uuid::Uuid;
 
 use crate::fixtures::policy;
@@ -18,6 +18,11 @@ pub fn at(seconds: i64) -> Timestamp {
 
 pub fn id(number: u128) -> RequestId {
     RequestId::from_uuid(Uuid::from_u128(number))
+}
+
+/// All receivers have the notice, and none has a later one.
+pub fn delivered() -> Settled {
+    Settled::Delivered { ahead: Vec::new() }
 }
 
 pub fn token(number: u128) -> LeaseToken {
@@ -162,5 +167,6 @@ pub fn notice(number: u128, seq: u64, created: Timestamp) -> Notice {
         created_at: created,
         audience: Audience::Everybody,
         received_by: [].into(),
+        told: [].into(),
     }
 }

@@ -99,6 +99,7 @@ impl<'a> Step<'a> {
             created_at: self.now,
             audience,
             received_by: BTreeSet::new(),
+            told: BTreeSet::new(),
         });
     }
 
