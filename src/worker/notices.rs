@@ -62,6 +62,7 @@ pub struct NotReceived {
 }
 
 impl NotReceived {
+    #[allow(clippy::needless_pass_by_value)] // map_err passes it by value
     pub fn because(why: impl ToString) -> Self {
         Self {
             why: why.to_string(),
