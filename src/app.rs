@@ -18,7 +18,7 @@ use crate::http::{HttpState, router};
 use crate::identity_center::sandbox::{Sandbox, SandboxError};
 use crate::identity_center::sdk::SsoIdentityCenter;
 use crate::identity_center::{Limits, Paced};
-use crate::mattermost::{self, Cards, Mattermost, Names};
+use crate::mattermost::{self, Cards, DirectMessages, Mattermost, Names};
 use crate::service::{Announce, Service};
 use crate::signature;
 use crate::store::dynamodb::DynamoStore;
@@ -116,6 +116,7 @@ impl Server {
             let (shared, names) = (service.clone(), names.clone());
             let cards = Arc::new(Cards::of(&mattermost, token.clone(), names, shared)?);
             receivers.push(cards.clone());
+            receivers.push(Arc::new(DirectMessages::of(&mattermost, cards.clone())));
             chat = Some((mattermost, token, cards));
         }
         // Under Lambda, CloudWatch has the metrics.

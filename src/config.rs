@@ -150,6 +150,8 @@ pub struct MattermostConfig {
     pub command_tokens: Vec<Secret>,
     /// If set, jit accepts only users whose e-mail address is in this domain.
     pub email_domain: Option<String>,
+    /// Whether the requester gets a direct message about the decision and the end.
+    pub tell_requester: bool,
     /// Whether `policy.default_permission_set` is in the configuration. If it is not, jit asks a
     /// user who names no permission set, unless only one is allowed.
     pub default_set_is_configured: bool,

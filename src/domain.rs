@@ -40,7 +40,7 @@ pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
     PostId, RequestId, Text, UserId,
 };
-pub use notice::{Audience, Notice, ReceiverName};
+pub use notice::{Audience, Notice, PersonMark, ReceiverName};
 pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{
     Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,

@@ -30,6 +30,7 @@ use crate::http::reply::Problem;
 use crate::service::ServiceError;
 use crate::signature::CurrentSecret;
 use crate::store::StoreError;
+pub use cards::direct::DirectMessages;
 pub use cards::names::Names;
 use cards::refusals::in_chat;
 pub use cards::tell::Cards;

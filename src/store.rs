@@ -97,8 +97,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Due<RequestId>, StoreError>;
 
     /// Claims up to `limit` due notices. Of each request the store offers only the oldest
-    /// undelivered notice, with those behind it, so the notices of a request are delivered in
-    /// order. A request is due when any of its notices is due.
+    /// undelivered notice, so the notices of a request are delivered in order. A request is due
+    /// when any of its notices is due.
     async fn claim_notices(
         &self,
         now: Timestamp,
@@ -115,6 +115,9 @@ pub trait Store: Send + Sync + 'static {
         lease: LeaseToken,
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError>;
+    /// Returns the readable undelivered notices of one request, oldest first: the holder of the
+    /// claim gives the later ones to the receivers that have the oldest.
+    async fn undelivered(&self, id: RequestId) -> Result<Vec<Notice>, StoreError>;
     /// Makes all notices that no worker has claimed due at `now`: a server that starts does not
     /// wait for the pauses of an earlier one.
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError>;
@@ -358,16 +361,14 @@ pub struct ClaimedNotice {
     pub notice: Notice,
     /// The number of earlier delivery attempts.
     pub attempts: u32,
-    /// The readable undelivered notices behind it, oldest first, for the receivers that have
-    /// the oldest.
-    pub behind: Vec<Notice>,
 }
 
 /// The result of a delivery attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// All receivers accepted the notice; the store deletes it.
-    Delivered,
+    /// All receivers accepted the notice; the store deletes it, and keeps which receivers have
+    /// the later notices in `ahead`.
+    Delivered { ahead: Vec<Notice> },
     /// A receiver did not accept the notice. It and the others in `tried` become due again at
     /// `at`, with one attempt more; the store keeps which receivers have them.
     TryAgain { at: Timestamp, tried: Vec<Notice> },

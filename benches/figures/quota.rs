@@ -97,7 +97,7 @@ pub async fn many_ends(report: &mut Report) {
 
     let ended = stock::ended(all.folder.path(), ending).await;
     assert!(aws.assignments().is_empty());
-    let heard = aws.heard();
+    let heard = aws.received();
     let calls = heard.len() as f64 / (GRANTS + 1) as f64;
     let mut by_action = BTreeMap::new();
     for one in &heard {
@@ -135,7 +135,7 @@ async fn revoke(jit: &Process, aws: &Aws, id: &RequestId) -> (Duration, Duration
     let answered = asked.elapsed();
     assert_eq!(revoked["status"], "REVOKED", "{revoked}");
     let user = revoked["identity_store_user_id"].as_str().unwrap();
-    let heard = aws.heard();
+    let heard = aws.received();
     let ours = |one: &&Heard| one.action == "DeleteAccountAssignment" && one.user == user;
     let begun = heard.iter().find(ours).unwrap().at;
     (begun - asked, answered)

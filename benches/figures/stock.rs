@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use jit::clock::{Clock, SystemClock};
 use jit::domain::{
-    AccountId, AuditKey, Decision, Draft, EventKind, Holding, HoldingKey, Millis, Minutes, Period,
-    Person, RequestId, State, Text, Timestamp, open,
+    AccessChange, AccessFacts, AccountId, AssignmentChange, AssignmentFacts, AuditKey, Decision,
+    Draft, EventKind, Holding, HoldingKey, Millis, Minutes, Period, Person, RequestId, State, Text,
+    Timestamp, open,
 };
 use jit::store::sqlite::SqliteStore;
 use jit::store::{Commit, Store, Write};
@@ -89,12 +90,18 @@ fn put(commit: &mut Commit, grant: Grant, now: Timestamp) -> RequestId {
     request.state = State::Granted;
     request.grant.period = Some(Period { from: now, until });
     request.schedule.due_at = Some(until);
-    request.assignment.user = Some(grant.user.parse().unwrap());
+    request.access = AccessFacts::Assignment(AssignmentFacts {
+        user: Some(grant.user.parse().unwrap()),
+        ..AssignmentFacts::default()
+    });
     let key: HoldingKey = request.holding_key().unwrap();
-    decision.holding = Some(Holding {
-        holders: [id].into(),
-        revision: 1,
-        ..Holding::unheld(key)
+    decision.access = AccessChange::Assignment(AssignmentChange {
+        holding: Some(Holding {
+            holders: [id].into(),
+            revision: 1,
+            ..Holding::unheld(key)
+        }),
+        ..AssignmentChange::default()
     });
     decision.notices.clear();
     commit.writes.extend(Write::of_decision(decision));

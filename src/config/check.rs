@@ -498,6 +498,7 @@ fn mattermost(
         bot_token,
         command_tokens,
         email_domain,
+        tell_requester: section.tell_requester,
         default_set_is_configured: false,
     })
 }

@@ -250,6 +250,8 @@ pub(super) struct MattermostSection {
     pub email_domain: Option<String>,
     #[serde(default = "ten_minutes")]
     pub remind_before: DurationText,
+    #[serde(default = "yes")]
+    pub tell_requester: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -309,6 +311,10 @@ impl Scope {
 
 fn every_scope() -> Vec<Scope> {
     Scope::ALL.into()
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn ten_minutes() -> DurationText {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::notice_text::inactive;
-use super::{AccountId, ChannelId, RequestId, Status, Timestamp};
+use super::{AccountId, ChannelId, MmUserId, RequestId, Status, Timestamp};
 
 /// One message about one event of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,22 @@ pub struct Notice {
     /// Which receivers have the notice already; the others still wait for it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub received_by: BTreeSet<ReceiverName>,
+    /// The people who have the direct message of the notice while others still wait for theirs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub told: BTreeSet<PersonMark>,
+}
+
+/// A person in the delivery state of a notice: five bytes of the hash of the user id, because the
+/// size of an outbox has a limit and a channel may have 200 approvers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PersonMark(u64);
+
+impl PersonMark {
+    pub fn of(person: &MmUserId) -> Self {
+        let digest: [u8; 32] = Sha256::digest(person.as_str()).into();
+        let (first, _) = digest.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+        Self(u64::from_be_bytes(*first) >> 24)
+    }
 }
 
 /// A receiver of notices, as the outbox records it.
@@ -42,8 +59,10 @@ pub struct Notice {
 pub enum ReceiverName {
     /// The webhook of the plugin.
     Webhook,
-    /// The cards and messages in Mattermost.
+    /// The cards in Mattermost.
     Mattermost,
+    /// The direct messages in Mattermost.
+    Messages,
 }
 
 /// The receivers of a notice.
@@ -55,6 +74,8 @@ pub enum Audience {
     Everybody,
     /// Only the request's card, which shows more steps than the channel gets notices of.
     Card,
+    /// The card, and the people who get a direct message.
+    Mattermost,
     /// Only the requester.
     Requester,
 }
@@ -83,6 +104,14 @@ impl Notice {
     /// The same for every attempt, so that a receiver recognises a repeated delivery.
     pub fn message_id(&self) -> String {
         format!("{}.{}", self.request_id, self.seq)
+    }
+
+    /// Records that a receiver has the notice.
+    pub fn note_received(&mut self, receiver: ReceiverName) {
+        self.received_by.insert(receiver);
+        if receiver == ReceiverName::Messages {
+            self.told.clear();
+        }
     }
 
     /// The body of the webhook.
@@ -122,6 +151,7 @@ mod tests {
             created_at: Timestamp::default(),
             audience: Audience::Everybody,
             received_by: BTreeSet::new(),
+            told: BTreeSet::new(),
         };
         serde_json::from_slice(&notice.body().unwrap()).unwrap()
     }

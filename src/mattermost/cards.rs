@@ -1,10 +1,10 @@
 //! The messages that jit posts by itself: the card of each request, its history, and direct messages.
 
 pub mod card;
+pub mod direct;
 mod handles;
 mod history;
 pub mod names;
 pub mod refusals;
 pub mod tell;
 pub mod text;
-mod without_card;

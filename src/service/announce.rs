@@ -48,9 +48,23 @@ impl Announce {
             actor: last.actor_email.clone().unwrap_or_default(),
             details: BTreeMap::new(),
             created_at: last.event_time,
-            audience: Audience::Card,
+            audience: audience(last.event_type),
             received_by: BTreeSet::new(),
+            told: BTreeSet::new(),
         }]
+    }
+}
+
+/// Who gets a notice that the channel does not get: of these steps, people get direct messages too.
+fn audience(kind: EventKind) -> Audience {
+    let has_messages = [
+        EventKind::Requested,
+        EventKind::ExtensionRequested,
+        EventKind::ExtensionDenied,
+    ];
+    match has_messages.contains(&kind) {
+        true => Audience::Mattermost,
+        false => Audience::Card,
     }
 }
 

@@ -45,7 +45,7 @@ use super::{
 use crate::clock::Clock;
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseHolder, LeaseToken, Millis, Request, RequestId, Timestamp,
+    Lease, LeaseHolder, LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use calls::{Condition, WriteResult};
 use items::{Item, millis, s};
@@ -264,6 +264,11 @@ impl Store for DynamoStore {
         lease_until: Timestamp,
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         self.claim_of(id, now, lease, lease_until).await
+    }
+
+    async fn undelivered(&self, id: RequestId) -> Result<Vec<Notice>, StoreError> {
+        let item = self.get(Table::Outbox, items::request_key(id)).await?;
+        Ok(outbox::readable_pending(&item.unwrap_or_default()))
     }
 
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {

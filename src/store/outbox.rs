@@ -2,7 +2,8 @@
 //!
 //! The commit that records a removal also adds a notice, and a full outbox must not make it
 //! fail. So the store makes room: it merges older notices that concern only the card, because
-//! the card shows the current state of the request anyway; then it parks the oldest notices
+//! the card shows the current state of the request anyway, and older ones that also ask for a
+//! decision, because a later one is about the next decision; then it parks the oldest notices
 //! before their day is over. The store never refuses a notice.
 
 use crate::domain::{Audience, RequestId};
@@ -31,7 +32,7 @@ pub enum NoticeClaim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Stays,
-    /// A later notice for the card replaces this one.
+    /// A later notice for the same audience replaces this one.
     Merged,
     Parked,
 }
@@ -43,10 +44,10 @@ pub fn fates(waiting: &[PendingNotice]) -> Vec<Fate> {
         return fates;
     }
     let is_free = |one: &PendingNotice| one.claim == NoticeClaim::Free;
-    let is_card = |one: &PendingNotice| one.audience == Some(Audience::Card);
-    let newest_card = waiting.iter().rposition(is_card);
     for (place, one) in waiting.iter().enumerate() {
-        if is_free(one) && is_card(one) && Some(place) != newest_card {
+        let of_the_same = |later: &PendingNotice| later.audience == one.audience;
+        let is_superseded = is_replaceable(one) && waiting[place + 1..].iter().any(of_the_same);
+        if is_free(one) && is_superseded {
             fates[place] = Fate::Merged;
         }
     }
@@ -63,6 +64,14 @@ pub fn fates(waiting: &[PendingNotice]) -> Vec<Fate> {
         }
     }
     fates
+}
+
+/// Whether a later notice for the same audience tells all that this one tells.
+fn is_replaceable(one: &PendingNotice) -> bool {
+    match one.audience {
+        Some(Audience::Card | Audience::Mattermost) => true,
+        Some(Audience::Everybody | Audience::Requester) | None => false,
+    }
 }
 
 /// Returns how many of the oldest parked notices the store must forget and only count.
@@ -109,6 +118,18 @@ mod tests {
         assert_eq!((fates[3], fates[MOST_PENDING]), (Fate::Stays, Fate::Stays));
     }
 
+    // N2, K9
+    #[test]
+    fn of_the_notices_that_ask_for_a_decision_the_newest_stays_beside_the_newest_of_the_card() {
+        let mut waiting = vec![one(Audience::Card); MOST_PENDING];
+        waiting.insert(1, one(Audience::Mattermost));
+        waiting.insert(5, one(Audience::Mattermost));
+        let fates = fates(&waiting);
+        let stay = (0..waiting.len()).filter(|place| fates[*place] == Fate::Stays);
+        assert_eq!(stay.collect::<Vec<_>>(), [5, waiting.len() - 1]);
+        assert!(!fates.contains(&Fate::Parked));
+    }
+
     // K9
     #[test]
     fn the_oldest_unclaimed_notice_for_everybody_is_parked_first() {
@@ -125,6 +146,7 @@ mod tests {
             Just(None),
             Just(Some(Audience::Everybody)),
             Just(Some(Audience::Card)),
+            Just(Some(Audience::Mattermost)),
             Just(Some(Audience::Requester)),
         ];
         audience.prop_map(|audience| PendingNotice {

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Request, RequestId, Timestamp,
+    Lease, LeaseToken, Notice, Request, RequestId, Timestamp,
 };
 use crate::files;
 use checkpoint::Checkpointer;
@@ -292,6 +292,10 @@ impl Store for SqliteStore {
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         self.write(move |db| notices::claim_notice(db, id, now, lease, lease_until))
             .await
+    }
+
+    async fn undelivered(&self, id: RequestId) -> Result<Vec<Notice>, StoreError> {
+        self.readers.look(|db| notices::undelivered(db, id))
     }
 
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {

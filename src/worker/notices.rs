@@ -4,12 +4,15 @@
 //! The store keeps the outbox, and with each notice which receivers have it. A slow or failing
 //! receiver delays only its own notices, and no grant and no revoke.
 
+mod delivery;
+
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use futures_util::future::join_all;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,10 +20,12 @@ use super::spawn::{OnRuntime, Spawn};
 use super::{RunMode, note_panic};
 use crate::clock::Uptime;
 use crate::domain::{
-    Command, LeaseToken, Millis, Notice, ReceiverName, RequestId, Text, Timestamp,
+    Command, LeaseToken, Millis, Notice, PersonMark, ReceiverName, RequestId, Text, Timestamp,
 };
+use crate::lock::locked;
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
+use delivery::{Delivery, GoAhead, Tried};
 
 /// The longest time of one delivery, from the claim of its notice. The receivers have shorter
 /// time limits (asserted where each limit is defined).
@@ -31,9 +36,6 @@ const MARGIN: Millis = Millis::seconds(12);
 /// For this long no other notice worker claims a notice that is being delivered.
 const LEASE: Millis = Millis::seconds(45);
 const _: () = assert!(DELIVERY_BOUND.0 + MARGIN.0 <= LEASE.0);
-/// With less time than this left, no receiver begins a later notice.
-const REST: Millis = Millis::seconds(20);
-const _: () = assert!(REST.0 < DELIVERY_BOUND.0);
 const AT_ONCE: usize = 32;
 const FIRST_PAUSE: Millis = Millis::seconds(1);
 const LONGEST_PAUSE: Millis = Millis::minutes(5);
@@ -47,11 +49,27 @@ pub trait Receiver: Send + Sync + 'static {
     fn name(&self) -> ReceiverName;
     /// Takes a notice; a receiver that has it already recognises the repetition.
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
+    /// The longest time of one `receive`.
+    fn patience(&self) -> Millis;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NotReceived(pub String);
+#[error("{why}")]
+pub struct NotReceived {
+    pub why: String,
+    /// The people who have their message of the notice, so that jit does not repeat it.
+    pub told: BTreeSet<PersonMark>,
+}
+
+impl NotReceived {
+    #[allow(clippy::needless_pass_by_value)] // map_err passes it by value
+    pub fn because(why: impl ToString) -> Self {
+        Self {
+            why: why.to_string(),
+            told: BTreeSet::new(),
+        }
+    }
+}
 
 /// The right to deliver the notices that were claimed under it, until its deadline.
 #[derive(Clone, Copy)]
@@ -66,6 +84,7 @@ pub struct NoticeWorker {
     service: Arc<Service>,
     receivers: Arc<[Arc<dyn Receiver>]>,
     spawner: Arc<dyn Spawn>,
+    under_way: Deliveries,
 }
 
 impl NoticeWorker {
@@ -74,6 +93,7 @@ impl NoticeWorker {
             service,
             receivers: receivers.into(),
             spawner: Arc::new(OnRuntime),
+            under_way: Deliveries::default(),
         }
     }
 
@@ -169,6 +189,10 @@ impl NoticeWorker {
         while tasks.len() < AT_ONCE
             && let Some(id) = self.service.notice_queue.take()
         {
+            // The receivers that wait for a slower one get the new notice at once.
+            if let Some(more) = locked(&self.under_way).get(&id) {
+                more.notify_one();
+            }
             let (notices, stop) = (self.clone(), stop.clone());
             self.start(
                 tasks,
@@ -285,148 +309,106 @@ impl NoticeWorker {
             request_id: notice.request_id,
             seq: notice.seq,
         };
-        let tried = tokio::select! {
-            biased;
-            tried = self.try_all(claimed, claim) => Some(tried),
-            () = stop.cancelled() => None,
+        let may_go_ahead = match is_over(notice, clock.now()) {
+            true => GoAhead::No,
+            false => GoAhead::Yes,
         };
+        let under_way = UnderWay::begin(&self.under_way, place.request_id);
+        let delivery = Delivery::new(
+            &self.service,
+            &self.receivers,
+            notice.clone(),
+            claim,
+            may_go_ahead,
+            under_way.more.clone(),
+        );
+        let store = self.service.store();
+        tokio::select! {
+            biased;
+            () = delivery.run() => {}
+            () = stop.cancelled() => {
+                let settled = stopped(delivery.begun(), clock.now());
+                store.settle_notice(place, claim.lease, settled).await?;
+                return Ok(Left::Nothing);
+            }
+        }
         let now = clock.now();
-        let settled = match tried {
-            None => Settled::Released,
-            Some(Tried { why: None, .. }) => Settled::Delivered,
-            Some(Tried { why: Some(why), .. }) if is_over(notice, now) => {
+        let settled = match delivery.tried() {
+            Tried { why: None, .. } => {
+                let begun = delivery.begun().into_iter();
+                let ahead = begun.filter(|later| later.seq != place.seq).collect();
+                Settled::Delivered { ahead }
+            }
+            Tried { why: Some(why), .. } if may_go_ahead == GoAhead::No => {
                 self.park(place, &why).await?;
                 return Ok(Left::More);
             }
-            Some(Tried {
+            Tried {
                 why: Some(why),
                 notices: tried,
-            }) => {
+            } => {
                 let at = now + pause(notice.request_id, claimed.attempts);
                 tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
                 self.service.notice_queue.try_again(at);
                 Settled::TryAgain { at, tried }
             }
         };
-        let store = self.service.store();
         Ok(store.settle_notice(place, claim.lease, settled).await?)
-    }
-
-    /// Delivers the notice to all receivers at once. If one fails, those that have it get the
-    /// later notices too, so that they do not wait for it.
-    async fn try_all(&self, claimed: &ClaimedNotice, claim: DeliveryLease) -> Tried {
-        let mut notices = vec![claimed.notice.clone()];
-        let all = self.receivers.iter();
-        let first = all.map(|one| self.give(one.as_ref(), &claimed.notice, claim));
-        let mut why = None;
-        for (receiver, given) in self.receivers.iter().zip(join_all(first).await) {
-            match given {
-                Ok(()) => drop(notices[0].received_by.insert(receiver.name())),
-                Err(not_received) => why = why.or(Some(not_received)),
-            }
-        }
-        if why.is_none() || is_over(&claimed.notice, self.service.clock().now()) {
-            return Tried { notices, why };
-        }
-        let has_first = notices[0].received_by.clone();
-        notices.extend(claimed.behind.iter().cloned());
-        let ahead = self.receivers.iter();
-        let ahead = ahead.filter(|receiver| has_first.contains(&receiver.name()));
-        let walks = ahead.map(|one| self.catch_up(one.as_ref(), &claimed.behind, claim));
-        let mut reached = claimed.behind.len();
-        for walk in join_all(walks).await {
-            reached = reached.min(walk.tried);
-            for notice in notices.iter_mut().skip(1).take(walk.given) {
-                notice.received_by.insert(walk.receiver);
-            }
-        }
-        notices.truncate(1 + reached);
-        Tried { notices, why }
-    }
-
-    /// Gives these notices to one receiver in order, until it fails or time is short.
-    async fn catch_up(
-        &self,
-        receiver: &dyn Receiver,
-        behind: &[Notice],
-        claim: DeliveryLease,
-    ) -> Walk {
-        let clock = self.service.clock();
-        let mut walk = Walk {
-            receiver: receiver.name(),
-            given: 0,
-            tried: 0,
-        };
-        for notice in behind {
-            if claim.deadline - clock.uptime() < REST {
-                return walk;
-            }
-            if let Err(why) = self.give(receiver, notice, claim).await {
-                tracing::warn!(request_id = %notice.request_id, %why, "later notice not received");
-                walk.tried = behind.len();
-                return walk;
-            }
-            walk.given += 1;
-            walk.tried += 1;
-        }
-        walk
-    }
-
-    /// Gives a notice to one receiver, unless it has it.
-    async fn give(
-        &self,
-        receiver: &dyn Receiver,
-        notice: &Notice,
-        claim: DeliveryLease,
-    ) -> Result<(), NotReceived> {
-        if notice.received_by.contains(&receiver.name()) {
-            return Ok(());
-        }
-        let clock = self.service.clock();
-        // K6: a panic of one receiver is a failure of this receiver only.
-        let received = AssertUnwindSafe(receiver.receive(notice, clock.now())).catch_unwind();
-        tokio::select! {
-            biased;
-            received = received => received.unwrap_or_else(|_| {
-                note_panic("a delivery");
-                Err(NotReceived("the delivery panicked".into()))
-            }),
-            () = clock.sleep_until(claim.deadline) => Err(too_slow()),
-        }
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
         tracing::error!(request_id = %place.request_id, %why, "notice parked, not received for a day");
         let command = Command::NoticeParked {
             seq: place.seq,
-            why: Text::clip(&why.0),
+            why: Text::clip(&why.why),
         };
         self.service.handle(place.request_id, command, None).await?;
         Ok(())
     }
 }
 
-/// Notices of one request after an attempt, with the receivers that have each, and why one of
-/// the receivers does not have the first.
-struct Tried {
-    notices: Vec<Notice>,
-    why: Option<NotReceived>,
+/// The deliveries of this process, by request.
+type Deliveries = Arc<Mutex<HashMap<RequestId, Arc<Notify>>>>;
+
+/// The entry of one delivery, until it ends or is dropped.
+struct UnderWay<'a> {
+    deliveries: &'a Deliveries,
+    id: RequestId,
+    /// Notified when the request has a new notice.
+    more: Arc<Notify>,
 }
 
-/// How far one receiver came with later notices.
-struct Walk {
-    receiver: ReceiverName,
-    given: usize,
-    tried: usize,
+impl<'a> UnderWay<'a> {
+    fn begin(deliveries: &'a Deliveries, id: RequestId) -> Self {
+        let more = Arc::new(Notify::new());
+        locked(deliveries).insert(id, more.clone());
+        Self {
+            deliveries,
+            id,
+            more,
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        locked(self.deliveries).remove(&self.id);
+    }
+}
+
+/// The result of a delivery that was stopped: what receivers have is not repeated.
+fn stopped(begun: Vec<Notice>, now: Timestamp) -> Settled {
+    match begun.is_empty() {
+        true => Settled::Released,
+        false => Settled::TryAgain {
+            at: now,
+            tried: begun,
+        },
+    }
 }
 
 fn is_over(notice: &Notice, now: Timestamp) -> bool {
     now - notice.created_at >= GIVE_UP_AFTER
-}
-
-fn too_slow() -> NotReceived {
-    let seconds = DELIVERY_BOUND.0 / 1000;
-    NotReceived(format!("not received within {seconds} seconds"))
 }
 
 /// Doubling from one second to five minutes.

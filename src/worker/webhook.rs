@@ -86,9 +86,7 @@ impl Receiver for WebhookReceiver {
         if notice.audience != Audience::Everybody {
             return Ok(());
         }
-        let body = notice
-            .body()
-            .map_err(|error| NotReceived(error.to_string()))?;
+        let body = notice.body().map_err(NotReceived::because)?;
         let nonce = self.clock.draw().to_string();
         let webhook = Webhook {
             secret: self.secret.get(),
@@ -102,10 +100,14 @@ impl Receiver for WebhookReceiver {
         if reply.status().is_success() {
             return Ok(());
         }
-        Err(NotReceived(format!(
+        Err(NotReceived::because(format!(
             "the webhook answered {}",
             reply.status()
         )))
+    }
+
+    fn patience(&self) -> Millis {
+        PATIENCE
     }
 }
 
@@ -118,5 +120,5 @@ fn no_answer(error: reqwest::Error) -> NotReceived {
         why.push_str(&format!(": {deeper}"));
         cause = deeper.source();
     }
-    NotReceived(why)
+    NotReceived::because(why)
 }

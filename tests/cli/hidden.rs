@@ -41,6 +41,7 @@ const KEYS: [&str; 32] = [
     "mattermost.command_tokens_file",
     "mattermost.command_tokens_id",
     "mattermost.remind_before",
+    "mattermost.tell_requester",
     "permission_sets.admin",
 ];
 

@@ -1,5 +1,6 @@
 //! The receiver of the webhook: it keeps each notice that it accepted.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -17,6 +18,7 @@ use super::PATIENCE;
 pub struct Channel {
     pub url: String,
     heard: Arc<Mutex<Vec<Heard>>>,
+    calls: Arc<AtomicUsize>,
     answer: Arc<Mutex<Answer>>,
     news: Arc<Notify>,
 }
@@ -51,6 +53,7 @@ impl Channel {
         let channel = Self {
             url: format!("http://{}", listener.local_addr().unwrap()),
             heard: Arc::default(),
+            calls: Arc::default(),
             answer: Arc::new(Mutex::new(Answer::Ok)),
             news: Arc::default(),
         };
@@ -74,12 +77,26 @@ impl Channel {
     }
 
     pub async fn wait_until(&self, enough: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
+        self.until(|channel| Some(channel.received()).filter(|heard| enough(heard)))
+            .await
+    }
+
+    /// The number of deliveries, also of those without an answer.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub async fn is_called(&self, times: usize) {
+        self.until(|channel| (channel.calls() >= times).then_some(()))
+            .await;
+    }
+
+    async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
         let waiting = async {
             loop {
                 let news = self.news.notified();
-                let heard = self.received();
-                if enough(&heard) {
-                    return heard;
+                if let Some(seen) = look(self) {
+                    return seen;
                 }
                 news.await;
             }
@@ -97,6 +114,8 @@ async fn receive(
     body: Bytes,
 ) -> StatusCode {
     let answer = *channel.answer.lock().unwrap();
+    channel.calls.fetch_add(1, Ordering::SeqCst);
+    channel.news.notify_waiters();
     match answer {
         Answer::Ok => {}
         Answer::Fails => return StatusCode::INTERNAL_SERVER_ERROR,

@@ -36,6 +36,9 @@ async fn a_card_shows_each_status_of_its_request() {
         "{fields:?}"
     );
     assert_eq!(posts[0].user_id, crate::server::BOT);
+    // jit does not ask for a decision that is made already, so bob decides after the message.
+    let asked = |mattermost: &Mattermost| mattermost.sent(BOB).pop();
+    team.mattermost.until(asked).await;
     team.type_command(BOB, &format!("approve {id}")).await;
     let posts = team.mattermost.shows(shows("GRANTED")).await;
     assert!(
@@ -67,8 +70,8 @@ async fn a_card_shows_each_status_of_its_request() {
             })
         })
         .await;
-    // Only the approver gets a direct message, with a link to the card; the requester gets
-    // none.
+    // The approver gets a direct message, with a link to the card; the requester gets one about
+    // the grant and one about the end.
     let sent = team.mattermost.sent(BOB);
     assert_eq!(sent.len(), 1, "{sent:?}");
     assert!(
@@ -78,7 +81,11 @@ async fn a_card_shows_each_status_of_its_request() {
         "{sent:?}"
     );
     assert!(!sent[0].message.contains("@all"), "{sent:?}");
-    assert!(team.mattermost.sent(ALICE).is_empty());
+    let told = |mattermost: &Mattermost| {
+        let sent = mattermost.sent(ALICE);
+        (sent.len() > 1).then_some(sent)
+    };
+    assert_eq!(team.mattermost.until(told).await.len(), 2);
     // The record has the id of the card. The history has no event for it.
     let kinds = team.caller.kinds(&team.newest().await).await;
     assert_eq!(

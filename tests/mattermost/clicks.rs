@@ -558,8 +558,8 @@ async fn a_replaced_token_of_the_bot_is_used_without_a_restart() {
     assert!(config.contains(&inline), "{config}");
     let named = format!("bot_token_file = \"{}\"", file.display());
     let team = Team::on(mattermost, &config.replace(&inline, &named));
-    team.says(ADA, &format!("bind {ACCOUNT}")).await;
-    team.says(ADA, "approvers @bob").await;
+    team.type_command(ADA, &format!("bind {ACCOUNT}")).await;
+    team.type_command(ADA, "approvers @bob").await;
     let card = pending(&team).await;
     team.mattermost.has_another_bot_token("anothertoken");
     std::fs::write(&file, "anothertoken").unwrap();

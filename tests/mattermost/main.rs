@@ -10,6 +10,7 @@ mod card;
 mod clicks;
 mod dialog;
 mod life;
+mod messages;
 mod readme;
 mod reason;
 mod repeats;

@@ -81,6 +81,15 @@ impl Told {
         card
     }
 
+    /// The direct message to alice with these words.
+    async fn message(&mut self, team: &Team, card: &Post, id: &str, words: &str) {
+        let is_it = |post: &Post| post.message.contains(words);
+        let sent = |mattermost: &Mattermost| mattermost.sent(ALICE).into_iter().find(is_it);
+        let sent = team.mattermost.until(sent).await;
+        let link = format!("({}/_redirect/pl/{})", team.mattermost.url, card.id);
+        self.say("to alice", &sent.message.replace(&link, ""), id);
+    }
+
     async fn thread(&mut self, team: &Team, card: &Post, id: &str, many: usize) {
         let wanted = self.threads_seen + many;
         let enough = |mattermost: &Mattermost| {
@@ -148,6 +157,7 @@ async fn the_output_in_the_mattermost_page_matches_the_binary() {
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
     let card = told.card(&team, &id, "GRANTED", &["revoke"]).await;
     told.thread(&team, &card, &id, 2).await;
+    told.message(&team, &card, &id, "access granted").await;
     let offers = |mattermost: &Mattermost| {
         mattermost
             .sent(ALICE)
@@ -165,6 +175,7 @@ async fn the_output_in_the_mattermost_page_matches_the_binary() {
     told.add("bob", "presses [Approve 30 more minutes]", &id);
     team.presses(BOB, &card, "approve").await;
     told.thread(&team, &card, &id, 2).await;
+    told.message(&team, &card, &id, "access extended").await;
     told.add("bob", &format!("/jit revoke {id} laptop stolen"), &id);
     told.add(
         "jit",
@@ -175,6 +186,7 @@ async fn the_output_in_the_mattermost_page_matches_the_binary() {
     );
     let card = told.card(&team, &id, "REVOKED", &[]).await;
     told.thread(&team, &card, &id, 2).await;
+    told.message(&team, &card, &id, "revoked by").await;
     let told = told.lines.join("\n");
     let page = include_str!("../../docs/mattermost.md");
     assert!(

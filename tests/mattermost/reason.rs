@@ -181,7 +181,7 @@ async fn a_person_who_may_not_act_is_refused_in_the_dialog() {
     assert!(said.contains("only the requester, the approvers"), "{said}");
     // The rules at the time of the submission count.
     let dialog = opened(&team, BOB, &card, REVOKE).await;
-    team.says(ADA, "approvers @mallory").await;
+    team.type_command(ADA, "approvers @mallory").await;
     let said = submitted(&team, &dialog, BOB, "late").await;
     assert!(said.contains("only the requester, the approvers"), "{said}");
     let request = team.caller.show(&team.newest().await).await;
@@ -235,7 +235,7 @@ async fn the_dialog_of_a_request_denies_no_later_extension() {
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
     team.mattermost.card("GRANTED", &["revoke"]).await;
     let id = team.newest().await;
-    team.says(ALICE, &format!("extend {id} 30m")).await;
+    team.type_command(ALICE, &format!("extend {id} 30m")).await;
     let asked = ["approve", "deny", "revoke"];
     let card = team.mattermost.card("GRANTED", &asked).await;
     assert_eq!(card.reason_buttons(), [DENY, REVOKE]);
@@ -249,7 +249,7 @@ async fn the_dialog_of_a_request_denies_no_later_extension() {
     let denied = event(&team, "EXTENSION_DENIED").await;
     assert_eq!(denied["details"]["reason"], "too long");
     // Another extension is another question.
-    team.says(ALICE, &format!("extend {id} 15m")).await;
+    team.type_command(ALICE, &format!("extend {id} 15m")).await;
     team.mattermost.card("GRANTED", &asked).await;
     let said = submitted(&team, &dialog, BOB, "again").await;
     assert!(said.contains("nothing was changed"), "{said}");
@@ -268,7 +268,7 @@ async fn without_a_dialog_the_answer_names_the_command_and_the_plain_button() {
     let command = format!("deny {id} REASON");
     assert!(said.contains(&format!("`/jit {command}`")), "{said}");
     assert!(team.mattermost.dialogs().is_empty());
-    let heard = team.says(BOB, &command).await;
+    let heard = team.type_command(BOB, &command).await;
     assert!(heard.contains("DENIED"), "{heard}");
     // The button of an old card: the request is over.
     let said = team.presses(BOB, &card, DENY).await;

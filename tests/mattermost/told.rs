@@ -17,7 +17,8 @@ async fn with_a_reminder() -> (Team, Post) {
 }
 
 async fn with_a_reminder_by(mattermost: Mattermost) -> (Team, Post) {
-    let config = format!("{}remind_before = \"59s\"\n", mattermost.config());
+    let more = "remind_before = \"59s\"\ntell_requester = false\n";
+    let config = format!("{}{more}", mattermost.config());
     let team = Team::on(mattermost, &config);
     team.type_command(ADA, &format!("bind {ACCOUNT}")).await;
     team.type_command(ADA, "approvers @bob").await;
@@ -131,8 +132,10 @@ async fn a_requester_is_not_mentioned_as_an_approver() {
     team.mattermost.until(called).await;
     team.type_command(BOB, &format!("deny {}", team.newest().await))
         .await;
-    team.mattermost.card("DENIED", &[]).await;
-    assert!(team.mattermost.sent(ALICE).is_empty());
+    let told = |mattermost: &Mattermost| mattermost.sent(ALICE).pop();
+    let told = team.mattermost.until(told).await;
+    assert!(told.message.contains("denied by"), "{told:?}");
+    assert_eq!(team.mattermost.sent(ALICE).len(), 1);
 }
 
 /// After a change of the bot's token, jit calls the buttons of an earlier reminder out of date.

@@ -15,7 +15,7 @@ use fixtures::{person, policy};
 use jit::clock::{Clock, Uptime};
 use jit::domain::{
     AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Millis, Minutes, Notice,
-    ReceiverName, RequestId, Text, Timestamp,
+    PersonMark, ReceiverName, RequestId, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::worker::notices::{NotReceived, NoticeWorker, Receiver};
@@ -131,6 +131,10 @@ impl Receiver for Hangs {
         self.note(seq, |seen| seen.received += 1);
         drop(call);
         Ok(())
+    }
+
+    fn patience(&self) -> Millis {
+        Millis::seconds(32)
     }
 }
 
@@ -254,12 +258,16 @@ async fn a_wall_clock_set_back_delays_no_other_notice() {
     replicas.end().await;
 }
 
-/// A receiver that refuses while it is down.
+/// The time limit of a receiver.
+const HANGS_FOR: Millis = Millis::seconds(10);
+
+/// A receiver that refuses while it is down, and answers late or not at all while it hangs.
 #[derive(Clone)]
 struct Listens {
     name: ReceiverName,
     is_down: Arc<AtomicBool>,
-    heard: Arc<Mutex<Vec<u64>>>,
+    hangs: Arc<AtomicBool>,
+    heard: Arc<Mutex<Vec<(u64, Instant)>>>,
 }
 
 impl Listens {
@@ -267,12 +275,19 @@ impl Listens {
         Self {
             name,
             is_down: Arc::default(),
+            hangs: Arc::default(),
             heard: Arc::default(),
         }
     }
 
     fn received(&self) -> Vec<u64> {
-        self.heard.lock().unwrap().clone()
+        let heard = self.heard.lock().unwrap();
+        heard.iter().map(|(seq, _)| *seq).collect()
+    }
+
+    /// When the last notice came.
+    fn heard_last(&self) -> Instant {
+        self.heard.lock().unwrap().last().unwrap().1
     }
 }
 
@@ -284,19 +299,36 @@ impl Receiver for Listens {
 
     async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
         if self.is_down.load(Ordering::SeqCst) {
-            return Err(NotReceived("it is down".into()));
+            return Err(NotReceived::because("it is down"));
         }
-        self.heard.lock().unwrap().push(notice.seq);
+        if self.hangs.load(Ordering::SeqCst) {
+            tokio::time::sleep(HANGS_FOR.std()).await;
+            if self.hangs.load(Ordering::SeqCst) {
+                return Err(NotReceived::because("it did not answer"));
+            }
+        }
+        self.heard
+            .lock()
+            .unwrap()
+            .push((notice.seq, Instant::now()));
         Ok(())
+    }
+
+    fn patience(&self) -> Millis {
+        HANGS_FOR
     }
 }
 
 impl Replicas {
     fn run_with(&mut self, receivers: &[Listens; 2]) {
+        self.run_for(Arc::new(self.service()), receivers);
+    }
+
+    fn run_for(&mut self, service: Arc<Service>, receivers: &[Listens; 2]) {
         self.stop = CancellationToken::new();
         let each = receivers.iter().cloned();
         let each = each.map(|one| -> Arc<dyn Receiver> { Arc::new(one) });
-        let notices = NoticeWorker::new(Arc::new(self.service()), each.collect());
+        let notices = NoticeWorker::new(service, each.collect());
         let stop = self.stop.clone();
         self.running.spawn(async move { notices.run(stop).await });
     }
@@ -347,4 +379,127 @@ async fn a_receiver_that_is_down_delays_only_its_own_notices_and_a_restart_tries
         assert_eq!(receivers[1].received(), told, "once");
         replicas.end().await;
     }
+}
+
+// N2: a webhook that did not answer delayed a new notice of the same request by up to 10 seconds.
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_hangs_delays_no_new_notice_of_the_others() {
+    let receivers = [
+        Listens::new(ReceiverName::Webhook),
+        Listens::new(ReceiverName::Mattermost),
+    ];
+    let [webhook, cards] = &receivers;
+    let mut replicas = Replicas::start(&Hangs::at(0));
+    replicas.end().await;
+    webhook.hangs.store(true, Ordering::SeqCst);
+    let service = Arc::new(replicas.service());
+    replicas.run_for(service.clone(), &receivers);
+    let id = replicas.request().await;
+    // From here on the webhook hangs in the attempt with the first notice.
+    while cards.received().is_empty() {
+        tokio::time::sleep(Millis(10).std()).await;
+    }
+    let asked = Instant::now();
+    let by = person("bob");
+    let ask = Ask::Deny { reason: None };
+    let denied = service.handle(id, Command::Asked { by, ask }, None);
+    denied.await.unwrap();
+    tokio::time::sleep(Millis::seconds(5).std()).await;
+    assert_eq!(cards.received().len(), 2, "the card waits for the webhook");
+    // A notice of this process is told at once; one of another process within a second.
+    assert!(cards.heard_last() - asked < Millis(100).std());
+    // The webhook answers late: each receiver has each notice once, in order.
+    webhook.hangs.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Millis::minutes(1).std()).await;
+    assert_eq!(webhook.received(), cards.received());
+    assert_eq!(cards.received().len(), 2, "once");
+    assert_eq!(replicas.store.next_notice(), None);
+    replicas.end().await;
+}
+
+// N2
+#[tokio::test(start_paused = true)]
+async fn after_a_stop_no_receiver_gets_a_notice_again_that_it_has() {
+    let receivers = [
+        Listens::new(ReceiverName::Webhook),
+        Listens::new(ReceiverName::Messages),
+    ];
+    let [webhook, messages] = &receivers;
+    let mut replicas = Replicas::start(&Hangs::at(0));
+    replicas.end().await;
+    webhook.hangs.store(true, Ordering::SeqCst);
+    replicas.run_with(&receivers);
+    replicas.request().await;
+    while messages.received().is_empty() {
+        tokio::time::sleep(Millis::seconds(1).std()).await;
+    }
+    // The webhook still hangs.
+    replicas.end().await;
+    webhook.hangs.store(false, Ordering::SeqCst);
+    replicas.run_with(&receivers);
+    tokio::time::sleep(Millis::minutes(1).std()).await;
+    assert_eq!(messages.received().len(), 1, "once");
+    assert_eq!(webhook.received(), messages.received());
+    replicas.end().await;
+}
+
+/// A receiver that tells a person at each attempt, and fails until it has told three.
+#[derive(Clone, Default)]
+struct TellsOneByOne(Arc<Mutex<Vec<PersonMark>>>);
+
+#[async_trait]
+impl Receiver for TellsOneByOne {
+    fn name(&self) -> ReceiverName {
+        ReceiverName::Messages
+    }
+
+    async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
+        let people = ["ann", "bob", "cleo"].map(|name| PersonMark::of(&name.parse().unwrap()));
+        let mut left = people.into_iter().filter(|one| !notice.told.contains(one));
+        let Some(next) = left.next() else {
+            return Ok(());
+        };
+        self.0.lock().unwrap().push(next);
+        let mut told = notice.told.clone();
+        told.insert(next);
+        match left.next() {
+            Some(_) => Err(NotReceived {
+                why: "it told one".into(),
+                told,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn patience(&self) -> Millis {
+        HANGS_FOR
+    }
+}
+
+// N2
+#[tokio::test(start_paused = true)]
+async fn a_failed_attempt_keeps_who_was_told_also_over_a_restart() {
+    let mut replicas = Replicas::start(&Hangs::at(0));
+    replicas.end().await;
+    let receiver = TellsOneByOne::default();
+    let told = || receiver.0.lock().unwrap().clone();
+    replicas.request().await;
+    for attempts in 1..=3 {
+        let service = Arc::new(replicas.service());
+        let notices = NoticeWorker::new(service, vec![Arc::new(receiver.clone())]);
+        replicas.stop = CancellationToken::new();
+        let stop = replicas.stop.clone();
+        replicas
+            .running
+            .spawn(async move { notices.run(stop).await });
+        while told().len() < attempts {
+            tokio::time::sleep(Millis(10).std()).await;
+        }
+        replicas.end().await;
+    }
+    let mut people = told();
+    people.sort();
+    people.dedup();
+    assert_eq!((told().len(), people.len()), (3, 3), "each once");
+    assert_eq!(replicas.store.next_notice(), None);
 }

@@ -348,7 +348,7 @@ pub fn at_rest(
     store: &MemoryStore,
     aws: &Aws,
     console: &ConsoleChanges,
-    heard: &[Notice],
+    heard: &[Vec<Notice>],
 ) -> Result<(), String> {
     let requests = store.all_requests();
     if let Some(request) = requests.iter().find(|one| !one.state.is_settled()) {
@@ -369,12 +369,14 @@ pub fn at_rest(
             "P4: {key} is an assignment from outside, and is gone"
         ));
     }
-    requests
-        .iter()
-        .try_for_each(|request| check_order_of_notices(store, request.id, heard))
+    let of_each = heard.iter().flat_map(|heard| {
+        let requests = requests.iter();
+        requests.map(move |request| check_order_of_notices(store, request.id, heard))
+    });
+    of_each.collect()
 }
 
-/// P2: every event made its notices, delivered in order. A repeated delivery is allowed.
+/// P2: every event made its notices, delivered in order to this receiver. A repeated delivery is allowed.
 fn check_order_of_notices(
     store: &MemoryStore,
     id: RequestId,
@@ -406,7 +408,10 @@ fn check_order_of_notices(
         .map(|event| event.seq)
         .collect();
     let mut first: Vec<u64> = Vec::new();
-    let is_told = |notice: &&Notice| notice.request_id == id && notice.audience != Audience::Card;
+    let is_told = |notice: &&Notice| {
+        let is_for_mattermost = [Audience::Card, Audience::Mattermost].contains(&notice.audience);
+        notice.request_id == id && !is_for_mattermost
+    };
     for notice in heard.iter().filter(is_told) {
         if !first.contains(&notice.seq) {
             first.push(notice.seq);

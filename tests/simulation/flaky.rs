@@ -189,6 +189,9 @@ impl Store for FlakyStore {
     ) -> Result<Option<ClaimedNotice>, StoreError> {
         write!(self.claim_notice(id, now, lease, lease_until))
     }
+    async fn undelivered(&self, id: RequestId) -> Result<Vec<Notice>, StoreError> {
+        read!(self.undelivered(id))
+    }
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         write!(self.end_pauses(now))
     }
@@ -254,10 +257,14 @@ impl Store for FlakyStore {
     }
 }
 
+/// The receivers, each independent of the other.
+pub const RECEIVERS: [ReceiverName; 2] = [ReceiverName::Webhook, ReceiverName::Mattermost];
+
 /// A receiver that accepts notices, sometimes refuses one, and sometimes accepts one and reports a
 /// failure.
 #[derive(Clone)]
 pub struct SimReceiver {
+    pub name: ReceiverName,
     pub clock: ProcessClock,
     pub faults: Faults,
     pub heard: Arc<Mutex<Vec<Notice>>>,
@@ -266,7 +273,11 @@ pub struct SimReceiver {
 #[async_trait]
 impl Receiver for SimReceiver {
     fn name(&self) -> ReceiverName {
-        ReceiverName::Webhook
+        self.name
+    }
+
+    fn patience(&self) -> Millis {
+        Millis::seconds(28)
     }
 
     async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
@@ -274,7 +285,7 @@ impl Receiver for SimReceiver {
         time.yield_here().await;
         faults.may_panic(time);
         if faults.is_receiver_deaf() || faults.strikes(time) || faults.strikes(time) {
-            return Err(NotReceived("the receiver is down".into()));
+            return Err(NotReceived::because("the receiver is down"));
         }
         // The receiver may take as long as its time-out allows.
         if faults.is_store_late() && time.chance(10) {
@@ -284,7 +295,7 @@ impl Receiver for SimReceiver {
         self.heard.lock().unwrap().push(notice.clone());
         time.yield_here().await;
         if faults.strikes(time) {
-            return Err(NotReceived("the answer was lost".into()));
+            return Err(NotReceived::because("the answer was lost"));
         }
         Ok(())
     }

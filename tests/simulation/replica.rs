@@ -10,13 +10,13 @@ use jit::identity_center::Paced;
 use jit::service::Service;
 use jit::store::{Commit, Write};
 use jit::worker::Worker;
-use jit::worker::notices::NoticeWorker;
+use jit::worker::notices::{NoticeWorker, Receiver};
 use jit::worker::tidy::tidy_up;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{ProcessClock, ProcessId};
 use crate::executor::Kind;
-use crate::flaky::{FlakyStore, SimReceiver};
+use crate::flaky::{FlakyStore, RECEIVERS, SimReceiver};
 use crate::plan::Fault;
 use crate::wire::Wire;
 use crate::world::World;
@@ -139,12 +139,16 @@ impl World {
         self.log(&format!("replica {number} starts"));
         self.watch.disturbed(self.time.now());
         let parts = self.build_process(&format!("replica {number}"), ahead);
-        let receiver = SimReceiver {
-            clock: parts.clock.clone(),
-            faults: self.faults.clone(),
-            heard: self.heard.clone(),
-        };
-        let notices = NoticeWorker::new(parts.service.clone(), vec![Arc::new(receiver)]);
+        let receivers = RECEIVERS.iter().zip(&self.heard);
+        let receivers = receivers.map(|(name, heard)| -> Arc<dyn Receiver> {
+            Arc::new(SimReceiver {
+                name: *name,
+                clock: parts.clock.clone(),
+                faults: self.faults.clone(),
+                heard: heard.clone(),
+            })
+        });
+        let notices = NoticeWorker::new(parts.service.clone(), receivers.collect());
         let notices = notices.spawning(self.tasks.spawner(parts.process));
         let stop = CancellationToken::new();
         let (worker, told) = (parts.worker, stop.clone());

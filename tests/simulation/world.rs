@@ -78,7 +78,8 @@ pub struct World {
     pub replicas: Vec<Replica>,
     /// The number of processes so far.
     pub processes: u32,
-    pub heard: Arc<Mutex<Vec<Notice>>>,
+    /// What each receiver of `RECEIVERS` has.
+    pub heard: [Arc<Mutex<Vec<Notice>>>; 2],
     pub opened: Vec<RequestId>,
     pub console: ConsoleChanges,
     pub wrong: Wrong,
@@ -97,7 +98,7 @@ impl World {
             tasks: Executor::default(),
             replicas: Vec::new(),
             processes: 0,
-            heard: Arc::default(),
+            heard: <[Arc<Mutex<Vec<Notice>>>; 2]>::default(),
             opened: Vec::new(),
             console: ConsoleChanges::default(),
             wrong: Wrong::default(),
@@ -126,7 +127,8 @@ impl World {
         self.restart_all();
         self.log("all is calm");
         self.rest()?;
-        let heard = self.heard.lock().unwrap().clone();
+        let heard = self.heard.each_ref();
+        let heard = heard.map(|heard| heard.lock().unwrap().clone());
         check::at_rest(&self.store, &self.aws, &self.console, &heard)
     }
 

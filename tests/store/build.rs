@@ -6,7 +6,7 @@ use jit::domain::{
     Minutes, Notice, Period, Person, Rebinding, Refusal, Request, RequestId, State, Status, Text,
     Timestamp, UserId, open,
 };
-use jit::store::{Commit, Nonce, Write};
+use jit::store::{Commit, Nonce, Settled, Write};
 use uuid::Uuid;
 
 use crate::fixtures::policy;
@@ -19,6 +19,11 @@ pub fn at(seconds: i64) -> Timestamp {
 
 pub fn id(number: u128) -> RequestId {
     RequestId::from_uuid(Uuid::from_u128(number))
+}
+
+/// All receivers have the notice, and none has a later one.
+pub fn delivered() -> Settled {
+    Settled::Delivered { ahead: Vec::new() }
 }
 
 pub fn token(number: u128) -> LeaseToken {
@@ -170,5 +175,6 @@ pub fn notice(number: u128, seq: u64, created: Timestamp) -> Notice {
         created_at: created,
         audience: Audience::Everybody,
         received_by: [].into(),
+        told: [].into(),
     }
 }

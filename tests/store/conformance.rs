@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jit::domain::{
     AccessForm, AccessRecord, Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing,
-    Lane, Millis, Notice, Person, ReceiverName, Record, Request, RequestId, State, Status,
-    Timestamp, decide,
+    Lane, Millis, Notice, Person, PersonMark, ReceiverName, Record, Request, RequestId, State,
+    Status, Timestamp, decide,
 };
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
@@ -15,8 +15,8 @@ use jit::store::{
 };
 
 use crate::build::{
-    at, binding, bound, bound_again, creating, granted, held, id, key, later, lease, next, nonce,
-    notice, opened, token, unbound, writing,
+    at, binding, bound, bound_again, creating, delivered, granted, held, id, key, later, lease,
+    next, nonce, notice, opened, token, unbound, writing,
 };
 use crate::fixtures::policy;
 
@@ -50,6 +50,7 @@ macro_rules! conformance {
                 a_lease_is_renewed_unless_the_renewal_comes_too_late
                 notices_of_a_request_are_claimed_in_order_one_at_a_time
                 a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause
+                a_delivered_notice_keeps_the_receivers_of_later_ones
                 notices_can_be_claimed_by_request_id
                 a_lost_claim_settles_nothing
                 a_parked_notice_does_not_block_the_next
@@ -493,7 +494,7 @@ pub async fn notices_of_a_request_are_claimed_in_order_one_at_a_time(subject: im
     // first.
     assert!(claim(store, 1, 8).await.is_empty());
     store
-        .settle_notice(place(1, 2), token(7), Settled::Delivered)
+        .settle_notice(place(1, 2), token(7), delivered())
         .await
         .unwrap();
     assert_eq!(claim(store, 2, 8).await, [place(1, 3)]);
@@ -551,15 +552,17 @@ pub async fn a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause(
         let settled = store.settle_notice(place(1, 2), token(7), settled);
         settled.await.unwrap()
     };
+    let later = async || store.undelivered(id(1)).await.unwrap()[1..].to_vec();
     let first = claim(1, 7).await.unwrap();
-    assert_eq!(first.behind, [notice(1, 3, at(0))]);
+    assert_eq!(first.notice, notice(1, 2, at(0)));
+    assert_eq!(later().await, [notice(1, 3, at(0))]);
     // A notice that is added during a claim does not end it.
     with_more_notices(store, 1, 4).await;
     assert_eq!(claim(2, 8).await, None);
     assert_eq!(settle(again(&[2, 3])).await, Left::More);
     let second = claim(3, 7).await.unwrap();
     assert_eq!(second.notice, had(2));
-    assert_eq!(second.behind, [had(3), notice(1, 4, at(1))]);
+    assert_eq!(later().await, [had(3), notice(1, 4, at(1))]);
     assert_eq!(settle(again(&[2, 3, 4])).await, Left::Nothing);
     assert_eq!(claim(299, 7).await, None, "all of them wait");
     with_more_notices(store, 1, 5).await;
@@ -568,9 +571,51 @@ pub async fn a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause(
     // A server that starts does not wait.
     assert_eq!(claim(5, 7).await, None);
     store.end_pauses(at(5)).await.unwrap();
-    assert_eq!(claim(5, 7).await.unwrap().behind, [had(3), had(4), had(5)]);
-    assert_eq!(settle(Settled::Delivered).await, Left::More);
+    assert_eq!(claim(5, 7).await.unwrap().notice, had(2));
+    assert_eq!(later().await, [had(3), had(4), had(5)]);
+    assert_eq!(settle(delivered()).await, Left::More);
     assert_eq!(claim(6, 7).await.unwrap().notice, had(3));
+}
+
+// N2
+pub async fn a_delivered_notice_keeps_the_receivers_of_later_ones(subject: impl Subject) {
+    let store = subject.store();
+    with_notices(store, 1, &[2, 3, 4]).await;
+    let claim = async |now| {
+        let claimed = store.claim_notice(id(1), at(now), token(7), at(now + 30));
+        claimed.await.unwrap()
+    };
+    let had = Notice {
+        received_by: [ReceiverName::Mattermost].into(),
+        told: [PersonMark::of(&"bob".parse().unwrap())].into(),
+        ..notice(1, 3, at(0))
+    };
+    assert_eq!(claim(1).await.unwrap().notice, notice(1, 2, at(0)));
+    with_more_notices(store, 1, 5).await;
+    let ahead = vec![had.clone()];
+    let settle = async |seq, holder, ahead| {
+        let settled = Settled::Delivered { ahead };
+        let settled = store.settle_notice(place(1, seq), token(holder), settled);
+        settled.await.unwrap()
+    };
+    // A lost claim keeps nothing.
+    assert_eq!(settle(2, 8, ahead.clone()).await, Left::Nothing);
+    assert_eq!(store.undelivered(id(1)).await.unwrap()[0].seq, 2);
+    assert_eq!(settle(2, 7, ahead).await, Left::More);
+    let left = store.undelivered(id(1)).await.unwrap();
+    let seqs: Vec<u64> = left.iter().map(|notice| notice.seq).collect();
+    assert_eq!(seqs, [3, 4, 5]);
+    assert_eq!(left[0], had);
+    let next = claim(2).await.unwrap();
+    assert_eq!((next.notice, next.attempts), (had, 0));
+    for seq in [3, 4] {
+        assert_eq!(settle(seq, 7, Vec::new()).await, Left::More);
+        assert!(claim(3).await.is_some());
+    }
+    assert_eq!(settle(5, 7, Vec::new()).await, Left::Nothing);
+    assert_eq!(store.undelivered(id(1)).await.unwrap(), []);
+    let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
+    assert_eq!(undelivered, 0);
 }
 
 pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
@@ -589,8 +634,8 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     assert_eq!(claim(9, 1, 7).await, None);
     assert_eq!(claim(1, 1, 7).await, Some(2));
     assert_eq!(claim(1, 1, 8).await, None, "another worker has claimed it");
-    assert_eq!(settle(2, 8, Settled::Delivered).await, Left::Nothing);
-    assert_eq!(settle(2, 7, Settled::Delivered).await, Left::More);
+    assert_eq!(settle(2, 8, delivered()).await, Left::Nothing);
+    assert_eq!(settle(2, 7, delivered()).await, Left::More);
     assert_eq!(claim(1, 2, 8).await, Some(3));
     let again = Settled::TryAgain {
         at: at(9),
@@ -599,7 +644,7 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     assert_eq!(settle(3, 8, again).await, Left::Nothing);
     assert_eq!(claim(1, 8, 8).await, None, "the notice is not due yet");
     assert_eq!(claim(1, 9, 8).await, Some(3));
-    assert_eq!(settle(3, 8, Settled::Delivered).await, Left::Nothing);
+    assert_eq!(settle(3, 8, delivered()).await, Left::Nothing);
     assert_eq!(claim(1, 99, 8).await, None);
     assert_eq!(
         claim(2, 99, 8).await,
@@ -614,7 +659,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
     assert_eq!(claim(store, 0, 7).await, [place(1, 2)]);
     assert_eq!(claim(store, 30, 8).await, [place(1, 2)]);
     store
-        .settle_notice(place(1, 2), token(7), Settled::Delivered)
+        .settle_notice(place(1, 2), token(7), delivered())
         .await
         .unwrap();
     let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
@@ -623,7 +668,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
         "holder 8 has claimed it and has not delivered it"
     );
     store
-        .settle_notice(place(1, 2), token(8), Settled::Delivered)
+        .settle_notice(place(1, 2), token(8), delivered())
         .await
         .unwrap();
     assert_eq!(next_notice(store).await, None);
@@ -639,7 +684,7 @@ pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
     let gauges = async || store.gauges(at(1)).await.unwrap();
     assert_eq!(gauges().await.parked_notices, 1);
     // A parked notice stays parked after a change of the other notices.
-    let settled = store.settle_notice(place(1, 3), token(7), Settled::Delivered);
+    let settled = store.settle_notice(place(1, 3), token(7), delivered());
     assert_eq!(settled.await.unwrap(), Left::Nothing);
     let left = gauges().await;
     assert_eq!((left.parked_notices, left.undelivered_notices), (1, 0));
@@ -680,13 +725,13 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
         (most, many - most)
     );
     assert_eq!(gauges().await.oldest_undelivered, Some(at(0)));
-    let settled = store.settle_notice(place(1, 2), token(7), Settled::Delivered);
+    let settled = store.settle_notice(place(1, 2), token(7), delivered());
     assert_eq!(settled.await.unwrap(), Left::More);
     // The newest notices remain, in order.
     let first = 2 + many - (most - 1);
     for seq in first..2 + many {
         assert_eq!(claim(store, 3, 7).await, [place(1, seq)]);
-        let settled = store.settle_notice(place(1, seq), token(7), Settled::Delivered);
+        let settled = store.settle_notice(place(1, seq), token(7), delivered());
         settled.await.unwrap();
     }
     assert!(claim(store, 4, 7).await.is_empty());
@@ -724,7 +769,7 @@ pub async fn notices_that_only_change_the_card_are_merged_first(subject: impl Su
     for _ in 0..=most {
         for one in claim(store, 40, 8).await {
             told.push(one.seq);
-            let settled = store.settle_notice(one, token(8), Settled::Delivered);
+            let settled = store.settle_notice(one, token(8), delivered());
             settled.await.unwrap();
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Millis, Request, RequestId, State, Status, Timestamp,
+    Lease, LeaseToken, Millis, Notice, Request, RequestId, State, Status, Timestamp,
 };
 pub use tables::{Changes, Tables};
 
@@ -227,6 +227,14 @@ impl Store for MemoryStore {
         Ok(first.map(|first| tables.claim(&first, (lease, lease_until))))
     }
 
+    async fn undelivered(&self, id: RequestId) -> Result<Vec<Notice>, StoreError> {
+        let tables = self.tables();
+        let pending = tables.places(id, false).into_iter();
+        Ok(pending
+            .map(|place| tables.notices[&place].notice.clone())
+            .collect())
+    }
+
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         for entry in self.tables().notices.values_mut() {
             entry.next_at = entry.next_at.min(now);
@@ -249,8 +257,11 @@ impl Store for MemoryStore {
         }
         entry.lease = None;
         match settled {
-            Settled::Delivered => {
+            Settled::Delivered { ahead } => {
                 tables.notices.remove(&place);
+                for notice in ahead {
+                    tables.keep_receivers(notice);
+                }
                 if tables.first_of(place.request_id).is_some() {
                     return Ok(Left::More);
                 }
@@ -258,13 +269,10 @@ impl Store for MemoryStore {
             Settled::TryAgain { at, tried } => {
                 let mut left = tables.places(place.request_id, false).len();
                 for notice in tried {
-                    let (request_id, seq) = (notice.request_id, notice.seq);
-                    let entry = tables.notices.get_mut(&NoticePlace { request_id, seq });
-                    if let Some(entry) = entry.filter(|entry| !entry.parked) {
-                        left -= 1;
+                    if let Some(entry) = tables.keep_receivers(notice) {
                         entry.attempts += 1;
                         entry.next_at = at;
-                        entry.notice = notice;
+                        left -= 1;
                     }
                 }
                 if left > 0 {

@@ -1,11 +1,13 @@
 //! `store copy` from one store to any other: complete, once, and never over another history.
 
 use jit::domain::{AuditKey, Holding, Request, Timestamp};
+use jit::store::StoreError;
 use jit::store::portable::{Copied, OutboxEntry, Portable, Took};
 use jit::store::sqlite::SqliteStore;
-use jit::store::{Settled, StoreError};
 
-use crate::build::{at, bound, granted, held, id, key, lease, next, notice, opened, token};
+use crate::build::{
+    at, bound, delivered, granted, held, id, key, lease, next, notice, opened, token,
+};
 use crate::dynamo::Tables;
 
 fn entry(seq: u64, parked: bool) -> OutboxEntry {
@@ -67,9 +69,7 @@ async fn copies_a_whole_request(store: &dyn Portable) {
         request_id: id(1),
         seq: 3,
     };
-    let settled = store
-        .settle_notice(place, token(1), Settled::Delivered)
-        .await;
+    let settled = store.settle_notice(place, token(1), delivered()).await;
     assert_eq!(settled, Ok(jit::store::Left::More));
     assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
 }

@@ -7,9 +7,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jit::domain::{AccountId, AuditKey, ChannelId, Lane, RequestId};
 use jit::store::dynamodb::{DynamoStore, Table};
 use jit::store::sqlite::SqliteStore;
-use jit::store::{AuditFilter, Cursor, Filter, Found, Left, Settled, Store, StoreError};
+use jit::store::{AuditFilter, Cursor, Filter, Found, Left, Store, StoreError};
 
-use crate::build::{at, bound, creating, id, notice, opened, token, writing};
+use crate::build::{at, bound, creating, delivered, id, notice, opened, token, writing};
 use crate::dynamo::Tables;
 
 /// The record whose document is damaged, outside jit.
@@ -330,7 +330,7 @@ async fn notices_are_delivered_beside_an_unreadable_one() {
                     seq: one.notice.seq,
                 };
                 told.push((place.request_id, place.seq));
-                let settled = store.settle_notice(place, token(7), Settled::Delivered);
+                let settled = store.settle_notice(place, token(7), delivered());
                 let left: Left = settled.await.unwrap();
                 assert!(matches!(left, Left::More | Left::Nothing));
             }

@@ -95,6 +95,7 @@ impl<'a> Step<'a> {
             created_at: self.now,
             audience,
             received_by: BTreeSet::new(),
+            told: BTreeSet::new(),
         });
     }
 

@@ -1,10 +1,11 @@
-//! Delivers notices to Mattermost: one card for each request in its channel; the history in
-//! the thread of the card; direct messages to the approvers, and a reminder to the requester.
+//! Delivers notices to Mattermost: one card for each request in its channel, and the history in
+//! the thread of the card. `direct` sends the direct messages.
 //!
 //! A receiver of notices like the webhook: the same outbox, the same order, the same time
 //! limits. A repeated notice changes the same post where Mattermost can recognise it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -16,16 +17,17 @@ use super::card::{MARK, Offer, Shown, card, good_until, message, offers, people}
 use super::handles::Handles;
 use super::history::{self, Line};
 use super::names::Names;
-use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id};
+use super::text::plain;
 use crate::config;
 use crate::domain::{
-    Audience, AuditKey, ChannelId, Command, Event, EventKind, Millis, Minutes, MmUserId, Notice,
-    PostId, ReceiverName, Reminder, Request, State, Timestamp,
+    Audience, AuditKey, ChannelId, Command, Event, EventKind, Millis, MmUserId, Notice, PostId,
+    ReceiverName, Request, RequestId, State, Timestamp,
 };
+use crate::lock::locked;
 use crate::mattermost::client::api::{Api, ApiError};
 use crate::mattermost::client::bot::{Bot, Post};
 use crate::mattermost::client::people::People;
-use crate::mattermost::trust::seal::{Action, ButtonPlace, Seals};
+use crate::mattermost::trust::seal::{ButtonPlace, Seals};
 use crate::mattermost::{ACTION, at};
 use crate::service::Service;
 use crate::signature::CurrentSecret;
@@ -35,18 +37,13 @@ use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 const PATIENCE: Millis = Millis::seconds(5);
 /// For one notice: its calls, their repeats, and the pause that a server requires after 429.
 /// This is within the bound of one delivery.
-const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
+pub(super) const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
 const _: () = assert!(PATIENCE.0 < PATIENCE_IN_ALL.0);
 const _: () = assert!(PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
 /// jit may have tried an older notice before: the first pause is longer than this.
 pub(super) const FIRST_TRY: Millis = Millis(400);
 /// The clocks of jit and Mattermost may differ; the post is newer than its request.
-const CLOCKS_DIFFER: Millis = Millis(-5 * 60_000);
-/// Mattermost limits the rate of calls, also for a long list of approvers.
-const CALLED_AT_ONCE: usize = 8;
-/// The extensions that a reminder offers, in minutes.
-const MORE: [i64; 2] = [30, 60];
-
+pub(super) const CLOCKS_DIFFER: Millis = Millis(-5 * 60_000);
 pub struct Cards {
     service: Arc<Service>,
     pub(super) bot: Bot,
@@ -58,6 +55,16 @@ pub struct Cards {
     url: Url,
     /// The address of Mattermost for its users; `None` if the server has none.
     site: OnceCell<Option<Url>>,
+    /// The requests whose card is being posted.
+    posting: Mutex<HashMap<RequestId, Weak<tokio::sync::Mutex<Posting>>>>,
+}
+
+/// Whether one of the receivers tried to post a card a moment ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Posting {
+    #[default]
+    New,
+    Tried,
 }
 
 impl Cards {
@@ -78,18 +85,22 @@ impl Cards {
             action_url: at(&config.public_url, ACTION),
             url: config.url.clone(),
             site: OnceCell::new(),
+            posting: Mutex::default(),
         })
     }
 
     async fn deliver(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        let request = self.service.request(notice.request_id).await;
-        let request = request.map_err(|error| NotReceived(error.to_string()))?;
         if notice.audience == Audience::Requester {
-            return self.remind(&request, notice).await;
+            return Ok(());
         }
+        let request = self.current(notice.request_id).await?;
         let Some(post) = self.card_of(&request, notice, now).await? else {
-            self.deliver_without_card(&request, notice, now).await?;
-            return self.settle_reminder(&request).await;
+            // A member may invite the bot while the request waits for approvals.
+            let why = "the bot is not in the channel".into();
+            return match request.state == State::Pending {
+                true => Err(failed(ApiError::Forbidden(why))),
+                false => Ok(()),
+            };
         };
         let changed = self.renew(&request, &post).await;
         // The history needs a card.
@@ -97,18 +108,19 @@ impl Cards {
             && let Some(event) = self.event(notice).await?
         {
             self.write_history(&request, &post, &event).await?;
-            if event.event_type == EventKind::Requested
-                || event.event_type == EventKind::ExtensionRequested
-            {
-                self.call_approvers(&request, &post, &event).await?;
-            }
         }
-        self.settle_reminder(&request).await
+        Ok(())
+    }
+
+    pub(super) async fn current(&self, id: RequestId) -> Result<Request, NotReceived> {
+        let request = self.service.request(id).await;
+        request.map_err(NotReceived::because)
     }
 
     /// The post id of the card; `None` if the bot cannot join the channel. jit posts a new card
-    /// without buttons first, because the seal of a button covers the post id.
-    async fn card_of(
+    /// without buttons first, because the seal of a button covers the post id. The messages have
+    /// a link to the card, so the first of both receivers that needs the card posts it.
+    pub(super) async fn card_of(
         &self,
         request: &Request,
         notice: &Notice,
@@ -117,7 +129,24 @@ impl Cards {
         if let Some(post) = &request.chat.card {
             return Ok(Some(post.clone()));
         }
-        let post = match self.found_or_posted(request, notice, now).await {
+        let turn = self.turn_to_post(request.id);
+        let mut posting = turn.lock().await;
+        // The other receiver may have posted it in the meantime.
+        if let Some(post) = self.current(request.id).await?.chat.card {
+            return Ok(Some(post));
+        }
+        let before = std::mem::replace(&mut *posting, Posting::Tried);
+        let is_repeated = before == Posting::Tried || now - notice.created_at > FIRST_TRY;
+        let found = match is_repeated {
+            true => self.find_card(request).await,
+            false => Ok(None),
+        };
+        let post = match found {
+            Ok(None) => self.post_card(request).await,
+            Ok(Some(post)) => Ok(post),
+            Err(why) => Err(why),
+        };
+        let post = match post {
             Err(why @ ApiError::Forbidden(_)) => {
                 tracing::warn!(
                     request_id = %request.id, channel = %request.asked.channel_id, %why,
@@ -132,27 +161,30 @@ impl Cards {
         Ok(Some(post))
     }
 
-    async fn found_or_posted(
-        &self,
-        request: &Request,
-        notice: &Notice,
-        now: Timestamp,
-    ) -> Result<PostId, ApiError> {
-        let channel = &request.asked.channel_id;
-        if now - notice.created_at > FIRST_TRY {
-            let since = request.asked.created_at + CLOCKS_DIFFER;
-            let marked = (MARK, &*request.id.to_string());
-            if let Some(post) = self.bot.find(channel, since, marked).await? {
-                return Ok(post);
-            }
-        }
+    fn turn_to_post(&self, id: RequestId) -> Arc<tokio::sync::Mutex<Posting>> {
+        let mut posting = locked(&self.posting);
+        posting.retain(|_, turn| turn.strong_count() > 0);
+        let turn = posting.get(&id).and_then(Weak::upgrade).unwrap_or_default();
+        posting.insert(id, Arc::downgrade(&turn));
+        turn
+    }
+
+    async fn find_card(&self, request: &Request) -> Result<Option<PostId>, ApiError> {
+        let since = request.asked.created_at + CLOCKS_DIFFER;
+        let marked = (MARK, &*request.id.to_string());
+        self.bot
+            .find(&request.asked.channel_id, since, marked)
+            .await
+    }
+
+    async fn post_card(&self, request: &Request) -> Result<PostId, ApiError> {
         let shown = self.shown(request).await;
         let card = Post {
             props: card(request, &shown, &[]),
             ..Post::saying(message(request, &self.names))
         };
         let once = self.seals.once(&["card", &request.id.to_string()]);
-        self.bot.post(channel, &card, &once).await
+        self.bot.post(&request.asked.channel_id, &card, &once).await
     }
 
     /// What the record of the request does not have.
@@ -190,7 +222,7 @@ impl Cards {
         self.bot.change_in(channel, post, &message, &props).await
     }
 
-    fn buttons(
+    pub(super) fn buttons(
         &self,
         request: &Request,
         channel_id: &ChannelId,
@@ -217,10 +249,15 @@ impl Cards {
     }
 
     pub(super) async fn event(&self, notice: &Notice) -> Result<Option<Event>, NotReceived> {
+        let events = self.events(notice).await?;
+        Ok(events.into_iter().find(|event| event.seq == notice.seq))
+    }
+
+    /// All events of the request.
+    pub(super) async fn events(&self, notice: &Notice) -> Result<Vec<Event>, NotReceived> {
         let key = AuditKey::Request(notice.request_id);
         let events = self.service.history(&key).await;
-        let events = events.map_err(|error| NotReceived(error.to_string()))?;
-        Ok(events.into_iter().find(|event| event.seq == notice.seq))
+        events.map_err(NotReceived::because)
     }
 
     async fn write_history(
@@ -254,69 +291,18 @@ impl Cards {
         }
     }
 
-    /// Sends a message to each approver except the requester.
-    async fn call_approvers(
-        &self,
-        request: &Request,
-        card: &PostId,
-        event: &Event,
-    ) -> Result<(), NotReceived> {
-        let message = self.asks(request, Some(card)).await;
-        let others = self.others(request).await?;
-        for some in others.chunks(CALLED_AT_ONCE) {
-            let calls = some
-                .iter()
-                .map(|approver| self.send(request, event.seq, approver, &message));
-            // One failed message is no reason to send all others again.
-            for told in join_all(calls).await {
-                if let Err(why) = told {
-                    tracing::warn!(
-                        request_id = %request.id,
-                        %why,
-                        "message to an approver not sent; the approver sees the card in the channel"
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The approvers except the requester.
-    pub(super) async fn others(&self, request: &Request) -> Result<Vec<MmUserId>, NotReceived> {
+    pub(super) async fn approvers(&self, request: &Request) -> Result<Vec<MmUserId>, NotReceived> {
         let binding = self.service.binding(&request.asked.account_id).await;
-        let binding = binding.map_err(|error| NotReceived(error.to_string()))?;
-        let approvers = binding.map(|binding| binding.approvers).unwrap_or_default();
-        let requester = &request.asked.requester.id;
-        let others = approvers.into_iter().filter(|one| one != requester);
-        Ok(others.collect())
+        let binding = binding.map_err(NotReceived::because)?;
+        Ok(binding
+            .map(|binding| binding.approvers.into_iter().collect())
+            .unwrap_or_default())
     }
 
-    pub(super) async fn asks(&self, request: &Request, card: Option<&PostId>) -> String {
-        let what = match &request.grant.extension {
-            Some(extension) => more_minutes(extension.minutes.get()),
-            None => counted_minutes(request.asked.duration.get()),
-        };
-        let why = request
-            .asked
-            .reason
-            .as_ref()
-            .map_or_else(String::new, |why| format!(": {}", short(why.as_str(), 300)));
-        let start = request.starts_at().map_or_else(String::new, |start| {
-            format!(" from {}", moment(&start.to_string()))
-        });
-        let id = short_id(request.id);
-        let next = match card {
-            Some(card) => format!("[Decide on the card]({}) · `{id}`", self.link(card).await),
-            None => format!("Decide here: `/jit approve {id}` or `/jit deny {id} REASON`"),
-        };
-        format!(
-            "{} asks for {what} of {} in {}{start}{why}\n{next}",
-            self.handles(request, None)
-                .await
-                .named(&request.asked.requester),
-            plain(request.asked.permission_set.as_str()),
-            self.names.shown(&request.asked.account_id),
-        )
+    /// The permission set and the account, as messages show them.
+    pub(super) fn access(&self, request: &Request) -> String {
+        let set = plain(request.asked.permission_set.as_str());
+        format!("{set} in {}", self.names.shown(&request.asked.account_id))
     }
 
     /// The link to a post; it works in every team. It begins with the address that users have
@@ -333,90 +319,27 @@ impl Cards {
         at(site.unwrap_or(&self.url), &format!("/_redirect/pl/{post}"))
     }
 
-    async fn send(
+    pub(super) async fn note(
         &self,
         request: &Request,
-        seq: u64,
-        to: &MmUserId,
-        message: &str,
-    ) -> Result<(), ApiError> {
-        let (id, seq) = (request.id.to_string(), seq.to_string());
-        let once = self.seals.once(&["direct", &id, &seq, to.as_str()]);
-        self.bot.send(to, message, &once).await
-    }
-
-    /// Reminds the requester before the access ends.
-    async fn remind(&self, request: &Request, notice: &Notice) -> Result<(), NotReceived> {
-        let Some(period) = request
-            .grant
-            .period
-            .filter(|_| request.state == State::Granted)
-        else {
-            return Ok(());
-        };
-        let mut message = format!(
-            "Your access ends at {2}: {0} in {1}.",
-            plain(request.asked.permission_set.as_str()),
-            self.names.shown(&request.asked.account_id),
-            moment(&period.until.to_string()),
-        );
-        if request.grant.extension.is_some() {
-            message.push_str(" You asked for an extension; the approvers decide.");
-        }
-        let to = &request.asked.requester.id;
-        let channel = self.bot.direct(to).await.map_err(failed)?;
-        let known = request.chat.reminder.as_ref();
-        let known = known.filter(|reminder| reminder.of == notice.seq);
-        let post = match known {
-            Some(reminder) => reminder.post.clone(),
-            None => {
-                let plain = Post::saying(message.as_str());
-                let (id, seq) = (request.id.to_string(), notice.seq.to_string());
-                let once = self.seals.once(&["reminder", &id, &seq]);
-                let post = self.bot.post(&channel, &plain, &once).await;
-                let reminder = Reminder {
-                    post: post.map_err(failed)?,
-                    of: notice.seq,
-                };
-                let post = reminder.post.clone();
-                self.note(request, Command::ReminderPosted { reminder })
-                    .await?;
-                post
-            }
-        };
-        let offers = more_time(request);
-        let buttons = self.buttons(request, &channel, &post, &offers);
-        let props = json!({"attachments": [{"fallback": message, "actions": buttons}]});
-        let changed = self.bot.change(&post, &message, &props).await;
-        is_there(request, "reminder", changed).map(drop)
-    }
-
-    /// Removes the buttons of a reminder after a later event.
-    async fn settle_reminder(&self, request: &Request) -> Result<(), NotReceived> {
-        let Some(reminder) = &request.chat.reminder else {
-            return Ok(());
-        };
-        let live = request
-            .grant
-            .period
-            .filter(|_| request.state == State::Granted);
-        let message = match (live, &request.grant.extension) {
-            (Some(_), Some(_)) => "You asked for an extension; the approvers decide.".to_owned(),
-            (Some(period), None) => {
-                format!("The access ends at {}.", moment(&period.until.to_string()))
-            }
-            (None, _) => format!("The request is {}.", request.status()),
-        };
-        let message = format!("{message} `{}`", short_id(request.id));
-        let changed = self.bot.change(&reminder.post, &message, &json!({})).await;
-        is_there(request, "reminder", changed).map(drop)
-    }
-
-    async fn note(&self, request: &Request, command: Command) -> Result<(), NotReceived> {
+        command: Command,
+    ) -> Result<(), NotReceived> {
         let noted = self.service.handle(request.id, command, None).await;
-        noted
-            .map(drop)
-            .map_err(|error| NotReceived(error.to_string()))
+        noted.map(drop).map_err(NotReceived::because)
+    }
+
+    /// One attempt to tell a notice, within its time limit.
+    pub(super) async fn within_patience(
+        &self,
+        told: impl Future<Output = Result<(), NotReceived>>,
+    ) -> Result<(), NotReceived> {
+        tokio::select! {
+            biased;
+            told = told => told,
+            () = self.service.clock().sleep(PATIENCE_IN_ALL) => {
+                Err(NotReceived::because("Mattermost did not answer in time"))
+            }
+        }
     }
 }
 
@@ -426,30 +349,12 @@ impl Receiver for Cards {
         ReceiverName::Mattermost
     }
 
-    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        tokio::select! {
-            biased;
-            told = self.deliver(notice, now) => told,
-            () = self.service.clock().sleep(PATIENCE_IN_ALL) => {
-                Err(NotReceived("Mattermost did not answer in time".into()))
-            }
-        }
+    fn patience(&self) -> Millis {
+        PATIENCE_IN_ALL
     }
-}
 
-/// The extensions that a reminder offers. While one waits for approvals, there can be no other.
-fn more_time(request: &Request) -> Vec<Offer> {
-    let more = MORE
-        .iter()
-        .filter_map(|minutes| Minutes::new(*minutes).ok());
-    let offers = more.map(|minutes| Offer {
-        action: Action::Extend(minutes),
-        name: format!("Ask for {}", more_minutes(minutes.get())),
-        style: "primary",
-    });
-    match request.grant.extension {
-        Some(_) => Vec::new(),
-        None => offers.collect(),
+    async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
+        self.within_patience(self.deliver(notice, now)).await
     }
 }
 
@@ -459,7 +364,7 @@ fn is_own_revoke(request: &Request, event: &Event) -> bool {
 }
 
 /// A user may have deleted the post: jit does not try again for a day.
-fn is_there(
+pub(super) fn is_there(
     request: &Request,
     what: &str,
     changed: Result<(), ApiError>,
@@ -486,7 +391,7 @@ pub(super) fn failed(error: ApiError) -> NotReceived {
         }
         _ => "",
     };
-    NotReceived(format!("{error}{next}"))
+    NotReceived::because(format!("{error}{next}"))
 }
 
 #[cfg(test)]
@@ -494,14 +399,6 @@ mod tests {
     use super::*;
     use crate::domain::decide::fixtures::{alice, record};
     use crate::domain::{Chain, Person};
-
-    /// W7: jit refuses a second extension while one waits.
-    #[test]
-    fn a_reminder_offers_no_extension_while_one_waits() {
-        for (state, many) in [("Granted", 2), ("Extending", 0)] {
-            assert_eq!(more_time(&record(state).request).len(), many, "{state}");
-        }
-    }
 
     /// W12: the requester revoked, and was mentioned for the revoke and for its end.
     #[test]

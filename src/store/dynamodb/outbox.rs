@@ -126,17 +126,22 @@ fn list<'i>(item: &'i Item, name: &str) -> &'i [AttributeValue] {
     list.map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Returns the first pending notice, and the readable ones behind it.
+/// Returns the pending notices of an item.
+pub(super) fn readable_pending(item: &Item) -> Vec<Notice> {
+    let pending = list(item, "notices").iter();
+    let read = pending.map(|element| read_element(item, element));
+    read.filter_map(Result::ok).collect()
+}
+
+/// Returns the first pending notice.
 fn first(item: &Item) -> Result<Option<ClaimedNotice>, StoreError> {
-    let Some((element, behind)) = list(item, "notices").split_first() else {
+    let Some(element) = list(item, "notices").first() else {
         return Ok(None);
     };
-    let behind = behind.iter().map(|element| read_element(item, element));
     let attempts = u32::try_from(items::count(item, "attempts"));
     Ok(Some(ClaimedNotice {
         notice: read_element(item, element)?,
         attempts: attempts.unwrap_or(0),
-        behind: behind.filter_map(Result::ok).collect(),
     }))
 }
 
@@ -342,9 +347,14 @@ impl DynamoStore {
             .with(":seq", n(place.seq));
         let key = items::request_key(place.request_id);
         let (text, condition) = match settled {
-            Settled::Delivered => return self.delivered(&key, &held).await,
+            Settled::Delivered { ahead } if ahead.is_empty() => {
+                return self.delivered(&key, &held).await;
+            }
+            Settled::Delivered { ahead } => {
+                return self.keep_receivers(place, lease, None, &ahead).await;
+            }
             Settled::TryAgain { at, tried } => {
-                return self.keep_tried(place, lease, at, &tried).await;
+                return self.keep_receivers(place, lease, Some(at), &tried).await;
             }
             Settled::Released => (
                 "REMOVE lease_token, lease_until SET claimable_at = next_at",
@@ -360,14 +370,15 @@ impl DynamoStore {
         Ok(Left::Nothing)
     }
 
-    /// Ends a claim and keeps which receivers have the notices. A notice may be added meanwhile;
-    /// then this reads the outbox again.
-    async fn keep_tried(
+    /// Ends a claim and keeps which receivers have the notices. Without a time of the next
+    /// attempt, the claimed notice is delivered. A notice may be added meanwhile; then this reads
+    /// the outbox again.
+    async fn keep_receivers(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        at: Timestamp,
-        tried: &[Notice],
+        again: Option<Timestamp>,
+        notices: &[Notice],
     ) -> Result<Left, StoreError> {
         let key = items::request_key(place.request_id);
         for _ in 0..KEPT_AT_MOST {
@@ -379,13 +390,17 @@ impl DynamoStore {
             if !is_leased(&item, lease) {
                 let is_free = !item.contains_key("lease_token");
                 let next_at = number_if_any(&item, "next_at");
-                let is_due = next_at.is_some_and(|next| Timestamp::from_millis(next) < at);
+                let is_before = |at: Timestamp| next_at.is_some_and(|next| next < at.millis());
+                let is_due = again.map_or(next_at.is_some(), is_before);
                 return Ok(match is_free && is_due {
                     true => Left::More,
                     false => Left::Nothing,
                 });
             }
-            let (change, left) = keeping(&item, at, tried)?;
+            let (change, left) = match again {
+                Some(at) => keeping(&item, at, notices)?,
+                None => delivering(&item, place, notices)?,
+            };
             match self.update(Table::Outbox, key.clone(), &change).await? {
                 Updated::To(_) => return Ok(left),
                 Updated::Not(_) => {}
@@ -495,6 +510,42 @@ fn parking(found: &Item, id: RequestId, first: Condition) -> ConditionalUpdate {
     change
 }
 
+/// Whether a notice in an item has this number.
+fn has_seq(there: &AttributeValue, seq: u64) -> bool {
+    number_of(there, "seq").is_some_and(|there| u64::try_from(there) == Ok(seq))
+}
+
+/// Returns the update that ends a claim, removes the claimed notice, and writes these notices in
+/// place of the stored ones.
+fn delivering(
+    item: &Item,
+    claimed: NoticePlace,
+    ahead: &[Notice],
+) -> Result<(ConditionalUpdate, Left), StoreError> {
+    let pending = list(item, "notices").iter();
+    let left = pending.filter(|there| !has_seq(there, claimed.seq));
+    let left = left.map(|there| {
+        let kept = ahead.iter().find(|notice| has_seq(there, notice.seq));
+        kept.map_or_else(|| Ok(there.clone()), element)
+    });
+    let left = left.collect::<Result<Vec<_>, _>>()?;
+    let condition = untouched(item);
+    let Some(next) = left.first() else {
+        let text = NOTHING_TO_TELL.into();
+        return Ok((ConditionalUpdate { text, condition }, Left::Nothing));
+    };
+    let since = number_of(next, "created_at").unwrap_or_default();
+    let condition = condition
+        .with(":since", n(since))
+        .with(":zero", n(0))
+        .with(":left", n(left.len()))
+        .with(":all", AttributeValue::L(left));
+    let text = "REMOVE lease_token, lease_until SET notices = :all, pending = :left, \
+                attempts = :zero, oldest_at = :since, next_at = :since, claimable_at = :since";
+    let text = text.to_owned();
+    Ok((ConditionalUpdate { text, condition }, Left::More))
+}
+
 /// Returns the update that ends a claim and writes these notices in place of the stored ones,
 /// and whether notices are left that were not tried.
 fn keeping(
@@ -504,9 +555,7 @@ fn keeping(
 ) -> Result<(ConditionalUpdate, Left), StoreError> {
     let (mut all, mut new_since) = (Vec::new(), None);
     for there in list(item, "notices") {
-        let seq = number_of(there, "seq");
-        let is_it = |notice: &&Notice| i64::try_from(notice.seq).ok() == seq;
-        match tried.iter().find(is_it) {
+        match tried.iter().find(|notice| has_seq(there, notice.seq)) {
             Some(notice) => all.push(element(notice)?),
             None => {
                 new_since = new_since.or(number_of(there, "created_at"));

@@ -77,7 +77,8 @@ mod tests {
         AccessFacts, Approval, Approvals, Asked, AssignmentFacts, Audience, AuditKey, Binding,
         Chain, Channel, Chat, Ending, ErrorEnd, Event, EventKind, Extension, Failing, Grant,
         Holding, HoldingKey, Lease, LeaseToken, Minutes, Notice, OldCredentials, Period, Person,
-        ReceiverName, Reminder, Request, RequestId, Schedule, State, Text, Timestamp, Version,
+        PersonMark, ReceiverName, Reminder, Request, RequestId, Schedule, State, Text, Timestamp,
+        Version,
     };
     use crate::store::outbox::{MOST_PARKED, MOST_PENDING};
     use crate::store::portable::OutboxEntry;
@@ -267,6 +268,10 @@ mod tests {
 
     /// A notice of an extension. Only this notice for everybody can occur any number of times; a
     /// notice of an end, with its reason, occurs a few times.
+    fn mark(number: usize) -> PersonMark {
+        PersonMark::of(&format!("approver{number}").parse().unwrap())
+    }
+
     fn entry(seq: u64, parked: bool) -> OutboxEntry {
         let mut details = details_of(&[
             ("additional_minutes", u32::MAX.to_string()),
@@ -289,6 +294,11 @@ mod tests {
                 created_at: Timestamp::default(),
                 audience: Audience::Everybody,
                 received_by: [ReceiverName::Webhook, ReceiverName::Mattermost].into(),
+                // The messages of a request go out in order, so one pending notice has them.
+                told: match parked || seq == 0 {
+                    true => (0..MOST_APPROVERS).map(mark).collect(),
+                    false => [].into(),
+                },
             },
             attempts: u32::MAX,
             next_at: Timestamp::default(),

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::queries::next_notice;
-use super::rows::{from_doc, int, limit, text_of};
+use super::rows::{from_doc, limit, text_of};
 use super::writes;
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
 use crate::store::found::{RecordKind, readable};
@@ -45,17 +45,11 @@ pub(super) fn claim_notice(
     Ok(claim_found(db, FIRST_IN_LINE, first, lease, until)?.pop())
 }
 
-pub(super) const BEHIND: &str = "SELECT doc FROM jit_notices
-     WHERE request_id = ?1 AND seq > ?2 AND state = 'pending' ORDER BY seq";
-
-/// Returns the readable notices behind this one; an unreadable one is parked when it is first.
-fn behind(db: &Connection, first: NoticePlace) -> Result<Vec<Notice>, StoreError> {
+/// Returns the readable pending notices; an unreadable one is parked when it is first.
+pub(super) fn undelivered(db: &Connection, id: RequestId) -> Result<Vec<Notice>, StoreError> {
     let docs: Vec<String> = db
-        .prepare_cached(BEHIND)?
-        .query_map(
-            params![first.request_id.to_string(), int(first.seq)],
-            |row| Ok(text_of(row, 0)),
-        )?
+        .prepare_cached(writes::PENDING)?
+        .query_map([id.to_string()], |row| Ok(text_of(row, 2)))?
         .collect::<Result<_, _>>()?;
     let read = docs.iter().map(|doc| serde_json::from_str(doc));
     Ok(read.filter_map(Result::ok).collect())
@@ -101,12 +95,7 @@ fn claim_found(
             seq: notice.seq,
         };
         writes::lease_notice(db, place, lease, until)?;
-        let behind = behind(db, place)?;
-        claimed.push(ClaimedNotice {
-            notice,
-            attempts,
-            behind,
-        });
+        claimed.push(ClaimedNotice { notice, attempts });
     }
     Ok(claimed)
 }

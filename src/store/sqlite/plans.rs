@@ -42,7 +42,6 @@ fn fixed() -> Vec<(String, String)> {
         ("claim_notice", notices::FIRST_IN_LINE),
         ("next_notice", queries::NEXT_NOTICE),
         ("lease_notice", writes::LEASE_NOTICE),
-        ("notices_behind", notices::BEHIND),
         ("pending notices", writes::PENDING),
         ("audit", queries::AUDIT),
         ("heads of requests", queries::REQUEST_HEADS),

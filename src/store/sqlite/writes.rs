@@ -432,7 +432,7 @@ pub(super) fn settle_notice(
     settled: &Settled,
 ) -> Result<Left, StoreError> {
     let (sql, at) = match settled {
-        Settled::Delivered => (
+        Settled::Delivered { .. } => (
             "DELETE FROM jit_notices
              WHERE request_id = ?1 AND seq = ?2 AND lease = ?3 AND ?4 IS NULL",
             None,
@@ -458,15 +458,20 @@ pub(super) fn settle_notice(
     match settled {
         Settled::TryAgain { at, tried } if done == 1 => {
             for notice in tried {
-                are_tried += keep_tried(db, notice, *at)?;
+                are_tried += keep_receivers(db, notice, Some(*at))?;
             }
         }
-        Settled::TryAgain { .. } | Settled::Delivered | Settled::Released => {}
+        Settled::Delivered { ahead } if done == 1 => {
+            for notice in ahead {
+                keep_receivers(db, notice, None)?;
+            }
+        }
+        Settled::TryAgain { .. } | Settled::Delivered { .. } | Settled::Released => {}
     }
     let pending = put_first_in_line(db, place.request_id)?;
     let has_more = done == 1
         && match settled {
-            Settled::Delivered => pending > 0,
+            Settled::Delivered { .. } => pending > 0,
             Settled::TryAgain { .. } => pending > are_tried,
             Settled::Released => false,
         };
@@ -476,18 +481,23 @@ pub(super) fn settle_notice(
     })
 }
 
-/// Keeps which receivers have a notice that another receiver does not have.
-fn keep_tried(db: &Connection, notice: &Notice, again: Timestamp) -> Result<usize, StoreError> {
+/// Keeps which receivers have a notice, and when it is due again if an attempt has failed.
+fn keep_receivers(
+    db: &Connection,
+    notice: &Notice,
+    again: Option<Timestamp>,
+) -> Result<usize, StoreError> {
     Ok(db
         .prepare_cached(
-            "UPDATE jit_notices SET doc = ?3, attempts = attempts + 1, next_at = ?4
+            "UPDATE jit_notices
+             SET doc = ?3, attempts = attempts + (?4 IS NOT NULL), next_at = ifnull(?4, next_at)
              WHERE request_id = ?1 AND seq = ?2 AND state = 'pending'",
         )?
         .execute(params![
             notice.request_id.to_string(),
             int(notice.seq),
             doc_of(notice)?,
-            again.millis()
+            again.map(Timestamp::millis)
         ])?)
 }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::users::user;
-use super::{BOT, BOT_TOKEN, Mattermost, direct};
+use super::{BOT, BOT_TOKEN, Kept, Mattermost, direct};
 
 pub(super) type Answered = (StatusCode, HeaderMap, String);
 
@@ -64,6 +64,16 @@ pub(super) async fn answer(
     }
 }
 
+impl Kept {
+    pub(super) fn too_many_calls(&mut self) -> Answered {
+        self.last_429 = Some(Instant::now());
+        let mut headers = HeaderMap::new();
+        headers.insert("retry-after", "1".parse().unwrap());
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        (status, headers, "limit exceeded".into())
+    }
+}
+
 impl Mattermost {
     /// Counts the call, and returns the answer 429 if a test planned it.
     fn limited(&self) -> Option<Answered> {
@@ -76,11 +86,7 @@ impl Mattermost {
             return None;
         }
         kept.too_many -= 1;
-        kept.last_429 = Some(Instant::now());
-        let mut headers = HeaderMap::new();
-        headers.insert("retry-after", "1".parse().unwrap());
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        Some((status, headers, "limit exceeded".into()))
+        Some(kept.too_many_calls())
     }
 
     fn is_bot(&self, headers: &HeaderMap) -> bool {

@@ -18,6 +18,16 @@ impl Mattermost {
         self.kept().loses_answers = many;
     }
 
+    /// This number of posts in this channel is answered 429.
+    pub fn limits_posts(&self, channel: &str, many: usize) {
+        self.kept().limits_posts = (channel.to_owned(), many);
+    }
+
+    /// This number of posts in this channel is created, and their answers are lost.
+    pub fn loses_answers_in(&self, channel: &str, many: usize) {
+        self.kept().loses_answers_in = (channel.to_owned(), many);
+    }
+
     pub fn fails_changes(&self, channel: &str, many: usize) {
         self.kept().fails_changes = (channel.to_owned(), many);
     }

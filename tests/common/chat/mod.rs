@@ -61,6 +61,10 @@ struct Kept {
     closed: BTreeMap<String, bool>,
     /// The number of posts that are created and whose answers are lost.
     loses_answers: usize,
+    /// The number of posts that are answered 429 in this channel.
+    limits_posts: (String, usize),
+    /// The number of posts in this channel that are created and whose answers are lost.
+    loses_answers_in: (String, usize),
     /// The number of changes that fail in this channel.
     fails_changes: (String, usize),
     /// The number of posts that are answered with the post of another user.

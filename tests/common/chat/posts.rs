@@ -135,6 +135,10 @@ impl Mattermost {
         if kept.closed.contains_key(&text("channel_id")) {
             return no(403, "api.context.permissions.app_error");
         }
+        if kept.limits_posts.0 == text("channel_id") && kept.limits_posts.1 > 0 {
+            kept.limits_posts.1 -= 1;
+            return kept.too_many_calls();
+        }
         if kept.answers_with_another_post > 0 {
             kept.answers_with_another_post -= 1;
             let channel = text("channel_id");
@@ -161,8 +165,12 @@ impl Mattermost {
         };
         let answer = post.stripped();
         kept.posts.push(post);
-        if kept.loses_answers > 0 {
-            kept.loses_answers -= 1;
+        let is_lost_here = kept.loses_answers_in.0 == text("channel_id");
+        if kept.loses_answers > 0 || is_lost_here && kept.loses_answers_in.1 > 0 {
+            match kept.loses_answers > 0 {
+                true => kept.loses_answers -= 1,
+                false => kept.loses_answers_in.1 -= 1,
+            }
             // The server keeps a pending post id for half a minute only.
             kept.posts.last_mut().unwrap().pending.clear();
             return no(502, "x");

@@ -333,22 +333,26 @@ impl Tables {
         due.min().into_iter().chain(lease).max().unwrap()
     }
 
+    /// Keeps which receivers have a notice.
+    pub(super) fn keep_receivers(&mut self, notice: Notice) -> Option<&mut OutboxEntry> {
+        let (request_id, seq) = (notice.request_id, notice.seq);
+        let entry = self.notices.get_mut(&NoticePlace { request_id, seq });
+        let entry = entry.filter(|entry| !entry.parked)?;
+        entry.notice = notice;
+        Some(entry)
+    }
+
     /// Claims the pending notices of this request.
     pub(super) fn claim(
         &mut self,
         first: &NoticePlace,
         lease: (LeaseToken, Timestamp),
     ) -> ClaimedNotice {
-        let pending = self.places(first.request_id, false);
-        let behind = pending[1..].iter();
-        let behind = behind.map(|place| self.notices[place].notice.clone());
-        let behind = behind.collect();
         let entry = self.notices.get_mut(first).unwrap();
         entry.lease = Some(lease);
         ClaimedNotice {
             notice: entry.notice.clone(),
             attempts: entry.attempts,
-            behind,
         }
     }
 

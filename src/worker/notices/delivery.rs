@@ -1,0 +1,247 @@
+//! One delivery: the claimed notice of a request goes to all receivers at once. While a receiver
+//! is slow or fails, the receivers that have the notice get the later ones of the request.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use super::{DELIVERY_BOUND, DeliveryLease, NotReceived, Receiver};
+use crate::domain::{Millis, Notice, ReceiverName, RequestId};
+use crate::lock::locked;
+use crate::service::Service;
+use crate::worker::note_panic;
+
+/// A receiver that waits for a slower one looks this often for notices that another process
+/// wrote.
+const LOOK_EVERY: Millis = Millis::seconds(1);
+
+pub(super) struct Delivery<'a> {
+    service: &'a Service,
+    receivers: &'a [Arc<dyn Receiver>],
+    claim: DeliveryLease,
+    may_go_ahead: GoAhead,
+    /// Notified when the request has a new notice.
+    more: Arc<Notify>,
+    /// Notified when a receiver has a notice or fails, and when more notices are known.
+    changed: Notify,
+    known: Mutex<Known>,
+}
+
+/// Whether receivers that have the claimed notice may get later ones before all have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GoAhead {
+    Yes,
+    /// jit gives the claimed notice up if this attempt fails.
+    No,
+}
+
+/// What a delivery knows of the notices of its request.
+struct Known {
+    /// The claimed notice and later ones, in order.
+    notices: Vec<Notice>,
+    /// Whether the later ones were read from the store.
+    has_looked: bool,
+    failed: BTreeSet<ReceiverName>,
+    /// Why a receiver does not have the claimed notice.
+    why: Option<NotReceived>,
+}
+
+/// What a receiver does next.
+enum Next {
+    Get(Notice),
+    /// Looks for later notices.
+    Look,
+    /// Waits for a later notice, or until the other receivers have the claimed one.
+    Wait,
+    End,
+}
+
+/// The result of a delivery.
+pub(super) struct Tried {
+    /// The claimed notice and those later ones that no receiver left out.
+    pub notices: Vec<Notice>,
+    /// Why a receiver does not have the claimed notice.
+    pub why: Option<NotReceived>,
+}
+
+impl<'a> Delivery<'a> {
+    pub fn new(
+        service: &'a Service,
+        receivers: &'a [Arc<dyn Receiver>],
+        claimed: Notice,
+        claim: DeliveryLease,
+        may_go_ahead: GoAhead,
+        more: Arc<Notify>,
+    ) -> Self {
+        let known = Known {
+            notices: vec![claimed],
+            has_looked: false,
+            failed: BTreeSet::new(),
+            why: None,
+        };
+        Self {
+            service,
+            receivers,
+            claim,
+            may_go_ahead,
+            more,
+            changed: Notify::new(),
+            known: Mutex::new(known),
+        }
+    }
+
+    /// Ends when each receiver has the claimed notice or has failed.
+    pub async fn run(&self) {
+        let all = self.receivers.iter();
+        join_all(all.map(|one| self.walk(one.as_ref()))).await;
+    }
+
+    /// The result so far.
+    pub fn tried(&self) -> Tried {
+        let known = self.known();
+        let was_tried = |notice: &&Notice| {
+            let mut all = self.receivers.iter().map(|one| one.name());
+            all.all(|name| notice.received_by.contains(&name) || known.failed.contains(&name))
+        };
+        let (claimed, later) = known.notices.split_at(1);
+        let later = later.iter().take_while(was_tried);
+        Tried {
+            notices: claimed.iter().chain(later).cloned().collect(),
+            why: known.why.clone(),
+        }
+    }
+
+    /// The notices that receivers or people have, of those that wait for others.
+    pub fn begun(&self) -> Vec<Notice> {
+        let known = self.known();
+        let notices = known.notices.iter();
+        let begun = notices.filter(|one| !one.received_by.is_empty() || !one.told.is_empty());
+        begun.cloned().collect()
+    }
+
+    /// Gives the notices to one receiver in order, until it fails.
+    async fn walk(&self, receiver: &dyn Receiver) {
+        loop {
+            let changed = self.changed.notified();
+            match self.next(receiver) {
+                Next::Get(notice) => match self.give(receiver, &notice).await {
+                    Ok(()) => self.note_received(&notice, receiver.name()),
+                    Err(why) => return self.note_failed(&notice, receiver.name(), why),
+                },
+                Next::Look => self.look().await,
+                Next::Wait => {
+                    let look_again = self.service.clock().sleep(LOOK_EVERY);
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = self.more.notified() => self.look().await,
+                        () = look_again => self.look().await,
+                    }
+                }
+                Next::End => return,
+            }
+        }
+    }
+
+    fn next(&self, receiver: &dyn Receiver) -> Next {
+        let known = self.known();
+        let has = |notice: &Notice, name| notice.received_by.contains(&name);
+        let Some((claimed, later)) = known.notices.split_first() else {
+            return Next::End;
+        };
+        if !has(claimed, receiver.name()) {
+            return Next::Get(claimed.clone());
+        }
+        let mut names = self.receivers.iter().map(|one| one.name());
+        let all_have_it = names.clone().all(|name| has(claimed, name));
+        let left = self.claim.deadline - self.service.clock().uptime();
+        if all_have_it || self.may_go_ahead == GoAhead::No || left < receiver.patience() {
+            return Next::End;
+        }
+        if let Some(notice) = later.iter().find(|one| !has(one, receiver.name())) {
+            return Next::Get(notice.clone());
+        }
+        let is_slow = |name| !has(claimed, name) && !known.failed.contains(&name);
+        match (names.any(is_slow), known.has_looked) {
+            (true, _) => Next::Wait,
+            (false, false) => Next::Look,
+            (false, true) => Next::End,
+        }
+    }
+
+    /// Reads the later notices that this delivery does not know.
+    async fn look(&self) {
+        let Some(id) = self.id() else { return };
+        let found = self.service.store().undelivered(id).await;
+        let mut known = self.known();
+        known.has_looked = true;
+        match found {
+            Ok(found) => {
+                let last = known.notices.last().map_or(0, |notice| notice.seq);
+                let new = found.into_iter().filter(|notice| notice.seq > last);
+                known.notices.extend(new);
+            }
+            Err(error) => {
+                tracing::warn!(request_id = %id, %error, "later notices not read, will be retried");
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn id(&self) -> Option<RequestId> {
+        self.known().notices.first().map(|notice| notice.request_id)
+    }
+
+    async fn give(&self, receiver: &dyn Receiver, notice: &Notice) -> Result<(), NotReceived> {
+        let clock = self.service.clock();
+        // K6: a panic of one receiver is a failure of this receiver only.
+        let received = AssertUnwindSafe(receiver.receive(notice, clock.now())).catch_unwind();
+        tokio::select! {
+            biased;
+            received = received => received.unwrap_or_else(|_| {
+                note_panic("a delivery");
+                Err(NotReceived::because("the delivery panicked"))
+            }),
+            () = clock.sleep_until(self.claim.deadline) => Err(too_slow()),
+        }
+    }
+
+    fn note_received(&self, notice: &Notice, receiver: ReceiverName) {
+        self.change(notice, |there| there.note_received(receiver));
+    }
+
+    fn note_failed(&self, notice: &Notice, receiver: ReceiverName, not_received: NotReceived) {
+        let is_claimed = self.known().notices.first().map(|one| one.seq) == Some(notice.seq);
+        if !is_claimed {
+            let why = &not_received;
+            tracing::warn!(request_id = %notice.request_id, %why, "later notice not received");
+        }
+        self.known().failed.insert(receiver);
+        self.change(notice, |there| there.told.extend(&not_received.told));
+        if is_claimed {
+            self.known().why.get_or_insert(not_received);
+        }
+    }
+
+    fn change(&self, notice: &Notice, change: impl FnOnce(&mut Notice)) {
+        let mut known = self.known();
+        let mut all = known.notices.iter_mut();
+        if let Some(there) = all.find(|there| there.seq == notice.seq) {
+            change(there);
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        locked(&self.known)
+    }
+}
+
+fn too_slow() -> NotReceived {
+    let seconds = DELIVERY_BOUND.0 / 1000;
+    NotReceived::because(format!("not received within {seconds} seconds"))
+}
