@@ -358,6 +358,8 @@ pub struct ClaimedNotice {
     /// The readable undelivered notices behind it, oldest first, for the receivers that have
     /// the oldest.
     pub behind: Vec<Notice>,
+    /// How many notices of the request were parked so far.
+    pub parked: u64,
 }
 
 /// The result of a delivery attempt.

@@ -90,7 +90,9 @@ pub fn decide(
         Command::CleanedUp { by, reason, proof } => {
             assignment::cleaned_up(step, &by, reason, proof)
         }
-        Command::FoundPresent { by } => assignment::found_present(step, by.as_ref()),
+        Command::FoundPresent { by, revision } => {
+            assignment::found_present(step, by.as_ref(), revision)
+        }
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::RevokedWithCoHolder { with, by, reason } => {
             person::revoked_with_co_holder(step, with, by.as_ref(), reason)
@@ -104,6 +106,7 @@ pub fn decide(
             calls,
         } => work::finished(step, lease, outcome, &calls),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
+        Command::NoticesParked { total } => step.notices_parked(total),
         Command::CardPosted { post } => step.card_posted(post),
         Command::ReminderPosted { reminder } => step.reminder_posted(reminder),
     }

@@ -3,7 +3,8 @@
 //! The commit that records a removal also adds a notice, and a full outbox must not make it
 //! fail. So the store makes room: it merges older notices that concern only the card, because
 //! the card shows the current state of the request anyway; then it parks the oldest notices
-//! before their day is over. The store never refuses a notice.
+//! before their day is over. The store never refuses a notice. It only counts what it parks: the
+//! notice worker records the parked notices in the audit (`ClaimedNotice::parked`).
 
 use crate::domain::{Audience, RequestId};
 
@@ -70,8 +71,8 @@ pub fn forgotten(parked: usize) -> usize {
     parked.saturating_sub(MOST_PARKED)
 }
 
-/// Logs notices that were parked early. No audit event records this, so the log names the
-/// request; the metric of parked notices counts them.
+/// Logs notices that were parked early. The notice worker that claims the next notice of the
+/// request records them in the audit.
 pub fn note_parked(id: RequestId, fates: &[Fate]) {
     let parked = fates.iter().filter(|fate| **fate == Fate::Parked).count();
     if parked > 0 {

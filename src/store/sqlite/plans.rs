@@ -43,6 +43,7 @@ fn fixed() -> Vec<(String, String)> {
         ("next_notice", queries::NEXT_NOTICE),
         ("lease_notice", writes::LEASE_NOTICE),
         ("notices_behind", notices::BEHIND),
+        ("notices_parked", notices::PARKED),
         ("pending notices", writes::PENDING),
         ("audit", queries::AUDIT),
         ("heads of requests", queries::REQUEST_HEADS),
