@@ -12,6 +12,7 @@ mod break_glass;
 mod cleanup;
 mod client;
 mod config;
+mod differences;
 mod invoke;
 mod keys;
 mod lambda;
@@ -45,6 +46,7 @@ use arguments::{
     MattermostCommand, StoreCommand, TablesCommand,
 };
 use output::Output;
+use reconcile::Fix;
 
 /// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +218,14 @@ async fn run_async(context: &CliContext, command: CliCommand) -> Result<(), Fail
             break_glass::revoke(context, &asked).await
         }
         CliCommand::Cleanup(asked) => cleanup::cleanup(context, &asked).await,
-        CliCommand::Reconcile { fix } => reconcile::reconcile(context, fix).await,
+        CliCommand::Reconcile { fix, yes } => {
+            let fix = match (fix, yes) {
+                (false, _) => Fix::Nothing,
+                (true, false) => Fix::Ask,
+                (true, true) => Fix::Yes,
+            };
+            reconcile::reconcile(context, fix).await
+        }
         CliCommand::Config(ConfigCommand::Check { offline }) => {
             config::check(context, offline).await
         }

@@ -28,7 +28,7 @@ use reqwest::Url;
 use crate::domain::{AccountId, Policy, Timestamp};
 use crate::identity_center::sandbox::SandboxOptions;
 use crate::identity_center::sdk::IdentityCenterOptions;
-use crate::signature::Secret;
+use crate::signature::{SealKeys, Secret};
 use crate::store::dynamodb::{Table, TableNames};
 
 /// A complete and checked configuration.
@@ -56,8 +56,8 @@ pub struct Config {
     pub accounts: BTreeMap<AccountId, String>,
     /// The settings of the simulated Identity Center; jit ignores them at AWS.
     pub sandbox: SandboxOptions,
-    /// The key that seals the head log of the audit; none if it is not sealed.
-    pub seal_key: Option<Secret>,
+    /// The keys that seal the head log of the audit; none if it is not sealed.
+    pub seal_keys: SealKeys,
 }
 
 #[derive(Clone, Debug)]

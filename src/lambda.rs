@@ -17,7 +17,7 @@ use axum::response::IntoResponse;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tower::Service;
+use tower::Service as _;
 
 use crate::app::{Purpose, Server, StartError};
 use crate::clock::{Clock, SystemClock, Uptime};
@@ -26,10 +26,11 @@ use crate::domain::{Millis, RequestId, Timestamp};
 use crate::http::AnswerBy;
 use crate::http::reply::Problem;
 use crate::serve::{self, ASK_FOR_KEYS_EVERY, Reload};
+use crate::service::Service;
 use crate::store::StoreError;
 use crate::telemetry::{self, CloudWatch};
 use crate::worker::RunMode;
-use crate::worker::heads;
+use crate::worker::heads::{self, CatchUp, keep_heads};
 pub use event::{LambdaEvent, Occasion, understand};
 pub use runtime::RuntimeError;
 use runtime::{Invocation, Runtime};
@@ -181,6 +182,7 @@ impl Lambda {
         self.look_at_keys().await;
         call.extensions_mut().insert(AnswerBy(times.answer_by));
         let answered = CancellationToken::new();
+        let service = self.server.http.service.clone();
         // The worker must own the queue before the call can put work into it.
         self.server.worker.take_own_work();
         let answer = async {
@@ -202,7 +204,8 @@ impl Lambda {
         let work =
             self.server
                 .run_worker_and_notices(RunMode::OwnWorkOnly, &[], &answered, give_up);
-        let (told, ()) = tokio::join!(answer, work);
+        let both = async { tokio::join!(answer, work).0 };
+        let told = keeping_heads(&service, both, give_up).await;
         self.cloud_watch.emit_counts(&self.metrics);
         told
     }
@@ -222,11 +225,12 @@ impl Lambda {
             Occasion::Changed(ids) => (now, ids, Measures::WhetherTheStoreAnswers),
         };
         let mode = RunMode::UntilIdle(horizon);
-        self.server
-            .run_worker_and_notices(mode, &named, give_up, give_up)
-            .await;
+        let service = &self.server.http.service;
+        let work = self
+            .server
+            .run_worker_and_notices(mode, &named, give_up, give_up);
+        keeping_heads(service, work, give_up).await;
         if measures == Measures::All {
-            let service = &self.server.http.service;
             if let Err(error) = heads::write(service, true).await {
                 tracing::error!(%error, "head log not written, will be retried");
             }
@@ -264,6 +268,29 @@ impl Lambda {
             serve::read_again(&self.reload, &self.server.http.keyring).await;
         }
     }
+}
+
+/// Does this work, and writes the head log beside it: each second, and once after it, before Lambda
+/// freezes the process. No caller waits for that. What is not written when the time is over,
+/// the schedule's invocation adds.
+async fn keeping_heads<T>(
+    service: &Service,
+    work: impl Future<Output = T>,
+    give_up: &CancellationToken,
+) -> T {
+    let worked = CancellationToken::new();
+    let work = async {
+        let done = work.await;
+        worked.cancel();
+        done
+    };
+    let keep = async {
+        tokio::select! {
+            () = keep_heads(service, CatchUp::Never, worked.clone()) => {}
+            () = give_up.cancelled() => {}
+        }
+    };
+    tokio::join!(work, keep).0
 }
 
 impl Server {

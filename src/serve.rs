@@ -20,7 +20,7 @@ use crate::http::connections::Connections;
 use crate::http::keyring::{Keyring, KnownSecrets};
 use crate::http::listen::{HEAD_PATIENCE, listen};
 use crate::http::{HttpState, metrics_router};
-use crate::worker::heads::keep_heads;
+use crate::worker::heads::{CatchUp, keep_heads};
 use crate::worker::tidy::tidy_up;
 
 /// The key of the main address.
@@ -91,7 +91,7 @@ pub async fn start(
     });
     tasks.spawn({
         let (service, stop) = (http.service.clone(), stop.clone());
-        async move { keep_heads(&service, stop).await }
+        async move { keep_heads(&service, CatchUp::EachMinute, stop).await }
     });
     let keyring = http.keyring.clone();
     tasks.spawn(watch_keys(watched, reload, keyring, stop.clone()));

@@ -31,7 +31,7 @@ use crate::domain::{
     self, AccessRecord, Binding, Command, Decision, Draft, Lease, LeaseHolder, Millis, Policy,
     Record, Refusal, Request, RequestId, State, Timestamp, Work,
 };
-use crate::signature::Secret;
+use crate::signature::SealKeys;
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
 use crate::telemetry;
 use changes::RequestChanges;
@@ -67,7 +67,7 @@ pub struct Service {
     pending: PendingCounts,
     heads: HeadNotes,
     /// Seals the entries of the head log.
-    seal_key: Option<Secret>,
+    seal_keys: SealKeys,
 }
 
 /// An idempotency key, with a fingerprint of the call that carried it.
@@ -148,7 +148,7 @@ impl Service {
             changes: RequestChanges::default(),
             pending: PendingCounts::default(),
             heads: HeadNotes::default(),
-            seal_key: None,
+            seal_keys: SealKeys::default(),
         }
     }
 
@@ -426,7 +426,8 @@ fn needs_binding(request: &Request, command: &Command) -> bool {
         | Command::Renew { .. }
         | Command::CardPosted { .. }
         | Command::ReminderPosted { .. }
-        | Command::NoticeParked { .. } => false,
+        | Command::NoticeParked { .. }
+        | Command::NoticesParked { .. } => false,
     }
 }
 

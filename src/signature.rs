@@ -121,6 +121,36 @@ pub fn webhook_signature(secret: &Secret, id: &str, timestamp: &str, body: &[u8]
     )
 }
 
+/// The keys that seal the head log: one makes new seals, and older ones only check.
+#[derive(Clone, Debug, Default)]
+pub struct SealKeys {
+    /// The newest first; none if the log is not sealed.
+    keys: Vec<Secret>,
+}
+
+impl SealKeys {
+    /// `older` begins with the key that was replaced last.
+    pub fn new(present: Secret, older: Vec<Secret>) -> Self {
+        let keys = std::iter::once(present).chain(older).collect();
+        Self { keys }
+    }
+
+    pub fn is_set(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Returns a seal with the present key.
+    pub fn seal(&self, text: &str) -> Option<String> {
+        self.keys.first().map(|key| seal(key, text))
+    }
+
+    /// Returns the age of the key that made the seal: 0 for the present key, 1 for the one
+    /// before. None if no key made it.
+    pub fn age_of(&self, text: &str, sealed: &str) -> Option<usize> {
+        self.keys.iter().position(|key| is_seal(key, text, sealed))
+    }
+}
+
 /// Returns a seal for a text that jit hands out and later accepts only unaltered.
 pub fn seal(secret: &Secret, text: &str) -> String {
     hex::encode(secret.mac(text.as_bytes()).finalize().into_bytes())

@@ -361,6 +361,8 @@ pub struct ClaimedNotice {
     pub notice: Notice,
     /// The number of earlier delivery attempts.
     pub attempts: u32,
+    /// How many notices of the request were parked so far.
+    pub parked: u64,
 }
 
 /// The result of a delivery attempt.

@@ -108,6 +108,7 @@ async fn check_account(tools: &OperatorTools, account: &AccountId) -> Result<(),
         ..Filter::default()
     };
     let bound = bound_accounts(tools).await?;
+    let bound = bound.accounts;
     if bound.contains(account) || has_requests(tools, &filter).await? {
         return Ok(());
     }
@@ -227,11 +228,12 @@ struct Look {
 
 impl Look {
     async fn prepare(tools: &OperatorTools, named: &NamedAccess) -> Result<Self, Failure> {
-        let requests = tools.every(&named.filter()).await.map_err(failed)?;
+        // Of a record that jit cannot read, AWS shows the access; the log names the record.
+        let requests = tools.every(&named.filter()).await.map_err(failed)?.items;
         let accounts = match &named.account {
             Some(account) => BTreeSet::from([account.clone()]),
             None => {
-                let mut accounts = bound_accounts(tools).await?;
+                let mut accounts = bound_accounts(tools).await?.accounts;
                 accounts.extend(requests.iter().map(|one| one.asked.account_id.clone()));
                 accounts
             }

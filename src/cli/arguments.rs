@@ -234,12 +234,16 @@ pub(crate) enum CliCommand {
         after_help = "Example:\n  jit reconcile\n  jit reconcile --fix --as ops@example.com\n\n\
                       The exit code is 1 if there is a difference: an access is live in jit and gone in\n\
                       AWS, or over in jit and still in AWS. jit lists the assignments that it did not\n\
-                      make, and does not change them."
+                      make, and does not change them. AWS does not say who made an assignment, so --fix\n\
+                      shows what it would remove, and asks."
     )]
     Reconcile {
-        /// Remove access that is over in jit and still exists in AWS
+        /// Remove access that is over in jit and still exists in AWS, after a confirmation
         #[arg(long)]
         fix: bool,
+        /// Do not ask for the confirmation
+        #[arg(long, requires = "fix")]
+        yes: bool,
     },
     /// Create or check the DynamoDB tables
     #[command(subcommand)]

@@ -2,7 +2,6 @@
 //! credentials. jit records it like any other revoke. The command also works beside a
 //! running server: leases prevent that both work on one request.
 
-use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::access_left::{self, NamedAccess};
 use super::arguments::BreakGlass;
 use super::operator::{self, OperatorTools};
+use super::output::one_line;
 use super::requests::page;
 use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
@@ -20,7 +20,7 @@ use crate::domain::{
     EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, State, Status, Text,
 };
 use crate::service::ServiceError;
-use crate::store::{Filter, StoreError};
+use crate::store::{Filter, StoreError, Unreadable};
 use crate::worker::{BreakGlassError, BreakGlassOperator, BreakGlassResult, Worker};
 
 pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
@@ -56,27 +56,45 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
                 .await;
         }
     };
-    if selected.is_empty() {
-        access_left::check_names(&tools, &named).await?;
-        let clear = access_left::check_none(&tools, &named).await?;
-        let nothing = || format!("no live access matches, and {clear}; nothing was changed");
-        return context.output.print(nothing, &json!([]));
+    let operator = Arc::new(operator);
+    let unread = selected.unread();
+    if selected.live.is_empty() && unread.is_none() {
+        return print_nothing(context, &tools, &named).await;
     }
-    operator.announce(&listed(&selected));
-    if asked.id.is_none() && !asked.yes {
-        confirm(selected.len())?;
+    if !selected.live.is_empty() {
+        operator.announce(&listed(&selected.live));
+        if asked.id.is_none() && !asked.yes {
+            operator::confirm(&format!("end {} accesses", selected.live.len()))?;
+        }
+        let run = BreakGlassRun {
+            tools: &tools,
+            operator: operator.clone(),
+        };
+        let ends = run.remove_each(&selected.live).await;
+        run.print(context, ends)?;
     }
-    let run = BreakGlassRun {
-        tools: &tools,
-        operator: Arc::new(operator),
-    };
-    let ends = run.remove_each(&selected).await;
-    run.print(context, ends)?;
+    // K12: the store does not say whose access an unreadable record is, but AWS does.
+    if let Some(why) = unread {
+        return operator
+            .remove_without_store(&named, asked.yes, sets, &why)
+            .await;
+    }
     if asked.id.is_none() {
         let clear = access_left::check_none(&tools, &named).await?;
         eprintln!("jit: {clear}");
     }
     Ok(())
+}
+
+async fn print_nothing(
+    context: &CliContext,
+    tools: &OperatorTools,
+    named: &NamedAccess,
+) -> Result<(), Failure> {
+    access_left::check_names(tools, named).await?;
+    let clear = access_left::check_none(tools, named).await?;
+    let nothing = || format!("no live access matches, and {clear}; nothing was changed");
+    context.output.print(nothing, &json!([]))
 }
 
 const GONE: &str = "AWS shows that the access is gone, but the store did not record it. A server \
@@ -165,7 +183,7 @@ impl Operator {
             .map(|key| format!("{} in {account}", key.permission_set));
         self.announce(&list.collect::<Vec<_>>().join("\n"));
         if !yes {
-            confirm(present.len())?;
+            operator::confirm(&format!("end {} accesses", present.len()))?;
         }
         let mut rows = Vec::new();
         for key in present {
@@ -203,22 +221,45 @@ impl Operator {
     }
 }
 
+/// What the command ends.
+struct Selected {
+    live: Vec<Request>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Selected {
+    /// The records that the command cannot end, in one sentence.
+    fn unread(&self) -> Option<String> {
+        let each = self.unreadable.iter();
+        let each = each.map(|one| format!("{}: {}", one_line(&one.name), one_line(&one.why)));
+        let each = each.collect::<Vec<_>>().join("; ");
+        let count = self.unreadable.len();
+        (count > 0).then(|| format!("{count} records cannot be read, and may have access: {each}"))
+    }
+}
+
 /// One request by its id, or all live access of a person or in an account. For a person, also
 /// the requests that wait for an approval: an approval would give the access later.
 async fn selected(
     tools: &OperatorTools,
     asked: &BreakGlass,
     named: &NamedAccess,
-) -> Result<Result<Vec<Request>, StoreError>, Failure> {
+) -> Result<Result<Selected, StoreError>, Failure> {
+    let mut selected = Selected {
+        live: Vec::new(),
+        unreadable: Vec::new(),
+    };
     if let Some(id) = &asked.id {
         let id = short_id::in_store(&tools.config, id).await?;
         let found = tools.app.service.request(id).await;
         return match found {
             Err(ServiceError::Store(why)) => Ok(Err(why)),
-            found => Ok(Ok(vec![found.map_err(failed)?])),
+            found => {
+                selected.live.push(found.map_err(failed)?);
+                Ok(Ok(selected))
+            }
         };
     }
-    let mut live = Vec::new();
     let waiting = named.user.as_ref().map(|_| Status::Pending);
     let statuses = [Status::Granted, Status::Approved, Status::Error];
     for status in statuses.into_iter().chain(waiting) {
@@ -227,16 +268,19 @@ async fn selected(
             ..named.filter()
         };
         match tools.every(&filter).await {
-            Ok(found) => live.extend(found),
+            Ok(found) => {
+                selected.live.extend(found.items);
+                selected.unreadable.extend(found.unreadable);
+            }
             Err(why) => return Ok(Err(why)),
         }
     }
     let set = named.permission_set.as_ref();
     // An approved request may still get access; a settled ERROR has none.
-    live.retain(|request| {
+    selected.live.retain(|request| {
         !request.state.is_settled() && set.is_none_or(|set| request.asked.permission_set == *set)
     });
-    Ok(Ok(live))
+    Ok(Ok(selected))
 }
 
 struct BreakGlassRun<'a> {
@@ -342,23 +386,6 @@ async fn until_gone(worker: &Worker, id: RequestId) -> Result<Request, BreakGlas
         }
     };
     worker.until_gone(id, told).await
-}
-
-fn confirm(count: usize) -> Result<(), Failure> {
-    if !std::io::stdin().is_terminal() {
-        let why = "confirmation needs a terminal: check the list, then add --yes";
-        return Err(Failure::Usage(why.into()));
-    }
-    eprint!("end {count} accesses? [y/N] ");
-    let mut line = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(failed)?;
-    match line.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::Failed("not confirmed; nothing was changed".into())),
-    }
 }
 
 fn listed(requests: &[Request]) -> String {

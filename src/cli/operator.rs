@@ -1,5 +1,6 @@
 //! The store and Identity Center for the commands of an operator, without a server.
 
+use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use super::serve::failed;
@@ -8,7 +9,7 @@ use crate::app::{self, App, OpenStoreError, Purpose};
 use crate::config::Config;
 use crate::domain::{Person, Request, Text};
 use crate::identity_center::{IdentityCenterErrorKind, Paced};
-use crate::store::{Filter, StoreError};
+use crate::store::{Filter, Found, StoreError};
 
 /// How long jit waits for STS to name the caller.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
@@ -44,9 +45,27 @@ impl OperatorTools {
         Ok(Self { app, config })
     }
 
-    pub async fn every(&self, filter: &Filter) -> Result<Vec<Request>, StoreError> {
-        // A request that is left out here may have access.
-        self.app.service.newest(filter, usize::MAX).await?.whole()
+    /// All readable requests. One that is unreadable may have access, so the caller names it.
+    pub async fn every(&self, filter: &Filter) -> Result<Found<Request>, StoreError> {
+        self.app.service.newest(filter, usize::MAX).await
+    }
+}
+
+/// Asks the person at the terminal.
+pub(super) fn confirm(what: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        let why = "confirmation needs a terminal: check the list, then add --yes";
+        return Err(Failure::Usage(why.into()));
+    }
+    eprint!("{what}? [y/N] ");
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(failed)?;
+    match line.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::Failed("not confirmed; nothing was changed".into())),
     }
 }
 

@@ -2,170 +2,357 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::operator::OperatorTools;
-use super::output::{one_line, progress, table};
+use super::differences::{Difference, LeftAccess, print_findings};
+use super::operator::{OperatorTools, confirm};
+use super::output::progress;
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::domain::{
-    AccountId, Command, HoldingKey, Lane, Presence, Request, RequestId, State, Status, UserId,
+    AccountId, Command, Holding, HoldingKey, Lane, Presence, Request, RequestId, State, Status,
+    UserId,
 };
-use crate::identity_center::{Assignee, AssignmentPlace};
-use crate::store::{Filter, Found};
-use crate::worker::Remains;
+use crate::identity_center::{Assignee, AssignmentPlace, IdentityCenterErrorKind};
+use crate::service::ServiceError;
+use crate::store::{Filter, StoreError, Unreadable};
+use crate::worker::{ProveError, Remains};
 
 const PAGE: usize = 200;
 
-/// A difference between the records and Identity Center.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Difference {
-    /// Live in jit, gone in AWS.
-    Missing { request: RequestId },
-    /// Over in jit, still in AWS.
-    Left { request: RequestId },
-    /// Removed by this command.
-    Removed { request: RequestId },
-    /// jit is removing it, and the last attempt failed.
-    Failing {
-        request: RequestId,
-        attempts: u32,
-        why: String,
-    },
-    /// An assignment from outside.
-    Foreign {
-        place: AssignmentPlace,
-        who: Assignee,
-    },
+/// What an operator wants done about access that is over in jit and exists in AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fix {
+    Nothing,
+    /// Remove it after the operator has confirmed the list.
+    Ask,
+    /// Remove it without a question.
+    Yes,
 }
 
-pub(super) async fn reconcile(context: &CliContext, fix: bool) -> Result<(), Failure> {
+pub(super) async fn reconcile(context: &CliContext, fix: Fix) -> Result<(), Failure> {
     let tools = match fix {
-        true => OperatorTools::open(context).await?,
-        false => OperatorTools::open_read_only(context).await?,
+        Fix::Ask | Fix::Yes => OperatorTools::open(context).await?,
+        Fix::Nothing => OperatorTools::open_read_only(context).await?,
     };
-    let live = live(&tools).await?;
-    let places = places(&tools, &live).await?;
+    let mut comparison = Comparison::begin(&tools).await?;
+    let places = comparison.places();
     let bar = progress(places.len());
-    let mut findings = failing(&tools).await?;
     for place in &places {
         bar.set_message(format!("{} {}", place.account_id, place.permission_set));
-        findings.extend(compare(&tools, place, &live).await?);
+        comparison.compare(place).await?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if fix {
+    let mut findings = comparison.into_findings();
+    let confirmed = match fix {
+        Fix::Nothing => Ok(()),
+        Fix::Ask | Fix::Yes => confirmed(&findings, fix),
+    };
+    if fix != Fix::Nothing && confirmed.is_ok() {
         for finding in &mut findings {
-            if let Difference::Left { request } = *finding {
-                remove(context, &tools, request).await?;
-                *finding = Difference::Removed { request };
+            if let Difference::Left(left) = finding {
+                *finding = remove(context, &tools, left).await?;
             }
         }
     }
-    print_findings(context, places.len(), &findings)
+    let printed = print_findings(context, places.len(), &findings);
+    confirmed.and(printed)
 }
 
-/// Every granted request, by its assignment.
-type Live = BTreeMap<HoldingKey, Request>;
-
-async fn live(tools: &OperatorTools) -> Result<Live, Failure> {
-    let filter = Filter {
-        status: Some(Status::Granted),
-        ..Filter::default()
-    };
-    let granted = tools.every(&filter).await.map_err(failed)?;
-    let keyed = granted
-        .into_iter()
-        .filter_map(|request| Some((request.holding_key()?, request)));
-    Ok(keyed.collect())
-}
-
-/// The removals whose last attempt failed. A request that jit checks has the status ERROR.
-async fn failing(tools: &OperatorTools) -> Result<Vec<Difference>, Failure> {
-    let mut findings = Vec::new();
-    for status in [Status::Granted, Status::Error] {
-        let filter = Filter {
-            status: Some(status),
-            ..Filter::default()
-        };
-        let found = tools.every(&filter).await.map_err(failed)?;
-        let is_removing = |request: &&Request| {
-            matches!(
-                request.state,
-                State::Removing { .. } | State::Checking { .. }
-            )
-        };
-        findings.extend(found.iter().filter(is_removing).filter_map(|request| {
-            let trouble = request.schedule.trouble.as_ref()?;
-            Some(Difference::Failing {
-                request: request.id,
-                attempts: trouble.attempts,
-                why: trouble.why.to_string(),
-            })
-        }));
+/// P4: AWS does not say who made an assignment, so the operator confirms each one by name.
+fn confirmed(findings: &[Difference], fix: Fix) -> Result<(), Failure> {
+    let left: Vec<String> = findings
+        .iter()
+        .filter_map(|finding| match finding {
+            Difference::Left(left) => Some(left.described()),
+            _ => None,
+        })
+        .collect();
+    if left.is_empty() {
+        return Ok(());
     }
-    Ok(findings)
+    eprintln!(
+        "jit: removes these assignments. AWS does not say who made an assignment: a person may \
+         have made one after jit removed its own. To remove only some of them: jit break-glass \
+         revoke ID --reason TEXT\n{}",
+        left.join("\n")
+    );
+    match fix {
+        Fix::Yes => Ok(()),
+        Fix::Ask | Fix::Nothing => confirm(&format!("remove {} assignments", left.len())),
+    }
 }
 
-/// Every account that is bound to a channel.
-pub(super) async fn bound_accounts(tools: &OperatorTools) -> Result<BTreeSet<AccountId>, Failure> {
-    let mut accounts = BTreeSet::new();
+async fn remove(
+    context: &CliContext,
+    tools: &OperatorTools,
+    left: &LeftAccess,
+) -> Result<Difference, Failure> {
+    let by = context.acting.person_if_said()?;
+    let (request, revision) = (left.request, left.revision);
+    let found = Command::FoundPresent { by, revision };
+    let removed = async {
+        tools.app.service.handle(request, found, None).await?;
+        let never = CancellationToken::new();
+        let told = |_: &Request| {};
+        tools.app.worker.see_through(request, &never, told).await
+    };
+    match removed.await {
+        Ok(_) => Ok(Difference::Removed { request }),
+        Err(error @ (ServiceError::Refused(_) | ServiceError::Store(StoreError::Corrupt(_)))) => {
+            let why = error.to_string();
+            Ok(Difference::NotRemoved { request, why })
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The accounts that are bound to a channel, also those of bindings that jit cannot read.
+pub(super) struct BoundAccounts {
+    pub accounts: BTreeSet<AccountId>,
+    unreadable: Vec<Unreadable>,
+}
+
+pub(super) async fn bound_accounts(tools: &OperatorTools) -> Result<BoundAccounts, Failure> {
+    let mut bound = BoundAccounts {
+        accounts: BTreeSet::new(),
+        unreadable: Vec::new(),
+    };
     let mut after: Option<AccountId> = None;
     loop {
         let page = tools.app.service.all_bindings(after.as_ref(), PAGE).await;
-        let page = page.and_then(Found::whole).map_err(failed)?;
-        let Some(last) = page.last() else {
-            return Ok(accounts);
-        };
-        after = Some(last.account_id.clone());
-        accounts.extend(page.into_iter().map(|binding| binding.account_id));
-    }
-}
-
-/// Every bound account and every account with live access, with every known permission set.
-async fn places(tools: &OperatorTools, live: &Live) -> Result<Vec<AssignmentPlace>, Failure> {
-    let mut accounts = bound_accounts(tools).await?;
-    accounts.extend(live.keys().map(|key| key.account_id.clone()));
-    let sets = tools.config.policy.permission_sets.keys();
-    let everywhere = accounts.iter().flat_map(|account| {
-        sets.clone().map(|set| AssignmentPlace {
-            account_id: account.clone(),
-            permission_set: set.clone(),
-        })
-    });
-    Ok(everywhere.collect())
-}
-
-async fn compare(
-    tools: &OperatorTools,
-    place: &AssignmentPlace,
-    live: &Live,
-) -> Result<Vec<Difference>, Failure> {
-    let there = tools
-        .app
-        .identity_center
-        .assignees(Lane::Other, place)
-        .await;
-    let there = there.map_err(failed)?;
-    let mut findings = Vec::new();
-    for who in there.iter() {
-        findings.extend(match who {
-            Assignee::User(user) => unheld(tools, place, user).await?,
-            Assignee::Group(_) => Some(foreign(place, who)),
+        let page = page.map_err(failed)?;
+        // The name of a binding ends with its account.
+        let named = page.unreadable.iter().filter_map(|one| {
+            let account = one.name.rsplit([' ', '#']).next()?;
+            account.parse::<AccountId>().ok()
         });
-    }
-    let here = live
-        .iter()
-        .filter(|(key, _)| AssignmentPlace::of(key) == *place);
-    for (key, request) in here {
-        let shown = there.contains(&Assignee::User(key.user.clone()));
-        if !shown && is_missing(tools, key, request.id).await? {
-            let request = request.id;
-            findings.push(Difference::Missing { request });
+        bound.accounts.extend(named);
+        after = page.last().map(|last| last.account_id.clone());
+        bound.unreadable.extend(page.unreadable);
+        let accounts = page.items.into_iter().map(|binding| binding.account_id);
+        bound.accounts.extend(accounts);
+        if after.is_none() {
+            return Ok(bound);
         }
     }
-    Ok(findings)
+}
+
+/// Every granted request, by its assignment.
+type Live = BTreeMap<HoldingKey, RequestId>;
+
+struct Comparison<'t> {
+    tools: &'t OperatorTools,
+    accounts: BTreeSet<AccountId>,
+    live: Live,
+    findings: Vec<Difference>,
+    /// K12: the records that were skipped, with what is wrong with them.
+    unreadable: BTreeMap<String, String>,
+}
+
+impl<'t> Comparison<'t> {
+    /// Reads the records.
+    async fn begin(tools: &'t OperatorTools) -> Result<Self, Failure> {
+        let bound = bound_accounts(tools).await?;
+        let mut comparison = Self {
+            tools,
+            accounts: bound.accounts,
+            live: Live::new(),
+            findings: Vec::new(),
+            unreadable: BTreeMap::new(),
+        };
+        comparison.skip(bound.unreadable);
+        for status in [Status::Granted, Status::Error] {
+            let requests = comparison.requests(&of_status(status)).await?;
+            comparison.findings.extend(failing(&requests));
+            // A request that jit checks has the status ERROR, and no access.
+            if status == Status::Granted {
+                let live = requests
+                    .into_iter()
+                    .filter_map(|request| Some((request.holding_key()?, request.id)));
+                comparison.live.extend(live);
+            }
+        }
+        let live = comparison.live.keys().map(|key| key.account_id.clone());
+        comparison.accounts.extend(live);
+        Ok(comparison)
+    }
+
+    fn skip(&mut self, unreadable: Vec<Unreadable>) {
+        let named = unreadable.into_iter().map(|one| (one.name, one.why));
+        self.unreadable.extend(named);
+    }
+
+    async fn requests(&mut self, filter: &Filter) -> Result<Vec<Request>, Failure> {
+        let found = self.tools.every(filter).await.map_err(failed)?;
+        self.skip(found.unreadable);
+        Ok(found.items)
+    }
+
+    /// None, and the record is named, if jit cannot read it.
+    fn readable<T>(
+        &mut self,
+        name: &str,
+        read: Result<T, ServiceError>,
+    ) -> Result<Option<T>, Failure> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(ServiceError::Store(StoreError::Corrupt(why))) => {
+                self.unreadable.insert(name.to_owned(), why);
+                Ok(None)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn holding(&mut self, key: &HoldingKey) -> Result<Option<Holding>, Failure> {
+        let held = self.tools.app.service.holding(key.clone()).await;
+        let name = format!("the record of the assignment {key}");
+        self.readable(&name, held.map_err(ServiceError::from))
+    }
+
+    /// Every bound account and every account with live access, with every known permission set.
+    fn places(&self) -> Vec<AssignmentPlace> {
+        let sets = self.tools.config.policy.permission_sets.keys();
+        let everywhere = self.accounts.iter().flat_map(|account| {
+            sets.clone().map(|set| AssignmentPlace {
+                account_id: account.clone(),
+                permission_set: set.clone(),
+            })
+        });
+        everywhere.collect()
+    }
+
+    async fn compare(&mut self, place: &AssignmentPlace) -> Result<(), Failure> {
+        let identity_center = &self.tools.app.identity_center;
+        let there = match identity_center.assignees(Lane::Other, place).await {
+            Ok(there) => there,
+            // About this account or set only, for example a closed account.
+            Err(error)
+                if matches!(
+                    error.kind,
+                    IdentityCenterErrorKind::Invalid | IdentityCenterErrorKind::NoSuchSet
+                ) =>
+            {
+                let (place, why) = (place.clone(), error.to_string());
+                self.findings.push(Difference::NotCompared { place, why });
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        for who in there.iter() {
+            let found = match who {
+                Assignee::User(user) => self.unheld(place, user).await?,
+                Assignee::Group(_) => Some(foreign(place, who)),
+            };
+            self.findings.extend(found);
+        }
+        let here: Vec<(HoldingKey, RequestId)> = self
+            .live
+            .iter()
+            .filter(|(key, _)| AssignmentPlace::of(key) == *place)
+            .map(|(key, request)| (key.clone(), *request))
+            .collect();
+        for (key, request) in here {
+            let shown = there.contains(&Assignee::User(key.user.clone()));
+            if !shown && self.is_missing(&key, request).await? {
+                self.findings.push(Difference::Missing { request });
+            }
+        }
+        Ok(())
+    }
+
+    /// For an assignment that AWS shows: none if a request holds it, else the last holder.
+    async fn unheld(
+        &mut self,
+        place: &AssignmentPlace,
+        user: &UserId,
+    ) -> Result<Option<Difference>, Failure> {
+        let key = place.key_of(user);
+        let who = Assignee::User(user.clone());
+        let Some(held) = self.holding(&key).await? else {
+            return Ok(Some(unclear(place, who)));
+        };
+        if !held.holders.is_empty() {
+            return Ok(None);
+        }
+        if held.revision == 0 {
+            return Ok(Some(foreign(place, &who)));
+        }
+        // A grant that ended during the comparison existed when AWS answered.
+        let remains = self.tools.app.worker.remains_of(Lane::Other, &key).await;
+        let remains = match remains {
+            Err(ProveError::Service(error)) => Err(error),
+            Err(ProveError::IdentityCenter(error)) => return Err(failed(error)),
+            Ok(remains) => Ok(remains),
+        };
+        let name = format!("the record of the assignment {key}");
+        let revision = match self.readable(&name, remains)? {
+            Some(Remains::Unheld { revision }) => revision,
+            Some(Remains::Nothing | Remains::HeldBy(_)) => return Ok(None),
+            None => return Ok(Some(unclear(place, who))),
+        };
+        let filter = Filter {
+            account_id: Some(key.account_id.clone()),
+            ..Filter::default()
+        };
+        let found = self.tools.every(&filter).await.map_err(failed)?;
+        let is_whole = found.unreadable.is_empty();
+        self.skip(found.unreadable);
+        let has_key = |request: &&Request| request.holding_key().as_ref() == Some(&key);
+        Ok(Some(match found.items.iter().find(has_key) {
+            // P4: jit refused the assignment as one from outside, or saw that it was gone.
+            Some(last) if matches!(last.state, State::Error(_)) => foreign(place, &who),
+            Some(last) => Difference::Left(LeftAccess::of(last, revision)),
+            None if is_whole => foreign(place, &who),
+            None => unclear(place, who),
+        }))
+    }
+
+    /// Not for a grant that was made just now, or that is being removed.
+    async fn is_missing(&mut self, key: &HoldingKey, id: RequestId) -> Result<bool, Failure> {
+        let now = self.tools.app.service.request(id).await;
+        let now = self.readable(&id.to_string(), now)?;
+        if now.is_none_or(|now| now.state != State::Granted) {
+            return Ok(false);
+        }
+        let again = self.tools.app.identity_center.look(Lane::Other, key).await;
+        Ok(again.map_err(failed)? == Presence::Absent)
+    }
+
+    fn into_findings(self) -> Vec<Difference> {
+        let unreadable = self.unreadable.into_iter();
+        let unreadable = unreadable.map(|(name, why)| Difference::Unreadable { name, why });
+        self.findings.into_iter().chain(unreadable).collect()
+    }
+}
+
+fn of_status(status: Status) -> Filter {
+    Filter {
+        status: Some(status),
+        ..Filter::default()
+    }
+}
+
+/// The removals whose last attempt failed.
+fn failing(requests: &[Request]) -> Vec<Difference> {
+    let is_removing = |request: &&Request| {
+        matches!(
+            request.state,
+            State::Removing { .. } | State::Checking { .. }
+        )
+    };
+    let removing = requests.iter().filter(is_removing);
+    let failing = removing.filter_map(|request| {
+        let trouble = request.schedule.trouble.as_ref()?;
+        Some(Difference::Failing {
+            request: request.id,
+            attempts: trouble.attempts,
+            why: trouble.why.to_string(),
+        })
+    });
+    failing.collect()
 }
 
 fn foreign(place: &AssignmentPlace, who: &Assignee) -> Difference {
@@ -175,189 +362,9 @@ fn foreign(place: &AssignmentPlace, who: &Assignee) -> Difference {
     }
 }
 
-/// For an assignment that AWS shows: none if a request holds it, else the last holder.
-async fn unheld(
-    tools: &OperatorTools,
-    place: &AssignmentPlace,
-    user: &UserId,
-) -> Result<Option<Difference>, Failure> {
-    let key = place.key_of(user);
-    let held = tools
-        .app
-        .service
-        .holding(key.clone())
-        .await
-        .map_err(failed)?;
-    if !held.holders.is_empty() {
-        return Ok(None);
-    }
-    let who = Assignee::User(user.clone());
-    if held.revision == 0 {
-        return Ok(Some(foreign(place, &who)));
-    }
-    // A grant that ended during the comparison existed when AWS answered.
-    let remains = tools.app.worker.remains_of(Lane::Other, &key).await;
-    if !matches!(remains.map_err(failed)?, Remains::Unheld) {
-        return Ok(None);
-    }
-    let filter = Filter {
-        account_id: Some(key.account_id.clone()),
-        ..Filter::default()
-    };
-    let all = tools.every(&filter).await.map_err(failed)?;
-    let last = all
-        .iter()
-        .find(|request| request.holding_key().as_ref() == Some(&key));
-    Ok(Some(match last {
-        Some(request) => Difference::Left {
-            request: request.id,
-        },
-        None => foreign(place, &who),
-    }))
-}
-
-/// Not for a grant that was made just now, or that is being removed.
-async fn is_missing(
-    tools: &OperatorTools,
-    key: &HoldingKey,
-    id: RequestId,
-) -> Result<bool, Failure> {
-    let now = tools.app.service.request(id).await.map_err(failed)?;
-    if now.state != State::Granted {
-        return Ok(false);
-    }
-    let again = tools
-        .app
-        .identity_center
-        .look(Lane::Other, key)
-        .await
-        .map_err(failed)?;
-    Ok(again == Presence::Absent)
-}
-
-async fn remove(context: &CliContext, tools: &OperatorTools, id: RequestId) -> Result<(), Failure> {
-    let by = context.acting.person_if_said()?;
-    let found = Command::FoundPresent { by };
-    tools
-        .app
-        .service
-        .handle(id, found, None)
-        .await
-        .map_err(failed)?;
-    let never = CancellationToken::new();
-    let told = |_: &Request| {};
-    let end = tools.app.worker.see_through(id, &never, told).await;
-    end.map(drop).map_err(failed)
-}
-
-impl Difference {
-    fn row(&self) -> Vec<String> {
-        let of = |word: &str, request: &RequestId, next: String| {
-            vec![word.to_owned(), request.to_string(), next]
-        };
-        match self {
-            Self::Missing { request } => {
-                let next = format!("live in jit, gone in AWS; end it: jit revoke {request}");
-                of("missing", request, next)
-            }
-            Self::Left { request } => {
-                let next = "over in jit, still in AWS; remove it: jit reconcile --fix".to_owned();
-                of("left", request, next)
-            }
-            Self::Removed { request } => {
-                let next = format!("removed; see: jit audit show {request}");
-                of("removed", request, next)
-            }
-            Self::Failing {
-                request,
-                attempts,
-                why,
-            } => {
-                let why = one_line(why);
-                let next = format!(
-                    "the removal failed {attempts} times, and jit goes on: {why}; see: jit status \
-                     {request}"
-                );
-                of("failing", request, next)
-            }
-            Self::Foreign { place, who } => {
-                let whose = match who {
-                    Assignee::User(user) => format!("user {user}"),
-                    Assignee::Group(group) => format!("group {group}"),
-                };
-                let where_ = format!("{}/{}", place.account_id, place.permission_set);
-                vec![
-                    "foreign".into(),
-                    where_,
-                    format!("{whose}; not made by jit, not changed"),
-                ]
-            }
-        }
-    }
-
-    fn value(&self) -> Value {
-        match self {
-            Self::Missing { request } => json!({"finding": "missing", "request_id": request}),
-            Self::Left { request } => json!({"finding": "left", "request_id": request}),
-            Self::Removed { request } => json!({"finding": "removed", "request_id": request}),
-            Self::Failing {
-                request,
-                attempts,
-                why,
-            } => json!({
-                "finding": "failing",
-                "request_id": request,
-                "attempts": attempts,
-                "why": why,
-            }),
-            Self::Foreign { place, who } => {
-                let (kind, id) = match who {
-                    Assignee::User(user) => ("user", user.as_str()),
-                    Assignee::Group(group) => ("group", group.as_str()),
-                };
-                json!({
-                    "finding": "foreign",
-                    "account_id": place.account_id,
-                    "permission_set": place.permission_set,
-                    kind: id,
-                })
-            }
-        }
-    }
-
-    /// Whether an operator must act.
-    fn is_wrong(&self) -> bool {
-        matches!(
-            self,
-            Self::Missing { .. } | Self::Left { .. } | Self::Failing { .. }
-        )
-    }
-}
-
-fn print_findings(
-    context: &CliContext,
-    places: usize,
-    findings: &[Difference],
-) -> Result<(), Failure> {
-    let wrong = findings.iter().filter(|one| one.is_wrong()).count();
-    let values: Vec<Value> = findings.iter().map(Difference::value).collect();
-    let value = json!({"compared": places, "findings": values, "ok": wrong == 0});
-    let text = || {
-        let compared = format!("{places} pairs of account and permission set compared");
-        if findings.is_empty() {
-            return format!("{compared}: no differences");
-        }
-        let rows: Vec<Vec<String>> = findings.iter().map(Difference::row).collect();
-        format!(
-            "{}\n{compared}",
-            table(&["FINDING", "ACCESS", "DETAILS"], &rows)
-        )
-    };
-    context.output.print(text, &value)?;
-    match wrong {
-        0 => Ok(()),
-        wrong => Err(Failure::Failed(format!(
-            "differences between the records and AWS: {wrong}"
-        ))),
+fn unclear(place: &AssignmentPlace, who: Assignee) -> Difference {
+    Difference::Unclear {
+        place: place.clone(),
+        who,
     }
 }

@@ -231,6 +231,7 @@ async fn whole(source: &dyn Portable, key: AuditKey) -> Result<Option<Copied>, S
             Some(Copied::Request {
                 holding,
                 outbox_entries: source.outbox_entries(id).await?,
+                parked: source.parked(id).await?,
                 request: Box::new(request),
                 events,
             })

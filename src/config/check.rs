@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use tracing::Level;
 
-use super::audit::seal_key;
+use super::audit::seal_keys;
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
     SandboxSection, SetKind, SetSection, WebhookSection,
@@ -84,7 +84,7 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
         None => None,
     };
     let server = server(file.server, elsewhere, &mut files)?;
-    let seal_key = seal_key(file.audit, elsewhere, &mut files)?;
+    let seal_keys = seal_keys(file.audit, elsewhere, &mut files)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
         server,
@@ -106,7 +106,7 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
         webhook,
         mattermost,
         accounts: accounts(file.accounts)?,
-        seal_key,
+        seal_keys,
     })
 }
 

@@ -87,6 +87,7 @@ impl File {
             mattermost.map(|section| &section.bot_token_id),
             mattermost.map(|section| &section.command_tokens_id),
             Some(&self.audit.seal_key_id),
+            Some(&self.audit.old_seal_keys_id),
         ];
         keys.chain(others.into_iter().flatten())
             .filter_map(SecretSource::named)

@@ -94,6 +94,10 @@ pub(super) struct Sources<'a> {
 }
 
 impl Sources<'_> {
+    pub fn is_given(&self) -> bool {
+        self.secret.is_given() || self.secret_file.is_given() || self.secret_id.is_given()
+    }
+
     /// Returns the secret, and the file from which it was read.
     pub fn read(self, elsewhere: Elsewhere<'_>) -> Result<(Secret, Option<PathBuf>), ConfigError> {
         let (section, name) = (self.section, self.name);

@@ -107,14 +107,22 @@ pub(super) fn loose_file(file: &Path) -> Option<String> {
     ))
 }
 
+/// The keys under which a jit.toml has a secret itself.
+const SECRET_KEYS: [&str; 6] = [
+    "secret",
+    "metrics_token",
+    "bot_token",
+    "command_tokens",
+    "seal_key",
+    "old_seal_keys",
+];
+
 /// Reports whether a jit.toml itself contains a secret.
 pub(super) fn holds_secret(text: &str) -> bool {
     fn inside(table: &Table) -> bool {
         table.iter().any(|(name, value)| match value {
             Value::Table(section) => inside(section),
-            Value::String(_) | Value::Array(_) => {
-                ["secret", "metrics_token", "bot_token", "command_tokens"].contains(&name.as_str())
-            }
+            Value::String(_) | Value::Array(_) => SECRET_KEYS.contains(&name.as_str()),
             _ => false,
         })
     }

@@ -466,3 +466,40 @@ fn a_secret_that_others_may_know_is_refused() {
         Vec::<String>::new()
     );
 }
+
+// C
+#[test]
+fn older_seal_keys_are_read_beside_the_present_one() {
+    let with = |audit: &str| format!("[identity_center]\nmode = \"sandbox\"\n[audit]\n{audit}");
+    let (new, old) = ("n".repeat(16), "hush-0123456789-old");
+    let config = from(
+        &with(&format!(
+            "seal_key = \"{new}\"\nold_seal_keys = [\"{old}\"]"
+        )),
+        &[],
+    );
+    let keys = config.unwrap().seal_keys;
+    let by_old = crate::signature::seal(&crate::signature::Secret::new(old.into()), "text");
+    assert_eq!(keys.age_of("text", &by_old), Some(1));
+    let by_new = keys.seal("text").unwrap();
+    assert_eq!(keys.age_of("text", &by_new), Some(0));
+    assert_eq!(keys.age_of("other", &by_new), None);
+    for (audit, says) in [
+        (
+            format!("old_seal_keys = [\"{old}\"]"),
+            "set audit.seal_key_file",
+        ),
+        (
+            format!("seal_key = \"{old}\"\nold_seal_keys = [\"{old}\"]"),
+            "has audit.seal_key itself",
+        ),
+        (
+            format!("seal_key = \"{new}\"\nold_seal_keys = [\"hush\"]"),
+            "shorter than 16",
+        ),
+    ] {
+        let error = refused(&with(&audit), &[]);
+        assert!(error.starts_with("audit.old_seal_keys"), "{error}");
+        assert!(error.contains(says), "{error}");
+    }
+}

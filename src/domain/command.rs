@@ -36,6 +36,8 @@ pub enum Command {
     FoundPresent {
         /// The operator who asked AWS; absent if `jit reconcile` got no `--as`.
         by: Option<Person>,
+        /// The [`Holding::revision`](super::Holding::revision) that the operator saw.
+        revision: u64,
     },
     /// The request's account was unbound from the channel.
     Unbound {
@@ -79,6 +81,11 @@ pub enum Command {
         seq: u64,
         /// Why the last delivery failed.
         why: Text,
+    },
+    /// The notice worker saw in the outbox that notices of the request were parked early.
+    NoticesParked {
+        /// How many notices of the request were parked so far, with those that the audit has.
+        total: u32,
     },
 }
 

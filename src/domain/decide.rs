@@ -76,7 +76,9 @@ pub fn decide(
             credentials,
         } => person::broken_glass(step, &by, reason, &credentials),
         Command::CleanedUp { by, reason, proof } => access::cleaned_up(step, &by, reason, proof),
-        Command::FoundPresent { by } => access::found_present(step, by.as_ref()),
+        Command::FoundPresent { by, revision } => {
+            access::found_present(step, by.as_ref(), revision)
+        }
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::RevokedWithCoHolder { with, by, reason } => {
             person::revoked_with_co_holder(step, with, by.as_ref(), reason)
@@ -90,6 +92,7 @@ pub fn decide(
             calls,
         } => work::finished(step, lease, outcome, calls.as_ref()),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
+        Command::NoticesParked { total } => step.notices_parked(total),
         Command::CardPosted { post } => step.card_posted(post),
         Command::ReminderPosted { reminder } => step.reminder_posted(reminder),
     }

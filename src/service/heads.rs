@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::{MOST_TRIES, PAGE, Service};
 use crate::domain::{AuditKey, Hash, HeadEntry, HistoryEnd, Millis, Timestamp};
 use crate::lock::locked;
-use crate::signature::{self, Secret};
+use crate::signature::SealKeys;
 use crate::store::{AuditFilter, Commit, StoreError, Write};
 
 /// The store may receive an event this long after the time of the event, because the clocks of
@@ -15,8 +15,8 @@ pub(super) const HEADS_LATE: Millis = Millis::minutes(5);
 /// The last entries hold the histories of the last minutes, so these are not logged twice.
 const RECENT_ENTRIES: u64 = 600;
 
-/// A function of Lambda writes no entry after a call, so its notes must not grow for ever. The
-/// next catch-up finds what it forgets.
+/// While no entry can be written, the notes must not grow for ever. The next catch-up finds what
+/// the process forgets.
 const MOST_NOTES: usize = 20_000;
 
 type Ends = BTreeMap<String, HistoryEnd>;
@@ -28,6 +28,33 @@ pub(super) struct HeadNotes {
     ends: Mutex<Ends>,
     /// The number and hash of the last entry that this process wrote.
     written: Mutex<Option<(u64, Hash)>>,
+    /// What the last catch-up read, so that the next one reads only the entries after it.
+    recent: Mutex<RecentEnds>,
+}
+
+/// The ends in the last `RECENT_ENTRIES` entries up to `read`, each with the number of its entry.
+#[derive(Default)]
+struct RecentEnds {
+    read: u64,
+    ends: BTreeMap<String, (u64, HistoryEnd)>,
+}
+
+impl RecentEnds {
+    fn add(&mut self, entry: HeadEntry) {
+        self.read = entry.number;
+        for (key, end) in entry.ends {
+            let known = self.ends.entry(key).or_insert((entry.number, end));
+            known.0 = entry.number;
+            if end.version > known.1.version {
+                known.1 = end;
+            }
+        }
+    }
+
+    fn has(&self, key: &str, end: HistoryEnd) -> bool {
+        let known = self.ends.get(key);
+        known.is_some_and(|(_, known)| known.version >= end.version)
+    }
 }
 
 impl HeadNotes {
@@ -59,10 +86,10 @@ pub(super) fn add_end(ends: &mut Ends, key: String, end: HistoryEnd) {
 }
 
 impl Service {
-    /// Seals the entries of the head log with this key.
+    /// Seals the entries of the head log with these keys.
     #[must_use]
-    pub fn sealing(self, seal_key: Option<Secret>) -> Self {
-        Self { seal_key, ..self }
+    pub fn sealing(self, seal_keys: SealKeys) -> Self {
+        Self { seal_keys, ..self }
     }
 
     /// Commits, and notes the histories that got events for the next entry of the head log.
@@ -79,29 +106,33 @@ impl Service {
         Ok(())
     }
 
-    /// Writes the first entry of the head log if the log is empty, and the first sealed one after
-    /// a key was configured.
+    /// Writes the first entry of the head log if the log is empty, and the first one with the seal
+    /// of a key that was configured since.
     pub async fn begin_heads(&self) -> Result<(), StoreError> {
-        let last = self.store.last_head_entry().await?;
-        let is_new = match &last {
-            None => self.store.heads(None, 1).await?.is_empty(),
-            Some(_) => false,
+        let Some(last) = self.store.last_head_entry().await? else {
+            let is_new = self.store.heads(None, 1).await?.is_empty();
+            return self.append(Ends::new(), is_new).await;
         };
-        let is_sealed = last.as_ref().is_some_and(|last| last.seal.is_some());
-        if let Some(last) = &last
-            && self.seal_key.is_some()
-            && !is_sealed
-        {
-            let entries = last.number;
-            tracing::warn!(
+        let entries = last.number;
+        match self.is_to_be_sealed(&last) {
+            false => return Ok(()),
+            true if last.seal.is_none() => tracing::warn!(
                 entries,
                 "jit seals the head log from here on; earlier entries have no seal"
-            );
+            ),
+            true => tracing::info!(
+                entries,
+                "jit seals the head log with a new key from here on"
+            ),
         }
-        match last.is_none() || self.seal_key.is_some() && !is_sealed {
-            true => self.append(Ends::new(), is_new).await,
-            false => Ok(()),
-        }
+        self.append(Ends::new(), false).await
+    }
+
+    /// Whether the last entry has no seal of the present key.
+    fn is_to_be_sealed(&self, last: &HeadEntry) -> bool {
+        let seal = last.seal.as_ref();
+        let age = seal.and_then(|seal| self.seal_keys.age_of(&last.sealed_text(), seal));
+        self.seal_keys.is_set() && age != Some(0)
     }
 
     /// Writes the ends that were noted since the last entry, if there are any.
@@ -126,6 +157,9 @@ impl Service {
         if !last.is_whole {
             return self.log_all().await;
         }
+        if self.is_to_be_sealed(&last) {
+            self.begin_heads().await?;
+        }
         let filter = AuditFilter {
             from: Some(last.at + Millis(-HEADS_LATE.0)),
             ..AuditFilter::default()
@@ -140,14 +174,9 @@ impl Service {
                 add_end(&mut ends, key, HistoryEnd::of(event));
             }
         }
-        let from = last.number.saturating_sub(RECENT_ENTRIES);
-        let logged = self.logged_since(from).await?;
-        let is_behind = |key: &String, end: &mut HistoryEnd| {
-            logged
-                .get(key)
-                .is_none_or(|known| known.version < end.version)
-        };
-        ends.retain(is_behind);
+        let recent = self.read_recent(last.number).await?;
+        ends.retain(|key, end| !recent.has(key, *end));
+        *locked(&self.heads.recent) = recent;
         match ends.is_empty() {
             true => Ok(()),
             false => self.append(ends, false).await,
@@ -173,17 +202,22 @@ impl Service {
         self.append(ends, true).await
     }
 
-    async fn logged_since(&self, number: u64) -> Result<Ends, StoreError> {
-        let (mut ends, mut after) = (Ends::new(), number);
+    /// Returns the ends in the last entries, up to the entry `last` at least.
+    async fn read_recent(&self, last: u64) -> Result<RecentEnds, StoreError> {
+        let mut recent = std::mem::take(&mut *locked(&self.heads.recent));
+        let from = last.saturating_sub(RECENT_ENTRIES);
+        // A log that lost entries is not the one that this process read.
+        if recent.read > last {
+            recent = RecentEnds::default();
+        }
+        recent.read = recent.read.max(from);
         loop {
-            let entries = self.store.head_entries(after, PAGE).await?;
-            let Some(last) = entries.last() else {
-                return Ok(ends);
-            };
-            after = last.number;
-            for (key, end) in entries.into_iter().flat_map(|entry| entry.ends) {
-                add_end(&mut ends, key, end);
+            let entries = self.store.head_entries(recent.read, PAGE).await?;
+            if entries.is_empty() {
+                recent.ends.retain(|_, (number, _)| *number > from);
+                return Ok(recent);
             }
+            entries.into_iter().for_each(|entry| recent.add(entry));
         }
     }
 
@@ -211,11 +245,7 @@ impl Service {
             self.check_last(last.as_ref())?;
             let now: Timestamp = self.clock.now();
             let mut entry = HeadEntry::after(last.as_ref(), ends.clone(), is_whole, now);
-            let text = entry.sealed_text();
-            entry.seal = self
-                .seal_key
-                .as_ref()
-                .map(|key| signature::seal(key, &text));
+            entry.seal = self.seal_keys.seal(&entry.sealed_text());
             match self.store.add_head_entry(&entry).await {
                 Err(StoreError::Conflict(_)) => {}
                 added => {
@@ -244,14 +274,18 @@ impl Service {
         {
             return changed(format!("entry {written} of this process is not in it"));
         }
-        if let (Some(last), Some(key)) = (last, &self.seal_key)
-            && last
-                .seal
-                .as_ref()
-                .is_some_and(|seal| !signature::is_seal(key, &last.sealed_text(), seal))
-        {
-            return changed(format!("the seal of entry {number} is wrong"));
+        let Some((last, seal)) = last.and_then(|last| Some((last, last.seal.as_ref()?))) else {
+            return Ok(());
+        };
+        // After an entry of this process, no process adds one with an older key.
+        let oldest = match self.heads.written() {
+            Some(_) => 0,
+            None => usize::MAX,
+        };
+        let age = self.seal_keys.age_of(&last.sealed_text(), seal);
+        match self.seal_keys.is_set() && age.is_none_or(|age| age > oldest) {
+            true => changed(format!("the seal of entry {number} is wrong")),
+            false => Ok(()),
         }
-        Ok(())
     }
 }

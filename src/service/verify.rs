@@ -9,7 +9,6 @@ use crate::domain::replay::{compare_bindings, compare_request, in_one_spelling};
 use crate::domain::{
     AccountId, AuditKey, Chain, ChannelId, HeadEntry, HistoryEnd, Millis, Timestamp,
 };
-use crate::signature;
 use crate::store::{AuditedRecord, Head, Inspected, StoreError};
 
 /// Other processes may write to a history during the check, and DynamoDB has no snapshot: jit
@@ -34,6 +33,15 @@ pub struct AuditFinding {
     pub field: Option<String>,
     /// The finding in one sentence.
     pub why: String,
+}
+
+/// What the seals of the entries so far say.
+#[derive(Default)]
+struct Seals {
+    /// The first entry with a seal.
+    since: Option<u64>,
+    /// The age of the newest key that made one.
+    age: Option<usize>,
 }
 
 /// The head log, verified: where each history must at least have got to.
@@ -98,6 +106,7 @@ impl Service {
     pub async fn verify_log(&self) -> Result<VerifiedLog, StoreError> {
         let mut log = VerifiedLog::default();
         let mut last: Option<HeadEntry> = None;
+        let mut seals = Seals::default();
         loop {
             let entries = match self.store.head_entries(log.entries, PAGE).await {
                 Err(StoreError::Corrupt(why)) => {
@@ -112,7 +121,7 @@ impl Service {
             for entry in entries {
                 let defect = entry.defect_after(last.as_ref());
                 log.findings.extend(defect.map(AuditFinding::whole));
-                let defect = self.seal_defect(&entry, &mut log.sealed_since);
+                let defect = self.seal_defect(&entry, &mut seals);
                 log.findings.extend(defect.map(AuditFinding::whole));
                 for (key, end) in &entry.ends {
                     add_end(&mut log.ends, key.clone(), *end);
@@ -127,30 +136,55 @@ impl Service {
                        that writes it; start jit serve once after an upgrade";
             log.findings.push(AuditFinding::whole(why));
         }
-        if self.seal_key.is_some() && log.sealed_since.is_none() && last.is_some() {
-            let why = "audit.seal_key is set, but no entry has a seal: the seals were removed, or \
-                       jit serve was not restarted with the key";
-            log.findings.push(AuditFinding::whole(why));
+        log.sealed_since = seals.since;
+        if self.seal_keys.is_set() && last.is_some() {
+            let why = match (seals.since, seals.age) {
+                (None, _) => {
+                    "audit.seal_key is set, but no entry has a seal: the seals were removed, or jit \
+                     serve was not restarted with the key"
+                }
+                (Some(_), Some(1..)) => {
+                    "the last entry is sealed with one of audit.old_seal_keys: the newer entries \
+                     were removed, or jit serve was not restarted with audit.seal_key"
+                }
+                (Some(_), Some(0) | None) => "",
+            };
+            if !why.is_empty() {
+                log.findings.push(AuditFinding::whole(why));
+            }
         }
         Ok(log)
     }
 
     /// From the first sealed entry on, every entry must have the right seal.
-    fn seal_defect(&self, entry: &HeadEntry, since: &mut Option<u64>) -> Option<String> {
+    /// Who has an older key must not continue the log, so no entry has the seal of an older key
+    /// than the entry before.
+    fn seal_defect(&self, entry: &HeadEntry, seals: &mut Seals) -> Option<String> {
         let number = entry.number;
         let Some(seal) = &entry.seal else {
             let missing = "has no seal, although an entry before it has one";
-            return since.is_some().then(|| format!("entry {number} {missing}"));
+            let is_missing = seals.since.is_some();
+            return is_missing.then(|| format!("entry {number} {missing}"));
         };
-        since.get_or_insert(number);
-        let key = self.seal_key.as_ref()?;
-        (!signature::is_seal(key, &entry.sealed_text(), seal))
-            .then(|| format!("the seal of entry {number} is wrong: audit.seal_key did not make it"))
+        seals.since.get_or_insert(number);
+        if !self.seal_keys.is_set() {
+            return None;
+        }
+        let Some(age) = self.seal_keys.age_of(&entry.sealed_text(), seal) else {
+            return Some(format!(
+                "the seal of entry {number} is wrong: neither audit.seal_key nor one of \
+                 audit.old_seal_keys made it"
+            ));
+        };
+        let youngest = seals.age.unwrap_or(age);
+        seals.age = Some(age.min(youngest));
+        (age > youngest)
+            .then(|| format!("entry {number} is sealed with an older key than the entry before it"))
     }
 
     /// Whether this process can check the seals of the head log.
     pub fn has_seal_key(&self) -> bool {
-        self.seal_key.is_some()
+        self.seal_keys.is_set()
     }
 
     /// Returns the text of every audit key that has an event.

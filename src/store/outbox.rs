@@ -4,7 +4,8 @@
 //! fail. So the store makes room: it merges older notices that concern only the card, because
 //! the card shows the current state of the request anyway, and older ones that also ask for a
 //! decision, because a later one is about the next decision; then it parks the oldest notices
-//! before their day is over. The store never refuses a notice.
+//! before their day is over. The store never refuses a notice. It only counts what it parks: the
+//! notice worker records the parked notices in the audit (`ClaimedNotice::parked`).
 
 use crate::domain::{Audience, RequestId};
 
@@ -79,8 +80,8 @@ pub fn forgotten(parked: usize) -> usize {
     parked.saturating_sub(MOST_PARKED)
 }
 
-/// Logs notices that were parked early. No audit event records this, so the log names the
-/// request; the metric of parked notices counts them.
+/// Logs notices that were parked early. The notice worker that claims the next notice of the
+/// request records them in the audit.
 pub fn note_parked(id: RequestId, fates: &[Fate]) {
     let parked = fates.iter().filter(|fate| **fate == Fate::Parked).count();
     if parked > 0 {

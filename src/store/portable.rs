@@ -20,6 +20,8 @@ pub enum Copied {
         holding: Option<Holding>,
         /// Its undelivered notices, parked ones included, in order.
         outbox_entries: Vec<OutboxEntry>,
+        /// How many of its notices were parked, also those that the source only counts.
+        parked: u64,
         /// Its complete history, oldest event first.
         events: Vec<Event>,
     },
@@ -60,6 +62,8 @@ pub enum Took {
 pub trait Portable: Store {
     /// Returns the outbox of a request, parked notices included, in order.
     async fn outbox_entries(&self, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError>;
+    /// Returns how many notices of a request were parked so far.
+    async fn parked(&self, id: RequestId) -> Result<u64, StoreError>;
     /// Writes a history from another store. An older state of the same history is brought up to
     /// date; a history that continued differently is `Diverged`.
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError>;

@@ -167,8 +167,9 @@ impl Worker {
             true => match self.remains(&request).await? {
                 Remains::Nothing => return Ok(Some(BreakGlassResult::Gone(Box::new(request)))),
                 Remains::HeldBy(ids) => return Ok(Some(BreakGlassResult::HeldBy(ids))),
-                Remains::Unheld => Command::FoundPresent {
+                Remains::Unheld { revision } => Command::FoundPresent {
                     by: Some(who.by.clone()),
+                    revision,
                 },
             },
         };

@@ -15,18 +15,29 @@ const EVERY: Millis = Millis::seconds(1);
 /// How often jit looks for events of processes without this loop.
 const CATCHES_UP_EVERY: Millis = Millis::minutes(1);
 
+/// Whether a process also adds what other processes left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatchUp {
+    EachMinute,
+    /// Another process does it.
+    Never,
+}
+
 /// Writes an entry every second in which this process wrote events, until `stop`, and then the
 /// last one.
-pub async fn keep_heads(service: &Service, stop: CancellationToken) {
+pub async fn keep_heads(service: &Service, catch_up: CatchUp, stop: CancellationToken) {
     let clock = service.clock();
-    let mut catches_up_at = clock.uptime();
+    let mut catches_up_at = match catch_up {
+        CatchUp::EachMinute => Some(clock.uptime()),
+        CatchUp::Never => None,
+    };
     loop {
         let is_last = stop.is_cancelled();
         let now = clock.uptime();
-        let catches_up = now >= catches_up_at && !is_last;
+        let catches_up = catches_up_at.is_some_and(|at| now >= at) && !is_last;
         let written = AssertUnwindSafe(write(service, catches_up)).catch_unwind();
         match written.await {
-            Ok(Ok(())) if catches_up => catches_up_at = now + CATCHES_UP_EVERY,
+            Ok(Ok(())) if catches_up => catches_up_at = Some(now + CATCHES_UP_EVERY),
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(%error, "head log not written, will be retried");

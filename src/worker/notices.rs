@@ -305,6 +305,9 @@ impl NoticeWorker {
         stop: &CancellationToken,
     ) -> Result<Left, ServiceError> {
         let (clock, notice) = (self.service.clock(), &claimed.notice);
+        if claimed.parked > 0 {
+            self.record_parked(claimed).await;
+        }
         let place = NoticePlace {
             request_id: notice.request_id,
             seq: notice.seq,
@@ -354,6 +357,24 @@ impl NoticeWorker {
             }
         };
         Ok(store.settle_notice(place, claim.lease, settled).await?)
+    }
+
+    /// Records in the audit the notices that the store parked to make room, or because they are
+    /// unreadable.
+    async fn record_parked(&self, claimed: &ClaimedNotice) {
+        let id = claimed.notice.request_id;
+        let total = u32::try_from(claimed.parked).unwrap_or(u32::MAX);
+        let recorded = async {
+            let request = self.service.request(id).await?;
+            if request.chat.parked_notices < total {
+                let command = Command::NoticesParked { total };
+                self.service.handle(id, command, None).await?;
+            }
+            Ok::<(), ServiceError>(())
+        };
+        if let Err(error) = recorded.await {
+            tracing::error!(request_id = %id, %error, "parked notices not recorded in the audit, will be retried");
+        }
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {

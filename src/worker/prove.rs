@@ -25,7 +25,10 @@ pub enum Proven {
 pub enum Remains {
     Nothing,
     /// The assignment exists, and no request holds it.
-    Unheld,
+    Unheld {
+        /// The revision of the holding after the look.
+        revision: u64,
+    },
     HeldBy(Vec<RequestId>),
 }
 
@@ -84,7 +87,9 @@ impl Worker {
         let holding = holding.map_err(ServiceError::from)?;
         Ok(match (seen, holding.holders.is_empty()) {
             (Presence::Absent, _) => Remains::Nothing,
-            (Presence::Present, true) => Remains::Unheld,
+            (Presence::Present, true) => Remains::Unheld {
+                revision: holding.revision,
+            },
             (Presence::Present, false) => Remains::HeldBy(holding.holders.into_iter().collect()),
         })
     }

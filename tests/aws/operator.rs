@@ -234,7 +234,12 @@ async fn reconcile_compares_the_records_with_aws() {
         before,
         "reconcile without --fix changes nothing"
     );
-    let fixed = ["reconcile", "--fix", "--as", "ops@example.com"];
+    // AWS does not say who made an assignment, so the operator confirms the list.
+    let asks = run(folder.path(), &aws, &["reconcile", "--fix"]).await;
+    asks.exits(2)
+        .tells(&[&left, "erin@example.com has admin", "--yes", "missing"]);
+    assert_eq!(aws.assignments(), before, "not confirmed");
+    let fixed = ["reconcile", "--fix", "--yes", "--as", "ops@example.com"];
     let fixed = run(folder.path(), &aws, &fixed).await.exits(1);
     let fixed = fixed.prints(&[
         "removed",
@@ -272,6 +277,74 @@ async fn reconcile_compares_the_records_with_aws() {
     // A revoke of a request whose assignment is missing ends as any other revoke.
     caller.revoke(&missing).await.is(200);
     run(folder.path(), &aws, &["reconcile"]).await.exits(0);
+}
+
+/// P4: jit told people that the assignment is from outside, so an operator's command does not take
+/// it for one that jit left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_leaves_an_assignment_that_a_later_request_met_alone() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let earlier = caller.granted().await;
+    caller.revoke(&earlier).await.is(200);
+    aws.assign(ACCOUNT, ADMIN, "alice@example.com");
+    let later = caller.request().await;
+    caller.approve(&later).await.is(200);
+    caller.until(&later, "ERROR").await;
+    let fix = ["reconcile", "--fix", "--yes", "--as", "ops@example.com"];
+    let fixed = run(jit.folder.path(), &aws, &fix).await;
+    fixed.exits(0).tells(&["foreign", "not changed"]);
+    assert_eq!(aws.assignments().len(), 1);
+}
+
+/// K12: an unreadable record is named, and does not hide the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_and_break_glass_go_on_after_an_unreadable_record() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let unread = caller.granted().await;
+    let readonly = caller
+        .request_with(json!({"permission_set": "readonly"}))
+        .await;
+    caller.approve(&readonly).await.is(200);
+    caller.until(&readonly, "GRANTED").await;
+    let missing = granted_to(&caller, &aws, "dave").await;
+    aws.unassign(ACCOUNT, ADMIN, "dave@example.com");
+    let left = granted_to(&caller, &aws, "erin").await;
+    caller.revoke(&left).await.is(200);
+    aws.assign(ACCOUNT, ADMIN, "erin@example.com");
+    let folder = jit.kill();
+    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
+    let damage = "UPDATE jit_requests SET doc = 'damaged' WHERE request_id = ?1";
+    assert_eq!(db.execute(damage, [&unread]), Ok(1));
+    drop(db);
+    let found = run(folder.path(), &aws, &["reconcile", "-o", "json"])
+        .await
+        .exits(1)
+        .tells(&["1 records or pairs were skipped"]);
+    let value = found.json();
+    let of = |kind: &str, field: &str| -> Vec<String> {
+        let findings = value["findings"].as_array().unwrap().iter();
+        let those = findings.filter(|one| one["finding"] == kind);
+        those
+            .map(|one| one[field].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(of("unreadable", "name"), [unread.clone()], "{value:#}");
+    assert_eq!(of("missing", "request_id"), [missing]);
+    assert_eq!(of("left", "request_id"), [left]);
+    assert_eq!(of("foreign", "user"), [""; 0]);
+    // Break-glass ends what it can read, and names the rest.
+    let alice = ["--user", "alice@example.com", "--yes"];
+    break_glass(folder.path(), &aws, &alice)
+        .await
+        .exits(1)
+        .tells(&[&readonly, "REVOKED", &unread, "--user EMAIL --account ID"]);
+    let by_aws = [&alice[..], &["--account", ACCOUNT]].concat();
+    let ran = break_glass(folder.path(), &aws, &by_aws).await;
+    assert!(ran.err.contains("admin in"), "{ran:?}");
+    let user = aws.user_id("alice@example.com");
+    assert!(aws.assignments().iter().all(|one| one.principal != user));
 }
 
 /// H7: a removal that fails is a difference, and the exit code says so.

@@ -9,7 +9,7 @@ use crate::common::binary;
 const MARKER: &str = "marker-7f3a9c51e2d84b60";
 
 /// Every key that can hold a secret, and every key beside one that a secret could be typed into.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 39] = [
     "keys",
     "keys.plugin",
     "keys.plugin.secret",
@@ -43,6 +43,12 @@ const KEYS: [&str; 32] = [
     "mattermost.remind_before",
     "mattermost.tell_requester",
     "permission_sets.admin",
+    "audit.seal_key",
+    "audit.seal_key_file",
+    "audit.seal_key_id",
+    "audit.old_seal_keys",
+    "audit.old_seal_keys_file",
+    "audit.old_seal_keys_id",
 ];
 
 /// The other keys of the section, so that jit comes to the key.
@@ -65,6 +71,7 @@ fn rest(key: &str) -> Vec<(&'static str, &'static str)> {
             ("command_tokens", "[\"the-token-of-the-command\"]"),
         ],
         "keys" => &[("secret", "\"of-the-key-0123456\"")],
+        "audit" => &[("seal_key", "\"of-the-seal-0123456\"")],
         _ => &[],
     };
     let last = key.rsplit('.').next().unwrap();

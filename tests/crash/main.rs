@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use common::{Caller, Channel, Heard, Jit, Setup, nonce, wanted};
 use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, block_in_place};
 
 /// The number of kills in each life, so that a restart is killed as well.
 const KILLS: u32 = 3;
@@ -28,7 +30,8 @@ impl RestartedServer {
             webhook: Some(channel.url.clone()),
             ..Setup::default()
         };
-        let jit = Some(setup.start());
+        // The other lives continue while a process starts.
+        let jit = Some(block_in_place(|| setup.start()));
         Self { jit }
     }
 
@@ -45,9 +48,12 @@ impl RestartedServer {
     }
 
     fn restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
-        let folder = self.jit.take().unwrap().kill();
-        meanwhile(folder.path());
-        self.jit = Some(Jit::start_in(folder));
+        let jit = self.jit.take().unwrap();
+        self.jit = Some(block_in_place(|| {
+            let folder = jit.kill();
+            meanwhile(folder.path());
+            Jit::start_in(folder)
+        }));
     }
 
     /// Repeats an action after each kill until it succeeds, as people do.
@@ -143,17 +149,32 @@ async fn holds(
     assert_eq!(statuses(&heard, id), notices);
 }
 
-/// Runs two lives for each delay before the kill: every few milliseconds of a life of some hundred
+/// The number of lives at the same time. They wait most of the time, for pauses and for calls in
+/// flight.
+const AT_ONCE: usize = 4;
+
+/// Runs a life for each delay before the kill: every few milliseconds of a life of some hundred
 /// milliseconds.
-async fn swept(lives: impl AsyncFn(Duration)) {
+async fn swept<F>(life: impl Fn(Duration) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut lives = JoinSet::new();
     for step in 0..16 {
-        lives(Duration::from_millis(2 + step * 11)).await;
+        let life = life(Duration::from_millis(2 + step * 11));
+        let room = room.clone();
+        lives.spawn(async move {
+            let _place = room.acquire().await.unwrap();
+            life.await;
+        });
     }
+    lives.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_grant_survives_kill_9_at_any_point() {
-    swept(async |kill_after| {
+    swept(|kill_after| async move {
         let channel = Channel::open().await;
         let mut server = RestartedServer::start(&channel);
         server.caller().bind().await;
@@ -177,7 +198,7 @@ async fn a_revoked_grant_survives_kill_9_at_any_point() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expiring_grant_survives_kill_9_at_any_point() {
-    swept(async |kill_after| {
+    swept(|kill_after| async move {
         let channel = Channel::open().await;
         let mut server = RestartedServer::start(&channel);
         server.caller().bind().await;

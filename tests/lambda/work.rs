@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jit::clock::{Clock, SystemClock};
-use jit::domain::{Millis, Timestamp};
+use jit::domain::{AuditKey, Millis, Timestamp};
+use jit::store::Store;
 use serde_json::{Value, json};
 
 use crate::common::dynamo::Tables;
@@ -245,4 +246,22 @@ async fn gauges_are_counted_by_the_schedule_and_not_by_the_stream() {
     let figures = lambda.process.figures();
     let times = figures.iter().filter(|line| counted(line)).count();
     assert_eq!(times, 1, "{figures:?}");
+}
+
+/// C: the head log has a history before the next invocation, without the schedule.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invocation_that_changed_something_writes_the_head_log() {
+    let tables = Tables::fresh().await;
+    let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
+    lambda.caller.bind().await;
+    let id = lambda.caller.granted().await;
+    // The process answers this call after the invocation before it has ended.
+    lambda.caller.show(&id).await;
+    let store = tables.store();
+    let entries = store.head_entries(0, 100).await.unwrap();
+    let ends = entries.iter().filter_map(|entry| entry.ends.get(&id));
+    let logged = ends.map(|end| end.version).max();
+    let key = AuditKey::Request(id.parse().unwrap());
+    let history = store.audit(&key).await.unwrap();
+    assert_eq!(logged, Some(history.len() as u64));
 }

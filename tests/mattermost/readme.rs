@@ -87,7 +87,7 @@ impl Told {
         let sent = |mattermost: &Mattermost| mattermost.sent(ALICE).into_iter().find(is_it);
         let sent = team.mattermost.until(sent).await;
         let link = format!("({}/_redirect/pl/{})", team.mattermost.url, card.id);
-        self.say("to alice", &sent.message.replace(&link, ""), id);
+        self.add("to alice", &sent.message.replace(&link, ""), id);
     }
 
     async fn thread(&mut self, team: &Team, card: &Post, id: &str, many: usize) {

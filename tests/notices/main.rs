@@ -6,18 +6,20 @@ mod fixtures;
 #[path = "../store/memory.rs"]
 mod memory;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use fixtures::{person, policy};
 use jit::clock::{Clock, Uptime};
+use jit::domain::replay::compare_request;
 use jit::domain::{
-    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Millis, Minutes, Notice,
-    PersonMark, ReceiverName, RequestId, Text, Timestamp,
+    AccountId, Admin, Ask, Audience, AuditKey, BindTerms, ChannelId, Command, Draft, EventKind,
+    Millis, Minutes, Notice, PersonMark, ReceiverName, RequestId, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
+use jit::store::{Commit, Store, Write};
 use jit::worker::notices::{NotReceived, NoticeWorker, Receiver};
 use memory::MemoryStore;
 use tokio::time::Instant;
@@ -502,4 +504,47 @@ async fn a_failed_attempt_keeps_who_was_told_also_over_a_restart() {
     people.dedup();
     assert_eq!((told().len(), people.len()), (3, 3), "each once");
     assert_eq!(replicas.store.next_notice(), None);
+}
+
+/// The store parks notices to make room, and the audit says so (K9).
+#[tokio::test(start_paused = true)]
+async fn notices_that_are_parked_early_are_recorded_once_in_the_audit() {
+    let receivers = [ReceiverName::Webhook, ReceiverName::Mattermost].map(Listens::new);
+    let mut replicas = Replicas::start(&Hangs::at(0));
+    replicas.end().await;
+    let id = replicas.request().await;
+    let service = replicas.service();
+    let request = service.request(id).await.unwrap();
+    for seq in 100..130 {
+        let notice = Notice {
+            request_id: id,
+            seq,
+            status: request.status(),
+            account_id: request.asked.account_id.clone(),
+            channel_id: request.asked.channel_id.clone(),
+            actor: String::new(),
+            details: BTreeMap::new(),
+            created_at: replicas.clock.now(),
+            audience: Audience::Everybody,
+            received_by: BTreeSet::new(),
+        };
+        let commit = Commit::of([Write::Notice(notice)]);
+        replicas.store.commit(commit).await.unwrap();
+    }
+    // The outbox keeps 16 of 31.
+    for _ in 0..2 {
+        replicas.run_with(&receivers);
+        tokio::time::sleep(Millis::minutes(5).std()).await;
+        replicas.end().await;
+        let request = service.request(id).await.unwrap();
+        assert_eq!(request.chat.parked_notices, 15);
+        let history = service.history(&AuditKey::Request(id)).await.unwrap();
+        let parked = history
+            .iter()
+            .filter(|event| event.event_type == EventKind::NoticeParked);
+        let told: Vec<_> = parked.map(|event| &event.details["notices"]).collect();
+        assert_eq!(told, ["15"]);
+        assert_eq!(compare_request(&request, &history), []);
+    }
+    assert_eq!(receivers[0].heard().len(), 16);
 }

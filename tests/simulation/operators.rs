@@ -281,11 +281,12 @@ async fn remove_if_it_stands(
     let Ok(Presence::Present) = parts.access.look(Lane::Revoke, &key).await else {
         return Ok(());
     };
-    if !parts.service.holding(key.clone()).await?.holders.is_empty() {
+    let held = parts.service.holding(key.clone()).await?;
+    if !held.holders.is_empty() {
         return Ok(());
     }
-    let by = Some(person("olga"));
-    let found = Command::FoundPresent { by };
+    let (by, revision) = (Some(person("olga")), held.revision);
+    let found = Command::FoundPresent { by, revision };
     parts.service.handle(request.id, found, None).await?;
     see_through(parts, request.id).await
 }

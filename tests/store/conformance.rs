@@ -725,6 +725,11 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
         (most, many - most)
     );
     assert_eq!(gauges().await.oldest_undelivered, Some(at(0)));
+    let again = store.settle_notice(place(1, 2), token(7), Settled::Released);
+    again.await.unwrap();
+    let claimed = store.claim_notice(id(1), at(2), token(7), at(60)).await;
+    // The notice worker records these in the audit.
+    assert_eq!(claimed.unwrap().unwrap().parked, many - most);
     let settled = store.settle_notice(place(1, 2), token(7), delivered());
     assert_eq!(settled.await.unwrap(), Left::More);
     // The newest notices remain, in order.

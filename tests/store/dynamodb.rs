@@ -150,6 +150,7 @@ async fn a_full_outbox_refuses_no_commit() {
         request: Box::new(decision.request.clone()),
         holding: None,
         outbox_entries: outbox_entries.collect(),
+        parked: 0,
         events: decision.events.clone(),
     };
     store.take_over(&copied).await.unwrap();

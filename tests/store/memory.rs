@@ -28,6 +28,10 @@ impl MemoryStore {
         self.0.lock().unwrap()
     }
 
+    pub fn head_entries_read(&self) -> usize {
+        self.tables().head_entries_read
+    }
+
     /// Reads without a copy. The store is locked meanwhile.
     pub fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
         look(&self.tables())
@@ -424,9 +428,11 @@ impl Store for MemoryStore {
     }
 
     async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
-        let tables = self.tables();
+        let mut tables = self.tables();
         let later = tables.head_log.iter().filter(|entry| entry.number > after);
-        Ok(later.take(limit).cloned().collect())
+        let later: Vec<HeadEntry> = later.take(limit).cloned().collect();
+        tables.head_entries_read += later.len();
+        Ok(later)
     }
 
     async fn add_head_entry(&self, entry: &HeadEntry) -> Result<(), StoreError> {
@@ -470,7 +476,7 @@ impl Store for MemoryStore {
             undelivered_notices: on_their_way().count() as u64,
             oldest_undelivered: on_their_way().map(|entry| entry.notice.created_at).min(),
             parked_notices: tables.notices.values().filter(|entry| entry.parked).count() as u64
-                + tables.forgotten,
+                + tables.forgotten.values().sum::<u64>(),
         })
     }
 

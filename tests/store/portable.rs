@@ -24,8 +24,10 @@ fn copied(
     events: Vec<jit::domain::Event>,
     outbox_entries: Vec<OutboxEntry>,
 ) -> Copied {
+    let kept = outbox_entries.iter().filter(|entry| entry.parked);
     Copied::Request {
         request: Box::new(request),
+        parked: kept.count() as u64,
         holding: Some(held(4, &[id(1)])),
         outbox_entries,
         events,
@@ -45,15 +47,20 @@ async fn copies_a_whole_request(store: &dyn Portable) {
         },
         entry(4, false),
     ];
-    let whole = copied(
+    let mut whole = copied(
         request.clone(),
         decision.events.clone(),
         outbox_entries.clone(),
     );
+    // The source has forgotten the documents of two more.
+    if let Copied::Request { parked, .. } = &mut whole {
+        *parked += 2;
+    }
     assert_eq!(store.take_over(&whole).await, Ok(Took::Now));
     assert_eq!(store.take_over(&whole).await, Ok(Took::Before));
     assert_eq!(store.request(id(1)).await.unwrap(), Some(request.clone()));
     assert_eq!(store.outbox_entries(id(1)).await.unwrap(), outbox_entries);
+    assert_eq!(store.parked(id(1)).await, Ok(3));
     let holding: Option<Holding> = store.holding(&key()).await.unwrap();
     assert_eq!(holding, Some(held(4, &[id(1)])));
     let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
@@ -65,13 +72,14 @@ async fn copies_a_whole_request(store: &dyn Portable) {
     let claimed = store.claim_notice(id(1), at(50), token(1), at(80)).await;
     let claimed = claimed.unwrap().unwrap();
     assert_eq!((claimed.notice.seq, claimed.attempts), (3, 3));
+    assert_eq!(claimed.parked, 3);
     let place = jit::store::NoticePlace {
         request_id: id(1),
         seq: 3,
     };
     let settled = store.settle_notice(place, token(1), delivered()).await;
     assert_eq!(settled, Ok(jit::store::Left::More));
-    assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 1);
+    assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 3);
 }
 
 async fn continues_only_its_own_history(store: &dyn Portable) {

@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jit::clock::SystemClock;
 use jit::domain::{AuditKey, Hash, HeadEntry, HistoryEnd};
 use jit::service::{Announce, Service};
+use jit::signature::{SealKeys, Secret, seal};
 use jit::store::dynamodb::Table;
 use jit::store::sqlite::SqliteStore;
 use jit::store::{Store, StoreError};
@@ -283,4 +284,99 @@ async fn replicas_add_to_one_head_log_and_a_later_start_adds_what_is_missing() {
     assert_eq!((log.entries, log.findings.len()), (2, 0));
     assert_eq!(log.ends[&id(1).to_string()].version, 1);
     assert!(log.is_whole);
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(format!("{text} of sixteen characters"))
+}
+
+fn keys(present: &str, older: &[&str]) -> SealKeys {
+    let older = older.iter().map(|text| secret(text));
+    SealKeys::new(secret(present), older.collect())
+}
+
+/// The findings of `jit audit verify` about the log itself, with these keys.
+async fn defects(store: &Arc<dyn Store>, keys: SealKeys) -> Vec<String> {
+    let verifier = service(store.clone()).sealing(keys);
+    let log = verifier.verify_log().await.unwrap();
+    log.findings.into_iter().map(|one| one.why).collect()
+}
+
+async fn rotates_the_seal_key(store: Arc<dyn Store>) {
+    let before = service(store.clone()).sealing(keys("first", &[]));
+    before.begin_heads().await.unwrap();
+    store.commit(creating(&opened(1, at(0)))).await.unwrap();
+    before.catch_up_heads().await.unwrap();
+    assert_eq!(defects(&store, keys("first", &[])).await, [""; 0]);
+    // Until a jit with the new key has started, the old one made the last seal.
+    let rotated = || keys("second", &["first"]);
+    let said = defects(&store, rotated()).await;
+    assert!(
+        said.len() == 1 && said[0].contains("the last entry is sealed with one of"),
+        "{said:?}"
+    );
+    let after = service(store.clone()).sealing(rotated());
+    after.begin_heads().await.unwrap();
+    assert_eq!(defects(&store, rotated()).await, [""; 0]);
+    let twice = || keys("third", &["second", "first"]);
+    let third = service(store.clone()).sealing(twice());
+    third.catch_up_heads().await.unwrap();
+    assert_eq!(defects(&store, twice()).await, [""; 0]);
+    // The list must have every key that made a seal.
+    let said = defects(&store, keys("third", &["first"])).await;
+    assert!(said[0].contains("one of audit.old_seal_keys"), "{said:?}");
+    // A process with the old key adds nothing any more.
+    store.commit(creating(&opened(2, at(0)))).await.unwrap();
+    assert!(matches!(
+        before.catch_up_heads().await,
+        Err(StoreError::Corrupt(_))
+    ));
+    // Nor does an entry of a person who has the old key count.
+    let last = store.last_head_entry().await.unwrap();
+    let mut forged = HeadEntry::after(last.as_ref(), BTreeMap::new(), false, at(900));
+    forged.seal = Some(seal(&secret("second"), &forged.sealed_text()));
+    store.add_head_entry(&forged).await.unwrap();
+    let said = defects(&store, twice()).await;
+    assert!(said[0].contains("sealed with an older key"), "{said:?}");
+    assert!(matches!(
+        third.catch_up_heads().await,
+        Err(StoreError::Corrupt(_))
+    ));
+}
+
+// C
+#[tokio::test]
+async fn a_rotated_seal_key_checks_old_seals_and_makes_no_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+    rotates_the_seal_key(Arc::new(file)).await;
+    rotates_the_seal_key(Arc::new(Tables::fresh().await.store())).await;
+}
+
+// C
+#[tokio::test]
+async fn a_catch_up_reads_only_the_entries_since_the_one_before() {
+    let store = MemoryStore::default();
+    let one = service(Arc::new(store.clone()));
+    one.begin_heads().await.unwrap();
+    for number in 1..=100 {
+        store.commit_now(creating(&opened(number, at(0)))).unwrap();
+        one.catch_up_heads().await.unwrap();
+    }
+    let log = one.verify_log().await.unwrap();
+    assert_eq!((log.entries, log.findings.len()), (101, 0));
+    let read = store.head_entries_read();
+    for _ in 0..2 {
+        one.catch_up_heads().await.unwrap();
+        assert_eq!(
+            store.head_entries_read(),
+            read + 1,
+            "its own last entry, once"
+        );
+    }
+    let read = store.head_entries_read();
+    // A process that just started reads them once.
+    let other = service(Arc::new(store.clone()));
+    other.catch_up_heads().await.unwrap();
+    assert_eq!(store.head_entries_read(), read + 101);
 }

@@ -94,8 +94,12 @@ pub(super) fn cleaned_up(
 }
 
 /// AWS shows the access of a settled request.
-pub(super) fn found_present(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
+pub(super) fn found_present(
+    step: Step<'_>,
+    by: Option<&Person>,
+    revision: u64,
+) -> Result<Decision, Refusal> {
     match step.request.access.form() {
-        AccessForm::Assignment => assignment::found_present(step, by),
+        AccessForm::Assignment => assignment::found_present(step, by, revision),
     }
 }

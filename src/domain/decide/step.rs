@@ -205,6 +205,21 @@ impl<'a> Step<'a> {
         self.done(None)
     }
 
+    /// Records the notices that the store parked early, those that no event has.
+    pub fn notices_parked(mut self, total: u32) -> Result<Decision, Refusal> {
+        let early = total.saturating_sub(self.request.chat.parked_notices);
+        if early > 0 {
+            self.request.chat.parked_notices = total;
+            let why = "too many notices of the request waited, or jit cannot read one";
+            let said = details([
+                ("notices", Some(early.to_string())),
+                ("why", Some(why.to_owned())),
+            ]);
+            self.record(EventKind::NoticeParked, None, said);
+        }
+        self.done(None)
+    }
+
     /// Stores the card's post id. The request's state does not change, so no event is recorded.
     pub fn card_posted(mut self, post: PostId) -> Result<Decision, Refusal> {
         self.request.chat.card = Some(post);

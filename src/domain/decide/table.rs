@@ -58,7 +58,7 @@ Expired      .        .         .      Doubted .       .       .      .         
 Revoked      .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
 ToDeny       =        =         =      =       =       =       =      =           =           Doubted  DenyStands Revoked  =
 DenyStands   =        =         =      =       =       =       =      =           =           Doubted  =          =        Revoked
-Error        .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
+Error        .        .         .      Doubted .       .       .      .           .           409      .          .        .
 NeverHeld    .        .         .      .       .       .       .      .           .           409      .          .        .
 ";
 
@@ -134,7 +134,13 @@ fn every_state_answers_the_commands_of_workers_by_the_table() {
         ("failed", finished(Trouble::passing("slow"))),
         ("refused3", finished(Trouble::refused("no"))),
         ("interrupted", finished(Outcome::Interrupted)),
-        ("standing", Command::FoundPresent { by: None }),
+        (
+            "standing",
+            Command::FoundPresent {
+                by: None,
+                revision: 0,
+            },
+        ),
         ("denied", finished(denied)),
         ("noneleft", finished(AssignmentOutcome::OldCredentialsGone)),
         ("lifted", finished(AssignmentOutcome::DenyLifted)),

@@ -106,7 +106,9 @@ impl World {
             }
             Op::Compare(which) if self.standing => {
                 let id = self.pick(which);
-                drop(id.map(|id| self.handle(id, Command::FoundPresent { by: None })));
+                let revision = self.holding.revision;
+                let found = Command::FoundPresent { by: None, revision };
+                drop(id.map(|id| self.handle(id, found)));
             }
             Op::Compare(_) => {}
             Op::Say(which, ask) => {

@@ -78,7 +78,11 @@ impl<'e> RequestFacts<'e> {
                 self.until = detail(event, "end_time");
                 self.extension = None;
             }
-            EventKind::NoticeParked => self.parked_notices += 1,
+            EventKind::NoticeParked => {
+                let many = detail(event, "notices").map_or(Some(1), |many| many.parse().ok());
+                let parked = self.parked_notices.saturating_add(many.unwrap_or(1));
+                self.parked_notices = parked;
+            }
             EventKind::ExtensionDenied
             | EventKind::Denied
             | EventKind::Cancelled

@@ -14,6 +14,7 @@ use crate::http::reply::Problem;
 use crate::http::unsigned::Unsigned;
 use crate::lock::locked;
 use crate::mattermost::Mattermost;
+use crate::telemetry::sampled;
 
 /// Every caller that reaches jit can send forgeries, also of channels that jit does not know: jit
 /// looks for the channels of this many in a minute.
@@ -137,13 +138,16 @@ impl Mattermost {
         let about = about.map(|id| ("request".to_owned(), clipped(id)));
         let user = said("user_id").unwrap_or_default();
         let post = said("post_id").unwrap_or_default();
-        tracing::warn!(
-            reason = why.as_str(),
-            path,
-            user,
-            post,
-            "click or dialog refused as forged"
-        );
+        if let Some(unlogged) = sampled("click or dialog refused as forged") {
+            tracing::warn!(
+                reason = why.as_str(),
+                path,
+                user,
+                post,
+                unlogged,
+                "click or dialog refused as forged"
+            );
+        }
         let channel: Option<ChannelId> =
             claim["channel_id"].as_str().and_then(|id| id.parse().ok());
         if let Some(channel) = channel {

@@ -70,8 +70,12 @@ fn read_element(item: &Item, element: &AttributeValue) -> Result<Notice, StoreEr
     serde_json::from_str(doc).map_err(|why| items::unreadable(name, why))
 }
 
-/// Converts the outbox of a request to an item.
-pub(super) fn whole(id: RequestId, outbox_entries: &[OutboxEntry]) -> Result<Item, StoreError> {
+/// Converts the outbox of a request to an item. It has given up this many notices.
+pub(super) fn whole(
+    id: RequestId,
+    outbox_entries: &[OutboxEntry],
+    parked: u64,
+) -> Result<Item, StoreError> {
     let listed = |parked| {
         let some = outbox_entries.iter().filter(|entry| entry.parked == parked);
         let all = some
@@ -81,7 +85,7 @@ pub(super) fn whole(id: RequestId, outbox_entries: &[OutboxEntry]) -> Result<Ite
     };
     let mut item = items::request_key(id);
     let shard = n(shard_of(&id.to_string()));
-    let parked = outbox_entries.iter().filter(|entry| entry.parked).count();
+    let kept = outbox_entries.iter().filter(|entry| entry.parked).count();
     if parked > 0 {
         item.insert("parked".into(), n(parked));
         item.insert("parked_shard".into(), shard.clone());
@@ -89,7 +93,7 @@ pub(super) fn whole(id: RequestId, outbox_entries: &[OutboxEntry]) -> Result<Ite
     }
     if let Some(first) = outbox_entries.iter().find(|entry| !entry.parked) {
         item.insert("notices".into(), listed(false)?);
-        item.insert("pending".into(), n(outbox_entries.len() - parked));
+        item.insert("pending".into(), n(outbox_entries.len() - kept));
         item.insert("attempts".into(), n(first.attempts));
         item.insert("oldest_at".into(), millis(first.notice.created_at));
         item.insert("next_at".into(), millis(first.next_at));
@@ -142,6 +146,7 @@ fn first(item: &Item) -> Result<Option<ClaimedNotice>, StoreError> {
     Ok(Some(ClaimedNotice {
         notice: read_element(item, element)?,
         attempts: attempts.unwrap_or(0),
+        parked: items::count(item, "parked"),
     }))
 }
 

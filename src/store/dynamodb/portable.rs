@@ -20,15 +20,22 @@ impl Portable for DynamoStore {
         outbox::outbox_entries(&item.unwrap_or_default())
     }
 
+    async fn parked(&self, id: RequestId) -> Result<u64, StoreError> {
+        let item = self.get(Table::Outbox, items::request_key(id)).await?;
+        Ok(items::count(&item.unwrap_or_default(), "parked"))
+    }
+
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError> {
         match copied {
             Copied::Request {
                 request,
                 holding,
                 outbox_entries,
+                parked,
                 events,
             } => {
-                self.take_request(request, holding.as_ref(), outbox_entries, events)
+                let outbox = (outbox_entries.as_slice(), *parked);
+                self.take_request(request, holding.as_ref(), outbox, events)
                     .await
             }
             Copied::Channel {
@@ -55,7 +62,7 @@ impl DynamoStore {
         &self,
         request: &Request,
         holding: Option<&Holding>,
-        outbox_entries: &[OutboxEntry],
+        (outbox_entries, parked): (&[OutboxEntry], u64),
         events: &[Event],
     ) -> Result<Took, StoreError> {
         let key = AuditKey::Request(request.id);
@@ -76,8 +83,8 @@ impl DynamoStore {
             let item = items::holding(holding)?;
             self.put(Table::Assignments, item, &further).await?;
         }
-        if here.is_some() || !outbox_entries.is_empty() {
-            let item = outbox::whole(request.id, outbox_entries)?;
+        if here.is_some() || !outbox_entries.is_empty() || parked > 0 {
+            let item = outbox::whole(request.id, outbox_entries, parked)?;
             self.put(Table::Outbox, item, &Condition::default()).await?;
         }
         let unchanged = match here {

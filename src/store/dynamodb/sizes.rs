@@ -310,7 +310,7 @@ mod tests {
         let outbox_entries: Vec<OutboxEntry> = (0..MOST_PENDING + MOST_PARKED)
             .map(|place| entry(place as u64, place >= MOST_PENDING))
             .collect();
-        of_item(&outbox::whole(id(0), &outbox_entries).unwrap())
+        of_item(&outbox::whole(id(0), &outbox_entries, u64::MAX).unwrap())
     }
 
     // K9

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::queries::next_notice;
-use super::rows::{from_doc, limit, text_of};
+use super::rows::{count, from_doc, limit, text_of};
 use super::writes;
 use crate::domain::{LeaseToken, Notice, RequestId, Timestamp};
 use crate::store::found::{RecordKind, readable};
@@ -55,6 +55,17 @@ pub(super) fn undelivered(db: &Connection, id: RequestId) -> Result<Vec<Notice>,
     Ok(read.filter_map(Result::ok).collect())
 }
 
+pub(super) const PARKED: &str = "SELECT count(*) FROM jit_notices
+     WHERE request_id = ?1 AND state IN ('parked', 'forgotten')";
+
+/// Returns how many notices of the request were parked so far.
+pub(super) fn parked(db: &Connection, id: &str) -> Result<u64, StoreError> {
+    let parked = db
+        .prepare_cached(PARKED)?
+        .query_row([id], |row| row.get(0))?;
+    Ok(count(parked))
+}
+
 /// Makes the notices that no worker has claimed due at `now`.
 pub(super) fn end_pauses(db: &Connection, now: Timestamp) -> Result<(), StoreError> {
     for sql in [
@@ -95,7 +106,12 @@ fn claim_found(
             seq: notice.seq,
         };
         writes::lease_notice(db, place, lease, until)?;
-        claimed.push(ClaimedNotice { notice, attempts });
+        let parked = parked(db, &id)?;
+        claimed.push(ClaimedNotice {
+            notice,
+            attempts,
+            parked,
+        });
     }
     Ok(claimed)
 }

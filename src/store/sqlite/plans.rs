@@ -42,6 +42,7 @@ fn fixed() -> Vec<(String, String)> {
         ("claim_notice", notices::FIRST_IN_LINE),
         ("next_notice", queries::NEXT_NOTICE),
         ("lease_notice", writes::LEASE_NOTICE),
+        ("notices_parked", notices::PARKED),
         ("pending notices", writes::PENDING),
         ("audit", queries::AUDIT),
         ("heads of requests", queries::REQUEST_HEADS),

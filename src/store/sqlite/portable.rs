@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::notices::parked;
 use super::rows::{doc_of, int};
 use super::{SqliteStore, queries, writes};
 use crate::domain::{AuditKey, Binding, Channel, Event, Holding, Request, RequestId, Timestamp};
@@ -15,6 +16,10 @@ impl Portable for SqliteStore {
         self.readers.look(|db| outbox_entries(db, id))
     }
 
+    async fn parked(&self, id: RequestId) -> Result<u64, StoreError> {
+        self.readers.look(|db| parked(db, &id.to_string()))
+    }
+
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError> {
         let copied = copied.clone();
         self.write(move |db| match &copied {
@@ -22,8 +27,12 @@ impl Portable for SqliteStore {
                 request,
                 holding,
                 outbox_entries,
+                parked,
                 events,
-            } => take_request(db, request, holding.as_ref(), outbox_entries, events),
+            } => {
+                let outbox = (outbox_entries.as_slice(), *parked);
+                take_request(db, request, holding.as_ref(), outbox, events)
+            }
             Copied::Channel {
                 channel,
                 bindings,
@@ -74,7 +83,7 @@ fn take_request(
     db: &Connection,
     request: &Request,
     holding: Option<&Holding>,
-    outbox_entries: &[OutboxEntry],
+    (outbox_entries, parked): (&[OutboxEntry], u64),
     events: &[Event],
 ) -> Result<Took, StoreError> {
     let key = AuditKey::Request(request.id);
@@ -106,6 +115,7 @@ fn take_request(
     for entry in outbox_entries {
         put_letter(db, entry)?;
     }
+    put_forgotten(db, request.id, outbox_entries, parked)?;
     if let Some(holding) = holding {
         let sql =
             "INSERT OR REPLACE INTO jit_holdings (holding_key, revision, doc) VALUES (?1, ?2, ?3)";
@@ -152,6 +162,24 @@ fn put_events(db: &Connection, key: &AuditKey, events: &[Event]) -> Result<(), S
     db.execute("DELETE FROM jit_audit WHERE request_id = ?1", [name])?;
     for event in events {
         writes::add_event(db, event, &doc_of(event)?)?;
+    }
+    Ok(())
+}
+
+/// Counts the parked notices whose documents the source does not have any more. Their numbers are
+/// not known either; no notice has one below zero.
+fn put_forgotten(
+    db: &Connection,
+    id: RequestId,
+    outbox_entries: &[OutboxEntry],
+    parked: u64,
+) -> Result<(), StoreError> {
+    let kept = outbox_entries.iter().filter(|entry| entry.parked).count();
+    let sql = "INSERT INTO jit_notices (request_id, seq, state, created_at, attempts, next_at, doc)
+         VALUES (?1, -?2, 'forgotten', 0, 0, 0, '')";
+    for number in 1..=parked.saturating_sub(kept as u64) {
+        db.prepare_cached(sql)?
+            .execute(params![id.to_string(), int(number)])?;
     }
     Ok(())
 }

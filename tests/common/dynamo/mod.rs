@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, Credentials, Region};
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::join_all;
 use jit::clock::{Clock, SystemClock};
 use jit::domain::Timestamp;
 use jit::store::dynamodb::{DynamoStore, Table, TableNames};
@@ -116,8 +117,9 @@ impl Tables {
     pub async fn made(self) -> Self {
         let tables = self;
         let store = tables.store();
-        for table in Table::ALL {
-            store.create_table(table).await.unwrap();
+        let made = Table::ALL.map(|table| store.create_table(table));
+        for made in join_all(made).await {
+            made.unwrap();
         }
         tables
     }

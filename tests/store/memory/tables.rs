@@ -19,12 +19,13 @@ pub struct Tables {
     pub(super) bindings: BTreeMap<AccountId, Binding>,
     pub(super) events: BTreeMap<AuditKey, BTreeMap<u64, Event>>,
     pub(super) head_log: Vec<HeadEntry>,
+    pub(super) head_entries_read: usize,
     pub(super) notices: BTreeMap<NoticePlace, OutboxEntry>,
     pub(super) nonces: BTreeMap<String, Timestamp>,
     pub(super) leases: BTreeMap<String, Lease>,
     pub(super) answers: BTreeMap<String, Answered>,
-    /// Parked notices that are only counted.
-    pub(super) forgotten: u64,
+    /// How many parked notices of a request are only counted.
+    pub(super) forgotten: BTreeMap<RequestId, u64>,
     pub(super) commits: u64,
     pub(super) changes: Changes,
 }
@@ -49,7 +50,7 @@ enum Undo {
     Event(AuditKey, u64, Option<Event>),
     Notice(NoticePlace, Option<OutboxEntry>),
     /// The number of parked notices that are only counted.
-    Forgotten(u64),
+    Forgotten(RequestId, Option<u64>),
     Nonce(String, Option<Timestamp>),
     Answer(String, Option<Answered>),
 }
@@ -299,8 +300,9 @@ impl Tables {
         let parked = self.places(id, true);
         for place in &parked[..forgotten(parked.len())] {
             undo.push(Undo::Notice(*place, self.notices.remove(place)));
-            undo.push(Undo::Forgotten(self.forgotten));
-            self.forgotten += 1;
+            let before = self.forgotten.get(&id).copied();
+            undo.push(Undo::Forgotten(id, before));
+            self.forgotten.insert(id, before.unwrap_or(0) + 1);
         }
     }
 
@@ -314,7 +316,7 @@ impl Tables {
                 put_back(self.events.entry(key).or_default(), seq, before);
             }
             Undo::Notice(place, before) => put_back(&mut self.notices, place, before),
-            Undo::Forgotten(before) => self.forgotten = before,
+            Undo::Forgotten(id, before) => put_back(&mut self.forgotten, id, before),
             Undo::Nonce(text, before) => put_back(&mut self.nonces, text, before),
             Undo::Answer(key, before) => put_back(&mut self.answers, key, before),
         }
@@ -348,11 +350,15 @@ impl Tables {
         first: &NoticePlace,
         lease: (LeaseToken, Timestamp),
     ) -> ClaimedNotice {
+        let forgotten = self.forgotten.get(&first.request_id).copied();
+        let kept = self.places(first.request_id, true).len() as u64;
+        let parked = kept + forgotten.unwrap_or(0);
         let entry = self.notices.get_mut(first).unwrap();
         entry.lease = Some(lease);
         ClaimedNotice {
             notice: entry.notice.clone(),
             attempts: entry.attempts,
+            parked,
         }
     }
 

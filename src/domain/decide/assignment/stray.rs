@@ -69,19 +69,29 @@ fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal>
     step.done(None)
 }
 
-/// An operator's reconcile found in AWS an assignment that this settled request left behind.
+/// An operator saw in AWS an assignment that this settled request may have left behind, and
+/// wants it removed. P4: not for a request that ended in ERROR. jit refused the assignment as
+/// one from outside, or saw that it was gone, and told people that it does not change it.
 pub(in crate::domain::decide) fn found_present(
     step: Step<'_>,
     by: Option<&Person>,
+    revision: u64,
 ) -> Result<Decision, Refusal> {
-    if may_be_stray(&step) {
+    let seen = step.holding().map(|holding| holding.revision);
+    let hint = if matches!(step.request.state, State::Error(_)) {
+        "; it ended in ERROR, so jit did not make the assignment: remove it in Identity Center"
+    } else if !may_be_stray(&step) {
+        "; it is not settled, or another request holds the same assignment"
+    } else if seen != Some(revision) {
+        "; another request had the same assignment after AWS was asked: run the command again"
+    } else {
         let how = Some("compared with Identity Center".to_owned());
         return stray(step, by, details([("source", how)]));
-    }
+    };
     Err(Refusal::WrongState {
         status: step.request.status(),
         done: "cleaned up",
-        hint: "; it is not settled, or another request holds the same assignment",
+        hint,
     })
 }
 
@@ -101,4 +111,44 @@ fn stray(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decis
     step.request.schedule.due_at = Some(step.now);
     step.record(EventKind::StrayAccessFound, by, said);
     step.done(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Command;
+    use crate::domain::decide::decide;
+    use crate::domain::decide::fixtures::{bob, holding_of, later, policy, record};
+
+    fn found(state: &str, revision: u64) -> Result<Decision, Refusal> {
+        let by = Some(bob());
+        let found = Command::FoundPresent { by, revision };
+        decide(record(state), &policy(), found, later())
+    }
+
+    // P4
+    #[test]
+    fn an_assignment_that_another_request_had_meanwhile_is_not_removed() {
+        let mut ended = record("Revoked");
+        let revision = holding_of(&mut ended).revision;
+        assert!(found("Revoked", revision).is_ok());
+        holding_of(&mut ended).revision += 2;
+        let by = Some(bob());
+        let found = Command::FoundPresent { by, revision };
+        let refused = decide(ended, &policy(), found, later()).unwrap_err();
+        assert!(
+            refused.to_string().contains("run the command again"),
+            "{refused}"
+        );
+    }
+
+    // P4
+    #[test]
+    fn a_request_that_ended_in_error_takes_no_assignment_over() {
+        let refused = found("Error", 0).unwrap_err();
+        assert!(
+            refused.to_string().contains("jit did not make"),
+            "{refused}"
+        );
+    }
 }
