@@ -106,12 +106,23 @@ impl CliContext {
 
     /// Without a file, the missing file is the error, and not the first key that it would have.
     fn without_file(&self, why: ConfigError) -> ConfigError {
-        let is_named = self.config_path.is_some() || self.variables.contains_key("JIT_CONFIG");
-        if is_named || Path::new("jit.toml").exists() {
+        let Some(missing) = self.missing_file() else {
             return why;
-        }
-        let next = "this folder has no such file, and --config and JIT_CONFIG name none";
-        ConfigError::new("jit.toml", format!("{next}; without it, {why}"))
+        };
+        // Variables can take the place of the whole file, and then one of them is wrong.
+        let has_variables = self.variables.keys().any(|name| name.starts_with("JIT_"));
+        let text = match has_variables {
+            true => format!("{missing}; without it, {why}"),
+            false => format!("{missing}: write one as docs/install.md tells, or try: jit sandbox"),
+        };
+        ConfigError::new("jit.toml", text)
+    }
+
+    /// What is wrong if the command reads no configuration file; none if it reads one.
+    pub fn missing_file(&self) -> Option<&'static str> {
+        let is_named = self.config_path.is_some() || self.variables.contains_key("JIT_CONFIG");
+        let has_file = is_named || Path::new("jit.toml").exists();
+        (!has_file).then_some("this folder has no such file, and --config and JIT_CONFIG name none")
     }
 
     pub fn config_offline(&self) -> Result<Config, ConfigError> {

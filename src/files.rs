@@ -26,6 +26,13 @@ pub fn create(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Fails if this process cannot create a file in the folder. It leaves no file there.
+pub fn try_to_create_in(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".jit-check-{}", std::process::id()));
+    options().write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)
+}
+
 /// Takes the rights of other users from the files, and writes one line about all of them.
 pub fn tighten(paths: &[PathBuf]) {
     let (mut tightened, mut kept) = (Vec::new(), Vec::new());

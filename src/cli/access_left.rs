@@ -11,7 +11,7 @@ use super::operator::OperatorTools;
 use super::reconcile::bound_accounts;
 use super::serve::failed;
 use super::typed::{self, nearest};
-use crate::config::Config;
+use crate::config::{Config, IdentityCenterConfig};
 use crate::domain::{AccountId, Email, Lane, PermissionSet, Request, RequestId, Status, UserId};
 use crate::identity_center::{
     Assignee, AssignmentPlace, IdentityCenterError, IdentityCenterErrorKind,
@@ -47,13 +47,20 @@ impl NamedAccess {
         }
     }
 
+    /// Whose access the command ends, with every limit that the operator typed: a narrow command
+    /// must not read as if nothing at all were left.
     fn owner(&self) -> String {
-        match (&self.user, &self.account) {
-            (Some(user), Some(account)) => format!("{user} in {account}"),
-            (Some(user), None) => user.to_string(),
-            (None, Some(account)) => format!("jit in {account}"),
-            (None, None) => "jit".to_owned(),
+        let mut owner = match &self.user {
+            Some(user) => user.to_string(),
+            None => "jit".to_owned(),
+        };
+        if let Some(set) = &self.permission_set {
+            owner.push_str(&format!(" with the permission set {set}"));
         }
+        if let Some(account) = &self.account {
+            owner.push_str(&format!(" in {account}"));
+        }
+        owner
     }
 }
 
@@ -121,8 +128,8 @@ async fn check_account(tools: &OperatorTools, account: &AccountId) -> Result<(),
 }
 
 /// Known is a person with a request, and a user of Identity Center. The sandbox without a list of
-/// users knows every address, so an address that is almost the one of an open request is not
-/// believed.
+/// users knows every address, so there an address that is almost the one of an open request is
+/// unknown.
 async fn check_user(tools: &OperatorTools, user: &Email) -> Result<(), Failure> {
     let filter = Filter {
         requester_email: Some(user.clone()),
@@ -155,9 +162,17 @@ async fn check_user(tools: &OperatorTools, user: &Email) -> Result<(), Failure> 
         let next = "jit list shows the people who have access";
         not_known(&format!("user {user}"), near, next)
     };
+    let is_distinguished = !knows_every_address(&tools.config) || near.is_none();
     match user_at_aws(tools, user).await? {
-        Some(_) if near.is_none() => Ok(()),
+        Some(_) if is_distinguished => Ok(()),
         Some(_) | None => Err(unknown()),
+    }
+}
+
+fn knows_every_address(config: &Config) -> bool {
+    match config.identity_center {
+        IdentityCenterConfig::Sandbox => config.sandbox.users.is_empty(),
+        IdentityCenterConfig::Aws { .. } => false,
     }
 }
 
@@ -184,6 +199,9 @@ pub(super) async fn check_none(
     named: &NamedAccess,
 ) -> Result<String, Failure> {
     let look = Look::prepare(tools, named).await?;
+    if look.places.is_empty() {
+        return Err(nowhere(&tools.config));
+    }
     let asked = look.places.iter().map(|place| async {
         let identity_center = &tools.app.identity_center;
         identity_center.assignees(Lane::Revoke, place).await
@@ -200,21 +218,35 @@ pub(super) async fn check_none(
     }
     let owner = named.owner();
     if left.is_empty() {
-        let pairs = look.places.len();
+        let pairs = match look.places.len() {
+            1 => "1 pair".to_owned(),
+            many => format!("{many} pairs"),
+        };
         let groups = match groups {
-            0 => String::new(),
-            many => format!(
+            0 => "",
+            1 => "; 1 group has access there, and jit does not know who belongs to it",
+            many => &format!(
                 "; {many} groups have access there, and jit does not know who belongs to them"
             ),
         };
         return Ok(format!(
-            "AWS shows no access of {owner} in {pairs} pairs of account and permission set{groups}"
+            "AWS shows no access of {owner} in {pairs} of account and permission set{groups}"
         ));
     }
     Err(Failure::Unconfirmed(format!(
         "AWS still shows access of {owner}:\n{}",
         left.join("\n")
     )))
+}
+
+/// Without an account there is nothing that jit could ask AWS about, so nothing is confirmed.
+fn nowhere(config: &Config) -> Failure {
+    Failure::Unconfirmed(format!(
+        "jit knows no account, so it did not ask AWS: the store ({}) has no binding and no request \
+         that matches, and [accounts] names none; check store.path, or name the account: jit \
+         break-glass revoke --user EMAIL --account ID --reason TEXT",
+        config.store
+    ))
 }
 
 /// Where jit looks, and for whom.
@@ -234,6 +266,7 @@ impl Look {
             Some(account) => BTreeSet::from([account.clone()]),
             None => {
                 let mut accounts = bound_accounts(tools).await?.accounts;
+                accounts.extend(tools.config.accounts.keys().cloned());
                 accounts.extend(requests.iter().map(|one| one.asked.account_id.clone()));
                 accounts
             }

@@ -11,7 +11,7 @@ use crate::domain::{Email, MmUserId, Person};
 /// Just-in-time AWS access from Mattermost: a person asks for access in a channel, jit makes
 /// the assignment in IAM Identity Center, and removes it when the time is over.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// The configuration file [default: ./jit.toml]
     #[arg(long, global = true, value_name = "FILE", env = "JIT_CONFIG")]

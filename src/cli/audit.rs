@@ -181,7 +181,11 @@ pub(super) fn key(id: &str) -> Result<AuditKey, Failure> {
 
 async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
     let config = context.config_of_store()?;
-    app::service(&config, Purpose::Look).await.map_err(failed)
+    let opened = app::service(&config, Purpose::Look).await;
+    opened.map_err(|why| match context.missing_file() {
+        Some(missing) => Failure::Failed(format!("{why}; jit.toml: {missing}")),
+        None => failed(why),
+    })
 }
 
 #[cfg(test)]

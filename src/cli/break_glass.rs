@@ -64,7 +64,10 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     if !selected.live.is_empty() {
         operator.announce(&listed(&selected.live));
         if asked.id.is_none() && !asked.yes {
-            operator::confirm(&format!("end {} accesses", selected.live.len()))?;
+            operator::confirm(&format!(
+                "end these requests and their access ({})",
+                selected.live.len()
+            ))?;
         }
         let run = BreakGlassRun {
             tools: &tools,
@@ -164,26 +167,30 @@ impl Operator {
         eprintln!("jit: {why}; jit ends the access that AWS shows");
         let wanted = named.permission_set.as_ref();
         access_left::check_set(wanted, &sets)?;
-        let sets = sets
+        let sets: Vec<PermissionSet> = sets
             .into_iter()
-            .filter(|set| wanted.is_none_or(|wanted| wanted == set));
+            .filter(|set| wanted.is_none_or(|wanted| wanted == set))
+            .collect();
+        let names: Vec<String> = sets.iter().map(PermissionSet::to_string).collect();
         let present = self
             .removal
-            .present_assignments(user, account, sets)
+            .present_assignments(user, account, sets.into_iter())
             .await?;
         if present.is_empty() {
-            eprintln!(
-                "jit: AWS shows no access of {user} in {account}; nothing was changed. If a server \
-                 granted it a moment ago, run this again in ten seconds"
-            );
-            return Ok(());
+            return Err(Failure::Unconfirmed(format!(
+                "AWS shows no access of {user} in {account} with {}; nothing was changed. Without \
+                 the store jit cannot tell whether these are the right names, and does not see \
+                 access by groups: check the names, and run this again in ten seconds, because a \
+                 server may have granted the access a moment ago",
+                names.join(", ")
+            )));
         }
         let list = present
             .iter()
             .map(|key| format!("{} in {account}", key.permission_set));
         self.announce(&list.collect::<Vec<_>>().join("\n"));
         if !yes {
-            operator::confirm(&format!("end {} accesses", present.len()))?;
+            operator::confirm(&format!("end this access ({})", present.len()))?;
         }
         let mut rows = Vec::new();
         for key in present {

@@ -1,4 +1,7 @@
 //! `jit config check`.
+
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::output::facts;
@@ -7,7 +10,9 @@ use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, IdentityCenterConfig, KeyConfig, Scope, StoreKind};
 use crate::domain::{EndSessions, PermissionSet};
+use crate::files;
 use crate::identity_center::sdk::{SsoIdentityCenter, Verdict};
+use crate::store::sqlite::{OpenError, SqliteStore};
 
 pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Failure> {
     let config = match offline {
@@ -18,7 +23,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         true => AwsFindings::default(),
         false => check_aws(&config).await,
     };
-    asked.wrong.extend(folder_of_store(&config));
+    asked.wrong.extend(files_of_jit(&config));
     for warning in &config.warnings {
         eprintln!("jit: warning: {warning}");
     }
@@ -78,25 +83,54 @@ async fn check_aws(config: &Config) -> AwsFindings {
     asked
 }
 
-/// Why the SQLite file cannot be opened; none if its folder exists.
-fn folder_of_store(config: &Config) -> Option<String> {
-    let path = &config.store.path;
-    if config.store.kind != StoreKind::Sqlite || path.is_file() {
+/// Why jit cannot use its own files; empty if it can.
+fn files_of_jit(config: &Config) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if config.store.kind == StoreKind::Sqlite {
+        wrong.extend(store_file(&config.store.path));
+    }
+    if let (IdentityCenterConfig::Sandbox, Some(path)) =
+        (&config.identity_center, &config.sandbox.path)
+    {
+        wrong.extend(usable_file("sandbox.path", path));
+    }
+    wrong
+}
+
+/// `jit serve` brings an older file up to date, so that one is usable.
+fn store_file(path: &Path) -> Option<String> {
+    if let Some(why) = usable_file("store.path", path) {
+        return Some(why);
+    }
+    if !path.exists() {
         return None;
     }
+    match SqliteStore::open_read_only(path) {
+        Ok(_) | Err(OpenError::Older { .. }) => None,
+        Err(why) => Some(format!("store.path: {why}")),
+    }
+}
+
+/// Why jit cannot create or write the file of this key; none if it can.
+fn usable_file(key: &str, path: &Path) -> Option<String> {
     if path.is_dir() {
+        let path = path.display();
+        return Some(format!("{key}: {path} is a folder: name a file in it"));
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let shown = folder.display();
+    if !folder.is_dir() {
         return Some(format!(
-            "store.path: {} is a folder: name a file in it",
-            path.display()
+            "{key}: the folder {shown} does not exist: make it, or name another file"
         ));
     }
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.filter(|folder| !folder.is_dir())?;
+    // jit also writes files beside this one.
+    let why = files::try_to_create_in(folder).err()?;
     Some(format!(
-        "store.path: the folder {} does not exist: make it, or name another file",
-        folder.display()
+        "{key}: jit cannot create files in the folder {shown}: {why}"
     ))
 }
 

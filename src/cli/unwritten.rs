@@ -13,7 +13,7 @@ use crate::domain::{
     AccountId, Email, EventKind, HoldingKey, Lane, PermissionSet, Person, Presence, RequestId,
     Text, UserId,
 };
-use crate::identity_center::Paced;
+use crate::identity_center::{IdentityCenterErrorKind, Paced};
 use crate::worker::remove_unrecorded;
 
 /// A row of `jit_audit` that the store did not accept.
@@ -37,10 +37,14 @@ pub(super) struct UnrecordedRemoval {
 
 impl UnrecordedRemoval {
     async fn user(&self, email: &Email) -> Result<UserId, Failure> {
-        self.identity_center
-            .find_user(Lane::Revoke, email)
-            .await
-            .map_err(failed)
+        let found = self.identity_center.find_user(Lane::Revoke, email).await;
+        found.map_err(|why| match why.kind == IdentityCenterErrorKind::NoUser {
+            true => Failure::Unconfirmed(format!(
+                "{why}; nothing was changed; check the spelling of {email}, or search the user in \
+                 the console of IAM Identity Center"
+            )),
+            false => failed(why),
+        })
     }
 
     /// The permission sets that the user has in the account now.
@@ -80,13 +84,27 @@ impl UnrecordedRemoval {
         for row in rows {
             print(&self.json(row).to_string())?;
         }
-        let id = rows.iter().find_map(|row| row.id);
-        let id = id.map_or_else(|| "ID".to_owned(), |id| id.to_string());
         let reason = self.reason.as_str().replace('\'', "'\\''");
+        let commands: Vec<String> = rows
+            .iter()
+            .filter_map(|row| row.id)
+            .map(|id| {
+                format!(
+                    "jit cleanup {id} --reason '{reason}' --as {}",
+                    self.by.email
+                )
+            })
+            .collect();
+        // Without an id, `why` says what to repeat.
+        let later = match commands.is_empty() {
+            true => String::new(),
+            false => format!(
+                " When the store works again, write them with: {}",
+                commands.join("; ")
+            ),
+        };
         Err(Failure::Failed(format!(
-            "{why}. Keep the rows on stdout. When the store works again, write them with: \
-             jit cleanup {id} --reason '{reason}' --as {}",
-            self.by.email
+            "{why}. Keep the rows on stdout.{later}"
         )))
     }
 

@@ -1,6 +1,6 @@
 //! `jit break-glass` for a person: no false all-clear, and nothing that is granted later.
 
-use crate::common::{ACCOUNT, Setup};
+use crate::common::{ACCOUNT, Setup, binary};
 use crate::{Ran, Shell};
 
 const REASON: [&str; 4] = ["--reason", "laptop stolen", "--as", "sec@example.com"];
@@ -64,6 +64,70 @@ async fn access_that_only_aws_shows_is_not_an_all_clear() {
             "not made by jit",
         ]);
     break_glass(&shell, &["--account", ACCOUNT, "--yes"]).exits(0);
+}
+
+/// H1: a store without bindings names no account, so jit asked AWS nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_store_is_not_an_all_clear() {
+    let shell = Shell::open();
+    break_glass(&shell, &["--user", "alice@example.com", "--yes"])
+        .exits(3)
+        .prints(&["jit knows no account", "jit.db", "--account ID"]);
+}
+
+/// H1: the message of a command for one permission set does not say that nothing is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_all_clear_names_the_permission_set_that_was_asked_for() {
+    let shell = Shell::open();
+    shell.bind();
+    shell.granted().await;
+    let readonly = [
+        "--user",
+        "alice@example.com",
+        "--permission-set",
+        "readonly",
+    ];
+    break_glass(&shell, &readonly)
+        .exits(0)
+        .prints(&["no access of alice@example.com with the permission set readonly in 1 pair of"]);
+}
+
+/// H1: without the store jit cannot check a name, so nothing that it finds is an all-clear.
+#[test]
+fn without_the_store_finding_nothing_is_not_an_all_clear() {
+    let folder = tempfile::tempdir().unwrap();
+    for users in ["", "users = [\"alice@example.com\", \"bob@example.com\"]\n"] {
+        let setup = Setup {
+            sandbox: format!("{users}standing = [\"{ACCOUNT}/admin/alice@example.com\"]"),
+            ..Setup::default()
+        };
+        let file = setup.write(folder.path());
+        let store = folder.path().join("jit.db");
+        std::fs::write(&store, "this is a text and not a database of SQLite").unwrap();
+        let ended = |user: &str, account: &str, set: &str| {
+            let named = [
+                "--user",
+                user,
+                "--account",
+                account,
+                "--permission-set",
+                set,
+            ];
+            let words = ["break-glass", "revoke", "--yes"];
+            let words: Vec<&str> = words.into_iter().chain(named).chain(REASON).collect();
+            let output = binary().args(&words).arg("--config").arg(&file).output();
+            Ran::new(&words, &output.unwrap())
+        };
+        ended("alcie@example.com", ACCOUNT, "admin")
+            .exits(3)
+            .prints(&["alcie@example.com", "nothing was changed"]);
+        ended("alice@example.com", "111122223334", "admin")
+            .exits(3)
+            .prints(&["check the names"]);
+        ended("alice@example.com", ACCOUNT, "readonly")
+            .exits(3)
+            .prints(&["with readonly"]);
+    }
 }
 
 /// H2: the requests of the person that wait are ended as well, and cannot be approved later.

@@ -27,6 +27,13 @@ fn a_missing_file_is_named() {
                 .starts_with("jit: jit.toml: this folder has no such file"),
             "{ran:?}"
         );
+        assert!(!ran.err.contains("permission_sets"), "{ran:?}");
+        assert!(ran.err.contains("jit sandbox"), "{ran:?}");
+    }
+    for words in [&["audit", "show", "01a1fd36"][..], &["audit", "verify"]] {
+        alone(folder.path(), words, &[])
+            .exits(1)
+            .prints(&["jit.toml: this folder has no such file"]);
     }
 }
 
@@ -46,6 +53,36 @@ fn config_check_names_a_missing_folder() {
             .prints(&["store.path: the folder", "gone does not exist"]);
         assert!(!ran.out.contains("can start"), "{ran:?}");
     }
+}
+
+/// H6: jit could not start with these files either.
+#[test]
+fn config_check_names_a_file_that_jit_cannot_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Setup::default().write(folder.path());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let store = folder.path().join("jit.db");
+    let check = |text: &str, key: &str| {
+        std::fs::write(&file, text).unwrap();
+        let words = ["config", "check", "--offline"];
+        let ran = alone(folder.path(), &words, &[]).exits(1).prints(&[key]);
+        assert!(!ran.out.contains("can start"), "{ran:?}");
+    };
+    let elsewhere = text.replace(store.to_str().unwrap(), "/proc/jit.db");
+    check(
+        &elsewhere,
+        "store.path: jit cannot create files in the folder /proc",
+    );
+    let path = format!(
+        "[sandbox]\npath = \"{}/gone/state\"\n",
+        folder.path().display()
+    );
+    check(
+        &text.replace("[sandbox]\n", &path),
+        "sandbox.path: the folder",
+    );
+    std::fs::write(&store, "this is a text and not a database of SQLite").unwrap();
+    check(&text, "store.path: ");
 }
 
 /// H6: the audit needs only the store.
