@@ -158,7 +158,7 @@ async fn a_replaced_webhook_secret_signs_the_next_notice_without_a_restart() {
     jit.comes_to_log("webhook.secret").await;
     let id = caller.request().await;
     caller.deny(&id).await.is(200);
-    let heard = channel.hears(1).await.remove(0);
+    let heard = channel.wait_for(1).await.remove(0);
     let signing = Signing {
         key_id: "backend",
         secret: OTHER,

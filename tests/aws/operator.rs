@@ -237,7 +237,7 @@ async fn reconcile_compares_the_records_with_aws() {
     // AWS does not say who made an assignment, so the operator confirms the list.
     let asks = run(folder.path(), &aws, &["reconcile", "--fix"]).await;
     asks.exits(2)
-        .tells(&[&left, "erin@example.com has admin", "--yes", "missing"]);
+        .prints(&[&left, "erin@example.com has admin", "--yes", "missing"]);
     assert_eq!(aws.assignments(), before, "not confirmed");
     let fixed = ["reconcile", "--fix", "--yes", "--as", "ops@example.com"];
     let fixed = run(folder.path(), &aws, &fixed).await.exits(1);
@@ -293,7 +293,7 @@ async fn reconcile_leaves_an_assignment_that_a_later_request_met_alone() {
     caller.until(&later, "ERROR").await;
     let fix = ["reconcile", "--fix", "--yes", "--as", "ops@example.com"];
     let fixed = run(jit.folder.path(), &aws, &fix).await;
-    fixed.exits(0).tells(&["foreign", "not changed"]);
+    fixed.exits(0).prints(&["foreign", "not changed"]);
     assert_eq!(aws.assignments().len(), 1);
 }
 
@@ -321,7 +321,7 @@ async fn reconcile_and_break_glass_go_on_after_an_unreadable_record() {
     let found = run(folder.path(), &aws, &["reconcile", "-o", "json"])
         .await
         .exits(1)
-        .tells(&["1 records or pairs were skipped"]);
+        .prints(&["1 records or pairs were skipped"]);
     let value = found.json();
     let of = |kind: &str, field: &str| -> Vec<String> {
         let findings = value["findings"].as_array().unwrap().iter();
@@ -339,7 +339,7 @@ async fn reconcile_and_break_glass_go_on_after_an_unreadable_record() {
     break_glass(folder.path(), &aws, &alice)
         .await
         .exits(1)
-        .tells(&[&readonly, "REVOKED", &unread, "--user EMAIL --account ID"]);
+        .prints(&[&readonly, "REVOKED", &unread, "--user EMAIL --account ID"]);
     let by_aws = [&alice[..], &["--account", ACCOUNT]].concat();
     let ran = break_glass(folder.path(), &aws, &by_aws).await;
     assert!(ran.err.contains("admin in"), "{ran:?}");

@@ -523,7 +523,7 @@ async fn forged_clicks_make_one_call_to_a_mattermost_that_is_down() {
     for some in clicks.chunks(CLICKS / 2) {
         let sent = some.iter().map(|click| team.sends(ACTION, click));
         for reply in futures_util::future::join_all(sent).await {
-            let said = told(&reply);
+            let said = click_answer(&reply);
             assert!(said.contains("cannot ask Mattermost"), "{said}");
         }
     }

@@ -27,7 +27,7 @@ async fn told(team: &Team, who: &str, words: &str) -> Post {
 async fn a_message_to_an_approver_that_is_answered_429_comes_later_and_each_comes_once() {
     let team = with_two_approvers(Mattermost::open().await, "").await;
     team.mattermost.limits_posts(&direct(BOB), 2);
-    let id = team.asked().await;
+    let id = team.requested().await;
     told(&team, BOB, "asks for").await;
     told(&team, MALLORY, "asks for").await;
     let rested = team.mattermost.rested().unwrap();
@@ -48,7 +48,7 @@ async fn a_message_to_an_approver_that_is_answered_429_comes_later_and_each_come
 async fn an_approver_gets_no_message_about_a_request_that_is_decided() {
     let team = Team::bound().await;
     team.mattermost.refuses(Some(500));
-    let id = team.asked().await;
+    let id = team.requested().await;
     team.jit.comes_to_log("notice not received").await;
     team.type_command(BOB, &format!("deny {id}")).await;
     team.mattermost.refuses(None);
@@ -65,7 +65,7 @@ async fn after_a_kill_jit_sends_no_message_again_that_was_posted() {
     // The answer is lost, as if jit had been killed before it came.
     team.mattermost.loses_answers_in(&direct(BOB), 1);
     team.mattermost.limits_posts(&direct(MALLORY), 1);
-    let id = team.asked().await;
+    let id = team.requested().await;
     told(&team, BOB, "asks for").await;
     team.jit.comes_to_log("notice not received").await;
     // For the first 400 milliseconds, jit relies on the server to recognise a repeated post.
@@ -83,7 +83,7 @@ async fn after_a_kill_jit_sends_no_message_again_that_was_posted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_requester_is_told_the_grant_and_the_end_in_order() {
     let team = Team::bound().await;
-    let id = team.asked().await;
+    let id = team.requested().await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     team.presses(BOB, &card, "approve").await;
     let granted = told(&team, ALICE, "access granted until").await;
@@ -106,7 +106,7 @@ async fn the_requester_is_told_the_grant_and_the_end_in_order() {
 async fn without_tell_requester_only_the_approvers_get_messages() {
     let more = "tell_requester = false\nremind_before = \"3599s\"\n";
     let team = with_two_approvers(Mattermost::open().await, more).await;
-    team.asked().await;
+    team.requested().await;
     told(&team, BOB, "asks for").await;
     let card = team.mattermost.card("PENDING", &["approve", "deny"]).await;
     team.presses(BOB, &card, "approve").await;
@@ -125,7 +125,7 @@ async fn a_webhook_that_hangs_delays_no_card_and_no_message() {
     };
     let team = Team::bound_with(setup).await;
     channel.answers(Answer::Hangs);
-    let id = team.asked().await;
+    let id = team.requested().await;
     team.type_command(BOB, &format!("approve {id}")).await;
     team.mattermost.card("GRANTED", &["revoke"]).await;
     channel.is_called(1).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Channel, Setup};
 use crate::server::{
-    ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, now, told, trigger,
+    ADA, ALICE, BOB, CHANNEL, MALLORY, Mattermost, Post, TEAM, Team, click_answer, now, trigger,
 };
 
 const DIALOG: &str = "/mattermost/dialog";
@@ -13,7 +13,7 @@ const DENY: &str = "denywithreason";
 const REVOKE: &str = "revokewithreason";
 
 async fn pending(team: &Team) -> Post {
-    team.asked().await;
+    team.requested().await;
     team.mattermost.card("PENDING", &["approve", "deny"]).await
 }
 
@@ -108,7 +108,7 @@ async fn a_denial_with_a_reason_tells_it_everywhere() {
     assert_eq!(denied["actor_mm_user_id"], BOB);
     let is_denial = |text: &str| text.contains("DENIED") && text.contains("ask carol");
     channel
-        .hears_when(|heard| {
+        .wait_until(|heard| {
             let mut texts = heard.iter().map(|one| String::from_utf8_lossy(&one.body));
             texts.any(|text| is_denial(&text))
         })
@@ -263,7 +263,7 @@ async fn without_a_dialog_the_answer_names_the_command_and_the_plain_button() {
     let card = pending(&team).await;
     let mut click = team.mattermost.click(&card, DENY, BOB);
     click["trigger_id"] = trigger(BOB, now() - 4_000).into();
-    let said = told(&team.sends("/mattermost/action", &click).await);
+    let said = click_answer(&team.sends("/mattermost/action", &click).await);
     let id = &team.newest().await[..13];
     let command = format!("deny {id} REASON");
     assert!(said.contains(&format!("`/jit {command}`")), "{said}");

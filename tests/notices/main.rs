@@ -527,6 +527,7 @@ async fn notices_that_are_parked_early_are_recorded_once_in_the_audit() {
             created_at: replicas.clock.now(),
             audience: Audience::Everybody,
             received_by: BTreeSet::new(),
+            told: BTreeSet::new(),
         };
         let commit = Commit::of([Write::Notice(notice)]);
         replicas.store.commit(commit).await.unwrap();
@@ -546,5 +547,5 @@ async fn notices_that_are_parked_early_are_recorded_once_in_the_audit() {
         assert_eq!(told, ["15"]);
         assert_eq!(compare_request(&request, &history), []);
     }
-    assert_eq!(receivers[0].heard().len(), 16);
+    assert_eq!(receivers[0].received().len(), 16);
 }
