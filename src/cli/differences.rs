@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::output::{one_line, table};
 use super::{CliContext, Failure};
-use crate::domain::{AccountId, Email, PermissionSet, Request, RequestId, RequestObject, Status};
+use crate::domain::{
+    AccountId, Email, PermissionSet, Request, RequestId, RequestObject, Status, Timestamp,
+};
 use crate::identity_center::{Assignee, AssignmentPlace};
 
 /// A difference between the records and Identity Center.
@@ -24,6 +26,13 @@ pub(super) enum Difference {
         attempts: u32,
         why: String,
     },
+    /// Its end is over, and no worker has begun to remove it.
+    Overdue {
+        request: RequestId,
+        until: Timestamp,
+    },
+    /// It must go, no attempt failed, and AWS still shows it.
+    Ending { request: RequestId, status: Status },
     /// An assignment from outside.
     Foreign {
         place: AssignmentPlace,
@@ -115,6 +124,22 @@ impl Difference {
                 );
                 ("failing", request.to_string(), next)
             }
+            Self::Overdue { request, until } => (
+                "overdue",
+                request.to_string(),
+                format!(
+                    "its end was {until}, and no server removes it; start jit serve, or: jit \
+                     break-glass revoke {request} --reason TEXT"
+                ),
+            ),
+            Self::Ending { request, status } => (
+                "ending",
+                request.to_string(),
+                format!(
+                    "{status} in jit, still in AWS; a server removes it: run this again, or without \
+                     a server: jit break-glass revoke {request} --reason TEXT"
+                ),
+            ),
             Self::Foreign { place, who } => {
                 let next = format!("{}; not made by jit, not changed", shown(who));
                 ("foreign", pair(place), next)
@@ -164,6 +189,12 @@ impl Difference {
                 "attempts": attempts,
                 "why": why,
             }),
+            Self::Overdue { request, until } => {
+                json!({"finding": "overdue", "request_id": request, "end_time": until})
+            }
+            Self::Ending { request, status } => {
+                json!({"finding": "ending", "request_id": request, "status": status})
+            }
             Self::Foreign { place, who } => of_place("foreign", place, who),
             Self::Unclear { place, who } => of_place("unclear", place, who),
             Self::Unreadable { name, why } => {
@@ -185,6 +216,8 @@ impl Difference {
             | Self::Left(_)
             | Self::NotRemoved { .. }
             | Self::Failing { .. }
+            | Self::Overdue { .. }
+            | Self::Ending { .. }
             | Self::Unclear { .. }
             | Self::Unreadable { .. }
             | Self::NotCompared { .. } => true,

@@ -10,8 +10,8 @@ use super::output::progress;
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::domain::{
-    AccountId, Command, Holding, HoldingKey, Lane, Presence, Request, RequestId, State, Status,
-    UserId,
+    AccountId, Command, Holding, HoldingKey, Lane, Millis, Presence, Request, RequestId, State,
+    Status, Timestamp, UserId,
 };
 use crate::identity_center::{Assignee, AssignmentPlace, IdentityCenterErrorKind};
 use crate::service::ServiceError;
@@ -19,6 +19,8 @@ use crate::store::{Filter, StoreError, Unreadable};
 use crate::worker::{ProveError, Remains};
 
 const PAGE: usize = 200;
+/// A server begins each removal at its end, within much less than this.
+const BEGINS_WITHIN: Millis = Millis::seconds(10);
 
 /// What an operator wants done about access that is over in jit and exists in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +101,23 @@ async fn remove(
         tools.app.worker.see_through(request, &never, told).await
     };
     match removed.await {
-        Ok(_) => Ok(Difference::Removed { request }),
+        Ok(ended) => Ok(match ended.state {
+            State::Error(end) => Difference::NotRemoved {
+                request,
+                why: end.why.to_string(),
+            },
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Granted
+            | State::Removing { .. }
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. } => Difference::Removed { request },
+        }),
         Err(error @ (ServiceError::Refused(_) | ServiceError::Store(StoreError::Corrupt(_)))) => {
             let why = error.to_string();
             Ok(Difference::NotRemoved { request, why })
@@ -166,6 +184,8 @@ impl<'t> Comparison<'t> {
         for status in [Status::Granted, Status::Error] {
             let requests = comparison.requests(&of_status(status)).await?;
             comparison.findings.extend(failing(&requests));
+            let now = tools.app.service.clock().now();
+            comparison.findings.extend(overdue(&requests, now));
             // A request that jit checks has the status ERROR, and no access.
             if status == Status::Granted {
                 let live = requests
@@ -275,7 +295,7 @@ impl<'t> Comparison<'t> {
             return Ok(Some(unclear(place, who)));
         };
         if !held.holders.is_empty() {
-            return Ok(None);
+            return self.ending(&held).await;
         }
         if held.revision == 0 {
             return Ok(Some(foreign(place, &who)));
@@ -308,6 +328,26 @@ impl<'t> Comparison<'t> {
             None if is_whole => foreign(place, &who),
             None => unclear(place, who),
         }))
+    }
+
+    /// For an assignment that AWS shows: a holder that must end it, if no holder may have it.
+    async fn ending(&mut self, held: &Holding) -> Result<Option<Difference>, Failure> {
+        let mut ending = None;
+        for id in &held.holders {
+            let read = self.tools.app.service.request(*id).await;
+            let Some(holder) = self.readable(&id.to_string(), read)? else {
+                return Ok(None);
+            };
+            if !must_go(&holder.state) {
+                return Ok(None);
+            }
+            // An attempt that failed is a finding of its own.
+            if holder.schedule.trouble.is_none() {
+                let (request, status) = (holder.id, holder.status());
+                ending = Some(Difference::Ending { request, status });
+            }
+        }
+        Ok(ending)
     }
 
     /// Not for a grant that was made just now, or that is being removed.
@@ -353,6 +393,33 @@ fn failing(requests: &[Request]) -> Vec<Difference> {
         })
     });
     failing.collect()
+}
+
+/// The grants whose end is over. The worker begins a removal within moments.
+fn overdue(requests: &[Request], now: Timestamp) -> Vec<Difference> {
+    let granted = requests.iter().filter(|one| one.state == State::Granted);
+    let overdue = granted.filter_map(|request| {
+        let until = request.grant.period?.until;
+        let request = request.id;
+        (now - until > BEGINS_WITHIN).then_some(Difference::Overdue { request, until })
+    });
+    overdue.collect()
+}
+
+/// Whether the access of a request in this state has to end, or may not begin.
+fn must_go(state: &State) -> bool {
+    match state {
+        State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => true,
+        State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => false,
+    }
 }
 
 fn foreign(place: &AssignmentPlace, who: &Assignee) -> Difference {

@@ -279,6 +279,35 @@ async fn reconcile_compares_the_records_with_aws() {
     run(folder.path(), &aws, &["reconcile"]).await.exits(0);
 }
 
+/// H7: without a server nothing removes these accesses, and no finding said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_names_access_that_should_be_gone() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+    let overdue = caller.granted().await;
+    let unsettled = granted_to(&caller, &aws, "dave").await;
+    let folder = jit.kill();
+    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
+    let past = "UPDATE jit_requests SET doc = json_set(doc, '$.granted.until', \
+                '2026-01-01T00:00:00Z') WHERE request_id = ?1";
+    assert_eq!(db.execute(past, [&overdue]), Ok(1));
+    drop(db);
+    let by_hand = ["cleanup", &unsettled, "--unverified", "--reason", "by hand"];
+    let by_hand = [&by_hand[..], &["--as", "ops@example.com"]].concat();
+    run(folder.path(), &aws, &by_hand).await;
+    let found = run(folder.path(), &aws, &["reconcile"]).await.exits(1);
+    found.prints(&[
+        &format!("overdue  {overdue}"),
+        "2026-01-01T00:00:00Z",
+        &format!("ending   {unsettled}"),
+        "jit break-glass revoke",
+    ]);
+    for id in [&overdue, &unsettled] {
+        break_glass(folder.path(), &aws, &[id]).await.exits(0);
+    }
+    run(folder.path(), &aws, &["reconcile"]).await.exits(0);
+}
+
 /// P4: jit told people that the assignment is from outside, so an operator's command does not take
 /// it for one that jit left behind.
 #[tokio::test(flavor = "multi_thread")]
