@@ -26,7 +26,7 @@ pub use assignment::{
     AssignmentCall, AssignmentFacts, AssignmentOutcome, AssignmentWork, Calls, Holding, HoldingKey,
     OldCredentials, Preparation, Presence,
 };
-pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
+pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
 pub use command::{Ask, Claim, Command, Outcome, Proof, Trouble, Work};
 pub use decide::{CoHolders, Decision, Record, Refusal, decide, open};

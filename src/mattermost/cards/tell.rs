@@ -216,9 +216,9 @@ impl Cards {
 
     pub(super) async fn event(&self, notice: &Notice) -> Result<Option<Event>, NotReceived> {
         let key = AuditKey::Request(notice.request_id);
-        let events = self.service.history(&key).await;
-        let events = events.map_err(|error| NotReceived(error.to_string()))?;
-        Ok(events.into_iter().find(|event| event.seq == notice.seq))
+        let (seq, since) = (notice.seq, notice.created_at);
+        let event = self.service.event(&key, seq, since).await;
+        event.map_err(|error| NotReceived(error.to_string()))
     }
 
     async fn write_history(

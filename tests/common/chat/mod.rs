@@ -78,6 +78,7 @@ struct Kept {
     key: Option<String>,
     /// `SiteURL`; empty if it is not configured.
     site: String,
+    verifies_addresses: bool,
     delay: Duration,
 }
 
