@@ -1,9 +1,8 @@
 //! GET /requests: every filter, alone and combined, and page tokens that are authenticated.
 
-use jit::domain::{Channel, Event, Timestamp};
 use serde_json::json;
 
-use crate::common::{CHANNEL, Caller, Jit, Reply, Setup};
+use crate::common::{CHANNEL, Caller, Reply, Setup, write_history};
 
 async fn ids(caller: &Caller, query: &str) -> Vec<String> {
     let page = caller.get(&format!("/requests?{query}")).await.is(200);
@@ -154,40 +153,6 @@ async fn a_list_names_unreadable_records() {
     assert!(counted, "{metrics}");
 }
 
-/// Writes a history of this many events into the database of a server.
-fn write_history(jit: &Jit, channel: &str, count: i64) -> Vec<Event> {
-    let mut channel = Channel::unknown(channel.parse().unwrap());
-    let mut events = Vec::new();
-    for number in 0..count {
-        let now = Timestamp::from_seconds(1_800_000_000 + number / 3);
-        let said = [("number".to_owned(), number.to_string())].into();
-        let (next, event) = channel.refused(said, now);
-        channel = next;
-        events.push(event);
-    }
-    let mut db = rusqlite::Connection::open(jit.database()).unwrap();
-    let write = db.transaction().unwrap();
-    let head = json!(channel).to_string();
-    let key = format!("config#{}", channel.id);
-    let sql = "INSERT INTO jit_channels (request_id, revision, doc) VALUES (?1, 1, ?2)";
-    write.execute(sql, [&key, &head]).unwrap();
-    for event in &events {
-        let sql = "INSERT INTO jit_audit (request_id, event_time_event_id, seq, event_time,
-                   event_type, channel_id, doc) VALUES (?1, ?2, ?3, ?4, 'x', ?5, ?6)";
-        let given = rusqlite::params![
-            key,
-            event.sort_key(),
-            i64::try_from(event.seq).unwrap(),
-            event.event_time.to_string(),
-            channel.id.as_str(),
-            json!(event).to_string(),
-        ];
-        write.execute(sql, given).unwrap();
-    }
-    write.commit().unwrap();
-    events
-}
-
 /// The query of the next page, from the header `Link`.
 fn next_page(reply: &Reply) -> Option<String> {
     let link = reply.headers.get("link")?.to_str().unwrap();
@@ -200,7 +165,7 @@ fn next_page(reply: &Reply) -> Option<String> {
 async fn a_long_history_comes_in_pages_whole_and_in_order() {
     let jit = Setup::default().start();
     let caller = jit.caller();
-    let wanted = json!(write_history(&jit, "long", 2_500));
+    let wanted = json!(write_history(&jit.database(), "long", 2_500));
     let path = "/requests/config%23long/audit";
     for (first, sizes) in [
         ("", vec![1000, 1000, 500]),
@@ -226,7 +191,7 @@ async fn a_long_history_comes_in_pages_whole_and_in_order() {
     let reply = caller.get(&format!("{path}?after={place}")).await;
     assert_eq!((reply.is(200), next_page(&reply)), (json!([]), None));
     // An ordinary history comes whole.
-    write_history(&jit, "short", 1000);
+    write_history(&jit.database(), "short", 1000);
     let reply = caller.get("/requests/config%23short/audit").await;
     assert_eq!(reply.is(200).as_array().unwrap().len(), 1000);
     assert_eq!(next_page(&reply), None);
@@ -243,7 +208,7 @@ async fn a_long_history_comes_in_pages_whole_and_in_order() {
 #[tokio::test]
 async fn page_parameters_out_of_range_are_refused_with_words() {
     let (jit, caller) = Setup::default().bound().await;
-    let place = write_history(&jit, "long", 1)[0]
+    let place = write_history(&jit.database(), "long", 1)[0]
         .sort_key()
         .replace('#', "%23");
     let audit = "/requests/config%23long/audit?";
@@ -290,6 +255,7 @@ async fn the_accounts_of_a_channel_come_in_pages() {
         let page = reply.is(200).as_array().unwrap().clone();
         assert!(page.len() <= 3, "{page:?}");
         seen.extend(page);
+        assert!(seen.len() <= 7, "a page repeats an account: {seen:?}");
         query = next_page(&reply);
     }
     let path = format!("/config/accounts?channel_id={CHANNEL}");

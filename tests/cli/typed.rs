@@ -1,7 +1,9 @@
 //! What a person types: short ids, names and times; and commands whose aim is reached already.
 
+use serde_json::{Value, json};
+
 use crate::common::chat::{BOB, Mattermost};
-use crate::common::{ACCOUNT, CHANNEL, Setup};
+use crate::common::{ACCOUNT, CHANNEL, Setup, write_history};
 use crate::{ASKING, Shell};
 
 /// H3: the aim of a repeated command is reached, and the answer says since when.
@@ -254,6 +256,22 @@ async fn a_list_has_every_page() {
         .run(&first)
         .exits(0)
         .tells(&["198 more requests are open"]);
+}
+
+/// N3: a history has all events, also when the server answers in pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_has_every_page() {
+    let shell = Shell::open();
+    let wanted = json!(write_history(&shell.jit.database(), "long", 2_001));
+    let show = ["audit", "show", "config#long", "-o", "json"];
+    for shown in [shell.run(&show), shell.without_client(&show)] {
+        let shown: Value = serde_json::from_str(&shown.exits(0).out).unwrap();
+        assert!(
+            shown == wanted,
+            "{} events",
+            shown.as_array().unwrap().len()
+        );
+    }
 }
 
 /// H7: a list tells that access is being removed.
