@@ -934,6 +934,7 @@ pub async fn a_long_history_comes_in_pages_whole_and_in_order(subject: impl Subj
             if page.is_empty() {
                 break;
             }
+            assert!(page.len() <= limit, "{} in a page of {limit}", page.len());
             sizes.push(page.len());
             read.extend(page);
         }
@@ -971,6 +972,7 @@ pub async fn the_bindings_of_a_channel_come_in_pages(subject: impl Subject) {
         }
         assert!(page.len() <= 2, "{page:?}");
         found.extend(page);
+        assert!(found.len() <= 5, "a page repeats a binding: {found:?}");
     }
     assert_eq!(store.bindings(&channel.id).await.unwrap(), found);
     let found = found.iter().map(|binding| binding.account_id.to_string());
