@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError, IdentityCenterConfig, StoreKind};
 use crate::domain::Timestamp;
+use crate::http::address_book::AddressBook;
 use crate::http::keyring::{Keyring, KnownSecrets};
 use crate::http::rates::KeyRates;
 use crate::http::{HttpState, router};
 use crate::identity_center::sandbox::{Sandbox, SandboxError};
 use crate::identity_center::sdk::SsoIdentityCenter;
 use crate::identity_center::{Limits, Paced};
-use crate::mattermost::{self, Cards, DirectMessages, Mattermost, Names};
+use crate::mattermost::{self, Addresses, Cards, DirectMessages, Mattermost, Names};
 use crate::service::{Announce, Service};
 use crate::signature;
 use crate::store::dynamodb::DynamoStore;
@@ -111,18 +112,22 @@ impl Server {
             let clock = Arc::new(SystemClock);
             receivers.push(Arc::new(WebhookReceiver::new(webhook, secret, clock)?));
         }
-        let mut chat = None;
+        let (mut chat, mut address_book) = (None, None::<Arc<dyn AddressBook>>);
         if let (Some(mattermost), Some(token)) = (config.mattermost, keyring.bot_token()) {
             let (shared, names) = (service.clone(), names.clone());
             let cards = Arc::new(Cards::of(&mattermost, token.clone(), names, shared)?);
             receivers.push(cards.clone());
             receivers.push(Arc::new(DirectMessages::of(&mattermost, cards.clone())));
+            let clock = service.shared_clock();
+            let addresses = Addresses::of(&mattermost, token.clone(), clock)?;
+            address_book = Some(Arc::new(addresses));
             chat = Some((mattermost, token, cards));
         }
         // Under Lambda, CloudWatch has the metrics.
         let metrics = (purpose == Purpose::Serve).then_some(metrics);
         let mut http = HttpState::new(service.clone(), keyring, metrics, stop);
         http.rates = KeyRates::new(config.server.creates_per_second, config.server.create_burst);
+        http.address_book = address_book;
         http.signed_after = signed_after(&service).await?;
         http.worker = (purpose == Purpose::Serve).then(|| worker.clone());
         let http = Arc::new(http);

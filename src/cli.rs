@@ -19,6 +19,7 @@ mod lambda;
 mod mattermost;
 mod operator;
 mod output;
+mod pages;
 mod reconcile;
 mod requests;
 mod sandbox;

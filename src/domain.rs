@@ -31,7 +31,7 @@ pub use assignment::{
     AssignmentProof, AssignmentRecord, AssignmentWork, CoHolders, Holding, HoldingKey,
     OldCredentials, Preparation, Presence,
 };
-pub use audit::{AuditKey, Chain, Event, EventKind, Hash};
+pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
 pub use command::{Ask, Claim, Command, Trouble};
 pub use decide::{Decision, Record, Refusal, decide, open};

@@ -3,6 +3,7 @@
 //! This module makes no decisions about requests. `ROUTES` lists every route, and the tests
 //! check that the router has exactly these.
 
+pub mod address_book;
 pub mod body;
 mod config;
 pub mod connections;
@@ -11,6 +12,7 @@ pub mod limits;
 mod list;
 pub mod listen;
 mod ops;
+mod pages;
 pub mod rates;
 pub mod reply;
 mod requests;
@@ -37,6 +39,7 @@ use crate::config::Scope;
 use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
+use address_book::AddressBook;
 use keyring::Keyring;
 use limits::{BodyPool, Seat, Seats};
 use rates::KeyRates;
@@ -62,6 +65,8 @@ pub struct HttpState {
     pub seats: Seats,
     pub bodies: BodyPool,
     pub rates: KeyRates,
+    /// `None` if no chat is configured.
+    pub address_book: Option<Arc<dyn AddressBook>>,
     store_check: ops::StoreCheck,
     tally: ops::CallCounters,
 }
@@ -180,6 +185,7 @@ impl HttpState {
             seats: Seats::default(),
             bodies: BodyPool::default(),
             rates: KeyRates::default(),
+            address_book: None,
             store_check: ops::StoreCheck::default(),
             tally: ops::CallCounters::default(),
         }

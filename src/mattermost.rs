@@ -40,6 +40,7 @@ use client::bot::Bot;
 use client::people::People;
 pub use commands::time::minutes as typed_minutes;
 pub use inbound::router;
+pub use trust::addresses::Addresses;
 use trust::forgery::Forgeries;
 use trust::seal::Seals;
 use trust::trigger::ServerKey;

@@ -31,8 +31,8 @@ pub use inspect::{AuditedRecord, Inspected, Misfit};
 
 use crate::domain::{
     AccessChange, AccountId, AuditKey, Binding, Chain, Channel, ChannelId, Decision, Email, Event,
-    HeadEntry, Holding, HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding, Request,
-    RequestId, Status, Timestamp,
+    EventPlace, HeadEntry, Holding, HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Rebinding,
+    Request, RequestId, Status, Timestamp,
 };
 
 /// The operations that the service and the workers need from a store.
@@ -47,8 +47,18 @@ pub trait Store: Send + Sync + 'static {
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError>;
     /// Returns a channel with its approvers.
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError>;
-    /// Returns all bindings of a channel, ordered by account.
-    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError>;
+    /// Returns up to `limit` bindings of a channel, ordered by account; the first is the one that
+    /// follows `after`.
+    async fn bindings_page(
+        &self,
+        channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Found<Binding>, StoreError>;
+    /// Returns all bindings of a channel, ordered by account. `limits` bounds their number.
+    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
+        self.bindings_page(channel, None, usize::MAX).await
+    }
 
     /// Returns up to `limit` bindings of all channels, ordered by account; the first is the
     /// one that follows `after`.
@@ -138,9 +148,19 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Found<Request>, StoreError>;
-    /// Returns one complete history, oldest event first. Fails with `Corrupt` if any of its
-    /// events is unreadable.
-    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError>;
+    /// Returns up to `limit` events of one history, oldest first; the first is the one that
+    /// follows `after`. Fails with `Corrupt` if any of them is unreadable.
+    async fn audit_page(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError>;
+    /// Returns one complete history. Only for the commands of an operator: the length of a
+    /// history has no limit, and a server reads pages.
+    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+        self.audit_page(key, None, usize::MAX).await
+    }
     /// Returns up to `limit` events of all histories that match `filter`, ordered by time.
     /// `after` is the sort key of the last event of the previous page.
     async fn export(

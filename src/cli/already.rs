@@ -4,14 +4,15 @@ use serde_json::Value;
 
 use super::Failure;
 use super::output::one_line;
+use crate::domain::Person;
 
 /// What the person wants to be true.
 pub(super) enum Aim<'p> {
     NoAccess,
     Denied,
     Cancelled,
-    /// The person with this user id has approved.
-    ApprovedBy(&'p str),
+    /// This person has approved.
+    ApprovedBy(&'p Person),
 }
 
 /// The request of the refusal, and a sentence about it, if the aim of the command is reached.
@@ -58,8 +59,9 @@ fn sentence(request: &Value, aim: &Aim<'_>) -> Option<String> {
         )),
         (Aim::Denied, "DENIED") => Some(format!("already denied{}", at("denied_at"))),
         (Aim::Cancelled, "CANCELLED") => Some(format!("already cancelled{}", at("cancelled_at"))),
-        (Aim::ApprovedBy(id), "PENDING" | "APPROVED" | "GRANTED")
-            if request["approver_mm_user_id"] == *id =>
+        (Aim::ApprovedBy(person), "PENDING" | "APPROVED" | "GRANTED")
+            if request["approver_mm_user_id"] == person.id.as_str()
+                || request["approver_email"] == person.email.as_str() =>
         {
             Some(format!("you have approved it already; it is {status}"))
         }
@@ -72,6 +74,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::decide::fixtures::person;
 
     // H3
     #[test]
@@ -86,7 +89,7 @@ mod tests {
         for status in ["PENDING", "GRANTED", "ERROR", "APPROVED"] {
             let request = json!({"status": status, "approver_mm_user_id": "bob"});
             assert_eq!(sentence(&request, &Aim::NoAccess), None, "{status}");
-            assert_eq!(sentence(&request, &Aim::ApprovedBy("carol")), None);
+            assert_eq!(sentence(&request, &Aim::ApprovedBy(&person("carol"))), None);
         }
         let denied = json!({"status": "DENIED", "denied_at": "T"});
         let told = sentence(&denied, &Aim::NoAccess).unwrap();

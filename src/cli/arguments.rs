@@ -197,7 +197,7 @@ pub(crate) enum CliCommand {
         /// The id of the channel in Mattermost
         #[arg(long)]
         channel: String,
-        /// The AWS account, 12 digits
+        /// The AWS account: its 12 digits, or its name in [accounts] of jit.toml
         #[arg(long)]
         account: String,
     },
@@ -310,7 +310,7 @@ pub(crate) struct List {
     /// Only requests of this channel
     #[arg(long)]
     pub channel: Option<String>,
-    /// Only requests for this account
+    /// Only requests for this account: its 12 digits, or its name in [accounts] of jit.toml
     #[arg(long)]
     pub account: Option<String>,
     /// Only requests of this requester
@@ -325,10 +325,10 @@ pub(crate) struct List {
     /// Only requests created on or before this day
     #[arg(long, value_name = "DATE")]
     pub to: Option<String>,
-    /// The number of requests on one page
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
-    pub limit: u32,
-    /// The token that the page before ended with
+    /// Only one page with this number of requests [default: all requests]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: Option<u32>,
+    /// Only one page: the one after the page that ended with this token
     #[arg(long, value_name = "TOKEN")]
     pub next_token: Option<String>,
 }
@@ -347,8 +347,8 @@ pub(crate) struct BindArguments {
     /// Whether requesters may approve their own requests
     #[arg(long, value_name = "BOOL")]
     pub allow_self_approval: Option<bool>,
-    /// The longest duration of a request
-    #[arg(long, value_name = "HOURS")]
+    /// The longest duration of a request: hours like 4, or a time like 4h
+    #[arg(long, value_name = "HOURS", value_parser = super::typed::hours)]
     pub max_hours: Option<u32>,
     /// A permission set that people may request; repeat it for several
     #[arg(long = "permission-set", value_name = "NAME")]
@@ -377,7 +377,7 @@ pub(crate) enum AuditCommand {
     /// Show the history of one request, or of one channel with config#CHANNEL
     #[command(after_help = "Example:\n  jit audit show ID\n  jit audit show 'config#town-square'")]
     Show {
-        /// The request, or config#CHANNEL
+        /// The request: its id, or the beginning of its id; or config#CHANNEL
         id: String,
     },
     /// Print all audit events from the store as JSON lines
@@ -388,7 +388,7 @@ pub(crate) enum AuditCommand {
     /// Check the audit chain of every history in the store, or of one, for tampering
     #[command(after_help = "Example:\n  jit audit verify\n  jit audit verify ID")]
     Verify {
-        /// The request, or config#CHANNEL; without it, every history
+        /// The request: its id, or the beginning of its id; or config#CHANNEL; without it, every history
         id: Option<String>,
     },
 }
@@ -401,9 +401,9 @@ pub(crate) struct Export {
     /// Only events on or before this day or time
     #[arg(long, value_name = "DATE")]
     pub to: Option<String>,
-    /// Only events of this account
+    /// Only events of this account: its 12 digits, or its name in [accounts] of jit.toml
     #[arg(long)]
-    pub account: Option<crate::domain::AccountId>,
+    pub account: Option<String>,
     /// Only events of this channel
     #[arg(long)]
     pub channel: Option<crate::domain::ChannelId>,

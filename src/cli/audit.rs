@@ -9,12 +9,12 @@ use super::arguments::Export;
 use super::client::Caller;
 use super::output::{one_line, print, table};
 use super::serve::failed;
-use super::{CliContext, Failure};
+use super::{CliContext, Failure, pages, short_id, typed};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::domain::{AuditKey, Event, Millis, Timestamp};
 use crate::service::Service;
-use crate::signature::percent_encoded;
 use crate::store::AuditFilter;
 
 const PAGE: usize = 500;
@@ -26,11 +26,25 @@ const MOST_LOOKS_BACK: u32 = 5;
 
 pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> {
     let events = if context.client_if_any().await?.is_some() {
-        let path = format!("/requests/{}/audit", percent_encoded(id));
-        Caller::new(context).await?.get(&path).await?.value
+        let caller = Caller::new(context).await?;
+        let id = match id.parse::<AuditKey>() {
+            Ok(key) => key.to_string(),
+            Err(_) => short_id::at_server(&caller, id).await?,
+        };
+        json!(pages::history(&caller, &id).await?)
     } else {
-        let service = service(context).await?;
-        let events = service.history(&key(id)?).await.map_err(failed)?;
+        let config = context.config_of_store()?;
+        let key = key(&config, id).await?;
+        let service = app::service(&config, Purpose::Look).await.map_err(failed)?;
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            let after = events.last().map(Event::place);
+            let page = service.history(&key, after, PAGE).await.map_err(failed)?;
+            if page.is_empty() {
+                break;
+            }
+            events.extend(page);
+        }
         if events.is_empty() {
             return Err(Failure::Failed(format!(
                 "there is no history of {id}; jit list shows the requests"
@@ -69,8 +83,12 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
         text.map(|text| parse(text).ok_or_else(|| no_moment(text)))
             .transpose()
     };
+    let account_id = match &export.account {
+        Some(word) => Some(typed::account(word, &context.account_names()?)?),
+        None => None,
+    };
     let filter = AuditFilter {
-        account_id: export.account.clone(),
+        account_id,
         channel_id: export.channel.clone(),
         from: moment(&export.from, Timestamp::parse_first)?,
         before: moment(&export.to, Timestamp::parse_after)?,
@@ -174,9 +192,16 @@ fn no_moment(text: &str) -> Failure {
     Failure::Usage(format!("{text:?} {rule}"))
 }
 
-pub(super) fn key(id: &str) -> Result<AuditKey, Failure> {
-    id.parse()
-        .map_err(|_| Failure::Usage(format!("{id:?} is not a request id and not config#CHANNEL")))
+/// A request by its id or the beginning of its id, or the configuration of a channel.
+pub(super) async fn key(config: &Config, id: &str) -> Result<AuditKey, Failure> {
+    if id.starts_with("config#") {
+        return id.parse().map_err(|why| {
+            Failure::Usage(format!(
+                "{id:?} {why}; type config#CHANNEL, as in config#town-square"
+            ))
+        });
+    }
+    short_id::in_store(config, id).await.map(AuditKey::Request)
 }
 
 async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {

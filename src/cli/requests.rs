@@ -3,13 +3,15 @@
 #[cfg(test)]
 mod starts;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use super::already::{self, Aim};
 use super::arguments::{BindArguments, CliCommand, List, NewRequest};
 use super::client::{Caller, HttpAnswer};
 use super::output::{clipped, facts, one_line, table};
-use super::{CliContext, Failure, short_id, typed};
+use super::{CliContext, Failure, pages, short_id, typed};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{Millis, Person, Timestamp};
 use crate::signature::percent_encoded;
@@ -25,20 +27,20 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             let person = context.acting.person()?;
             let body = acting("approver", &person, json!({}));
             let path = path(&caller, &id, "/approve").await?;
-            let answer = decide(context, &caller, &path, &body, &person).await;
-            or_reached(answer, &Aim::ApprovedBy(person.id.as_str()))?
+            let answer = by_address(context, &caller, &path, body, "approver").await;
+            or_reached(answer, &Aim::ApprovedBy(&person))?
         }
         CliCommand::Deny { id, reason } => {
             let person = context.acting.person()?;
             let body = acting("denier", &person, json!({"reason": reason}));
             let path = path(&caller, &id, "/deny").await?;
-            let answer = decide(context, &caller, &path, &body, &person).await;
+            let answer = by_address(context, &caller, &path, body, "denier").await;
             or_reached(answer, &Aim::Denied)?
         }
         CliCommand::Revoke { id, reason, wait } => {
             let body = actor(json!({"reason": reason}))?;
             let id = short_id::at_server(&caller, &id).await?;
-            return revoke(context, &caller, &id, &body, wait).await;
+            return revoke(context, &caller, &id, body, wait).await;
         }
         CliCommand::Cancel { id } => {
             let body = actor(json!({}))?;
@@ -102,44 +104,62 @@ fn or_reached(answer: Result<HttpAnswer, Failure>, aim: &Aim<'_>) -> Result<Http
     Ok(HttpAnswer { status: 200, value })
 }
 
-/// A decision of an approver. Approvers that were named in Mattermost have ids that no address
-/// contains, so a refusal tells how to name the id.
-async fn decide(
+/// Sends a command. An approver who was named in Mattermost has a user id that no address
+/// contains: if the server knows no approver with the id that jit took from the address, the
+/// command names the person by the address alone, and the server asks Mattermost.
+async fn by_address(
     context: &CliContext,
     caller: &Caller,
     path: &str,
-    body: &Value,
-    person: &Person,
+    mut body: Value,
+    role: &str,
 ) -> Result<HttpAnswer, Failure> {
-    let answer = caller.post(path, body).await;
-    let is_derived = context.acting.id.is_none();
+    let (first, code) = match caller.post(path, &body).await {
+        Err(Failure::Refused { message, code, .. })
+            if context.acting.id.is_none()
+                && code == "not_allowed"
+                && is_about_person(&message) =>
+        {
+            (message, code)
+        }
+        answer => return answer,
+    };
+    let id = body[format!("{role}_mm_user_id")].take();
+    let email = word(&body, &format!("{role}_email"));
+    let answer = caller.post(path, &given(body)).await;
     answer.map_err(|refused| match refused {
         Failure::Refused {
             message,
-            code,
-            request,
-        } if is_derived && message.contains("is not an approver") => Failure::Refused {
+            request: None,
+            ..
+        } => Failure::Refused {
             message: format!(
-                "{message}. jit took the user id {} from the address {}; an approver who was named \
-                 in Mattermost has another id: `jit accounts --channel CHANNEL` shows the ids, \
-                 --as-id ID names yours",
-                person.id, person.email
+                "{first}. jit took the user id {} from the address {email}; an approver who was \
+                 named in Mattermost has another id, and the address did not help: {message}. \
+                 `jit accounts --channel CHANNEL` shows the ids, --as-id ID names yours",
+                id.as_str().unwrap_or_default()
             ),
             code,
-            request,
+            request: None,
         },
         refused => refused,
     })
+}
+
+/// Whether another user id of the same person may have a right that this one lacks.
+fn is_about_person(message: &str) -> bool {
+    message.contains("is not an approver") || message.contains("may not revoke this request")
 }
 
 async fn revoke(
     context: &CliContext,
     caller: &Caller,
     id: &str,
-    body: &Value,
+    body: Value,
     wait: bool,
 ) -> Result<(), Failure> {
-    let answer = match caller.post(&of(id, "/revoke"), body).await {
+    let path = of(id, "/revoke");
+    let answer = match by_address(context, caller, &path, body, "actor").await {
         Err(refused @ Failure::Refused { .. }) => {
             if let Some((value, said)) = already::reached(&refused, &Aim::NoAccess) {
                 eprintln!("jit: {said}");
@@ -156,8 +176,14 @@ async fn revoke(
 }
 
 async fn accounts(caller: &Caller, channel: &str) -> Result<HttpAnswer, Failure> {
-    let path = format!("/config/accounts?channel_id={}", percent_encoded(channel));
-    caller.get(&path).await
+    let (path, place) = ("/config/accounts", |binding: &Value| {
+        word(binding, "account_id")
+    });
+    let bindings = pages::array(caller, path, &[("channel_id", channel)], place).await?;
+    Ok(HttpAnswer {
+        status: 200,
+        value: bindings.into(),
+    })
 }
 
 async fn unbind(
@@ -293,34 +319,35 @@ async fn revoked(
 const OPEN: [&str; 3] = ["PENDING", "APPROVED", "GRANTED"];
 
 /// All open requests that the key may read, for a list without a filter.
-async fn list_open(context: &CliContext, caller: &Caller, limit: u32) -> Result<(), Failure> {
-    let (mut items, mut is_cut) = (Vec::new(), false);
+async fn list_open(
+    context: &CliContext,
+    caller: &Caller,
+    limit: Option<u32>,
+) -> Result<(), Failure> {
+    // A request whose status changes meanwhile is in two of the lists; the later one is right.
+    let mut open: BTreeMap<(String, String), Value> = BTreeMap::new();
+    let mut unreadable = BTreeSet::new();
     for status in OPEN {
-        let answer = caller
-            .get(&format!("/requests?status={status}&limit={limit}"))
-            .await?;
-        is_cut |= answer.value["next_token"].is_string();
-        items.extend(
-            answer.value["items"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .cloned(),
-        );
+        let whole = pages::requests(caller, &[("status", status)]).await?;
+        unreadable.extend(unread(&whole));
+        for item in whole["items"].as_array().into_iter().flatten() {
+            let place = (word(item, "created_at"), word(item, "request_id"));
+            open.insert(place, item.clone());
+        }
     }
-    items.sort_by(|one, other| {
-        let created = |item: &Value| item["created_at"].as_str().map(str::to_owned);
-        created(other).cmp(&created(one))
-    });
+    let all = open.len();
+    let shown = limit.map_or(all, |limit| usize::try_from(limit).unwrap_or(all));
+    let items: Vec<Value> = open.into_values().rev().take(shown).collect();
     let value = json!({"items": items, "filters": {"status": OPEN}});
     let text = || match items.is_empty() {
         true => "no requests are open".to_owned(),
         false => page(&value),
     };
     context.output.print(text, &value)?;
-    if is_cut {
-        eprintln!("jit: more requests are open than shown: add --status, --channel or --limit 200");
+    if let Some(more) = all.checked_sub(items.len()).filter(|more| *more > 0) {
+        eprintln!("jit: {more} more requests are open: leave out --limit to see all");
     }
+    report_unread(unreadable);
     Ok(())
 }
 
@@ -334,31 +361,34 @@ async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), 
         ("status", &list.status),
         ("start_date", &list.from),
         ("end_date", &list.to),
-        ("next_token", &list.next_token),
     ];
-    let given = filters.iter().filter_map(|(name, value)| {
-        let value = value.as_ref()?;
-        Some(format!("{name}={}", percent_encoded(value)))
-    });
-    let mut query: Vec<String> = given.collect();
-    if query.is_empty() {
-        return list_open(context, caller, list.limit).await;
-    }
-    query.push(format!("limit={}", list.limit));
-    let answer = caller
-        .get(&format!("/requests?{}", query.join("&")))
-        .await?;
-    context
-        .output
-        .print(|| page(&answer.value), &answer.value)?;
-    if let Some(ids) = answer.value["unreadable"].as_array() {
-        let ids = ids.iter().filter_map(Value::as_str).map(one_line);
-        let ids = ids.collect::<Vec<_>>().join(", ");
-        eprintln!(
-            "jit: the list leaves out requests whose records cannot be read: {ids}; jit audit verify says why"
-        );
-    }
+    let filters = filters.iter();
+    let filters = filters.filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let filters: Vec<(&str, &str)> = filters.collect();
+    let value = match (list.limit, list.next_token.as_deref()) {
+        (limit, None) if filters.is_empty() => return list_open(context, caller, limit).await,
+        (None, None) => pages::requests(caller, &filters).await?,
+        (limit, token) => pages::one(caller, filters, limit, token).await?,
+    };
+    context.output.print(|| page(&value), &value)?;
+    report_unread(unread(&value).collect());
     Ok(())
+}
+
+/// The ids of the requests that the server could not read.
+fn unread(list: &Value) -> impl Iterator<Item = String> {
+    let ids = list["unreadable"].as_array().into_iter().flatten();
+    ids.filter_map(Value::as_str).map(one_line)
+}
+
+fn report_unread(ids: BTreeSet<String>) {
+    if ids.is_empty() {
+        return;
+    }
+    let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
+    eprintln!(
+        "jit: the list leaves out requests whose records cannot be read: {ids}; jit audit verify says why"
+    );
 }
 
 /// The length of a reason in a list; `jit status` shows the whole reason.
@@ -533,10 +563,6 @@ fn describe_binding(value: &Value) -> String {
         }
         some => some,
     };
-    let sets = match word("permission_sets") {
-        all if all.is_empty() => "all that the server has".into(),
-        some => some,
-    };
     facts(&[
         ("channel", word("channel_id")),
         ("account", word("account_id")),
@@ -544,7 +570,7 @@ fn describe_binding(value: &Value) -> String {
         ("policy", word("approval_policy")),
         ("self approval", word("allow_self_approval")),
         ("longest duration, hours", word("max_request_hours")),
-        ("permission sets", sets),
+        ("permission sets", word("allowed_permission_sets")),
         ("changed", word("updated_at")),
         ("note", word("message")),
     ])

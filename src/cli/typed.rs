@@ -38,6 +38,18 @@ pub(super) fn minutes(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "expected minutes, like 90, or a time like 1h30m".to_owned())
 }
 
+/// A number of hours, or a time that is whole hours.
+pub(super) fn hours(text: &str) -> Result<u32, String> {
+    if let Ok(hours) = text.parse() {
+        return Ok(hours);
+    }
+    let minutes = typed_minutes(text).map(Minutes::get);
+    minutes
+        .filter(|minutes| minutes % 60 == 0)
+        .map(|minutes| minutes / 60)
+        .ok_or_else(|| "expected whole hours, like 4, or a time like 4h".to_owned())
+}
+
 /// The known word that differs from the typed one by a few letters.
 pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let typed = typed.to_lowercase();
@@ -78,6 +90,17 @@ mod tests {
         }
         for wrong in ["", "0", "-5", "1x", "h"] {
             assert!(minutes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    // H4
+    #[test]
+    fn a_longest_duration_is_hours_or_a_time_of_whole_hours() {
+        for (text, wanted) in [("4", 4), ("4h", 4), ("120m", 2)] {
+            assert_eq!(hours(text), Ok(wanted), "{text}");
+        }
+        for wrong in ["", "-5", "1h30m", "x"] {
+            assert!(hours(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -24,14 +24,14 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
     let mut verification = Verification::of(log, service.has_seal_key());
     match id {
         Some(id) => {
-            let key = key(id)?;
+            let key = key(&config, id).await?;
             let verified = service.verify_history(&key, &verification.log).await;
             let verified = verified.map_err(failed)?;
             if verified.is_unknown && verified.findings.is_empty() {
                 let why = format!("there is no history of {id}; jit list shows the requests");
                 return Err(Failure::Failed(why));
             }
-            verification.add(id, verified);
+            verification.add(&key.to_string(), verified);
         }
         None => {
             let defects = std::mem::take(&mut verification.log.findings);

@@ -154,6 +154,28 @@ fn is_public(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    // D1
+    #[test]
+    fn a_file_with_a_secret_that_more_than_its_group_may_read_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, is_loose) in [
+            (0o600, false),
+            (0o640, false),
+            (0o644, true),
+            (0o660, true),
+            (0o604, true),
+        ] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), mode.clone()).unwrap();
+            let told = loose_file(file.path());
+            assert_eq!(told.is_some(), is_loose, "{mode:?}: {told:?}");
+            let next = format!("chmod 640 {}", file.path().display());
+            assert!(told.is_none_or(|told| told.ends_with(&next)));
+        }
+        assert_eq!(loose_file(Path::new("/no/such/file")), None);
+    }
+
     // D4
     #[test]
     fn only_http_to_another_network_is_warned_about() {

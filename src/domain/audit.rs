@@ -126,6 +126,25 @@ pub struct Chain {
     pub last_at: Timestamp,
 }
 
+/// The position of an event in its history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventPlace {
+    /// The time of the event.
+    pub at: Timestamp,
+    /// The number of the event.
+    pub seq: u64,
+}
+
+impl EventPlace {
+    /// The position just before the event with this number, which is not older than `since`.
+    pub fn before(seq: u64, since: Timestamp) -> Self {
+        Self {
+            at: since,
+            seq: seq.saturating_sub(1),
+        }
+    }
+}
+
 /// One audit event. The fields are in alphabetical order because the hash is taken over the
 /// event's JSON without `hash`, with sorted keys and no white space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +213,7 @@ impl Chain {
             actor_mm_user_id: entry.actor.map(|p| p.id.to_string()),
             channel_id: entry.channel_id.clone(),
             details: entry.details,
-            event_id: format!("{seq:06}-{}", entry.key),
+            event_id: event_id(seq, &entry.key),
             event_time: now.max(self.last_at),
             event_type: entry.kind,
             hash: Hash::default(),
@@ -219,6 +238,14 @@ impl Event {
         format!("{}#{}", self.event_time, self.event_id)
     }
 
+    /// The position of the event in its history.
+    pub fn place(&self) -> EventPlace {
+        EventPlace {
+            at: self.event_time,
+            seq: self.seq,
+        }
+    }
+
     /// Puts the event behind the one with this hash, and returns its own hash.
     pub(super) fn chained_to(&mut self, before: Hash) -> Hash {
         self.prev_hash = before;
@@ -235,6 +262,28 @@ impl Event {
         // serialised. If that failed, the empty text would fail every verification.
         let text = serde_json::to_vec(&bare).unwrap_or_default();
         Hash(Sha256::digest(&text).into())
+    }
+}
+
+fn event_id(seq: u64, key: &AuditKey) -> String {
+    format!("{seq:06}-{key}")
+}
+
+impl EventPlace {
+    /// The sort key of the event at this place in the history.
+    pub fn sort_key(self, key: &AuditKey) -> String {
+        format!("{}#{}", self.at, event_id(self.seq, key))
+    }
+
+    /// Reads the sort key of an event of this history.
+    pub fn parse(text: &str, key: &AuditKey) -> Option<Self> {
+        let (at, event_id) = text.split_once('#')?;
+        let (seq, _) = event_id.split_once('-')?;
+        let place = Self {
+            at: Timestamp::parse(at)?,
+            seq: seq.parse().ok()?,
+        };
+        (place.sort_key(key) == text).then_some(place)
     }
 }
 

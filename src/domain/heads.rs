@@ -147,6 +147,11 @@ mod tests {
         let mut changed = log();
         changed[1].ends.clear();
         assert!(defects(&changed) > 0);
+        // Only the number shows that an entry is missing, if the next one was made to fit.
+        let mut renumbered = log();
+        renumbered[2].number = 4;
+        renumbered[2].hash = renumbered[2].compute_hash();
+        assert!(defects(&renumbered) > 0);
         let mut rehashed = log();
         rehashed[1].ends.clear();
         rehashed[1].hash = rehashed[1].compute_hash();

@@ -154,6 +154,12 @@ impl Policy {
         Ok(rule)
     }
 
+    /// The permission sets that a request under this binding may name.
+    pub fn allowed_sets(&self, binding: &Binding) -> impl Iterator<Item = &PermissionSet> {
+        let sets = self.permission_sets.keys();
+        sets.filter(|set| binding.allows(set))
+    }
+
     pub(super) fn check_known(&self, set: &PermissionSet) -> Result<SetRule, Refusal> {
         let rule = self.permission_sets.get(set).copied();
         rule.ok_or_else(|| Refusal::UnknownPermissionSet {
@@ -216,6 +222,7 @@ impl Policy {
     }
 
     /// Checks that this person may approve or deny; without a binding or approvers, nobody may.
+    /// The user id alone makes an approver: users can change their addresses.
     pub(super) fn check_approver<'a>(
         &self,
         person: &Person,
@@ -416,6 +423,26 @@ mod tests {
             is_system_admin: true,
             ..user(name)
         }
+    }
+
+    /// H7: users choose their addresses, so an approver's address under another user id gives no
+    /// right. `http/address_book.rs` finds user ids by addresses that are verified.
+    #[test]
+    fn the_address_of_an_approver_makes_no_approver() {
+        let record = record("Pending");
+        let binding = record.binding.as_ref();
+        let check = |person: &Person| {
+            policy()
+                .check_approver(person, &record.request, binding)
+                .is_ok()
+        };
+        let (bob, mallory) = (person("bob"), person("mallory"));
+        assert!(check(&bob) && !check(&mallory));
+        let disguised = Person {
+            id: mallory.id,
+            email: bob.email,
+        };
+        assert!(!check(&disguised));
     }
 
     /// G11: the scope of a key is enough where `policy.admins` names no admins, whatever

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::HttpState;
 use super::list::parsed;
+use super::pages::PageQuery;
 use super::reply::{Problem, json};
 use super::signed::{Needs, Signed, ToConfigure, ToRead, ToUnbind};
 use super::wire::ConfigObject;
@@ -16,7 +17,6 @@ use crate::domain::{
     AccountId, Admin, BindTerms, Binding, ChannelId, MmUserId, PermissionSet, Person,
 };
 use crate::service::Configure;
-use crate::signature;
 
 #[derive(Deserialize)]
 struct BindBody {
@@ -134,22 +134,27 @@ pub(super) async fn accounts(
     State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
-    let mut pairs = signature::pairs(&call.query)
-        .unwrap_or_default()
-        .into_iter();
-    let (Some((name, value)), None) = (pairs.next(), pairs.next()) else {
-        return Err(Problem::malformed(
-            "channel_id is missing: add ?channel_id=…",
-        ));
-    };
-    if name != "channel_id" {
+    let page = PageQuery::of(&call.query)?;
+    let other = page.others.keys().find(|name| *name != "channel_id");
+    if let Some(name) = other {
         return Err(Problem::malformed(format!(
-            "{name} is not a filter here; use ?channel_id=…"
+            "{name} is not a filter here; use ?channel_id=…, limit and after"
         )));
     }
-    let channel: ChannelId = parsed(&name, &value)?;
-    let bindings = app.service.bindings(&channel).await?;
-    Ok(json(200, &objects(&app, &bindings)))
+    let channel = page
+        .others
+        .get("channel_id")
+        .ok_or_else(|| Problem::malformed("channel_id is missing: add ?channel_id=…"))?;
+    let channel: ChannelId = parsed("channel_id", channel)?;
+    let after = page.after.as_deref();
+    let after: Option<AccountId> = after.map(|text| parsed("after", text)).transpose()?;
+    let limit = page.with_one_more();
+    let bindings = app
+        .service
+        .bindings(&channel, after.as_ref(), limit)
+        .await?;
+    let objects = objects(&app, &bindings);
+    Ok(page.answer(objects, |object| object.account_id.to_string()))
 }
 
 async fn change<N: Needs>(
@@ -174,7 +179,7 @@ fn within(name: &str, value: Option<u32>, least: u32, most: u32) -> Result<Optio
     }
 }
 
-fn objects<'a>(app: &HttpState, bindings: &'a [Binding]) -> Vec<ConfigObject<'a>> {
+fn objects<'a>(app: &'a HttpState, bindings: &'a [Binding]) -> Vec<ConfigObject<'a>> {
     bindings
         .iter()
         .map(|binding| ConfigObject::of(binding, app.service.policy()))

@@ -9,9 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
-use super::HttpState;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToRead};
+use super::{HttpState, pages};
 use crate::code::Code;
 use crate::domain::{RequestId, RequestObject, Timestamp};
 use crate::signature::{self, Secret};
@@ -88,21 +88,10 @@ pub(super) async fn list(
 }
 
 fn understand(query: &str) -> Result<ListQuery, Problem> {
-    let pairs = signature::pairs(query)
-        .ok_or_else(|| Problem::malformed("the query is not valid percent-encoded UTF-8"))?;
     let mut asked = ListQuery::default();
-    let mut seen = std::collections::BTreeSet::new();
-    for (name, value) in pairs {
-        if !seen.insert(name.clone()) {
-            return Err(Problem::malformed(format!(
-                "{name} is given more than once"
-            )));
-        }
-        if value.is_empty() {
-            return Err(Problem::malformed(format!("{name} is empty; leave it out")));
-        }
+    for (name, value) in pages::parameters(query)? {
         match name.as_str() {
-            "limit" => asked.limit = Some(limit(&value)?),
+            "limit" => asked.limit = Some(pages::limit(&value, MOST)?),
             "next_token" => asked.next_token = Some(value),
             _ => {
                 narrow(&mut asked.filter, &name, &value)?;
@@ -141,14 +130,6 @@ fn date(name: &str, time: Option<Timestamp>) -> Result<Timestamp, Problem> {
         let example = "a date like 2026-01-15, or a time like 2026-01-15T10:00:00Z";
         Problem::malformed(format!("{name} must be {example}"))
     })
-}
-
-fn limit(value: &str) -> Result<usize, Problem> {
-    value
-        .parse()
-        .ok()
-        .filter(|limit| (1..=MOST).contains(limit))
-        .ok_or_else(|| Problem::malformed(format!("limit must be 1 to {MOST}")))
 }
 
 /// Makes the token of the next page. It is sealed, and is valid for these filters only.

@@ -7,14 +7,15 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Deserializer};
 
+use super::pages::PageQuery;
 use super::reply::{Problem, json};
 use super::signed::{Needs, Signed, ToApprove, ToCancel, ToRead, ToRequest, ToRevoke, Unspent};
 use super::{AnswerBy, HttpState};
 use crate::clock::Clock;
 use crate::code::Code;
 use crate::domain::{
-    AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Millis, Minutes, MmUserId,
-    PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
+    AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Event, EventPlace, Millis, Minutes,
+    MmUserId, PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
 };
 use crate::service::{Handled, Idempotency, Revoked, Ticket};
 use crate::signature;
@@ -43,13 +44,13 @@ struct Create {
 
 #[derive(Deserialize)]
 struct Approve {
-    approver_mm_user_id: MmUserId,
+    approver_mm_user_id: Option<MmUserId>,
     approver_email: Email,
 }
 
 #[derive(Deserialize)]
 struct DenyBody {
-    denier_mm_user_id: MmUserId,
+    denier_mm_user_id: Option<MmUserId>,
     denier_email: Email,
     #[serde(default, deserialize_with = "blank_is_absent")]
     reason: Option<Text>,
@@ -57,18 +58,16 @@ struct DenyBody {
 
 #[derive(Deserialize)]
 struct Act {
-    actor_mm_user_id: MmUserId,
+    actor_mm_user_id: Option<MmUserId>,
     actor_email: Email,
     #[serde(default, deserialize_with = "blank_is_absent")]
     reason: Option<Text>,
 }
 
 impl Act {
-    fn by(&self) -> Person {
-        Person {
-            id: self.actor_mm_user_id.clone(),
-            email: self.actor_email.clone(),
-        }
+    async fn by(&self, app: &HttpState) -> Result<Person, Problem> {
+        let (id, email) = (self.actor_mm_user_id.clone(), self.actor_email.clone());
+        app.named("actor_mm_user_id", id, email).await
     }
 }
 
@@ -139,10 +138,8 @@ pub(super) async fn approve(
     Unspent { call, ticket }: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
     let body: Approve = call.json()?;
-    let by = Person {
-        id: body.approver_mm_user_id,
-        email: body.approver_email,
-    };
+    let (id, email) = (body.approver_mm_user_id, body.approver_email);
+    let by = app.named("approver_mm_user_id", id, email).await?;
     decided(&app, &call, by, Ask::Approve, ticket).await
 }
 
@@ -151,10 +148,8 @@ pub(super) async fn deny(
     Unspent { call, ticket }: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
     let body: DenyBody = call.json()?;
-    let by = Person {
-        id: body.denier_mm_user_id,
-        email: body.denier_email,
-    };
+    let (id, email) = (body.denier_mm_user_id, body.denier_email);
+    let by = app.named("denier_mm_user_id", id, email).await?;
     let reason = body.reason;
     decided(&app, &call, by, Ask::Deny { reason }, ticket).await
 }
@@ -164,7 +159,8 @@ pub(super) async fn cancel(
     Unspent { call, ticket }: Unspent<ToCancel>,
 ) -> Result<Response, Problem> {
     let body: Act = call.json()?;
-    decided(&app, &call, body.by(), Ask::Cancel, ticket).await
+    let by = body.by(&app).await?;
+    decided(&app, &call, by, Ask::Cancel, ticket).await
 }
 
 pub(super) async fn extend(
@@ -220,7 +216,7 @@ pub(super) async fn revoke(
 ) -> Result<Response, Problem> {
     let id = call.request_id()?;
     let body: Act = call.json()?;
-    let by = body.by();
+    let by = body.by(&app).await?;
     let reason = body.reason;
     let ask = Ask::Revoke { reason };
     let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
@@ -263,6 +259,7 @@ pub(super) async fn show(
 }
 
 /// Shows the history of a request, or, for `config#<channel_id>`, of a channel's configuration.
+/// N3: page by page, because a history has no limit.
 pub(super) async fn audit(
     State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
@@ -272,9 +269,22 @@ pub(super) async fn audit(
     let key: AuditKey = signature::percent_decoded(segment)
         .and_then(|text| text.parse().ok())
         .ok_or_else(unknown)?;
-    let events = app.service.history(&key).await?;
-    if events.is_empty() {
+    let page = PageQuery::alone(&call.query)?;
+    let after = page.after.as_deref();
+    let after = after.map(|text| EventPlace::parse(text, &key).ok_or_else(|| no_event(text)));
+    let (after, limit) = (after.transpose()?, page.with_one_more());
+    let events = app.service.history(&key, after, limit).await?;
+    // After the last event there is an empty page.
+    if events.is_empty() && app.service.head(&key).await?.is_none() {
         return Err(unknown());
     }
-    Ok(json(200, &events))
+    let place = |event: &Event| event.place().sort_key(&key);
+    Ok(page.answer(events, place))
+}
+
+fn no_event(after: &str) -> Problem {
+    Problem::malformed(format!(
+        "after must name an event of this history, as its event_time, # and its event_id; {after:?} \
+         does not"
+    ))
 }

@@ -18,11 +18,13 @@ pub struct ConfigObject<'a> {
     pub session_duration_minutes: u32,
     #[serde(skip_serializing_if = "<[PermissionSet]>::is_empty")]
     pub permission_sets: &'a [PermissionSet],
+    /// The sets that a request may name: those of the binding, or all that are configured.
+    pub allowed_permission_sets: Vec<&'a PermissionSet>,
     pub updated_at: Timestamp,
 }
 
 impl<'a> ConfigObject<'a> {
-    pub fn of(binding: &'a Binding, policy: &Policy) -> Self {
+    pub fn of(binding: &'a Binding, policy: &'a Policy) -> Self {
         Self {
             channel_id: &binding.channel_id,
             account_id: &binding.account_id,
@@ -33,6 +35,7 @@ impl<'a> ConfigObject<'a> {
             max_request_hours: policy.longest(binding),
             session_duration_minutes: binding.session_duration_minutes,
             permission_sets: &binding.permission_sets,
+            allowed_permission_sets: policy.allowed_sets(binding).collect(),
             updated_at: binding.updated_at,
         }
     }

@@ -3,8 +3,8 @@
 
 use super::{PAGE, Service, ServiceError};
 use crate::domain::{
-    AccountId, AuditKey, Binding, ChannelId, Event, Holding, HoldingKey, Request, RequestId,
-    Timestamp,
+    AccountId, AuditKey, Binding, ChannelId, Event, EventPlace, Holding, HoldingKey, Request,
+    RequestId, Timestamp,
 };
 use crate::store::{AuditFilter, Cursor, Filter, Found, Gauges, Head, StoreError};
 
@@ -47,9 +47,54 @@ impl Service {
         self.store.list(filter, after, limit).await
     }
 
-    /// The audit events of a request, or of a channel's configuration.
-    pub async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        self.store.audit(key).await
+    /// One page of the audit events of a request, or of a channel's configuration.
+    pub async fn history(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.store.audit_page(key, after, limit).await
+    }
+
+    /// The event with this number, which is not older than `since`.
+    pub async fn event(
+        &self,
+        key: &AuditKey,
+        seq: u64,
+        since: Timestamp,
+    ) -> Result<Option<Event>, StoreError> {
+        let mut after = EventPlace::before(seq, since);
+        loop {
+            // The time of an event is later than `since` if a clock was set back. Earlier events
+            // can then come before it.
+            let events = self.store.audit_page(key, Some(after), PAGE).await?;
+            let Some(last) = events.last() else {
+                return Ok(None);
+            };
+            after = last.place();
+            if let Some(event) = events.into_iter().find(|event| event.seq == seq) {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// The events from this number on. The first of them is not older than `since`.
+    pub async fn events_from(
+        &self,
+        key: &AuditKey,
+        seq: u64,
+        since: Timestamp,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (mut found, mut after) = (Vec::new(), EventPlace::before(seq, since));
+        loop {
+            let events = self.store.audit_page(key, Some(after), PAGE).await?;
+            let Some(last) = events.last() else {
+                return Ok(found);
+            };
+            after = last.place();
+            found.extend(events.into_iter().filter(|event| event.seq >= seq));
+        }
     }
 
     /// One page of the audit events of all histories, by time.
@@ -83,9 +128,14 @@ impl Service {
         self.store.binding(account).await
     }
 
-    /// The bindings of one channel, by account.
-    pub async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
-        self.store.bindings(channel).await
+    /// One page of the bindings of one channel, by account.
+    pub async fn bindings(
+        &self,
+        channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Found<Binding>, StoreError> {
+        self.store.bindings_page(channel, after, limit).await
     }
 
     /// The bindings of all channels, by account, page by page.

@@ -44,8 +44,9 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseHolder, LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
+    HoldingKey, Lane, Lease, LeaseHolder, LeaseToken, Millis, Notice, Request, RequestId,
+    Timestamp,
 };
 use calls::{Condition, WriteResult};
 use items::{Item, millis, s};
@@ -149,8 +150,13 @@ impl Store for DynamoStore {
             .transpose()
     }
 
-    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
-        self.bindings_of(channel).await
+    async fn bindings_page(
+        &self,
+        channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Found<Binding>, StoreError> {
+        self.bindings_of(channel, after, limit).await
     }
 
     async fn bound(
@@ -293,8 +299,13 @@ impl Store for DynamoStore {
         self.requests(filter, after, limit).await
     }
 
-    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        self.history(key).await
+    async fn audit_page(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.history(key, after, limit).await
     }
 
     async fn export(

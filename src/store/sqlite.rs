@@ -36,8 +36,8 @@ use super::{
     Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Notice, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
+    HoldingKey, Lane, Lease, LeaseToken, Notice, Request, RequestId, Timestamp,
 };
 use crate::files;
 use checkpoint::Checkpointer;
@@ -199,8 +199,14 @@ impl Store for SqliteStore {
         self.readers.look(|db| queries::channel(db, id))
     }
 
-    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
-        self.readers.look(|db| queries::bindings(db, channel))
+    async fn bindings_page(
+        &self,
+        channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Found<Binding>, StoreError> {
+        self.readers
+            .look(|db| queries::bindings(db, channel, after, limit))
     }
 
     async fn bound(
@@ -324,8 +330,16 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        self.readers.look(|db| queries::audit(db, key))
+    async fn audit_page(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let key = key.clone();
+        self.readers
+            .scan(move |db| queries::audit(db, &key, after, limit))
+            .await
     }
 
     async fn export(

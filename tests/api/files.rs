@@ -64,6 +64,7 @@ async fn other_users_can_read_no_file_of_jit() {
     }
     let jit = Jit::start_in(folder);
     jit.logs("jit set the mode 0600");
+    jit.logs("jit.toml contains a secret and has the mode 0644");
     let loose = loose(jit.folder.path());
     assert!(
         loose.iter().all(|(path, _)| path.ends_with("backup.db")),

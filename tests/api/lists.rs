@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Caller, Setup};
+use crate::common::{CHANNEL, Caller, Reply, Setup, write_history};
 
 async fn ids(caller: &Caller, query: &str) -> Vec<String> {
     let page = caller.get(&format!("/requests?{query}")).await.is(200);
@@ -151,4 +151,123 @@ async fn a_list_names_unreadable_records() {
     let metrics = caller.metrics().await.text;
     let counted = metrics.contains("jit_unreadable_records_total{kind=\"request\"} 1");
     assert!(counted, "{metrics}");
+}
+
+/// The query of the next page, from the header `Link`.
+fn next_page(reply: &Reply) -> Option<String> {
+    let link = reply.headers.get("link")?.to_str().unwrap();
+    let query = link.strip_prefix("<?").unwrap();
+    Some(query.strip_suffix(">; rel=\"next\"").unwrap().to_owned())
+}
+
+/// N3: the answer to one call is bounded, and the pages have every event once and in order.
+#[tokio::test]
+async fn a_long_history_comes_in_pages_whole_and_in_order() {
+    let jit = Setup::default().start();
+    let caller = jit.caller();
+    let wanted = json!(write_history(&jit.database(), "long", 2_500));
+    let path = "/requests/config%23long/audit";
+    for (first, sizes) in [
+        ("", vec![1000, 1000, 500]),
+        ("limit=999", vec![999, 999, 502]),
+        ("limit=1000", vec![1000, 1000, 500]),
+    ] {
+        let (mut seen, mut pages) = (Vec::new(), Vec::new());
+        let mut query = Some(first.to_owned());
+        while let Some(asked) = query {
+            let reply = caller.get(&format!("{path}?{asked}")).await;
+            let events = reply.is(200).as_array().unwrap().clone();
+            pages.push(events.len());
+            seen.extend(events);
+            query = next_page(&reply);
+        }
+        assert_eq!(pages, sizes, "{first}");
+        assert!(json!(seen) == wanted, "{first}");
+    }
+    // A caller can name the last event itself; after the last one there is an empty page.
+    let last = &wanted[2_499];
+    let word = |name: &str| last[name].as_str().unwrap();
+    let place = format!("{}#{}", word("event_time"), word("event_id")).replace('#', "%23");
+    let reply = caller.get(&format!("{path}?after={place}")).await;
+    assert_eq!((reply.is(200), next_page(&reply)), (json!([]), None));
+    // An ordinary history comes whole.
+    write_history(&jit.database(), "short", 1000);
+    let reply = caller.get("/requests/config%23short/audit").await;
+    assert_eq!(reply.is(200).as_array().unwrap().len(), 1000);
+    assert_eq!(next_page(&reply), None);
+    let unknown = "/requests/config%23other/audit";
+    caller.get(unknown).await.is(404);
+    let place = place.replace("long", "other");
+    caller
+        .get(&format!("{unknown}?after={place}"))
+        .await
+        .is(404);
+}
+
+// N3
+#[tokio::test]
+async fn page_parameters_out_of_range_are_refused_with_words() {
+    let (jit, caller) = Setup::default().bound().await;
+    let place = write_history(&jit.database(), "long", 1)[0]
+        .sort_key()
+        .replace('#', "%23");
+    let audit = "/requests/config%23long/audit?";
+    let accounts = format!("/config/accounts?channel_id={CHANNEL}&");
+    for (query, words) in [
+        ("limit=0", "limit must be 1 to 1000"),
+        ("limit=1001", "limit must be 1 to 1000"),
+        ("limit=-1", "\"-1\""),
+        ("limit=many", "\"many\""),
+        ("limit=5&limit=6", "more than once"),
+        ("after=", "after is empty"),
+        ("after=%zz", "percent-encoded"),
+        ("next_token=x", "next_token is not"),
+    ] {
+        for path in [audit, &accounts] {
+            let refused = caller.get(&format!("{path}{query}")).await.is(400);
+            let told = refused["message"].as_str().unwrap();
+            assert!(told.contains(words), "{path}{query}: {told}");
+        }
+    }
+    for after in [
+        "1",
+        "x%23000001-config%23long",
+        &place.replace("000001", "1"),
+        &place.replace("long", "other"),
+    ] {
+        let refused = caller.get(&format!("{audit}after={after}")).await.is(400);
+        let told = refused["message"].as_str().unwrap();
+        assert!(told.starts_with("after must name an event"), "{told}");
+    }
+    let refused = caller.get(&format!("{accounts}after=12")).await.is(400);
+    let told = refused["message"].as_str().unwrap();
+    assert!(told.contains("12 digits"), "{told}");
+}
+
+// N3
+#[tokio::test]
+async fn the_accounts_of_a_channel_come_in_pages() {
+    let (_jit, caller) = Setup::default().start_with_accounts(7).await;
+    let mut seen = Vec::new();
+    let mut query = Some(format!("channel_id={CHANNEL}&limit=3"));
+    while let Some(asked) = query {
+        let reply = caller.get(&format!("/config/accounts?{asked}")).await;
+        let page = reply.is(200).as_array().unwrap().clone();
+        assert!(page.len() <= 3, "{page:?}");
+        seen.extend(page);
+        assert!(seen.len() <= 7, "a page repeats an account: {seen:?}");
+        query = next_page(&reply);
+    }
+    let path = format!("/config/accounts?channel_id={CHANNEL}");
+    let whole = caller.get(&path).await.is(200);
+    assert_eq!(
+        (json!(seen), whole.as_array().unwrap().len()),
+        (whole.clone(), 7)
+    );
+    // H7: all sets are allowed, and the answer names them.
+    assert_eq!(
+        whole[0]["allowed_permission_sets"],
+        json!(["admin", "readonly"])
+    );
+    assert_eq!(whole[0].get("permission_sets"), None);
 }

@@ -54,6 +54,14 @@ impl Shell {
         self.run_with(words, "")
     }
 
+    /// Runs a command that has no key to sign with, and therefore reads the store.
+    pub fn without_client(&self, words: &[&str]) -> Ran {
+        let config = self.jit.folder.path().join("jit.toml");
+        let mut command = common::binary();
+        let output = command.args(words).env("JIT_CONFIG", config).output();
+        Ran::new(words, &output.unwrap())
+    }
+
     pub fn run_with(&self, words: &[&str], input: &str) -> Ran {
         use std::io::Write;
         let mut child = common::binary()

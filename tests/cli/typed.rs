@@ -1,6 +1,9 @@
 //! What a person types: short ids, names and times; and commands whose aim is reached already.
 
-use crate::common::{ACCOUNT, CHANNEL, Setup};
+use serde_json::{Value, json};
+
+use crate::common::chat::{BOB, Mattermost};
+use crate::common::{ACCOUNT, CHANNEL, Setup, write_history};
 use crate::{ASKING, Shell};
 
 /// H3: the aim of a repeated command is reached, and the answer says since when.
@@ -105,6 +108,34 @@ async fn short_ids_names_and_times_are_understood() {
         "sec@example.com",
     ];
     shell.run(&glass).exits(0).prints(&[id, "REVOKED"]);
+    // The history, at the server and in the store.
+    shell
+        .run(&["audit", "show", short])
+        .exits(0)
+        .prints(&["EXTENSION_REQUESTED"]);
+    let told = shell.without_client(&["audit", "show", short]).exits(0);
+    told.prints(&["EXTENSION_REQUESTED"]);
+    let told = shell.run(&["audit", "verify", short]).exits(0);
+    told.prints(&["1 audit chains verified"]);
+    let config = format!("config#{CHANNEL}");
+    shell.ok(&["audit", "show", &config]);
+    shell.ok(&["audit", "verify", &config]);
+    let of_account = |word| shell.ok(&["audit", "export", "--account", word]);
+    assert!(of_account("acme-prod").contains(id));
+    assert_eq!(of_account("acme-prod"), of_account(ACCOUNT));
+    for wrong in ["acme-prdo", "12345"] {
+        let export = ["audit", "export", "--account", wrong];
+        shell.run(&export).exits(2).prints(&[wrong, "[accounts]"]);
+    }
+    for command in ["show", "verify"] {
+        let unknown = ["audit", command, "00000000"];
+        shell
+            .run(&unknown)
+            .exits(1)
+            .prints(&["begins with 00000000"]);
+        let odd = ["audit", command, "INC-42"];
+        shell.run(&odd).exits(2).prints(&["INC-42", "jit list"]);
+    }
     let other = shell.request();
     // Both ids begin with the same digits of the time.
     shell
@@ -161,7 +192,7 @@ async fn the_terms_of_a_binding_are_told_as_they_are() {
     shell
         .run(&["accounts", "--channel", CHANNEL])
         .exits(0)
-        .prints(&["permission sets", "all that the server has"]);
+        .prints(&["permission sets", "admin, readonly"]);
     let id26 = "h8juaz5zu3yfjc9ze76ww5dugc";
     shell.ok(&["approvers", "--channel", CHANNEL, id26]);
     let id = shell.request();
@@ -170,6 +201,86 @@ async fn the_terms_of_a_binding_are_told_as_they_are() {
         .exits(1)
         .prints(&["took the user id bob", "--as-id"]);
     shell.ok(&["approve", &id, "--as", "bob@example.com", "--as-id", id26]);
+}
+
+/// H7: `jit approve --as ADDRESS` works for an approver who was named in Mattermost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approver_named_in_mattermost_decides_by_a_verified_address() {
+    let mattermost = Mattermost::open().await;
+    let shell = Shell::with(&Setup::with(&mattermost.config()));
+    shell.bind();
+    shell.ok(&["approvers", "--channel", CHANNEL, BOB]);
+    let id = shell.request();
+    let approve = ["approve", &id, "--as", "bob@example.com"];
+    // Users can choose an address that Mattermost does not verify.
+    shell.run(&approve).exits(1).prints(&[
+        "took the user id bob",
+        "does not verify addresses",
+        "--as-id",
+    ]);
+    mattermost.verify_addresses();
+    for stranger in ["mallory@example.com", "carol@example.com"] {
+        let approve = ["approve", &id, "--as", stranger];
+        shell.run(&approve).exits(1).prints(&["is not an approver"]);
+    }
+    assert_eq!(shell.json(&["status", &id])["status"], "PENDING");
+    let approved = shell.json(&approve);
+    assert_eq!(approved["approver_mm_user_id"], BOB);
+    assert_eq!(approved["approver_email"], "bob@example.com");
+    shell
+        .run(&approve)
+        .exits(0)
+        .prints(&["approved it already"]);
+    let denied = shell.request();
+    shell.ok(&["deny", &denied, "--as", "bob@example.com"]);
+}
+
+/// N3: a list has all requests, also when the server answers in pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_has_every_page() {
+    let shell = Shell::open();
+    shell.bind();
+    let caller = shell.jit.caller();
+    let mut made = Vec::new();
+    for _ in 0..205 {
+        made.push(caller.request().await);
+    }
+    made.reverse();
+    let ids = |words: &[&str]| -> Vec<String> {
+        let items = shell.json(words)["items"].clone();
+        let items = items.as_array().unwrap().iter();
+        items
+            .map(|item| item["request_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ids(&["list"]), made);
+    assert_eq!(ids(&["list", "--channel", CHANNEL]), made);
+    assert_eq!(
+        ids(&["list", "--channel", CHANNEL, "--limit", "7"]),
+        made[..7]
+    );
+    let first = ["list", "--limit", "7"];
+    assert_eq!(ids(&first), made[..7]);
+    shell
+        .run(&first)
+        .exits(0)
+        .prints(&["198 more requests are open"]);
+}
+
+/// N3: a history has all events, also when the server answers in pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_has_every_page() {
+    let shell = Shell::open();
+    let wanted = json!(write_history(&shell.jit.database(), "long", 2_001));
+    let show = ["audit", "show", "config#long", "-o", "json"];
+    for shown in [shell.run(&show), shell.without_client(&show)] {
+        let shown: Value = serde_json::from_str(&shown.exits(0).out).unwrap();
+        assert!(
+            shown == wanted,
+            "{} events",
+            shown.as_array().unwrap().len()
+        );
+    }
 }
 
 /// H7: a list tells that access is being removed.

@@ -28,7 +28,7 @@ pub use {
     config::Setup,
     process::{Jit, binary},
     receiver::{Answer, Channel, Heard},
-    records::let_grants_end,
+    records::{let_grants_end, write_history},
     requests::wanted,
     signing::{Signing, nonce, now},
 };

@@ -539,7 +539,10 @@ async fn notices_that_are_parked_early_are_recorded_once_in_the_audit() {
         replicas.end().await;
         let request = service.request(id).await.unwrap();
         assert_eq!(request.chat.parked_notices, 15);
-        let history = service.history(&AuditKey::Request(id)).await.unwrap();
+        let history = service
+            .history(&AuditKey::Request(id), None, usize::MAX)
+            .await
+            .unwrap();
         let parked = history
             .iter()
             .filter(|event| event.event_type == EventKind::NoticeParked);

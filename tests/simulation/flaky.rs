@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Millis, Notice, ReceiverName, Request, RequestId, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
+    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, ReceiverName, Request, RequestId,
+    Timestamp,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
@@ -113,8 +114,13 @@ impl Store for FlakyStore {
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
         read!(self.channel(id))
     }
-    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
-        read!(self.bindings(channel))
+    async fn bindings_page(
+        &self,
+        channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Found<Binding>, StoreError> {
+        read!(self.bindings_page(channel, after, limit))
     }
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         self.go().await?;
@@ -211,8 +217,13 @@ impl Store for FlakyStore {
     ) -> Result<Found<Request>, StoreError> {
         read!(self.list(filter, after, limit))
     }
-    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        read!(self.audit(key))
+    async fn audit_page(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        read!(self.audit_page(key, after, limit))
     }
     async fn export(
         &self,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccessForm, AccessRecord, Ask, Audience, AuditKey, Binding, Command, Doubt, Event, Failing,
-    Lane, Millis, Notice, Person, PersonMark, ReceiverName, Record, Request, RequestId, State,
-    Status, Timestamp, decide,
+    AccessForm, AccessRecord, Ask, Audience, AuditKey, Binding, Channel, Command, Doubt, Event,
+    Failing, Lane, Millis, Notice, Person, PersonMark, ReceiverName, Record, Request, RequestId,
+    State, Status, Timestamp, decide,
 };
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
@@ -59,6 +59,8 @@ macro_rules! conformance {
                 lists_apply_all_filters_together
                 pages_have_no_gap_and_no_overlap
                 a_history_is_in_order_and_the_export_by_time
+                a_long_history_comes_in_pages_whole_and_in_order
+                the_bindings_of_a_channel_come_in_pages
                 every_history_has_a_head
                 every_binding_is_found_page_by_page
                 a_named_lease_has_one_holder
@@ -949,6 +951,85 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
         ..AuditFilter::default()
     };
     assert!(export(&backwards).await.is_empty());
+}
+
+/// N3: a history of thousands of events, larger than one answer of DynamoDB.
+pub async fn a_long_history_comes_in_pages_whole_and_in_order(subject: impl Subject) {
+    const EVENTS: usize = 2_400;
+    let store = subject.store();
+    let mut channel = Channel::unknown("town".parse().unwrap());
+    let mut written = Vec::new();
+    while written.len() < EVENTS {
+        let revision = channel.revision + 1;
+        let mut events = Vec::new();
+        for number in 0..60 {
+            // Many events have the same time.
+            let now = at(written.len() as i64 + number / 30);
+            let said = [("text".to_owned(), "x".repeat(800))].into();
+            let (next, event) = channel.refused(said, now);
+            channel = next;
+            events.push(event);
+        }
+        channel.revision = revision;
+        let commit = Commit::of([Write::Channel(channel.clone())]);
+        let all = events.iter().cloned().map(Write::Event);
+        store.commit(commit.with(all)).await.unwrap();
+        written.extend(events);
+    }
+    let key = AuditKey::Config(channel.id.clone());
+    for limit in [999, 2_399, 2_400, 5_000] {
+        let (mut read, mut sizes) = (Vec::new(), Vec::new());
+        loop {
+            let after = read.last().map(Event::place);
+            let page = store.audit_page(&key, after, limit).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            assert!(page.len() <= limit, "{} in a page of {limit}", page.len());
+            sizes.push(page.len());
+            read.extend(page);
+        }
+        assert!(read == written, "in pages of {limit}");
+        let is_full = |size: &usize| *size == limit;
+        assert!(
+            sizes.iter().rev().skip(1).all(is_full),
+            "{limit}: {sizes:?}"
+        );
+    }
+    jit::domain::audit::verify_against(&written, &channel.chain, None).unwrap();
+    // Another history ends no page and begins none.
+    let other = AuditKey::Config("towns".parse().unwrap());
+    assert_eq!(store.audit_page(&other, None, 9).await.unwrap(), []);
+}
+
+// N3
+pub async fn the_bindings_of_a_channel_come_in_pages(subject: impl Subject) {
+    let store = subject.store();
+    let mut channel = Channel::unknown("town".parse().unwrap());
+    let elsewhere = bound("other", "000000000004");
+    store.commit(writing(&elsewhere)).await.unwrap();
+    let accounts: Vec<String> = [9, 3, 7, 1, 5].map(|n| format!("{n:012}")).into();
+    for account in &accounts {
+        let bound = bound_again(&channel, account);
+        store.commit(writing(&bound)).await.unwrap();
+        channel = bound.channel;
+    }
+    let mut found: Vec<Binding> = Vec::new();
+    loop {
+        let after = found.last().map(|binding| &binding.account_id);
+        let page = store.bindings_page(&channel.id, after, 2).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 2, "{page:?}");
+        found.extend(page);
+        assert!(found.len() <= 5, "a page repeats a binding: {found:?}");
+    }
+    assert_eq!(store.bindings(&channel.id).await.unwrap(), found);
+    let found = found.iter().map(|binding| binding.account_id.to_string());
+    let mut wanted = accounts;
+    wanted.sort_unstable();
+    assert_eq!(found.collect::<Vec<_>>(), wanted);
 }
 
 // P7

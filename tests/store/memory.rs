@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use jit::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lane,
-    Lease, LeaseToken, Millis, Notice, Request, RequestId, State, Status, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
+    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, State, Status,
+    Timestamp,
 };
 pub use tables::{Changes, Tables};
 
@@ -118,11 +119,18 @@ impl Store for MemoryStore {
         Ok(self.tables().channels.get(id).cloned())
     }
 
-    async fn bindings(&self, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
+    async fn bindings_page(
+        &self,
+        channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
+    ) -> Result<Found<Binding>, StoreError> {
         let tables = self.tables();
         let all = tables.bindings.values();
         Ok(all
             .filter(|binding| binding.channel_id == *channel)
+            .filter(|binding| after.is_none_or(|after| binding.account_id > *after))
+            .take(limit)
             .cloned()
             .collect::<Vec<_>>()
             .into())
@@ -333,8 +341,16 @@ impl Store for MemoryStore {
         Ok(found.into())
     }
 
-    async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-        Ok(self.history(key))
+    async fn audit_page(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let from = after.map_or(0, |place| place.seq + 1);
+        let tables = self.tables();
+        let events = tables.events_from(key, from).take(limit);
+        Ok(events.cloned().collect())
     }
 
     async fn export(

@@ -122,7 +122,7 @@ impl DirectMessages {
     /// The request, while it waits for the decision that the notice asks for.
     async fn undecided(&self, notice: &Notice) -> Result<Option<Request>, NotReceived> {
         let request = self.cards.current(notice.request_id).await?;
-        let events = self.cards.events(notice).await?;
+        let events = self.cards.events_from(notice).await?;
         Ok(is_undecided(&request, &events, notice.seq).then_some(request))
     }
 

@@ -249,14 +249,17 @@ impl Cards {
     }
 
     pub(super) async fn event(&self, notice: &Notice) -> Result<Option<Event>, NotReceived> {
-        let events = self.events(notice).await?;
-        Ok(events.into_iter().find(|event| event.seq == notice.seq))
+        let key = AuditKey::Request(notice.request_id);
+        let (seq, since) = (notice.seq, notice.created_at);
+        let event = self.service.event(&key, seq, since).await;
+        event.map_err(NotReceived::because)
     }
 
-    /// All events of the request.
-    pub(super) async fn events(&self, notice: &Notice) -> Result<Vec<Event>, NotReceived> {
+    /// The event of the notice and the later ones of the request.
+    pub(super) async fn events_from(&self, notice: &Notice) -> Result<Vec<Event>, NotReceived> {
         let key = AuditKey::Request(notice.request_id);
-        let events = self.service.history(&key).await;
+        let (seq, since) = (notice.seq, notice.created_at);
+        let events = self.service.events_from(&key, seq, since).await;
         events.map_err(NotReceived::because)
     }
 

@@ -9,37 +9,40 @@ use crate::service::Configure;
 
 /// The number of approvers that a list names.
 const SHOWN: usize = 5;
+/// The number of accounts that a list reads at the same time.
+const PAGE: usize = 200;
 
 impl Mattermost {
     pub(super) async fn info(&self, slash: &Slash) -> Result<String, No> {
-        let bindings = self.app.service.bindings(&slash.channel_id).await?;
-        if bindings.is_empty() {
-            return Ok(nothing_bound(slash.is_direct));
+        let (mut lines, mut after) = (Vec::new(), None);
+        loop {
+            let (service, channel) = (&self.app.service, &slash.channel_id);
+            let page = service.bindings(channel, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.account_id.clone());
+            for binding in page.iter() {
+                lines.push(self.terms(binding).await);
+            }
         }
+        match lines.is_empty() {
+            true => Ok(nothing_bound(slash.is_direct)),
+            false => Ok(lines.join("\n")),
+        }
+    }
+
+    async fn terms(&self, binding: &Binding) -> String {
         let policy = self.app.service.policy();
-        let mut lines = Vec::new();
-        for binding in bindings.iter() {
-            let sets: Vec<&str> = match binding.permission_sets.is_empty() {
-                true => policy
-                    .permission_sets
-                    .keys()
-                    .map(PermissionSet::as_str)
-                    .collect(),
-                false => binding
-                    .permission_sets
-                    .iter()
-                    .map(PermissionSet::as_str)
-                    .collect(),
-            };
-            lines.push(format!(
-                "- {}: {} for up to {} hours; {}",
-                self.names.shown(&binding.account_id),
-                plain(&sets.join(", ")),
-                policy.longest(binding),
-                self.deciders(binding).await,
-            ));
-        }
-        Ok(lines.join("\n"))
+        let sets: Vec<&str> = policy
+            .allowed_sets(binding)
+            .map(PermissionSet::as_str)
+            .collect();
+        format!(
+            "- {}: {} for up to {} hours; {}",
+            self.names.shown(&binding.account_id),
+            plain(&sets.join(", ")),
+            policy.longest(binding),
+            self.deciders(binding).await,
+        )
     }
 
     async fn deciders(&self, binding: &Binding) -> String {

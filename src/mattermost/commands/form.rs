@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::bindings::nothing_bound;
 use super::slash::Slash;
+use crate::domain::limits::MOST_ACCOUNTS;
 use crate::domain::{Binding, Millis, PermissionSet};
 use crate::mattermost::{Answer, Mattermost, No};
 
@@ -15,7 +16,8 @@ const AN_HOUR: u32 = 60;
 impl Mattermost {
     /// Within three seconds: after that, Mattermost does not open the dialog.
     pub(super) async fn open_dialog(&self, slash: &Slash) -> Result<Answer, No> {
-        let bindings = self.app.service.bindings(&slash.channel_id).await?;
+        let (service, channel) = (&self.app.service, &slash.channel_id);
+        let bindings = service.bindings(channel, None, MOST_ACCOUNTS).await?;
         if bindings.is_empty() {
             return Err(No::Told(nothing_bound(slash.is_direct)));
         }

@@ -85,8 +85,7 @@ impl Mattermost {
         binding: &Binding,
     ) -> Result<Option<PermissionSet>, Vec<PermissionSet>> {
         let policy = self.app.service.policy();
-        let sets = policy.permission_sets.keys();
-        let mut sets: Vec<&PermissionSet> = sets.filter(|set| binding.allows(set)).collect();
+        let mut sets: Vec<&PermissionSet> = policy.allowed_sets(binding).collect();
         let default = &policy.default_permission_set;
         if let [only] = sets.as_slice() {
             return Ok(Some((*only).clone()));

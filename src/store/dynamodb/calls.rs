@@ -133,16 +133,27 @@ impl DynamoStore {
         &self,
         call: QueryFluentBuilder,
     ) -> Result<Vec<Item>, StoreError> {
-        let (mut all, mut from) = (Vec::new(), None);
-        loop {
-            let page = call.clone().set_exclusive_start_key(from);
+        self.query_up_to(call, usize::MAX).await
+    }
+
+    /// Reads the first items of a query, in several calls if DynamoDB answers with fewer.
+    pub(super) async fn query_up_to(
+        &self,
+        call: QueryFluentBuilder,
+        limit: usize,
+    ) -> Result<Vec<Item>, StoreError> {
+        let (mut found, mut from) = (Vec::new(), None);
+        while found.len() < limit {
+            let left = i32::try_from(limit - found.len()).ok();
+            let page = call.clone().set_limit(left).set_exclusive_start_key(from);
             let answer = self.query(page).await?;
-            all.extend(answer.items.unwrap_or_default());
+            found.extend(answer.items.unwrap_or_default());
             from = answer.last_evaluated_key;
             if from.is_none() {
-                return Ok(all);
+                break;
             }
         }
+        Ok(found)
     }
 
     pub(super) async fn put(

@@ -12,7 +12,7 @@ use super::tables::{
     BY_ACCOUNT, BY_CHANNEL, BY_KIND, BY_REQUESTER, BY_STATUS, BY_TIME, SHARDS, Table,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Request, RequestId, Status,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, Request, RequestId, Status,
 };
 use crate::store::found::{RecordKind, readable};
 use crate::store::{AuditFilter, Cursor, Filter, Found, Head, StoreError, Unreadable};
@@ -242,13 +242,20 @@ impl DynamoStore {
         Ok(found)
     }
 
-    pub(super) async fn history(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
+    pub(super) async fn history(
+        &self,
+        key: &AuditKey,
+        after: Option<EventPlace>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let after = after.map_or_else(|| START.into(), |place| place.sort_key(key));
         let call = self
             .query_of(Table::Audit)
-            .key_condition_expression("request_id = :here")
+            .key_condition_expression("request_id = :here AND event_time_event_id > :after")
             .expression_attribute_values(":here", s(key))
+            .expression_attribute_values(":after", s(after))
             .consistent_read(true);
-        let items = self.query_all(call).await?;
+        let items = self.query_up_to(call, limit).await?;
         items.into_iter().map(items::read_event).collect()
     }
 
@@ -391,18 +398,28 @@ impl DynamoStore {
     pub(super) async fn bindings_of(
         &self,
         channel: &ChannelId,
+        after: Option<&AccountId>,
+        limit: usize,
     ) -> Result<Found<Binding>, StoreError> {
         let item = self.find_channel(channel).await?.unwrap_or_default();
         let accounts = item.get("accounts").and_then(|set| set.as_ss().ok());
-        let keys = accounts
-            .into_iter()
-            .flatten()
-            .map(|account| items::binding_key(&format!("account#{account}")));
-        let found = self.get_all(Table::Bindings, keys.collect()).await?;
-        let mut bindings = read_bindings(&found)?;
-        bindings
-            .items
-            .retain(|binding| binding.channel_id == *channel);
+        let accounts = accounts.into_iter().flatten().map(String::as_str);
+        let after = after.map_or("", AccountId::as_str);
+        let mut accounts: Vec<&str> = accounts.filter(|account| *account > after).collect();
+        accounts.sort_unstable();
+        let mut bindings = Found::default();
+        // An account that was unbound since leaves a place in the page.
+        while bindings.len() < limit && !accounts.is_empty() {
+            let next = accounts.len().min(limit - bindings.len());
+            let keys = accounts.drain(..next);
+            let keys = keys.map(|account| items::binding_key(&format!("account#{account}")));
+            let found = self.get_all(Table::Bindings, keys.collect()).await?;
+            let some = read_bindings(&found)?;
+            let here = some.items.into_iter();
+            let here = here.filter(|binding| binding.channel_id == *channel);
+            bindings.items.extend(here);
+            bindings.unreadable.extend(some.unreadable);
+        }
         Ok(bindings)
     }
 

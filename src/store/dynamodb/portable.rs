@@ -112,7 +112,7 @@ impl DynamoStore {
     ) -> Result<Took, StoreError> {
         let key = AuditKey::Config(channel.id.clone());
         let here = self.channel(&channel.id).await?;
-        let bound = self.bindings_of(&channel.id).await?.whole()?;
+        let bound = self.bindings(&channel.id).await?.whole()?;
         if here.as_ref() == Some(channel) && bound == bindings {
             return Ok(Took::Before);
         }
@@ -150,7 +150,7 @@ impl DynamoStore {
 
     /// Adds the events that are missing. Fails if the stored events are not a beginning of these.
     async fn take_events(&self, key: &AuditKey, events: &[Event]) -> Result<(), StoreError> {
-        let here = self.history(key).await?;
+        let here = self.history(key, None, usize::MAX).await?;
         if !is_behind(&here, events) {
             return Err(StoreError::Diverged(key.to_string()));
         }

@@ -92,7 +92,7 @@ fn take_request(
         if here == request {
             return Ok(Took::Before);
         }
-        if !is_behind(&queries::audit(db, &key)?, events)
+        if !is_behind(&queries::audit(db, &key, None, usize::MAX)?, events)
             || here.version.revision >= request.version.revision
         {
             return Err(StoreError::Diverged(key.to_string()));
@@ -133,10 +133,11 @@ fn take_channel(
 ) -> Result<Took, StoreError> {
     let key = AuditKey::Config(channel.id.clone());
     let here = queries::channel(db, &channel.id)?;
-    if here.as_ref() == Some(channel) && queries::bindings(db, &channel.id)? == bindings.to_vec() {
+    let bound = queries::bindings(db, &channel.id, None, usize::MAX)?;
+    if here.as_ref() == Some(channel) && bound == bindings.to_vec() {
         return Ok(Took::Before);
     }
-    if here.is_some() && !is_behind(&queries::audit(db, &key)?, events) {
+    if here.is_some() && !is_behind(&queries::audit(db, &key, None, usize::MAX)?, events) {
         return Err(StoreError::Diverged(key.to_string()));
     }
     let sql = "INSERT OR REPLACE INTO jit_channels (request_id, revision, doc) VALUES (?1, ?2, ?3)";

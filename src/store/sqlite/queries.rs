@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Rows, ToSql, named_params, params}
 
 use super::fault::unknown;
 use super::rows::{
-    RequestRow, all_docs, count, limit, one_doc, readable_docs, request_columns, text_of,
+    RequestRow, all_docs, count, int, limit, one_doc, readable_docs, request_columns, text_of,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Lane, Millis,
-    Request, RequestId, Status, Timestamp,
+    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, Holding, HoldingKey, Lane,
+    Millis, Request, RequestId, Status, Timestamp,
 };
 use crate::store::found::RecordKind;
 use crate::store::{
@@ -53,11 +53,16 @@ pub(super) fn channel(db: &Connection, id: &ChannelId) -> Result<Option<Channel>
 
 pub(super) const BINDINGS: &str = "SELECT doc, 'binding of ' || account_id
      FROM jit_bindings INDEXED BY jit_bindings_by_channel
-     WHERE channel_id = ?1 ORDER BY account_id";
+     WHERE channel_id = ?1 AND account_id > ?2 ORDER BY account_id";
 
-pub(super) fn bindings(db: &Connection, channel: &ChannelId) -> Result<Found<Binding>, StoreError> {
-    let all = [channel.as_str()];
-    readable_docs(db, RecordKind::Binding, BINDINGS, all, usize::MAX)
+pub(super) fn bindings(
+    db: &Connection,
+    channel: &ChannelId,
+    after: Option<&AccountId>,
+    most: usize,
+) -> Result<Found<Binding>, StoreError> {
+    let given = [channel.as_str(), after.map_or("", AccountId::as_str)];
+    readable_docs(db, RecordKind::Binding, BINDINGS, given, most)
 }
 
 pub(super) const BOUND: &str = "SELECT doc, 'binding of ' || account_id
@@ -235,10 +240,16 @@ fn readable_requests(mut rows: Rows<'_>, most: usize) -> Result<Found<Request>, 
 }
 
 pub(super) const AUDIT: &str = "SELECT doc, 'event ' || event_time_event_id FROM jit_audit
-     WHERE request_id = ?1 ORDER BY seq";
+     WHERE request_id = ?1 AND seq > ?2 ORDER BY seq";
 
-pub(super) fn audit(db: &Connection, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
-    all_docs(db, AUDIT, [key.to_string()])
+pub(super) fn audit(
+    db: &Connection,
+    key: &AuditKey,
+    after: Option<EventPlace>,
+    most: usize,
+) -> Result<Vec<Event>, StoreError> {
+    let after = int(after.map_or(0, |place| place.seq));
+    all_docs(db, AUDIT, params![key.to_string(), after], most)
 }
 
 /// Reads in the order of time, whatever the filter is: an export reads most events anyway.

@@ -160,16 +160,19 @@ pub(super) fn text_of(row: &Row<'_>, column: usize) -> String {
     }
 }
 
-/// Returns every document that a statement finds; the second column names the row in errors.
+/// Returns the documents that a statement finds, up to the limit; the second column names the row in errors.
 pub(super) fn all_docs<T: DeserializeOwned>(
     db: &Connection,
     sql: &str,
     params: impl Params,
+    most: usize,
 ) -> Result<Vec<T>, StoreError> {
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
+    while found.len() < most
+        && let Some(row) = rows.next()?
+    {
         let (doc, name): (String, String) = (row.get(0)?, row.get(1)?);
         found.push(from_doc(&name, &doc)?);
     }

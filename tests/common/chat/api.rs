@@ -47,6 +47,7 @@ pub(super) async fn answer(
     let parts: Vec<&str> = path.split('/').collect();
     match (method.as_str(), parts.as_slice()) {
         ("GET", ["users", "me"]) => yes(200, &user(BOT, "jit", "system_user")),
+        ("GET", ["users", "email", email]) => mattermost.user_by_email(email),
         ("GET", ["users", id]) => mattermost.show_user(id),
         ("GET", ["config", "client"]) => mattermost.give_key(),
         ("POST", ["actions", "dialogs", "open"]) => mattermost.open_dialog(&body),
@@ -99,6 +100,16 @@ impl Mattermost {
     fn show_user(&self, id: &str) -> Answered {
         self.asked.fetch_add(1, Ordering::SeqCst);
         match self.users.lock().unwrap().get(id) {
+            Some(user) => yes(200, user),
+            None => no(404, "app.user.missing_account.const"),
+        }
+    }
+
+    /// The server compares addresses in lower case.
+    fn user_by_email(&self, email: &str) -> Answered {
+        let email = email.replace("%40", "@").to_lowercase();
+        let users = self.users.lock().unwrap();
+        match users.values().find(|user| user["email"] == email) {
             Some(user) => yes(200, user),
             None => no(404, "app.user.missing_account.const"),
         }

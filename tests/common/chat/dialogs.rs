@@ -61,6 +61,7 @@ impl Mattermost {
         let site = self.kept().site.clone();
         let client = json!({
             "AsymmetricSigningPublicKey": key, "BuildNumber": "5.37.0", "SiteURL": site,
+            "RequireEmailVerification": self.kept().verifies_addresses.to_string(),
         });
         yes(200, &client)
     }

@@ -83,6 +83,7 @@ struct Kept {
     key: Option<String>,
     /// `SiteURL`; empty if it is not configured.
     site: String,
+    verifies_addresses: bool,
     delay: Duration,
 }
 

@@ -38,6 +38,11 @@ pub fn direct(user: &str) -> String {
 }
 
 impl Mattermost {
+    /// `EmailSettings.RequireEmailVerification`.
+    pub fn verify_addresses(&self) {
+        self.kept().verifies_addresses = true;
+    }
+
     pub fn change(&self, id: &str, name: &str, value: Value) {
         self.users.lock().unwrap().get_mut(id).unwrap()[name] = value;
     }
