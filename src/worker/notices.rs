@@ -293,8 +293,18 @@ impl NoticeWorker {
         let now = clock.now();
         let settled = match tried {
             None => Settled::Released,
-            Some(Tried { why: None, .. }) => Settled::Delivered,
-            Some(Tried { why: Some(why), .. }) if is_over(notice, now) => {
+            Some(Tried { why: None, notices }) if notices.len() == 1 => Settled::Delivered,
+            // All have the first, and the next attempt delivers it, at once.
+            Some(Tried {
+                why: None,
+                notices: tried,
+            }) => {
+                let again = Settled::TryAgain { at: now, tried };
+                let store = self.service.store();
+                store.settle_notice(place, claim.lease, again).await?;
+                return Ok(Left::More);
+            }
+            Some(Tried { why: Some(why), .. }) if self.is_over(notice) => {
                 self.park(place, &why).await?;
                 return Ok(Left::More);
             }
@@ -313,35 +323,64 @@ impl NoticeWorker {
     }
 
     /// Delivers the notice to all receivers at once. If one fails, those that have it get the
-    /// later notices too, so that they do not wait for it.
+    /// later notices too, so that they do not wait for it. N1: a receiver that had it before this
+    /// attempt gets them beside the others, which may use all the time of the attempt.
     async fn try_all(&self, claimed: &ClaimedNotice, claim: DeliveryLease) -> Tried {
         let mut notices = vec![claimed.notice.clone()];
-        let all = self.receivers.iter();
-        let first = all.map(|one| self.give(one.as_ref(), &claimed.notice, claim));
-        let mut why = None;
-        for (receiver, given) in self.receivers.iter().zip(join_all(first).await) {
+        let had_it = &claimed.notice.received_by;
+        let (mut ahead, late): (Vec<_>, Vec<_>) = self
+            .receivers
+            .iter()
+            .partition(|receiver| had_it.contains(&receiver.name()));
+        if late.is_empty() || self.is_over(&claimed.notice) {
+            ahead.clear();
+        }
+        let first = late.iter();
+        let first = first.map(|one| self.give(one.as_ref(), &claimed.notice, claim));
+        let early = self.all_catch_up(ahead, claimed, claim);
+        let (mut walks, given) = tokio::join!(early, join_all(first));
+        let (mut now_ahead, mut why) = (Vec::new(), None);
+        for (receiver, given) in late.into_iter().zip(given) {
             match given {
-                Ok(()) => drop(notices[0].received_by.insert(receiver.name())),
+                Ok(()) => {
+                    notices[0].received_by.insert(receiver.name());
+                    now_ahead.push(receiver);
+                }
                 Err(not_received) => why = why.or(Some(not_received)),
             }
         }
-        if why.is_none() || is_over(&claimed.notice, self.service.clock().now()) {
-            return Tried { notices, why };
+        if why.is_some() && !self.is_over(&claimed.notice) {
+            walks.extend(self.all_catch_up(now_ahead, claimed, claim).await);
         }
-        let has_first = notices[0].received_by.clone();
+        // Without a failure, the later notices are stored only if a receiver got one of them.
+        if why.is_none() {
+            walks.retain(|walk| walk.given > 0);
+        }
         notices.extend(claimed.behind.iter().cloned());
-        let ahead = self.receivers.iter();
-        let ahead = ahead.filter(|receiver| has_first.contains(&receiver.name()));
-        let walks = ahead.map(|one| self.catch_up(one.as_ref(), &claimed.behind, claim));
-        let mut reached = claimed.behind.len();
-        for walk in join_all(walks).await {
-            reached = reached.min(walk.tried);
+        let reached = walks.iter().map(|walk| walk.tried).min();
+        // No receiver can get a later notice if none has the first.
+        let reached = reached.unwrap_or(match why {
+            Some(_) => claimed.behind.len(),
+            None => 0,
+        });
+        for walk in &walks {
             for notice in notices.iter_mut().skip(1).take(walk.given) {
                 notice.received_by.insert(walk.receiver);
             }
         }
         notices.truncate(1 + reached);
         Tried { notices, why }
+    }
+
+    async fn all_catch_up(
+        &self,
+        receivers: Vec<&Arc<dyn Receiver>>,
+        claimed: &ClaimedNotice,
+        claim: DeliveryLease,
+    ) -> Vec<Walk> {
+        let walks = receivers.into_iter();
+        let walks = walks.map(|one| self.catch_up(one.as_ref(), &claimed.behind, claim));
+        join_all(walks).await
     }
 
     /// Gives these notices to one receiver in order, until it fails or time is short.
@@ -395,6 +434,10 @@ impl NoticeWorker {
         }
     }
 
+    fn is_over(&self, notice: &Notice) -> bool {
+        self.service.clock().now() - notice.created_at >= GIVE_UP_AFTER
+    }
+
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
         tracing::error!(request_id = %place.request_id, %why, "notice parked, not received for a day");
         let command = Command::NoticeParked {
@@ -418,10 +461,6 @@ struct Walk {
     receiver: ReceiverName,
     given: usize,
     tried: usize,
-}
-
-fn is_over(notice: &Notice, now: Timestamp) -> bool {
-    now - notice.created_at >= GIVE_UP_AFTER
 }
 
 fn too_slow() -> NotReceived {

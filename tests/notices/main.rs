@@ -254,11 +254,12 @@ async fn a_wall_clock_set_back_delays_no_other_notice() {
     replicas.end().await;
 }
 
-/// A receiver that refuses while it is down.
+/// A receiver that refuses while it is down, after it used this much time.
 #[derive(Clone)]
 struct Listens {
     name: ReceiverName,
     is_down: Arc<AtomicBool>,
+    refuses_after: Millis,
     heard: Arc<Mutex<Vec<u64>>>,
 }
 
@@ -267,6 +268,7 @@ impl Listens {
         Self {
             name,
             is_down: Arc::default(),
+            refuses_after: Millis(0),
             heard: Arc::default(),
         }
     }
@@ -284,6 +286,7 @@ impl Receiver for Listens {
 
     async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
         if self.is_down.load(Ordering::SeqCst) {
+            tokio::time::sleep(self.refuses_after.std()).await;
             return Err(NotReceived("it is down".into()));
         }
         self.heard.lock().unwrap().push(notice.seq);
@@ -342,5 +345,33 @@ async fn a_receiver_that_is_down_delays_only_its_own_notices_and_a_restart_tries
         assert_eq!(receivers[0].heard(), told, "in order, at once");
         assert_eq!(receivers[1].heard(), told, "once");
         replicas.end().await;
+    }
+}
+
+// N1
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_uses_all_its_time_delays_no_notice_of_the_other() {
+    for [slow, up] in [
+        [ReceiverName::Webhook, ReceiverName::Mattermost],
+        [ReceiverName::Mattermost, ReceiverName::Webhook],
+    ] {
+        let mut receivers = [Listens::new(slow), Listens::new(up)];
+        receivers[0].is_down.store(true, Ordering::SeqCst);
+        receivers[0].refuses_after = Millis::seconds(20);
+        let mut replicas = Replicas::start(&Hangs::at(0));
+        replicas.end().await;
+        replicas.run_with(&receivers);
+        let id = replicas.request().await;
+        tokio::time::sleep(Millis::seconds(1).std()).await;
+        replicas.asked(id, "bob", Ask::Approve).await;
+        tokio::time::sleep(Millis::minutes(2).std()).await;
+        let told = receivers[1].heard();
+        assert_eq!(told.len(), 2, "{up:?} waits for {slow:?}");
+        // The slow receiver works again, and each has each notice once, in order.
+        receivers[0].is_down.store(false, Ordering::SeqCst);
+        tokio::time::sleep(Millis::minutes(20).std()).await;
+        replicas.end().await;
+        assert_eq!(receivers[0].heard(), told, "in order");
+        assert_eq!(receivers[1].heard(), told, "once");
     }
 }

@@ -8,13 +8,14 @@ use jit::domain::audit::verify_against;
 use jit::domain::replay::compare_request;
 use jit::domain::{
     Audience, AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice,
-    OldCredentials, Policy, Request, RequestId, State, Status, Timestamp,
+    OldCredentials, Policy, ReceiverName, Request, RequestId, State, Status, Timestamp,
 };
 use jit::identity_center::deny::{PolicyDeny, holds};
 
 use crate::aws::{Aws, SESSIONS_LAST};
 use crate::event_log::EventLog;
 use crate::memory::{MemoryStore, Tables};
+use crate::receivers::Heard;
 use crate::rules::{Before, approved_by_the_rules};
 
 /// The largest difference between a wall clock and the true time.
@@ -348,7 +349,7 @@ pub fn at_rest(
     store: &MemoryStore,
     aws: &Aws,
     console: &ConsoleChanges,
-    heard: &[Notice],
+    heard: &BTreeMap<ReceiverName, Heard>,
 ) -> Result<(), String> {
     let requests = store.all_requests();
     if let Some(request) = requests.iter().find(|one| !one.state.is_settled()) {
@@ -369,13 +370,21 @@ pub fn at_rest(
             "P4: {key} is an assignment from outside, and is gone"
         ));
     }
-    requests
-        .iter()
-        .try_for_each(|request| told_in_order(store, request.id, heard))
+    heard.iter().try_for_each(|(receiver, heard)| {
+        let heard = heard.notices();
+        requests
+            .iter()
+            .try_for_each(|request| told_in_order(store, request.id, *receiver, &heard))
+    })
 }
 
 /// P2: every event made its notices, delivered in order. A repeated delivery is allowed.
-fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result<(), String> {
+fn told_in_order(
+    store: &MemoryStore,
+    id: RequestId,
+    receiver: ReceiverName,
+    heard: &[Notice],
+) -> Result<(), String> {
     let told = [
         Status::Granted,
         Status::Revoked,
@@ -411,6 +420,8 @@ fn told_in_order(store: &MemoryStore, id: RequestId, heard: &[Notice]) -> Result
     if first == must {
         Ok(())
     } else {
-        Err(format!("P2: {id}: notices {first:?}, not {must:?}"))
+        Err(format!(
+            "P2: {id}: {receiver:?} got the notices {first:?}, not {must:?}"
+        ))
     }
 }
