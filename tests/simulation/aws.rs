@@ -101,9 +101,6 @@ struct Center {
     numbers: u64,
     changes: u64,
     changed: BTreeSet<HoldingKey>,
-    /// The time of the last delete call.
-    deletes: BTreeMap<HoldingKey, Timestamp>,
-    looks: BTreeMap<AssignmentPlace, Timestamp>,
     /// The time of the last call or change.
     touched: BTreeMap<HoldingKey, Timestamp>,
 }
@@ -126,8 +123,6 @@ impl Aws {
             numbers: 0,
             changes: 0,
             changed: BTreeSet::new(),
-            deletes: BTreeMap::new(),
-            looks: BTreeMap::new(),
             touched: BTreeMap::new(),
         })))
     }
@@ -141,7 +136,6 @@ impl Aws {
         let slot = Slot::default();
         let mut center = self.center();
         let sent_at = center.time.now();
-        center.note_sent(&question, sent_at);
         let sent = Sent {
             by,
             question,
@@ -237,19 +231,11 @@ impl Aws {
         std::mem::take(&mut self.center().changed)
     }
 
-    /// When jit last sent a delete of this assignment or a look at it; now, if a delete is in
-    /// progress.
-    pub fn last_tried_to_remove(&self, key: &HoldingKey) -> Option<Timestamp> {
+    /// The assignment that an operation is about.
+    pub fn key_of(&self, operation: &Operation) -> Option<HoldingKey> {
         let center = self.center();
-        let under_way = center.open.iter().any(|id| {
-            let begun = &center.operations[id];
-            begun.kind == OperationKind::Delete && begun.key == *key
-        });
-        if under_way {
-            return Some(center.time.now());
-        }
-        let delete = center.deletes.get(key).copied();
-        delete.max(center.looks.get(&AssignmentPlace::of(key)).copied())
+        let begun = center.operations.get(&operation.id)?;
+        Some(begun.key.clone())
     }
 }
 
@@ -259,14 +245,6 @@ pub fn user_id(email: &Email) -> UserId {
 }
 
 impl Center {
-    fn note_sent(&mut self, question: &Question, now: Timestamp) {
-        match question {
-            Question::Delete(key) => drop(self.deletes.insert(key.clone(), now)),
-            Question::Assigned(place, _) => drop(self.looks.insert(place.clone(), now)),
-            _ => {}
-        }
-    }
-
     fn carry_out(&mut self, now: Timestamp) {
         while let Some(arrival) = self.wire.first_entry() {
             let (at, _) = *arrival.key();

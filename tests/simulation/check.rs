@@ -8,13 +8,14 @@ use jit::domain::audit::verify_against;
 use jit::domain::replay::compare_request;
 use jit::domain::{
     Audience, AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice,
-    OldCredentials, Policy, Request, RequestId, State, Status, Timestamp,
+    OldCredentials, Policy, ReceiverName, Request, RequestId, State, Status, Timestamp,
 };
 use jit::identity_center::deny::{PolicyDeny, holds};
 
 use crate::aws::{Aws, SESSIONS_LAST};
 use crate::event_log::EventLog;
 use crate::memory::{MemoryStore, Tables};
+use crate::receivers::Heard;
 use crate::rules::{Before, approved_by_the_rules};
 
 /// The largest difference between a wall clock and the true time.
@@ -348,7 +349,7 @@ pub fn at_rest(
     store: &MemoryStore,
     aws: &Aws,
     console: &ConsoleChanges,
-    heard: &[Vec<Notice>],
+    heard: &BTreeMap<ReceiverName, Heard>,
 ) -> Result<(), String> {
     let requests = store.all_requests();
     if let Some(request) = requests.iter().find(|one| !one.state.is_settled()) {
@@ -369,17 +370,19 @@ pub fn at_rest(
             "P4: {key} is an assignment from outside, and is gone"
         ));
     }
-    let of_each = heard.iter().flat_map(|heard| {
-        let requests = requests.iter();
-        requests.map(move |request| check_order_of_notices(store, request.id, heard))
-    });
-    of_each.collect()
+    heard.iter().try_for_each(|(receiver, heard)| {
+        let heard = heard.notices();
+        requests
+            .iter()
+            .try_for_each(|request| check_order_of_notices(store, request.id, *receiver, &heard))
+    })
 }
 
-/// P2: every event made its notices, delivered in order to this receiver. A repeated delivery is allowed.
+/// P2: every event made its notices, delivered in order. A repeated delivery is allowed.
 fn check_order_of_notices(
     store: &MemoryStore,
     id: RequestId,
+    receiver: ReceiverName,
     heard: &[Notice],
 ) -> Result<(), String> {
     let told = [
@@ -420,6 +423,8 @@ fn check_order_of_notices(
     if first == must {
         Ok(())
     } else {
-        Err(format!("P2: {id}: notices {first:?}, not {must:?}"))
+        Err(format!(
+            "P2: {id}: {receiver:?} got the notices {first:?}, not {must:?}"
+        ))
     }
 }

@@ -15,6 +15,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
+use crate::executor::Kind;
+
 /// A restarted process has a new id.
 pub type ProcessId = u32;
 
@@ -26,6 +28,8 @@ struct Inner {
     dice: StdRng,
     timers: BTreeMap<Timer, (ProcessId, Waker)>,
     next: u64,
+    /// The kind of the task that runs.
+    running: Kind,
 }
 
 type Timer = (Timestamp, u64);
@@ -37,6 +41,7 @@ impl Time {
             dice: StdRng::seed_from_u64(seed),
             timers: BTreeMap::new(),
             next: 0,
+            running: Kind::Loop,
         })))
     }
 
@@ -46,6 +51,15 @@ impl Time {
 
     pub fn now(&self) -> Timestamp {
         self.inner().now
+    }
+
+    pub fn runs(&self, kind: Kind) {
+        self.inner().running = kind;
+    }
+
+    /// The kind of the task that runs: a worker's own, or the call of a person.
+    pub fn running(&self) -> Kind {
+        self.inner().running
     }
 
     /// Wakes every task whose timer has ended.

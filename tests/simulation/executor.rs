@@ -54,8 +54,8 @@ type Spawned = (ProcessId, BoxFuture<'static, ()>);
 /// The result of one poll.
 pub enum Polled {
     WentOn,
-    /// The task ended in a planted panic.
-    Panicked(String, Kind),
+    /// A task of this process ended in a planted panic.
+    Panicked(String, Kind, ProcessId),
 }
 
 #[derive(Default)]
@@ -118,6 +118,7 @@ impl Executor {
         };
         self.polls += 1;
         let task = &mut self.tasks[at];
+        time.runs(task.kind);
         task.woken.0.store(false, Ordering::Relaxed);
         let mut context = Context::from_waker(&task.waker);
         let poll = AssertUnwindSafe(|| task.future.as_mut().poll(&mut context));
@@ -129,7 +130,7 @@ impl Executor {
             }
             Err(payload) if payload.is::<Planted>() => {
                 let task = self.tasks.swap_remove(at);
-                Polled::Panicked(task.name.clone(), task.kind)
+                Polled::Panicked(task.name.clone(), task.kind, task.process)
             }
             Err(payload) => resume_unwind(payload),
         };

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use jit::domain::{Lane, Millis, RequestId, Timestamp};
+use jit::domain::{Lane, Millis, ReceiverName, RequestId, Timestamp};
 use jit::store::{Commit, StoreError};
 
 use crate::clock::Time;
 use crate::executor::Planted;
 use crate::memory::MemoryStore;
 use crate::plan::{Fault, Plan};
+use crate::receivers::Deafness;
 
 /// One call in this many panics, in worlds with panics.
 const PANICS: u32 = 400;
@@ -25,7 +26,7 @@ struct FaultState {
     panics: u32,
     is_wire_slow: bool,
     is_store_late: bool,
-    is_receiver_deaf: bool,
+    deaf: Vec<(ReceiverName, Deafness)>,
     does_index_lag: bool,
     is_disk_full: bool,
     /// Writes whose callers have given up, by the time at which they are carried out.
@@ -49,7 +50,7 @@ impl Faults {
             panics: if plan.has(Fault::Panic) { PANICS } else { 0 },
             is_wire_slow: plan.has(Fault::Wire),
             is_store_late: plan.has(Fault::LateStore),
-            is_receiver_deaf: plan.has(Fault::Deaf),
+            deaf: plan.deaf.clone(),
             does_index_lag: plan.has(Fault::Lag),
             ..FaultState::default()
         };
@@ -91,8 +92,11 @@ impl Faults {
         self.state().is_store_late
     }
 
-    pub fn is_receiver_deaf(&self) -> bool {
-        self.state().is_receiver_deaf
+    pub fn deafness(&self, receiver: ReceiverName) -> Option<Deafness> {
+        let state = self.state();
+        let mut deaf = state.deaf.iter();
+        deaf.find(|(name, _)| *name == receiver)
+            .map(|(_, how)| *how)
     }
 
     pub fn is_disk_full(&self) -> bool {

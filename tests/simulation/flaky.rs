@@ -1,30 +1,29 @@
-//! The store and the receiver as one process reaches them: a call can fail before it arrives, or
-//! before its answer arrives.
+//! The store as one process reaches it: a call can fail before it arrives, or before its answer
+//! arrives.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
-    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, ReceiverName, Request, RequestId,
-    Timestamp,
+    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
     Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
 };
-use jit::worker::notices::{NotReceived, Receiver};
 
 use crate::clock::ProcessClock;
 use crate::faults::Faults;
 use crate::memory::MemoryStore;
+use crate::tries::Tries;
 
 #[derive(Clone)]
 pub struct FlakyStore {
     pub store: MemoryStore,
     pub clock: ProcessClock,
     pub faults: Faults,
+    pub tries: Tries,
 }
 
 impl FlakyStore {
@@ -103,6 +102,8 @@ macro_rules! write {
 #[async_trait]
 impl Store for FlakyStore {
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
+        let (process, time) = (self.clock.process, &self.clock.time);
+        self.tries.reads(process, time.running(), id, time.now());
         read!(self.request(id))
     }
     async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
@@ -123,6 +124,7 @@ impl Store for FlakyStore {
         read!(self.bindings_page(channel, after, limit))
     }
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        self.tries.writes(self.clock.process, &commit);
         self.go().await?;
         self.check_disk()?;
         if self.faults.is_store_late() && self.clock.time.chance(20) {
@@ -166,6 +168,8 @@ impl Store for FlakyStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Due<RequestId>, StoreError> {
+        self.tries
+            .looks(self.clock.process, lane, self.clock.time.now());
         let Some(mut due) = self.faults.lagging(&self.store, &self.clock.time) else {
             return read!(self.due(lane, now, limit));
         };
@@ -265,49 +269,5 @@ impl Store for FlakyStore {
     }
     async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
         write!(self.tidy(now))
-    }
-}
-
-/// The receivers, each independent of the other.
-pub const RECEIVERS: [ReceiverName; 2] = [ReceiverName::Webhook, ReceiverName::Mattermost];
-
-/// A receiver that accepts notices, sometimes refuses one, and sometimes accepts one and reports a
-/// failure.
-#[derive(Clone)]
-pub struct SimReceiver {
-    pub name: ReceiverName,
-    pub clock: ProcessClock,
-    pub faults: Faults,
-    pub heard: Arc<Mutex<Vec<Notice>>>,
-}
-
-#[async_trait]
-impl Receiver for SimReceiver {
-    fn name(&self) -> ReceiverName {
-        self.name
-    }
-
-    fn patience(&self) -> Millis {
-        Millis::seconds(28)
-    }
-
-    async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
-        let (time, faults) = (&self.clock.time, &self.faults);
-        time.yield_here().await;
-        faults.may_panic(time);
-        if faults.is_receiver_deaf() || faults.strikes(time) || faults.strikes(time) {
-            return Err(NotReceived::because("the receiver is down"));
-        }
-        // The receiver may take as long as its time-out allows.
-        if faults.is_store_late() && time.chance(10) {
-            let at = time.now() + time.span(Millis::seconds(28));
-            self.clock.until_true(at).await;
-        }
-        self.heard.lock().unwrap().push(notice.clone());
-        time.yield_here().await;
-        if faults.strikes(time) {
-            return Err(NotReceived::because("the answer was lost"));
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! A world runs a list of operations and checks the promises after every step of every task, and
 //! once more after all work has ended. A failure is: a broken promise, a request that never ends,
 //! access that outlives its grant, a due record that is not tried, a stuck request that is not shown
-//! as stuck, a notice that is lost or out of order. An error that tells the caller to try again is
+//! as stuck, a notice that is lost, late or out of order. An error that tells the caller to try again is
 //! no failure.
 //!
 //! What a seed decides:
@@ -13,6 +13,7 @@
 //! | by | what |
 //! |---|---|
 //! | `seed % 24` | the families of faults (`plan.rs`): 0 none, 1–12 each alone, 13–21 some together, 22 all but clocks and freezes, 23 all |
+//! | `seed / 24 % 5` | with `deaf`: which receiver gets no notices, and whether it refuses or hangs; 4 both |
 //! | `seed % 3` | lost calls to the store, AWS and the receiver: 0 none, 1 one in 60, 2 one in 25 |
 //! | `seed % 4` | the pace of jit: 1 one call a second, 3 ten, else no limit |
 //! | `seed % 5` | 0: AWS gives every list in pages of one |
@@ -42,11 +43,15 @@ mod fixtures;
 mod flaky;
 #[path = "../store/memory.rs"]
 mod memory;
+mod metrics_shown;
 mod operators;
 mod people;
 mod plan;
+mod receivers;
 mod replica;
 mod rules;
+mod told;
+mod tries;
 mod watch;
 mod wire;
 mod world;
@@ -102,7 +107,7 @@ fn play_many(first: u64, count: u64, wants_all: bool) -> BTreeMap<u64, Broken> {
     broken.into_inner().unwrap()
 }
 
-// P1, P2, P3, P4, P5, P6, P7, P8; G3, G4, G5, G6, G8, G9, G13, E1, E2, E3, E4, E5, E6, T1, T2, T3, T12
+// P1, P2, P3, P4, P5, P6, P7, P8; G3, G4, G5, G6, G8, G9, G13, N1, E1, E2, E3, E4, E5, E6, T1, T2, T3, T12
 #[test]
 fn no_seed_breaks_a_promise() {
     let wants_all = number("JIT_SIM_ALL", 0) > 0;

@@ -3,16 +3,20 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use jit::domain::{
-    Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, Refusal, RequestId, Text,
+    Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, Person, Refusal, RequestId, Text,
+    Timestamp,
 };
-use jit::service::{Configure, Idempotency, Service, ServiceError};
-use jit::store::StoreError;
+use jit::service::{Configure, Idempotency, Service, ServiceError, Ticket};
+use jit::signature::WINDOW;
+use jit::store::{Nonce, StoreError};
 
 use crate::executor::Kind;
 use crate::fixtures::person;
 use crate::memory::MemoryStore;
+use crate::plan::Fault;
 use crate::replica::Phase;
 use crate::rules::Repeated;
 use crate::world::{World, Wrong};
@@ -20,6 +24,33 @@ use crate::world::{World, Wrong};
 pub const PEOPLE: [&str; 3] = ["alice", "dave", "erin"];
 pub const ACCOUNTS: [&str; 2] = ["111122223333", "444455556666"];
 pub const CHANNEL: &str = "town";
+
+/// How long a process keeps the nonce of a call.
+const NONCE_KEPT: Millis = Millis::seconds(960);
+
+/// A call as its sender signed it. Others may send it again.
+#[derive(Clone)]
+pub struct SignedCall {
+    id: RequestId,
+    by: Person,
+    ask: Ask,
+    nonce: String,
+    signed_at: Timestamp,
+    /// How often a process accepted it and told the result.
+    answered: Arc<AtomicU32>,
+}
+
+impl SignedCall {
+    /// P5: a call counts once, also across processes that die.
+    fn note_answer(&self, wrong: &Wrong) {
+        if self.answered.fetch_add(1, Ordering::Relaxed) > 0 {
+            let (by, ask, id) = (&self.by.id, &self.ask, self.id);
+            wrong.report(format!(
+                "P5: a replay was accepted: {by} says {ask:?} to {id}"
+            ));
+        }
+    }
+}
 
 impl World {
     /// A process that accepts calls now.
@@ -196,20 +227,63 @@ impl World {
             .store
             .read(|tables| tables.request(id).map(|one| one.asked.requester.clone()));
         let by = requester.filter(|_| own).unwrap_or_else(|| person(who));
-        let name = format!("{} says {ask:?} to {id}", by.id);
+        let signed = SignedCall {
+            id,
+            by,
+            ask,
+            nonce: self.time.draw().to_string(),
+            signed_at: self.time.now(),
+            answered: Arc::default(),
+        };
+        self.signed.push(signed.clone());
+        self.send(signed);
+        if self.time.chance(4) {
+            self.replay();
+        }
+    }
+
+    /// P5: an attacker sends a recorded signed call once more. A clock that is set back
+    /// makes old signatures fresh again, so this does not happen in worlds with such clocks.
+    fn replay(&mut self) {
+        let newest = self.signed.len().min(5);
+        if newest == 0 || self.plan.has(Fault::Clocks) {
+            return;
+        }
+        let back = 1 + self.time.below(u32::try_from(newest).unwrap()) as usize;
+        let again = self.signed[self.signed.len() - back].clone();
+        self.send(again);
+    }
+
+    fn send(&mut self, signed: SignedCall) {
+        let name = format!("{} says {:?} to {}", signed.by.id, signed.ask, signed.id);
         let (store, wrong) = (self.store.clone(), self.wrong.clone());
         self.call(name, |service| async move {
+            let (id, by, now) = (signed.id, signed.by.clone(), service.clock().now());
+            if (now - signed.signed_at).0.abs() > WINDOW.0 {
+                return;
+            }
+            let nonce = Nonce {
+                text: signed.nonce.clone(),
+                at: now,
+                keep_until: now + NONCE_KEPT,
+            };
+            let ticket = Ticket::new(nonce, Some("plugin".into()));
             let repeated = Repeated::before(&store, id);
             let asked = Command::Asked {
                 by: by.clone(),
-                ask,
+                ask: signed.ask.clone(),
             };
-            let refused = service.handle(id, asked, None);
-            let refused = refused_wrote_nothing(&store, &wrong, &id, refused).await;
-            if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = refused
+            let answer = service.handle(id, asked, Some(&ticket));
+            let answer = refused_wrote_nothing(&store, &wrong, &id, answer).await;
+            if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = answer
                 && let Err(what) = repeated.check(&store, &by)
             {
                 wrong.report(what);
+            }
+            // The caller gets the answer only if the nonce is spent.
+            let is_spent = service.use_up(&ticket).await.is_ok();
+            if is_spent && !matches!(answer, Err(ServiceError::Store(_))) {
+                signed.note_answer(&wrong);
             }
         });
     }

@@ -1,10 +1,11 @@
 //! The plan of a seed: which faults occur, how often, and the other properties of the world.
 
-use jit::domain::{EndSessions, ExtensionRule, Millis, Policy};
+use jit::domain::{EndSessions, ExtensionRule, Millis, Policy, ReceiverName};
 use jit::identity_center::Limits;
 use jit::service::Announce;
 
 use crate::fixtures::policy;
+use crate::receivers::{Deafness, RECEIVERS};
 
 /// One family of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum Fault {
     Operators,
     /// Bindings, approvers, quorum and self-approval change while requests wait.
     Bindings,
-    /// The receiver refuses all notices until the faults end.
+    /// A receiver refuses all notices or does not answer, until the faults end.
     Deaf,
     /// The index of due records is some seconds old.
     Lag,
@@ -105,6 +106,8 @@ pub struct Plan {
     /// The page length of AWS.
     pub page: usize,
     pub announce: Announce,
+    /// The receivers that get no notices until the faults end.
+    pub deaf: Vec<(ReceiverName, Deafness)>,
 }
 
 impl Plan {
@@ -115,9 +118,14 @@ impl Plan {
             0 => 0.0,
             storm => 2.0 / f64::from(storm),
         };
+        let faults = only.unwrap_or(PLAYS[pick(seed, 24)]).to_vec();
         Self {
             seed,
-            faults: only.unwrap_or(PLAYS[pick(seed, 24)]).to_vec(),
+            deaf: match faults.contains(&Deaf) {
+                true => deaf(seed / 24 % 5),
+                false => Vec::new(),
+            },
+            faults,
             storm,
             limits: match seed % 4 {
                 1 => Limits::Aws {
@@ -159,6 +167,17 @@ impl Plan {
             0 => 0.0,
             storm => 2.0 / f64::from(storm),
         }
+    }
+}
+
+/// One receiver that refuses or hangs, or both receivers.
+fn deaf(which: u64) -> Vec<(ReceiverName, Deafness)> {
+    match which {
+        0 => vec![(ReceiverName::Webhook, Deafness::Refuses)],
+        1 => vec![(ReceiverName::Webhook, Deafness::Hangs)],
+        2 => vec![(ReceiverName::Mattermost, Deafness::Refuses)],
+        3 => vec![(ReceiverName::Mattermost, Deafness::Hangs)],
+        _ => RECEIVERS.map(|name| (name, Deafness::Refuses)).to_vec(),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use jit::app::App;
-use jit::clock::Clock;
+use jit::clock::{Clock, Uptime};
 use jit::domain::{Millis, Timestamp};
 use jit::identity_center::Paced;
 use jit::service::Service;
@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{ProcessClock, ProcessId};
 use crate::executor::Kind;
-use crate::flaky::{FlakyStore, RECEIVERS, SimReceiver};
+use crate::flaky::FlakyStore;
+use crate::metrics_shown::Metrics;
 use crate::plan::Fault;
+use crate::receivers::{RECEIVERS, SimReceiver};
 use crate::wire::Wire;
 use crate::world::World;
 
@@ -30,6 +32,11 @@ pub struct Replica {
     pub process: ProcessId,
     pub clock: ProcessClock,
     pub service: Arc<Service>,
+    worker: Worker,
+    pub metrics: Metrics,
+    /// Since when it has not been started, thawed or set to another time, and none of its tasks has
+    /// panicked.
+    pub undisturbed_since: Timestamp,
     stop: CancellationToken,
     pub phase: Phase,
     /// How far the wall clock of its machine is ahead; it survives the process.
@@ -64,6 +71,11 @@ impl Replica {
         self.clock.now()
     }
 
+    /// The round that `/readyz` goes by.
+    pub fn last_round(&self) -> Option<Uptime> {
+        self.worker.last_round()
+    }
+
     fn next_event(&self) -> Option<Timestamp> {
         let phase = match self.phase {
             Phase::Up => None,
@@ -93,12 +105,15 @@ impl World {
             store: self.store.clone(),
             clock: clock.clone(),
             faults: self.faults.clone(),
+            tries: self.tries.clone(),
         };
         let wire = Wire {
             name: name.to_owned(),
             aws: self.aws.clone(),
             clock: clock.clone(),
             faults: self.faults.clone(),
+            store: self.store.clone(),
+            tries: self.tries.clone(),
         };
         let service = Arc::new(Service::new(
             Arc::new(store),
@@ -137,21 +152,19 @@ impl World {
 
     fn start(&mut self, number: usize, ahead: Millis) -> Replica {
         self.log(&format!("replica {number} starts"));
-        self.watch.disturbed(self.time.now());
         let parts = self.build_process(&format!("replica {number}"), ahead);
-        let receivers = RECEIVERS.iter().zip(&self.heard);
-        let receivers = receivers.map(|(name, heard)| -> Arc<dyn Receiver> {
+        let receivers = RECEIVERS.map(|name| -> Arc<dyn Receiver> {
             Arc::new(SimReceiver {
-                name: *name,
+                name,
                 clock: parts.clock.clone(),
                 faults: self.faults.clone(),
-                heard: heard.clone(),
+                heard: self.heard[&name].clone(),
             })
         });
-        let notices = NoticeWorker::new(parts.service.clone(), receivers.collect());
+        let notices = NoticeWorker::new(parts.service.clone(), receivers.to_vec());
         let notices = notices.spawning(self.tasks.spawner(parts.process));
         let stop = CancellationToken::new();
-        let (worker, told) = (parts.worker, stop.clone());
+        let (worker, told) = (parts.worker.clone(), stop.clone());
         let name = format!("the worker's loop of replica {number}");
         self.tasks
             .spawn(name, parts.process, Kind::Loop, async move {
@@ -171,8 +184,11 @@ impl World {
             });
         Replica {
             process: parts.process,
+            metrics: Metrics::of(&self.store, &parts.clock),
             clock: parts.clock,
             service: parts.service,
+            worker: parts.worker,
+            undisturbed_since: self.time.now(),
             stop,
             phase: Phase::Up,
             ahead,
@@ -194,7 +210,6 @@ impl World {
 
     fn goes_down(&mut self, number: usize, later: Millis) {
         let now = self.time.now();
-        self.watch.disturbed(now);
         let replica = &mut self.replicas[number];
         replica.frozen = None;
         replica.phase = Phase::Down { until: now + later };
@@ -212,7 +227,6 @@ impl World {
             until: now + PATIENCE,
         };
         replica.stop.cancel();
-        self.watch.disturbed(now);
         self.log(&format!("replica {number} is asked to stop"));
     }
 
@@ -244,8 +258,8 @@ impl World {
         if frozen.is_suspended {
             replica.clock.stand_still(now - frozen.since);
         }
+        replica.undisturbed_since = now;
         self.tasks.thaw(replica.process);
-        self.watch.disturbed(now);
         self.log(&format!("replica {number} goes on"));
     }
 
@@ -262,7 +276,7 @@ impl World {
         let seconds = (ahead.0 - replica.ahead.0) / 1000;
         (replica.ahead, replica.right_at) = (ahead, None);
         replica.clock.set(ahead);
-        self.watch.disturbed(self.time.now());
+        replica.undisturbed_since = self.time.now();
         self.log(&format!(
             "the clock of replica {number} jumps by {seconds} s"
         ));
@@ -336,6 +350,16 @@ impl World {
             right_at,
             ..replica
         };
+    }
+
+    /// A task of this process panicked.
+    pub fn disturb(&mut self, process: ProcessId) {
+        let now = self.time.now();
+        for replica in &mut self.replicas {
+            if replica.process == process {
+                replica.undisturbed_since = now;
+            }
+        }
     }
 
     pub fn next_process_event(&self) -> Option<Timestamp> {

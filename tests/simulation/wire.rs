@@ -11,6 +11,8 @@ use jit::identity_center::{
 use crate::aws::{Answer, Aws, Question, Slot};
 use crate::clock::ProcessClock;
 use crate::faults::Faults;
+use crate::memory::MemoryStore;
+use crate::tries::Tries;
 
 pub struct Wire {
     /// The name of the process, for the log.
@@ -18,6 +20,8 @@ pub struct Wire {
     pub aws: Aws,
     pub clock: ProcessClock,
     pub faults: Faults,
+    pub store: MemoryStore,
+    pub tries: Tries,
 }
 
 /// The fate of a call, decided when it is made.
@@ -78,6 +82,9 @@ impl Wire {
 
     async fn send(&self, question: Question) -> Result<Answer, IdentityCenterError> {
         self.faults.may_panic(&self.clock.time);
+        let (process, now) = (self.clock.process, self.clock.time.now());
+        self.tries
+            .asks(process, &question, &self.store, &self.aws, now);
         let fate = self.fate(&question);
         // From here on the call is in flight: there is no await in between.
         let slot = fate

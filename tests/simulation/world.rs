@@ -1,9 +1,9 @@
 //! One world: people who send commands, processes that work, and all faults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use jit::domain::{Ask, Millis, Minutes, Notice, Request, RequestId, Text, Timestamp};
+use jit::domain::{Ask, Millis, Minutes, ReceiverName, Request, RequestId, Text, Timestamp};
 
 use crate::aws::Aws;
 use crate::check::{self, Checker, ConsoleChanges};
@@ -12,10 +12,12 @@ use crate::event_log::EventLog;
 use crate::executor::{Executor, Kind, Polled};
 use crate::faults::Faults;
 use crate::memory::MemoryStore;
-use crate::people::PEOPLE;
+use crate::people::{PEOPLE, SignedCall};
 use crate::plan::{Fault, Plan};
+use crate::receivers::{Heard, RECEIVERS};
 use crate::replica::Replica;
-use crate::watch::Watch;
+use crate::tries::Tries;
+use crate::watch::{Scene, Watch};
 
 const OPERATIONS: u32 = 200;
 /// A gap longer than this is skipped: the looks for work in it are not simulated.
@@ -78,9 +80,11 @@ pub struct World {
     pub replicas: Vec<Replica>,
     /// The number of processes so far.
     pub processes: u32,
-    /// What each receiver of `RECEIVERS` has.
-    pub heard: [Arc<Mutex<Vec<Notice>>>; 2],
+    pub heard: BTreeMap<ReceiverName, Heard>,
+    pub tries: Tries,
     pub opened: Vec<RequestId>,
+    /// The signed calls so far.
+    pub signed: Vec<SignedCall>,
     pub console: ConsoleChanges,
     pub wrong: Wrong,
     pub watch: Watch,
@@ -93,13 +97,15 @@ impl World {
         Self {
             aws: Aws::new(&plan, &time, &event_log),
             faults: Faults::default(),
-            watch: Watch::new(time.now()),
+            watch: Watch::new(&plan, time.now()),
             store: MemoryStore::default(),
             tasks: Executor::default(),
             replicas: Vec::new(),
             processes: 0,
-            heard: <[Arc<Mutex<Vec<Notice>>>; 2]>::default(),
+            heard: RECEIVERS.map(|name| (name, Heard::default())).into(),
+            tries: Tries::default(),
             opened: Vec::new(),
+            signed: Vec::new(),
             console: ConsoleChanges::default(),
             wrong: Wrong::default(),
             checker: Checker::new(&plan.policy),
@@ -127,9 +133,7 @@ impl World {
         self.restart_all();
         self.log("all is calm");
         self.rest()?;
-        let heard = self.heard.each_ref();
-        let heard = heard.map(|heard| heard.lock().unwrap().clone());
-        check::at_rest(&self.store, &self.aws, &self.console, &heard)
+        check::at_rest(&self.store, &self.aws, &self.console, &self.heard)
     }
 
     fn something_happens(&mut self) -> Result<(), String> {
@@ -222,10 +226,10 @@ impl World {
         match self.tasks.poll_one(&self.time) {
             None => return Ok(false),
             Some(Polled::WentOn) => {}
-            Some(Polled::Panicked(name, kind)) => {
+            Some(Polled::Panicked(name, kind, process)) => {
                 self.log(&format!("panics: {name}"));
                 if kind != Kind::Call {
-                    self.watch.disturbed(self.time.now());
+                    self.disturb(process);
                 }
             }
         }
@@ -255,6 +259,9 @@ impl World {
     }
 
     fn advance_to(&mut self, at: Timestamp) -> Result<(), String> {
+        if at - self.time.now() > SOON {
+            self.watch.skipped(at);
+        }
         self.time.advance_to(at);
         let now = self.time.now();
         while self.faults.write_one_late(&self.store, now) {
@@ -263,10 +270,17 @@ impl World {
         self.aws.carry_out(now);
         self.tend_processes();
         self.check()?;
-        if self.faults.is_disk_full() || !self.replicas.iter().any(Replica::works) {
+        if self.faults.is_disk_full() {
             self.watch.disturbed(now);
         }
-        self.watch.look(&self.store, &self.aws, &self.replicas, now)
+        self.watch.look(&Scene {
+            store: &self.store,
+            replicas: &self.replicas,
+            tries: &self.tries,
+            heard: &self.heard,
+            faults: &self.faults,
+            now,
+        })
     }
 
     fn next_event(&self) -> Option<Timestamp> {

@@ -373,6 +373,12 @@ impl Tables {
             .sum()
     }
 
+    /// The notices that wait for delivery.
+    pub fn pending_notices(&self) -> impl Iterator<Item = &Notice> {
+        let pending = self.notices.values().filter(|entry| !entry.parked);
+        pending.map(|entry| &entry.notice)
+    }
+
     /// The oldest pending notice of this request.
     pub(super) fn first_of(&mut self, id: RequestId) -> Option<&mut OutboxEntry> {
         let place = |seq| NoticePlace {
