@@ -38,7 +38,7 @@ use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
 use keyring::Keyring;
-use limits::{BodyPool, Seat, Seats};
+use limits::{BodyPools, Seat, Seats};
 use rates::KeyRates;
 use reply::Problem;
 use signed::{Signed, TicketSlot};
@@ -60,7 +60,7 @@ pub struct HttpState {
     /// The worker of this process. `/readyz` fails when its loop makes no progress.
     pub worker: Option<Worker>,
     pub seats: Seats,
-    pub bodies: BodyPool,
+    pub bodies: BodyPools,
     pub rates: KeyRates,
     store_check: ops::StoreCheck,
     tally: ops::CallCounters,
@@ -178,7 +178,7 @@ impl HttpState {
             signed_after: None,
             worker: None,
             seats: Seats::default(),
-            bodies: BodyPool::default(),
+            bodies: BodyPools::default(),
             rates: KeyRates::default(),
             store_check: ops::StoreCheck::default(),
             tally: ops::CallCounters::default(),

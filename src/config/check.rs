@@ -11,7 +11,7 @@ use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
     SandboxSection, SetKind, SetSection, WebhookSection,
 };
-use super::secret::{Elsewhere, Sources};
+use super::secret::{self, Elsewhere, Sources};
 use super::server::server;
 use super::strength;
 use super::{
@@ -480,8 +480,7 @@ fn mattermost(
     };
     let (tokens, file) = tokens.read(elsewhere)?;
     files.extend(file);
-    let lines = tokens.expose().split_whitespace();
-    let command_tokens: Vec<Secret> = lines.map(|one| Secret::new(one.to_owned())).collect();
+    let command_tokens = secret::tokens(&tokens);
     if command_tokens.is_empty() {
         return wrong(
             "mattermost.command_tokens",
