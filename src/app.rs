@@ -156,7 +156,7 @@ async fn signed_after(service: &Service) -> Result<Option<Timestamp>, OpenStoreE
     if let Some(after) = after.filter(|after| *after > SystemClock.now()) {
         tracing::warn!(
             %after,
-            "this store was copied just now or lost its nonce logs: jit refuses calls signed earlier"
+            "this store was copied just now or lost its nonce logs: jit refuses calls signed earlier, except revokes"
         );
     }
     Ok(after)

@@ -40,7 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use serde_json::Value;
 
-use crate::config::{Client, Config, ConfigError, Variables};
+use crate::config::{Client, Config, ConfigError, StoreKind, Variables};
 use crate::domain::AccountId;
 use arguments::{
     Arguments, AuditCommand, BreakGlassCommand, CliCommand, ConfigCommand, KeysCommand,
@@ -139,8 +139,24 @@ impl CliContext {
 
     /// For commands that need only the store.
     pub fn config_of_store(&self) -> Result<Config, ConfigError> {
-        crate::config::read_store(self.config_path.as_deref(), &self.variables)
-            .map_err(|why| self.without_file(why))
+        let read = crate::config::read_store(self.config_path.as_deref(), &self.variables);
+        let config = read.map_err(|why| self.without_file(why))?;
+        self.check_store_is_there(&config)?;
+        Ok(config)
+    }
+
+    /// The default store is a file in this folder. If it is missing as well, the operator is in
+    /// another folder than jit.
+    fn check_store_is_there(&self, config: &Config) -> Result<(), ConfigError> {
+        let path = &config.store.path;
+        match self.missing_file() {
+            Some(missing) if config.store.kind == StoreKind::Sqlite && !path.exists() => {
+                let next = "run the command in jit's folder, or add --config FILE";
+                let text = format!("{missing}, and there is no {}: {next}", path.display());
+                Err(ConfigError::new("jit.toml", text))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The names of the accounts, which a client may have as well.
@@ -149,7 +165,10 @@ impl CliContext {
     }
 
     pub async fn config_with_seal_key(&self) -> Result<Config, ConfigError> {
-        crate::config::read_with_seal_key(self.config_path.as_deref(), &self.variables).await
+        let path = self.config_path.as_deref();
+        let config = crate::config::read_with_seal_key(path, &self.variables).await?;
+        self.check_store_is_there(&config)?;
+        Ok(config)
     }
 
     pub async fn client_if_any(&self) -> Result<Option<Client>, ConfigError> {

@@ -12,6 +12,7 @@ pub enum Code {
     NoSuchRoute,
     WrongMethod,
     WrongState,
+    TooEarly,
     TooLarge,
     NotJson,
     TooMany,
@@ -20,7 +21,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::Unsigned,
         Self::NotAllowed,
@@ -28,6 +29,7 @@ impl Code {
         Self::NoSuchRoute,
         Self::WrongMethod,
         Self::WrongState,
+        Self::TooEarly,
         Self::TooLarge,
         Self::NotJson,
         Self::TooMany,
@@ -44,6 +46,7 @@ impl Code {
             Self::NoSuchRoute => "no_such_route",
             Self::WrongMethod => "wrong_method",
             Self::WrongState => "wrong_state",
+            Self::TooEarly => "too_early",
             Self::TooLarge => "too_large",
             Self::NotJson => "not_json",
             Self::TooMany => "too_many",
@@ -62,6 +65,7 @@ impl Code {
             Self::WrongState => 409,
             Self::TooLarge => 413,
             Self::NotJson => 415,
+            Self::TooEarly => 425,
             Self::TooMany => 429,
             Self::Unavailable => 503,
             Self::Internal => 500,

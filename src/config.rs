@@ -76,7 +76,7 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     pub const CREATES_PER_SECOND: u32 = 20;
-    pub const CREATE_BURST: u32 = 10_000;
+    pub const CREATE_BURST: u32 = 2_000;
 }
 
 /// The store. It contains the settings of both kinds, because a copy needs both.

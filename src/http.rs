@@ -41,7 +41,7 @@ use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
 use address_book::AddressBook;
 use keyring::Keyring;
-use limits::{BodyPool, Seat, Seats};
+use limits::{BodyPools, Seat, Seats};
 use rates::KeyRates;
 use reply::Problem;
 use signed::{Signed, TicketSlot};
@@ -63,7 +63,7 @@ pub struct HttpState {
     /// The worker of this process. `/readyz` fails when its loop makes no progress.
     pub worker: Option<Worker>,
     pub seats: Seats,
-    pub bodies: BodyPool,
+    pub bodies: BodyPools,
     pub rates: KeyRates,
     /// `None` if no chat is configured.
     pub address_book: Option<Arc<dyn AddressBook>>,
@@ -183,7 +183,7 @@ impl HttpState {
             signed_after: None,
             worker: None,
             seats: Seats::default(),
-            bodies: BodyPool::default(),
+            bodies: BodyPools::default(),
             rates: KeyRates::default(),
             address_book: None,
             store_check: ops::StoreCheck::default(),

@@ -37,7 +37,7 @@ use crate::telemetry;
 use changes::RequestChanges;
 use heads::HeadNotes;
 use notice_queue::NoticeQueue;
-use pending::PendingCounts;
+use pending::{Asker, PendingCounts};
 use revoke::is_being_revoked;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
@@ -121,12 +121,29 @@ struct Origin<'t> {
     ticket: Option<&'t Ticket>,
     /// The key that signed the call; it stands in every event of the commit (B4).
     key_id: Option<&'t str>,
+    /// The same key, if the call names no person: it is then the actor (B6).
+    acting_key: Option<&'t str>,
 }
 
 impl<'t> Origin<'t> {
+    /// Names the key in the events of the decision.
+    fn named_in(self, mut decision: Decision) -> Decision {
+        if let Some(key_id) = self.acting_key {
+            decision = decision.acted_by_key(key_id);
+        }
+        match self.key_id {
+            Some(key_id) => decision.signed_by(key_id),
+            None => decision,
+        }
+    }
+
     fn of(ticket: Option<&'t Ticket>) -> Self {
         let key_id = ticket.and_then(Ticket::key_id);
-        Self { ticket, key_id }
+        Self {
+            ticket,
+            key_id,
+            acting_key: None,
+        }
     }
 }
 
@@ -185,7 +202,11 @@ impl Service {
             let guard = Guard::of(&draft.account_id, binding.as_ref());
             let decision = domain::open(draft.clone(), binding, &self.policy, now)?;
             if tried == 0 {
-                self.check_pending(&draft.requester.email).await?;
+                let asker = Asker {
+                    person: draft.requester.email.clone(),
+                    key_id: ticket.and_then(Ticket::key_id).map(str::to_owned),
+                };
+                self.check_pending(asker).await?;
             }
             let answered = idempotency.as_ref().map(|once| Answered {
                 key: once.key.clone(),
@@ -263,6 +284,7 @@ impl Service {
                 Ok(mut written) => {
                     let request = written.swap_remove(0);
                     telemetry::note_revoke(&before, &request);
+                    self.pending.note(&before, &request);
                     let handled = Handled {
                         request,
                         work,
@@ -374,16 +396,14 @@ impl Service {
         guard: Option<Guard>,
         decisions: Vec<Decision>,
         last: Option<Write>,
-        Origin { ticket, key_id }: Origin<'_>,
+        origin: Origin<'_>,
     ) -> Result<Vec<Request>, StoreError> {
         let mut commit = Commit::of(guard.map(Write::Guard));
+        let ticket = origin.ticket;
         commit.nonce = ticket.and_then(Ticket::nonce);
         let (mut written, mut tells) = (Vec::new(), Vec::new());
         for decision in decisions {
-            let mut decision = match key_id {
-                Some(key_id) => decision.signed_by(key_id),
-                None => decision,
-            };
+            let mut decision = origin.named_in(decision);
             decision.notices = self.announce.notices(&mut decision);
             tells.extend(decision.notices.iter().map(|one| one.request_id));
             written.push(decision.request.clone());

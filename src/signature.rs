@@ -139,9 +139,13 @@ impl SealKeys {
         !self.keys.is_empty()
     }
 
+    pub fn present(&self) -> Option<&Secret> {
+        self.keys.first()
+    }
+
     /// Returns a seal with the present key.
     pub fn seal(&self, text: &str) -> Option<String> {
-        self.keys.first().map(|key| seal(key, text))
+        self.present().map(|key| seal(key, text))
     }
 
     /// Returns the age of the key that made the seal: 0 for the present key, 1 for the one

@@ -161,6 +161,29 @@ pub trait Store: Send + Sync + 'static {
     async fn audit(&self, key: &AuditKey) -> Result<Vec<Event>, StoreError> {
         self.audit_page(key, None, usize::MAX).await
     }
+    /// Counts the PENDING requests of one person by one key, up to `limit`.
+    async fn count_pending(&self, of: &PendingOf, limit: usize) -> Result<usize, StoreError> {
+        let filter = Filter {
+            requester_email: Some(of.requester_email.clone()),
+            status: Some(Status::Pending),
+            from: Some(of.from),
+            ..Filter::default()
+        };
+        let (mut count, mut after) = (0, None);
+        while count < limit {
+            let page = self.list(&filter, after.as_ref(), limit).await?;
+            let Some(last) = page.items.last() else {
+                break;
+            };
+            after = Some(Cursor::from(last));
+            let of_key = page
+                .items
+                .iter()
+                .filter(|one| one.asked.key_id == of.key_id);
+            count += of_key.count();
+        }
+        Ok(count.min(limit))
+    }
     /// Returns up to `limit` events of all histories that match `filter`, ordered by time.
     /// `after` is the sort key of the last event of the previous page.
     async fn export(
@@ -422,6 +445,17 @@ pub struct Filter {
     pub from: Option<Timestamp>,
     /// The request was created before this time.
     pub before: Option<Timestamp>,
+}
+
+/// The PENDING requests that a limit counts together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingOf {
+    /// The requester has this e-mail address.
+    pub requester_email: Email,
+    /// This key signed the calls; `None` for requests from Mattermost.
+    pub key_id: Option<String>,
+    /// The requests were created at or after this time.
+    pub from: Timestamp,
 }
 
 /// The position of a request in a list: the last one of the previous page.

@@ -104,6 +104,7 @@ async fn all(report: &mut Report, only: Option<&str>) {
     if wanted("overload") {
         overload::held_connections(report).await;
         overload::one_key(report).await;
+        overload::one_person(report).await;
     }
     if wanted("lambda") {
         lambda::cold_start(report).await;

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::load::{self, Load};
-use crate::process::{Caller, OTHER_KEY, PLUGIN, Process};
+use crate::process::{Caller, OTHER_KEY, PLUGIN, Process, wanted};
 use crate::{CLIENTS, Report, millis};
 
 /// A1: heads whose bodies never arrive.
@@ -15,6 +16,9 @@ const HALF_OPEN: usize = 1_200;
 /// A2: connections with heads that never end.
 const UNFINISHED: usize = 1_500;
 const REVOKES: usize = 100;
+/// The default of `policy.max_pending_requests`.
+const MOST_PENDING: usize = 500;
+const PAIRS: usize = 1_500;
 const OVERLOAD: Duration = Duration::from_secs(60);
 
 pub async fn held_connections(report: &mut Report) {
@@ -88,6 +92,39 @@ pub async fn one_key(report: &mut Report) {
     report.tell(
         "A6: the calls of that key",
         &format!("{rate:.0}/s, {refused} refused, {size} MiB stored"),
+    );
+}
+
+/// A8: one person has as many PENDING requests as the limit allows, and a key makes and cancels one
+/// more again and again. The cost of a pair must not grow with their number.
+pub async fn one_person(report: &mut Report) {
+    let folder = tempfile::tempdir().unwrap();
+    let jit = Process::jit(folder.path(), 0);
+    jit.bind().await;
+    let caller = jit.caller();
+    for _ in 1..MOST_PENDING {
+        caller.post("/requests", &wanted(0)).await;
+    }
+    let pairs = async || {
+        let begun = Instant::now();
+        for _ in 0..PAIRS {
+            let made = caller.post("/requests", &wanted(0)).await;
+            let id = made["request_id"].as_str().unwrap();
+            let path = format!("/requests/{id}/cancel");
+            let user = json!({"actor_mm_user_id": "user0", "actor_email": "user0@example.com"});
+            let done = caller.post(&path, &user).await;
+            assert_eq!(done["status"], "CANCELLED", "{done}");
+        }
+        begun.elapsed()
+    };
+    let first = pairs().await;
+    pairs().await;
+    let third = pairs().await;
+    report.hold(
+        "A8: 1,500 requests made and cancelled at the limit of one person, third time",
+        &format!("{}, {} the first time", millis(third), millis(first)),
+        third <= first.mul_f64(1.5),
+        "at most 1.5 × the first time",
     );
 }
 

@@ -206,11 +206,7 @@ pub(super) async fn key(config: &Config, id: &str) -> Result<AuditKey, Failure> 
 
 async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
     let config = context.config_of_store()?;
-    let opened = app::service(&config, Purpose::Look).await;
-    opened.map_err(|why| match context.missing_file() {
-        Some(missing) => Failure::Failed(format!("{why}; jit.toml: {missing}")),
-        None => failed(why),
-    })
+    app::service(&config, Purpose::Look).await.map_err(failed)
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
     let text = || {
         format!(
             "{} requests, {} channels, {} events and {} notices are equal in both stores\n\
-             the target store accepts signed calls from {from_when} on; due work starts at once",
+             the target store accepts signed calls from {from_when} on, and revokes at once; due work starts at once",
             told.requests, told.channels, same.events, told.outbox_entries
         )
     };

@@ -11,7 +11,7 @@ use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
     SandboxSection, SetKind, SetSection, WebhookSection,
 };
-use super::secret::{Elsewhere, Sources};
+use super::secret::{self, Elsewhere, Sources};
 use super::server::server;
 use super::strength;
 use super::{
@@ -23,7 +23,6 @@ use crate::domain::{
 };
 use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
 use crate::identity_center::sdk::IdentityCenterOptions;
-use crate::signature::Secret;
 use crate::store::dynamodb::{Table, TableNames};
 
 /// The permitted range of a longest duration, in hours: at most a leap year.
@@ -480,8 +479,7 @@ fn mattermost(
     };
     let (tokens, file) = tokens.read(elsewhere)?;
     files.extend(file);
-    let lines = tokens.expose().split_whitespace();
-    let command_tokens: Vec<Secret> = lines.map(|one| Secret::new(one.to_owned())).collect();
+    let command_tokens = secret::tokens(&tokens);
     if command_tokens.is_empty() {
         return wrong(
             "mattermost.command_tokens",

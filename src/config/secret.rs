@@ -127,12 +127,24 @@ impl Sources<'_> {
         if secret.is_empty() {
             return Err(ConfigError::new(key(""), format!("is empty{}", made(name))));
         }
-        // Mattermost makes the other secrets.
-        if matches!(name, "secret" | "metrics_token") {
-            strength::check(&key(""), &secret, made(name))?;
+        let each: Vec<Secret> = match name {
+            // One token in each line.
+            "command_tokens" => tokens(&secret),
+            // They were in use: the operator replaces a weak key and still needs it to check seals.
+            "old_seal_keys" => Vec::new(),
+            _ => vec![secret.clone()],
+        };
+        for one in &each {
+            strength::check(&key(""), one, made(name))?;
         }
         Ok((secret, file))
     }
+}
+
+/// The tokens of a list.
+pub(super) fn tokens(list: &Secret) -> Vec<Secret> {
+    let each = list.expose().split_whitespace();
+    each.map(|one| Secret::new(one.to_owned())).collect()
 }
 
 /// The keys that can name this secret.

@@ -1,6 +1,7 @@
 //! Refuses secrets that are easy to guess or that two parties share, and collects warnings about
 //! settings that are accepted but unsafe.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -17,7 +18,25 @@ const SHORTEST: usize = 8;
 /// The beginning of the secrets in jit.example.toml, which everybody knows.
 pub const OF_THE_EXAMPLE: &str = "change-me";
 
-/// Refuses a secret that is too short or public.
+/// A secret with fewer different characters than this is no random text.
+const FEWEST_DIFFERENT: usize = 5;
+
+/// What people type first where a secret is asked for; digits and signs may follow.
+const USUAL_WORDS: [&str; 10] = [
+    "password",
+    "passwort",
+    "passw0rd",
+    "secret",
+    "changeme",
+    "changeit",
+    "letmein",
+    "iloveyou",
+    "qwertyui",
+    "qwertyuiop",
+];
+const USUAL_NUMBERS: &str = "12345678901234567890";
+
+/// Refuses a secret that is too short, easy to guess, or public.
 pub(super) fn check(key: &str, secret: &Secret, made: &str) -> Result<(), ConfigError> {
     if secret.expose().starts_with(OF_THE_EXAMPLE) {
         let why = format!("is the value of jit.example.toml, which is public{made}");
@@ -27,7 +46,19 @@ pub(super) fn check(key: &str, secret: &Secret, made: &str) -> Result<(), Config
         let why = format!("is shorter than {SHORTEST} bytes, so it can be guessed{made}");
         return Err(ConfigError::new(key, why));
     }
+    if is_usual(secret.expose()) {
+        let why = format!("is one of the secrets that are guessed first{made}");
+        return Err(ConfigError::new(key, why));
+    }
     Ok(())
+}
+
+fn is_usual(secret: &str) -> bool {
+    let different: BTreeSet<char> = secret.chars().collect();
+    let word = secret.trim_end_matches(|c: char| !c.is_alphabetic());
+    different.len() < FEWEST_DIFFERENT
+        || USUAL_WORDS.contains(&word.to_lowercase().as_str())
+        || (secret.len() < 12 && USUAL_NUMBERS.contains(secret))
 }
 
 /// Refuses a secret that two parties know: each could sign as the other. The secrets of the client
@@ -43,6 +74,9 @@ pub(super) fn distinct(config: &Config) -> Result<(), ConfigError> {
     }
     if let Some(token) = &config.server.metrics_token {
         all.push(("server.metrics_token".into(), token));
+    }
+    if let Some(seal_key) = config.seal_keys.present() {
+        all.push(("audit.seal_key".into(), seal_key));
     }
     if let Some(mattermost) = &config.mattermost {
         all.push(("mattermost.bot_token".into(), &mattermost.bot_token));
@@ -69,6 +103,14 @@ pub(super) fn warnings(config: &Config, client: Option<&Url>) -> Vec<String> {
         found.push(format!(
             "server.listen: {listen} can be reached from outside, and jit has no TLS: put a proxy with \
              TLS in front of it, or listen on 127.0.0.1"
+        ));
+    }
+    if let Some(own) = config.server.metrics_listen
+        && !own.ip().is_loopback()
+    {
+        found.push(format!(
+            "server.metrics_listen: {own} can be reached from outside, and /metrics needs no token \
+             there: listen on 127.0.0.1, or set server.metrics_token instead"
         ));
     }
     let webhook = config.webhook.as_ref().map(|webhook| &webhook.url);

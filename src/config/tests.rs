@@ -337,8 +337,8 @@ fn both_keys_of_admins_are_one_list() {
         format!(
             "[mattermost]\nurl = \"https://mattermost.example.com\"\n\
              public_url = \"https://jit.example.com\"\n\
-             team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\nbot_token = \"b\"\n\
-             command_tokens = [\"c\"]\nadmins = [{admins}]\n\
+             team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\nbot_token = \"hush-bot-token\"\n\
+             command_tokens = [\"hush-command-token\"]\nadmins = [{admins}]\n\
              [identity_center]\nmode = \"sandbox\"\n"
         )
     };
@@ -398,6 +398,7 @@ fn a_secret_that_others_may_know_is_refused() {
     let with = |more: &str| format!("[identity_center]\nmode = \"sandbox\"\n{more}");
     let hook = "[webhook]\nurl = \"https://mm/webhook\"\n";
     let key = "[keys.a]\nsecret = \"hush-0123456789\"\n";
+    let seal = "hush-0123456789abcdef";
     let chat = "[mattermost]\nurl = \"https://mattermost.example.com\"\n\
                 public_url = \"https://jit.example.com\"\n\
                 team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n";
@@ -422,6 +423,33 @@ fn a_secret_that_others_may_know_is_refused() {
             "[server]\nmetrics_token = \"hush\"".to_owned(),
             "server.metrics_token: is shorter",
         ),
+        // D6
+        (
+            format!("{chat}bot_token = \"hush\"\ncommand_tokens = [\"hush-0123456789\"]"),
+            "mattermost.bot_token: is shorter",
+        ),
+        (
+            format!(
+                "{chat}bot_token = \"hush-bot\"\ncommand_tokens = [\"hush-0123456789\", \"hush\"]"
+            ),
+            "mattermost.command_tokens: is shorter",
+        ),
+        (
+            "[audit]\nseal_key = \"change-me-hush-0123456789\"".to_owned(),
+            "audit.seal_key: is the value of jit.example.toml",
+        ),
+        (
+            format!("[keys.a]\nsecret = \"{seal}\"\n[audit]\nseal_key = \"{seal}\""),
+            "audit.seal_key: has the same secret as keys.a",
+        ),
+        (
+            "[keys.a]\nsecret = \"hushhushhush\"".to_owned(),
+            "keys.a.secret: is one of the secrets that are guessed first",
+        ),
+        (
+            "[keys.a]\nsecret = \"Password1!\"".to_owned(),
+            "keys.a.secret: is one of the secrets that are guessed first",
+        ),
         (
             format!("{key}{hook}secret = \"hush-0123456789\""),
             "webhook: has the same secret as keys.a",
@@ -431,7 +459,7 @@ fn a_secret_that_others_may_know_is_refused() {
             "server.metrics_token: has the same secret as keys.a",
         ),
         (
-            format!("{key}{chat}bot_token = \"b\"\ncommand_tokens = [\"hush-0123456789\"]"),
+            format!("{key}{chat}bot_token = \"hush-bot\"\ncommand_tokens = [\"hush-0123456789\"]"),
             "mattermost.command_tokens: has the same secret as keys.a",
         ),
     ] {
@@ -471,7 +499,7 @@ fn a_secret_that_others_may_know_is_refused() {
 #[test]
 fn older_seal_keys_are_read_beside_the_present_one() {
     let with = |audit: &str| format!("[identity_center]\nmode = \"sandbox\"\n[audit]\n{audit}");
-    let (new, old) = ("n".repeat(16), "hush-0123456789-old");
+    let (new, old) = ("hush-0123456789-new", "hush-0123456789-old");
     let config = from(
         &with(&format!(
             "seal_key = \"{new}\"\nold_seal_keys = [\"{old}\"]"
@@ -501,5 +529,19 @@ fn older_seal_keys_are_read_beside_the_present_one() {
         let error = refused(&with(&audit), &[]);
         assert!(error.starts_with("audit.old_seal_keys"), "{error}");
         assert!(error.contains(says), "{error}");
+    }
+}
+
+// D6
+#[test]
+fn a_public_address_of_the_metrics_is_warned_about() {
+    for (address, warned) in [("0.0.0.0:9464", true), ("127.0.0.1:9464", false)] {
+        let text = format!(
+            "[identity_center]\nmode = \"sandbox\"\n[server]\nmetrics_listen = \"{address}\""
+        );
+        let config = from(&text, &[]).unwrap();
+        let found = config.warnings.iter();
+        let found = found.filter(|line| line.starts_with("server.metrics_listen:"));
+        assert_eq!(found.count(), usize::from(warned), "{address}");
     }
 }

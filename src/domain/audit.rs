@@ -246,6 +246,20 @@ impl Event {
         }
     }
 
+    /// B4: the key is the actor of a signed call that names no person.
+    pub(super) fn act_as_key(&mut self, key_id: &str) {
+        if self.actor_mm_user_id.is_none() {
+            self.actor_mm_user_id = Some(format!("key:{key_id}"));
+        }
+    }
+
+    /// The Mattermost user id of the person who acted; `None` if a key did, which has no address.
+    pub(super) fn person_id(&self) -> Option<&String> {
+        self.actor_email
+            .as_ref()
+            .and(self.actor_mm_user_id.as_ref())
+    }
+
     /// Puts the event behind the one with this hash, and returns its own hash.
     pub(super) fn chained_to(&mut self, before: Hash) -> Hash {
         self.prev_hash = before;

@@ -264,7 +264,7 @@ impl ConfigurationChange<'_> {
         let mut event = self.channel.chain.append(entry, self.now);
         // B4: the plugin names no person.
         if self.admin.person.is_none() {
-            event.actor_mm_user_id = Some(format!("key:{}", self.admin.key_id));
+            event.act_as_key(&self.admin.key_id);
             self.channel.chain.head = event.chained_to(event.prev_hash);
         }
         self.channel.revision += 1;

@@ -89,6 +89,9 @@ pub struct Asked {
     pub start_at: Option<Timestamp>,
     /// When jit made the request out of the draft.
     pub created_at: Timestamp,
+    /// The key that signed the call; absent for a request from Mattermost, or of an earlier jit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,9 +7,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 
+use super::connections::Peer;
 use super::limits::BodyPool;
 use super::reply::Problem;
 use crate::code::Code;
@@ -20,12 +22,11 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the whole body. Fails if the body is larger than `MOST_BYTES` or arrives too late, or if
 /// the pool gives its place to another call.
-pub(crate) async fn read(
-    pool: &BodyPool,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Bytes, Problem> {
-    refuse_large(pool, headers, body).await?.read(pool).await
+pub(crate) async fn read(pool: &BodyPool, request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+    let (parts, body) = request.into_parts();
+    let peer = Peer::of(&parts.extensions);
+    let unread = refuse_large(pool, peer, &parts.headers, body).await?;
+    Ok((parts.headers, unread.read(pool, peer).await?))
 }
 
 /// A body that is not read yet, and that its head does not announce as too large.
@@ -37,6 +38,7 @@ pub(super) struct UnreadBody {
 /// Refuses a body that its head announces as larger than `MOST_BYTES`.
 pub(super) async fn refuse_large(
     pool: &BodyPool,
+    peer: Option<Peer>,
     headers: &HeaderMap,
     mut body: Body,
 ) -> Result<UnreadBody, Problem> {
@@ -44,14 +46,14 @@ pub(super) async fn refuse_large(
     if announced <= MOST_BYTES {
         return Ok(UnreadBody { body, announced });
     }
-    in_place(pool, discard(&mut body, 0)).await?;
+    in_place(pool, peer, discard(&mut body, 0)).await?;
     Err(too_large())
 }
 
 impl UnreadBody {
-    pub async fn read(self, pool: &BodyPool) -> Result<Bytes, Problem> {
+    pub async fn read(self, pool: &BodyPool, peer: Option<Peer>) -> Result<Bytes, Problem> {
         let whole = collect(self.body, self.announced);
-        in_place(pool, whole).await?.ok_or_else(too_large)
+        in_place(pool, peer, whole).await?.ok_or_else(too_large)
     }
 }
 
@@ -71,6 +73,7 @@ fn announced(headers: &HeaderMap, body: &Body) -> usize {
 /// Awaits a body. If it has not arrived completely, it needs a place in the pool.
 async fn in_place<T>(
     pool: &BodyPool,
+    peer: Option<Peer>,
     arriving: impl Future<Output = Result<T, axum::Error>>,
 ) -> Result<T, Problem> {
     let mut arriving = pin!(arriving);
@@ -78,7 +81,7 @@ async fn in_place<T>(
     let arrived = match at_once {
         Poll::Ready(arrived) => arrived,
         Poll::Pending => {
-            let place = pool.enter();
+            let place = pool.enter(peer);
             tokio::select! {
                 biased;
                 arrived = arriving => arrived,

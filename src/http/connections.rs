@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -62,6 +62,7 @@ struct Entry {
 pub struct Connection {
     connections: Arc<Connections>,
     number: u64,
+    peer: Peer,
     idle_since: Arc<AtomicU64>,
     /// Cancelled when another connection takes this place.
     pub hang_up: CancellationToken,
@@ -121,6 +122,7 @@ impl Connections {
         Some(Connection {
             connections: self.clone(),
             number,
+            peer: Peer(address),
             idle_since,
             hang_up,
         })
@@ -180,6 +182,7 @@ impl Connection {
     pub fn calls(&self, router: TowerToHyperService<Router>) -> TrackedCalls {
         TrackedCalls {
             router,
+            peer: self.peer,
             connections: self.connections.clone(),
             idle_since: self.idle_since.clone(),
         }
@@ -192,10 +195,25 @@ impl Drop for Connection {
     }
 }
 
+/// The address from which a call comes; absent under Lambda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer(IpAddr);
+
+impl Peer {
+    pub fn at(address: IpAddr) -> Self {
+        Self(network(address))
+    }
+
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        extensions.get().copied()
+    }
+}
+
 /// Marks the connection as busy during each of its calls.
 #[derive(Clone)]
 pub struct TrackedCalls {
     router: TowerToHyperService<Router>,
+    peer: Peer,
     connections: Arc<Connections>,
     idle_since: Arc<AtomicU64>,
 }
@@ -205,11 +223,12 @@ impl Service<Request<Incoming>> for TrackedCalls {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if !self.begin() {
             // The connection is about to close; the caller learns that no call has begun.
             return Box::pin(pending());
         }
+        request.extensions_mut().insert(self.peer);
         let done = self.router.call(request);
         let (connections, idle_since) = (self.connections.clone(), self.idle_since.clone());
         Box::pin(async move {

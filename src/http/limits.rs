@@ -3,12 +3,14 @@
 //! A call whose body has not arrived completely has a place in `BodyPool`. A call has a seat only
 //! after its signature or its token was verified. Some seats are for revokes only.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::connections::Peer;
 use super::reply::Problem;
 use crate::code::Code;
 use crate::lock::locked;
@@ -17,8 +19,10 @@ use crate::lock::locked;
 const MOST_SEATS: usize = 1024;
 /// One seat in eight is for revokes only.
 const REVOKE_SHARE: usize = 8;
-/// The number of calls whose bodies jit awaits at the same time.
+/// The number of calls with a known key whose bodies jit awaits at the same time.
 const MOST_BODIES: usize = 256;
+/// The same number for each other kind of body.
+const MOST_OTHER_BODIES: usize = 64;
 
 /// The seats of the calls in progress.
 pub struct Seats {
@@ -78,9 +82,50 @@ impl Seats {
     }
 }
 
-/// The calls whose bodies have not arrived completely. If the pool is full, a new call takes the
-/// place of the oldest: an honest body arrives with its head or shortly after it, so the oldest
-/// is one that a caller holds back.
+/// The kind of a call whose body jit awaits. A10: each kind has places of its own, so that no caller
+/// of one kind takes a place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyOf {
+    UnknownKey,
+    KnownKey,
+    /// A revoke with a known key.
+    Revoke,
+    /// A call of Mattermost, which names no key.
+    Chat,
+}
+
+pub struct BodyPools {
+    unknown_keys: BodyPool,
+    known_keys: BodyPool,
+    revokes: BodyPool,
+    chat: BodyPool,
+}
+
+impl Default for BodyPools {
+    fn default() -> Self {
+        Self {
+            unknown_keys: BodyPool::new(MOST_OTHER_BODIES),
+            known_keys: BodyPool::new(MOST_BODIES),
+            revokes: BodyPool::new(MOST_OTHER_BODIES),
+            chat: BodyPool::new(MOST_OTHER_BODIES),
+        }
+    }
+}
+
+impl BodyPools {
+    pub fn of(&self, body: BodyOf) -> &BodyPool {
+        match body {
+            BodyOf::UnknownKey => &self.unknown_keys,
+            BodyOf::KnownKey => &self.known_keys,
+            BodyOf::Revoke => &self.revokes,
+            BodyOf::Chat => &self.chat,
+        }
+    }
+}
+
+/// The calls of one kind whose bodies have not arrived completely. If the pool is full, a new call
+/// takes the place of the oldest of the address with the most places: an honest body arrives with
+/// its head or shortly after it, so the oldest is one that a caller holds back.
 pub struct BodyPool {
     most: usize,
     waiting: Mutex<Waiting>,
@@ -89,13 +134,12 @@ pub struct BodyPool {
 #[derive(Default)]
 struct Waiting {
     next: u64,
-    places: BTreeMap<u64, CancellationToken>,
+    places: BTreeMap<u64, AwaitedBody>,
 }
 
-impl Default for BodyPool {
-    fn default() -> Self {
-        Self::new(MOST_BODIES)
-    }
+struct AwaitedBody {
+    peer: Option<Peer>,
+    evicted: CancellationToken,
 }
 
 /// The place of one call; dropping it gives it back.
@@ -106,27 +150,45 @@ pub struct BodyPlace<'p> {
 }
 
 impl BodyPool {
-    pub fn new(most: usize) -> Self {
+    fn new(most: usize) -> Self {
         Self {
             most,
             waiting: Mutex::default(),
         }
     }
 
-    pub fn enter(&self) -> BodyPlace<'_> {
+    pub fn enter(&self, peer: Option<Peer>) -> BodyPlace<'_> {
         let mut waiting = locked(&self.waiting);
-        if waiting.places.len() >= self.most
-            && let Some((_, oldest)) = waiting.places.pop_first()
-        {
-            oldest.cancel();
+        if waiting.places.len() >= self.most {
+            waiting.evict();
         }
         let (number, evicted) = (waiting.next, CancellationToken::new());
         waiting.next += 1;
-        waiting.places.insert(number, evicted.clone());
+        let awaited = AwaitedBody {
+            peer,
+            evicted: evicted.clone(),
+        };
+        waiting.places.insert(number, awaited);
         BodyPlace {
             pool: self,
             number,
             evicted,
+        }
+    }
+}
+
+impl Waiting {
+    /// Takes the place of the oldest call of the address with the most places.
+    fn evict(&mut self) {
+        let mut counts: BTreeMap<Option<Peer>, usize> = BTreeMap::new();
+        for one in self.places.values() {
+            *counts.entry(one.peer).or_default() += 1;
+        }
+        let all = self.places.iter();
+        let worst = all.max_by_key(|(number, one)| (counts.get(&one.peer), Reverse(**number)));
+        let worst = worst.map(|(number, _)| *number);
+        if let Some(evicted) = worst.and_then(|number| self.places.remove(&number)) {
+            evicted.evicted.cancel();
         }
     }
 }
@@ -168,12 +230,27 @@ mod tests {
     #[tokio::test]
     async fn a1_a_new_body_takes_the_place_of_the_oldest_that_has_not_arrived() {
         let pool = BodyPool::new(2);
-        let (first, second) = (pool.enter(), pool.enter());
-        let third = pool.enter();
+        let (first, second) = (pool.enter(None), pool.enter(None));
+        let third = pool.enter(None);
         first.evicted().await;
         assert!(!second.evicted.is_cancelled() && !third.evicted.is_cancelled());
         drop((first, second));
-        let fourth = pool.enter();
+        let fourth = pool.enter(None);
         assert!(!third.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
+    }
+
+    /// A10: a caller with many bodies takes its own places, also from a second caller that waits
+    /// for a longer time.
+    #[test]
+    fn a10_a_new_body_takes_a_place_of_the_address_with_the_most() {
+        let pool = BodyPool::new(4);
+        let peer = |last| Some(Peer::at([192, 0, 2, last].into()));
+        let honest = pool.enter(peer(1));
+        let flood: Vec<BodyPlace<'_>> = (0..100).map(|_| pool.enter(peer(2))).collect();
+        assert!(!honest.evicted.is_cancelled());
+        let kept = flood.iter().filter(|one| !one.evicted.is_cancelled());
+        assert_eq!(kept.count(), 3);
+        let second = pool.enter(peer(3));
+        assert!(!honest.evicted.is_cancelled() && !second.evicted.is_cancelled());
     }
 }

@@ -1,23 +1,59 @@
-//! The rate at which each key may store something new. A key that was stolen, or a program in a
-//! loop, would fill the disk otherwise.
+//! The rates of each key. A key that was stolen, or a program in a loop, would fill the disk with
+//! what it stores, or the memory with the nonces of its other calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 
 use super::reply::Problem;
 use crate::clock::Uptime;
 use crate::code::Code;
 use crate::config::ServerConfig;
+use crate::domain::Millis;
 use crate::lock::locked;
+use crate::signature;
 
 /// Calls are counted in thousandths, because they come back by the millisecond.
 const ONE: i64 = 1000;
 
+/// A14: the store keeps each nonce for 16 minutes, so one key has at most 296,000 nonces of other
+/// calls there.
+const OTHER_CALLS: Limit = Limit {
+    each_second: 100,
+    at_once: 200_000,
+};
+
+/// A call can be sent again for twice the window: its timestamp may be ahead of the clock.
+const FRESH: Millis = Millis(2 * signature::WINDOW.0);
+
+/// The rate that limits a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateOf {
+    /// A6: the route stores something new with each call.
+    Creates,
+    /// A14: the call costs no more than its nonce.
+    OtherCalls,
+    /// A revoke is never refused by a rate.
+    Unlimited,
+}
+
 /// The number of calls that each key may make at once now.
 pub struct KeyRates {
-    each_second: i64,
-    at_once: i64,
-    keys: Mutex<BTreeMap<String, Allowance>>,
+    creates: Limit,
+    hasher: RandomState,
+    keys: Mutex<BTreeMap<String, KeyUse>>,
+}
+
+#[derive(Clone, Copy)]
+struct Limit {
+    each_second: u32,
+    at_once: u32,
+}
+
+struct KeyUse {
+    creates: Allowance,
+    other_calls: Allowance,
+    counted: CountedNonces,
 }
 
 #[derive(Clone, Copy)]
@@ -25,6 +61,14 @@ struct Allowance {
     /// In thousandths of a call.
     left: i64,
     at: Uptime,
+}
+
+/// The nonces that were counted in the last `FRESH`, or some more, as hashes. A9: a call that is
+/// sent again counts once, so a person without the secret cannot use up the rate of a key.
+struct CountedNonces {
+    recent: HashSet<u64>,
+    older: HashSet<u64>,
+    since: Uptime,
 }
 
 impl Default for KeyRates {
@@ -36,56 +80,142 @@ impl Default for KeyRates {
 impl KeyRates {
     pub fn new(each_second: u32, at_once: u32) -> Self {
         Self {
-            each_second: i64::from(each_second),
-            at_once: i64::from(at_once),
+            creates: Limit {
+                each_second,
+                at_once,
+            },
+            hasher: RandomState::new(),
             keys: Mutex::default(),
         }
     }
 
-    /// A6: counts one call of this key, or refuses it.
-    pub fn take(&self, key_id: &str, now: Uptime) -> Result<(), Problem> {
-        let most = self.at_once * ONE;
+    /// Counts one verified call of this key, unless it was counted before, or refuses it.
+    pub fn count(
+        &self,
+        key_id: &str,
+        nonce: &str,
+        rate: RateOf,
+        now: Uptime,
+    ) -> Result<(), Problem> {
+        let nonce = self.hasher.hash_one(nonce);
         let mut keys = locked(&self.keys);
         // Only verified calls come here, so there are no more entries than keys.
-        let known = keys.entry(key_id.to_owned()).or_insert(Allowance {
-            left: most,
-            at: now,
-        });
-        let gained = (now - known.at).0.max(0).saturating_mul(self.each_second);
-        known.left = known.left.saturating_add(gained).min(most);
-        known.at = now;
-        if known.left < ONE {
-            let message = format!(
+        let entry = keys.entry(key_id.to_owned());
+        let known = entry.or_insert_with(|| KeyUse::new(self.creates, now));
+        known.counted.forget(now);
+        if known.counted.has(nonce) {
+            return Ok(());
+        }
+        let taken = match rate {
+            RateOf::Unlimited => return Ok(()),
+            RateOf::Creates => known.creates.take(self.creates, now),
+            RateOf::OtherCalls => known.other_calls.take(OTHER_CALLS, now),
+        };
+        if !taken {
+            return Err(self.too_many(key_id, rate));
+        }
+        known.counted.recent.insert(nonce);
+        Ok(())
+    }
+
+    fn too_many(&self, key_id: &str, rate: RateOf) -> Problem {
+        let message = match rate {
+            RateOf::Creates => format!(
                 "the key {key_id} makes more than {} requests or bindings a second; try again \
                  after a second, or set server.creates_per_second higher",
-                self.each_second
-            );
-            return Err(Problem::new(Code::TooMany, message));
+                self.creates.each_second
+            ),
+            RateOf::OtherCalls | RateOf::Unlimited => format!(
+                "the key {key_id} made {} calls and goes on with more than {} a second; try again \
+                 after a second",
+                OTHER_CALLS.at_once, OTHER_CALLS.each_second
+            ),
+        };
+        Problem::new(Code::TooMany, message)
+    }
+}
+
+impl KeyUse {
+    fn new(creates: Limit, now: Uptime) -> Self {
+        Self {
+            creates: Allowance::new(creates, now),
+            other_calls: Allowance::new(OTHER_CALLS, now),
+            counted: CountedNonces {
+                recent: HashSet::new(),
+                older: HashSet::new(),
+                since: now,
+            },
         }
-        known.left -= ONE;
-        Ok(())
+    }
+}
+
+impl Allowance {
+    fn new(limit: Limit, at: Uptime) -> Self {
+        let left = limit.most();
+        Self { left, at }
+    }
+
+    /// Takes one call; returns false if none is left.
+    fn take(&mut self, limit: Limit, now: Uptime) -> bool {
+        let gained = (now - self.at).0.max(0);
+        let gained = gained.saturating_mul(i64::from(limit.each_second));
+        self.left = self.left.saturating_add(gained).min(limit.most());
+        self.at = now;
+        let is_left = self.left >= ONE;
+        if is_left {
+            self.left -= ONE;
+        }
+        is_left
+    }
+}
+
+impl Limit {
+    fn most(self) -> i64 {
+        i64::from(self.at_once) * ONE
+    }
+}
+
+impl CountedNonces {
+    fn has(&self, nonce: u64) -> bool {
+        self.recent.contains(&nonce) || self.older.contains(&nonce)
+    }
+
+    fn forget(&mut self, now: Uptime) {
+        let passed = now - self.since;
+        if passed < FRESH {
+            return;
+        }
+        let recent = std::mem::take(&mut self.recent);
+        self.older = match passed < Millis(2 * FRESH.0) {
+            true => recent,
+            false => HashSet::new(),
+        };
+        self.since = now;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Millis;
 
     fn at(millis: i64) -> Uptime {
         Uptime(Millis(millis))
+    }
+
+    /// How many of so many calls with different nonces are accepted.
+    fn accepted(rates: &KeyRates, key: &str, rate: RateOf, millis: i64, calls: u32) -> usize {
+        let one = |number: &u32| {
+            let nonce = format!("{key} {millis} {number}");
+            rates.count(key, &nonce, rate, at(millis)).is_ok()
+        };
+        (0..calls).filter(one).count()
     }
 
     // A6
     #[test]
     fn a6_a_key_gets_its_burst_and_then_its_rate() {
         let rates = KeyRates::new(20, 100);
-        let taken = |key: &str, millis| {
-            let calls = 0..1000;
-            calls
-                .filter(|_| rates.take(key, at(millis)).is_ok())
-                .count()
-        };
+        let taken = |key: &str, millis| accepted(&rates, key, RateOf::Creates, millis, 1000);
         assert_eq!(taken("plugin", 0), 100);
         assert_eq!(taken("plugin", 49), 0);
         assert_eq!(taken("plugin", 50), 1);
@@ -97,10 +227,49 @@ mod tests {
     #[test]
     fn a6_a_refusal_by_rate_is_a_429_that_names_the_key_and_the_setting() {
         let rates = KeyRates::new(1, 1);
-        rates.take("plugin", at(0)).unwrap();
-        let refused = rates.take("plugin", at(1)).unwrap_err();
+        rates.count("plugin", "a", RateOf::Creates, at(0)).unwrap();
+        let refused = rates
+            .count("plugin", "b", RateOf::Creates, at(1))
+            .unwrap_err();
         assert_eq!(refused.code, Code::TooMany);
         assert!(refused.message.contains("plugin"), "{}", refused.message);
         assert!(refused.message.contains("server.creates_per_second"));
+    }
+
+    // A9
+    #[test]
+    fn a9_a_call_that_is_sent_again_counts_once() {
+        let rates = KeyRates::new(1, 2);
+        // As long as the timestamp of the call is accepted, it is counted once.
+        for millis in (0..=FRESH.0).step_by(1000) {
+            rates
+                .count("plugin", "captured", RateOf::Creates, at(millis))
+                .unwrap();
+        }
+        let own = accepted(&rates, "plugin", RateOf::Creates, FRESH.0, 10);
+        assert_eq!(own, 2, "the repetitions took nothing");
+    }
+
+    // A14
+    #[test]
+    fn a14_a_key_that_only_reads_leaves_a_limited_number_of_nonces() {
+        let rates = KeyRates::new(1, 1);
+        let calls = OTHER_CALLS.at_once;
+        let most = usize::try_from(calls).unwrap();
+        let read =
+            |millis, calls: u32| accepted(&rates, "plugin", RateOf::OtherCalls, millis, calls);
+        assert_eq!(read(0, calls + 10), most);
+        assert_eq!(read(1000, 1000), 100);
+        assert_eq!(accepted(&rates, "plugin", RateOf::Unlimited, 1000, 10), 10);
+        assert_eq!(accepted(&rates, "plugin", RateOf::Creates, 1001, 10), 1);
+        let refused = rates.count("plugin", "x", RateOf::OtherCalls, at(1001));
+        assert_eq!(refused.unwrap_err().code, Code::TooMany);
+        let kept = |rates: &KeyRates| {
+            let keys = locked(&rates.keys);
+            keys["plugin"].counted.recent.len() + keys["plugin"].counted.older.len()
+        };
+        assert!(kept(&rates) > most);
+        read(3_600_000, 1);
+        assert_eq!(kept(&rates), 1, "old nonces are forgotten");
     }
 }

@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 
 use super::HttpState;
 use super::body::refuse_large;
-use super::limits::{Seat, SeatFor};
+use super::connections::Peer;
+use super::limits::{BodyOf, Seat, SeatFor};
+use super::rates::RateOf;
 use super::reply::Problem;
 use super::unsigned::Unsigned;
 use crate::code::Code;
@@ -36,14 +38,6 @@ pub trait Needs: Send + 'static {
     const RATE: RateOf;
 }
 
-/// Whether the rate of the key limits a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateOf {
-    /// A6: the route stores something new with each call.
-    Creates,
-    Unlimited,
-}
-
 macro_rules! needs {
     ($($name:ident => $scope:ident, $seat:ident, $rate:ident);+) => {
         $(#[derive(Debug)]
@@ -57,12 +51,12 @@ macro_rules! needs {
 }
 needs!(
     ToRequest => Request, OtherCall, Creates;
-    ToCancel => Request, OtherCall, Unlimited;
-    ToApprove => Approve, OtherCall, Unlimited;
+    ToCancel => Request, OtherCall, OtherCalls;
+    ToApprove => Approve, OtherCall, OtherCalls;
     ToRevoke => Revoke, Revoke, Unlimited;
     ToConfigure => Config, OtherCall, Creates;
-    ToUnbind => Config, OtherCall, Unlimited;
-    ToRead => Read, OtherCall, Unlimited
+    ToUnbind => Config, OtherCall, OtherCalls;
+    ToRead => Read, OtherCall, OtherCalls
 );
 
 /// A verified call.
@@ -118,9 +112,11 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path();
         let refused = |why| Problem::unsigned(why, path);
-        let body = refuse_large(&app.bodies, &parts.headers, body).await?;
+        let peer = Peer::of(&parts.extensions);
+        let bodies = app.bodies.of(body_of::<N>(app, &parts.headers));
+        let body = refuse_large(bodies, peer, &parts.headers, body).await?;
         let head = SignedHead::read(app, &parts.headers).map_err(refused)?;
-        let body = body.read(&app.bodies).await?;
+        let body = body.read(bodies, peer).await?;
         let query = parts.uri.query().unwrap_or_default();
         let message = Message {
             key_id: head.key_id,
@@ -132,12 +128,11 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
             body: &body,
         };
         let key = verified(app, &message, head.mac).map_err(refused)?;
+        refuse_early::<N>(app, head.timestamp)?;
         // A call that gets no seat can be sent again as it is: its nonce is not spent.
         let seat = Arc::new(app.seats.take(N::SEAT)?);
-        match N::RATE {
-            RateOf::Creates => app.rates.take(head.key_id, app.service.clock().uptime())?,
-            RateOf::Unlimited => {}
-        }
+        let now = app.service.clock().uptime();
+        app.rates.count(head.key_id, head.nonce, N::RATE, now)?;
         let key_id = head.key_id.to_owned();
         let ticket = Arc::new(Ticket::new(head.spendable(), Some(key_id.clone())));
         let (path, query) = (path.to_owned(), query.to_owned());
@@ -187,7 +182,7 @@ impl<'h> SignedHead<'h> {
             return Err(Unsigned::Header);
         };
         let now = app.service.clock().now();
-        if !signature::is_fresh(timestamp, now) || is_of_the_original(app, timestamp) {
+        if !signature::is_fresh(timestamp, now) {
             return Err(Unsigned::Stale);
         }
         Ok(Self {
@@ -227,12 +222,33 @@ fn verified(app: &HttpState, message: &Message<'_>, mac: &str) -> Result<Arc<Key
     Ok(key)
 }
 
-/// Reports whether the call was signed before this store was copied: the original store may
-/// have accepted it already.
-fn is_of_the_original(app: &HttpState, timestamp: &str) -> bool {
+/// The pool in which the body of this call waits. A10: a caller that knows no key takes no place of
+/// a call with a key, and no other call takes a place of a revoke.
+fn body_of<N: Needs>(app: &HttpState, headers: &HeaderMap) -> BodyOf {
+    let key = only(headers, "x-jit-keyid").and_then(|id| app.keyring.key(id));
+    match (key, N::SEAT) {
+        (None, _) => BodyOf::UnknownKey,
+        (Some(_), SeatFor::Revoke) => BodyOf::Revoke,
+        (Some(_), SeatFor::OtherCall) => BodyOf::KnownKey,
+    }
+}
+
+/// Refuses a call that was signed before jit lost its nonces: it may have been accepted already.
+/// A11: a revoke that comes again ends only access that its person wanted to end.
+fn refuse_early<N: Needs>(app: &HttpState, timestamp: &str) -> Result<(), Problem> {
     let seconds: Option<i64> = timestamp.parse().ok();
-    app.signed_after
-        .is_some_and(|after| seconds.is_none_or(|seconds| seconds <= after.seconds()))
+    let is_early = |after: Timestamp| seconds.is_none_or(|seconds| seconds <= after.seconds());
+    match app.signed_after.filter(|after| is_early(*after)) {
+        Some(after) if N::SCOPE != Scope::Revoke => {
+            let message = format!(
+                "jit accepts only calls that are signed after {after}, because its store was \
+                 restored or copied and may not know which earlier calls it accepted; sign the \
+                 call again after that time; a revoke is accepted now"
+            );
+            Err(Problem::new(Code::TooEarly, message))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Returns the value of a header that occurs exactly once and is plain text.

@@ -179,6 +179,7 @@ impl Service {
         let origin = Origin {
             ticket: None,
             key_id: Some(&admin.key_id),
+            acting_key: admin.person.is_none().then_some(admin.key_id.as_str()),
         };
         match self
             .handle_signed(id, Command::Unbound { by }, origin)

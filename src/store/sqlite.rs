@@ -33,7 +33,7 @@ pub use schema::OpenError;
 
 use super::{
     Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Head, Inspected, Left, Nonce, NoticePlace, PendingOf, Settled, Store, StoreError, Taken,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
@@ -340,6 +340,11 @@ impl Store for SqliteStore {
         self.readers
             .scan(move |db| queries::audit(db, &key, after, limit))
             .await
+    }
+
+    async fn count_pending(&self, of: &PendingOf, limit: usize) -> Result<usize, StoreError> {
+        self.readers
+            .look(|db| queries::count_pending(db, of, limit))
     }
 
     async fn export(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::common::{ACCOUNT, CHANNEL, Caller, PATIENCE, Reply, SECRET, Setup, wanted};
+use crate::common::{ACCOUNT, CHANNEL, Caller, Jit, PATIENCE, Reply, SECRET, Setup, wanted};
 
 fn with_a_low_rate() -> Setup {
     Setup {
@@ -113,6 +113,51 @@ async fn a6_a_person_has_a_limited_number_of_pending_requests() {
     caller.cancel(&third).await.is(200);
     caller.request().await;
     caller.post("/requests", &wanted(&json!({}))).await.is(409);
+}
+
+// A15: the key names the person itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a15_a_key_uses_up_the_pending_requests_of_no_other_key() {
+    let setup = Setup {
+        more: format!(
+            "[policy]\nmax_pending_requests = 3\n[keys.other]\nsecret = \"{SECRET}-other\"\n"
+        ),
+        ..Setup::default()
+    };
+    let (jit, _) = setup.bound().await;
+    let other = Caller::new(&jit.url, "other", &format!("{SECRET}-other"));
+    for _ in 0..3 {
+        other.request().await;
+    }
+    other.post("/requests", &wanted(&json!({}))).await.is(409);
+    // jit counts after a start as well.
+    let jit = Jit::start_in(jit.kill());
+    let caller = jit.caller();
+    let other = Caller::new(&jit.url, "other", &format!("{SECRET}-other"));
+    for _ in 0..3 {
+        caller.request().await;
+    }
+    for refused in [caller, other] {
+        refused.post("/requests", &wanted(&json!({}))).await.is(409);
+    }
+}
+
+/// A9: a captured call, sent again without the secret, does not use up the rate of its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a9_replays_use_up_no_rate() {
+    let (_jit, caller) = with_a_low_rate().bound().await;
+    let signing = caller.signing();
+    let body = wanted(&json!({})).to_string();
+    let mac = signing.v2("POST", "/requests", "", body.as_bytes());
+    let send = || {
+        let headers = signing.headers(mac.clone());
+        caller.send("POST", "/requests", headers, body.clone().into_bytes())
+    };
+    send().await.is(201);
+    for _ in 0..20 {
+        send().await.is(401);
+    }
+    caller.request().await;
 }
 
 /// A6: an unbind with very many pending requests cancels them in steps.

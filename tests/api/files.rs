@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{Caller, Jit, Setup, binary};
+use crate::common::{Caller, Jit, SECRET, Setup, binary};
 
 /// The files of jit in a folder with looser modes than 0600. The test wrote the configuration.
 fn loose(folder: &Path) -> Vec<(PathBuf, u32)> {
@@ -121,9 +121,9 @@ async fn a_call_is_not_replayed_after_its_nonce_logs_were_removed() {
         for _ in 0..2 {
             let (jit, caller) = served(folder.clone()).await;
             jit.logs("lost its nonce logs");
-            assert_eq!(recorded.again(&caller).await, 401, "{gone:?}");
+            assert_eq!(recorded.again(&caller).await, 425, "{gone:?}");
             // A call that is signed now may have been signed before: the clocks may differ.
-            assert_eq!(caller.get(PATH).await.status, 401, "{gone:?}");
+            assert_eq!(caller.get(PATH).await.status, 425, "{gone:?}");
             jit.kill();
         }
     }
@@ -147,7 +147,7 @@ async fn a_call_is_not_replayed_on_a_restored_backup() {
         Setup::default().write(folder.path());
         let (jit, caller) = served(folder.into()).await;
         jit.logs("lost its nonce logs");
-        assert_eq!(recorded.again(&caller).await, 401);
+        assert_eq!(recorded.again(&caller).await, 425);
     }
     // In its old place, the logs beside the backup have all nonces.
     for end in ["-wal", "-shm"] {
@@ -158,4 +158,75 @@ async fn a_call_is_not_replayed_on_a_restored_backup() {
     let (_jit, caller) = served(source).await;
     assert_eq!(recorded.again(&caller).await, 401);
     assert_eq!(caller.get(PATH).await.status, 200);
+}
+
+// D5: both ways to restore a folder in its place, with the files of a server that had stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_not_replayed_on_a_folder_that_was_restored_in_its_place() {
+    for restore in [
+        "cp -r \"$1/.\" \"$0/\"",
+        "cp -a \"$1/.\" \"$0/\"",
+        "rm -rf \"$0\" && cp -r \"$1\" \"$0\"",
+        "rm -rf \"$0\" && cp -a \"$1\" \"$0\"",
+    ] {
+        let (jit, _) = Setup::default().bound().await;
+        let (_, _, folder) = tokio::task::block_in_place(|| jit.terminate());
+        let beside = tempfile::tempdir().unwrap();
+        let backup = beside.path().join("backup");
+        shell("cp -r \"$0\" \"$1\"", folder.path(), &backup);
+        let (jit, caller) = served(folder).await;
+        let recorded = Recorded::sent(&caller).await;
+        let (_, _, folder) = tokio::task::block_in_place(|| jit.terminate());
+        // SQLite would apply a newer log to the older file.
+        for end in ["-wal", "-shm"] {
+            std::fs::remove_file(folder.path().join(format!("jit.db{end}"))).ok();
+        }
+        shell(restore, folder.path(), &backup);
+        let (jit, caller) = served(folder).await;
+        assert_eq!(recorded.again(&caller).await, 425, "{restore}");
+        jit.logs("were restored");
+        // An ordinary restart afterwards finds no further loss.
+        let (_, _, folder) = tokio::task::block_in_place(|| jit.terminate());
+        let (jit, _) = served(folder).await;
+        assert!(!jit.log().contains("were restored"), "{restore}");
+    }
+}
+
+fn shell(line: &str, folder: &Path, backup: &Path) {
+    let mut shell = Command::new("sh");
+    let done = shell.args(["-c", line]).args([folder, backup]).status();
+    assert!(done.unwrap().success(), "{line}");
+}
+
+// A11: a revoke can only remove access, so jit accepts it, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a11_a_server_without_its_nonces_accepts_a_revoke_and_tells_when_other_calls() {
+    let (jit, caller) = Setup::default().bound().await;
+    let id = caller.granted().await;
+    let folder = jit.kill();
+    std::fs::remove_file(folder.path().join("jit.db.nonces-a")).unwrap();
+    let (jit, caller) = served(folder).await;
+    let told = caller.get(PATH).await.is(425);
+    assert_eq!(told["code"], "too_early");
+    let message = told["message"].as_str().unwrap();
+    assert!(message.contains("signed after 20"), "{message}");
+    // The command line prints these words.
+    let listed = binary()
+        .args(["list", "--channel", "town-square"])
+        .env("JIT_CONFIG", jit.folder.path().join("jit.toml"))
+        .env("JIT_CLIENT__URL", &jit.url)
+        .env("JIT_CLIENT__KEY_ID", "plugin")
+        .env("JIT_CLIENT__SECRET", SECRET)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(printed.contains("signed after 20"), "{printed}");
+
+    let path = format!("/requests/{id}/revoke");
+    let body = br#"{"actor_mm_user_id":"bob","actor_email":"bob@example.com"}"#;
+    let signing = caller.signing();
+    let mac = signing.v2("POST", &path, "", body);
+    let send = || caller.send("POST", &path, signing.headers(mac.clone()), body.to_vec());
+    send().await.is(200);
+    send().await.is(401);
 }

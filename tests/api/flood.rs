@@ -33,9 +33,9 @@ async fn sockets(jit: &Jit, count: usize, said: &[u8]) -> Vec<TcpStream> {
 }
 
 /// The head of a call with a body that never arrives.
-fn head_without_body() -> String {
+fn head_without_body(key_id: &str) -> String {
     format!(
-        "POST /requests HTTP/1.1\r\nHost: jit\r\nX-JIT-KeyID: plugin\r\nX-JIT-Timestamp: {}\r\n\
+        "POST /requests HTTP/1.1\r\nHost: jit\r\nX-JIT-KeyID: {key_id}\r\nX-JIT-Timestamp: {}\r\n\
          X-JIT-Nonce: {}\r\nX-JIT-Signature: v2=00\r\nContent-Length: 300\r\n\r\n",
         now(),
         nonce()
@@ -64,9 +64,41 @@ async fn is_served(caller: &Caller) {
 async fn a1_calls_without_their_bodies_delay_no_other_call() {
     open_many_files();
     let (jit, caller) = Setup::default().bound().await;
-    let held = sockets(&jit, MANY, head_without_body().as_bytes()).await;
+    let held = sockets(&jit, MANY, head_without_body("plugin").as_bytes()).await;
     is_served(&caller).await;
     drop(held);
+}
+
+/// A10: the revoke comes from the same address as the flood, and its body after its head.
+#[tokio::test(flavor = "multi_thread")]
+async fn a10_callers_without_a_key_take_no_place_of_a_revoke() {
+    open_many_files();
+    let (jit, caller) = Setup::default().bound().await;
+    let id = caller.granted().await;
+    let path = format!("/requests/{id}/revoke");
+    let body = br#"{"actor_mm_user_id":"bob","actor_email":"bob@example.com"}"#;
+    let signing = caller.signing();
+    let mut head = format!(
+        "POST {path} HTTP/1.1\r\nHost: jit\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in signing.headers(signing.v2("POST", &path, "", body)) {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    let mut revoke = sockets(&jit, 1, head.as_bytes()).await.remove(0);
+    for key_id in ["nobody", "plugin"] {
+        let mut flood = sockets(&jit, 400, head_without_body(key_id).as_bytes()).await;
+        // More calls than one pool has places have begun when these are refused.
+        for refused in &mut flood[..100] {
+            let answered = tokio::time::timeout(PATIENCE, refused.read_u8());
+            answered.await.unwrap().ok();
+        }
+    }
+    revoke.write_all(body).await.unwrap();
+    let mut answer = String::new();
+    revoke.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -229,8 +229,8 @@ async fn an_altered_query_is_refused_under_v2() {
 // CONTRACT §2: coverage: every signed route refuses a call without a signature.
 #[tokio::test]
 async fn every_route_refuses_an_unsigned_call() {
-    let mattermost = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nbot_token = \"x\"\n\
-         team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\ncommand_tokens = [\"y\"]";
+    let mattermost = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nbot_token = \"j6uwcwf9gigxjfcdfidacg8tkc\"\n\
+         team_id = \"w1gu5cusqjgfppy84xsohzij6o\"\ncommand_tokens = [\"pssxxjqabt8a7e1mgdia9jw9wh\"]";
     let jit = Setup::with(mattermost).start();
     let caller = jit.caller();
     let mut open = 0;

@@ -194,6 +194,8 @@ async fn every_event_of_a_signed_call_names_its_key() {
     unbind(&other).await;
     let cancelled = plugin.until_told(&waiting, "CANCELLED").await;
     assert_eq!(cancelled["details"]["key_id"], "other");
+    // B6: the call names no person.
+    assert_eq!(cancelled["actor_mm_user_id"], "key:other");
 }
 
 // B4: the plugin names no person in these calls, so the key is the actor.

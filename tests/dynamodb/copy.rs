@@ -93,7 +93,7 @@ async fn a_store_is_copied_to_dynamodb_and_back_completely() {
     jit.caller()
         .get(&format!("/requests/{granted}"))
         .await
-        .is(401);
+        .is(425);
     jit.logs("this store was copied just now");
     let heard = channel.wait_for(5).await;
     let ends = heard

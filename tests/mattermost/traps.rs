@@ -149,7 +149,7 @@ async fn an_address_of_another_domain_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_refused_while_mattermost_does_not_answer() {
     let nowhere = "[mattermost]\nurl = \"http://127.0.0.1:9\"\npublic_url = \"http://127.0.0.1:9\"\nteam_id = \"w1gu5cusqjgfppy84xsohzij6o\"\n\
-         bot_token = \"x\"\ncommand_tokens = [\"pssxxjqabt8a7e1mgdia9jw9wh\"]\n";
+         bot_token = \"j6uwcwf9gigxjfcdfidacg8tkc\"\ncommand_tokens = [\"pssxxjqabt8a7e1mgdia9jw9wh\"]\n";
     let jit = Setup::with(nowhere).start();
     let body = form(
         TOKEN,

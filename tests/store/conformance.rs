@@ -11,7 +11,7 @@ use jit::domain::{
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
     Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, Left, NoticePlace,
-    Settled, Store, StoreError, Taken, Write,
+    PendingOf, Settled, Store, StoreError, Taken, Write,
 };
 
 use crate::build::{
@@ -58,6 +58,7 @@ macro_rules! conformance {
                 notices_that_only_change_the_card_are_merged_first
                 lists_apply_all_filters_together
                 pages_have_no_gap_and_no_overlap
+                pending_requests_are_counted_by_person_and_key
                 a_history_is_in_order_and_the_export_by_time
                 a_long_history_comes_in_pages_whole_and_in_order
                 the_bindings_of_a_channel_come_in_pages
@@ -835,6 +836,41 @@ pub async fn lists_apply_all_filters_together(subject: impl Subject) {
             .map(|request| request.id)
             .collect();
         assert_eq!(ids(store, &filter).await, wanted, "{filter:?}");
+    }
+}
+
+// A8, A15
+pub async fn pending_requests_are_counted_by_person_and_key(subject: impl Subject) {
+    let store = subject.store();
+    for number in 0..32_u128 {
+        let mut decision = opened(number, at(i64::try_from(number / 8).unwrap()));
+        let request = &mut decision.request;
+        request.asked.key_id = (number & 1 == 1).then(|| "plugin".to_owned());
+        if number & 2 == 2 {
+            request.asked.requester.email = "dave@example.com".parse().unwrap();
+        }
+        if number & 4 == 4 {
+            request.state = State::Cancelled {
+                by: None,
+                at: at(9),
+            };
+        }
+        store.commit(creating(&decision)).await.unwrap();
+    }
+    for (key_id, from, limit, wanted) in [
+        (Some("plugin"), 0, 100, 4),
+        (None, 0, 100, 4),
+        (Some("other"), 0, 100, 0),
+        (Some("plugin"), 2, 100, 2),
+        (Some("plugin"), 0, 3, 3),
+    ] {
+        let of = PendingOf {
+            requester_email: "alice@example.com".parse().unwrap(),
+            key_id: key_id.map(str::to_owned),
+            from: at(from),
+        };
+        let counted = store.count_pending(&of, limit).await;
+        assert_eq!(counted, Ok(wanted), "{of:?} {limit}");
     }
 }
 

@@ -66,6 +66,7 @@ fn pending(
             duration: draft.duration,
             start_at: draft.start_at,
             created_at: now,
+            key_id: None,
         },
         approvals: Approvals::default(),
         grant: Grant::default(),

@@ -1,6 +1,7 @@
 //! B4: every event that a signed call causes names the key that signed the call.
 
 use super::Decision;
+use crate::domain::EventKind;
 
 /// The name of the key id in the details of an event.
 const KEY_ID: &str = "key_id";
@@ -10,9 +11,28 @@ impl Decision {
     /// can leave it out; the hashes are made again.
     #[must_use]
     pub fn signed_by(mut self, key_id: &str) -> Self {
-        let mut head = self.events.first().map(|event| event.prev_hash);
         for event in &mut self.events {
             event.details.insert(KEY_ID.to_owned(), key_id.to_owned());
+            if event.event_type == EventKind::Requested {
+                self.request.asked.key_id = Some(key_id.to_owned());
+            }
+        }
+        self.chained_again()
+    }
+
+    /// Names the key as the actor of the events that have none. B6: only for a command of a signed
+    /// call that names no person, because the events of a worker have no actor either.
+    #[must_use]
+    pub fn acted_by_key(mut self, key_id: &str) -> Self {
+        for event in &mut self.events {
+            event.act_as_key(key_id);
+        }
+        self.chained_again()
+    }
+
+    fn chained_again(mut self) -> Self {
+        let mut head = self.events.first().map(|event| event.prev_hash);
+        for event in &mut self.events {
             head = Some(event.chained_to(head.unwrap_or_default()));
         }
         if let Some(head) = head {
@@ -28,6 +48,7 @@ mod tests {
     use super::super::{Decision, decide, open};
     use super::KEY_ID;
     use crate::domain::audit::verify_against;
+    use crate::domain::replay::compare_request;
     use crate::domain::{Ask, Command, State, Timestamp};
 
     // B4
@@ -47,8 +68,32 @@ mod tests {
         let all: Vec<_> = opened.events.into_iter().chain(events).collect();
         let keys: Vec<&str> = all.iter().map(|event| &*event.details[KEY_ID]).collect();
         assert_eq!(keys, ["plugin", "other"]);
+        assert_eq!(request.asked.key_id.as_deref(), Some("plugin"));
         verify_against(&all, &request.version.chain, Some(request.status())).unwrap();
         assert!(matches!(request.state, State::Denied { .. }));
+    }
+
+    // B6: a person is never replaced, and the record agrees with its history.
+    #[test]
+    fn a_key_acts_only_where_no_person_does() {
+        let start = Timestamp::from_seconds(0);
+        let binding = record("Pending").binding;
+        for (by, actor) in [(None, "key:plugin"), (Some(bob()), "bob")] {
+            let opened = open(draft(), binding.clone(), &policy(), start).unwrap();
+            let mut pending = record("Pending");
+            pending.request = opened.request.clone();
+            let unbound = decide(pending, &policy(), Command::Unbound { by }, later()).unwrap();
+            let ended = unbound.acted_by_key("plugin");
+            assert_eq!(ended.events[0].actor_mm_user_id.as_deref(), Some(actor));
+            let all = [opened.events, ended.events].concat();
+            verify_against(
+                &all,
+                &ended.request.version.chain,
+                Some(ended.request.status()),
+            )
+            .unwrap();
+            assert_eq!(compare_request(&ended.request, &all), []);
+        }
     }
 
     // B4: a decision without an event keeps its chain.

@@ -150,6 +150,10 @@ fn compare_asked(comparison: &mut Comparison, request: &Request, facts: &Request
     comparison.same("reason", asked.reason.as_ref(), said("reason"));
     comparison.same("jira", asked.jira.as_ref(), said("jira"));
     comparison.same("start_at", asked.start_at, said("start_at"));
+    // An earlier jit kept the key only in the event.
+    if asked.key_id.is_some() {
+        comparison.same("key_id", asked.key_id.as_ref(), said("key_id"));
+    }
     comparison.same_time("created_at", Some(asked.created_at), Some(at));
 }
 
@@ -295,7 +299,7 @@ fn compare_ending(comparison: &mut Comparison, ending: &Ending, events: &[Event]
 }
 
 fn is_by(event: &Event, by: Option<&Person>, reason: Option<&Text>) -> bool {
-    event.actor_mm_user_id.as_deref() == by.map(|by| by.id.as_str())
+    event.person_id().map(String::as_str) == by.map(|by| by.id.as_str())
         && event.actor_email.as_deref() == by.map(|by| by.email.as_str())
         && detail(event, "reason") == reason.map(Text::as_str)
 }
@@ -314,8 +318,7 @@ fn compare_person(
 fn compare_actor(comparison: &mut Comparison, by: Option<&Person>, end: Option<(Moment, &Event)>) {
     let event = end.map(|(_, event)| event);
     let (id, email) = by.map(|by| (&by.id, &by.email)).unzip();
-    let said = event.and_then(|event| event.actor_mm_user_id.as_ref());
-    comparison.same("ended_by", id, said);
+    comparison.same("ended_by", id, event.and_then(Event::person_id));
     let said = event.and_then(|event| event.actor_email.as_ref());
     comparison.same("ended_by_email", email, said);
 }

@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::domain::{Ask, ChannelId, Millis, MmUserId, PostId, Request, RequestId};
 use crate::http::body::read;
-use crate::http::limits::SeatFor;
+use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::trust::seal::{Action, Broken, ClickContext, ReasonedStep};
@@ -73,11 +71,11 @@ struct Pressed {
 
 pub(super) async fn action(
     State(mattermost): State<Arc<Mattermost>>,
-    headers: HeaderMap,
-    body: Body,
+    request: axum::extract::Request,
 ) -> Result<Response, Problem> {
     let begun = mattermost.clock().uptime();
-    let body = read(&mattermost.app.bodies, &headers, body).await?;
+    let bodies = mattermost.app.bodies.of(BodyOf::Chat);
+    let (_, body) = read(bodies, request).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let Ok(click) = serde_json::from_value::<Click>(claim.clone()) else {
         return Err(mattermost.forged(Unsigned::Card, ACTION, &claim));

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,7 +12,7 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use crate::domain::{ChannelId, Draft, Minutes, MmUserId, RequestId};
 use crate::http::body::read;
-use crate::http::limits::SeatFor;
+use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::cards::text::short_id;
@@ -35,11 +33,11 @@ struct Submission {
 
 pub(super) async fn dialog(
     State(mattermost): State<Arc<Mattermost>>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let begun = mattermost.clock().uptime();
-    let body = read(&mattermost.app.bodies, &headers, body).await?;
+    let bodies = mattermost.app.bodies.of(BodyOf::Chat);
+    let (_, body) = read(bodies, request).await?;
     let claim: Value = serde_json::from_slice(&body).unwrap_or_default();
     let forged = |why| Err(mattermost.forged(why, DIALOG, &claim));
     let Ok(sent) = serde_json::from_value::<Submission>(claim.clone()) else {

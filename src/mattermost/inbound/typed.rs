@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::json;
 
 use crate::http::body::read;
-use crate::http::limits::SeatFor;
+use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
 use crate::mattermost::commands::slash::{Form, Slash, tokens};
@@ -18,11 +16,11 @@ use crate::mattermost::{Answer, COMMAND, Mattermost};
 /// Mattermost shows every status except 200 as a failure: jit sends it only to other callers.
 pub(super) async fn command(
     State(mattermost): State<Arc<Mattermost>>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let begun = mattermost.clock().uptime();
-    let body = read(&mattermost.app.bodies, &headers, body).await?;
+    let bodies = mattermost.app.bodies.of(BodyOf::Chat);
+    let (headers, body) = read(bodies, request).await?;
     let form = Form::read(&body);
     let keyring = &mattermost.app.keyring;
     if !tokens(&headers, &form).any(|token| keyring.is_command_token(token)) {

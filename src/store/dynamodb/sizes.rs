@@ -127,6 +127,7 @@ mod tests {
                 duration: Minutes::new(527_040).unwrap(),
                 start_at: Some(Timestamp::default()),
                 created_at: Timestamp::default(),
+                key_id: Some("k".repeat(64)),
             },
             approvals: Approvals {
                 given: approvals(),

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -46,6 +46,8 @@ struct Half {
     mark: Option<u128>,
     /// Whether the file was there when jit opened it.
     was_there: bool,
+    /// Whether jit was the last to change the file before it opened it.
+    is_untouched: bool,
 }
 
 /// A log with a slot of fixed size for each nonce, so that a torn record damages no other.
@@ -53,6 +55,8 @@ struct NonceLog {
     file: File,
     /// Whether the log may contain records that are not synced to the disk.
     loose: AtomicBool,
+    /// The offset of the stamp, or `NO_STAMP`.
+    stamp: AtomicU64,
 }
 
 /// The slot of one nonce in a log.
@@ -67,6 +71,14 @@ const RECORD: usize = 16 + 8;
 const GROWS_BY: u64 = 4096 * RECORD as u64;
 /// The expiry in the record of a mark. An earlier jit reads it as a nonce that has expired.
 const OF_MARK: i64 = i64::MIN;
+/// The expiry in the record of a stamp, which an earlier jit reads in the same way.
+const OF_STAMP: i64 = i64::MIN + 1;
+const NO_STAMP: u64 = u64::MAX;
+/// The stamp is written after the change that it is about, and changes the file once more: so much
+/// later, in nanoseconds, the file may have changed. A restored file has changed later than that.
+const STAMP_PATIENCE: u128 = 100_000_000;
+/// A stamp that was written too slowly is written again, so many times.
+const STAMP_TRIES: usize = 3;
 
 /// The ends of the names of the two logs.
 pub(super) const NONCE_LOGS: [&str; 2] = ["nonces-a", "nonces-b"];
@@ -141,12 +153,12 @@ impl Nonces {
         spent.growing.was_there && spent.resting.was_there
     }
 
-    /// Reports whether both logs have the mark of this database.
-    fn are_marked(&self, database: &str) -> Result<bool, StoreError> {
+    /// Reports whether both logs have the mark of this database, and only jit has changed them.
+    fn are_continued(&self, database: &str) -> Result<bool, StoreError> {
         let spent = self.spent();
         for half in [&spent.growing, &spent.resting] {
             let own = half.log.mark_for(database).map_err(|why| failed(&why))?;
-            if half.mark != Some(own) {
+            if half.mark != Some(own) || !half.is_untouched {
                 return Ok(false);
             }
         }
@@ -192,6 +204,7 @@ impl Half {
             .open(path)?;
         let bytes = std::fs::read(path)?;
         let (mut last, mut next, mut mark) = (None, 0, None);
+        let mut stamp: Option<(u128, u64)> = None;
         for (place, record) in bytes.chunks_exact(RECORD).enumerate() {
             // An unused slot contains only zeros.
             if let Some((short, until)) = read(record).filter(|(_, until)| *until != 0) {
@@ -200,19 +213,30 @@ impl Half {
                     mark = Some(short);
                     continue;
                 }
+                if until == OF_STAMP {
+                    stamp = stamp.max(Some((short, (place * RECORD) as u64)));
+                    continue;
+                }
                 let known = keep_until.entry(short).or_insert(until);
                 *known = until.max(*known);
                 last = last.max(Some(until));
             }
         }
-        let loose = AtomicBool::new(true);
+        let log = NonceLog {
+            file,
+            loose: AtomicBool::new(true),
+            stamp: AtomicU64::new(stamp.map_or(NO_STAMP, |(_, offset)| offset)),
+        };
+        let changed_at = log.changed_at()?;
+        let is_untouched = stamp.is_some_and(|(at, _)| changed_at <= at + STAMP_PATIENCE);
         Ok(Self {
-            log: Arc::new(NonceLog { file, loose }),
+            log: Arc::new(log),
             next,
             length: bytes.len() as u64,
             last,
             mark,
             was_there,
+            is_untouched,
         })
     }
 
@@ -236,21 +260,28 @@ impl Half {
     fn set_mark(&mut self, database: &str) -> io::Result<()> {
         let mark = self.log.mark_for(database)?;
         self.next_slot()?.write(mark, OF_MARK)?;
+        if self.log.stamp.load(Ordering::Acquire) == NO_STAMP {
+            let offset = self.next_slot()?.offset;
+            self.log.stamp.store(offset, Ordering::Release);
+        }
+        self.log.write_stamp()?;
         self.log.sync()?;
         self.mark = Some(mark);
         Ok(())
     }
 
-    /// Removes all records except the mark.
+    /// Removes all records except the mark and the stamp.
     fn empty(&mut self) -> io::Result<()> {
         let mut length = 0;
         if let Some(mark) = self.mark {
-            let log = self.log.clone();
-            // First the mark, then the new length: the log has a mark at every moment.
+            let (log, offset) = (self.log.clone(), RECORD as u64);
+            // First these two, then the new length: the log has both at every moment.
+            log.stamp.store(offset, Ordering::Release);
             NonceSlot { log, offset: 0 }.write(mark, OF_MARK)?;
-            length = RECORD as u64;
+            length = offset + RECORD as u64;
         }
         self.log.file.set_len(length)?;
+        self.log.write_stamp()?;
         (self.next, self.length, self.last) = (length, length, None);
         Ok(())
     }
@@ -258,13 +289,11 @@ impl Half {
 
 impl NonceSlot {
     fn write(&self, short: u128, until: i64) -> io::Result<()> {
-        let mut record = [0; RECORD];
-        record[..16].copy_from_slice(&short.to_be_bytes());
-        record[16..].copy_from_slice(&until.to_be_bytes());
-        let written = self.log.file.write_all_at(&record, self.offset);
-        // Only after the write: a sync that starts now includes this record.
+        let written = self.log.write(self.offset, short, until);
+        let stamped = self.log.write_stamp();
+        // Only after the writes: a sync that starts now includes them.
         self.log.loose.store(true, Ordering::Release);
-        written
+        written.and(stamped)
     }
 }
 
@@ -273,6 +302,39 @@ impl NonceLog {
     fn mark_for(&self, database: &str) -> io::Result<u128> {
         let inode = self.file.metadata()?.ino();
         Ok(shortened(&format!("{database} {inode}")))
+    }
+
+    fn write(&self, offset: u64, short: u128, until: i64) -> io::Result<()> {
+        let mut record = [0; RECORD];
+        record[..16].copy_from_slice(&short.to_be_bytes());
+        record[16..].copy_from_slice(&until.to_be_bytes());
+        self.file.write_all_at(&record, offset)
+    }
+
+    /// Writes when the file was last changed into the file itself. Only the kernel sets that time,
+    /// so a file that was written by another program, or copied, has a later one. The clock of the
+    /// process takes no part: it may be wrong.
+    fn write_stamp(&self) -> io::Result<()> {
+        let offset = self.stamp.load(Ordering::Acquire);
+        if offset == NO_STAMP {
+            return Ok(());
+        }
+        for _ in 0..STAMP_TRIES {
+            let changed_at = self.changed_at()?;
+            self.write(offset, changed_at, OF_STAMP)?;
+            if self.changed_at()? <= changed_at + STAMP_PATIENCE / 2 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The time of the last change of the file or of its owner, mode or links, in nanoseconds.
+    fn changed_at(&self) -> io::Result<u128> {
+        let metadata = self.file.metadata()?;
+        let nanos =
+            i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+        Ok(u128::try_from(nanos).unwrap_or_default())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -385,6 +447,7 @@ mod tests {
         let full = Arc::new(NonceLog {
             file: full,
             loose: AtomicBool::new(false),
+            stamp: AtomicU64::new(NO_STAMP),
         });
         let empty = std::mem::replace(&mut nonces.spent().growing.log, full);
         nonces.spent().growing.length = GROWS_BY;
@@ -419,6 +482,34 @@ mod tests {
         for nonce in ["a", "b"] {
             assert_eq!(spend(&nonces, nonce, 500), Freshness::Spent);
         }
+    }
+
+    // D5
+    #[test]
+    fn a_log_shows_whether_another_program_has_changed_it() {
+        let place = TestFolder::new();
+        let nonces = place.open();
+        nonces.mark("database").unwrap();
+        let is_continued = || place.open().are_continued("database").unwrap();
+        assert!(is_continued(), "after the mark");
+        spend(&nonces, "a", 0);
+        assert!(is_continued(), "after a nonce");
+        nonces.tidy(at(5000)).unwrap();
+        spend(&nonces, "b", 5000);
+        nonces.tidy(at(10_000)).unwrap();
+        assert!(is_continued(), "after both logs were emptied");
+        drop(nonces);
+        // A copy over the file keeps its inode number. The stamp in it is as old as the copy.
+        let log = place.log("a");
+        let mut bytes = std::fs::read(&log).unwrap();
+        let mut records = bytes.chunks_exact_mut(RECORD);
+        let stamp = records.find(|one| one[16..] == OF_STAMP.to_be_bytes());
+        let stamp = stamp.unwrap();
+        let at = u128::from_be_bytes(stamp[..16].try_into().unwrap());
+        let older = at - STAMP_PATIENCE - 1;
+        stamp[..16].copy_from_slice(&older.to_be_bytes());
+        std::fs::write(&log, bytes).unwrap();
+        assert!(!is_continued());
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn plans(statements: &[(String, String)]) -> Vec<(String, Vec<String>)> {
         include_str!("schema_1.sql"),
         include_str!("schema_2.sql"),
         include_str!("schema_3.sql"),
+        include_str!("schema_4.sql"),
     ] {
         db.execute_batch(schema).unwrap();
     }
@@ -44,6 +45,7 @@ fn fixed() -> Vec<(String, String)> {
         ("lease_notice", writes::LEASE_NOTICE),
         ("notices_parked", notices::PARKED),
         ("pending notices", writes::PENDING),
+        ("pending requests", queries::PENDING),
         ("audit", queries::AUDIT),
         ("heads of requests", queries::REQUEST_HEADS),
         ("heads of channels", queries::CHANNEL_HEADS),

@@ -13,7 +13,8 @@ use crate::domain::{
 };
 use crate::store::found::RecordKind;
 use crate::store::{
-    Answered, AuditFilter, Cursor, Due, Filter, Found, Gauges, Head, STUCK_AFTER, StoreError,
+    Answered, AuditFilter, Cursor, Due, Filter, Found, Gauges, Head, PendingOf, STUCK_AFTER,
+    StoreError,
 };
 
 pub(super) const REQUEST: &str = concat!(
@@ -159,6 +160,11 @@ fn list_by(filter: &Filter) -> (&'static str, &'static str) {
         .is_some_and(|status| !matches!(status, Status::Revoked | Status::Expired));
     if filter.request_id.is_some() {
         ("", "request_id = :id")
+    } else if filter.status == Some(Status::Pending) && filter.requester_email.is_some() {
+        (
+            "INDEXED BY jit_requests_pending",
+            "told_status = 'PENDING' AND requester_email = :email",
+        )
     } else if rare {
         ("INDEXED BY jit_requests_by_status", "told_status = :status")
     } else if filter.requester_email.is_some() {
@@ -225,6 +231,29 @@ pub(super) fn list(
         ":from": from, ":before": before, ":before_id": before_id,
     })?;
     readable_requests(rows, most)
+}
+
+pub(super) const PENDING: &str = "SELECT 1 FROM jit_requests INDEXED BY jit_requests_pending
+     WHERE told_status = 'PENDING' AND requester_email = ?1 AND created_at >= ?2 AND key_id IS ?3
+     LIMIT ?4";
+
+pub(super) fn count_pending(
+    db: &Connection,
+    of: &PendingOf,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let mut statement = db.prepare_cached(PENDING)?;
+    let mut rows = statement.query(params![
+        of.requester_email.as_str(),
+        of.from.to_string(),
+        of.key_id,
+        limit(most)
+    ])?;
+    let mut count = 0;
+    while rows.next()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
 }
 
 fn readable_requests(mut rows: Rows<'_>, most: usize) -> Result<Found<Request>, StoreError> {

@@ -1,7 +1,9 @@
 //! Detects that the logs of spent nonces are missing, or that they are logs of another database.
 //!
-//! A database has an id, and each log has a mark made of this id and of its own inode number. A
-//! backup, a copied folder and a database whose logs were removed have no logs with these marks.
+//! A database has an id, and each log has a mark made of this id and of its own inode number, and a
+//! stamp with the time of its last change. A backup, a copied folder and a database whose logs were
+//! removed have no logs with these marks. Logs that were copied back to their place have an older
+//! stamp than the time at which the kernel says that they were changed (D5).
 //! jit then does what it does after `jit store copy`: it refuses the calls that were signed before,
 //! because it does not know which of them were accepted.
 
@@ -20,14 +22,14 @@ const DATABASE: &str = "the database of the nonce logs";
 pub fn check(db: &Connection, nonces: &Nonces) -> Result<(), StoreError> {
     let known = id_of(db)?;
     let lost = match &known {
-        Some(id) => !nonces.are_marked(id)?,
+        Some(id) => !nonces.are_continued(id)?,
         // An earlier jit made no marks: a database with a history and without logs lost them.
         None => !nonces.were_there() && has_history(db)?,
     };
     if lost {
         tracing::warn!(
-            "the logs of spent nonces are missing or belong to another database: jit refuses calls \
-             signed before now"
+            "the logs of spent nonces are missing, were restored, or belong to another database: jit \
+             refuses calls signed before now, except revokes"
         );
         // Before the logs are marked: a crash in between must not make them look complete.
         portable::note_copied(db, SystemClock.now())?;
