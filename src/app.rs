@@ -195,7 +195,8 @@ pub(crate) async fn service(
     let announce = Announce::to(config.webhook.as_ref(), config.mattermost.as_ref());
     let policy = config.policy.clone();
     let service = Service::new(store, clock, policy, announce);
-    Ok(Arc::new(service.sealing(config.seal_keys.clone())))
+    let service = service.sealing(config.seal_keys.clone());
+    Ok(Arc::new(service.sealed_since(config.sealed_since)))
 }
 
 /// Opens the configured store. SQLite locks its file as `purpose` requires.

@@ -58,6 +58,8 @@ pub struct Config {
     pub sandbox: SandboxOptions,
     /// The keys that seal the head log of the audit; none if it is not sealed.
     pub seal_keys: SealKeys,
+    /// The first entry of the head log with a seal; none if the configuration does not say it.
+    pub sealed_since: Option<u64>,
 }
 
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ pub(crate) mod notice_queue;
 mod pending;
 mod queries;
 mod revoke;
+mod sealed;
 mod ticket;
 mod verify;
 pub(crate) mod work_queue;
@@ -68,6 +69,8 @@ pub struct Service {
     heads: HeadNotes,
     /// Seals the entries of the head log.
     seal_keys: SealKeys,
+    /// The first entry that must have a seal; absent if the configuration does not say it.
+    sealed_since: Option<u64>,
 }
 
 /// An idempotency key, with a fingerprint of the call that carried it.
@@ -166,6 +169,7 @@ impl Service {
             pending: PendingCounts::default(),
             heads: HeadNotes::default(),
             seal_keys: SealKeys::default(),
+            sealed_since: None,
         }
     }
 

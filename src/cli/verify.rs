@@ -15,6 +15,8 @@ use crate::service::{AuditFinding, Service, VerifiedHistory, VerifiedLog};
 const PAGE: usize = 500;
 /// The name of the head log in the findings.
 const HEAD_LOG: &str = "head log";
+/// Nothing shows the difference.
+const EMPTY: &str = "the store has no history: it is new, or everything in it was deleted";
 
 pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
     let config = context.config_with_seal_key().await?;
@@ -22,6 +24,7 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
     // The log is read first, so the store is never behind it.
     let log = service.verify_log().await.map_err(failed)?;
     let mut verification = Verification::of(log, service.has_seal_key());
+    let defects = std::mem::take(&mut verification.log.findings);
     match id {
         Some(id) => {
             let key = key(&config, id).await?;
@@ -31,12 +34,14 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
                 let why = format!("there is no history of {id}; jit list shows the requests");
                 return Err(Failure::Failed(why));
             }
+            // C: what the log says of this history counts only if the log is whole.
+            verification.add_findings(HEAD_LOG, defects);
             verification.add(&key.to_string(), verified);
         }
         None => {
-            let defects = std::mem::take(&mut verification.log.findings);
             verification.add_findings(HEAD_LOG, defects);
             verification.add_all(&service).await?;
+            verification.check_not_empty();
         }
     }
     let (text, value) = (|| verification.text(), verification.json());
@@ -44,15 +49,10 @@ pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(),
     if verification.broken.is_empty() {
         return Ok(());
     }
-    let broken: BTreeSet<&str> = verification
-        .broken
-        .iter()
-        .map(|one| one.id.as_str())
-        .collect();
-    let (count, all) = (broken.len(), verification.seen.len());
     Err(Failure::Failed(format!(
-        "{count} of {all} audit chains failed verification; copy the store before you change \
-         anything in it, then compare it with a backup (runbooks/restore.md)"
+        "{} failed verification; copy the store before you change anything in it, then compare \
+         it with a backup (runbooks/restore.md)",
+        verification.failed()
     )))
 }
 
@@ -79,6 +79,25 @@ impl Verification {
             seen: BTreeSet::new(),
             events: 0,
             broken: Vec::new(),
+        }
+    }
+
+    /// C: after everything was deleted, a restart begins a head log that is whole and sealed.
+    fn check_not_empty(&mut self) {
+        if self.seen.is_empty() && self.has_seal_key {
+            let why = format!("{EMPTY}; audit.seal_key is set, so look for a backup or an export");
+            self.add_findings(HEAD_LOG, vec![AuditFinding::whole(why)]);
+        }
+    }
+
+    /// What failed, for the message at the end.
+    fn failed(&self) -> String {
+        let names: BTreeSet<&str> = self.broken.iter().map(|one| one.id.as_str()).collect();
+        let (is_log, all) = (names.contains(HEAD_LOG), self.seen.len());
+        match names.len() - usize::from(is_log) {
+            0 => format!("the {HEAD_LOG}"),
+            chains if is_log => format!("the {HEAD_LOG} and {chains} of {all} audit chains"),
+            chains => format!("{chains} of {all} audit chains"),
         }
     }
 
@@ -180,7 +199,11 @@ impl Verification {
         if self.broken.is_empty() {
             let (histories, events) = (self.seen.len(), self.events);
             let seals = self.seals();
-            return format!("{histories} audit chains verified, {events} events\n{seals}");
+            let verified = format!("{histories} audit chains verified, {events} events\n{seals}");
+            return match histories {
+                0 => format!("{EMPTY}\n{verified}"),
+                _ => verified,
+            };
         }
         let line =
             |one: &BrokenHistory| format!("{}: {}", one_line(&one.id), one_line(&one.finding.why));

@@ -1,4 +1,4 @@
-//! Reads `[audit]`: the keys that seal the head log.
+//! Reads `[audit]`: the keys that seal the head log, and since which entry it is sealed.
 
 use std::path::PathBuf;
 
@@ -19,10 +19,29 @@ pub(super) struct AuditSection {
     /// A file with one key per line.
     pub old_seal_keys_file: SecretSource<PathBuf>,
     pub old_seal_keys_id: SecretSource<String>,
+    pub sealed_since: Option<u64>,
 }
 
 /// A guess of a short key could be checked with the seals in the store.
 const SHORTEST: usize = 16;
+
+/// The first entry of the head log that must have a seal.
+pub(super) fn sealed_since(section: &AuditSection) -> Result<Option<u64>, ConfigError> {
+    let wrong = |why: &str| Err(ConfigError::new("audit.sealed_since", why));
+    match section.sealed_since {
+        Some(0) => wrong("is the number of an entry; the first entry of the head log is 1"),
+        Some(_) if !section.has_key() => {
+            wrong("needs audit.seal_key, audit.seal_key_file or audit.seal_key_id")
+        }
+        since => Ok(since),
+    }
+}
+
+impl AuditSection {
+    fn has_key(&self) -> bool {
+        self.seal_key.is_given() || self.seal_key_file.is_given() || self.seal_key_id.is_given()
+    }
+}
 
 pub(super) fn seal_keys(
     section: AuditSection,

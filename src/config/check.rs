@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use tracing::Level;
 
-use super::audit::seal_keys;
+use super::audit::{seal_keys, sealed_since};
 use super::file::{
     ClientSection, File, IdentityCenterSection, KeySection, MattermostSection, Mode, PolicySection,
     SandboxSection, SetKind, SetSection, WebhookSection,
@@ -83,6 +83,7 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
         None => None,
     };
     let server = server(file.server, elsewhere, &mut files)?;
+    let sealed_since = sealed_since(&file.audit)?;
     let seal_keys = seal_keys(file.audit, elsewhere, &mut files)?;
     Ok(Config {
         sandbox: sandbox(file.sandbox, &file.store.path, &permission_sets)?,
@@ -106,6 +107,7 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
         mattermost,
         accounts: accounts(file.accounts)?,
         seal_keys,
+        sealed_since,
     })
 }
 

@@ -64,7 +64,7 @@ impl HeadEntry {
     ) -> Self {
         let mut entry = Self {
             number: last.map_or(0, |last| last.number) + 1,
-            at: last.map_or(now, |last| now.max(last.at)),
+            at: now,
             ends,
             is_whole: is_whole || last.is_some_and(|last| last.is_whole),
             prev_hash: last.map_or_else(Hash::default, |last| last.hash),

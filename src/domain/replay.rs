@@ -1,17 +1,22 @@
 //! Replays a history into the facts of its record, and compares the two.
 //!
 //! The hash chain shows that a history is unchanged. The comparison shows that the record, which
-//! decides what jit does, says the same as the history. A fact that no event carries, such as a
-//! lease, is not compared.
+//! decides what jit does, says the same as the history. No event carries a lease, the time of a
+//! next try or the holders of an assignment: these are compared with the clock and with the
+//! requests that hold it.
 
 mod binding;
+mod holding;
 mod request;
+mod schedule;
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 pub use binding::compare_bindings;
+pub use holding::compare_holding;
 pub use request::compare_request;
+pub use schedule::compare_with_clock;
 
 use super::{Event, Timestamp};
 
@@ -26,15 +31,17 @@ pub struct FactMismatch {
     pub record: String,
     /// The fact as the history has it, or `nothing`.
     pub history: String,
+    /// What the record is compared with, and its verb.
+    pub source: &'static str,
 }
 
 impl fmt::Display for FactMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (of, field) = (&self.of, self.field);
-        let (record, history) = (&self.record, &self.history);
+        let (record, history, source) = (&self.record, &self.history, self.source);
         write!(
             f,
-            "{of}: {field}: the record says {record}, but the history says {history}"
+            "{of}: {field}: the record says {record}, but {source} {history}"
         )
     }
 }
@@ -42,13 +49,19 @@ impl fmt::Display for FactMismatch {
 /// Compares the facts of one record with those of its history.
 struct Comparison {
     of: String,
+    source: &'static str,
     found: Vec<FactMismatch>,
 }
 
 impl Comparison {
     fn of(of: String) -> Self {
+        Self::with(of, "the history says")
+    }
+
+    /// A comparison with something else than the history.
+    fn with(of: String, source: &'static str) -> Self {
         let found = Vec::new();
-        Self { of, found }
+        Self { of, source, found }
     }
 
     fn same<R: fmt::Display, H: fmt::Display>(
@@ -83,6 +96,7 @@ impl Comparison {
             field,
             record: word(record),
             history: word(history),
+            source: self.source,
         });
     }
 }

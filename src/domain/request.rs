@@ -1,5 +1,6 @@
 //! A request for access: the record and its states.
 
+mod lease;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -7,11 +8,12 @@ mod tests;
 use std::fmt;
 use std::str::FromStr;
 
+pub use lease::{Lease, LeaseHolder};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessFacts, AccountId, Chain, ChannelId, Claim, Email, Invalid, LeaseToken, Millis, Minutes,
-    PermissionSet, Person, PostId, RequestId, Text, Timestamp,
+    AccessFacts, AccountId, Chain, ChannelId, Email, Invalid, Minutes, PermissionSet, Person,
+    PostId, RequestId, Text, Timestamp,
 };
 
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
@@ -317,48 +319,6 @@ pub struct Failing {
     pub why: Text,
 }
 
-/// The right of one worker to work on a request, for as long as it renews the lease.
-///
-/// Another worker takes the lease over after it has seen the lease unchanged for
-/// `Lease::LASTS` of its own uptime: the clocks of two processes need not agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    /// Stays the same when the lease is renewed.
-    pub token: LeaseToken,
-    /// The worker renews the lease before this time. After it, other workers watch whether the
-    /// lease changes.
-    pub until: Timestamp,
-    /// The kind of process that holds the lease; absent in the store for a server.
-    #[serde(default, skip_serializing_if = "LeaseHolder::is_server")]
-    pub by: LeaseHolder,
-}
-
-/// The kind of process that holds a lease. A server that starts knows that the server before
-/// it on the same file is dead; it does not know whether an operator's command still runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LeaseHolder {
-    #[default]
-    Server,
-    Operator,
-}
-
-impl LeaseHolder {
-    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
-    fn is_server(&self) -> bool {
-        *self == Self::Server
-    }
-}
-
-impl Lease {
-    /// How long a worker may act after it took or renewed the lease.
-    pub const LASTS: Millis = Millis::seconds(24);
-    /// How often a worker renews its lease.
-    pub const RENEWED_EVERY: Millis = Millis::seconds(8);
-    /// Other workers watch a lease that was not renewed for this long.
-    pub const TRUSTED_FOR: Millis = Millis::seconds(12);
-}
-
 /// The urgency of work; workers claim the first lane first, so that a revoke does not wait
 /// behind many new requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -443,44 +403,6 @@ impl Request {
     /// When the consecutive failures of this request's work began.
     pub fn troubled_since(&self) -> Option<Timestamp> {
         self.schedule.trouble.as_ref().map(|failing| failing.since)
-    }
-
-    /// The first moment at which a worker may claim this request: it is due, and its lease is
-    /// over.
-    pub fn claimable_at(&self) -> Option<Timestamp> {
-        let due = self.schedule.due_at?;
-        Some(
-            self.schedule
-                .lease
-                .map_or(due, |lease| due.max(lease.until)),
-        )
-    }
-
-    /// The lease of another worker, unless the claim says that this lease has lapsed.
-    pub fn leased_to_another(&self, claim: &Claim) -> Option<Lease> {
-        self.schedule
-            .lease
-            .filter(|lease| lease.token != claim.lease.token && Some(*lease) != claim.lapsed)
-    }
-
-    /// Whether the due time is a date that people know. All other due times are times of a next
-    /// try.
-    pub fn is_dated(&self) -> bool {
-        match &self.state {
-            State::Pending | State::Granted => true,
-            State::Approved => {
-                self.asked.start_at.is_some() && self.schedule.due_at == self.asked.start_at
-            }
-            State::Assigning
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. } => false,
-            State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. }
-            | State::Error(_) => !self.access.has_more_to_end(),
-        }
     }
 
     /// Applies a status that an operator wrote into the store, as the runbook describes: it is an

@@ -1,7 +1,11 @@
-//! What a decision needs from the store about an access, and which decisions about other requests
-//! its commit contains. Both depend on the form of the access.
+//! What a decision needs from the store about an access, which decisions about other requests
+//! its commit contains, and what the store must have for the access of a request. All depend on
+//! the form of the access.
+
+use std::collections::BTreeMap;
 
 use super::{Service, ServiceError};
+use crate::domain::replay::{FactMismatch, compare_holding};
 use crate::domain::{
     self, AccessChange, AccessForm, AccessRecord, CoHolders, Command, Decision, Request, RequestId,
     Timestamp,
@@ -22,6 +26,31 @@ impl Service {
                     None => None,
                 };
                 Ok(holding.into())
+            }
+        }
+    }
+
+    /// Compares what the store keeps about the access of this request with the requests that have
+    /// it.
+    pub(super) async fn compare_access(
+        &self,
+        request: &Request,
+    ) -> Result<Vec<FactMismatch>, StoreError> {
+        match request.access.form() {
+            AccessForm::Assignment => {
+                let holding = match request.holding_key() {
+                    Some(key) => self.store.holding(&key).await?,
+                    None => return Ok(Vec::new()),
+                };
+                let mut others = BTreeMap::new();
+                for id in holding.iter().flat_map(|one| one.others(request.id)) {
+                    match self.store.request(id).await {
+                        // K12: it stays a holder, and has a finding of its own.
+                        Err(StoreError::Corrupt(_)) => {}
+                        other => drop(others.insert(id, other?)),
+                    }
+                }
+                Ok(compare_holding(request, holding.as_ref(), &others))
             }
         }
     }

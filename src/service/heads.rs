@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::sealed::changed;
 use super::{MOST_TRIES, PAGE, Service};
 use crate::domain::{AuditKey, Hash, HeadEntry, HistoryEnd, Millis, Timestamp};
 use crate::lock::locked;
@@ -30,6 +32,10 @@ pub(super) struct HeadNotes {
     written: Mutex<Option<(u64, Hash)>>,
     /// What the last catch-up read, so that the next one reads only the entries after it.
     recent: Mutex<RecentEnds>,
+    /// This process has seen a seal at the end of the log.
+    saw_seal: AtomicBool,
+    /// When this process last added the events of others, by its wall clock.
+    caught_up: Mutex<Option<Timestamp>>,
 }
 
 /// The ends in the last `RECENT_ENTRIES` entries up to `read`, each with the number of its entry.
@@ -37,11 +43,15 @@ pub(super) struct HeadNotes {
 struct RecentEnds {
     read: u64,
     ends: BTreeMap<String, (u64, HistoryEnd)>,
+    /// The times of the newer half of these entries. C: one wrong clock does not decide how far
+    /// back a catch-up reads.
+    times: BTreeMap<u64, Timestamp>,
 }
 
 impl RecentEnds {
     fn add(&mut self, entry: HeadEntry) {
         self.read = entry.number;
+        self.times.insert(entry.number, entry.at);
         for (key, end) in entry.ends {
             let known = self.ends.entry(key).or_insert((entry.number, end));
             known.0 = entry.number;
@@ -49,6 +59,13 @@ impl RecentEnds {
                 known.1 = end;
             }
         }
+    }
+
+    fn forget_before(&mut self, last: u64) {
+        let from = last.saturating_sub(RECENT_ENTRIES);
+        self.ends.retain(|_, (number, _)| *number > from);
+        let newer = last.saturating_sub(RECENT_ENTRIES / 2);
+        self.times.retain(|number, _| *number > newer);
     }
 
     fn has(&self, key: &str, end: HistoryEnd) -> bool {
@@ -72,8 +89,24 @@ impl HeadNotes {
         std::mem::take(&mut *locked(&self.ends))
     }
 
-    fn written(&self) -> Option<(u64, Hash)> {
+    pub(super) fn written(&self) -> Option<(u64, Hash)> {
         *locked(&self.written)
+    }
+
+    pub(super) fn saw_seal(&self) -> bool {
+        self.saw_seal.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn note_seal(&self) {
+        self.saw_seal.store(true, Ordering::SeqCst);
+    }
+
+    /// The log has every event from before this time. C: after a start, and after the clock was
+    /// set back, the last entry may have the time of a wrong clock, so the entries before it count.
+    fn logged_until(&self, recent: &RecentEnds, now: Timestamp) -> Timestamp {
+        let known = locked(&self.caught_up).filter(|then| *then <= now);
+        let earliest = recent.times.values().min().copied();
+        known.unwrap_or_else(|| earliest.map_or(now, |earliest| earliest.min(now)))
     }
 }
 
@@ -118,7 +151,9 @@ impl Service {
             false => return Ok(()),
             true if last.seal.is_none() => tracing::warn!(
                 entries,
-                "jit seals the head log from here on; earlier entries have no seal"
+                sealed_since = entries + 1,
+                "jit seals the head log from here on; earlier entries have no seal; set \
+                 audit.sealed_since to this number"
             ),
             true => tracing::info!(
                 entries,
@@ -160,8 +195,11 @@ impl Service {
         if self.is_to_be_sealed(&last) {
             self.begin_heads().await?;
         }
+        let now = self.clock.now();
+        let recent = self.read_recent(last.number).await?;
+        let until = self.heads.logged_until(&recent, now);
         let filter = AuditFilter {
-            from: Some(last.at + Millis(-HEADS_LATE.0)),
+            from: Some(until + Millis(-HEADS_LATE.0)),
             ..AuditFilter::default()
         };
         let (mut ends, mut after) = (Ends::new(), None::<String>);
@@ -174,13 +212,13 @@ impl Service {
                 add_end(&mut ends, key, HistoryEnd::of(event));
             }
         }
-        let recent = self.read_recent(last.number).await?;
         ends.retain(|key, end| !recent.has(key, *end));
         *locked(&self.heads.recent) = recent;
-        match ends.is_empty() {
-            true => Ok(()),
-            false => self.append(ends, false).await,
+        if !ends.is_empty() {
+            self.append(ends, false).await?;
         }
+        *locked(&self.heads.caught_up) = Some(now);
+        Ok(())
     }
 
     async fn log_all(&self) -> Result<(), StoreError> {
@@ -214,7 +252,7 @@ impl Service {
         loop {
             let entries = self.store.head_entries(recent.read, PAGE).await?;
             if entries.is_empty() {
-                recent.ends.retain(|_, (number, _)| *number > from);
+                recent.forget_before(last);
                 return Ok(recent);
             }
             entries.into_iter().for_each(|entry| recent.add(entry));
@@ -243,6 +281,7 @@ impl Service {
             self.pause_after_races(tried).await;
             let last = self.store.last_head_entry().await?;
             self.check_last(last.as_ref())?;
+            self.check_kept(last.as_ref()).await?;
             let now: Timestamp = self.clock.now();
             let mut entry = HeadEntry::after(last.as_ref(), ends.clone(), is_whole, now);
             entry.seal = self.seal_keys.seal(&entry.sealed_text());
@@ -252,6 +291,9 @@ impl Service {
                     added?;
                     let written = Some((entry.number, entry.hash));
                     *locked(&self.heads.written) = written;
+                    if entry.seal.is_some() {
+                        self.heads.note_seal();
+                    }
                     return Ok(());
                 }
             }
@@ -262,12 +304,7 @@ impl Service {
 
     /// jit does not continue, and so does not seal, a log that was changed under it.
     fn check_last(&self, last: Option<&HeadEntry>) -> Result<(), StoreError> {
-        let changed = |why: String| {
-            let next = "jit adds nothing to it; run jit audit verify";
-            Err(StoreError::Corrupt(format!(
-                "the head log was changed: {why}; {next}"
-            )))
-        };
+        let changed = |why: String| Err(changed(&why));
         let (number, hash) = last.map_or((0, Hash::default()), |last| (last.number, last.hash));
         if let Some((written, then)) = self.heads.written()
             && (number < written || number == written && hash != then)

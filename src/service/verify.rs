@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::heads::{HEADS_LATE, add_end};
 use super::{PAGE, Service};
 use crate::domain::audit::verify_against;
-use crate::domain::replay::{compare_bindings, compare_request, in_one_spelling};
+use crate::domain::replay::{
+    FactMismatch, compare_bindings, compare_request, compare_with_clock, in_one_spelling,
+};
 use crate::domain::{
     AccountId, AuditKey, Chain, ChannelId, HeadEntry, HistoryEnd, Millis, Timestamp,
 };
@@ -66,6 +68,15 @@ impl AuditFinding {
     }
 }
 
+impl From<FactMismatch> for AuditFinding {
+    fn from(one: FactMismatch) -> Self {
+        Self {
+            field: Some(one.field.to_owned()),
+            why: one.to_string(),
+        }
+    }
+}
+
 impl Service {
     /// Verifies one history with everything that must agree with it. The log must have been read
     /// before.
@@ -89,6 +100,8 @@ impl Service {
                     let found = found?;
                     let mut verified = verified(&found);
                     let now = self.clock.now();
+                    let beside = self.findings_beside(&found, now).await?;
+                    verified.findings.extend(beside);
                     verified
                         .findings
                         .extend(log_finding(&found, logged, log.is_whole, now));
@@ -100,6 +113,26 @@ impl Service {
             }
             looks += 1;
         }
+    }
+
+    /// What no event of the history carries: leases and next tries, and the access.
+    async fn findings_beside(
+        &self,
+        found: &Inspected,
+        now: Timestamp,
+    ) -> Result<Vec<AuditFinding>, StoreError> {
+        let Some(AuditedRecord::Request(request)) = &found.record else {
+            return Ok(Vec::new());
+        };
+        let access = match self.compare_access(request).await {
+            Err(StoreError::Corrupt(why)) => {
+                let why = format!("what the store keeps about the access cannot be read: {why}");
+                return Ok(vec![AuditFinding::whole(why)]);
+            }
+            access => access?,
+        };
+        let times = compare_with_clock(request, now);
+        Ok(times.into_iter().chain(access).map(Into::into).collect())
     }
 
     /// Reads and verifies the head log, and its seals if this process has the key.
@@ -137,19 +170,13 @@ impl Service {
             log.findings.push(AuditFinding::whole(why));
         }
         log.sealed_since = seals.since;
-        if self.seal_keys.is_set() && last.is_some() {
-            let why = match (seals.since, seals.age) {
-                (None, _) => {
-                    "audit.seal_key is set, but no entry has a seal: the seals were removed, or jit \
-                     serve was not restarted with the key"
-                }
-                (Some(_), Some(1..)) => {
-                    "the last entry is sealed with one of audit.old_seal_keys: the newer entries \
-                     were removed, or jit serve was not restarted with audit.seal_key"
-                }
-                (Some(_), Some(0) | None) => "",
-            };
-            if !why.is_empty() {
+        if last.is_some() {
+            let defect = self.beginning_defect(&log);
+            log.findings.extend(defect.map(AuditFinding::whole));
+            if self.seal_keys.is_set() && matches!(seals.age, Some(1..)) {
+                let why = "the last entry is sealed with one of audit.old_seal_keys: the newer \
+                           entries were removed, or jit serve was not restarted with \
+                           audit.seal_key";
                 log.findings.push(AuditFinding::whole(why));
             }
         }
@@ -163,8 +190,8 @@ impl Service {
         let number = entry.number;
         let Some(seal) = &entry.seal else {
             let missing = "has no seal, although an entry before it has one";
-            let is_missing = seals.since.is_some();
-            return is_missing.then(|| format!("entry {number} {missing}"));
+            let must_have = seals.since.is_some() && !self.is_before_seals(number);
+            return must_have.then(|| format!("entry {number} {missing}"));
         };
         seals.since.get_or_insert(number);
         if !self.seal_keys.is_set() {
@@ -267,10 +294,7 @@ fn findings(found: &Inspected) -> Vec<AuditFinding> {
         Some(AuditedRecord::Request(request)) => compare_request(request, events),
         Some(AuditedRecord::Channel(_)) | None => compare_bindings(&found.bindings, events),
     };
-    let mismatches = mismatches.into_iter().map(|one| AuditFinding {
-        field: Some(one.field.to_owned()),
-        why: one.to_string(),
-    });
+    let mismatches = mismatches.into_iter().map(AuditFinding::from);
     let misfits = found.misfits.iter().map(|one| AuditFinding {
         field: Some(one.field.clone()),
         why: one.to_string(),

@@ -9,7 +9,7 @@ use crate::common::binary;
 const MARKER: &str = "marker-7f3a9c51e2d84b60";
 
 /// Every key that can hold a secret, and every key beside one that a secret could be typed into.
-const KEYS: [&str; 39] = [
+const KEYS: [&str; 44] = [
     "keys",
     "keys.plugin",
     "keys.plugin.secret",
@@ -42,6 +42,11 @@ const KEYS: [&str; 39] = [
     "mattermost.command_tokens_id",
     "mattermost.remind_before",
     "mattermost.tell_requester",
+    "audit",
+    "audit.seal_key",
+    "audit.seal_key_file",
+    "audit.seal_key_id",
+    "audit.sealed_since",
     "permission_sets.admin",
     "audit.seal_key",
     "audit.seal_key_file",

@@ -1,7 +1,11 @@
 //! `jit audit verify` finds each way to change the store that leaves every hash chain whole.
 
+use std::collections::BTreeMap;
+
+use jit::clock::{Clock, SystemClock};
+use jit::domain::{HeadEntry, HistoryEnd, Millis};
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{ACCOUNT, CHANNEL, Setup};
 use crate::{Ran, Shell};
@@ -161,6 +165,66 @@ async fn a_fact_that_changed_only_in_the_record_is_found() {
 
 // C
 #[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_no_process_wrote_is_found_in_each_state() {
+    let (shell, granted, db) = with_a_grant().await;
+    let caller = shell.jit.caller();
+    let start = SystemClock.now() + Millis::hours(1);
+    let asks = |name: &str| json!({"requester_mm_user_id": name, "requester_email": format!("{name}@example.com")});
+    let pending = caller.request_with(asks("dave")).await;
+    let mut later = asks("eve");
+    later["start_at"] = start.to_string().into();
+    let approved = caller.request_with(later).await;
+    caller.approve(&approved).await.is(200);
+    let late = "'9999-01-01T00:00:00.000Z'";
+    let lease = r#"'$.lease', json('{"token": "00000000-0000-4000-8000-000000000009",
+                   "until": "9999-01-01T00:00:00.000Z", "by": "operator"}')"#;
+    let removing = r#"'$.state', json('{"is": "removing", "ending": {"as": "expired"}}')"#;
+    let ways = [
+        (&granted, "lease", lease.to_owned()),
+        (&pending, "lease", lease.to_owned()),
+        (&approved, "lease", lease.to_owned()),
+        (&pending, "due_at", format!("'$.due_at', {late}")),
+        (
+            &approved,
+            "due_at",
+            "'$.due_at', '2026-01-01T00:00:00.000Z'".to_owned(),
+        ),
+        (&granted, "removal", removing.to_owned()),
+        (
+            &granted,
+            "due_at",
+            format!("{removing}, '$.due_at', {late}"),
+        ),
+        (&approved, "state", "'$.state.is', 'assigning'".to_owned()),
+    ];
+    shell.run(&["audit", "verify"]).exits(0);
+    for (id, field, change) in ways {
+        let doc = "SELECT doc FROM jit_requests WHERE request_id = ?1";
+        let before: String = db.query_row(doc, [id], |row| row.get(0)).unwrap();
+        let sql =
+            format!("UPDATE jit_requests SET doc = json_set(doc, {change}) WHERE request_id = ?1");
+        assert_eq!(db.execute(&sql, [id]), Ok(1));
+        finds(&shell, id, Some(field), "the record says");
+        let sql = "UPDATE jit_requests SET doc = ?2 WHERE request_id = ?1";
+        assert_eq!(db.execute(sql, [id, &before]), Ok(1));
+    }
+    shell.run(&["audit", "verify"]).exits(0);
+}
+
+// C
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_was_added_or_a_holding_that_was_deleted_is_found() {
+    let (shell, id, db) = with_a_grant().await;
+    let add = r#"UPDATE jit_holdings SET doc = json_insert(doc, '$.holders[#]',
+                 '00000000-0000-4000-8000-000000000001')"#;
+    for sql in [add, "DELETE FROM jit_holdings"] {
+        assert_eq!(db.execute(sql, []), Ok(1), "{sql}");
+        finds(&shell, &id, Some("holders"), "the record says");
+    }
+}
+
+// C
+#[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_differs_from_its_document_is_found() {
     let (shell, id, db) = with_a_grant().await;
     let config = format!("config#{CHANNEL}");
@@ -305,7 +369,22 @@ async fn a_head_log_that_was_changed_is_found() {
             why => why,
         };
         finds(&shell, "head log", None, why);
+        // What the log says of one history counts only if the log is whole.
+        shell
+            .run(&["audit", "verify", &id])
+            .exits(1)
+            .prints(&["the head log failed verification", why]);
     }
+}
+
+// C
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_any_history_is_named_and_fails_with_a_seal_key() {
+    let shell = Shell::open();
+    let empty = "the store has no history";
+    shell.run(&["audit", "verify"]).exits(0).prints(&[empty]);
+    let shell = Shell::with(&sealing());
+    finds(&shell, "head log", None, empty);
 }
 
 // C
@@ -384,14 +463,63 @@ fn forge(db: &Connection, id: &str, event: &str, doc: &str) {
     assert_eq!(db.execute(sql, given), Ok(1));
 }
 
+fn sealing() -> Setup {
+    Setup::with(&format!("[audit]\nseal_key = \"{SEAL_KEY}\"\n"))
+}
+
+/// Writes the head log again without this history: correctly chained, without seals, and with one
+/// entry more.
+fn rewrite_without(db: &Connection, id: &str) -> u64 {
+    let docs: Vec<String> = db
+        .prepare("SELECT doc FROM jit_head_log ORDER BY number")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    db.execute("DELETE FROM jit_head_log", []).unwrap();
+    let mut last: Option<HeadEntry> = None;
+    let all = docs.iter().map(|doc| serde_json::from_str(doc).unwrap());
+    let all: Vec<HeadEntry> = all.collect();
+    let more = all.last().cloned();
+    for entry in all.into_iter().chain(more) {
+        let mut ends: BTreeMap<String, HistoryEnd> = entry.ends;
+        ends.remove(id);
+        let entry = HeadEntry::after(last.as_ref(), ends, entry.is_whole, entry.at);
+        let doc = serde_json::to_string(&entry).unwrap();
+        let sql = "INSERT INTO jit_head_log VALUES (?1, ?2)";
+        let number = i64::try_from(entry.number).unwrap();
+        assert_eq!(db.execute(sql, (number, doc)), Ok(1));
+        last = Some(entry);
+    }
+    last.unwrap().number
+}
+
 // C
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sealed_head_log_cannot_be_rewritten_without_the_key() {
-    let setup = Setup {
-        more: format!("[audit]\nseal_key = \"{SEAL_KEY}\"\n"),
-        ..Setup::default()
-    };
-    let shell = Shell::with(&setup);
+async fn jit_adds_nothing_to_a_log_that_was_written_again_without_the_key() {
+    let shell = Shell::with(&sealing());
+    shell.bind();
+    let id = shell.granted().await;
+    let db = Connection::open(shell.jit.database()).unwrap();
+    logged(&db, &id).await;
+    delete(&db, &id);
+    db.execute("DELETE FROM jit_holdings", []).unwrap();
+    let entries = rewrite_without(&db, &id);
+    finds(&shell, "head log", None, "no entry has a seal");
+    // Ordinary work goes on, and does not seal the new log.
+    shell.request();
+    shell.jit.comes_to_log("the head log was changed").await;
+    let sql = "SELECT max(number) FROM jit_head_log";
+    let last: i64 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(u64::try_from(last), Ok(entries));
+    finds(&shell, "head log", None, "no entry has a seal");
+}
+
+// C
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_head_log_cannot_lose_or_change_a_seal() {
+    let shell = Shell::with(&sealing());
     shell.bind();
     let id = shell.granted().await;
     let db = Connection::open(shell.jit.database()).unwrap();

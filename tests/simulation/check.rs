@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use jit::domain::audit::verify_against;
-use jit::domain::replay::compare_request;
+use jit::domain::replay::{compare_holding, compare_request};
 use jit::domain::{
     Audience, AuditKey, Doubt, EventKind, ExtensionRule, HoldingKey, Millis, Notice,
     OldCredentials, Policy, ReceiverName, Request, RequestId, State, Status, Timestamp,
@@ -322,6 +322,15 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     // C
     if let Some(mismatch) = compare_request(request, &events).first() {
         return Err(format!("P7: {mismatch}"));
+    }
+    if let Some(key) = request.holding_key() {
+        let holding = tables.holding(&key);
+        let others = holding.iter().flat_map(|one| one.others(id));
+        let others = others.map(|other| (other, tables.request(other).cloned()));
+        let others = others.collect();
+        if let Some(mismatch) = compare_holding(request, holding, &others).first() {
+            return Err(format!("P7: {mismatch}"));
+        }
     }
     let count = |wanted: &[EventKind]| {
         let found = events

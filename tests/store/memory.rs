@@ -87,6 +87,11 @@ impl MemoryStore {
         tables.changes.requests.insert(id);
     }
 
+    /// Replaces the head log, as a person who owns the store can do.
+    pub fn replace_head_log(&self, entries: Vec<HeadEntry>) {
+        self.tables().head_log = entries;
+    }
+
     /// The same as `commit`, outside a task.
     pub fn commit_now(&self, commit: Commit) -> Result<(), StoreError> {
         self.tables().commit(commit)

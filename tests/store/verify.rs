@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
-use jit::clock::SystemClock;
-use jit::domain::{AuditKey, Hash, HeadEntry, HistoryEnd};
-use jit::service::{Announce, Service};
+use jit::clock::{Clock, SystemClock, Uptime};
+use jit::domain::{
+    Admin, Ask, AssignmentOutcome, AuditKey, BindTerms, Claim, Command, Draft, Hash, HeadEntry,
+    HistoryEnd, LeaseHolder, Millis, Minutes, Preparation, Presence, Request, Text, Timestamp,
+};
+use jit::service::{Announce, Configure, Service};
 use jit::signature::{SealKeys, Secret, seal};
 use jit::store::dynamodb::Table;
 use jit::store::sqlite::SqliteStore;
-use jit::store::{Store, StoreError};
+use jit::store::{Commit, Store, StoreError, Write};
 
-use crate::build::{at, bound, creating, id, opened, writing};
+use crate::build::{at, bound, creating, held, id, key, lease, next, opened, token, writing};
 use crate::dynamo::Tables;
-use crate::fixtures::policy;
+use crate::fixtures::{person, policy};
 use crate::memory::MemoryStore;
 
 fn service(store: Arc<dyn Store>) -> Service {
@@ -379,4 +384,248 @@ async fn a_catch_up_reads_only_the_entries_since_the_one_before() {
     let other = service(Arc::new(store.clone()));
     other.catch_up_heads().await.unwrap();
     assert_eq!(store.head_entries_read(), read + 101);
+}
+
+/// One store of each kind. The folder contains the file of SQLite.
+async fn each_store() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
+    let tables = Tables::fresh().await.store();
+    let stores: Vec<Arc<dyn Store>> = vec![
+        Arc::new(MemoryStore::default()),
+        Arc::new(file),
+        Arc::new(tables),
+    ];
+    (folder, stores)
+}
+
+/// A grant that went through all its steps, so that its history explains everything.
+async fn granted(service: &Service) -> Request {
+    let admin = Admin {
+        person: None,
+        key_id: "plugin".into(),
+    };
+    let (town, account_id) = ("town".parse().unwrap(), key().account_id);
+    let terms = BindTerms::default();
+    let bind = Configure::Bind { account_id, terms };
+    let approvers = vec!["bob".parse().unwrap()];
+    for configure in [bind, Configure::SetApprovers { approvers }] {
+        let done = service.configure(&town, &configure, &admin).await;
+        assert_eq!(done.unwrap().len(), 1);
+    }
+    let draft = Draft {
+        id: id(1),
+        account_id: key().account_id,
+        channel_id: town,
+        requester: person("alice"),
+        reason: Some(Text::clip("INC-42: db down")),
+        jira: None,
+        duration: Minutes::new(60).unwrap(),
+        permission_set: None,
+        start_at: None,
+    };
+    service.open(draft, None, None).await.unwrap();
+    let as_of = service.clock().now();
+    let own = lease(7, as_of + Millis::seconds(12));
+    let prepared = AssignmentOutcome::Prepared(Preparation {
+        user: key().user,
+        presence: Presence::Absent,
+        revision: service.holding(key()).await.unwrap().revision,
+        permission_set_arn: "arn".into(),
+    });
+    let finished = |outcome: AssignmentOutcome| Command::Finished {
+        lease: token(7),
+        outcome: outcome.into(),
+        calls: None,
+    };
+    let claim = Claim {
+        lease: own,
+        lapsed: None,
+        as_of,
+    };
+    let by = person("bob");
+    for command in [
+        Command::Asked {
+            by,
+            ask: Ask::Approve,
+        },
+        Command::Due { claim },
+        finished(prepared),
+        finished(AssignmentOutcome::Created),
+    ] {
+        service.handle(id(1), command, None).await.unwrap();
+    }
+    service.request(id(1)).await.unwrap()
+}
+
+// C
+#[tokio::test]
+async fn a_lease_or_a_holder_that_no_event_explains_is_found_in_each_store() {
+    let (_folder, stores) = each_store().await;
+    for store in stores {
+        let service = service(store.clone());
+        service.begin_heads().await.unwrap();
+        let request = granted(&service).await;
+        service.write_heads().await.unwrap();
+        let own = AuditKey::Request(id(1));
+        assert_eq!(found(&service, &own).await, []);
+        let far = service.clock().now() + Millis::hours(24 * 365);
+        let leased = next(&request, |request| {
+            let by = LeaseHolder::Operator;
+            let lease = lease(9, far);
+            request.schedule.lease = Some(jit::domain::Lease { by, ..lease });
+        });
+        store.commit(leased).await.unwrap();
+        let findings = found(&service, &own).await;
+        assert_eq!(findings[0].0.as_deref(), Some("lease"), "{findings:?}");
+        // The store lists it as due when its end comes, whatever the lease says.
+        let lane = request.lane();
+        let due = store.due(lane, request.end_time() + Millis::minutes(1), 9);
+        assert_eq!(due.await.unwrap().ready, [id(1)]);
+
+        let request = service.request(id(1)).await.unwrap();
+        let freed = next(&request, |request| request.schedule.lease = None);
+        store.commit(freed).await.unwrap();
+        assert_eq!(found(&service, &own).await, []);
+        let holding = store.holding(&key()).await.unwrap().unwrap();
+        let more = held(holding.revision + 1, &[id(1), id(2)]);
+        let added = Commit::of([Write::Holding(more)]);
+        store.commit(added).await.unwrap();
+        let findings = found(&service, &own).await;
+        assert_eq!(findings[0].0.as_deref(), Some("holders"), "{findings:?}");
+    }
+}
+
+fn sealing(store: &Arc<dyn Store>, since: Option<u64>) -> Service {
+    service(store.clone())
+        .sealing(keys("first", &[]))
+        .sealed_since(since)
+}
+
+async fn log_findings(service: &Service) -> Vec<String> {
+    let log = service.verify_log().await.unwrap();
+    log.findings.into_iter().map(|one| one.why).collect()
+}
+
+// C
+#[tokio::test]
+async fn entries_before_the_first_seal_are_a_finding_unless_the_configuration_states_it() {
+    let (_folder, stores) = each_store().await;
+    for store in stores {
+        service(store.clone()).begin_heads().await.unwrap();
+        let first = sealing(&store, None);
+        first.begin_heads().await.unwrap();
+        let findings = log_findings(&first).await;
+        assert!(
+            findings[0].contains("set audit.sealed_since = 2"),
+            "{findings:?}"
+        );
+        assert!(log_findings(&sealing(&store, Some(2))).await.is_empty());
+        let findings = log_findings(&sealing(&store, Some(1))).await;
+        assert!(findings[0].contains("says 1"), "{findings:?}");
+
+        // A process that has no key, or an attacker, adds an entry; the others add none.
+        store.commit(creating(&opened(1, at(0)))).await.unwrap();
+        service(store.clone()).catch_up_heads().await.unwrap();
+        store.commit(creating(&opened(2, at(0)))).await.unwrap();
+        for sealed in [first, sealing(&store, Some(2))] {
+            let refused = sealed.catch_up_heads().await;
+            assert!(
+                matches!(refused, Err(StoreError::Corrupt(_))),
+                "{refused:?}"
+            );
+        }
+        // The log was cut off before the entry that the configuration names.
+        let refused = sealing(&store, Some(9)).begin_heads().await;
+        assert!(
+            matches!(refused, Err(StoreError::Corrupt(_))),
+            "{refused:?}"
+        );
+    }
+}
+
+// C
+#[tokio::test]
+async fn a_process_adds_nothing_to_a_longer_log_without_its_own_entry() {
+    let store = MemoryStore::default();
+    let own = service(Arc::new(store.clone()));
+    own.begin_heads().await.unwrap();
+    let end = HistoryEnd {
+        version: 1,
+        head: Hash::of(b"event"),
+    };
+    let ends = BTreeMap::from([(id(3).to_string(), end)]);
+    let first = HeadEntry::after(None, ends.clone(), true, at(0));
+    let second = HeadEntry::after(Some(&first), ends, true, at(0));
+    store.replace_head_log(vec![first, second]);
+    store.commit_now(creating(&opened(1, at(0)))).unwrap();
+    let refused = own.catch_up_heads().await.unwrap_err();
+    assert!(
+        refused.to_string().contains("entry 1 is not the one"),
+        "{refused}"
+    );
+}
+
+/// A clock that a test sets.
+struct SetClock(Arc<AtomicI64>);
+
+#[async_trait]
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+    fn uptime(&self) -> Uptime {
+        SystemClock.uptime()
+    }
+    async fn wait_until(&self, at: Timestamp) {
+        SystemClock.wait_until(at).await;
+    }
+    async fn sleep_until(&self, at: Uptime) {
+        SystemClock.sleep_until(at).await;
+    }
+    fn draw(&self) -> uuid::Uuid {
+        SystemClock.draw()
+    }
+}
+
+/// C: the clock was an hour ahead for one entry. Events of other processes, such as an operator's
+/// command, still come into the log: in the same process, and after a restart.
+#[tokio::test]
+async fn an_entry_of_a_wrong_clock_hides_no_event_of_another_process() {
+    let (_folder, stores) = each_store().await;
+    for store in stores {
+        let now = Arc::new(AtomicI64::new(at(0).millis()));
+        let process = || {
+            let clock = Arc::new(SetClock(now.clone()));
+            Service::new(store.clone(), clock, policy(), Announce::ToNobody)
+        };
+        let set = |seconds| now.store(at(seconds).millis(), Ordering::SeqCst);
+        let commits = async |number, seconds| {
+            let decision = opened(number, at(seconds));
+            store.commit(creating(&decision)).await.unwrap();
+        };
+        let running = process();
+        running.begin_heads().await.unwrap();
+        running.catch_up_heads().await.unwrap();
+        for (number, seconds) in [(1, 60), (2, 3_700), (3, 120)] {
+            set(seconds);
+            commits(number, seconds).await;
+            running.catch_up_heads().await.unwrap();
+        }
+        // The process ends under the wrong clock.
+        set(7_200);
+        commits(4, 7_200).await;
+        running.catch_up_heads().await.unwrap();
+        drop(running);
+        commits(5, 1_000).await;
+        set(8_000);
+        let restarted = process();
+        restarted.catch_up_heads().await.unwrap();
+        let log = restarted.verify_log().await.unwrap();
+        assert_eq!(log.findings, []);
+        for number in 1..=5 {
+            let found = log.ends.get(&id(number).to_string());
+            assert_eq!(found.map(|end| end.version), Some(1), "request {number}");
+        }
+    }
 }

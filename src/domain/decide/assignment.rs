@@ -16,7 +16,7 @@ pub(super) use cleanup::cleaned_up;
 pub(super) use failure::failed;
 pub(super) use stray::{found_present, late};
 
-use super::standing::withdrawn;
+use super::standing::{start_ahead, wait_for_start, withdrawn};
 use super::step::Step;
 use super::{Decision, Refusal};
 use crate::domain::{AssignmentOutcome, AssignmentWork, HoldingKey, Lease, State, Text};
@@ -26,9 +26,10 @@ pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     match step.request.state.clone() {
         // It expires without work at AWS (`work::due`).
         State::Pending => step.nothing_left(),
-        State::Approved => match withdrawn(&step) {
-            Some(why) => step.end_revoked(None, Some(why)),
-            None => step.lease(lease, AssignmentWork::Prepare.into()),
+        State::Approved => match (start_ahead(&step), withdrawn(&step)) {
+            (Some(start), _) => wait_for_start(step, start),
+            (None, Some(why)) => step.end_revoked(None, Some(why)),
+            (None, None) => step.lease(lease, AssignmentWork::Prepare.into()),
         },
         State::Assigning => match withdrawn(&step) {
             Some(why) => grant::withdraw(step, lease, why),

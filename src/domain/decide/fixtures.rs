@@ -127,7 +127,7 @@ fn state(word: &str) -> State {
     }
 }
 
-pub(super) fn draft() -> Draft {
+pub(crate) fn draft() -> Draft {
     Draft {
         id: id(1),
         account_id: "123456789012".parse().unwrap(),
@@ -141,7 +141,7 @@ pub(super) fn draft() -> Draft {
     }
 }
 
-pub(super) fn binding() -> Binding {
+pub(crate) fn binding() -> Binding {
     Binding {
         account_id: "123456789012".parse().unwrap(),
         channel_id: "town".parse().unwrap(),
@@ -187,12 +187,12 @@ fn set_rule() -> SetRule {
 }
 
 /// The holding of a record that has one.
-pub(super) fn holding_of(record: &mut Record) -> &mut Holding {
+pub(crate) fn holding_of(record: &mut Record) -> &mut Holding {
     let AccessRecord::Assignment(AssignmentRecord { holding }) = &mut record.access;
     holding.as_mut().unwrap()
 }
 
-pub(super) fn key() -> HoldingKey {
+pub(crate) fn key() -> HoldingKey {
     HoldingKey {
         account_id: "123456789012".parse().unwrap(),
         permission_set: "admin".parse().unwrap(),
@@ -200,12 +200,12 @@ pub(super) fn key() -> HoldingKey {
     }
 }
 
-pub(super) fn asked(by: Person, ask: Ask) -> Command {
+pub(crate) fn asked(by: Person, ask: Ask) -> Command {
     Command::Asked { by, ask }
 }
 
 /// AWS showed this before the create, when the holding had this revision.
-pub(super) fn prepared(presence: Presence, revision: u64) -> AssignmentOutcome {
+pub(crate) fn prepared(presence: Presence, revision: u64) -> AssignmentOutcome {
     AssignmentOutcome::Prepared(Preparation {
         user: key().user,
         presence,
@@ -214,7 +214,7 @@ pub(super) fn prepared(presence: Presence, revision: u64) -> AssignmentOutcome {
     })
 }
 
-pub(super) fn finished(outcome: impl Into<Outcome>) -> Command {
+pub(crate) fn finished(outcome: impl Into<Outcome>) -> Command {
     Command::Finished {
         lease: lease().token,
         outcome: outcome.into(),
@@ -223,7 +223,7 @@ pub(super) fn finished(outcome: impl Into<Outcome>) -> Command {
 }
 
 /// A claim under `lease()`.
-pub(super) fn due_at(now: Timestamp) -> Command {
+pub(crate) fn due_at(now: Timestamp) -> Command {
     Command::Due {
         claim: Claim {
             lease: lease(),
@@ -233,7 +233,7 @@ pub(super) fn due_at(now: Timestamp) -> Command {
     }
 }
 
-pub(super) fn lease() -> Lease {
+pub(crate) fn lease() -> Lease {
     Lease {
         token: LeaseToken(Uuid::from_u128(77)),
         until: later() + Millis::seconds(30),
@@ -241,20 +241,20 @@ pub(super) fn lease() -> Lease {
     }
 }
 
-pub(super) fn later() -> Timestamp {
+pub(crate) fn later() -> Timestamp {
     Timestamp::from_seconds(120)
 }
 
 /// The end of every grant in these tests.
-pub(super) fn at_the_end() -> Timestamp {
+pub(crate) fn at_the_end() -> Timestamp {
     later() + Millis::minutes(9)
 }
 
-pub(super) fn id(number: u128) -> RequestId {
+pub(crate) fn id(number: u128) -> RequestId {
     RequestId::from_uuid(Uuid::from_u128(number))
 }
 
-pub(super) fn minutes(minutes: i64) -> Minutes {
+pub(crate) fn minutes(minutes: i64) -> Minutes {
     Minutes::new(minutes).unwrap()
 }
 
@@ -270,10 +270,10 @@ pub(crate) fn alice() -> Person {
     person("alice")
 }
 
-pub(super) fn bob() -> Person {
+pub(crate) fn bob() -> Person {
     person("bob")
 }
 
-pub(super) fn carol() -> Person {
+pub(crate) fn carol() -> Person {
     person("carol")
 }

@@ -41,6 +41,10 @@ pub fn open(
         ("reason", words(request.asked.reason.as_ref())),
         ("jira", words(request.asked.jira.as_ref())),
         ("start_at", request.asked.start_at.map(|at| at.to_string())),
+        (
+            "pending_until",
+            request.schedule.due_at.map(|at| at.to_string()),
+        ),
     ]);
     step.record(EventKind::Requested, Some(&requester), said);
     step.done(None)

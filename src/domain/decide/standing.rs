@@ -1,8 +1,21 @@
 //! B1: an approver approves before the access begins. When it begins, jit checks the binding, the
-//! approvals and the terms again, by the rules as they are then.
+//! approvals, the terms and the start again, by the rules and the clock as they are then.
 
 use super::step::Step;
-use crate::domain::Text;
+use super::{Decision, Refusal};
+use crate::domain::{Text, Timestamp};
+
+/// The start of an approved request, if it is ahead. C: the due time alone begins no access,
+/// because a person who can write the store can change it.
+pub(super) fn start_ahead(step: &Step<'_>) -> Option<Timestamp> {
+    let start = step.request.asked.start_at;
+    start.filter(|start| *start > step.now)
+}
+
+pub(super) fn wait_for_start(mut step: Step<'_>, start: Timestamp) -> Result<Decision, Refusal> {
+    step.request.schedule.due_at = Some(start);
+    step.give_back()
+}
 
 /// Why the access of an approved request may not begin now; none if it may.
 pub(super) fn withdrawn(step: &Step<'_>) -> Option<Text> {
@@ -19,7 +32,7 @@ mod tests {
     use super::super::{Record, decide, open};
     use crate::domain::{
         Ask, AssignmentWork, Command, Ending, EventKind, Millis, Policy, Presence, Refusal, State,
-        Timestamp, Work,
+        Timestamp, Trouble, Work,
     };
 
     type Change = fn(&mut Record, &mut Policy);
@@ -107,6 +120,34 @@ mod tests {
                 assert_eq!(ended.notices[0].details["reason"], why);
             }
         }
+    }
+
+    // C
+    #[test]
+    fn access_does_not_begin_before_its_start_although_the_request_is_due() {
+        let start = later() + Millis::hours(1);
+        for command in [due_at(later()), finished(prepared(Presence::Absent, 0))] {
+            let mut early = record("Approved");
+            early.request.asked.start_at = Some(start);
+            let waits = decide(early.clone(), &policy(), command, later()).unwrap();
+            assert_eq!(waits.request.state, State::Approved);
+            let schedule = waits.request.schedule;
+            assert_eq!((schedule.due_at, schedule.lease), (Some(start), None));
+            assert!(waits.events.is_empty() && waits.work.is_none());
+            let on_time = decide(early, &policy(), due_at(start), start).unwrap();
+            assert!(on_time.work.is_some());
+        }
+    }
+
+    // C: the clock was set back between the claim and the failure.
+    #[test]
+    fn a_next_try_of_an_approved_request_is_not_before_its_start() {
+        let start = later() + Millis::hours(1);
+        let mut early = record("Approved");
+        early.request.asked.start_at = Some(start);
+        let failed = finished(Trouble::passing("no answer"));
+        let waits = decide(early, &policy(), failed, later()).unwrap();
+        assert_eq!(waits.request.schedule.due_at, Some(start));
     }
 
     // B1: a create that is tried again is a beginning as well. What an earlier try may have made

@@ -171,7 +171,10 @@ impl<'a> Step<'a> {
 
     /// Gives the lease back; the next try is due after this pause.
     pub fn try_again(mut self, failing: Failing, pause: Millis) -> Result<Decision, Refusal> {
-        self.request.schedule.due_at = Some(self.now + pause);
+        let start = self.request.asked.start_at;
+        let earliest = start.filter(|_| self.request.state == State::Approved);
+        let next = self.now + pause;
+        self.request.schedule.due_at = Some(earliest.map_or(next, |start| start.max(next)));
         self.request.schedule.trouble = Some(failing);
         self.give_back()
     }

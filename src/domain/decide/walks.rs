@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::fixtures::{bob, draft, id, key, minutes, prepared};
 use super::{Decision, Record, Refusal, decide, open};
-use crate::domain::replay::compare_request;
+use crate::domain::replay::{compare_holding, compare_request, compare_with_clock};
 use crate::domain::{
     Ask, AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Claim, Command,
     EndSessions, Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy,
@@ -185,7 +185,19 @@ impl World {
                 }
             }
         }
+        self.compare_holders();
         Ok(decision)
+    }
+
+    /// C: the holding has the requests that say that they hold it.
+    fn compare_holders(&self) {
+        for request in self.requests.values() {
+            let others = self.requests.iter();
+            let others = others
+                .map(|(id, other)| (*id, Some(other.clone())))
+                .collect();
+            assert_eq!(compare_holding(request, Some(&self.holding), &others), []);
+        }
     }
 
     fn write(&mut self, decision: Decision) {
@@ -195,6 +207,7 @@ impl World {
         history.extend(decision.events);
         // C: the history tells the same as the record.
         assert_eq!(compare_request(&after, history), []);
+        assert_eq!(compare_with_clock(&after, self.now), []);
         if let Some(holding) = decision.access.holding().cloned() {
             assert_eq!(holding.revision, self.holding.revision + 1);
             self.holding = holding;

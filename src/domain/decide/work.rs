@@ -5,7 +5,7 @@ use super::{Decision, Refusal, access, announce};
 use crate::domain::{Calls, Claim, Lease, LeaseToken, Outcome, State};
 
 pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
-    let until = step.request.schedule.due_at;
+    let until = step.request.due_at();
     let time = match step.request.is_dated() {
         true => step.now,
         false => step.now.max(claim.as_of),

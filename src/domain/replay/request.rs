@@ -1,8 +1,9 @@
 //! The facts of a request according to its history.
 
+use super::schedule::{compare_due, compare_phase};
 use super::{Comparison, FactMismatch, Moment, detail, moments};
 use crate::domain::{
-    Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
+    Approval, Doubt, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
 };
 
 /// Returns every fact that the request and its history tell differently. The status is part of
@@ -13,7 +14,8 @@ pub fn compare_request(request: &Request, events: &[Event]) -> Vec<FactMismatch>
     compare_asked(&mut comparison, request, &facts);
     compare_access(&mut comparison, request, &facts);
     compare_end(&mut comparison, &request.state, events);
-    compare_schedule(&mut comparison, request);
+    compare_phase(&mut comparison, &request.state, events);
+    compare_due(&mut comparison, request, events);
     comparison.found
 }
 
@@ -231,6 +233,11 @@ fn compare_end(comparison: &mut Comparison, state: &State, events: &[Event]) {
             compare_person(comparison, Some(by), reason.as_ref(), end);
             compare_error(comparison, error, last(&[EventKind::Error]));
         }
+        // jit records an ERROR that an operator wrote into the store when it has settled it.
+        State::Unsettled {
+            end,
+            doubt: Doubt::Outside,
+        } if matches!(**end, State::Error(_)) => {}
         State::Unsettled { end, .. } => compare_end(comparison, end, events),
         State::Denied { by, reason, at } => {
             let end = last(&[EventKind::Denied]);
@@ -337,26 +344,14 @@ fn compare_end_time(
 }
 
 fn compare_error(comparison: &mut Comparison, error: &ErrorEnd, end: Option<(Moment, &Event)>) {
-    // An operator who writes a status into the store chooses the time of the end.
-    let Some((at, event)) = end.filter(|_| !is_from_outside(error)) else {
-        return;
-    };
-    let said = detail(event, "error");
+    let said = end.and_then(|(_, event)| detail(event, "error"));
     comparison.same("error_details", Some(&error.why), said);
-    comparison.same_time("error_at", Some(error.at), Some(at));
+    // An operator who writes a status into the store chooses the time of the end. The history
+    // says whether that was so.
+    if !said.is_some_and(|said| said.starts_with(FROM_OUTSIDE)) {
+        comparison.same_time("error_at", Some(error.at), end.map(|(at, _)| at));
+    }
 }
 
 /// The beginning of the error that `Request::apply_outside_status` makes.
-fn is_from_outside(error: &ErrorEnd) -> bool {
-    error.why.as_str().starts_with("the record was changed to")
-}
-
-/// A grant that is due only after its end would outlive it.
-fn compare_schedule(comparison: &mut Comparison, request: &Request) {
-    if let (State::Granted, Some(period)) = (&request.state, request.grant.period) {
-        let due = request.schedule.due_at;
-        if due.is_none_or(|due| due > period.until) {
-            comparison.same("due_at", due, Some(period.until));
-        }
-    }
-}
+const FROM_OUTSIDE: &str = "the record was changed to";

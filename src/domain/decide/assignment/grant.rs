@@ -1,6 +1,6 @@
 //! The grant: a prepared request asks for the create, and the create makes it GRANTED.
 
-use super::super::standing::withdrawn;
+use super::super::standing::{start_ahead, wait_for_start, withdrawn};
 use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
 use super::{begin, failed, not_ours};
@@ -11,6 +11,10 @@ use crate::domain::{
 };
 
 pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decision, Refusal> {
+    // The clock was set back after the claim.
+    if let Some(start) = start_ahead(&step) {
+        return wait_for_start(step, start);
+    }
     // B1: after this the create is sent.
     if let Some(why) = withdrawn(&step) {
         return step.end_revoked(None, Some(why));
