@@ -164,6 +164,11 @@ impl CliContext {
         crate::config::read_account_names(self.config_path.as_deref(), &self.variables)
     }
 
+    /// The permission sets of which a request must name one.
+    pub fn sets_to_choose(&self) -> Result<Vec<String>, ConfigError> {
+        crate::config::read_sets_to_choose(self.config_path.as_deref(), &self.variables)
+    }
+
     pub async fn config_with_seal_key(&self) -> Result<Config, ConfigError> {
         let path = self.config_path.as_deref();
         let config = crate::config::read_with_seal_key(path, &self.variables).await?;

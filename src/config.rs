@@ -277,6 +277,22 @@ pub fn read_account_names(
     check::accounts(environment::overlay(&text, variables)?.accounts)
 }
 
+/// Reads the names of the permission sets of which a request must name one: none if there is only
+/// one, if the file names a default, or if the file has no sets, like the one of a client.
+pub fn read_sets_to_choose(
+    path: Option<&Path>,
+    variables: &Variables,
+) -> Result<Vec<String>, ConfigError> {
+    let (_, text) = find(path, variables)?;
+    let file = environment::overlay(&text, variables)?;
+    let has_default = file.policy.default_permission_set.is_some();
+    let sets = file.permission_sets.keys().map(ToString::to_string);
+    Ok(match has_default || file.permission_sets.len() < 2 {
+        true => Vec::new(),
+        false => sets.collect(),
+    })
+}
+
 /// Returns the path and the text of the configuration file. The text is empty if no file was named
 /// and `./jit.toml` does not exist.
 pub fn find(path: Option<&Path>, variables: &Variables) -> Result<(PathBuf, String), ConfigError> {

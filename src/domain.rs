@@ -10,6 +10,7 @@ pub mod assignment;
 pub mod audit;
 pub mod binding;
 pub mod command;
+mod counted;
 pub mod decide;
 pub mod heads;
 pub mod ids;
@@ -34,6 +35,7 @@ pub use assignment::{
 pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace, Hash};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
 pub use command::{Ask, Claim, Command, Trouble};
+pub use counted::counted;
 pub use decide::{Decision, Record, Refusal, decide, open};
 pub use heads::{HeadEntry, HistoryEnd};
 pub use ids::{
@@ -47,5 +49,5 @@ pub use request::{
     Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,
 };
 pub use short_id::ShortId;
-pub use shown::RequestObject;
+pub use shown::{RequestObject, status_in_words};
 pub use timestamp::{Millis, Timestamp};

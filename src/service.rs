@@ -449,6 +449,7 @@ fn needs_binding(request: &Request, command: &Command) -> bool {
         | Command::Hold { .. }
         | Command::Renew { .. }
         | Command::CardPosted { .. }
+        | Command::ButtonsSealed { .. }
         | Command::ReminderPosted { .. }
         | Command::NoticeParked { .. }
         | Command::NoticesParked { .. } => false,

@@ -122,7 +122,8 @@ pub(crate) enum CliCommand {
     /// Ask for access
     #[command(
         after_help = "Example:\n  jit request --account 123456789012 --channel town-square \\\n      \
-                      --minutes 60 --reason 'INC-42: db down' --as alice@example.com"
+                      --permission-set readonly --minutes 60 --reason 'INC-42: db down' \\\n      \
+                      --as alice@example.com"
     )]
     Request(NewRequest),
     /// Approve a request, or the extension that it waits for
@@ -294,7 +295,7 @@ pub(crate) struct NewRequest {
     /// The ticket; it can replace --reason
     #[arg(long)]
     pub jira: Option<String>,
-    /// The permission set [default: policy.default_permission_set]
+    /// The permission set [default: policy.default_permission_set, or the only configured set]
     #[arg(long, value_name = "NAME")]
     pub permission_set: Option<String>,
     /// The time when the access begins, like 2026-01-31T12:00:00Z [default: after the approval]

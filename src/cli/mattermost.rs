@@ -62,6 +62,8 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
         .map_err(|_| wrong("--public-url"))?;
     let admin = api(url.clone(), admin_token(asked)?).map_err(failed)?;
     let file = config_file(context);
+    // Before the setup makes anything.
+    has_section(&file)?;
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let known_bot = known_bot(&url, &folder.join(BOT_FILE)).await;
     let made = setup::set_up(&admin, &asked.team, reach.as_str(), known_bot.as_deref()).await;
@@ -97,7 +99,7 @@ fn write_section(
 ) -> Result<SectionOnDisk, Failure> {
     let (is_new, file_name) = (!file.exists(), file.display());
     let mut text = std::fs::read_to_string(file).unwrap_or_default();
-    if text.lines().any(|line| line.trim() == "[mattermost]") {
+    if has_section(file)? {
         told.push(format!(
             "{file_name} has a [mattermost] section, and jit did not change it; it must contain:\n{section}"
         ));
@@ -113,6 +115,24 @@ fn write_section(
         ));
     }
     Ok(SectionOnDisk::Written)
+}
+
+/// Reports whether the configuration has a section for Mattermost, in any form that TOML allows. A
+/// second one would make the file invalid.
+fn has_section(file: &Path) -> Result<bool, Failure> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    match text.parse::<toml::Table>() {
+        Ok(table) => Ok(table.contains_key("mattermost")),
+        // Without the text of the line, which can have a secret.
+        Err(why) => {
+            let before = why.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+            Err(Failure::Failed(format!(
+                "{} is no valid TOML in line {line}, so the setup cannot add its section: correct the line, and check it with jit config check",
+                file.display()
+            )))
+        }
+    }
 }
 
 fn tell_next(section: &SectionOnDisk, new: Option<&BotToken>, told: &mut Vec<String>) {

@@ -13,7 +13,7 @@ use super::client::{Caller, HttpAnswer};
 use super::output::{clipped, facts, one_line, table};
 use super::{CliContext, Failure, pages, short_id, typed};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::{Millis, Person, Timestamp};
+use crate::domain::{Millis, Person, Timestamp, status_in_words};
 use crate::signature::percent_encoded;
 
 pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
@@ -242,6 +242,9 @@ async fn request(
     caller: &Caller,
     new: NewRequest,
 ) -> Result<HttpAnswer, Failure> {
+    if new.permission_set.is_none() {
+        choose(&context.sets_to_choose()?)?;
+    }
     let wanted = json!({
         "account_id": account_id(context, &new.account)?,
         "channel_id": new.channel,
@@ -254,6 +257,17 @@ async fn request(
     let body = acting("requester", &context.acting.person()?, wanted);
     let key = new.idempotency_key.as_deref();
     caller.post_once("/requests", &body, key).await
+}
+
+/// W1: jit does not choose one of several permission sets.
+fn choose(sets: &[String]) -> Result<(), Failure> {
+    let Some(first) = sets.first() else {
+        return Ok(());
+    };
+    Err(Failure::Usage(format!(
+        "the permission set is missing, and the configuration has {}: add one, for example --permission-set {first}, or set policy.default_permission_set",
+        sets.join(", ")
+    )))
 }
 
 fn terms(context: &CliContext, bind: &BindArguments) -> Result<Value, Failure> {
@@ -525,12 +539,7 @@ fn describe_request(value: &Value) -> String {
 
 /// The status, and what jit is doing at AWS.
 fn shown_status(value: &Value) -> String {
-    let status = word(value, "status");
-    match value["assignment_status"].as_str() {
-        Some("DELETING") => format!("{status}, being removed"),
-        Some("CHECKING") => format!("{status}, being checked at AWS"),
-        _ => status,
-    }
+    status_in_words(&word(value, "status"), value["assignment_status"].as_str())
 }
 
 /// The time that is left of a grant.

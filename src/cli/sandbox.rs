@@ -242,7 +242,7 @@ impl Story<'_> {
              jit revoke {id} --reason 'done' --wait --as sec@example.com\n  \
              jit list --channel {CHANNEL}\n  \
              jit request --account {ACCOUNT} --channel {CHANNEL} --minutes 30 \\\n      \
-             --reason 'a second test' --as alice@example.com\n  \
+             --permission-set admin --reason 'a second test' --as alice@example.com\n  \
              jit audit verify\n\n\
              Ctrl-C stops jit and deletes the temporary folder."
         ))

@@ -72,7 +72,16 @@ pub enum Command {
         calls: Option<Calls>,
     },
     /// The notice worker posted the request's card.
-    CardPosted { post: PostId },
+    CardPosted {
+        post: PostId,
+        /// See [`Chat::button_key`](super::Chat::button_key).
+        key: String,
+    },
+    /// The notice worker posted buttons with seals of another key than before.
+    ButtonsSealed {
+        /// See [`Chat::button_key`](super::Chat::button_key).
+        key: String,
+    },
     /// The notice worker posted a reminder to the requester.
     ReminderPosted { reminder: Reminder },
     /// The notice worker gave up a notice that it could not deliver.

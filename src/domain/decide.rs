@@ -93,7 +93,8 @@ pub fn decide(
         } => work::finished(step, lease, outcome, calls.as_ref()),
         Command::NoticeParked { seq, why } => step.notice_parked(seq, &why),
         Command::NoticesParked { total } => step.notices_parked(total),
-        Command::CardPosted { post } => step.card_posted(post),
+        Command::CardPosted { post, key } => step.card_posted(post, key),
+        Command::ButtonsSealed { key } => step.buttons_sealed(key),
         Command::ReminderPosted { reminder } => step.reminder_posted(reminder),
     }
 }

@@ -19,6 +19,8 @@ pub fn inactive(text: &str) -> String {
             '@' | '~' if !is_word_before && after.starts_with(char::is_alphanumeric) => {
                 inactive.extend([c, BREAK]);
             }
+            // Mattermost makes a tag of a word that begins with `#` and a letter.
+            '#' if after.starts_with(char::is_alphabetic) => inactive.extend([c, BREAK]),
             ':' if after.starts_with("//") => inactive.extend([c, BREAK]),
             ']' if after.starts_with(['(', '[', ':']) => inactive.extend([c, BREAK]),
             '<' if after.starts_with(|next: char| next.is_alphabetic() || next == '!') => {
@@ -32,11 +34,13 @@ pub fn inactive(text: &str) -> String {
     inactive
 }
 
-/// Whether the text is the rest of `www.`.
+/// Whether the text is the rest of `www.`, or of `www1.` to `www999.`.
 fn begins_address(after: &str) -> bool {
-    after
-        .get(..3)
-        .is_some_and(|next| next.eq_ignore_ascii_case("ww."))
+    let Some((ww, rest)) = after.split_at_checked(2) else {
+        return false;
+    };
+    let name = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    ww.eq_ignore_ascii_case("ww") && name.starts_with('.') && rest.len() - name.len() <= 3
 }
 
 /// The characters of Unicode that change the direction in which text is shown.
@@ -55,10 +59,22 @@ mod tests {
     #[test]
     fn an_active_text_is_inactive_and_ordinary_text_stays() {
         let raw = "@channel (@here) ~town https://evil.example [x](mailto:a) www.evil.example \
+                   WWW12.evil.example #incident \
                    \u{202e}txt\u{2066} <b> a\nb";
         let shown = inactive(raw);
         for active in [
-            "@channel", "@here", "~town", "://", "](", "www.", "\u{202e}", "\u{2066}", "<b", "\n",
+            "@channel",
+            "@here",
+            "~town",
+            "://",
+            "](",
+            "www.",
+            "WWW12.",
+            "#incident",
+            "\u{202e}",
+            "\u{2066}",
+            "<b",
+            "\n",
         ] {
             assert!(!shown.contains(active), "{active:?} in {shown:?}");
         }

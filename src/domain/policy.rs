@@ -181,7 +181,7 @@ impl Policy {
     }
 
     /// The longest duration of this set in minutes.
-    pub(super) fn longest_of(&self, set: &PermissionSet, binding: &Binding) -> u32 {
+    pub fn longest_of(&self, set: &PermissionSet, binding: &Binding) -> u32 {
         let own = self.permission_sets.get(set);
         let own = own.and_then(|rule| rule.max_request_hours);
         self.longest(binding)

@@ -135,6 +135,9 @@ pub struct Chat {
     /// The post of the request's card.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub card: Option<PostId>,
+    /// The name of the key that sealed the last buttons of these posts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub button_key: Option<String>,
     /// The last reminder that the requester got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reminder: Option<Reminder>,

@@ -100,6 +100,16 @@ pub struct RequestObject<'a> {
     pub message: Option<&'a str>,
 }
 
+/// The status in the words for people, with what jit is doing at AWS. `assignment` is
+/// [`State::assignment_status`].
+pub fn status_in_words(status: &str, assignment: Option<&str>) -> String {
+    match assignment {
+        Some("DELETING") => format!("{status}, being removed"),
+        Some("CHECKING") => format!("{status}, being checked at AWS"),
+        Some(_) | None => status.to_owned(),
+    }
+}
+
 impl<'a> From<&'a Request> for RequestObject<'a> {
     fn from(request: &'a Request) -> Self {
         let ends = EndFields::of(&request.state);

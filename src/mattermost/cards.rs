@@ -2,7 +2,7 @@
 
 pub mod card;
 pub mod direct;
-mod handles;
+pub mod handles;
 mod history;
 pub mod names;
 pub mod refusals;

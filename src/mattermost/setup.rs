@@ -306,7 +306,9 @@ async fn round_trip(
         }
         Err(why) => why.to_string(),
     };
-    if why.contains("returned response 401") {
+    // The text of the error has the language of the server; the status is in all of them.
+    let mut numbers = why.split(|c: char| !c.is_ascii_digit());
+    if numbers.any(|number| number == "401") {
         return Err(SetupError::Wrong(format!(
             "mattermost.command_tokens: jit refuses the token of the command /{NAME}: the token was regenerated in Mattermost, or jit serves another team. Write the current token with jit mattermost setup ({why})"
         )));

@@ -1,6 +1,8 @@
 //! All queries: the modules above the service read through these, and have no access to the
 //! store.
 
+use std::collections::HashSet;
+
 use super::{PAGE, Service, ServiceError};
 use crate::domain::{
     AccountId, AuditKey, Binding, ChannelId, Event, EventPlace, Holding, HoldingKey, Request,
@@ -145,6 +147,19 @@ impl Service {
         limit: usize,
     ) -> Result<Found<Binding>, StoreError> {
         self.store.bound(after, limit).await
+    }
+
+    /// All channels that have a binding.
+    pub async fn bound_channel_ids(&self) -> Result<HashSet<ChannelId>, StoreError> {
+        let (mut channels, mut after) = (HashSet::new(), None);
+        loop {
+            let page = self.store.bound(after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(channels);
+            };
+            after = Some(last.account_id.clone());
+            channels.extend(page.into_iter().map(|binding| binding.channel_id));
+        }
     }
 
     /// When this store was copied from another, if it was.

@@ -21,7 +21,7 @@ use common::{ACCOUNT, CHANNEL, Jit, SECRET, Setup};
 use serde_json::Value;
 
 /// Alice requests access for an hour.
-pub const ASKING: [&str; 11] = [
+pub const ASKING: [&str; 13] = [
     "request",
     "--account",
     ACCOUNT,
@@ -29,6 +29,8 @@ pub const ASKING: [&str; 11] = [
     CHANNEL,
     "--minutes",
     "60",
+    "--permission-set",
+    "admin",
     "--reason",
     "INC-42: db down",
     "--as",

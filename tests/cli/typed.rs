@@ -300,3 +300,18 @@ async fn a_list_tells_that_access_is_being_removed() {
         .exits(0)
         .prints(&[&id, "GRANTED, being removed"]);
 }
+
+/// W1: a request at the terminal that named no permission set was for admin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_without_a_set_is_asked_back() {
+    let shell = Shell::open();
+    shell.bind();
+    let at = ASKING
+        .iter()
+        .position(|word| *word == "--permission-set")
+        .unwrap();
+    let words = [&ASKING[..at], &ASKING[at + 2..]].concat();
+    let refused = shell.run(&words).exits(2);
+    refused.prints(&["admin, readonly", "--permission-set admin"]);
+    shell.run(&ASKING).exits(0);
+}

@@ -47,6 +47,8 @@ async fn every_client_command_invokes_the_function() {
         "ops",
         "--minutes",
         "60",
+        "--permission-set",
+        "admin",
         "--reason",
         "INC-42",
         "-o",

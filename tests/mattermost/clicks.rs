@@ -216,6 +216,59 @@ async fn a_card_of_an_earlier_token_is_renewed() {
     team.mattermost.card("GRANTED", &["revoke"]).await;
 }
 
+/// W9: who can change the card of the bot could write any name of a key into its buttons, and then no
+/// press was recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_button_with_a_key_that_jit_did_not_use_is_a_forgery() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let mut click = team.mattermost.click(&card, "approve", BOB);
+    let used = click["context"]["key"].as_str().unwrap().to_owned();
+    click["context"]["seal"] = "0".repeat(64).into();
+    for key in ["00000000", "", &used] {
+        click["context"]["key"] = key.into();
+        click["trigger_id"] = trigger(BOB, now()).into();
+        let said = click_answer(&team.sends(ACTION, &click).await);
+        assert!(said.contains("renewed"), "{key}: {said}");
+    }
+    let written = team.forgeries(3).await;
+    let is_card = |event: &Value| event["details"]["reason"] == "card";
+    assert!(written.iter().all(is_card), "{written:?}");
+    still_waits(&team).await;
+}
+
+/// W9: an earlier version of jit stored no name of a key, and its buttons have none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_of_an_earlier_version_is_renewed_and_its_press_is_no_forgery() {
+    let team = Team::bound().await;
+    let card = pending(&team).await;
+    let mut click = team.mattermost.click(&card, "approve", BOB);
+    let context = click["context"].as_object_mut().unwrap();
+    let key = context.remove("key").unwrap();
+    let key = key.as_str().unwrap();
+    let team = team.restarted(|folder| {
+        let config = folder.join("jit.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(BOT_TOKEN, "anothertoken")).unwrap();
+        let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+        let sql = "UPDATE jit_requests SET doc = replace(doc, ?1, '')";
+        let noted = format!("\"button_key\":\"{key}\",");
+        assert_eq!(db.execute(sql, [noted.as_str()]), Ok(1));
+        let sql = "SELECT count(*) FROM jit_requests WHERE doc LIKE '%button_key%'";
+        let left: i64 = db.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
+    });
+    team.mattermost.has_another_bot_token("anothertoken");
+    let said = click_answer(&team.sends(ACTION, &click).await);
+    assert!(said.contains("renewed"), "{said}");
+    click["post_id"] = "mallorysownpost".into();
+    click["trigger_id"] = trigger(BOB, now()).into();
+    let said = click_answer(&team.sends(ACTION, &click).await);
+    assert!(said.contains("jit did not make this card"), "{said}");
+    assert_eq!(team.forgeries(1).await.len(), 1);
+    still_waits(&team).await;
+}
+
 /// W8: a user can post a button without a context. Mattermost showed "Action integration error".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_click_without_a_context_gets_an_answer() {
@@ -389,7 +442,11 @@ async fn a_click_from_another_team_is_refused() {
     let card = pending(&team).await;
     let mut click = team.mattermost.click(&card, "approve", BOB);
     click["team_id"] = "w1gu5cusqjgfppy84xsohzij6p".into();
-    assert_eq!(team.sends(ACTION, &click).await.status, 401);
+    // W8: the person saw "Action integration error".
+    let said = click_answer(&team.sends(ACTION, &click).await);
+    assert!(said.contains("a team that jit does not serve"), "{said}");
+    let written = team.forgeries(1).await;
+    assert_eq!(written[0]["details"]["reason"], "team", "{written:?}");
     still_waits(&team).await;
 }
 
@@ -561,10 +618,19 @@ async fn a_replaced_token_of_the_bot_is_used_without_a_restart() {
     team.type_command(ADA, &format!("bind {ACCOUNT}")).await;
     team.type_command(ADA, "approvers @bob").await;
     let card = pending(&team).await;
+    let dialog = crate::dialog::opened(&team).await;
     team.mattermost.has_another_bot_token("anothertoken");
     std::fs::write(&file, "anothertoken").unwrap();
     team.jit.comes_to_log("mattermost.bot_token").await;
     assert!(!team.jit.log().contains("anothertoken"));
+    // W9: a dialog that was open meanwhile makes no request, and is no forgery.
+    let mut sent = crate::dialog::filled(&dialog, &crate::dialog::fields());
+    let said = team.sends("/mattermost/dialog", &sent).await.json();
+    let said = said["error"].as_str().unwrap().to_owned();
+    assert!(said.contains("type /jit request again"), "{said}");
+    sent["state"] = "".into();
+    assert_eq!(team.sends("/mattermost/dialog", &sent).await.status, 401);
+    assert_eq!(team.forgeries(1).await.len(), 1);
     // The old token seals nothing any more, and the new one renews the card.
     let said = team.presses(BOB, &card, "approve").await;
     assert!(said.contains("renewed"), "{said}");

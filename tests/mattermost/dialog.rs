@@ -9,7 +9,7 @@ use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, MALLORY, TEAM, TOKEN, Tea
 const DIALOG: &str = "/mattermost/dialog";
 
 /// Types `/jit request` and returns the dialog that opens.
-async fn opened(team: &Team) -> Value {
+pub async fn opened(team: &Team) -> Value {
     let body = form(TOKEN, TEAM, CHANNEL, "aws-prod", ALICE, "request");
     let reply = team.send(body).await;
     // The answer has no text, because jit opens a dialog.
@@ -17,7 +17,7 @@ async fn opened(team: &Team) -> Value {
     team.mattermost.dialogs().pop().expect("a dialog")
 }
 
-fn filled(dialog: &Value, fields: &Value) -> Value {
+pub fn filled(dialog: &Value, fields: &Value) -> Value {
     json!({
         "type": "dialog_submission", "callback_id": dialog["dialog"]["callback_id"],
         "state": dialog["dialog"]["state"], "user_id": ALICE, "channel_id": CHANNEL,
@@ -25,7 +25,7 @@ fn filled(dialog: &Value, fields: &Value) -> Value {
     })
 }
 
-fn fields() -> Value {
+pub fn fields() -> Value {
     json!({
         "account": ACCOUNT, "permission_set": "readonly", "minutes": "30",
         "reason": "deploy ü <b> @all", "ticket": "INC-42",

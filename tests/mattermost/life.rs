@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::{ACCOUNT, ALICE, BOB, BOT, CHANNEL, MALLORY, Team, id_in};
+use crate::server::{ACCOUNT, ADA, ALICE, BOB, BOT, CHANNEL, MALLORY, Team, id_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_approved_and_revoked_by_slash_commands() {
@@ -148,6 +148,15 @@ async fn a_slow_removal_is_answered_before_it_is_done() {
     let going = team.type_command(ALICE, &format!("revoke {id}")).await;
     assert!(going.contains("continues until AWS shows"), "{going}");
     assert!(!going.contains("REVOKED"), "{going}");
+    // H7: the answers said how much time is left of access that jit was removing.
+    for shown in [
+        going,
+        team.type_command(ALICE, "list").await,
+        team.type_command(ALICE, &format!("status {id}")).await,
+    ] {
+        assert!(shown.contains("**GRANTED, being removed**"), "{shown}");
+        assert!(!shown.contains(" left"), "{shown}");
+    }
     team.caller.until(&team.newest().await, "REVOKED").await;
 }
 
@@ -221,4 +230,89 @@ async fn a_list_tells_what_it_leaves_out_and_shows_an_approver_what_waits() {
     }
     let none = team.type_command_in(dm, &hers, MALLORY, "list").await;
     assert!(none.contains("no open requests of yours"), "{none}");
+    // W6: a line names the person as Mattermost does, too.
+    let listed = team.type_command(MALLORY, "list").await;
+    assert!(listed.contains("(@\u{200b}alice)"), "{listed}");
+}
+
+/// W5: two people with many requests hid those of all others in a direct message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_in_a_direct_message_tells_that_jit_did_not_read_everything() {
+    let team = Team::bound().await;
+    team.requested().await;
+    let (channel, account) = ("f3h9orfn33ge7nxnhyaj1kdqqo", "999988887777");
+    let terms = json!({"channel_id": channel, "account_id": account});
+    team.caller.post("/config/bind", &terms).await.is(200);
+    let approvers = json!({"channel_id": channel, "approver_ids": [ADA]});
+    team.caller
+        .post("/config/approvers", &approvers)
+        .await
+        .is(200);
+    for number in 0..600 {
+        let person = format!("other{}", number % 2);
+        let changes = json!({
+            "account_id": account, "channel_id": channel, "requester_mm_user_id": person,
+            "requester_email": format!("{person}@example.com"), "permission_set": "readonly",
+            "reason": "many",
+        });
+        team.caller.request_with(changes).await;
+    }
+    let alone = format!("{BOT}__{BOB}");
+    let dm = "ixxre3hujjbcuenn8nib1ym7io";
+    let listed = team.type_command_in(dm, &alone, BOB, "list").await;
+    assert!(listed.contains("only the newest 600 PENDING"), "{listed}");
+    let here = team.type_command(BOB, "list").await;
+    assert!(
+        here.contains("**PENDING**") && !here.contains("newest 600"),
+        "{here}"
+    );
+}
+
+/// W5: chat said that a channel has no open requests while jit could not read one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_names_requests_that_jit_cannot_read() {
+    let team = Team::bound().await;
+    team.requested().await;
+    let id = team.newest().await;
+    let team = team.restarted(|folder| {
+        let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+        let sql = "UPDATE jit_requests SET doc = '{'";
+        assert_eq!(db.execute(sql, []), Ok(1));
+    });
+    let listed = team.type_command(BOB, "list").await;
+    let wanted = format!("cannot read the records of 1 request: `{id}`");
+    assert!(listed.contains(&wanted), "{listed}");
+    let alone = format!("{BOT}__{BOB}");
+    let dm = "ixxre3hujjbcuenn8nib1ym7io";
+    let listed = team.type_command_in(dm, &alone, BOB, "list").await;
+    assert!(listed.contains("records of 1 request."), "{listed}");
+}
+
+/// W5: a request whose end a worker still checks at AWS may have its access.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_shows_a_request_whose_end_is_checked_at_aws() {
+    let (team, id) = Team::slowly_granted().await;
+    let team = team.restarted(|folder| {
+        let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+        let sql = "UPDATE jit_requests SET status = 'REVOKED', revoked_at = '2026-01-15T10:00:00Z'";
+        assert_eq!(db.execute(sql, []), Ok(1));
+    });
+    let listed = team.type_command(BOB, "list").await;
+    assert!(listed.contains(&id), "{listed}");
+}
+
+/// W12: a direct message advised a command that jit refuses there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_a_direct_message_is_sent_to_a_team_channel() {
+    let team = Team::bound().await;
+    let alone = format!("{BOT}__{ALICE}");
+    let dm = "ixxre3hujjbcuenn8nib1ym7io";
+    let typed = format!("request {ACCOUNT} readonly 1h x");
+    let said = team.type_command_in(dm, &alone, ALICE, &typed).await;
+    assert!(said.contains("in a team channel"), "{said}");
+    assert!(!said.contains("/jit bind"), "{said}");
+    let bound = team
+        .type_command(ADA, &format!("bind {ACCOUNT} max 1h"))
+        .await;
+    assert!(bound.contains("for up to 1 hour;"), "{bound}");
 }

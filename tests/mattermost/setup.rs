@@ -218,6 +218,11 @@ async fn the_check_types_a_command_and_names_what_is_wrong() {
             jit.url.as_str(),
             "mattermost.command_tokens",
         ),
+        (
+            "Der Befehl mit dem Auslöser 'jit' hat die Antwort 401 Unauthorized zurückgegeben.",
+            jit.url.as_str(),
+            "mattermost.command_tokens",
+        ),
     ] {
         at(url);
         server.with(|kept| kept.command_fails = Some((500, fails.to_owned())));
@@ -225,6 +230,32 @@ async fn the_check_types_a_command_and_names_what_is_wrong() {
         assert_eq!(told.code, 1, "{}", told.out);
         assert!(told.err.contains(wanted), "{wanted}: {}", told.err);
     }
+}
+
+/// W13: the setup added a second section to a file whose section has a comment after its name, and
+/// then jit did not start.
+#[tokio::test(flavor = "multi_thread")]
+async fn setup_adds_no_second_section_and_touches_no_invalid_file() {
+    let (server, folder) = (Server::open().await, folder());
+    assert_eq!(set_up(&server, folder.path()).code, 0);
+    let config = folder.path().join("jit.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    for section in ["[mattermost]   # without a plugin", "[ mattermost ]"] {
+        let with_comment = written.replace("[mattermost]", section);
+        std::fs::write(&config, &with_comment).unwrap();
+        let again = set_up(&server, folder.path());
+        assert_eq!(again.code, 0, "{}", again.err);
+        again.prints(&["jit did not change it"]);
+        assert_eq!(std::fs::read_to_string(&config).unwrap(), with_comment);
+        assert_eq!(check(folder.path()).code, 0, "{section}");
+    }
+    let made = server.with(|kept| kept.made);
+    std::fs::write(&config, "[keys.a]\nsecret = hush-hush\n").unwrap();
+    let refused = set_up(&server, folder.path());
+    assert_eq!(refused.code, 1, "{}", refused.out);
+    assert!(refused.err.contains("line 2"), "{}", refused.err);
+    assert!(!refused.err.contains("hush"), "{}", refused.err);
+    assert_eq!(server.with(|kept| kept.made), made);
 }
 
 /// W13

@@ -151,6 +151,13 @@ async fn a_reminder_sealed_with_an_earlier_token_is_out_of_date() {
     team.mattermost.has_another_bot_token("anothertoken");
     let said = team.presses(ALICE, &reminder, "extend30").await;
     assert!(said.contains("out of date"), "{said}");
+    // W9: the press is no forgery.
+    let mut moved = team.mattermost.click(&reminder, "extend30", ALICE);
+    moved["channel_id"] = CHANNEL.into();
+    moved["post_id"] = "mallorysownpost".into();
+    team.sends("/mattermost/action", &moved).await;
+    let written = team.forgeries(1).await;
+    assert_eq!(written.len(), 1, "{written:?}");
 }
 
 /// M3: if the answer to the post of a card is lost, jit finds the card and posts no second one.

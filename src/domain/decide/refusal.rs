@@ -2,7 +2,7 @@
 //! there is one.
 
 use crate::domain::{
-    AccountId, ChannelId, Email, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp,
+    AccountId, ChannelId, Email, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp, counted,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum Refusal {
         set: PermissionSet,
         known: Vec<PermissionSet>,
     },
-    #[error("approvals_required is {required}, but only {named} approver(s) are named")]
+    #[error("approvals_required is {required}, but the number of approvers is {named}")]
     QuorumTooLarge { required: u32, named: usize },
 
     #[error("{named} approvers are named, and at most {most} are allowed; name fewer")]
@@ -106,7 +106,7 @@ pub enum Refusal {
     #[error("jit cannot confirm that the access is gone: {why}")]
     NotGone { why: &'static str },
     #[error(
-        "{person} has {most} requests that are PENDING, and a person can have no more; cancel one of them first"
+        "{person} has {} PENDING, and a person can have no more; cancel one of them first", counted(*most, "request")
     )]
     TooManyPending { person: Email, most: u32 },
     #[error("this request is {status}, and its removal is already under way{trouble}")]
@@ -126,7 +126,7 @@ pub enum Refusal {
     #[error("this request is {status}, and an extension of it waits for approval already")]
     ExtensionWaiting { status: Status },
     #[error(
-        "this request is {status}: {minutes} more minutes make {total} minutes since its beginning, and at most {most} are allowed; {next}"
+        "this request is {status}: it would last {total} minutes from its beginning with {} more, and at most {most} are allowed; {next}", counted(*minutes, "minute")
     )]
     ExtendedTooFar {
         status: Status,

@@ -101,6 +101,7 @@ mod tests {
     fn a_decision_without_events_keeps_its_chain() {
         let posted = Command::CardPosted {
             post: "p".parse().unwrap(),
+            key: "k".into(),
         };
         let before = decide(record("Granted"), &policy(), posted, later()).unwrap();
         assert_eq!(before.clone().signed_by("plugin"), before);

@@ -224,8 +224,13 @@ impl<'a> Step<'a> {
     }
 
     /// Stores the card's post id. The request's state does not change, so no event is recorded.
-    pub fn card_posted(mut self, post: PostId) -> Result<Decision, Refusal> {
+    pub fn card_posted(mut self, post: PostId, key: String) -> Result<Decision, Refusal> {
         self.request.chat.card = Some(post);
+        self.buttons_sealed(key)
+    }
+
+    pub fn buttons_sealed(mut self, key: String) -> Result<Decision, Refusal> {
+        self.request.chat.button_key = Some(key);
         self.done(None)
     }
 

@@ -377,17 +377,27 @@ fn a_post_is_stored_in_every_state_and_changes_nothing_else() {
         let before = record(state).request;
         let after = |posted| decide(record(state), &policy(), posted, later()).unwrap();
         let revision = before.version.revision + 1;
-        let card = after(Command::CardPosted { post: post.clone() });
+        let card = after(Command::CardPosted {
+            post: post.clone(),
+            key: "first".into(),
+        });
         let mut wanted = before.at_revision(revision);
         wanted.chat.card = Some(post.clone());
+        wanted.chat.button_key = Some("first".into());
         assert_eq!(card.request, wanted, "{state}");
+        let sealed = after(Command::ButtonsSealed {
+            key: "second".into(),
+        });
+        let mut wanted = before.at_revision(revision);
+        wanted.chat.button_key = Some("second".into());
+        assert_eq!(sealed.request, wanted, "{state}");
         let told = after(Command::ReminderPosted {
             reminder: reminder.clone(),
         });
         let mut wanted = before.at_revision(revision);
         wanted.chat.reminder = Some(reminder.clone());
         assert_eq!(told.request, wanted, "{state}");
-        for after in [card, told] {
+        for after in [card, sealed, told] {
             assert!(
                 after.events.is_empty() && after.notices.is_empty(),
                 "{state}"

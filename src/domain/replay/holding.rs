@@ -111,18 +111,26 @@ mod tests {
         let own = record("Granted").request.id;
         for word in ["Assigning", "Granted", "Expiring", "Revoking"] {
             assert!(found(word, |_| {}).is_empty(), "{word}");
-            let added = found(word, |holding| { holding.holders.insert(id(2)); });
+            let added = found(word, |holding| {
+                holding.holders.insert(id(2));
+            });
             assert_eq!(added, ["holders"], "{word}");
-            let removed = found(word, |holding| { holding.holders.remove(&own)); };
+            let removed = found(word, |holding| {
+                holding.holders.remove(&own);
+            });
             assert_eq!(removed, ["holders"], "{word}");
             let request = record(word).request;
             let none = compare_holding(&request, None, &BTreeMap::new());
             assert_eq!(none[0].history, own.to_string(), "{word}");
         }
         for word in ["Revoked", "Error", "Checking"] {
-            let held = found(word, |holding| { holding.holders.remove(&own)); };
+            let held = found(word, |holding| {
+                holding.holders.remove(&own);
+            });
             assert!(held.is_empty(), "{word}");
-            let held = found(word, |holding| { holding.holders.insert(own)); };
+            let held = found(word, |holding| {
+                holding.holders.insert(own);
+            });
             assert_eq!(held, ["holders"], "{word}");
         }
     }

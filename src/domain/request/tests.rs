@@ -39,4 +39,5 @@ fn a_stored_request_without_later_fields_is_read() {
     let request: Request = serde_json::from_value(stored).unwrap();
     assert_eq!(request.access.old_credentials(), None);
     assert_eq!((request.chat.card, request.chat.reminder), (None, None));
+    assert_eq!(request.chat.button_key, None);
 }

@@ -310,11 +310,14 @@ impl DirectMessages {
             }
         };
         let channel = self.cards.bot.direct(to).await.map_err(failed)?;
-        let offers = more_time(request);
+        let offers = more_time(request, self.cards.most_minutes(request).await?);
         let buttons = self.cards.buttons(request, &channel, &post, &offers);
         let props = json!({"attachments": [{"fallback": message, "actions": buttons}]});
         let changed = self.cards.bot.change(&post, &message, &props).await;
-        is_there(request, "reminder", changed).map(drop)
+        if is_there(request, "reminder", changed)? && !buttons.is_empty() {
+            self.cards.note_key(request).await;
+        }
+        Ok(())
     }
 
     /// Removes the buttons of a reminder after a later event.
@@ -408,11 +411,18 @@ fn is_news(request: &Request, event: &Event) -> bool {
     is_end.contains(&kind) && (!is_own || kind == EventKind::Revoked)
 }
 
-/// The extensions that a reminder offers. While one waits for approvals, there can be no other.
-fn more_time(request: &Request) -> Vec<Offer> {
+/// The extensions that a reminder offers: those with which the access is no longer than allowed.
+/// While one waits for approvals, there can be no other.
+fn more_time(request: &Request, most: u32) -> Vec<Offer> {
+    let most = Millis::minutes(i64::from(most));
+    let fits = |minutes: &Minutes| {
+        let period = request.grant.period;
+        period.is_some_and(|period| period.until + minutes.span() - period.from <= most)
+    };
     let more = MORE
         .iter()
-        .filter_map(|minutes| Minutes::new(*minutes).ok());
+        .filter_map(|minutes| Minutes::new(*minutes).ok())
+        .filter(fits);
     let offers = more.map(|minutes| Offer {
         action: Action::Extend(minutes),
         name: format!("Ask for {}", more_minutes(minutes.get())),
@@ -435,7 +445,19 @@ mod tests {
     #[test]
     fn a_reminder_offers_no_extension_while_one_waits() {
         for (state, many) in [("Granted", 2), ("Extending", 0)] {
-            assert_eq!(more_time(&record(state).request).len(), many, "{state}");
+            let request = record(state).request;
+            assert_eq!(more_time(&request, u32::MAX).len(), many, "{state}");
+        }
+    }
+
+    /// W7: the reminder of an access of the longest time offered extensions that jit refuses.
+    #[test]
+    fn a_reminder_offers_only_extensions_that_the_longest_time_allows() {
+        let request = record("Granted").request;
+        let period = request.grant.period.unwrap();
+        let length = u32::try_from((period.until - period.from).0 / 60_000).unwrap();
+        for (most, many) in [(0, 0), (29, 0), (30, 1), (59, 1), (60, 2)] {
+            assert_eq!(more_time(&request, length + most).len(), many, "{most}");
         }
     }
 

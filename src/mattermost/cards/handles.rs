@@ -1,10 +1,13 @@
 //! The names of people in Mattermost. A card shows them beside the e-mail addresses of the
 //! record: users of a server that verifies no addresses choose their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
 
 use super::text::plain;
 use crate::domain::{MmUserId, Person};
+use crate::mattermost::client::people::People;
 
 #[derive(Clone, Debug, Default)]
 pub struct Handles(BTreeMap<MmUserId, String>);
@@ -12,6 +15,14 @@ pub struct Handles(BTreeMap<MmUserId, String>);
 impl Handles {
     pub fn new(names: BTreeMap<MmUserId, String>) -> Self {
         Self(names)
+    }
+
+    /// Asks Mattermost for the names. Without an answer, a name is absent.
+    pub async fn of(people: &People, ids: BTreeSet<MmUserId>) -> Self {
+        let answers = join_all(ids.iter().map(|id| people.user(id))).await;
+        let named = ids.iter().zip(answers);
+        let named = named.filter_map(|(id, answer)| Some((id.clone(), answer.ok()?.username)));
+        Self::new(named.collect())
     }
 
     /// The address, and the name if Mattermost told it.

@@ -42,6 +42,16 @@ fn about_accounts(refusal: &Refusal) -> Option<String> {
             "account `{account_id}` is bound to another channel; an admin must type `/jit unbind {account_id}` there first"
         ));
     }
+    if let Refusal::TooManyAccounts { most, .. } = refusal {
+        return Some(format!(
+            "this channel has {most} accounts, and a channel can have no more; type `/jit bind` in another channel"
+        ));
+    }
+    if let Refusal::TooManySets { named, most } = refusal {
+        return Some(format!(
+            "{named} permission sets are named, and at most {most} are allowed; name fewer"
+        ));
+    }
     if let Refusal::UnknownPermissionSet { set, known: sets }
     | Refusal::SetNotAllowed { set, allowed: sets } = refusal
     {
@@ -70,6 +80,17 @@ fn about_people(refusal: &Refusal) -> Option<String> {
     if let Refusal::NoReason = refusal {
         return Some("the reason is missing: type a reason or a ticket".into());
     }
+    if let Refusal::NotARevoker { .. } = refusal {
+        return Some("only the requester, the approvers and admins may revoke this access".into());
+    }
+    if let Refusal::StartTooFar { start_at, most, .. } = refusal {
+        return Some(format!(
+            "the access would begin at {start_at}, and at most {most} ahead is allowed"
+        ));
+    }
+    if let Refusal::StartInPast { start_at, .. } = refusal {
+        return Some(format!("the access would begin in the past, at {start_at}"));
+    }
     if let Refusal::NotAnApprover { .. } = refusal {
         return Some(
             "you are not an approver of this account; `/jit info` shows its approvers".into(),
@@ -86,39 +107,190 @@ fn about_people(refusal: &Refusal) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{ChannelId, Lease, Millis, MmUserId, Status, Timestamp};
 
-    /// W12: a chat user can neither set a header or a field nor type a command of a terminal.
-    #[test]
-    fn a_refusal_names_only_what_a_chat_user_can_use() {
-        let (account_id, channel_id) = ("111122223333".parse(), "aws-prod".parse());
-        let (account_id, channel_id) = (account_id.unwrap(), channel_id.unwrap());
-        let refusals = [
-            Refusal::NotBound {
-                account_id,
-                channel_id,
+    const CHANNEL: &str = "rawchannel";
+    const PERSON: &str = "rawperson";
+
+    fn all() -> Vec<Refusal> {
+        let (start_at, status) = (Timestamp::default(), Status::Pending);
+        let account_id = || "111122223333".parse().unwrap();
+        let channel_id = || -> ChannelId { CHANNEL.parse().unwrap() };
+        let person = || -> MmUserId { PERSON.parse().unwrap() };
+        let set = || -> PermissionSet { "admin".parse().unwrap() };
+        vec![
+            Refusal::NoReason,
+            Refusal::TooLong {
+                wanted: 61,
+                set: set(),
+                most: 60,
             },
-            Refusal::NothingBound {
-                channel_id: "aws-prod".parse().unwrap(),
+            Refusal::StartTooFar {
+                start_at,
+                most: Millis(1),
+                latest: start_at,
             },
-            Refusal::NoApprovers {
-                channel_id: "aws-prod".parse().unwrap(),
+            Refusal::StartInPast {
+                start_at,
+                now: start_at,
+            },
+            Refusal::UnknownPermissionSet {
+                set: set(),
+                known: vec![],
             },
             Refusal::QuorumTooLarge {
                 required: 2,
                 named: 1,
             },
-            Refusal::NoReason,
-        ];
-        let refused = refusals.map(ServiceError::Refused);
-        for error in refused.into_iter().chain([ServiceError::KeyReused]) {
-            let told = in_chat(&error).unwrap();
+            Refusal::TooManyApprovers {
+                named: 201,
+                most: 200,
+            },
+            Refusal::TooManySets {
+                named: 201,
+                most: 200,
+            },
+            Refusal::NotBound {
+                account_id: account_id(),
+                channel_id: channel_id(),
+            },
+            Refusal::SetNotAllowed {
+                set: set(),
+                allowed: vec![],
+            },
+            Refusal::NoApprovers {
+                channel_id: channel_id(),
+            },
+            Refusal::NotAnApprover { person: person() },
+            Refusal::SelfApproval,
+            Refusal::NoLongerAllowed {
+                wanted: 61,
+                most: 60,
+            },
+            Refusal::ApprovalsWithdrawn {
+                standing: 1,
+                required: 2,
+            },
+            Refusal::NotARevoker { person: person() },
+            Refusal::NotTheRequester { verb: "cancel" },
+            Refusal::NotAnAdmin,
+            Refusal::WrongState {
+                status,
+                done: "revoked",
+                hint: "",
+            },
+            Refusal::NotGone {
+                why: "AWS did not answer",
+            },
+            Refusal::TooManyPending {
+                person: "a@example.com".parse().unwrap(),
+                most: 1,
+            },
+            Refusal::BeingRemoved {
+                status,
+                trouble: String::new(),
+            },
+            Refusal::WaitedTooLong {
+                status,
+                until: start_at,
+            },
+            Refusal::AlreadyApproved {
+                status,
+                person: person(),
+            },
+            Refusal::ExtensionWaiting { status },
+            Refusal::ExtendedTooFar {
+                status,
+                minutes: 1,
+                total: 61,
+                most: 60,
+                next: "make a new request".into(),
+            },
+            Refusal::BoundElsewhere {
+                account_id: account_id(),
+                channel_id: channel_id(),
+            },
+            Refusal::TooManyAccounts {
+                channel_id: channel_id(),
+                most: 200,
+            },
+            Refusal::TooManyApprovals { status, most: 200 },
+            Refusal::NothingBound {
+                channel_id: channel_id(),
+            },
+            Refusal::NothingToUnbind {
+                account_id: account_id(),
+                channel_id: channel_id(),
+            },
+            Refusal::NotDue { until: None },
+            Refusal::Leased {
+                lease: None::<Lease>,
+            },
+        ]
+    }
+
+    /// A new refusal needs a place here, and an example in `all`.
+    fn place(refusal: &Refusal) -> usize {
+        match refusal {
+            Refusal::NoReason => 0,
+            Refusal::TooLong { .. } => 1,
+            Refusal::StartTooFar { .. } => 2,
+            Refusal::StartInPast { .. } => 3,
+            Refusal::UnknownPermissionSet { .. } => 4,
+            Refusal::QuorumTooLarge { .. } => 5,
+            Refusal::TooManyApprovers { .. } => 6,
+            Refusal::TooManySets { .. } => 7,
+            Refusal::NotBound { .. } => 8,
+            Refusal::SetNotAllowed { .. } => 9,
+            Refusal::NoApprovers { .. } => 10,
+            Refusal::NotAnApprover { .. } => 11,
+            Refusal::SelfApproval => 12,
+            Refusal::NoLongerAllowed { .. } => 13,
+            Refusal::ApprovalsWithdrawn { .. } => 14,
+            Refusal::NotARevoker { .. } => 15,
+            Refusal::NotTheRequester { .. } => 16,
+            Refusal::NotAnAdmin => 17,
+            Refusal::WrongState { .. } => 18,
+            Refusal::NotGone { .. } => 19,
+            Refusal::TooManyPending { .. } => 20,
+            Refusal::BeingRemoved { .. } => 21,
+            Refusal::WaitedTooLong { .. } => 22,
+            Refusal::AlreadyApproved { .. } => 23,
+            Refusal::ExtensionWaiting { .. } => 24,
+            Refusal::ExtendedTooFar { .. } => 25,
+            Refusal::BoundElsewhere { .. } => 26,
+            Refusal::TooManyAccounts { .. } => 27,
+            Refusal::TooManyApprovals { .. } => 28,
+            Refusal::NothingBound { .. } => 29,
+            Refusal::NothingToUnbind { .. } => 30,
+            Refusal::NotDue { .. } => 31,
+            Refusal::Leased { .. } => 32,
+        }
+    }
+
+    /// W12: a chat user can neither set a header or a field nor type a command of a terminal, and
+    /// knows no ids of channels and users.
+    #[test]
+    fn a_refusal_names_only_what_a_chat_user_can_use() {
+        let places: Vec<usize> = all().iter().map(place).collect();
+        assert_eq!(places, (0..33).collect::<Vec<_>>());
+        let refused = all().into_iter().map(ServiceError::Refused);
+        for error in refused.chain([ServiceError::KeyReused]) {
+            let told = in_chat(&error).unwrap_or_else(|| error.to_string());
             let without = told.replace("/jit ", "");
             for word in [
                 "jit bind",
                 "jit approvers",
                 "approvals_required",
+                "permission_set",
+                "start_at",
                 "Idempotency",
                 "jira",
+                "(s)",
+                " 1 minutes",
+                " 1 requests",
+                CHANNEL,
+                PERSON,
             ] {
                 assert!(!without.contains(word), "{word:?} in {told:?}");
             }

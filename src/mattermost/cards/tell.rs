@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -156,7 +155,10 @@ impl Cards {
             }
             post => post.map_err(failed)?,
         };
-        let posted = Command::CardPosted { post: post.clone() };
+        let posted = Command::CardPosted {
+            post: post.clone(),
+            key: self.seals.key_name(),
+        };
         self.note(request, posted).await?;
         Ok(Some(post))
     }
@@ -203,10 +205,7 @@ impl Cards {
         let mut people = people(request);
         let actor = event.and_then(|event| event.actor_mm_user_id.as_ref()?.parse().ok());
         people.extend(actor);
-        let answers = join_all(people.iter().map(|id| self.people.user(id))).await;
-        let named = people.iter().zip(answers);
-        let named = named.filter_map(|(id, answer)| Some((id.clone(), answer.ok()?.username)));
-        Handles::new(named.collect())
+        Handles::of(&self.people, people).await
     }
 
     /// Writes the whole card for the current request.
@@ -219,7 +218,35 @@ impl Cards {
         let buttons = self.buttons(request, channel, post, &offers(request));
         let props = card(request, &self.shown(request).await, &buttons);
         let message = message(request, &self.names);
-        self.bot.change_in(channel, post, &message, &props).await
+        self.bot.change_in(channel, post, &message, &props).await?;
+        // `card_of` has just stored the key of a new card.
+        if request.chat.card.is_some() {
+            self.note_key(request).await;
+        }
+        Ok(())
+    }
+
+    /// Stores the name of the key of new buttons.
+    pub(super) async fn note_key(&self, request: &Request) {
+        let key = self.seals.key_name();
+        if request.chat.button_key.as_ref() != Some(&key)
+            && let Err(why) = self.note(request, Command::ButtonsSealed { key }).await
+        {
+            tracing::warn!(
+                request_id = %request.id, why = why.why,
+                "key of the buttons not stored; the next change of the card stores it"
+            );
+        }
+    }
+
+    /// The longest time of the access, from its beginning. Without a binding there is no more time.
+    pub(super) async fn most_minutes(&self, request: &Request) -> Result<u32, NotReceived> {
+        let asked = &request.asked;
+        let binding = self.service.binding(&asked.account_id).await;
+        let policy = self.service.policy();
+        Ok(binding.map_err(NotReceived::because)?.map_or(0, |binding| {
+            policy.longest_of(&asked.permission_set, &binding)
+        }))
     }
 
     pub(super) fn buttons(

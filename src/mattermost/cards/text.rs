@@ -1,6 +1,7 @@
 //! Escapes texts of people, so that Mattermost shows them as plain text.
 
 use crate::domain::RequestId;
+pub use crate::domain::counted;
 
 /// Invisible; it separates what Mattermost would take together.
 const BREAK: char = '\u{200b}';
@@ -19,7 +20,7 @@ pub fn plain(text: &str) -> String {
             '@' | '~' | ':' => plain.extend([c, BREAK]),
             // Mattermost makes a tag also of an escaped `#`.
             '#' => plain.extend(['\\', c, BREAK]),
-            // Mattermost makes a link of a word that begins with `www.`.
+            // Mattermost makes a link of a word that begins with `www.` or `www1.` to `www999.`.
             '.' if ends_with_www(&plain) => plain.extend([BREAK, c]),
             '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '<' | '>' | '|' | '!' | '+' | '-'
             | '=' | '{' | '}' | '$' | '&' => plain.extend(['\\', c]),
@@ -32,7 +33,11 @@ pub fn plain(text: &str) -> String {
 }
 
 fn ends_with_www(text: &str) -> bool {
-    let last = text.get(text.len().saturating_sub(3)..);
+    let name = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    if text.len() - name.len() > 3 {
+        return false;
+    }
+    let last = name.get(name.len().saturating_sub(3)..);
     last.is_some_and(|last| last.eq_ignore_ascii_case("www"))
 }
 
@@ -56,18 +61,12 @@ pub fn code(text: &str, most: usize) -> String {
 
 /// `1 more minute`, `2 more minutes`.
 pub fn more_minutes(minutes: u32) -> String {
-    match minutes {
-        1 => "1 more minute".into(),
-        many => format!("{many} more minutes"),
-    }
+    counted(minutes, "more minute")
 }
 
 /// `1 minute`, `2 minutes`.
 pub fn counted_minutes(minutes: u32) -> String {
-    match minutes {
-        1 => "1 minute".into(),
-        many => format!("{many} minutes"),
-    }
+    counted(minutes, "minute")
 }
 
 /// The same, cut to at most so many characters.
@@ -123,11 +122,13 @@ mod tests {
     #[test]
     fn plain_text_contains_no_bare_link_no_tag_and_no_mark_of_direction() {
         let text = plain(
-            "see WWW.evil.example and www.evil.example #incident \u{202e}nimda\u{2066}x\u{200f}",
+            "see WWW.evil.example and www.evil.example www1.evil.example WwW999.evil.example #incident \u{202e}nimda\u{2066}x\u{200f}",
         );
         for active in [
             "www.",
             "WWW.",
+            "www1.",
+            "WwW999.",
             "#incident",
             "\u{202e}",
             "\u{2066}",

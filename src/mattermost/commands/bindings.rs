@@ -2,7 +2,7 @@
 
 use super::slash::Slash;
 use crate::domain::{AccountId, Admin, BindTerms, Binding, ChatUser, MmUserId, PermissionSet};
-use crate::mattermost::cards::text::plain;
+use crate::mattermost::cards::text::{counted, plain};
 use crate::mattermost::client::api::ApiError;
 use crate::mattermost::{Mattermost, No};
 use crate::service::Configure;
@@ -37,10 +37,10 @@ impl Mattermost {
             .map(PermissionSet::as_str)
             .collect();
         format!(
-            "- {}: {} for up to {} hours; {}",
+            "- {}: {} for up to {}; {}",
             self.names.shown(&binding.account_id),
             plain(&sets.join(", ")),
-            policy.longest(binding),
+            counted(policy.longest(binding), "hour"),
             self.deciders(binding).await,
         )
     }

@@ -4,14 +4,30 @@ use std::collections::HashMap;
 
 use super::slash::Slash;
 use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, Status};
-use crate::mattermost::cards::text::plain;
+use crate::mattermost::cards::text::{code, counted, plain};
 use crate::mattermost::{Mattermost, No};
-use crate::store::Filter;
+use crate::store::{Filter, Unreadable};
 
 const LISTED: usize = 20;
 /// The number of newest requests that jit searches for the beginning of an id.
 const SEARCHED: usize = 600;
-const OPEN: [Status; 3] = [Status::Pending, Status::Approved, Status::Granted];
+/// The status of a request that a worker checks at AWS is that of its end. There are few of these,
+/// and they are new; only a revoke checks an older ERROR.
+const SEARCHED_OF_ENDED: usize = 100;
+/// The length of the shown name of an unreadable record; an id has 36 characters.
+const MOST_OF_NAME: usize = 40;
+const OPEN: [Status; 4] = [
+    Status::Pending,
+    Status::Approved,
+    Status::Granted,
+    Status::Error,
+];
+const ENDED: [Status; 4] = [
+    Status::Expired,
+    Status::Revoked,
+    Status::Denied,
+    Status::Cancelled,
+];
 
 impl Mattermost {
     /// A request that a person may not see is unknown to them.
@@ -64,7 +80,8 @@ impl Mattermost {
         found.ok_or_else(none)
     }
 
-    /// The open requests of a channel; in a direct message, all that this person may see.
+    /// The requests of a channel that are not settled; in a direct message, all that this person may
+    /// see.
     pub(super) async fn list(&self, slash: &Slash, who: &ChatUser) -> Result<String, No> {
         let (filter, nothing) = match slash.is_direct {
             true => (
@@ -89,40 +106,42 @@ impl Mattermost {
         filter: Filter,
         nothing: &str,
     ) -> Result<String, No> {
-        let mut lines = Vec::new();
+        let mut listed = Listed::default();
         let mut bindings = HashMap::new();
-        for status in OPEN {
+        let open = OPEN.map(|status| (status, SEARCHED));
+        let ended = ENDED.map(|status| (status, SEARCHED_OF_ENDED));
+        for (status, most) in open.into_iter().chain(ended) {
             let filter = Filter {
                 status: Some(status),
                 ..filter.clone()
             };
-            let found = self.app.service.newest(&filter, SEARCHED).await?;
-            let is_all = found.len() < SEARCHED;
-            let mut seen = 0;
-            for request in found.iter() {
-                if !self
-                    .may_see_with(slash, who, request, &mut bindings)
-                    .await?
+            let found = self.app.service.newest(&filter, most).await?;
+            let is_all = found.len() < most;
+            listed.unreadable.extend(found.unreadable);
+            let (mut shown, mut seen) = (Vec::new(), 0);
+            for request in found.items {
+                if request.state.is_settled()
+                    || !self
+                        .may_see_with(slash, who, &request, &mut bindings)
+                        .await?
                 {
                     continue;
                 }
                 seen += 1;
                 if seen <= LISTED {
-                    lines.push(format!("- {}", self.line(request)));
+                    shown.push(request);
                 }
             }
-            if seen > LISTED {
-                let more = seen - LISTED;
-                let at_least = if is_all { "" } else { "at least " };
-                lines.push(format!(
-                    "- … and {at_least}{more} more {status}; `/jit status ID` shows each"
-                ));
-            }
+            let handles = self.handles(shown.iter()).await;
+            let lines = shown
+                .iter()
+                .map(|request| self.line_with(request, &handles));
+            listed.lines.extend(lines.map(|line| format!("- {line}")));
+            // Most requests of the other statuses are settled, so older ones are no open requests.
+            let is_open = OPEN.contains(&status) && status != Status::Error;
+            listed.left_out(status, seen, is_all || !is_open);
         }
-        match lines.is_empty() {
-            true => Ok(nothing.to_owned()),
-            false => Ok(lines.join("\n")),
-        }
+        Ok(listed.told(slash, nothing))
     }
 
     /// Like `may_see`, and reads each binding once.
@@ -141,6 +160,59 @@ impl Mattermost {
         let binding = bindings.get(account).and_then(Option::as_ref);
         let (rules, channel) = (service.policy(), &slash.channel_id);
         Ok(rules.may_see_in_chat(who, channel, request, binding))
+    }
+}
+
+/// The parts of a list.
+#[derive(Default)]
+struct Listed {
+    lines: Vec<String>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl Listed {
+    /// Says what the list does not show of a status.
+    fn left_out(&mut self, status: Status, seen: usize, is_all: bool) {
+        let at_least = if is_all { "" } else { "at least " };
+        if seen > LISTED {
+            let more = seen - LISTED;
+            self.lines.push(format!(
+                "- … and {at_least}{more} more {status}; `/jit status ID` shows each"
+            ));
+        }
+        if !is_all {
+            self.lines.push(format!(
+                ":warning: jit read only the newest {SEARCHED} {status} requests, so there may be others: `/jit list` in a team channel reads those of the channel"
+            ));
+        }
+    }
+
+    fn told(mut self, slash: &Slash, nothing: &str) -> String {
+        if !self.unreadable.is_empty() {
+            self.lines.push(self.unread(slash.is_direct));
+        }
+        match self.lines.is_empty() {
+            true => nothing.to_owned(),
+            false => self.lines.join("\n"),
+        }
+    }
+
+    /// A direct message does not name them: jit cannot know whether the person may see them.
+    fn unread(&self, is_direct: bool) -> String {
+        let many = self.unreadable.len();
+        let names = self.unreadable.iter().take(LISTED);
+        let names: Vec<String> = names
+            .map(|one| format!("`{}`", code(&one.name, MOST_OF_NAME)))
+            .collect();
+        let which = match (is_direct, many > LISTED) {
+            (true, _) => String::new(),
+            (false, true) => format!(": {}, …", names.join(", ")),
+            (false, false) => format!(": {}", names.join(", ")),
+        };
+        format!(
+            ":warning: jit cannot read the records of {}{which}. Their access may exist: tell an operator",
+            counted(many, "request")
+        )
     }
 }
 

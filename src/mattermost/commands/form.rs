@@ -6,6 +6,7 @@ use super::bindings::nothing_bound;
 use super::slash::Slash;
 use crate::domain::limits::MOST_ACCOUNTS;
 use crate::domain::{Binding, Millis, PermissionSet};
+use crate::mattermost::cards::text::{counted, counted_minutes};
 use crate::mattermost::{Answer, Mattermost, No};
 
 /// How long a dialog is valid.
@@ -108,8 +109,7 @@ impl Mattermost {
 
 fn time_of(minutes: u32) -> String {
     match (minutes / 60, minutes % 60) {
-        (0, minutes) => format!("{minutes} minutes"),
-        (1, 0) => "1 hour".into(),
-        (hours, _) => format!("{hours} hours"),
+        (0, minutes) => counted_minutes(minutes),
+        (hours, _) => counted(hours, "hour"),
     }
 }

@@ -2,7 +2,7 @@
 //! reason. jit does not take a word for the reason that was probably meant as a set or a time.
 
 use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
-use super::time::TypedTime;
+use super::time::{TypedTime, minutes, time_within};
 use crate::domain::Minutes;
 use crate::mattermost::cards::text::{code, short};
 
@@ -52,6 +52,12 @@ pub(super) fn request(rest: &str, known: &Known<'_>) -> ParseResult<TypedRequest
     {
         return Err(line.misspelt(set, rest));
     }
+    if line.time.is_none()
+        && !rest.starts_with('"')
+        && let Some((typed, meant)) = time_within(rest)
+    {
+        return Err(line.late_time(typed, &meant, rest));
+    }
     let ticket = rest.split_whitespace().find(|word| is_ticket(word));
     let ticket = ticket
         .map(str::parse)
@@ -91,9 +97,22 @@ impl Line<'_> {
 
     /// The command with the whole rest as the reason.
     fn as_reason(&self, rest: &str) -> String {
-        let quoted = format!("\"{}\"", rest.replace('"', ""));
-        let command = self.command(None, None, &quoted);
+        let command = self.quoted(rest);
         format!("If the reason begins with this word, put the reason in quotes: {command}")
+    }
+
+    fn quoted(&self, rest: &str) -> String {
+        let quoted = format!("\"{}\"", rest.replace('"', ""));
+        self.command(None, None, &quoted)
+    }
+
+    fn late_time(&self, typed: &str, meant: &str, rest: &str) -> String {
+        format!(
+            "\"{}\" looks like a time, but the time belongs before the reason, for example {}\nIf it belongs to the reason, put the reason in quotes: {}",
+            short(typed, TYPED),
+            self.command(None, Some(meant), rest),
+            self.quoted(rest),
+        )
     }
 
     fn misspelt(&self, set: &str, rest: &str) -> String {
@@ -110,9 +129,11 @@ impl Line<'_> {
     fn odd(&self, typed: &str, rest: &str) -> String {
         let after = rest.trim_start().strip_prefix(typed).unwrap_or_default();
         let is_number = typed.parse().is_ok_and(|number: u32| number > 0);
-        let meant = match is_number {
-            true => format!("{typed}m"),
-            false => "1h".to_owned(),
+        let joined = minutes(&typed.replace(['-', '_'], ""));
+        let meant = match (is_number, joined) {
+            (true, _) => format!("{typed}m"),
+            (false, Some(minutes)) => format!("{}m", minutes.get()),
+            (false, None) => "1h".to_owned(),
         };
         format!(
             "\"{}\" is not a time: type a time like `30m`, `2h` or `1h30m`, for example {}\n{}",
@@ -215,6 +236,30 @@ mod tests {
             (
                 "acme-prod admin 1h 30m x",
                 "`/jit request acme-prod admin 1h x`",
+            ),
+            (
+                "acme-prod readonly 30mn look",
+                "`/jit request acme-prod readonly 1h look`",
+            ),
+            (
+                "acme-prod readonly 30-minutes look",
+                "`/jit request acme-prod readonly 30m look`",
+            ),
+            (
+                "acme-prod readonly 2huors look",
+                "`/jit request acme-prod readonly 1h look`",
+            ),
+            (
+                "acme-prod readonly please 15m",
+                "`/jit request acme-prod readonly 15m please 15m`",
+            ),
+            (
+                "acme-prod readonly half an hour",
+                "`/jit request acme-prod readonly 30m half an hour`",
+            ),
+            (
+                "acme-prod readonly admn 30m x",
+                "`/jit request acme-prod readonly 30m admn 30m x`",
             ),
             (
                 "acme-prod admin 500 errors `now`",

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use super::bindings::nothing_bound;
 use super::parts::TypedRequest;
 use super::slash::Slash;
 use crate::domain::{
     Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
-    Status, Text,
+    State, Text, status_in_words,
 };
+use crate::mattermost::cards::handles::Handles;
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
@@ -26,6 +28,9 @@ impl Mattermost {
         who: &ChatUser,
         typed: TypedRequest,
     ) -> Result<String, No> {
+        if slash.is_direct {
+            return Err(No::Told(nothing_bound(true)));
+        }
         let duration = match typed.time {
             Some(time) => time,
             None => Minutes::new(AN_HOUR).map_err(|why| No::Told(why.to_string()))?,
@@ -54,7 +59,7 @@ impl Mattermost {
         let once = Idempotency::of_chat(&slash.trigger_id, slash.text.clone());
         let request = match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(request) => request,
-            OpenedOrFound::Found(pending) => return Ok(self.already_pending(&pending)),
+            OpenedOrFound::Found(pending) => return Ok(self.already_pending(&pending).await),
         };
         let needed = binding.map_or(1, |binding| binding.approvals_required);
         let of = match needed {
@@ -65,16 +70,16 @@ impl Mattermost {
         let assumed = assumed(&request, typed.set.is_none(), typed.time.is_none());
         Ok(format!(
             "{}{assumed}\nThe request waits for {of}: `/jit approve {id}`",
-            self.line(&request)
+            self.line(&request).await
         ))
     }
 
     /// A6: the answer to a command or a dialog that would repeat a pending request.
-    pub(in crate::mattermost) fn already_pending(&self, pending: &Request) -> String {
+    pub(in crate::mattermost) async fn already_pending(&self, pending: &Request) -> String {
         format!(
             "You have asked for this already, and the request is still PENDING; jit made no second one. To ask for it in another way, first type `/jit cancel {}`.\n{}",
             short_id(pending.id),
-            self.line(pending)
+            self.line(pending).await
         )
     }
 
@@ -108,7 +113,7 @@ impl Mattermost {
     ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
         let handled = self.command(request.id, who, ask, None).await?;
-        Ok(format!("{done}.\n{}", self.line(&handled)))
+        Ok(format!("{done}.\n{}", self.line(&handled).await))
     }
 
     /// Begins the removal. Allowed to the requester, the approvers, and admins.
@@ -147,17 +152,17 @@ impl Mattermost {
             match Revoked::of(service.follow(request.id, deadline).await?) {
                 Revoked::Gone(request) => format!(
                     "Revoked: AWS shows that the access is gone.\n{}",
-                    self.line(&request)
+                    self.line(&request).await
                 ),
                 Revoked::Going(request) => format!(
                     "AWS has not confirmed the removal yet; jit continues until AWS shows that the access is gone. See `/jit status {}`.\n{}",
                     short_id(request.id),
-                    self.line(&request)
+                    self.line(&request).await
                 ),
                 Revoked::Not(request) => {
                     format!(
                         ":warning: The request did not end as REVOKED.\n{}",
-                        self.line(&request)
+                        self.line(&request).await
                     )
                 }
             },
@@ -185,7 +190,7 @@ impl Mattermost {
         id: &str,
     ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
-        let line = self.line(&request);
+        let line = self.line(&request).await;
         Ok(match &request.chat.card {
             Some(post) => format!(
                 "{line}\n[Card and history]({})",
@@ -195,24 +200,34 @@ impl Mattermost {
         })
     }
 
+    /// The names in Mattermost of the requesters.
+    pub(super) async fn handles<'r>(&self, requests: impl Iterator<Item = &'r Request>) -> Handles {
+        let people = requests.map(|request| request.asked.requester.id.clone());
+        Handles::of(&self.people, people.collect()).await
+    }
+
     /// One request, in one line.
-    pub(super) fn line(&self, request: &Request) -> String {
+    pub(in crate::mattermost) async fn line(&self, request: &Request) -> String {
+        let handles = self.handles([request].into_iter()).await;
+        self.line_with(request, &handles)
+    }
+
+    pub(super) fn line_with(&self, request: &Request, handles: &Handles) -> String {
         let now = self.clock().now();
+        let at_aws = request.state.assignment_status(request.grant.period);
+        let status = status_in_words(&request.status().to_string(), at_aws);
         let mut parts = vec![
             format!("`{}`", short_id(request.id)),
-            format!("**{}**", request.status()),
+            format!("**{status}**"),
             format!(
                 "{} in {}",
                 plain(request.asked.permission_set.as_str()),
                 self.names.shown(&request.asked.account_id)
             ),
-            plain(request.requester_email().as_str()),
+            handles.named(&request.asked.requester),
         ];
-        match request
-            .grant
-            .period
-            .filter(|_| request.status() == Status::Granted)
-        {
+        let period = request.grant.period;
+        match period.filter(|_| request.state == State::Granted) {
             Some(period) if period.until > now => {
                 parts.push(format!("{} left", period.until - now));
             }

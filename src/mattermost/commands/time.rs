@@ -38,6 +38,43 @@ impl<'t> TypedTime<'t> {
     }
 }
 
+/// How many words at the beginning of a reason jit searches for a time. A time behind them is about
+/// something else.
+const SEARCHED_WORDS: usize = 4;
+
+/// Words that count units of time.
+const NUMBERS: [&str; 18] = [
+    "a", "an", "half", "quarter", "one", "two", "three", "four", "five", "six", "eight", "ten",
+    "twelve", "fifteen", "twenty", "thirty", "couple", "few",
+];
+
+/// A time among the first words of a text, and the time that it probably stands for: `please 15m`,
+/// `half an hour`.
+pub fn time_within(text: &str) -> Option<(&str, String)> {
+    let text = text.trim();
+    let (mut rest, mut counted_from) = (text, None);
+    for _ in 0..SEARCHED_WORDS {
+        if let TypedTime::Is(minutes, after) = TypedTime::at_the_beginning_of(rest) {
+            let typed = rest.strip_suffix(after).unwrap_or(rest).trim_end();
+            return Some((typed, format!("{}m", minutes.get())));
+        }
+        let (word, after) = first(rest);
+        let lower = word.to_lowercase();
+        let is_unit = lower.len() > 2 && minutes_of(&lower).is_some();
+        let begin = text.len() - rest.len();
+        if let Some(from) = counted_from.filter(|_| is_unit) {
+            let typed = text.get(from..begin + word.len())?;
+            let is_half = typed.to_lowercase().starts_with("half");
+            return Some((typed, if is_half { "30m" } else { "1h" }.to_owned()));
+        }
+        if NUMBERS.contains(&lower.as_str()) {
+            counted_from = counted_from.or(Some(begin));
+        }
+        rest = after;
+    }
+    None
+}
+
 /// The time that the whole text is.
 pub fn minutes(text: &str) -> Option<Minutes> {
     match TypedTime::at_the_beginning_of(text) {
@@ -74,21 +111,34 @@ fn compound(word: &str) -> Option<Minutes> {
     Minutes::new(all).ok()
 }
 
-/// A number alone, or a number with one separator, or numbers with units of time.
+/// A number alone, or a number with one separator, or numbers with words that are near a unit of
+/// time.
 fn looks_like_one(word: &str) -> bool {
-    const OTHERS: [&str; 9] = [
-        "s", "sec", "secs", "second", "seconds", "w", "wk", "week", "weeks",
-    ];
-    let is_separator = |c: char| matches!(c, '.' | ',' | ':');
+    let is_separator = |c: char| matches!(c, '.' | ',' | ':' | '-' | '_');
+    let is_range = word.contains(['-', '_']) && !word.contains(char::is_alphabetic);
+    if is_range {
+        return false;
+    }
     if word.chars().filter(|c| is_separator(*c)).count() > 1 {
         return false;
     }
     let units = word.split(|c: char| c.is_ascii_digit() || is_separator(c));
     let mut units = units.filter(|unit| !unit.is_empty());
-    units.all(|unit| {
-        let unit = unit.to_lowercase();
-        minutes_of(&unit).is_some() || OTHERS.contains(&unit.as_str())
-    })
+    units.all(|unit| is_near_a_unit(&unit.to_lowercase()))
+}
+
+fn is_near_a_unit(unit: &str) -> bool {
+    const OTHERS: [&str; 9] = [
+        "s", "sec", "secs", "second", "seconds", "w", "wk", "week", "weeks",
+    ];
+    const LONG: [&str; 9] = [
+        "min", "mins", "minute", "minutes", "hrs", "hour", "hours", "day", "days",
+    ];
+    let most = if unit.chars().count() > 3 { 2 } else { 1 };
+    let is_near = |known: &&str| strsim::damerau_levenshtein(unit, known) <= most;
+    minutes_of(unit).is_some()
+        || OTHERS.contains(&unit)
+        || (unit.chars().count() > 1 && LONG.iter().any(|known| is_near(&known)))
 }
 
 #[cfg(test)]
@@ -115,6 +165,28 @@ mod tests {
 
     /// W1
     #[test]
+    fn a_time_among_the_first_words_is_found() {
+        for (text, wanted) in [
+            ("please 15m", Some(("15m", "15m"))),
+            ("admn 30m x", Some(("30m", "30m"))),
+            ("look for 2 hours now", Some(("2 hours", "120m"))),
+            ("half an hour", Some(("half an hour", "30m"))),
+            ("for Two hours x", Some(("Two hours", "1h"))),
+            ("look at the logs of 3h", None),
+            ("an outage", None),
+            ("look at 500 errors", None),
+            ("", None),
+        ] {
+            let found = time_within(text);
+            let found = found
+                .as_ref()
+                .map(|(typed, meant)| (*typed, meant.as_str()));
+            assert_eq!(found, wanted, "{text}");
+        }
+    }
+
+    /// W1
+    #[test]
     fn a_word_that_looks_like_a_time_is_told_from_other_words() {
         for (text, odd) in [
             ("30 look at logs", "30"),
@@ -125,6 +197,9 @@ mod tests {
             ("1h30 x", "1h30"),
             ("90s x", "90s"),
             ("1week x", "1week"),
+            ("30mn x", "30mn"),
+            ("30-minutes x", "30-minutes"),
+            ("2huors x", "2huors"),
             ("99999999999999999999h x", "99999999999999999999h"),
         ] {
             let read = TypedTime::at_the_beginning_of(text);
@@ -137,6 +212,11 @@ mod tests {
             "3rd try",
             "5xx errors",
             "24/7",
+            "24-7",
+            "2026-01-15",
+            "16gb",
+            "500ms",
+            "2nd",
             "10.0.0.1",
             "\"30 x\"",
         ] {

@@ -25,6 +25,7 @@ const STALE: &str = ":warning: This click is too old; nothing was changed. If yo
 const LATE: &str = ":warning: This button is out of date; nothing was changed. `/jit list` shows the open requests.";
 const UNSURE: &str = ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was changed. Press again, or type `/jit help` for the commands.";
 const NOT_OURS: &str = ":warning: jit did not make this card; nothing was changed. Tell your security team who posted it.";
+const OTHER_TEAM: &str = ":warning: This click came from a team that jit does not serve; nothing was changed. Press the button in the channel of the request.";
 const RENEWED: &str = ":warning: This card was not as jit made it; nothing was changed. jit has renewed the card: read it, and press again.";
 
 /// Longer than jit accepts a click.
@@ -54,6 +55,8 @@ enum ClickFault {
     Stale,
     /// A user pressed a button that jit did not make, or that was changed.
     Card,
+    /// A user pressed a button in a team that jit does not serve.
+    Team,
     /// The seal names another key than the current one: jit made the button with an earlier
     /// token of its bot, or the button is forged.
     OtherKey,
@@ -82,7 +85,7 @@ pub(super) async fn action(
     };
     let told = |text: &str| reply(200, &json!({"ephemeral_text": text}));
     let verified = match mattermost.verified(&click).await {
-        // A user pressed a button of jit on the recorded post: no forgery.
+        // A user pressed a button on the recorded post, with the recorded key: no forgery.
         Err(ClickFault::OtherKey) if !mattermost.is_recorded(&click).await => Err(ClickFault::Card),
         verified => verified,
     };
@@ -90,10 +93,14 @@ pub(super) async fn action(
         Ok(_) | Err(ClickFault::OtherKey) => {}
         Err(ClickFault::Forged(why)) => return Err(mattermost.forged(*why, ACTION, &claim)),
         Err(ClickFault::Card) => {
-            mattermost.forged_by_user(Unsigned::Card, ACTION, &claim);
+            mattermost.forged_by_user(&click.user_id, Unsigned::Card, ACTION, &claim);
+        }
+        Err(ClickFault::Team) => {
+            mattermost.forged_by_user(&click.user_id, Unsigned::Team, ACTION, &claim);
+            return Ok(told(OTHER_TEAM));
         }
         Err(ClickFault::Stale) => {
-            mattermost.forged_by_user(Unsigned::Stale, ACTION, &claim);
+            mattermost.forged_by_user(&click.user_id, Unsigned::Stale, ACTION, &claim);
             return Ok(told(STALE));
         }
         Err(ClickFault::Late) => return Ok(told(LATE)),
@@ -145,7 +152,7 @@ impl Mattermost {
             return Err(ClickFault::Stale);
         }
         if !click.team_id.is_empty() && click.team_id != self.team_id {
-            return Err(ClickFault::Forged(Unsigned::Team));
+            return Err(ClickFault::Team);
         }
         let context = serde_json::from_value::<ClickContext>(click.context.clone());
         let context = context.map_err(|_| ClickFault::Card)?;
@@ -158,10 +165,10 @@ impl Mattermost {
                 action,
                 trigger,
             }),
-            Err(Broken::Seal) if self.seals.is_of_another_key(&context) => {
+            Err(Broken::Seal | Broken::Earlier) if self.seals.is_of_another_key(&context) => {
                 Err(ClickFault::OtherKey)
             }
-            Err(Broken::Seal) => Err(ClickFault::Card),
+            Err(Broken::Seal | Broken::Earlier) => Err(ClickFault::Card),
             Err(Broken::Late) => Err(ClickFault::Late),
         }
     }
@@ -172,12 +179,16 @@ impl Mattermost {
         self.app.service.request(id.parse().ok()?).await.ok()
     }
 
-    /// Whether the post of the click is the card or the reminder of its request.
+    /// Whether the post of the click is the card or the reminder of its request, and its key is the
+    /// one of the last buttons that jit made for the request. A button of an earlier version of jit
+    /// names no key, and the record of its request has none.
     async fn is_recorded(&self, click: &Click) -> bool {
+        let named = click.context["key"].as_str().unwrap_or_default();
         let request = self.request_of(click).await;
         request.is_some_and(|request| {
-            request.chat.card.as_ref() == Some(&click.post_id)
-                || is_its_reminder(&request, &click.post_id)
+            let is_its_key = named == request.chat.button_key.as_deref().unwrap_or_default();
+            let is_its_card = request.chat.card.as_ref() == Some(&click.post_id);
+            is_its_key && (is_its_card || is_its_reminder(&request, &click.post_id))
         })
     }
 
@@ -238,7 +249,7 @@ impl Mattermost {
         let spent = self.app.service.use_up(&ticket).await;
         match (done, spent) {
             (Err(No::Taken), _) | (_, Err(ServiceError::Store(StoreError::Replayed))) => {
-                self.forged_by_user(Unsigned::Replayed, ACTION, claim);
+                self.forged_by_user(&click.user_id, Unsigned::Replayed, ACTION, claim);
                 Answer::Told("jit has processed this click already.".into())
             }
             (done, Err(error)) => {

@@ -53,7 +53,14 @@ pub(super) async fn dialog(
     match mattermost.seals.submitted(&state, user, channel, now) {
         Ok(()) => {}
         Err(Broken::Seal) => return forged(Unsigned::Dialog),
-        Err(Broken::Late) => return Ok(reply(200, &json!({"error": late(&state)}))),
+        Err(Broken::Earlier) => {
+            let why = "the token of jit's bot was replaced while this dialog was open";
+            return Ok(reply(200, &json!({"error": again(why, &state)})));
+        }
+        Err(Broken::Late) => {
+            let why = "this dialog is older than 30 minutes";
+            return Ok(reply(200, &json!({"error": again(why, &state)})));
+        }
     }
     let Some(fields) = sent.submission.filter(|_| !sent.cancelled) else {
         return Ok(reply(200, &json!({})));
@@ -85,7 +92,8 @@ pub(super) async fn dialog(
     })
 }
 
-fn late(state: &Sealed) -> String {
+/// Why the dialog changed nothing, and how to open another.
+fn again(why: &str, state: &Sealed) -> String {
     let next = match &state.reason_of {
         Some(of) => format!(
             "nothing was changed: press the button on the card again, or type `/jit {} {} REASON`",
@@ -94,7 +102,7 @@ fn late(state: &Sealed) -> String {
         ),
         None => "type /jit request again".to_owned(),
     };
-    format!("this dialog is older than 30 minutes; {next}")
+    format!("{why}; {next}")
 }
 
 impl Mattermost {
@@ -147,7 +155,7 @@ impl Mattermost {
         let once = Idempotency::of_chat(once, json!(fields).to_string());
         Ok(match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(_) => Answer::Nothing,
-            OpenedOrFound::Found(pending) => Answer::Told(self.already_pending(&pending)),
+            OpenedOrFound::Found(pending) => Answer::Told(self.already_pending(&pending).await),
         })
     }
 }

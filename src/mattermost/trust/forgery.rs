@@ -1,39 +1,41 @@
 //! Forgeries: jit counts them, logs them, and records them in the history of the channel that
 //! they name.
 //!
-//! Calls without a valid trigger can come from any caller that reaches jit. They have a budget of
-//! their own, so that they do not hide what a known user of Mattermost did.
+//! Calls without a valid trigger can come from any caller that reaches jit. They have budgets of
+//! their own, and so has each user of Mattermost: the calls of one sender do not hide those of
+//! another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::domain::{ChannelId, Millis, Timestamp};
+use crate::domain::{ChannelId, Millis, MmUserId, Timestamp};
 use crate::http::reply::Problem;
 use crate::http::unsigned::Unsigned;
 use crate::lock::locked;
 use crate::mattermost::Mattermost;
 use crate::telemetry::sampled;
 
-/// Every caller that reaches jit can send forgeries, also of channels that jit does not know: jit
-/// looks for the channels of this many in a minute.
+/// Every caller can name channels that jit does not know: for each sender, jit looks for that many
+/// of them in a minute. The bound channels need no look.
 const MOST_LOOKED_UP: u32 = 60;
-/// After this many records of one channel in an hour, jit writes that it only counts and logs the
-/// others.
+/// After this many records of one sender in one channel in an hour, jit writes that it only counts
+/// and logs the others.
 const MOST_WRITTEN: u32 = 60;
-/// Channels with a budget; any id can be sent, so the number is bounded.
-const MOST_CHANNELS: usize = 10_000;
+/// Budgets that jit keeps.
+const MOST_BUDGETS: usize = 10_000;
 const HOUR: Millis = Millis::minutes(60);
+const MINUTE: Millis = Millis::minutes(1);
 /// The longest recorded text: ids of Mattermost have 26 characters, ids of requests 36.
 const LONGEST_ID: usize = 36;
 
-/// Whether Mattermost signed the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Proof {
-    Nothing,
-    /// The trigger proves that the user pressed a button at this time.
-    Trigger,
+/// Who sent a forgery, as far as Mattermost has signed it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Sender {
+    Unknown,
+    /// The trigger proves that this user pressed a button.
+    User(MmUserId),
 }
 
 /// What the history of the channel gets of a forgery.
@@ -53,9 +55,13 @@ struct Count {
 }
 
 impl Count {
-    fn next(&mut self, now: Timestamp, lasts: Millis) -> u32 {
+    fn is_over(&self, now: Timestamp, lasts: Millis) -> bool {
         let passed = now - self.since;
-        if passed >= lasts || passed < Millis(0) {
+        passed >= lasts || passed < Millis(0)
+    }
+
+    fn next(&mut self, now: Timestamp, lasts: Millis) -> u32 {
+        if self.is_over(now, lasts) {
             *self = Self {
                 since: now,
                 many: 0,
@@ -68,30 +74,67 @@ impl Count {
 
 #[derive(Debug, Default)]
 struct Budgets {
-    looked_up: Count,
-    written: HashMap<(ChannelId, Proof), Count>,
+    /// The bound channels, as the store had them at the last read.
+    bound: HashSet<ChannelId>,
+    /// When the last read of them began; absent before the first.
+    read_at: Option<Timestamp>,
+    looked_up: HashMap<Sender, Count>,
+    written: HashMap<(ChannelId, Sender), Count>,
 }
 
-/// The forgeries recorded in this hour, for each channel.
+/// The forgeries recorded in this hour, for each channel and sender.
 #[derive(Debug, Default)]
 pub struct Forgeries(Mutex<Budgets>);
 
 impl Forgeries {
-    fn entry(&self, channel: &ChannelId, proof: Proof, now: Timestamp) -> Entry {
+    /// Whether the caller has to read the bound channels now. jit reads them once in a minute, for
+    /// any number of forgeries.
+    fn has_to_read(&self, now: Timestamp) -> bool {
         let mut budgets = locked(&self.0);
-        let minute = Millis::minutes(1);
-        if proof == Proof::Nothing && budgets.looked_up.next(now, minute) > MOST_LOOKED_UP {
-            return Entry::Nothing;
+        let is_fresh = |at: Timestamp| now - at < MINUTE && now >= at;
+        let is_due = !budgets.read_at.is_some_and(is_fresh);
+        if is_due {
+            budgets.read_at = Some(now);
         }
-        if budgets.written.len() >= MOST_CHANNELS {
-            budgets.written.clear();
+        is_due
+    }
+
+    fn know(&self, bound: HashSet<ChannelId>) {
+        locked(&self.0).bound = bound;
+    }
+
+    fn entry(&self, channel: &ChannelId, sender: &Sender, now: Timestamp) -> Entry {
+        let mut budgets = locked(&self.0);
+        if !budgets.bound.contains(channel) {
+            // A channel that was bound after the last read, or none of jit.
+            make_room(&mut budgets.looked_up, now, MINUTE);
+            let looked_up = budgets.looked_up.entry(sender.clone()).or_default();
+            if looked_up.next(now, MINUTE) > MOST_LOOKED_UP {
+                return Entry::Nothing;
+            }
         }
-        let count = budgets.written.entry((channel.clone(), proof)).or_default();
+        make_room(&mut budgets.written, now, HOUR);
+        let key = (channel.clone(), sender.clone());
+        let count = budgets.written.entry(key).or_default();
         match count.next(now, HOUR) {
             ..=MOST_WRITTEN => Entry::Whole,
             many if many == MOST_WRITTEN + 1 => Entry::Summary(count.since + HOUR),
             _ => Entry::Nothing,
         }
+    }
+}
+
+/// Any id can be sent, so the number of counts is bounded.
+fn make_room<K: Eq + std::hash::Hash>(
+    counts: &mut HashMap<K, Count>,
+    now: Timestamp,
+    lasts: Millis,
+) {
+    if counts.len() >= MOST_BUDGETS {
+        counts.retain(|_, count| !count.is_over(now, lasts));
+    }
+    if counts.len() >= MOST_BUDGETS {
+        counts.clear();
     }
 }
 
@@ -108,17 +151,18 @@ impl Mattermost {
         path: &'static str,
         claim: &Value,
     ) -> Problem {
-        self.refused_as_forged(why, path, claim, Proof::Nothing)
+        self.refused_as_forged(why, path, claim, &Sender::Unknown)
     }
 
-    /// Refuses a call whose trigger is valid.
+    /// Refuses a call whose trigger of this user is valid.
     pub(in crate::mattermost) fn forged_by_user(
         self: &Arc<Self>,
+        user: &MmUserId,
         why: Unsigned,
         path: &'static str,
         claim: &Value,
     ) -> Problem {
-        self.refused_as_forged(why, path, claim, Proof::Trigger)
+        self.refused_as_forged(why, path, claim, &Sender::User(user.clone()))
     }
 
     fn refused_as_forged(
@@ -126,7 +170,7 @@ impl Mattermost {
         why: Unsigned,
         path: &'static str,
         claim: &Value,
-        proof: Proof,
+        sender: &Sender,
     ) -> Problem {
         let said = |name: &str| claim[name].as_str().map(clipped);
         let mut details = BTreeMap::from([
@@ -151,29 +195,66 @@ impl Mattermost {
         let channel: Option<ChannelId> =
             claim["channel_id"].as_str().and_then(|id| id.parse().ok());
         if let Some(channel) = channel {
-            match self.forgeries.entry(&channel, proof, self.clock().now()) {
-                Entry::Whole => {
-                    details.extend(["user_id", "post_id"].into_iter().filter_map(named));
-                    details.extend(about);
-                    self.record_forgery(channel, details);
-                }
-                Entry::Summary(until) => {
-                    details.insert("not_recorded_until".to_owned(), until.to_string());
-                    self.record_forgery(channel, details);
-                }
-                Entry::Nothing => {}
-            }
+            details.extend(["user_id", "post_id"].into_iter().filter_map(named));
+            details.extend(about);
+            self.note_forgery(channel, sender, details);
         }
         Problem::unsigned(why, path)
     }
 
-    fn record_forgery(self: &Arc<Self>, channel: ChannelId, details: BTreeMap<String, String>) {
-        let service = self.app.service.clone();
-        self.app.tasks.spawn(async move {
-            if let Err(error) = service.note_forgery(&channel, &details).await {
-                tracing::error!(%error, %channel, "forgery not recorded in the audit of the channel");
+    /// Records the forgery, as far as the budget of its sender allows.
+    fn note_forgery(
+        self: &Arc<Self>,
+        channel: ChannelId,
+        sender: &Sender,
+        details: BTreeMap<String, String>,
+    ) {
+        let now = self.clock().now();
+        if self.forgeries.has_to_read(now) {
+            let (mattermost, sender) = (self.clone(), sender.clone());
+            self.app.tasks.spawn(async move {
+                mattermost.read_bound_channels().await;
+                let entry = mattermost.forgeries.entry(&channel, &sender, now);
+                mattermost.record_forgery(channel, entry, details).await;
+            });
+            return;
+        }
+        let entry = self.forgeries.entry(&channel, sender, now);
+        if entry != Entry::Nothing {
+            let mattermost = self.clone();
+            self.app
+                .tasks
+                .spawn(async move { mattermost.record_forgery(channel, entry, details).await });
+        }
+    }
+
+    async fn read_bound_channels(&self) {
+        match self.app.service.bound_channel_ids().await {
+            Ok(bound) => self.forgeries.know(bound),
+            Err(error) => tracing::warn!(
+                %error,
+                "bound channels not read; jit looks for the channel of each forgery until the next read"
+            ),
+        }
+    }
+
+    async fn record_forgery(
+        &self,
+        channel: ChannelId,
+        entry: Entry,
+        mut details: BTreeMap<String, String>,
+    ) {
+        match entry {
+            Entry::Whole => {}
+            Entry::Summary(until) => {
+                details.retain(|name, _| ["reason", "path"].contains(&name.as_str()));
+                details.insert("not_recorded_until".to_owned(), until.to_string());
             }
-        });
+            Entry::Nothing => return,
+        }
+        if let Err(error) = self.app.service.note_forgery(&channel, &details).await {
+            tracing::error!(%error, %channel, "forgery not recorded in the audit of the channel");
+        }
     }
 }
 
@@ -185,43 +266,81 @@ mod tests {
         name.parse().unwrap()
     }
 
-    // N3
-    #[test]
-    fn a_channel_records_sixty_forgeries_in_an_hour_and_one_summary() {
+    fn user(name: &str) -> Sender {
+        Sender::User(name.parse().unwrap())
+    }
+
+    fn forgeries() -> (Forgeries, Timestamp) {
         let forgeries = Forgeries::default();
-        let begun = Timestamp::from_seconds(1_000_000);
-        let entry = |minute, proof| {
-            let at = begun + Millis::minutes(minute);
-            forgeries.entry(&channel("town"), proof, at)
-        };
-        for minute in 0..6 {
-            for _ in 0..10 {
-                assert_eq!(entry(minute, Proof::Nothing), Entry::Whole);
-            }
-        }
-        assert_eq!(entry(6, Proof::Nothing), Entry::Summary(begun + HOUR));
-        for minute in 7..60 {
-            assert_eq!(entry(minute, Proof::Nothing), Entry::Nothing);
-        }
-        // What a user of Mattermost did is not hidden by the calls of others.
-        assert_eq!(entry(7, Proof::Trigger), Entry::Whole);
-        assert_eq!(entry(60, Proof::Nothing), Entry::Whole);
+        forgeries.know([channel("town")].into());
+        (forgeries, Timestamp::from_seconds(1_000_000))
     }
 
     // N3
     #[test]
-    fn jit_looks_for_the_channels_of_sixty_forgeries_in_a_minute() {
-        let (forgeries, at) = (Forgeries::default(), Timestamp::from_seconds(1_000_000));
-        let looked = |at| {
-            let entry =
-                |place: &i32| forgeries.entry(&channel(&format!("c{place}")), Proof::Nothing, at);
+    fn a_channel_records_sixty_forgeries_in_an_hour_and_one_summary() {
+        let (forgeries, begun) = forgeries();
+        let entry = |minute, sender: &Sender| {
+            let at = begun + Millis::minutes(minute);
+            forgeries.entry(&channel("town"), sender, at)
+        };
+        let unknown = Sender::Unknown;
+        for minute in 0..6 {
+            for _ in 0..10 {
+                assert_eq!(entry(minute, &unknown), Entry::Whole);
+            }
+        }
+        assert_eq!(entry(6, &unknown), Entry::Summary(begun + HOUR));
+        for minute in 7..60 {
+            assert_eq!(entry(minute, &unknown), Entry::Nothing);
+        }
+        // What a user of Mattermost did is not hidden by the calls of others.
+        assert_eq!(entry(7, &user("bob")), Entry::Whole);
+        assert_eq!(entry(60, &unknown), Entry::Whole);
+    }
+
+    /// N3: one user pressed a forged button sixty times, and then the history of the channel had no
+    /// forgery that was aimed at another user.
+    #[test]
+    fn the_forgeries_of_one_user_do_not_hide_those_of_another() {
+        let (forgeries, at) = forgeries();
+        let entry = |sender: &Sender| forgeries.entry(&channel("town"), sender, at);
+        let entries: Vec<Entry> = (0..62).map(|_| entry(&user("mallory"))).collect();
+        assert_eq!(entries[60], Entry::Summary(at + HOUR));
+        assert_eq!(entries[61], Entry::Nothing);
+        assert_eq!(entry(&user("bob")), Entry::Whole);
+    }
+
+    /// N3: calls with invented channel ids used the budget up, and then the history of a real
+    /// channel got neither a forgery nor a summary.
+    #[test]
+    fn forgeries_of_unknown_channels_do_not_hide_those_of_a_bound_channel() {
+        let (forgeries, at) = forgeries();
+        let looked = |sender: &Sender, at| {
+            let entry = |place: &i32| forgeries.entry(&channel(&format!("c{place}")), sender, at);
             (0..100)
                 .filter(|place| entry(place) == Entry::Whole)
                 .count()
         };
-        assert_eq!(looked(at), 60);
-        assert_eq!(looked(at + Millis::seconds(59)), 0);
-        assert_eq!(looked(at + Millis::minutes(1)), 60);
+        let unknown = Sender::Unknown;
+        assert_eq!(looked(&unknown, at), 60);
+        assert_eq!(looked(&unknown, at + Millis::seconds(59)), 0);
+        assert_eq!(looked(&user("mallory"), at), 60);
+        let entries: Vec<Entry> = (0..62)
+            .map(|_| forgeries.entry(&channel("town"), &unknown, at))
+            .collect();
+        assert_eq!(entries[..60], [Entry::Whole; 60]);
+        assert_eq!(entries[60], Entry::Summary(at + HOUR));
+        assert_eq!(looked(&unknown, at + MINUTE), 60);
+    }
+
+    // N3
+    #[test]
+    fn the_bound_channels_are_read_once_in_a_minute() {
+        let (forgeries, at) = forgeries();
+        assert!(forgeries.has_to_read(at));
+        assert!(!forgeries.has_to_read(at + Millis::seconds(59)));
+        assert!(forgeries.has_to_read(at + MINUTE));
     }
 
     // N3

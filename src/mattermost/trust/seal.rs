@@ -1,9 +1,13 @@
 //! Seals of buttons and dialogs. Mattermost does not sign their content, so each carries a
 //! MAC of jit over everything that it stands for.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{ChannelId, Minutes, MmUserId, PostId, RequestId, Timestamp};
+use crate::lock::locked;
 use crate::signature::{self, CurrentSecret, Secret};
 
 /// The action of a button.
@@ -97,6 +101,8 @@ impl ReasonedStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     Seal,
+    /// This process made the seal with an earlier token of the bot.
+    Earlier,
     Late,
 }
 
@@ -110,35 +116,63 @@ pub struct ButtonPlace<'a> {
 
 /// Makes and checks the seals. Their key comes from the current token of the bot: who knows an
 /// old token can make no seal that jit accepts.
-pub struct Seals(CurrentSecret);
+pub struct Seals {
+    bot_token: CurrentSecret,
+    /// The keys of this process with their names, the newest first. It knows by them that it made a
+    /// seal before the token changed.
+    used: Mutex<VecDeque<(String, Secret)>>,
+}
 
+/// A token changes rarely, and a dialog is valid for half an hour.
+const MOST_KEYS: usize = 4;
 /// The length of the name of a key: enough to tell two keys from each other.
 const KEY_NAME: usize = 8;
 
 impl Seals {
     pub fn of(bot_token: CurrentSecret) -> Self {
-        Self(bot_token)
+        Self {
+            bot_token,
+            used: Mutex::default(),
+        }
     }
 
     fn key(&self) -> Secret {
-        Secret::new(signature::seal(&self.0.get(), "jit: buttons and dialogs"))
+        self.named_key().1
     }
 
-    /// Whether a context says that another key made its seal. Anybody can write that.
+    fn named_key(&self) -> (String, Secret) {
+        let token = self.bot_token.get();
+        let key = Secret::new(signature::seal(&token, "jit: buttons and dialogs"));
+        let name = name_of(&key);
+        let mut used = locked(&self.used);
+        if used.front().is_none_or(|(newest, _)| *newest != name) {
+            used.push_front((name.clone(), key.clone()));
+            used.truncate(MOST_KEYS);
+        }
+        (name, key)
+    }
+
+    /// The name of the key of new seals, which the record of a request keeps.
+    pub fn key_name(&self) -> String {
+        self.named_key().0
+    }
+
+    /// Whether a context says that another key made its seal. Every user who can change a card can
+    /// write that, so the caller compares the name with the recorded one.
     pub fn is_of_another_key(&self, context: &ClickContext) -> bool {
-        !context.key.is_empty() && context.key != name_of(&self.key())
+        context.key != self.key_name()
     }
 
     pub fn button(&self, place: ButtonPlace<'_>, action: Action, until: Timestamp) -> ClickContext {
         let (action, until) = (action.word(), until.millis().to_string());
-        let key = self.key();
-        let seal = signature::seal(&key, &button(place, &action, &until));
+        let (key, secret) = self.named_key();
+        let seal = signature::seal(&secret, &button(place, &action, &until));
         ClickContext {
             request_id: place.request_id,
             action,
             until,
             seal,
-            key: name_of(&key),
+            key,
         }
     }
 
@@ -196,14 +230,23 @@ impl Seals {
     }
 
     fn check(&self, text: &str, seal: &str, until: &str, now: Timestamp) -> Result<(), Broken> {
-        if !signature::is_seal(&self.key(), text, seal) {
+        let is_current = signature::is_seal(&self.key(), text, seal);
+        if !is_current && !self.has_made(text, seal) {
             return Err(Broken::Seal);
         }
         let until = until.parse().map_err(|_| Broken::Seal)?;
-        match now <= Timestamp::from_millis(until) {
-            true => Ok(()),
-            false => Err(Broken::Late),
+        match (now <= Timestamp::from_millis(until), is_current) {
+            (true, true) => Ok(()),
+            (true, false) => Err(Broken::Earlier),
+            (false, _) => Err(Broken::Late),
         }
+    }
+
+    /// Whether this process made the seal, also with an earlier token.
+    fn has_made(&self, text: &str, seal: &str) -> bool {
+        let used = locked(&self.used);
+        used.iter()
+            .any(|(_, key)| signature::is_seal(key, text, seal))
     }
 }
 
@@ -371,9 +414,21 @@ mod tests {
         let context = seals.button(place, Action::Deny, until);
         let pressed = |context| seals.pressed(context, &channel, &post, until);
         assert_eq!(pressed(&context), Ok(Action::Deny));
+        let alice = text("alice");
+        let dialog = seals.dialog("once".into(), &alice, &channel, until, None);
         token.replace(Secret::new("second".into()));
-        assert_eq!(pressed(&context), Err(Broken::Seal));
+        assert_eq!(pressed(&context), Err(Broken::Earlier));
         assert!(seals.is_of_another_key(&context));
+        // W9: a dialog that was open while the token changed is no forgery.
+        let submitted = |state: &DialogState, now| seals.submitted(state, &alice, &channel, now);
+        assert_eq!(submitted(&dialog, until), Err(Broken::Earlier));
+        let late = Timestamp::from_seconds(101);
+        assert_eq!(submitted(&dialog, late), Err(Broken::Late));
+        let forged = DialogState {
+            seal: "0".repeat(64),
+            ..dialog
+        };
+        assert_eq!(submitted(&forged, until), Err(Broken::Seal));
         let context = seals.button(place, Action::Deny, until);
         assert_eq!(pressed(&context), Ok(Action::Deny));
     }

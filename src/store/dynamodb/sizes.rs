@@ -168,6 +168,7 @@ mod tests {
             chat: Chat {
                 parked_notices: u32::MAX,
                 card: Some(word()),
+                button_key: Some("x".repeat(8)),
                 reminder: Some(Reminder {
                     post: word(),
                     of: u64::MAX,
