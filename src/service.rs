@@ -438,7 +438,7 @@ impl Service {
 /// the access of an approved request.
 fn needs_binding(request: &Request, command: &Command) -> bool {
     match command {
-        Command::Asked { .. } => true,
+        Command::Asked { .. } | Command::RulesChanged { .. } => true,
         Command::Due { .. } => matches!(request.state, State::Approved | State::Assigning),
         Command::Finished { outcome, .. } => outcome.may_begin_access(),
         Command::BreakGlassRevoked { .. }

@@ -44,6 +44,12 @@ pub enum Command {
         /// The admin who unbound the account; absent if the signed call names no person.
         by: Option<Person>,
     },
+    /// The approvers or the terms of the request's account were set. B1: an approved request
+    /// whose access may not begin any more ends now, and its requester learns why.
+    RulesChanged {
+        /// The admin who set them; absent if the signed call names no person.
+        by: Option<Person>,
+    },
     /// Another request with the same access was revoked.
     RevokedWithCoHolder {
         /// The other request.

@@ -80,6 +80,7 @@ pub fn decide(
             access::found_present(step, by.as_ref(), revision)
         }
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
+        Command::RulesChanged { by } => standing::rules_changed(step, by),
         Command::RevokedWithCoHolder { with, by, reason } => {
             person::revoked_with_co_holder(step, with, by.as_ref(), reason)
         }

@@ -15,9 +15,9 @@ use crate::store::{Commit, Cursor, Filter, StoreError, Write};
 /// commit.
 const AT_ONCE: usize = 48;
 
-/// A6: an unbind cancels this many requests at the same time. A store writes many of them at once,
+/// A6: a change ends this many requests at the same time. A store writes many of them at once,
 /// and other calls still get their turn between two of these steps.
-const CANCELS_AT_ONCE: usize = 32;
+const CHANGED_AT_ONCE: usize = 32;
 
 #[derive(Clone, Debug)]
 pub enum Configure {
@@ -53,9 +53,33 @@ impl Service {
             let is_last = written.len() < AT_ONCE;
             done.extend(written);
             if is_last {
-                return Ok(done);
+                break;
             }
         }
+        match configure {
+            Configure::Bind { .. } | Configure::SetApprovers { .. } => {
+                self.end_withdrawn(channel_id, admin).await?;
+            }
+            // It ended them before it wrote.
+            Configure::Unbind { .. } => {}
+        }
+        Ok(done)
+    }
+
+    /// B1: ends the approved requests that may not begin by the rules that were just written.
+    async fn end_withdrawn(
+        &self,
+        channel_id: &ChannelId,
+        admin: &Admin,
+    ) -> Result<(), ServiceError> {
+        let approved = Filter {
+            channel_id: Some(channel_id.clone()),
+            status: Some(Status::Approved),
+            ..Filter::default()
+        };
+        let by = admin.person.clone();
+        self.each(&approved, admin, &Command::RulesChanged { by })
+            .await
     }
 
     /// Records a forgery in the history of its channel. A channel without bindings has no
@@ -167,31 +191,38 @@ impl Service {
                 status: Some(status),
                 ..Filter::default()
             };
-            self.cancel_all(&filter, admin).await?;
+            let by = admin.person.clone();
+            self.each(&filter, admin, &Command::Unbound { by }).await?;
         }
         Ok(())
     }
 
-    /// A request that has begun or ended refuses the command.
-    async fn cancel_unbound(&self, id: RequestId, admin: &Admin) -> Result<(), ServiceError> {
-        let by = admin.person.clone();
+    /// A request that the command is not about refuses it.
+    async fn change(
+        &self,
+        id: RequestId,
+        admin: &Admin,
+        command: Command,
+    ) -> Result<(), ServiceError> {
         // The configuration change spent the nonce of the call.
         let origin = Origin {
             ticket: None,
             key_id: Some(&admin.key_id),
             acting_key: admin.person.is_none().then_some(admin.key_id.as_str()),
         };
-        match self
-            .handle_signed(id, Command::Unbound { by }, origin)
-            .await
-        {
+        match self.handle_signed(id, command, origin).await {
             Ok(_) | Err(ServiceError::Refused(domain::Refusal::WrongState { .. })) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Cancels the requests that match, in steps.
-    async fn cancel_all(&self, filter: &Filter, admin: &Admin) -> Result<(), ServiceError> {
+    /// Gives the command to each request that matches, in steps.
+    async fn each(
+        &self,
+        filter: &Filter,
+        admin: &Admin,
+        command: &Command,
+    ) -> Result<(), ServiceError> {
         let mut after = None;
         loop {
             let page = self.store.list(filter, after.as_ref(), PAGE).await?;
@@ -199,9 +230,11 @@ impl Service {
                 return Ok(());
             };
             after = Some(Cursor::from(last));
-            for some in page.items.chunks(CANCELS_AT_ONCE) {
-                let cancels = some.iter().map(|one| self.cancel_unbound(one.id, admin));
-                try_join_all(cancels).await?;
+            for some in page.items.chunks(CHANGED_AT_ONCE) {
+                let changes = some
+                    .iter()
+                    .map(|one| self.change(one.id, admin, command.clone()));
+                try_join_all(changes).await?;
             }
         }
     }

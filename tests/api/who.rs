@@ -41,6 +41,26 @@ async fn access_does_not_begin_after_its_approver_was_removed() {
 
 // B1
 #[tokio::test]
+async fn new_approvers_end_at_once_what_was_approved_by_removed_ones() {
+    let (_jit, caller) = Setup::default().bound().await;
+    let id = approved_for(&caller, Millis::hours(24)).await;
+    let approvers = |ids: &[&str]| json!({"channel_id": CHANNEL, "approver_ids": ids});
+    let both = approvers(&["bob", "carol"]);
+    caller.post("/config/approvers", &both).await.is(200);
+    assert_eq!(caller.show(&id).await["status"], "APPROVED");
+    let one = approvers(&["carol"]);
+    caller.post("/config/approvers", &one).await.is(200);
+    let ended = caller.show(&id).await;
+    assert_eq!(ended["status"], "REVOKED");
+    let why = ended["revoke_reason"].as_str().unwrap();
+    assert!(why.contains("0 of 1 approvals"), "{why}");
+    // The approval does not come back with the approver.
+    caller.post("/config/approvers", &both).await.is(200);
+    assert_eq!(caller.show(&id).await["status"], "REVOKED");
+}
+
+// B1
+#[tokio::test]
 async fn an_unbind_ends_what_has_not_begun() {
     let (_jit, caller) = Setup::default().bound().await;
     let id = approved_for(&caller, Millis::hours(1)).await;

@@ -3,7 +3,7 @@
 
 use super::step::Step;
 use super::{Decision, Refusal};
-use crate::domain::{Text, Timestamp};
+use crate::domain::{Person, State, Text, Timestamp};
 
 /// The start of an approved request, if it is ahead. C: the due time alone begins no access,
 /// because a person who can write the store can change it.
@@ -22,6 +22,33 @@ pub(super) fn withdrawn(step: &Step<'_>) -> Option<Text> {
     let (policy, binding) = (step.policy, step.binding.as_ref());
     let refusal = policy.check_begin(&step.request, binding).err()?;
     Some(Text::clip(&format!("the access did not begin: {refusal}")))
+}
+
+/// Ends a request that was approved and has not begun, if the rules of now do not let it begin.
+pub(super) fn rules_changed(step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
+    match step.request.state {
+        State::Approved => {
+            if let Some(why) = withdrawn(&step) {
+                return step.end_revoked(by, Some(why));
+            }
+        }
+        State::Pending
+        | State::Assigning
+        | State::Granted
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => {}
+    }
+    Err(Refusal::WrongState {
+        status: step.request.status(),
+        done: "ended by the new rules",
+        hint: "",
+    })
 }
 
 #[cfg(test)]
@@ -162,6 +189,22 @@ mod tests {
             let Some(Work::Assignment(AssignmentWork::Remove(_))) = ended.work else {
                 panic!("no removal: {:?}", ended.work);
             };
+        }
+    }
+
+    // B1
+    #[test]
+    fn an_approved_request_ends_as_soon_as_its_approval_does_not_count_any_more() {
+        let changed = || Command::RulesChanged { by: Some(bob()) };
+        let stands = decide(record("Approved"), &policy(), changed(), later());
+        assert!(matches!(stands, Err(Refusal::WrongState { .. })));
+        for (change, word) in changes() {
+            let (mut record, mut policy) = (record("Approved"), policy());
+            record.request.asked.start_at = Some(later() + Millis::hours(5));
+            change(&mut record, &mut policy);
+            let ended = decide(record, &policy, changed(), later()).unwrap();
+            assert!(reason(&ended.request.state).contains(word));
+            assert_eq!(ended.notices.len(), 1, "{word}");
         }
     }
 
