@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// `1 hour`, `2 hours`.
-pub fn counted<N: Display + PartialEq + From<u8>>(number: N, one: &str) -> String {
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, one: &str) -> String {
     match number == N::from(1) {
         true => format!("{number} {one}"),
         false => format!("{number} {one}s"),
