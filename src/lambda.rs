@@ -230,10 +230,10 @@ impl Lambda {
             .server
             .run_worker_and_notices(mode, &named, give_up, give_up);
         keeping_heads(service, work, give_up).await;
-        if measures == Measures::All {
-            if let Err(error) = heads::write(service, true).await {
-                tracing::error!(%error, "head log not written, will be retried");
-            }
+        if measures == Measures::All
+            && let Err(error) = heads::write(service, true).await
+        {
+            tracing::error!(%error, "head log not written, will be retried");
         }
         match self.measure(measures).await {
             Ok(()) => runtime.answer(id, &json!({"jit": "worked"})).await,

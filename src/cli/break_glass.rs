@@ -16,9 +16,11 @@ use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
 use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
+use crate::config::Config;
 use crate::domain::{
     EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, State, Status, Text,
 };
+use crate::identity_center::Paced;
 use crate::service::ServiceError;
 use crate::store::{Filter, StoreError, Unreadable};
 use crate::worker::{BreakGlassError, BreakGlassOperator, BreakGlassResult, Worker};
@@ -38,21 +40,11 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         },
         credentials: credentials.to_string(),
     };
-    let tools = match OperatorTools::with_identity_center(config, identity_center, Purpose::Operate)
-        .await
-    {
-        Ok(tools) => tools,
+    let (tools, selected) = match opened(config, identity_center, asked, &named).await? {
+        Ok(opened) => opened,
         Err(why) => {
             return operator
-                .remove_without_store(&named, asked.yes, sets, &why.to_string())
-                .await;
-        }
-    };
-    let selected = match selected(&tools, asked, &named).await? {
-        Ok(selected) => selected,
-        Err(why) => {
-            return operator
-                .remove_without_store(&named, asked.yes, sets, &why.to_string())
+                .remove_without_store(&named, asked.yes, sets, &why)
                 .await;
         }
     };
@@ -87,6 +79,24 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
         eprintln!("jit: {clear}");
     }
     Ok(())
+}
+
+/// The opened store, and what the command ends; the inner error tells why jit cannot use the store.
+async fn opened(
+    config: Config,
+    identity_center: Arc<Paced>,
+    asked: &BreakGlass,
+    named: &NamedAccess,
+) -> Result<Result<(OperatorTools, Selected), String>, Failure> {
+    let purpose = Purpose::Operate;
+    let tools = match OperatorTools::with_identity_center(config, identity_center, purpose).await {
+        Ok(tools) => tools,
+        Err(why) => return Ok(Err(why.to_string())),
+    };
+    Ok(match selected(&tools, asked, named).await? {
+        Ok(selected) => Ok((tools, selected)),
+        Err(why) => Err(why.to_string()),
+    })
 }
 
 async fn print_nothing(

@@ -103,11 +103,10 @@ impl Difference {
                 format!("live in jit, gone in AWS; end it: jit revoke {request}"),
             ),
             Self::Left(left) => ("left", left.request.to_string(), left.advice()),
-            Self::Removed { request } => (
-                "removed",
-                request.to_string(),
-                format!("removed; see: jit audit show {request}"),
-            ),
+            Self::Removed { request } => {
+                let next = format!("removed; see: jit audit show {request}");
+                ("removed", request.to_string(), next)
+            }
             Self::NotRemoved { request, why } => {
                 let why = one_line(why);
                 ("left", request.to_string(), format!("not removed: {why}"))
@@ -124,22 +123,14 @@ impl Difference {
                 );
                 ("failing", request.to_string(), next)
             }
-            Self::Overdue { request, until } => (
-                "overdue",
-                request.to_string(),
-                format!(
-                    "its end was {until}, and no server removes it; start jit serve, or: jit \
-                     break-glass revoke {request} --reason TEXT"
-                ),
-            ),
-            Self::Ending { request, status } => (
-                "ending",
-                request.to_string(),
-                format!(
-                    "{status} in jit, still in AWS; a server removes it: run this again, or without \
-                     a server: jit break-glass revoke {request} --reason TEXT"
-                ),
-            ),
+            Self::Overdue { request, until } => {
+                let why = format!("its end was {until}, and no server removes it");
+                ("overdue", request.to_string(), by_hand(&why, request))
+            }
+            Self::Ending { request, status } => {
+                let why = format!("{status} in jit, still in AWS");
+                ("ending", request.to_string(), by_hand(&why, request))
+            }
             Self::Foreign { place, who } => {
                 let next = format!("{}; not made by jit, not changed", shown(who));
                 ("foreign", pair(place), next)
@@ -224,6 +215,13 @@ impl Difference {
             Self::Removed { .. } | Self::Foreign { .. } => false,
         }
     }
+}
+
+fn by_hand(why: &str, request: &RequestId) -> String {
+    format!(
+        "{why}; a running jit serve removes it; without one: jit break-glass revoke {request} \
+         --reason TEXT"
+    )
 }
 
 fn pair(place: &AssignmentPlace) -> String {

@@ -65,12 +65,8 @@ fn sections(file: File, elsewhere: Elsewhere<'_>) -> CheckResult<Config> {
     let (permission_sets, rules) = permission_sets(file.permission_sets, mode)?;
     let identity_center = identity_center(file.identity_center, &permission_sets)?;
     let default_set_is_configured = file.policy.default_permission_set.is_some();
-    let policy = policy(
-        file.policy,
-        rules,
-        file.revocation.end_sessions,
-        file.mattermost.as_ref(),
-    )?;
+    let (end_sessions, chat) = (file.revocation.end_sessions, file.mattermost.as_ref());
+    let policy = policy(file.policy, rules, end_sessions, chat)?;
     let webhook = match file.webhook {
         Some(section) => Some(webhook(section, elsewhere, &mut files)?),
         None => None,

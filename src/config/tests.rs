@@ -365,8 +365,8 @@ fn mattermost_needs_every_key_of_its_section() {
         ("url", "\"https://mattermost.example.com\""),
         ("public_url", "\"https://jit.example.com\""),
         ("team_id", "\"w1gu5cusqjgfppy84xsohzij6o\""),
-        ("bot_token", "\"b\""),
-        ("command_tokens", "[\"c\"]"),
+        ("bot_token", "\"a-token-of-the-bot\""),
+        ("command_tokens", "[\"a-token-of-the-command\"]"),
     ];
     let section = |changed: &str, value: &str| {
         let lines = whole.map(|(name, own)| match name == changed {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::sealed::changed;
 use super::{MOST_TRIES, PAGE, Service};
 use crate::domain::{AuditKey, Hash, HeadEntry, HistoryEnd, Millis, Timestamp};
 use crate::lock::locked;
@@ -325,4 +324,10 @@ impl Service {
             false => Ok(()),
         }
     }
+}
+
+pub(super) fn changed(why: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "the head log was changed: {why}; jit adds nothing to it; run jit audit verify"
+    ))
 }

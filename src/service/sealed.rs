@@ -2,6 +2,7 @@
 //! left it. A log without seals, correctly chained, can be written without the key.
 
 use super::Service;
+use super::heads::changed;
 use super::verify::VerifiedLog;
 use crate::domain::HeadEntry;
 use crate::store::StoreError;
@@ -84,10 +85,4 @@ impl Service {
             Some(_) | None => None,
         }
     }
-}
-
-pub(super) fn changed(why: &str) -> StoreError {
-    StoreError::Corrupt(format!(
-        "the head log was changed: {why}; jit adds nothing to it; run jit audit verify"
-    ))
 }

@@ -359,7 +359,7 @@ async fn reconcile_and_break_glass_go_on_after_an_unreadable_record() {
             .map(|one| one[field].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(of("unreadable", "name"), [unread.clone()], "{value:#}");
+    assert_eq!(of("unreadable", "name"), [unread.as_str()], "{value:#}");
     assert_eq!(of("missing", "request_id"), [missing]);
     assert_eq!(of("left", "request_id"), [left]);
     assert_eq!(of("foreign", "user"), [""; 0]);

@@ -110,14 +110,12 @@ mod tests {
 
     fn reason(state: &State) -> String {
         let (State::Revoked {
-            by: None,
             reason: Some(reason),
             ..
         }
         | State::Removing {
             ending:
                 Ending::Revoked {
-                    by: None,
                     reason: Some(reason),
                     ..
                 },

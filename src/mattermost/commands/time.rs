@@ -138,7 +138,7 @@ fn is_near_a_unit(unit: &str) -> bool {
     let is_near = |known: &&str| strsim::damerau_levenshtein(unit, known) <= most;
     minutes_of(unit).is_some()
         || OTHERS.contains(&unit)
-        || (unit.chars().count() > 1 && LONG.iter().any(|known| is_near(&known)))
+        || (unit.chars().count() > 1 && LONG.iter().any(is_near))
 }
 
 #[cfg(test)]
