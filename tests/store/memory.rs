@@ -78,11 +78,23 @@ impl MemoryStore {
     /// Writes a status as an operator does.
     pub fn write_status(&self, id: RequestId, said: Status, at: Option<Timestamp>) {
         let mut tables = self.tables();
-        let request = tables.requests.get_mut(&id).unwrap();
-        let since = request.version.chain.last_at;
-        request.apply_outside_status(said, at, since);
-        request.schedule.due_at = Some(Timestamp::default());
-        request.version.revision += 1;
+        let request = tables.requests[&id].clone();
+        let revision = request.version.revision;
+        // The other stores keep the document that jit wrote beside the status, so a second status
+        // takes the place of the first.
+        let document = match tables.documents.get(&id) {
+            Some((written, document)) if *written == revision => document.clone(),
+            Some(_) | None => request,
+        };
+        let mut changed = document.clone();
+        let since = changed.version.chain.last_at;
+        changed.apply_outside_status(said, at, since);
+        if changed.state != document.state {
+            changed.schedule.due_at = Some(Timestamp::default());
+        }
+        changed.version.revision = revision + 1;
+        tables.documents.insert(id, (revision + 1, document));
+        tables.requests.insert(id, changed);
         tables.commits += 1;
         tables.changes.requests.insert(id);
     }

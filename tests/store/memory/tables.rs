@@ -18,6 +18,8 @@ pub struct Tables {
     pub(super) channels: BTreeMap<ChannelId, Channel>,
     pub(super) bindings: BTreeMap<AccountId, Binding>,
     pub(super) events: BTreeMap<AuditKey, BTreeMap<u64, Event>>,
+    /// The document of each request to which a status was written, and the revision of that write.
+    pub(super) documents: BTreeMap<RequestId, (u64, Request)>,
     pub(super) head_log: Vec<HeadEntry>,
     pub(super) head_entries_read: usize,
     pub(super) notices: BTreeMap<NoticePlace, OutboxEntry>,
