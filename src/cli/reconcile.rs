@@ -101,22 +101,11 @@ async fn remove(
         tools.app.worker.see_through(request, &never, told).await
     };
     match removed.await {
-        Ok(ended) => Ok(match ended.state {
-            State::Error(end) => Difference::NotRemoved {
-                request,
-                why: end.why.to_string(),
-            },
-            State::Pending
-            | State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. }
-            | State::Denied { .. }
-            | State::Cancelled { .. }
-            | State::Expired { .. }
-            | State::Revoked { .. } => Difference::Removed { request },
+        Ok(ended) => Ok(if let State::Error(end) = ended.state {
+            let why = end.why.to_string();
+            Difference::NotRemoved { request, why }
+        } else {
+            Difference::Removed { request }
         }),
         Err(error @ (ServiceError::Refused(_) | ServiceError::Store(StoreError::Corrupt(_)))) => {
             let why = error.to_string();

@@ -26,23 +26,10 @@ pub(super) fn withdrawn(step: &Step<'_>) -> Option<Text> {
 
 /// Ends a request that was approved and has not begun, if the rules of now do not let it begin.
 pub(super) fn rules_changed(step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
-    match step.request.state {
-        State::Approved => {
-            if let Some(why) = withdrawn(&step) {
-                return step.end_revoked(by, Some(why));
-            }
-        }
-        State::Pending
-        | State::Assigning
-        | State::Granted
-        | State::Removing { .. }
-        | State::Checking { .. }
-        | State::Unsettled { .. }
-        | State::Denied { .. }
-        | State::Cancelled { .. }
-        | State::Expired { .. }
-        | State::Revoked { .. }
-        | State::Error(_) => {}
+    if step.request.state == State::Approved
+        && let Some(why) = withdrawn(&step)
+    {
+        return step.end_revoked(by, Some(why));
     }
     Err(Refusal::WrongState {
         status: step.request.status(),
