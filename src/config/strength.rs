@@ -36,7 +36,7 @@ const USUAL_WORDS: [&str; 10] = [
 ];
 const USUAL_NUMBERS: &str = "12345678901234567890";
 
-/// Refuses a secret that is too short, easy to guess, or public.
+/// Refuses a secret that is too short or public.
 pub(super) fn check(key: &str, secret: &Secret, made: &str) -> Result<(), ConfigError> {
     if secret.expose().starts_with(OF_THE_EXAMPLE) {
         let why = format!("is the value of jit.example.toml, which is public{made}");
@@ -44,10 +44,6 @@ pub(super) fn check(key: &str, secret: &Secret, made: &str) -> Result<(), Config
     }
     if secret.expose().len() < SHORTEST {
         let why = format!("is shorter than {SHORTEST} bytes, so it can be guessed{made}");
-        return Err(ConfigError::new(key, why));
-    }
-    if is_usual(secret.expose()) {
-        let why = format!("is one of the secrets that are guessed first{made}");
         return Err(ConfigError::new(key, why));
     }
     Ok(())
@@ -65,6 +61,19 @@ fn is_usual(secret: &str) -> bool {
 /// are those of a key.
 pub(super) fn distinct(config: &Config) -> Result<(), ConfigError> {
     let mut known: Vec<(String, &Secret)> = Vec::new();
+    for (name, secret) in named(config) {
+        let same = known.iter().find(|(_, other)| other.is_same_as(secret));
+        if let Some((other, _)) = same.filter(|(other, _)| *other != name) {
+            let why = format!("has the same secret as {other}: give each one of its own");
+            return Err(ConfigError::new(name, why));
+        }
+        known.push((name, secret));
+    }
+    Ok(())
+}
+
+/// Every secret that lets its holder act, with the name of its section or key.
+fn named(config: &Config) -> Vec<(String, &Secret)> {
     let keys = config.keys.iter();
     let mut all: Vec<(String, &Secret)> = keys
         .map(|(id, key)| (format!("keys.{id}"), &key.secret))
@@ -83,21 +92,25 @@ pub(super) fn distinct(config: &Config) -> Result<(), ConfigError> {
         let tokens = mattermost.command_tokens.iter();
         all.extend(tokens.map(|token| ("mattermost.command_tokens".into(), token)));
     }
-    for (name, secret) in all {
-        let same = known.iter().find(|(_, other)| other.is_same_as(secret));
-        if let Some((other, _)) = same.filter(|(other, _)| *other != name) {
-            let why = format!("has the same secret as {other}: give each one of its own");
-            return Err(ConfigError::new(name, why));
-        }
-        known.push((name, secret));
-    }
-    Ok(())
+    all
 }
 
 /// Returns a line for each setting that is accepted although other people could use it. `client` is
 /// the address of the section `[client]`.
 pub(super) fn warnings(config: &Config, client: Option<&Url>) -> Vec<String> {
     let mut found = Vec::new();
+    for (name, secret) in named(config) {
+        if is_usual(secret.expose()) {
+            found.push(format!(
+                "{name}: is one of the secrets that are guessed first; `jit keys generate` makes one"
+            ));
+        } else if secret.expose().len() < SHORTEST {
+            // jit refuses other secrets of this length.
+            found.push(format!(
+                "{name}: is shorter than {SHORTEST} bytes, so it can be guessed: regenerate it in Mattermost"
+            ));
+        }
+    }
     let listen = config.server.listen;
     if !listen.ip().is_loopback() {
         found.push(format!(

@@ -134,11 +134,11 @@ async fn a15_a_key_uses_up_the_pending_requests_of_no_other_key() {
     let jit = Jit::start_in(jit.kill());
     let caller = jit.caller();
     let other = Caller::new(&jit.url, "other", &format!("{SECRET}-other"));
-    for _ in 0..3 {
-        caller.request().await;
-    }
-    for refused in [caller, other] {
-        refused.post("/requests", &wanted(&json!({}))).await.is(409);
+    for key in [&caller, &other] {
+        for _ in 0..3 {
+            key.request().await;
+        }
+        key.post("/requests", &wanted(&json!({}))).await.is(409);
     }
 }
 

@@ -70,6 +70,7 @@ async fn other_users_can_read_no_file_of_jit() {
         loose.iter().all(|(path, _)| path.ends_with("backup.db")),
         "{loose:?}"
     );
+    jit.comes_to_log("jit.db.nonces-a").await;
     let lines = jit.log();
     let lines = lines
         .lines()

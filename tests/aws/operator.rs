@@ -298,7 +298,7 @@ async fn reconcile_names_access_that_should_be_gone() {
     let found = run(folder.path(), &aws, &["reconcile"]).await.exits(1);
     found.prints(&[
         &format!("overdue  {overdue}"),
-        "2026-01-01T00:00:00Z",
+        "its end was 2026-01-01T00:00:00",
         &format!("ending   {unsettled}"),
         "jit break-glass revoke",
     ]);

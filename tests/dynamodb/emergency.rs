@@ -154,7 +154,7 @@ async fn break_glass_works_without_a_store() {
     let other = incident
         .run(&[&ALICE[..], &["--yes", "--permission-set", "readonly"]].concat())
         .await;
-    assert_eq!(other.code, 0, "{}", other.err);
+    assert_eq!(other.code, 3, "{}", other.err);
     assert!(other.err.contains("nothing was changed"), "{}", other.err);
     assert_eq!(incident.aws.assignments().len(), 1);
     let said = incident.run(&[&ALICE[..], &["--yes"]].concat()).await;
