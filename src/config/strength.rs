@@ -100,15 +100,17 @@ fn named(config: &Config) -> Vec<(String, &Secret)> {
 pub(super) fn warnings(config: &Config, client: Option<&Url>) -> Vec<String> {
     let mut found = Vec::new();
     for (name, secret) in named(config) {
-        if is_usual(secret.expose()) {
-            found.push(format!(
-                "{name}: is one of the secrets that are guessed first; `jit keys generate` makes one"
-            ));
-        } else if secret.expose().len() < SHORTEST {
-            // jit refuses other secrets of this length.
-            found.push(format!(
-                "{name}: is shorter than {SHORTEST} bytes, so it can be guessed: regenerate it in Mattermost"
-            ));
+        let next = match name.starts_with("mattermost.") {
+            true => "regenerate it in Mattermost",
+            false => "`jit keys generate` makes one",
+        };
+        // jit refuses a short secret that Mattermost does not make.
+        if secret.expose().len() < SHORTEST {
+            let why = format!("is shorter than {SHORTEST} bytes, so it can be guessed");
+            found.push(format!("{name}: {why}: {next}"));
+        } else if is_usual(secret.expose()) {
+            let why = "is one of the secrets that are guessed first";
+            found.push(format!("{name}: {why}: {next}"));
         }
     }
     let listen = config.server.listen;
