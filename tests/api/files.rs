@@ -184,7 +184,8 @@ async fn a_call_is_not_replayed_on_a_folder_that_was_restored_in_its_place() {
         }
         shell(restore, folder.path(), &backup);
         let (jit, caller) = served(folder).await;
-        assert_eq!(recorded.again(&caller).await, 425, "{restore}");
+        let again = recorded.again(&caller).await;
+        assert_eq!(again, 425, "{restore}: {}", jit.log());
         jit.logs("were restored");
         // An ordinary restart afterwards finds no further loss.
         let (_, _, folder) = tokio::task::block_in_place(|| jit.terminate());
