@@ -268,6 +268,8 @@ const HANGS_FOR: Millis = Millis::seconds(10);
 struct Listens {
     name: ReceiverName,
     is_down: Arc<AtomicBool>,
+    /// The calls that it refused. After a thousand it accepts, so that a loop without a pause ends.
+    refused: Arc<AtomicU64>,
     hangs: Arc<AtomicBool>,
     heard: Arc<Mutex<Vec<(u64, Instant)>>>,
 }
@@ -277,6 +279,7 @@ impl Listens {
         Self {
             name,
             is_down: Arc::default(),
+            refused: Arc::default(),
             hangs: Arc::default(),
             heard: Arc::default(),
         }
@@ -300,7 +303,9 @@ impl Receiver for Listens {
     }
 
     async fn receive(&self, notice: &Notice, _: Timestamp) -> Result<(), NotReceived> {
-        if self.is_down.load(Ordering::SeqCst) {
+        if self.is_down.load(Ordering::SeqCst)
+            && self.refused.fetch_add(1, Ordering::SeqCst) < 1_000
+        {
             return Err(NotReceived::because("it is down"));
         }
         if self.hangs.load(Ordering::SeqCst) {
@@ -551,4 +556,33 @@ async fn notices_that_are_parked_early_are_recorded_once_in_the_audit() {
         assert_eq!(compare_request(&request, &history), []);
     }
     assert_eq!(receivers[0].received().len(), 16);
+}
+
+// N1: both receivers refuse at once. With a later notice waiting, the worker tried again without a
+// pause.
+#[tokio::test(start_paused = true)]
+async fn receivers_that_all_refuse_are_tried_again_after_a_pause() {
+    let receivers = [ReceiverName::Webhook, ReceiverName::Mattermost].map(Listens::new);
+    for receiver in &receivers {
+        receiver.is_down.store(true, Ordering::SeqCst);
+    }
+    let mut replicas = Replicas::start(&Hangs::at(0));
+    replicas.end().await;
+    let id = replicas.request().await;
+    let ask = Ask::Deny { reason: None };
+    let by = person("bob");
+    let denied = replicas.service();
+    let denied = denied.handle(id, Command::Asked { by, ask }, None);
+    denied.await.unwrap();
+    replicas.run_with(&receivers);
+    tokio::time::sleep(Millis::minutes(1).std()).await;
+    for receiver in &receivers {
+        let refused = receiver.refused.load(Ordering::SeqCst);
+        assert!((3..=10).contains(&refused), "{refused} in a minute");
+        receiver.is_down.store(false, Ordering::SeqCst);
+    }
+    tokio::time::sleep(Millis::minutes(6).std()).await;
+    assert_eq!(receivers[0].received().len(), 2);
+    assert_eq!(receivers[1].received(), receivers[0].received());
+    replicas.end().await;
 }

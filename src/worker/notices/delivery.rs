@@ -98,6 +98,16 @@ impl<'a> Delivery<'a> {
     pub async fn run(&self) {
         let all = self.receivers.iter();
         join_all(all.map(|one| self.walk(one.as_ref()))).await;
+        if self.has_left_out_later() {
+            self.look().await;
+        }
+    }
+
+    /// Whether the later notices are unknown although the claimed one was not received. They wait
+    /// for it, so they count as tried: otherwise the next attempt would follow without a pause.
+    fn has_left_out_later(&self) -> bool {
+        let known = self.known();
+        known.why.is_some() && !known.has_looked
     }
 
     /// The result so far.
