@@ -308,7 +308,7 @@ impl World {
         let first = self.earliest_clock(now);
         let is_at_work = self.store.read(|tables| {
             let mut leases = tables.requests().filter_map(|one| one.schedule.lease);
-            leases.any(|lease| lease.until > first)
+            leases.any(|lease| lease.until > first) || tables.is_delivering(first)
         });
         if is_at_work {
             return None;

@@ -438,12 +438,12 @@ pub async fn a_leased_request_is_not_claimed(subject: impl Subject) {
     let request = create(store, 1, at(0)).await;
     let leased = change(store, &request, |request| {
         request.schedule.due_at = Some(at(0));
-        request.schedule.lease = Some(lease(7, at(30)));
+        request.schedule.lease = Some(lease(7, at(20)));
     })
     .await;
-    assert!(due(store, Lane::Other, at(29), 10).await.is_empty());
-    assert_eq!(due(store, Lane::Other, at(30), 10).await, [id(1)]);
-    assert_eq!(next_due(store, Lane::Other).await, Some(at(30)));
+    assert!(due(store, Lane::Other, at(19), 10).await.is_empty());
+    assert_eq!(due(store, Lane::Other, at(20), 10).await, [id(1)]);
+    assert_eq!(next_due(store, Lane::Other).await, Some(at(20)));
     change(store, &leased, |request| {
         (request.schedule.lease, request.schedule.due_at) = (None, None);
     })

@@ -375,6 +375,12 @@ impl Tables {
             .sum()
     }
 
+    /// Whether a delivery has claimed a notice for longer than until then.
+    pub fn is_delivering(&self, then: Timestamp) -> bool {
+        let mut leases = self.notices.values().filter_map(|entry| entry.lease);
+        leases.any(|(_, until)| until > then)
+    }
+
     /// The notices that wait for delivery.
     pub fn pending_notices(&self) -> impl Iterator<Item = &Notice> {
         let pending = self.notices.values().filter(|entry| !entry.parked);
