@@ -119,7 +119,7 @@ impl CliContext {
         ConfigError::new("jit.toml", text)
     }
 
-    /// What is wrong if the command reads no configuration file; none if it reads one.
+    /// Says that the command finds no configuration file; none if it reads one.
     pub fn missing_file(&self) -> Option<&'static str> {
         let is_named = self.config_path.is_some() || self.variables.contains_key("JIT_CONFIG");
         let has_file = is_named || Path::new("jit.toml").exists();

@@ -271,8 +271,8 @@ impl Lambda {
 }
 
 /// Does this work, and writes the head log beside it: each second, and once after it, before Lambda
-/// freezes the process. No caller waits for that. What is not written when the time is over,
-/// the schedule's invocation adds.
+/// freezes the process. No caller waits for that. If the time is over before a write, the
+/// schedule's invocation adds the missing entries.
 async fn keeping_heads<T>(
     service: &Service,
     work: impl Future<Output = T>,

@@ -114,8 +114,7 @@ async fn check_account(tools: &OperatorTools, account: &AccountId) -> Result<(),
         account_id: Some(account.clone()),
         ..Filter::default()
     };
-    let bound = bound_accounts(tools).await?;
-    let bound = bound.accounts;
+    let bound = bound_accounts(tools).await?.accounts;
     if bound.contains(account) || has_requests(tools, &filter).await? {
         return Ok(());
     }

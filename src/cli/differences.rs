@@ -124,7 +124,7 @@ impl Difference {
                 ("failing", request.to_string(), next)
             }
             Self::Overdue { request, until } => {
-                let why = format!("its end was {until}, and no server removes it");
+                let why = format!("its end was {until}, and its removal has not begun");
                 ("overdue", request.to_string(), by_hand(&why, request))
             }
             Self::Ending { request, status } => {

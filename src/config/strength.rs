@@ -21,7 +21,7 @@ pub const OF_THE_EXAMPLE: &str = "change-me";
 /// A secret with fewer different characters than this is no random text.
 const FEWEST_DIFFERENT: usize = 5;
 
-/// What people type first where a secret is asked for; digits and signs may follow.
+/// The words that people often use as secrets; digits and signs may follow.
 const USUAL_WORDS: [&str; 10] = [
     "password",
     "passwort",

@@ -184,8 +184,8 @@ impl Service {
     }
 
     /// From the first sealed entry on, every entry must have the right seal.
-    /// Who has an older key must not continue the log, so no entry has the seal of an older key
-    /// than the entry before.
+    /// A person with an older key must not continue the log, so no entry has the seal of an older
+    /// key than the entry before.
     fn seal_defect(&self, entry: &HeadEntry, seals: &mut Seals) -> Option<String> {
         let number = entry.number;
         let Some(seal) = &entry.seal else {
