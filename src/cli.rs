@@ -1,4 +1,4 @@
-//! The commands: they read the arguments, call the other rooms and print the result.
+//! The commands: they read the arguments, call the other modules and print the result.
 //!
 //! Exit codes: 0 is done, 1 is refused or failed, 2 is wrong usage, 3 is an end of access that
 //! jit cannot confirm. stdout has the result for programs; stderr has the messages for people,

@@ -219,6 +219,8 @@ impl Lambda {
         runtime: &mut Runtime,
         give_up: &CancellationToken,
     ) -> Result<(), RuntimeError> {
+        // The worker signs webhooks and writes as the bot.
+        self.look_at_keys().await;
         let now = SystemClock.now();
         let (horizon, named, measures) = match occasion {
             Occasion::Minute => (now + A_MINUTE, Vec::new(), Measures::All),
@@ -260,7 +262,7 @@ impl Lambda {
     }
 
     /// Reads the keys again, at most once per interval. Lambda freezes the process between two
-    /// invocations, so only a call can do this.
+    /// invocations, so only an invocation can do this.
     async fn look_at_keys(&mut self) {
         let now = SystemClock.now();
         if self.kept_elsewhere && now >= self.keys_read_at + ASK_FOR_KEYS_EVERY {

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::domain::{
     self, AccessRecord, Binding, Command, Decision, Draft, Lease, LeaseHolder, Millis, Policy,
-    Record, Refusal, Request, RequestId, State, Timestamp, Work,
+    Record, Refusal, Request, RequestId, Timestamp, Work,
 };
 use crate::signature::SealKeys;
 use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Write};
@@ -439,7 +439,7 @@ impl Service {
 fn needs_binding(request: &Request, command: &Command) -> bool {
     match command {
         Command::Asked { .. } | Command::RulesChanged { .. } => true,
-        Command::Due { .. } => matches!(request.state, State::Approved | State::Assigning),
+        Command::Due { .. } => request.state.may_begin(),
         Command::Finished { outcome, .. } => outcome.may_begin_access(),
         Command::BreakGlassRevoked { .. }
         | Command::CleanedUp { .. }

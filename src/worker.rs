@@ -44,7 +44,7 @@ use watch::{ClockWatch, Watch};
 /// How long executions that have begun may continue after the process was asked to stop.
 const GRACE: Millis = Millis::seconds(5);
 const AFTER_A_FAULT: Millis = Millis::seconds(1);
-/// How often an operator's command reads a request that another worker has.
+/// The pause between two reads of a request whose lease another worker holds.
 const LOOKS_AGAIN: Millis = Millis(500);
 
 #[derive(Clone)]
@@ -98,13 +98,13 @@ impl Worker {
         Self { by, ..self }
     }
 
-    /// Works only on this request, until it is settled and its old credentials are denied. If
-    /// another worker has it, this waits; `told` is called with the request meanwhile.
-    pub async fn see_through(
+    /// Works only on this request, until it is settled and its old credentials are denied. While
+    /// another worker holds its lease, this waits. `progress` gets the request after each attempt.
+    pub async fn follow_to_end(
         &self,
         id: RequestId,
         stop: &CancellationToken,
-        mut told: impl FnMut(&Request),
+        mut progress: impl FnMut(&Request),
     ) -> Result<Request, ServiceError> {
         let clock = self.service.clock();
         loop {
@@ -113,7 +113,7 @@ impl Worker {
             if request.is_over() || stop.is_cancelled() {
                 return Ok(request);
             }
-            told(&request);
+            progress(&request);
             let again = clock.uptime() + LOOKS_AGAIN;
             let next = match tried {
                 Tried::Done | Tried::NotBegun | Tried::Refused(_) => again,
@@ -247,7 +247,7 @@ impl Worker {
                 Ok(handled) => return Ok(Some(handled)),
                 // The lease was lost, and the outcome changes nothing.
                 Err(ServiceError::Refused(refusal)) => {
-                    tracing::info!(request_id = %id, %refusal, "outcome refused, the lease was lost");
+                    tracing::info!(request_id = %id, %refusal, "outcome not stored: another worker holds the lease and continues");
                     return Ok(None);
                 }
                 Err(error) => error,
@@ -284,15 +284,15 @@ impl Worker {
 }
 
 /// Counts a caught panic. A panic is a defect of jit; the log has its trace.
-fn note_panic(what: &'static str) {
+fn note_panic(task: &'static str) {
     metrics::counter!("jit_worker_panics_total").increment(1);
-    tracing::error!("{what} panicked, will be retried");
+    tracing::error!(task, "a task panicked, will be retried");
 }
 
 /// K6: a panic counts as a failed attempt. The holding keeps the unanswered calls, the lease
 /// is given back, and the work is tried again.
 fn panicked(id: RequestId, work: &Work) -> Outcome {
-    tracing::error!(request_id = %id, ?work, "an execution panicked, will be retried");
-    note_panic("an execution");
+    tracing::error!(request_id = %id, ?work, "the execution of this work panicked");
+    note_panic("execution");
     Trouble::passing("jit failed (a panic, see its log); the work is tried again").into()
 }

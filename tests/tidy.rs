@@ -441,7 +441,12 @@ fn numbers_of_known_faults() -> BTreeSet<String> {
         let is_digits = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
         cell == "C" || (is_digits && cell.len() == digits.len() + 1)
     };
-    first_cells.filter(is_number).collect()
+    let mut numbers = BTreeSet::new();
+    for number in first_cells.filter(is_number) {
+        let is_new = numbers.insert(number.clone());
+        assert!(is_new || number == "C", "{number} has two rows");
+    }
+    numbers
 }
 
 /// Each known fault has a test that names its number, or a reason without a test.

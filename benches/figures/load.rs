@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::process::{self, Key, PLUGIN, sign};
+use crate::process::{self, Key, OTHER_KEY, PLUGIN, sign};
 
 pub struct Load {
     pub failed: usize,
@@ -92,9 +92,13 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
     }
 }
 
-/// Makes signed calls, enough for the given rate, and distributes them over the clients.
+/// Makes signed calls, enough for the given rate, and distributes them over the clients. Two keys
+/// sign them: one alone would reach its limit.
 pub fn signed_gets(path: &str, clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
-    deal(clients, each_second, |_| http("GET", path, "", &PLUGIN))
+    let keys = [&PLUGIN, &OTHER_KEY];
+    deal(clients, each_second, |number| {
+        http("GET", path, "", keys[number % keys.len()])
+    })
 }
 
 pub fn signed_creates(clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {

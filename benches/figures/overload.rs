@@ -57,11 +57,7 @@ pub async fn held_connections(report: &mut Report) {
 /// revokes it.
 pub async fn one_key(report: &mut Report) {
     let folder = tempfile::tempdir().unwrap();
-    let second = format!(
-        "[keys.{}]\nsecret = \"{}\"\n",
-        OTHER_KEY.id, OTHER_KEY.secret
-    );
-    let jit = Process::jit_with(folder.path(), 0, &second);
+    let jit = Process::jit(folder.path(), 0);
     jit.bind().await;
     let other = jit.caller_with(&OTHER_KEY);
     let idle = revokes(&other, 0).await;

@@ -54,7 +54,8 @@ impl Process {
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"{METRICS_TOKEN}\"\n{RATE}[store]\npath = {store:?}\n\
              [identity_center]\nmode = \"sandbox\"\n[sandbox]\nlatency_ms = {latency_ms}\n\
-             [keys.plugin]\nsecret = \"{SECRET}\"\n{more}"
+             [keys.plugin]\nsecret = \"{SECRET}\"\n[keys.{}]\nsecret = \"{}\"\n{more}",
+            OTHER_KEY.id, OTHER_KEY.secret
         );
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_jit"));

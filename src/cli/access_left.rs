@@ -1,4 +1,4 @@
-//! The last question of `jit break-glass` for a person or an account: what AWS shows. The record
+//! After the removals of a person or an account, `jit break-glass` asks AWS what is left. The record
 //! alone does not prove that a person has no access, and a misspelt name has no record.
 
 use std::collections::BTreeSet;
@@ -85,7 +85,8 @@ fn not_known(what: &str, near: Option<&str>, otherwise: &str) -> Failure {
     Failure::Unconfirmed(format!("no {what} is known; nothing was changed; {near}"))
 }
 
-/// Fails if a name of the command is not known: then nothing that matches proves nothing.
+/// Fails if a name of the command is not known: an unknown name matches no record, so an empty
+/// result proves nothing.
 pub(super) async fn check_names(tools: &OperatorTools, named: &NamedAccess) -> Result<(), Failure> {
     let sets: Vec<PermissionSet> = tools
         .config

@@ -98,7 +98,7 @@ async fn remove(
         tools.app.service.handle(request, found, None).await?;
         let never = CancellationToken::new();
         let told = |_: &Request| {};
-        tools.app.worker.see_through(request, &never, told).await
+        tools.app.worker.follow_to_end(request, &never, told).await
     };
     match removed.await {
         Ok(ended) => Ok(if let State::Error(end) = ended.state {
@@ -327,7 +327,7 @@ impl<'t> Comparison<'t> {
             let Some(holder) = self.readable(&id.to_string(), read)? else {
                 return Ok(None);
             };
-            if !must_go(&holder.state) {
+            if !holder.state.must_end() {
                 return Ok(None);
             }
             // An attempt that failed is a finding of its own.
@@ -393,22 +393,6 @@ fn overdue(requests: &[Request], now: Timestamp) -> Vec<Difference> {
         (now - until > BEGINS_WITHIN).then_some(Difference::Overdue { request, until })
     });
     overdue.collect()
-}
-
-/// Whether the access of a request in this state has to end, or may not begin.
-fn must_go(state: &State) -> bool {
-    match state {
-        State::Removing { .. } | State::Checking { .. } | State::Unsettled { .. } => true,
-        State::Pending
-        | State::Approved
-        | State::Assigning
-        | State::Granted
-        | State::Denied { .. }
-        | State::Cancelled { .. }
-        | State::Expired { .. }
-        | State::Revoked { .. }
-        | State::Error(_) => false,
-    }
 }
 
 fn foreign(place: &AssignmentPlace, who: &Assignee) -> Difference {

@@ -16,7 +16,7 @@ mod tests {
 
     /// W12
     #[test]
-    fn one_has_the_singular() {
+    fn a_count_of_one_has_a_singular_noun() {
         for (number, wanted) in [(0, "0 hours"), (1, "1 hour"), (2, "2 hours")] {
             assert_eq!(counted(number, "hour"), wanted);
         }

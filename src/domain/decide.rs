@@ -7,6 +7,7 @@
 mod access;
 mod announce;
 mod assignment;
+mod at_start;
 mod claimed;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -17,7 +18,6 @@ mod quorum;
 mod records;
 mod refusal;
 mod signed;
-mod standing;
 mod step;
 #[cfg(test)]
 mod table;
@@ -80,7 +80,7 @@ pub fn decide(
             access::found_present(step, by.as_ref(), revision)
         }
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
-        Command::RulesChanged { by } => standing::rules_changed(step, by),
+        Command::RulesChanged { by } => at_start::rules_changed(step, by),
         Command::RevokedWithCoHolder { with, by, reason } => {
             person::revoked_with_co_holder(step, with, by.as_ref(), reason)
         }

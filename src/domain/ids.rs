@@ -193,8 +193,8 @@ impl fmt::Display for RequestId {
 pub struct LeaseToken(pub Uuid);
 
 impl LeaseToken {
-    /// The name of an unanswered call that the commit after this revision records. No process
-    /// has seen the name before, so each one waits for the call from then on, even if it has
+    /// The name of an unanswered call that the commit after this revision records. The name is new,
+    /// so each process begins its wait for this call when it first reads the name, even if it has
     /// waited out an earlier call of the same lease.
     pub(super) fn call_at(self, revision: u64) -> Self {
         Self(Uuid::from_u128(self.0.as_u128() ^ u128::from(revision + 1)))

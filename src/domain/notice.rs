@@ -1,4 +1,4 @@
-//! Notices: what jit tells about a step of a request. The commit that stores the step stores
+//! Notices: the messages about one step of a request. The commit that stores the step stores
 //! its notice as well.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,8 +12,8 @@ use super::{
     PermissionSet, Person, Refusal, Request, Timestamp,
 };
 
-/// The clock of a caller may be behind, and a call takes time: a start that is only so long past
-/// means "now".
+/// The clock of a caller may be behind, and a call takes time: jit treats a start that is at most so
+/// long past as now.
 const START_MAY_BE_PAST: Millis = Millis::minutes(-5);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,10 +273,10 @@ impl Policy {
     ) -> Result<(), Refusal> {
         let asked = &request.asked;
         let binding = Self::bound(binding, &asked.account_id, &asked.channel_id)?;
-        let standing = Self::standing(&request.approvals.given, &asked.requester, binding);
+        let counted = Self::counted_approvals(&request.approvals.given, &asked.requester, binding);
         let required = binding.approvals_required.max(1);
-        if standing < required {
-            return Err(Refusal::ApprovalsWithdrawn { standing, required });
+        if counted < required {
+            return Err(Refusal::ApprovalsWithdrawn { counted, required });
         }
         self.check_terms(asked, binding)
     }
@@ -314,12 +314,12 @@ impl Policy {
     /// Whether the approvals are enough. Only those count that would be accepted now: those of
     /// current approvers, and the requester's own only if self-approval is allowed.
     pub(super) fn is_quorum(approvals: &[Approval], requester: &Person, binding: &Binding) -> bool {
-        Self::standing(approvals, requester, binding) >= binding.approvals_required.max(1)
+        Self::counted_approvals(approvals, requester, binding) >= binding.approvals_required.max(1)
     }
 
     /// The number of approvals that count. B3: a person counts once, also in a record of an older
     /// version that told two spellings apart.
-    pub(super) fn standing(approvals: &[Approval], requester: &Person, binding: &Binding) -> u32 {
+    pub fn counted_approvals(approvals: &[Approval], requester: &Person, binding: &Binding) -> u32 {
         let mut counted: Vec<&Person> = Vec::new();
         for by in approvals.iter().map(|approval| &approval.by) {
             let may = binding.approvers.contains(&by.id)

@@ -20,7 +20,7 @@ pub use schedule::compare_with_clock;
 
 use super::{Event, Timestamp};
 
-/// A fact that the record and its history tell differently.
+/// A fact whose value in the record differs from the one in its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FactMismatch {
     /// The record, such as `the binding of 111122223333`.

@@ -1,6 +1,7 @@
 //! A request for access: the record and its states.
 
 mod lease;
+mod phase;
 mod start;
 #[cfg(test)]
 mod tests;

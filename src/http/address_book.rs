@@ -3,7 +3,7 @@
 //!
 //! An address finds a person only if the call gives no user id, and only if Mattermost verifies
 //! addresses. An address beside a user id never does: a plugin sends there what the user chose.
-//! The rules then see the user id alone, so an address is no second way to become an approver.
+//! The rules then see the user id alone, so an address alone makes no person an approver.
 
 use async_trait::async_trait;
 

@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a5_the_log_has_a_sample_of_the_refused_connections() {
         let (log, _guard) = CapturedLog::start();
-        // The share of one address is none of one connection, so each is refused.
+        // With a limit of one connection, the share of one address is zero, so each is refused.
         let (serving, address, stop) = opened(1, Duration::from_secs(3600)).await;
         let talking = async {
             for _ in 0..50 {

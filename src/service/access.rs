@@ -96,7 +96,9 @@ impl Service {
             };
             match domain::decide(record, &self.policy, command, now) {
                 Ok(decision) => decisions.push(decision),
-                Err(refusal) => tracing::debug!(request_id = %id, %refusal, "co-holder has ended"),
+                Err(refusal) => {
+                    tracing::debug!(request_id = %id, %refusal, "co-holder not revoked, it has ended already");
+                }
             }
         }
         Ok(decisions)

@@ -16,8 +16,8 @@ pub(super) const HEADS_LATE: Millis = Millis::minutes(5);
 /// The last entries hold the histories of the last minutes, so these are not logged twice.
 const RECENT_ENTRIES: u64 = 600;
 
-/// While no entry can be written, the notes must not grow for ever. The next catch-up finds what
-/// the process forgets.
+/// The largest number of noted histories. While no entry can be written, jit drops further notes,
+/// and the next catch-up finds these histories.
 const MOST_NOTES: usize = 20_000;
 
 type Ends = BTreeMap<String, HistoryEnd>;

@@ -46,7 +46,7 @@ struct Seals {
     age: Option<usize>,
 }
 
-/// The head log, verified: where each history must at least have got to.
+/// The head log, verified: the lowest number that the last event of each history must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifiedLog {
     /// The last end of each history, by the text of its audit key.

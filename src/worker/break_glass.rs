@@ -46,7 +46,7 @@ pub enum BreakGlassError {
     #[error("{0}")]
     Unrecorded(StoreError),
     /// P4: the store is unusable, and the request had no access when it was read. The same access
-    /// may belong to another request, or to nobody that jit knows.
+    /// may belong to another request, or to a request that jit does not know.
     #[error(
         "the request had no access when it was read, and the store does not say who has the same \
          access now: {0}; to end the access of the person all the same, run: jit break-glass \
@@ -151,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// None: another command was first, and the request has ended.
+    /// Returns `None` if the request ended before this command was stored.
     async fn record_once(
         &self,
         id: RequestId,
@@ -200,7 +200,7 @@ impl Worker {
         let mut faults = StoreFaults::default();
         loop {
             let begun = clock.uptime();
-            let gone = self.see_through(id, &never, &mut told).await;
+            let gone = self.follow_to_end(id, &never, &mut told).await;
             if clock.uptime() - begun >= STORE_PATIENCE {
                 // The store answered in the meantime.
                 faults = StoreFaults::default();

@@ -22,7 +22,7 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct LaneClaims {
     turns: Semaphore,
-    /// Requests that have a task and are not claimed yet.
+    /// The number of tasks that have not claimed their request yet.
     left: AtomicUsize,
     /// Whether the last look left some that are due.
     more: AtomicBool,

@@ -15,11 +15,11 @@ const EVERY: Millis = Millis::seconds(1);
 /// How often jit looks for events of processes without this loop.
 const CATCHES_UP_EVERY: Millis = Millis::minutes(1);
 
-/// Whether a process also adds what other processes left out.
+/// Whether this process also adds the entries that other processes did not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CatchUp {
     EachMinute,
-    /// Another process does it.
+    /// Another process adds them.
     Never,
 }
 
@@ -43,7 +43,7 @@ pub async fn keep_heads(service: &Service, catch_up: CatchUp, stop: Cancellation
                 tracing::error!(%error, "head log not written, will be retried");
             }
             // K6: a panic ends only one round.
-            Err(_) => note_panic("the head log"),
+            Err(_) => note_panic("head log"),
         }
         if is_last {
             return;

@@ -5,6 +5,7 @@
 //! receiver delays only its own notices, and no grant and no revoke.
 
 mod delivery;
+mod paused;
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -25,7 +26,8 @@ use crate::domain::{
 use crate::lock::locked;
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
-use delivery::{Delivery, GoAhead, Tried};
+use delivery::{Delivery, GoAhead, Receivers, Tried};
+use paused::PausedReceivers;
 
 /// The longest time of one delivery, from the claim of its notice. The receivers have shorter
 /// time limits (asserted where each limit is defined).
@@ -83,6 +85,7 @@ struct DeliveryLease {
 pub struct NoticeWorker {
     service: Arc<Service>,
     receivers: Arc<[Arc<dyn Receiver>]>,
+    paused: Arc<PausedReceivers>,
     spawner: Arc<dyn Spawn>,
     under_way: Deliveries,
 }
@@ -92,6 +95,7 @@ impl NoticeWorker {
         Self {
             service,
             receivers: receivers.into(),
+            paused: Arc::default(),
             spawner: Arc::new(OnRuntime),
             under_way: Deliveries::default(),
         }
@@ -129,7 +133,7 @@ impl NoticeWorker {
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
-            note_panic("the notice worker's loop");
+            note_panic("loop of the notice worker");
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         tasks.wait().await;
@@ -250,7 +254,7 @@ impl NoticeWorker {
                     tracing::error!(request_id = %id, %error, "result of a delivery not stored, will be retried");
                 }
                 // The claim lapses, and the delivery is tried again.
-                Err(_) => note_panic("a delivery"),
+                Err(_) => note_panic("delivery"),
             }
             service.notice_queue.bell.notify_one();
         });
@@ -319,7 +323,10 @@ impl NoticeWorker {
         let under_way = UnderWay::begin(&self.under_way, place.request_id);
         let delivery = Delivery::new(
             &self.service,
-            &self.receivers,
+            Receivers {
+                all: &self.receivers,
+                paused: &self.paused,
+            },
             notice.clone(),
             claim,
             may_go_ahead,
@@ -335,28 +342,29 @@ impl NoticeWorker {
                 return Ok(Left::Nothing);
             }
         }
-        let now = clock.now();
-        let settled = match delivery.tried() {
-            Tried { why: None, .. } => {
-                let begun = delivery.begun().into_iter();
-                let ahead = begun.filter(|later| later.seq != place.seq).collect();
-                Settled::Delivered { ahead }
-            }
-            Tried { why: Some(why), .. } if may_go_ahead == GoAhead::No => {
-                self.park(place, &why).await?;
-                return Ok(Left::More);
-            }
-            Tried {
-                why: Some(why),
-                notices: tried,
-            } => {
-                let at = now + pause(notice.request_id, claimed.attempts);
-                tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
-                self.service.notice_queue.try_again(at);
-                Settled::TryAgain { at, tried }
-            }
-        };
+        if may_go_ahead == GoAhead::No
+            && let Some(why) = delivery.tried().why
+        {
+            self.park(place, &why).await?;
+            return Ok(Left::More);
+        }
+        let settled = self.settled(claimed, &delivery);
         Ok(store.settle_notice(place, claim.lease, settled).await?)
+    }
+
+    /// The result of a delivery that has ended.
+    fn settled(&self, claimed: &ClaimedNotice, delivery: &Delivery<'_>) -> Settled {
+        let notice = &claimed.notice;
+        let Tried { why, notices } = delivery.tried();
+        let Some(why) = why else {
+            let begun = delivery.begun().into_iter();
+            let ahead = begun.filter(|later| later.seq != notice.seq).collect();
+            return Settled::Delivered { ahead };
+        };
+        let at = self.service.clock().now() + pause(notice.request_id, claimed.attempts);
+        tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
+        self.service.notice_queue.try_again(at);
+        Settled::TryAgain { at, tried: notices }
     }
 
     /// Records in the audit the notices that the store parked to make room, or because they are

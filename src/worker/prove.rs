@@ -1,5 +1,5 @@
 //! Checks of an operator's command before it changes a record: whether an assignment is
-//! gone, or stands without a holder.
+//! gone, or exists without a holder.
 
 use super::assignment::presence;
 use super::{LOOKS_AGAIN, Worker};

@@ -236,7 +236,7 @@ impl Worker {
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }
-            note_panic("the worker's loop");
+            note_panic("loop of the worker");
             self.service.clock().sleep(AFTER_A_FAULT).await;
         }
         self.service.work_queue.close();
@@ -439,7 +439,7 @@ impl Worker {
             }
             Err(_) => {
                 tracing::error!(request_id = %id, "work on this request panicked, will be retried");
-                note_panic("an execution");
+                note_panic("execution");
                 self.waiting.set_aside_after_a_fault(id, LONGEST_ASIDE, now);
             }
         }

@@ -22,7 +22,7 @@ pub async fn tidy_up(service: &Service, stop: CancellationToken) {
                 tracing::error!(%error, "expired nonces and answers not removed, will be retried");
             }
             // K6: a panic ends only one round.
-            Err(_) => note_panic("the removal of expired nonces and answers"),
+            Err(_) => note_panic("removal of expired nonces and answers"),
         }
         tokio::select! {
             () = clock.sleep(EVERY) => {}

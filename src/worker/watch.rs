@@ -99,7 +99,7 @@ const TOLERATED: Millis = Millis::seconds(1);
 const LOOKS_AHEAD: Millis = Millis::minutes(15);
 /// A next try is at most this much later than the attempt before it.
 const LONGEST_PAUSE: Millis = Millis::minutes(2);
-/// For work without dates: a due time, however late, is only the time of a next try.
+/// The due time of a revoke is always the time of a next try, so a look ahead includes every revoke.
 const EVER: Millis = Millis::hours(24 * 365 * 100);
 /// How often a worker looks ahead.
 const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);

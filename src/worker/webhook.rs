@@ -1,4 +1,4 @@
-//! The receiver of production: the plugin's webhook. Each delivery has two signatures, so that
+//! Delivers notices to the webhook of the plugin. Each delivery has two signatures, so that
 //! both the plugin and any Standard Webhooks library can verify it.
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ const _: () = assert!(PATIENCE.0 < DELIVERY_BOUND.0);
 
 pub struct WebhookReceiver {
     webhook: Webhook,
-    /// Replaces the secret of `webhook`, which is the one at the start.
+    /// The present secret; the one in `webhook` is that of the start.
     secret: CurrentSecret,
     client: Client,
     clock: std::sync::Arc<dyn Clock>,

@@ -136,7 +136,7 @@ async fn a3_idle_connections_take_no_file_that_jit_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a2_idle_connections_give_way_to_a_new_one() {
+async fn a2_a_new_connection_closes_the_longest_idle_one() {
     let jit = Setup::default().start_with_files(256);
     // 128 files are for jit itself, and a connection may need two of the other 128: one address has
     // half of 64 connections.
@@ -198,7 +198,7 @@ async fn a4_metrics_are_open_on_their_own_address_only() {
 }
 
 #[tokio::test]
-async fn a4_without_configuration_nobody_reads_metrics() {
+async fn a4_metrics_answer_404_without_configuration() {
     let folder = without_metrics_token();
     let jit = Jit::start_with(folder, &[]);
     let refused = jit.caller().metrics().await.is(404);

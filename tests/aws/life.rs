@@ -178,7 +178,7 @@ async fn simultaneous_deletes_are_polled_together() {
 
 /// An expiry waits in its lane; a revoke by a person moves it to the first lane.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoke_hurries_a_running_expiry() {
+async fn a_revoke_moves_a_waiting_expiry_to_the_revoke_lane() {
     let aws = Aws::quick().await;
     let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(12).await;
     let ids = caller.granted_in_accounts(12).await;

@@ -12,7 +12,7 @@ fn break_glass(shell: &Shell, what: &[&str]) -> Ran {
 
 /// H1: a name that is not known is no all-clear.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_misspelt_name_is_not_an_all_clear() {
+async fn break_glass_with_an_unknown_name_exits_with_3() {
     for users in ["", "users = [\"alice@example.com\", \"bob@example.com\"]"] {
         let sandbox = users.to_owned();
         let shell = Shell::with(&Setup {
@@ -49,7 +49,7 @@ async fn a_misspelt_name_is_not_an_all_clear() {
 
 /// H1: the record has no access of bob, but AWS shows one that jit did not make.
 #[tokio::test(flavor = "multi_thread")]
-async fn access_that_only_aws_shows_is_not_an_all_clear() {
+async fn break_glass_exits_with_3_if_aws_shows_access_without_a_record() {
     let sandbox = format!("standing = [\"{ACCOUNT}/admin/bob@example.com\"]");
     let shell = Shell::with(&Setup {
         sandbox,
@@ -68,7 +68,7 @@ async fn access_that_only_aws_shows_is_not_an_all_clear() {
 
 /// H1: a store without bindings names no account, so jit asked AWS nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_store_is_not_an_all_clear() {
+async fn break_glass_on_an_empty_store_exits_with_3() {
     let shell = Shell::open();
     break_glass(&shell, &["--user", "alice@example.com", "--yes"])
         .exits(3)
@@ -94,7 +94,7 @@ async fn the_all_clear_names_the_permission_set_that_was_asked_for() {
 
 /// H1: without the store jit cannot check a name, so nothing that it finds is an all-clear.
 #[test]
-fn without_the_store_finding_nothing_is_not_an_all_clear() {
+fn without_the_store_no_access_at_aws_exits_with_3() {
     let folder = tempfile::tempdir().unwrap();
     for users in ["", "users = [\"alice@example.com\", \"bob@example.com\"]\n"] {
         let setup = Setup {

@@ -102,7 +102,7 @@ async fn the_audit_is_verified_without_permission_sets() {
 
 /// H6: a name that DNS does not know is not a server that does not listen.
 #[test]
-fn a_name_that_cannot_be_resolved_is_told() {
+fn a_dns_failure_is_named_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let run = |url: &str| {
         let more = [

@@ -181,7 +181,7 @@ async fn a_list_without_a_filter_shows_what_is_open() {
 
 /// H7: a limit that the policy lowers, the sets of a binding, and the id of an approver.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_terms_of_a_binding_are_told_as_they_are() {
+async fn bind_prints_the_limit_that_applies() {
     let shell = Shell::open();
     let bind = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
     let long: Vec<&str> = [&bind[..], &["--max-hours", "100"]].concat();
@@ -303,7 +303,7 @@ async fn a_list_tells_that_access_is_being_removed() {
 
 /// W1: a request at the terminal that named no permission set was for admin.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_a_set_is_asked_back() {
+async fn a_request_without_a_set_is_refused_with_the_list_of_sets() {
     let shell = Shell::open();
     shell.bind();
     let at = ASKING

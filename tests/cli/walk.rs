@@ -11,16 +11,36 @@ fn the_sandbox_shows_the_life_of_one_request() {
     let words = ["sandbox", "--once"];
     let output = binary().args(words).output().unwrap();
     let ran = Ran::new(&words, &output).exits(0);
-    // The output shows each step, and the notice of the step, in this order.
-    let mut rest = ran.out.as_str();
-    for step in [
-        "request", "PENDING", "approve", "GRANTED", "revoke", "REVOKED",
-    ] {
-        let Some(at) = rest.find(step) else {
-            panic!("no {step:?} in the rest of {}", ran.out);
-        };
-        rest = &rest[at..];
+    // README.md shows these lines, in this order.
+    let readme = include_str!("../../README.md");
+    let shown = readme.split_once("prints this and a little\nmore:\n\n```\n");
+    let shown = shown.unwrap().1.split_once("```").unwrap().0;
+    assert!(shown.lines().count() > 20, "{shown}");
+    let printed = without_ids_and_times(&ran.out);
+    let mut rest = printed.lines();
+    for line in without_ids_and_times(shown).lines() {
+        assert!(
+            rest.any(|one| one == line),
+            "not printed: {line:?}\n{printed}"
+        );
     }
+}
+
+/// The text with a word in the place of each id and each time.
+fn without_ids_and_times(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-:.".contains(c);
+    let pieces = text.split_inclusive(|c| !is_word(c)).map(|piece| {
+        let word = piece.trim_end_matches(|c| !is_word(c));
+        let mut digits = word.chars().filter(|c| *c != '-');
+        let is_id = word.len() == 36 && digits.all(|c| c.is_ascii_hexdigit());
+        let is_time = word.len() == 24 && word.starts_with("20") && word.ends_with('Z');
+        match (is_id, is_time) {
+            (true, _) => piece.replace(word, "ID"),
+            (_, true) => piece.replace(word, "TIME"),
+            (false, false) => piece.to_owned(),
+        }
+    });
+    pieces.collect()
 }
 
 #[test]

@@ -503,7 +503,7 @@ async fn one_look_serves_many_callers() {
 
 /// P6: a caller does not use the answer to a look that was sent before the caller asked.
 #[tokio::test(start_paused = true)]
-async fn a_look_sent_before_the_question_is_not_its_answer() {
+async fn an_answer_to_an_earlier_call_does_not_serve_a_later_caller() {
     let test = TestSetup::open(20);
     let here = key(1, "u-1");
     let before = test.paced.look(Lane::Other, &here);

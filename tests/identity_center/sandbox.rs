@@ -218,7 +218,7 @@ async fn a_call_without_an_answer_is_sometimes_carried_out() {
 }
 
 #[tokio::test]
-async fn its_state_survives_the_process() {
+async fn the_sandbox_keeps_its_state_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("aws.db");
     let test_clock = TestClock::default();

@@ -162,7 +162,7 @@ async fn a_slow_removal_is_answered_before_it_is_done() {
 
 /// W1: jit chooses no permission set of several, and says what it assumed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_without_a_set_is_asked_back_and_a_missing_time_is_told() {
+async fn a_request_without_a_set_is_refused_with_the_list_of_sets_and_a_missing_time_is_told() {
     let team = Team::bound().await;
     let said = team
         .type_command(ALICE, &format!("request {ACCOUNT} 30m look"))
@@ -186,7 +186,7 @@ async fn a_request_without_a_set_is_asked_back_and_a_missing_time_is_told() {
 
 /// W1: a configured default is used, and told.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configured_default_set_is_told() {
+async fn the_answer_names_the_default_permission_set() {
     let team = Team::bound_with(crate::common::Setup {
         more: "[policy]\ndefault_permission_set = \"readonly\"\n".into(),
         ..crate::common::Setup::default()

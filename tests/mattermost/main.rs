@@ -22,7 +22,7 @@ mod traps;
 /// The design depends on fourteen observed facts. Each fact has a test whose doc comment begins
 /// with the number of the fact and a colon.
 #[test]
-fn every_trap_has_its_test() {
+fn each_observed_fact_of_mattermost_has_a_test() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mattermost");
     let files = std::fs::read_dir(folder)
         .unwrap()

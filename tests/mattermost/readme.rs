@@ -5,6 +5,44 @@ use jit::domain::{Millis, Timestamp};
 
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, CHANNEL, Mattermost, Post, TEAM, Team};
 
+/// README.md shows the first card of the example as Mattermost draws it.
+#[test]
+fn the_card_in_the_readme_is_the_first_card_of_the_example() {
+    let (readme, example) = (
+        include_str!("../../README.md"),
+        include_str!("../../docs/mattermost.md"),
+    );
+    let drawn = readme.split_once(" jit  BOT\n").unwrap().1;
+    let drawn = drawn.split_once("```").unwrap().0;
+    let card = example.split_once("\ncard ").unwrap().1;
+    let card = card.split_once("\nto bob").unwrap().0;
+    let mut pieces = Vec::new();
+    for piece in card.lines().flat_map(|line| line.split(" | ")) {
+        match piece.trim().split_once(": ") {
+            Some((title, value)) if !title.contains(' ') && title != "Approvers" => {
+                pieces.extend([title, value]);
+            }
+            Some(_) | None => pieces.push(piece.trim()),
+        }
+    }
+    assert!(pieces.len() > 10, "{pieces:?}");
+    for piece in pieces {
+        let buttons = piece.starts_with('[');
+        let spaced = piece.replace("] [", " ]  [ ");
+        let piece = match buttons {
+            true => spaced
+                .replacen('[', "[ ", 1)
+                .trim_end_matches(']')
+                .to_owned(),
+            false => piece.to_owned(),
+        };
+        assert!(
+            drawn.contains(&piece),
+            "{piece:?} is not in the card of README.md"
+        );
+    }
+}
+
 /// Stands for the id before the request exists.
 const NO_ID: &str = "\0";
 

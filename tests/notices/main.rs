@@ -424,6 +424,39 @@ async fn a_receiver_that_hangs_delays_no_new_notice_of_the_others() {
     replicas.end().await;
 }
 
+/// N2: the deliveries of 32 requests would wait for the webhook, and those of others would get no
+/// place.
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_hangs_for_many_requests_delays_no_other_receiver() {
+    let receivers = [
+        Listens::new(ReceiverName::Webhook),
+        Listens::new(ReceiverName::Mattermost),
+    ];
+    let [webhook, cards] = &receivers;
+    let mut replicas = Replicas::start(&Hangs::at(0));
+    replicas.end().await;
+    webhook.hangs.store(true, Ordering::SeqCst);
+    let mut made = 0;
+    for _ in 0..64 {
+        replicas.request().await;
+        made += 1;
+    }
+    replicas.run_with(&receivers);
+    tokio::time::sleep(HANGS_FOR.std()).await;
+    for _ in 0..100 {
+        replicas.request().await;
+        made += 1;
+        tokio::time::sleep(Millis::seconds(2).std()).await;
+        assert_eq!(cards.received().len(), made, "a card waits for the webhook");
+    }
+    webhook.hangs.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Millis::minutes(10).std()).await;
+    assert_eq!(webhook.received().len(), made);
+    assert_eq!(cards.received().len(), made, "once");
+    assert_eq!(replicas.store.next_notice(), None);
+    replicas.end().await;
+}
+
 // N2
 #[tokio::test(start_paused = true)]
 async fn after_a_stop_no_receiver_gets_a_notice_again_that_it_has() {

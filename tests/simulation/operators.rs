@@ -238,9 +238,13 @@ impl World {
     }
 }
 
-async fn see_through(parts: &Parts, id: RequestId) -> Result<(), ServiceError> {
+async fn follow_to_end(parts: &Parts, id: RequestId) -> Result<(), ServiceError> {
     let never = CancellationToken::new();
-    parts.worker.see_through(id, &never, |_| {}).await.map(drop)
+    parts
+        .worker
+        .follow_to_end(id, &never, |_| {})
+        .await
+        .map(drop)
 }
 
 async fn compare(
@@ -288,5 +292,5 @@ async fn remove_if_it_stands(
     let (by, revision) = (Some(person("olga")), held.revision);
     let found = Command::FoundPresent { by, revision };
     parts.service.handle(request.id, found, None).await?;
-    see_through(parts, request.id).await
+    follow_to_end(parts, request.id).await
 }

@@ -85,6 +85,8 @@ struct Seen {
     due_since: BTreeMap<ProcessId, Timestamp>,
     /// The time since when it has been due, or has waited for a next try.
     waits_since: BTreeMap<ProcessId, Timestamp>,
+    /// The revision whose size was checked.
+    measured: Option<u64>,
 }
 
 /// The fields that a worker changes in a record at every attempt.
@@ -149,7 +151,7 @@ impl Watch {
                     self.is_asked_for(request, scene, quiet)?;
                     self.is_seen(request, scene.now, quiet)?;
                 }
-                is_small(tables, request)?;
+                self.is_small(tables, request)?;
             }
             self.told.look(tables, scene, quiet)
         })?;
@@ -196,6 +198,7 @@ impl Watch {
             tried_at: now,
             due_since: BTreeMap::new(),
             waits_since: BTreeMap::new(),
+            measured: None,
         });
         if seen.state != state {
             (seen.state, seen.since) = (state, now);
@@ -311,6 +314,22 @@ impl Watch {
         Ok(())
     }
 
+    /// K9: the records of a request fit into items of DynamoDB, for any number of commands.
+    fn is_small(&mut self, tables: &Tables, request: &Request) -> Result<(), String> {
+        let (id, revision) = (request.id, request.version.revision);
+        let mut sizes = vec![("outbox", tables.outbox_bytes(id))];
+        let seen = self.records.get_mut(&id);
+        if seen.is_some_and(|seen| seen.measured.replace(revision) != Some(revision)) {
+            sizes.push(("record", serde_json::to_vec(request).unwrap().len()));
+        }
+        match sizes.into_iter().find(|(_, bytes)| *bytes > LARGEST_ITEM) {
+            Some((what, bytes)) => Err(format!(
+                "too large: the {what} of {id} has {bytes} bytes, and its removal cannot be written"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The metrics of each process show what is stuck, overdue and undelivered.
     fn metrics_show(&mut self, scene: &Scene<'_>, quiet: Timestamp) -> Result<(), String> {
         if scene.now - self.scraped_at < SCRAPE_EVERY {
@@ -394,17 +413,4 @@ fn is_removal(request: &Request) -> bool {
 /// The record names the trouble, and every form of the status has its text.
 fn shows_that_it_is_stuck(request: &Request) -> bool {
     request.schedule.trouble.is_some() && RequestObject::from(request).error_details.is_some()
-}
-
-/// K9: the records of a request fit into items of DynamoDB, for any number of commands.
-fn is_small(tables: &Tables, request: &Request) -> Result<(), String> {
-    let (id, record) = (request.id, serde_json::to_vec(request).unwrap().len());
-    for (what, bytes) in [("record", record), ("outbox", tables.outbox_bytes(id))] {
-        if bytes > LARGEST_ITEM {
-            return Err(format!(
-                "too large: the {what} of {id} has {bytes} bytes, and its removal cannot be written"
-            ));
-        }
-    }
-    Ok(())
 }

@@ -16,7 +16,7 @@ pub(super) use cleanup::cleaned_up;
 pub(super) use failure::failed;
 pub(super) use stray::{found_present, late};
 
-use super::standing::{start_ahead, wait_for_start, withdrawn};
+use super::at_start::{start_ahead, wait_for_start, withdrawn};
 use super::step::Step;
 use super::{Decision, Refusal};
 use crate::domain::{AssignmentOutcome, AssignmentWork, HoldingKey, Lease, State, Text};

@@ -74,11 +74,11 @@ pub enum Refusal {
     )]
     NoLongerAllowed { wanted: u32, most: u32 },
     #[error(
-        "{standing} of {required} approvals count now, because approvers or terms of the account changed; make a new request"
+        "{counted} of {required} approvals count now, because approvers or terms of the account changed; make a new request"
     )]
     ApprovalsWithdrawn {
         /// The approvals that would be accepted now.
-        standing: u32,
+        counted: u32,
         /// The present quorum.
         required: u32,
     },

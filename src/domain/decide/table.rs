@@ -97,7 +97,7 @@ fn every_state_answers_the_commands_of_people_by_the_table() {
         ),
         ("cleaned", cleaned(seen_gone())),
         ("unproven", cleaned(Proof::None)),
-        // The rules of the table still let an approved request begin; `standing` has the others.
+        // The rules of the table still let an approved request begin; `at_start` has the others.
         ("rules", Command::RulesChanged { by: None }),
     ];
     compare(PEOPLE, &asks);

@@ -70,7 +70,7 @@ struct World {
     histories: BTreeMap<RequestId, Vec<Event>>,
     holding: Holding,
     /// Whether AWS has the assignment.
-    standing: bool,
+    is_present: bool,
     hands: Vec<WorkerModel>,
     drawn: u128,
     ends: BTreeMap<RequestId, u32>,
@@ -83,7 +83,7 @@ impl World {
             requests: BTreeMap::new(),
             histories: BTreeMap::new(),
             holding: Holding::unheld(key()),
-            standing: false,
+            is_present: false,
             hands: Vec::new(),
             drawn: 0,
             ends: BTreeMap::new(),
@@ -104,7 +104,7 @@ impl World {
                 };
                 drop(id.map(|id| self.handle(id, command)));
             }
-            Op::Compare(which) if self.standing => {
+            Op::Compare(which) if self.is_present => {
                 let id = self.pick(which);
                 let revision = self.holding.revision;
                 let found = Command::FoundPresent { by: None, revision };
@@ -235,7 +235,7 @@ impl World {
                 .iter()
                 .any(|holder| *holder != after.id);
             assert!(
-                !self.standing || kept,
+                !self.is_present || kept,
                 "{} while the assignment exists",
                 after.status()
             );
@@ -329,7 +329,7 @@ impl World {
             }
             Luck::Good => {
                 let outcome = self.act(&hand.work);
-                let presence = match self.standing {
+                let presence = match self.is_present {
                     true => Presence::Present,
                     false => Presence::Absent,
                 };
@@ -346,11 +346,11 @@ impl World {
         match work {
             AssignmentWork::Prepare => None,
             AssignmentWork::Create(_) => {
-                self.standing = true;
+                self.is_present = true;
                 Some(AssignmentOutcome::Created)
             }
             AssignmentWork::Remove(_) => {
-                self.standing = false;
+                self.is_present = false;
                 Some(AssignmentOutcome::Gone)
             }
             AssignmentWork::DenyOldCredentials(_, before) => {
@@ -360,14 +360,14 @@ impl World {
                 })
             }
             AssignmentWork::LiftDeny(_) => Some(AssignmentOutcome::DenyLifted),
-            AssignmentWork::Look(_) if self.standing => Some(AssignmentOutcome::StillThere),
+            AssignmentWork::Look(_) if self.is_present => Some(AssignmentOutcome::StillThere),
             AssignmentWork::Look(_) => Some(AssignmentOutcome::Gone),
         }
     }
 
     fn check(&self) {
         // P1: while the assignment exists, a request that is due some day holds it.
-        if self.standing {
+        if self.is_present {
             let keepers = self.holding.holders.iter().map(|id| &self.requests[id]);
             let keeper = keepers
                 .clone()
@@ -379,7 +379,7 @@ impl World {
             );
         }
         // P6: after REVOKED was announced, the assignment does not come back.
-        if self.standing {
+        if self.is_present {
             let asked = self
                 .requests
                 .values()
@@ -400,7 +400,7 @@ impl World {
         // P4: a GRANTED request has its assignment.
         for request in self.requests.values().filter(|r| r.state == State::Granted) {
             assert!(
-                self.standing && self.holding.holds(request.id),
+                self.is_present && self.holding.holds(request.id),
                 "{request:?} has no assignment"
             );
         }
@@ -423,7 +423,7 @@ impl World {
             self.check();
         }
         assert!(
-            !self.standing,
+            !self.is_present,
             "the assignment exists after the end of its grant"
         );
         for request in self.requests.values() {

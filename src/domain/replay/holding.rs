@@ -53,7 +53,7 @@ pub fn compare_holding(
 enum Holds {
     Yes,
     No,
-    /// A worker has yet to find out.
+    /// Unknown until a worker has asked AWS.
     Maybe,
 }
 

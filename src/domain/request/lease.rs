@@ -59,7 +59,7 @@ impl Request {
         }
     }
 
-    /// The first moment at which a worker may claim this request: it is due, and its lease is
+    /// The earliest time at which a worker may claim this request: it is due, and its lease is
     /// over. C: a lease that no worker would take for so long does not hide a date that people
     /// know; whether the lease has lapsed is for the worker to see.
     pub fn claimable_at(&self) -> Option<Timestamp> {

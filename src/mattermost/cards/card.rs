@@ -8,7 +8,8 @@ use super::handles::Handles;
 use super::names::Names;
 use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id, span};
 use crate::domain::{
-    Binding, Ending, Millis, MmUserId, Person, Request, RequestObject, State, Status, Timestamp,
+    Binding, Ending, Millis, MmUserId, Person, Policy, Request, RequestObject, State, Status,
+    Timestamp,
 };
 use crate::mattermost::trust::seal::Action;
 
@@ -284,13 +285,8 @@ fn approvals(request: &Request, binding: Option<&Binding>) -> Option<String> {
             .filter(|_| request.state == State::Granted)?
             .approvals
     };
-    // As for the decision: only approvals that would be accepted now.
-    let counts = |by: &Person| {
-        binding.approvers.contains(&by.id)
-            && (binding.allow_self_approval || !by.is(&request.asked.requester))
-    };
-    let many = given.iter().filter(|approval| counts(&approval.by)).count();
-    Some(format!("{many} of {}", binding.approvals_required))
+    let counted = Policy::counted_approvals(given, &request.asked.requester, binding);
+    Some(format!("{counted} of {}", binding.approvals_required))
 }
 
 fn approved_by(request: &Request, handles: &Handles) -> Option<String> {

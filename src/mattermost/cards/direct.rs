@@ -126,7 +126,8 @@ impl DirectMessages {
         Ok(is_undecided(&request, &events, notice.seq).then_some(request))
     }
 
-    /// The approvers whom jit still has to ask: not the requester, and nobody who approved.
+    /// The approvers who get the message: without the requester, those who approved, and those who
+    /// have it already.
     async fn approvers(
         &self,
         request: &Request,
@@ -387,8 +388,8 @@ fn is_undecided(request: &Request, events: &[Event], seq: u64) -> bool {
     }
 }
 
-/// Whether the requester gets a message about this event: not about an own act without work at
-/// AWS, and not about access that has ended since.
+/// Whether the requester gets a message about this event: not about an own command that needs no
+/// work at AWS, and not about access that has ended since.
 fn is_news(request: &Request, event: &Event) -> bool {
     let kind = event.event_type;
     let is_own = event.actor_mm_user_id.as_deref() == Some(request.asked.requester.id.as_str());

@@ -159,7 +159,7 @@ mod tests {
 
     /// Texts of people and of AWS have no effect in Mattermost.
     #[test]
-    fn texts_of_people_mention_nobody_and_link_nowhere() {
+    fn a_history_line_contains_no_mention_and_no_link() {
         let said = "@all ![x](https://evil)";
         for kind in EventKind::ALL {
             let said = ["reason", "error", "additional_minutes"].map(|name| (name, said));

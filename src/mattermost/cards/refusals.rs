@@ -168,7 +168,7 @@ mod tests {
                 most: 60,
             },
             Refusal::ApprovalsWithdrawn {
-                standing: 1,
+                counted: 1,
                 required: 2,
             },
             Refusal::NotARevoker { person: person() },

@@ -299,7 +299,7 @@ impl Cards {
         let message = match history::line(event, &self.handles(request, Some(event)).await) {
             Line::None => return Ok(()),
             Line::Told(line) => line,
-            // The requester knows; the end of the removal mentions them.
+            // The requester gave the command. The line about the end of the removal mentions them.
             Line::Called(line) if is_own_revoke(request, event) => line,
             Line::Called(line) => format!("{} – {line}", self.call(request).await),
         };

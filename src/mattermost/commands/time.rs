@@ -187,7 +187,7 @@ mod tests {
 
     /// W1
     #[test]
-    fn a_word_that_looks_like_a_time_is_told_from_other_words() {
+    fn a_misspelt_time_is_distinguished_from_a_word() {
         for (text, odd) in [
             ("30 look at logs", "30"),
             ("0m x", "0m"),

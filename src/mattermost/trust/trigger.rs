@@ -12,7 +12,7 @@ use crate::domain::{Millis, Timestamp};
 use crate::lock::locked;
 use crate::mattermost::client::api::{Api, ApiError};
 
-/// The greatest difference of the two clocks, and the longest way of a click.
+/// The greatest difference of the two clocks, and the longest delivery time of a click.
 const FRESH: Millis = Millis::minutes(1);
 /// A new server has another key: jit asks for the key again after this time.
 const ASK_AGAIN: Millis = Millis::seconds(30);

@@ -15,6 +15,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
@@ -57,6 +58,9 @@ struct NonceLog {
     loose: AtomicBool,
     /// The offset of the stamp, or `NO_STAMP`.
     stamp: AtomicU64,
+    opened: Instant,
+    /// When the stamp was written, in milliseconds since `opened`, or `NEVER`.
+    stamped_at: AtomicU64,
 }
 
 /// The slot of one nonce in a log.
@@ -74,10 +78,14 @@ const OF_MARK: i64 = i64::MIN;
 /// The expiry in the record of a stamp, which an earlier jit reads in the same way.
 const OF_STAMP: i64 = i64::MIN + 1;
 const NO_STAMP: u64 = u64::MAX;
-/// The stamp is written after the change that it is about, and changes the file once more: so much
-/// later, in nanoseconds, the file may have changed. A restored file has changed later than that.
+/// The largest difference, in nanoseconds, between the stamp and the last change of a file that only
+/// jit changed: jit writes the stamp after a change, and this changes the file once more.
 const STAMP_PATIENCE: u128 = 100_000_000;
-/// A stamp that was written too slowly is written again, so many times.
+/// A nonce that follows the stamp so soon, in milliseconds, needs no new one: the patience
+/// includes it. Two more calls of the kernel for each nonce would make reads slower.
+const STAMP_COVERS: u64 = 25;
+const NEVER: u64 = u64::MAX;
+/// The number of attempts to write a stamp in time.
 const STAMP_TRIES: usize = 3;
 
 /// The ends of the names of the two logs.
@@ -222,11 +230,11 @@ impl Half {
                 last = last.max(Some(until));
             }
         }
-        let log = NonceLog {
-            file,
-            loose: AtomicBool::new(true),
-            stamp: AtomicU64::new(stamp.map_or(NO_STAMP, |(_, offset)| offset)),
-        };
+        let mut log = NonceLog::new(file);
+        log.loose = AtomicBool::new(true);
+        if let Some((_, offset)) = stamp {
+            log.stamp = AtomicU64::new(offset);
+        }
         let changed_at = log.changed_at()?;
         let is_untouched = stamp.is_some_and(|(at, _)| changed_at <= at + STAMP_PATIENCE);
         Ok(Self {
@@ -290,7 +298,7 @@ impl Half {
 impl NonceSlot {
     fn write(&self, short: u128, until: i64) -> io::Result<()> {
         let written = self.log.write(self.offset, short, until);
-        let stamped = self.log.write_stamp();
+        let stamped = self.log.renew_stamp();
         // Only after the writes: a sync that starts now includes them.
         self.log.loose.store(true, Ordering::Release);
         written.and(stamped)
@@ -298,6 +306,16 @@ impl NonceSlot {
 }
 
 impl NonceLog {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            loose: AtomicBool::new(false),
+            stamp: AtomicU64::new(NO_STAMP),
+            opened: Instant::now(),
+            stamped_at: AtomicU64::new(NEVER),
+        }
+    }
+
     /// The inode number differs in a copy of the file, which may lack the nonces of later calls.
     fn mark_for(&self, database: &str) -> io::Result<u128> {
         let inode = self.file.metadata()?.ino();
@@ -311,6 +329,16 @@ impl NonceLog {
         self.file.write_all_at(&record, offset)
     }
 
+    /// Writes the stamp anew if the one in the file does not cover the writes up to now.
+    fn renew_stamp(&self) -> io::Result<()> {
+        let stamped_at = self.stamped_at.load(Ordering::Acquire);
+        // The file was changed before this moment.
+        if stamped_at != NEVER && self.uptime() < stamped_at + STAMP_COVERS {
+            return Ok(());
+        }
+        self.write_stamp()
+    }
+
     /// Writes when the file was last changed into the file itself. Only the kernel sets that time,
     /// so a file that was written by another program, or copied, has a later one. The clock of the
     /// process takes no part: it may be wrong.
@@ -320,13 +348,19 @@ impl NonceLog {
             return Ok(());
         }
         for _ in 0..STAMP_TRIES {
+            let before = self.uptime();
             let changed_at = self.changed_at()?;
             self.write(offset, changed_at, OF_STAMP)?;
             if self.changed_at()? <= changed_at + STAMP_PATIENCE / 2 {
+                self.stamped_at.store(before, Ordering::Release);
                 break;
             }
         }
         Ok(())
+    }
+
+    fn uptime(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(NEVER)
     }
 
     /// The time of the last change of the file or of its owner, mode or links, in nanoseconds.
@@ -444,11 +478,7 @@ mod tests {
         let place = TestFolder::new();
         let nonces = place.open();
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let full = Arc::new(NonceLog {
-            file: full,
-            loose: AtomicBool::new(false),
-            stamp: AtomicU64::new(NO_STAMP),
-        });
+        let full = Arc::new(NonceLog::new(full));
         let empty = std::mem::replace(&mut nonces.spent().growing.log, full);
         nonces.spent().growing.length = GROWS_BY;
         let nonce = Nonce {

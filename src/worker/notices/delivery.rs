@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
+use super::paused::PausedReceivers;
 use super::{DELIVERY_BOUND, DeliveryLease, NotReceived, Receiver};
 use crate::domain::{Millis, Notice, ReceiverName, RequestId};
 use crate::lock::locked;
@@ -21,7 +22,7 @@ const LOOK_EVERY: Millis = Millis::seconds(1);
 
 pub(super) struct Delivery<'a> {
     service: &'a Service,
-    receivers: &'a [Arc<dyn Receiver>],
+    receivers: Receivers<'a>,
     claim: DeliveryLease,
     may_go_ahead: GoAhead,
     /// Notified when the request has a new notice.
@@ -29,6 +30,12 @@ pub(super) struct Delivery<'a> {
     /// Notified when a receiver has a notice or fails, and when more notices are known.
     changed: Notify,
     known: Mutex<Known>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Receivers<'a> {
+    pub all: &'a [Arc<dyn Receiver>],
+    pub paused: &'a PausedReceivers,
 }
 
 /// Whether receivers that have the claimed notice may get later ones before all have it.
@@ -71,7 +78,7 @@ pub(super) struct Tried {
 impl<'a> Delivery<'a> {
     pub fn new(
         service: &'a Service,
-        receivers: &'a [Arc<dyn Receiver>],
+        receivers: Receivers<'a>,
         claimed: Notice,
         claim: DeliveryLease,
         may_go_ahead: GoAhead,
@@ -96,7 +103,7 @@ impl<'a> Delivery<'a> {
 
     /// Ends when each receiver has the claimed notice or has failed.
     pub async fn run(&self) {
-        let all = self.receivers.iter();
+        let all = self.receivers.all.iter();
         join_all(all.map(|one| self.walk(one.as_ref()))).await;
         if self.has_left_out_later() {
             self.look().await;
@@ -114,7 +121,7 @@ impl<'a> Delivery<'a> {
     pub fn tried(&self) -> Tried {
         let known = self.known();
         let was_tried = |notice: &&Notice| {
-            let mut all = self.receivers.iter().map(|one| one.name());
+            let mut all = self.receivers.all.iter().map(|one| one.name());
             all.all(|name| notice.received_by.contains(&name) || known.failed.contains(&name))
         };
         let (claimed, later) = known.notices.split_at(1);
@@ -166,7 +173,7 @@ impl<'a> Delivery<'a> {
         if !has(claimed, receiver.name()) {
             return Next::Get(claimed.clone());
         }
-        let mut names = self.receivers.iter().map(|one| one.name());
+        let mut names = self.receivers.all.iter().map(|one| one.name());
         let all_have_it = names.clone().all(|name| has(claimed, name));
         let left = self.claim.deadline - self.service.clock().uptime();
         if all_have_it || self.may_go_ahead == GoAhead::No || left < receiver.patience() {
@@ -207,17 +214,22 @@ impl<'a> Delivery<'a> {
     }
 
     async fn give(&self, receiver: &dyn Receiver, notice: &Notice) -> Result<(), NotReceived> {
-        let clock = self.service.clock();
+        let (clock, paused) = (self.service.clock(), self.receivers.paused);
+        let (name, begun) = (receiver.name(), clock.uptime());
+        paused.check(name, receiver.patience(), begun)?;
         // K6: a panic of one receiver is a failure of this receiver only.
         let received = AssertUnwindSafe(receiver.receive(notice, clock.now())).catch_unwind();
-        tokio::select! {
+        let received = tokio::select! {
             biased;
             received = received => received.unwrap_or_else(|_| {
-                note_panic("a delivery");
+                note_panic("delivery");
                 Err(NotReceived::because("the delivery panicked"))
             }),
             () = clock.sleep_until(self.claim.deadline) => Err(too_slow()),
-        }
+        };
+        let now = clock.uptime();
+        paused.note(name, received.is_ok(), now - begun, now);
+        received
     }
 
     fn note_received(&self, notice: &Notice, receiver: ReceiverName) {

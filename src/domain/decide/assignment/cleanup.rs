@@ -138,7 +138,7 @@ mod tests {
 
     /// P6: the create of another holder was answered after the look.
     #[test]
-    fn a_cleanup_does_not_believe_a_look_from_before_a_change_of_the_holding() {
+    fn a_cleanup_refuses_a_look_from_before_a_change_of_the_holding() {
         let mut shared = record("Granted");
         let holding = holding_of(&mut shared);
         holding.holders.insert(id(2));

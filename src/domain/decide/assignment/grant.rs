@@ -1,6 +1,6 @@
 //! The grant: a prepared request asks for the create, and the create makes it GRANTED.
 
-use super::super::standing::{start_ahead, wait_for_start, withdrawn};
+use super::super::at_start::{start_ahead, wait_for_start, withdrawn};
 use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
 use super::{begin, failed, not_ours};

@@ -50,7 +50,7 @@ fn each_unanswered_call_of_a_lease_is_waited_out_by_itself() {
     assert!(holding.unanswered_delete.is_some());
 }
 
-fn gone_is_not_believed(record: Record) {
+fn check_that_gone_is_refused(record: Record) {
     let decision = decide(
         record,
         &policy(),
@@ -66,21 +66,21 @@ fn gone_is_not_believed(record: Record) {
 /// P6: while the create of another holder may still take effect, a look that shows no
 /// assignment proves nothing.
 #[test]
-fn gone_is_not_believed_while_another_create_may_take_effect() {
+fn a_removal_is_not_recorded_while_the_create_of_another_holder_may_take_effect() {
     let mut record = record("Revoking");
     let holding = holding_of(&mut record);
     holding.holders.insert(id(7));
     holding.creating.insert(id(7));
-    gone_is_not_believed(record);
+    check_that_gone_is_refused(record);
 }
 
 /// P6: the same for an earlier create of this request that was never answered.
 #[test]
-fn gone_is_not_believed_while_an_unanswered_create_may_take_effect() {
+fn a_removal_is_not_recorded_while_an_unanswered_create_may_take_effect() {
     let mut record = record("Revoking");
     let holding = holding_of(&mut record);
     holding.unanswered_create = Some(LeaseToken(Uuid::from_u128(7)));
-    gone_is_not_believed(record);
+    check_that_gone_is_refused(record);
 }
 
 /// P6: the create of a request that ends was answered. Another holder may have looked before it
@@ -192,7 +192,7 @@ fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
 
 /// P1: while a create may take effect, an assignment that AWS shows may be the one that jit made.
 #[test]
-fn an_assignment_is_not_called_foreign_while_a_create_may_take_effect() {
+fn a_request_does_not_end_on_a_foreign_assignment_while_a_create_may_take_effect() {
     for word in ["Checking", "Doubted"] {
         let mut looked = record(word);
         let holding = holding_of(&mut looked);

@@ -24,7 +24,8 @@ pub(super) fn withdrawn(step: &Step<'_>) -> Option<Text> {
     Some(Text::clip(&format!("the access did not begin: {refusal}")))
 }
 
-/// Ends a request that was approved and has not begun, if the rules of now do not let it begin.
+/// Ends a request that was approved and has not begun, if the present binding and policy do not
+/// allow it.
 pub(super) fn rules_changed(step: Step<'_>, by: Option<Person>) -> Result<Decision, Refusal> {
     if step.request.state == State::Approved
         && let Some(why) = withdrawn(&step)
@@ -51,7 +52,7 @@ mod tests {
 
     type Change = fn(&mut Record, &mut Policy);
 
-    /// Each change that takes away what the approval rests on, and a word of the reason.
+    /// Each change that makes the approval invalid, and a word that the reason contains.
     fn changes() -> [(Change, &'static str); 8] {
         [
             (|record, _| record.binding = None, "not bound"),
