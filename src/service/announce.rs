@@ -59,6 +59,7 @@ impl Announce {
 fn audience(kind: EventKind) -> Audience {
     let has_messages = [
         EventKind::Requested,
+        EventKind::Cancelled,
         EventKind::ExtensionRequested,
         EventKind::ExtensionDenied,
     ];

@@ -98,7 +98,20 @@ async fn the_requester_is_told_the_grant_and_the_end_in_order() {
     let sent = team.mattermost.sent(ALICE);
     assert_eq!(sent.len(), 2, "{sent:?}");
     assert_eq!(sent[0].id, granted.id);
-    assert!(sent[1].message.contains("the access is gone"), "{sent:?}");
+    let end = &sent[1].message;
+    assert!(end.contains(": laptop stolen. AWS shows"), "{end}");
+}
+
+/// N2: what an unbind ends, its requester learns with the cause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_requester_is_told_that_an_unbind_ended_the_request() {
+    let team = Team::bound().await;
+    team.requested().await;
+    team.mattermost.card("PENDING", &["approve", "deny"]).await;
+    team.type_command(ADA, &format!("unbind {ACCOUNT}")).await;
+    let cancelled = told(&team, ALICE, "the request was cancelled by ada@").await;
+    let why = ": the account was unbound from the channel";
+    assert!(cancelled.message.contains(why), "{cancelled:?}");
 }
 
 // N2

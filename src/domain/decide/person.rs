@@ -295,7 +295,10 @@ fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
 /// An unbind ends what has not begun; other access runs to its end.
 pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, Refusal> {
     match step.request.state {
-        State::Pending => cancelled(step, by, details([])),
+        State::Pending => {
+            let why = "the account was unbound from the channel";
+            cancelled(step, by, details([("reason", Some(why.to_owned()))]))
+        }
         // B1
         State::Approved => {
             let why = "the account was unbound from the channel before the access began";
@@ -314,7 +317,7 @@ pub(super) fn unbound(step: Step<'_>, by: Option<&Person>) -> Result<Decision, R
     }
 }
 
-/// A cancelled request gets no notice: the person who cancelled it knows.
+/// The webhook gets no notice of a cancelled request.
 fn cancelled(mut step: Step<'_>, by: Option<&Person>, said: Details) -> Result<Decision, Refusal> {
     step.set_state(State::Cancelled {
         by: by.cloned(),

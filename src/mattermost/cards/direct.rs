@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use super::card::Offer;
-use super::history::{self, Line};
+use super::history::{self, Line, RevokeLine};
 use super::tell::{CLOCKS_DIFFER, Cards, FIRST_TRY, PATIENCE_IN_ALL, failed, is_there};
 use super::text::{counted_minutes, moment, more_minutes, short, short_id};
 use crate::config::MattermostConfig;
@@ -216,7 +216,8 @@ impl DirectMessages {
             }
         };
         let handles = self.cards.handles(request, Some(event)).await;
-        let line = match history::line(event, &handles) {
+        let revoke = RevokeLine::in_message(request);
+        let line = match history::line(event, revoke, &handles) {
             Line::Told(line) | Line::Called(line) => line,
             Line::None => return Ok(()),
         };

@@ -2,7 +2,7 @@
 
 use super::handles::Handles;
 use super::text::{counted_minutes, moment, short};
-use crate::domain::{Event, EventKind};
+use crate::domain::{Event, EventKind, Request};
 
 /// A line of the thread, and whether it mentions the requester.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,32 @@ pub enum Line {
     Told(String),
     /// A line that mentions the requester.
     Called(String),
+}
+
+/// Where the line of a revoke stands, which decides what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevokeLine {
+    /// The access never began, so no earlier line has the reason, and AWS was not asked.
+    NotBegun,
+    /// An earlier line of the thread has the reason.
+    InThread,
+    InMessage,
+}
+
+impl RevokeLine {
+    pub fn in_thread(request: &Request) -> Self {
+        match request.access.was_begun() {
+            true => Self::InThread,
+            false => Self::NotBegun,
+        }
+    }
+
+    pub fn in_message(request: &Request) -> Self {
+        match request.access.was_begun() {
+            true => Self::InMessage,
+            false => Self::NotBegun,
+        }
+    }
 }
 
 /// The actor, the reason, the end, the additional minutes and the cause; empty if the event has
@@ -34,7 +60,7 @@ fn words(event: &Event, handles: &Handles) -> [String; 5] {
     ]
 }
 
-pub fn line(event: &Event, handles: &Handles) -> Line {
+pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
     let [by, why, until, minutes, because] = words(event, handles);
     match event.event_type {
         EventKind::Requested
@@ -55,7 +81,8 @@ pub fn line(event: &Event, handles: &Handles) -> Line {
         }
         EventKind::Approved => Line::Told(format!("Approved by {by}.")),
         EventKind::Denied => Line::Called(format!("denied by {by}{why}")),
-        EventKind::Cancelled => Line::Told(format!("Cancelled by {by}.")),
+        EventKind::Cancelled if why.is_empty() => Line::Told(format!("Cancelled by {by}.")),
+        EventKind::Cancelled => Line::Called(format!("the request was cancelled by {by}{why}")),
         EventKind::Granted => Line::Called(format!("access granted until {until}.")),
         EventKind::ExtensionRequested => {
             Line::Told(format!("Extension requested by {by}: {minutes}."))
@@ -81,21 +108,19 @@ pub fn line(event: &Event, handles: &Handles) -> Line {
         EventKind::CleanedUp => Line::Told(format!(
             "{by} recorded that the access was removed by hand{why}"
         )),
-        EventKind::Revoked => revoked(event, &by, &why),
+        EventKind::Revoked => Line::Called(match revoke {
+            RevokeLine::NotBegun => format!("revoked by {by}{why}"),
+            RevokeLine::InThread => format!("revoked by {by}. AWS shows that the access is gone."),
+            RevokeLine::InMessage => {
+                format!("revoked by {by}{why}. AWS shows that the access is gone.")
+            }
+        }),
         EventKind::Expired if event.details.contains_key("reason") => {
             Line::Called(format!("the request expired{why}"))
         }
         EventKind::Expired => Line::Told("Expired. AWS shows that the access is gone.".into()),
         EventKind::Error => Line::Called(format!("the request ended in an error: {because}")),
     }
-}
-
-/// B1: if no person revoked the access, no line before this one says why.
-fn revoked(event: &Event, by: &str, why: &str) -> Line {
-    Line::Called(match event.actor_email.is_none() && !why.is_empty() {
-        true => format!("revoked by jit{why}"),
-        false => format!("revoked by {by}. AWS shows that the access is gone."),
-    })
 }
 
 #[cfg(test)]
@@ -105,7 +130,7 @@ mod tests {
     use crate::domain::{AuditKey, Chain};
 
     fn line(event: &Event) -> Line {
-        super::line(event, &Handles::default())
+        super::line(event, RevokeLine::InThread, &Handles::default())
     }
 
     fn event(kind: EventKind, details: &[(&str, &str)]) -> Event {
@@ -146,15 +171,26 @@ mod tests {
 
     // B1
     #[test]
-    fn the_line_of_a_revoke_without_a_person_says_why() {
-        let mut ended = event(EventKind::Revoked, &[("reason", "it did not begin")]);
-        let by_alice = format!("{:?}", line(&ended));
-        assert!(by_alice.contains("AWS shows that"), "{by_alice}");
-        ended.actor_email = None;
-        let Line::Called(told) = line(&ended) else {
-            panic!("the line should mention the requester");
-        };
-        assert_eq!(told, "revoked by jit: it did not begin");
+    fn the_line_of_a_revoke_says_why_if_no_earlier_line_does() {
+        let ended = event(EventKind::Revoked, &[("reason", "incident 7")]);
+        let alice = "alice@\u{200b}example.com";
+        for (place, expected) in [
+            (
+                RevokeLine::NotBegun,
+                format!("revoked by {alice}: incident 7"),
+            ),
+            (
+                RevokeLine::InThread,
+                format!("revoked by {alice}. AWS shows that the access is gone."),
+            ),
+            (
+                RevokeLine::InMessage,
+                format!("revoked by {alice}: incident 7. AWS shows that the access is gone."),
+            ),
+        ] {
+            let line = super::line(&ended, place, &Handles::default());
+            assert_eq!(line, Line::Called(expected));
+        }
     }
 
     /// Texts of people and of AWS have no effect in Mattermost.

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use super::card::{MARK, Offer, Shown, card, good_until, message, offers, people};
 use super::handles::Handles;
-use super::history::{self, Line};
+use super::history::{self, Line, RevokeLine};
 use super::names::Names;
 use super::text::plain;
 use crate::config;
@@ -296,7 +296,8 @@ impl Cards {
         card: &PostId,
         event: &Event,
     ) -> Result<(), NotReceived> {
-        let message = match history::line(event, &self.handles(request, Some(event)).await) {
+        let handles = self.handles(request, Some(event)).await;
+        let message = match history::line(event, RevokeLine::in_thread(request), &handles) {
             Line::None => return Ok(()),
             Line::Told(line) => line,
             // The requester gave the command. The line about the end of the removal mentions them.
