@@ -38,6 +38,14 @@ impl RevokeLine {
             false => Self::NotBegun,
         }
     }
+
+    fn text(self, by: &str, why: &str) -> String {
+        match self {
+            Self::NotBegun => format!("revoked by {by}{why}"),
+            Self::InThread => format!("revoked by {by}. AWS shows that the access is gone."),
+            Self::InMessage => format!("revoked by {by}{why}. AWS shows that the access is gone."),
+        }
+    }
 }
 
 /// The actor, the reason, the end, the additional minutes and the cause; empty if the event has
@@ -108,13 +116,7 @@ pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
         EventKind::CleanedUp => Line::Told(format!(
             "{by} recorded that the access was removed by hand{why}"
         )),
-        EventKind::Revoked => Line::Called(match revoke {
-            RevokeLine::NotBegun => format!("revoked by {by}{why}"),
-            RevokeLine::InThread => format!("revoked by {by}. AWS shows that the access is gone."),
-            RevokeLine::InMessage => {
-                format!("revoked by {by}{why}. AWS shows that the access is gone.")
-            }
-        }),
+        EventKind::Revoked => Line::Called(revoke.text(&by, &why)),
         EventKind::Expired if event.details.contains_key("reason") => {
             Line::Called(format!("the request expired{why}"))
         }
