@@ -132,6 +132,7 @@ async fn answer(
     let open_files = raise_open_files();
     let connections = Connections::within(open_files);
     let most = connections.most();
+    http.bodies.fit(most);
     if open_files < Connections::files_wanted() {
         let wanted = Connections::files_wanted();
         tracing::warn!(

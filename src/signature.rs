@@ -143,6 +143,10 @@ impl SealKeys {
         self.keys.first()
     }
 
+    pub fn older(&self) -> impl Iterator<Item = &Secret> {
+        self.keys.iter().skip(1)
+    }
+
     /// Returns a seal with the present key.
     pub fn seal(&self, text: &str) -> Option<String> {
         self.present().map(|key| seal(key, text))

@@ -212,11 +212,11 @@ impl Worker {
             };
             let outcome = AssertUnwindSafe(performed).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|_| panicked(id, &work));
-            tracing::debug!(request_id = %id, ?work, ?outcome, "execution ended");
+            tracing::debug!(request_id = %id, %work, ?outcome, "execution ended");
             if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
                 tracing::error!(
-                    request_id = %id, ?work, %why,
-                    "AWS denied the call; retrying every minute"
+                    request_id = %id, %work, %why,
+                    "AWS denied the call, or the configuration forbids it; retrying every minute"
                 );
             }
             let calls = execution.calls(&deadline, self.service.clock());
@@ -292,7 +292,7 @@ fn note_panic(task: &'static str) {
 /// K6: a panic counts as a failed attempt. The holding keeps the unanswered calls, the lease
 /// is given back, and the work is tried again.
 fn panicked(id: RequestId, work: &Work) -> Outcome {
-    tracing::error!(request_id = %id, ?work, "the execution of this work panicked");
+    tracing::error!(request_id = %id, %work, "the execution of this work panicked");
     note_panic("execution");
     Trouble::passing("jit failed (a panic, see its log); the work is tried again").into()
 }

@@ -22,7 +22,7 @@ pub const OF_THE_EXAMPLE: &str = "change-me";
 const FEWEST_DIFFERENT: usize = 5;
 
 /// The words that people often use as secrets; digits and signs may follow.
-const USUAL_WORDS: [&str; 10] = [
+const USUAL_WORDS: [&str; 16] = [
     "password",
     "passwort",
     "passw0rd",
@@ -31,6 +31,12 @@ const USUAL_WORDS: [&str; 10] = [
     "changeit",
     "letmein",
     "iloveyou",
+    "qwerty",
+    "qwertz",
+    "admin",
+    "administrator",
+    "welcome",
+    "default",
     "qwertyui",
     "qwertyuiop",
 ];
@@ -38,7 +44,8 @@ const USUAL_NUMBERS: &str = "12345678901234567890";
 
 /// Refuses a secret that is too short or public.
 pub(super) fn check(key: &str, secret: &Secret, made: &str) -> Result<(), ConfigError> {
-    if secret.expose().starts_with(OF_THE_EXAMPLE) {
+    let plain = secret.expose().to_lowercase().replace('_', "-");
+    if plain.starts_with(OF_THE_EXAMPLE) {
         let why = format!("is the value of jit.example.toml, which is public{made}");
         return Err(ConfigError::new(key, why));
     }
@@ -54,7 +61,7 @@ fn is_usual(secret: &str) -> bool {
     let word = secret.trim_end_matches(|c: char| !c.is_alphabetic());
     different.len() < FEWEST_DIFFERENT
         || USUAL_WORDS.contains(&word.to_lowercase().as_str())
-        || (secret.len() < 12 && USUAL_NUMBERS.contains(secret))
+        || USUAL_NUMBERS.contains(secret)
 }
 
 /// Refuses a secret that two parties know: each could sign as the other. The secrets of the client
@@ -87,6 +94,8 @@ fn named(config: &Config) -> Vec<(String, &Secret)> {
     if let Some(seal_key) = config.seal_keys.present() {
         all.push(("audit.seal_key".into(), seal_key));
     }
+    let older = config.seal_keys.older();
+    all.extend(older.map(|key| ("audit.old_seal_keys".into(), key)));
     if let Some(mattermost) = &config.mattermost {
         all.push(("mattermost.bot_token".into(), &mattermost.bot_token));
         let tokens = mattermost.command_tokens.iter();
@@ -188,7 +197,8 @@ pub(super) fn holds_secret(text: &str) -> bool {
 
 /// Reports whether a host is outside of the own network, as far as its name tells.
 fn is_public(host: &str) -> bool {
-    match host.trim_matches(['[', ']']).parse() {
+    let address = host.trim_matches(['[', ']']).parse();
+    match address.map(|address: IpAddr| address.to_canonical()) {
         Ok(IpAddr::V4(ip)) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
         Ok(IpAddr::V6(ip)) => {
             !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local())
@@ -243,6 +253,8 @@ mod tests {
             ("https://jit.example.com", false),
             ("http://127.0.0.1:8065", false),
             ("http://[::1]:8065", false),
+            ("http://[::ffff:127.0.0.1]:8065", false),
+            ("http://[::ffff:8.8.8.8]:8065", true),
             ("http://10.1.2.3", false),
             ("http://mattermost:8065", false),
             ("http://mattermost.team.svc", false),

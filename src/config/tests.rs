@@ -412,6 +412,10 @@ fn a_secret_that_others_may_know_is_refused() {
             "keys.a.secret: is the value of jit.example.toml",
         ),
         (
+            "[keys.a]\nsecret = \"Change_Me_hush-0123456789\"".to_owned(),
+            "keys.a.secret: is the value of jit.example.toml",
+        ),
+        (
             format!("{hook}secret = \"hush\""),
             "webhook.secret: is shorter",
         ),

@@ -3,6 +3,8 @@
 //! Each type here has one variant for each form, and a variant has the facts that only this form
 //! needs. Requests, approvals, schedules and the audit are the same for every form.
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
@@ -41,6 +43,14 @@ pub enum AccessChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     Assignment(AssignmentWork),
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Assignment(work) => work.fmt(f),
+        }
+    }
 }
 
 /// The result of the work.

@@ -5,10 +5,11 @@
 
 mod holding;
 
-pub(super) use holding::MOST_HOLDERS;
+pub(super) use holding::{ARN_DETAIL, MOST_HOLDERS};
 pub use holding::{Holding, HoldingKey};
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,19 @@ pub enum AssignmentWork {
     DenyOldCredentials(HoldingKey, Timestamp),
     /// Remove that deny statement.
     LiftDeny(HoldingKey),
+}
+
+impl fmt::Display for AssignmentWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepare => f.write_str("prepare the assignment"),
+            Self::Create(key) => write!(f, "create {key}"),
+            Self::Remove(key) => write!(f, "remove {key}"),
+            Self::Look(key) => write!(f, "look at {key}"),
+            Self::DenyOldCredentials(key, _) => write!(f, "deny old credentials of {key}"),
+            Self::LiftDeny(key) => write!(f, "lift the deny for {key}"),
+        }
+    }
 }
 
 /// The result of the work of a worker.

@@ -324,6 +324,13 @@ pub enum Tampered {
     },
     #[error("the last event is not the one that the record was written with")]
     Head,
+    #[error("the record says that its last event is of {record}, and that event is of {history}")]
+    LastAt {
+        /// The time in the record.
+        record: Timestamp,
+        /// The time of the last event.
+        history: Timestamp,
+    },
     #[error("the record says {record}, but its history ends in {history}")]
     Status {
         /// The status in the record, or `nothing` for a channel.
@@ -374,6 +381,13 @@ pub fn verify_against(
     }
     if walked.head != record.head {
         return Err(Tampered::Head);
+    }
+    // The next event would not be before this time. A record of an earlier jit has no such time.
+    if record.last_at > walked.last_at {
+        return Err(Tampered::LastAt {
+            record: record.last_at,
+            history: walked.last_at,
+        });
     }
     let last = events.last().and_then(|event| event.status);
     if last != status {

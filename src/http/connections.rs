@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lock::locked;
 
 /// More connections than this need much memory: each may send a head of `MOST_HEAD_BYTES`.
-const MOST: usize = 2048;
+const MOST: usize = 1024;
 /// Files and connections that the process needs itself, for the store, AWS and Mattermost.
 const RESERVED: usize = 128;
 const FEWEST: usize = 16;

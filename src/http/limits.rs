@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,7 +20,7 @@ use crate::lock::locked;
 const MOST_SEATS: usize = 1024;
 /// One seat in eight is for revokes only.
 const REVOKE_SHARE: usize = 8;
-/// The number of calls with a known key whose bodies jit awaits at the same time.
+/// The largest number of calls with a known key whose bodies jit awaits at the same time.
 const MOST_BODIES: usize = 256;
 /// The same number for each other kind of body.
 const MOST_OTHER_BODIES: usize = 64;
@@ -113,6 +114,17 @@ impl Default for BodyPools {
 }
 
 impl BodyPools {
+    /// A1: limits the pools to a part of the connections. All pools together have fewer places than
+    /// one address has connections, so a new connection always finds one that jit can close.
+    pub fn fit(&self, connections: usize) {
+        let known_keys = (connections / 8).clamp(1, MOST_BODIES);
+        self.known_keys.most.store(known_keys, Ordering::Relaxed);
+        let others = (connections / 16).clamp(1, MOST_OTHER_BODIES);
+        for pool in [&self.unknown_keys, &self.revokes, &self.chat] {
+            pool.most.store(others, Ordering::Relaxed);
+        }
+    }
+
     pub fn of(&self, body: BodyOf) -> &BodyPool {
         match body {
             BodyOf::UnknownKey => &self.unknown_keys,
@@ -127,7 +139,7 @@ impl BodyPools {
 /// takes the place of the oldest of the address with the most places: an honest body arrives with
 /// its head or shortly after it, so the oldest is one that a caller holds back.
 pub struct BodyPool {
-    most: usize,
+    most: AtomicUsize,
     waiting: Mutex<Waiting>,
 }
 
@@ -152,14 +164,14 @@ pub struct BodyPlace<'p> {
 impl BodyPool {
     fn new(most: usize) -> Self {
         Self {
-            most,
+            most: AtomicUsize::new(most),
             waiting: Mutex::default(),
         }
     }
 
     pub fn enter(&self, peer: Option<Peer>) -> BodyPlace<'_> {
         let mut waiting = locked(&self.waiting);
-        if waiting.places.len() >= self.most {
+        if waiting.places.len() >= self.most.load(Ordering::Relaxed) {
             waiting.evict();
         }
         let (number, evicted) = (waiting.next, CancellationToken::new());
@@ -237,6 +249,26 @@ mod tests {
         drop((first, second));
         let fourth = pool.enter(None);
         assert!(!third.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
+    }
+
+    // A1
+    #[test]
+    fn a1_the_bodies_of_all_kinds_leave_half_of_an_address_to_other_calls() {
+        for connections in [16, 86, 448, 1024, 4096] {
+            let pools = BodyPools::default();
+            pools.fit(connections);
+            let all = [
+                &pools.unknown_keys,
+                &pools.known_keys,
+                &pools.revokes,
+                &pools.chat,
+            ];
+            let places: usize = all
+                .map(|pool| pool.most.load(Ordering::Relaxed))
+                .iter()
+                .sum();
+            assert!(places < connections / 2, "{connections}: {places}");
+        }
     }
 
     /// A10: a caller with many bodies takes its own places, also from a second caller that waits

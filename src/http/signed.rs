@@ -132,7 +132,8 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         // A call that gets no seat can be sent again as it is: its nonce is not spent.
         let seat = Arc::new(app.seats.take(N::SEAT)?);
         let now = app.service.clock().uptime();
-        app.rates.count(head.key_id, head.nonce, N::RATE, now)?;
+        let rate = rate_of::<N>(&key);
+        app.rates.count(head.key_id, head.nonce, rate, now)?;
         let key_id = head.key_id.to_owned();
         let ticket = Arc::new(Ticket::new(head.spendable(), Some(key_id.clone())));
         let (path, query) = (path.to_owned(), query.to_owned());
@@ -151,6 +152,14 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
             needs: PhantomData,
         };
         Ok(Self { call, ticket })
+    }
+}
+
+/// A14: a call that its key may not make costs no more than its nonce.
+fn rate_of<N: Needs>(key: &KeyConfig) -> RateOf {
+    match key.scopes.contains(&N::SCOPE) {
+        true => N::RATE,
+        false => RateOf::OtherCalls,
     }
 }
 
@@ -374,6 +383,19 @@ mod tests {
         });
         let stop = CancellationToken::new();
         Arc::new(HttpState::new(service, Arc::new(keyring), None, stop))
+    }
+
+    // A14
+    #[test]
+    fn a14_a_revoke_of_a_key_that_may_not_revoke_counts_as_any_other_call() {
+        let key = |scope| KeyConfig {
+            secret: secret(),
+            scopes: [scope].into(),
+            require_v2: true,
+            expires: None,
+        };
+        assert_eq!(rate_of::<ToRevoke>(&key(Scope::Read)), RateOf::OtherCalls);
+        assert_eq!(rate_of::<ToRevoke>(&key(Scope::Revoke)), RateOf::Unlimited);
     }
 
     fn signed(path: &str) -> Request {

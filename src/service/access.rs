@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::{Service, ServiceError};
 use crate::domain::replay::{FactMismatch, compare_holding};
 use crate::domain::{
-    self, AccessChange, AccessForm, AccessRecord, CoHolders, Command, Decision, Request, RequestId,
-    Timestamp,
+    self, AccessChange, AccessForm, AccessRecord, CoHolders, Command, Decision, Event, Request,
+    RequestId, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -35,6 +35,7 @@ impl Service {
     pub(super) async fn compare_access(
         &self,
         request: &Request,
+        events: &[Event],
     ) -> Result<Vec<FactMismatch>, StoreError> {
         match request.access.form() {
             AccessForm::Assignment => {
@@ -43,14 +44,14 @@ impl Service {
                     None => return Ok(Vec::new()),
                 };
                 let mut others = BTreeMap::new();
-                for id in holding.iter().flat_map(|one| one.others(request.id)) {
+                for id in holding.iter().flat_map(|one| one.named_beside(request.id)) {
                     match self.store.request(id).await {
                         // K12: it stays a holder, and has a finding of its own.
                         Err(StoreError::Corrupt(_)) => {}
                         other => drop(others.insert(id, other?)),
                     }
                 }
-                Ok(compare_holding(request, holding.as_ref(), &others))
+                Ok(compare_holding(request, events, holding.as_ref(), &others))
             }
         }
     }

@@ -124,7 +124,7 @@ impl Service {
         let Some(AuditedRecord::Request(request)) = &found.record else {
             return Ok(Vec::new());
         };
-        let access = match self.compare_access(request).await {
+        let access = match self.compare_access(request, &found.events).await {
             Err(StoreError::Corrupt(why)) => {
                 let why = format!("what the store keeps about the access cannot be read: {why}");
                 return Ok(vec![AuditFinding::whole(why)]);

@@ -132,8 +132,7 @@ impl Store for DynamoStore {
     async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
         let key = Item::from([("holding_key".into(), s(key))]);
         let item = self.get(Table::Assignments, key).await?;
-        item.map(|item| items::from_doc(&item, "holding_key"))
-            .transpose()
+        item.map(|item| items::read_holding(&item)).transpose()
     }
 
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {

@@ -223,6 +223,68 @@ async fn a_holder_that_was_added_or_a_holding_that_was_deleted_is_found() {
     }
 }
 
+/// C: after each of these changes, the grant did not end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_holding_that_stops_its_removal_is_found() {
+    let (shell, id, db) = with_a_grant().await;
+    let nobody = "00000000-0000-4000-8000-000000000001";
+    let ways = [
+        ("removing", "'$.removing', json('true')".to_owned()),
+        ("creating", format!("'$.creating[#]', '{nobody}'")),
+        ("permission_set_arn", "'$.means', 'another'".to_owned()),
+        ("revision", "'$.revision', 50".to_owned()),
+    ];
+    let doc = "SELECT doc FROM jit_holdings";
+    let before: String = db.query_row(doc, [], |row| row.get(0)).unwrap();
+    for (field, change) in ways {
+        let sql = format!("UPDATE jit_holdings SET doc = json_set(doc, {change})");
+        assert_eq!(db.execute(&sql, []), Ok(1));
+        finds(&shell, &id, Some(field), "the assignment");
+        let sql = "UPDATE jit_holdings SET doc = ?1";
+        assert_eq!(db.execute(sql, [&before]), Ok(1));
+    }
+    shell.run(&["audit", "verify"]).exits(0);
+}
+
+/// C: later events would get this time, and exports would miss them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_event_time_that_no_event_has_is_found() {
+    let (shell, id, db) = with_a_grant().await;
+    let config = format!("config#{CHANNEL}");
+    for (table, name) in [("jit_requests", &id), ("jit_channels", &config)] {
+        let sql = format!(
+            "UPDATE {table} SET doc = json_set(doc, '$.chain.last_at', '2099-01-01T00:00:00.000Z')"
+        );
+        assert_eq!(db.execute(&sql, []), Ok(1));
+        finds(
+            &shell,
+            name,
+            None,
+            "the record says that its last event is of 2099",
+        );
+    }
+}
+
+/// C: a changed revision beside the document stops no removal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_succeeds_although_the_revision_of_the_holding_was_changed() {
+    let (shell, id, db) = with_a_grant().await;
+    let sql = "UPDATE jit_holdings SET revision = 50";
+    assert_eq!(db.execute(sql, []), Ok(1));
+    shell
+        .run(&[
+            "revoke",
+            &id,
+            "--as",
+            "bob@example.com",
+            "--reason",
+            "x",
+            "--wait",
+        ])
+        .exits(0)
+        .prints(&["REVOKED"]);
+}
+
 // C
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_differs_from_its_document_is_found() {
@@ -251,6 +313,7 @@ async fn a_column_that_differs_from_its_document_is_found() {
         ("jit_requests", "written_claimable_at", "NULL", &id),
         ("jit_requests", "written_end_at", "NULL", &id),
         ("jit_requests", "revision", "revision + 1", &id),
+        ("jit_holdings", "revision", "revision + 1", &id),
         ("jit_channels", "revision", "revision + 1", &config),
         ("jit_bindings", "revision", "revision + 1", &config),
     ];

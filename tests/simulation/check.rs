@@ -31,8 +31,8 @@ struct Done {
     foreign: BTreeSet<HoldingKey>,
     /// Assignments of jit that were removed outside jit.
     taken: BTreeSet<HoldingKey>,
-    /// Assignments that an operator removes without the store. Their calls may take effect later.
-    overridden: BTreeSet<HoldingKey>,
+    /// The operators who remove an assignment without the store. Their calls may take effect later.
+    overridden: BTreeMap<HoldingKey, u32>,
 }
 
 impl ConsoleChanges {
@@ -45,13 +45,16 @@ impl ConsoleChanges {
     }
 
     pub fn begins_to_override(&self, key: &HoldingKey) {
-        self.0.lock().unwrap().overridden.insert(key.clone());
+        let mut done = self.0.lock().unwrap();
+        *done.overridden.entry(key.clone()).or_default() += 1;
     }
 
-    /// No call of the operator is in flight any more.
+    /// No call of this operator is in flight any more.
     pub fn has_overridden(&self, key: &HoldingKey) {
         let mut done = self.0.lock().unwrap();
-        done.overridden.remove(key);
+        if let Some(operators) = done.overridden.get_mut(key) {
+            *operators -= 1;
+        }
         done.taken.insert(key.clone());
     }
 
@@ -61,7 +64,7 @@ impl ConsoleChanges {
 
     fn took(&self, key: &HoldingKey) -> bool {
         let done = self.0.lock().unwrap();
-        done.taken.contains(key) || done.overridden.contains(key)
+        done.taken.contains(key) || done.overridden.get(key).is_some_and(|one| *one > 0)
     }
 
     /// The assignment exists again: if it disappears from now on, jit has removed it.
@@ -325,10 +328,10 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     }
     if let Some(key) = request.holding_key() {
         let holding = tables.holding(&key);
-        let others = holding.iter().flat_map(|one| one.others(id));
+        let others = holding.iter().flat_map(|one| one.named_beside(id));
         let others = others.map(|other| (other, tables.request(other).cloned()));
         let others = others.collect();
-        if let Some(mismatch) = compare_holding(request, holding, &others).first() {
+        if let Some(mismatch) = compare_holding(request, &events, holding, &others).first() {
             return Err(format!("P7: {mismatch}"));
         }
     }

@@ -17,6 +17,8 @@ use crate::domain::{
 /// At most this many requests share one assignment: a revoke ends all of them in one commit,
 /// and a store limits the number of records in one commit.
 pub(in crate::domain) const MOST_HOLDERS: usize = 32;
+/// The detail of ASSIGNING with the ARN under which the request joined the assignment.
+pub(in crate::domain) const ARN_DETAIL: &str = "permission_set_arn";
 
 /// An assignment in Identity Center: who has which permission set in which account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -84,6 +86,13 @@ impl Holding {
             .iter()
             .copied()
             .filter(move |holder| *holder != id)
+    }
+
+    /// The other requests that hold the assignment or may still make it.
+    pub fn named_beside(&self, id: RequestId) -> BTreeSet<RequestId> {
+        let mut named: BTreeSet<RequestId> = &self.holders | &self.creating;
+        named.remove(&id);
+        named
     }
 
     pub fn is_shared(&self, id: RequestId) -> bool {

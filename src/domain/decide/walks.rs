@@ -196,7 +196,9 @@ impl World {
             let others = others
                 .map(|(id, other)| (*id, Some(other.clone())))
                 .collect();
-            assert_eq!(compare_holding(request, Some(&self.holding), &others), []);
+            let events = &self.histories[&request.id];
+            let found = compare_holding(request, events, Some(&self.holding), &others);
+            assert_eq!(found, []);
         }
     }
 

@@ -6,7 +6,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::DynamoStore;
 use super::items::{self, Item, s, text};
 use super::tables::Table;
-use crate::domain::{AuditKey, Binding, Channel, ChannelId, Event, Request, RequestId};
+use crate::domain::{
+    AuditKey, Binding, Channel, ChannelId, Event, Holding, HoldingKey, Request, RequestId,
+};
 use crate::store::StoreError;
 use crate::store::inspect::{AuditedRecord, Fit, Inspected, Misfit, record_name};
 
@@ -84,7 +86,25 @@ impl DynamoStore {
             let by_operator = ["status", "revoked_at"];
             compare(of, &by_operator, &item, &expected, &mut found.misfits);
         }
+        if let Some(key) = request.holding_key() {
+            self.inspect_holding(&key, &mut found.misfits).await?;
+        }
         found.record = Some(AuditedRecord::Request(Box::new(request)));
+        Ok(())
+    }
+
+    async fn inspect_holding(
+        &self,
+        key: &HoldingKey,
+        misfits: &mut Vec<Misfit>,
+    ) -> Result<(), StoreError> {
+        let item_key = Item::from([("holding_key".into(), s(key))]);
+        if let Some(item) = self.get(Table::Assignments, item_key).await? {
+            let holding: Holding = items::from_doc(&item, "holding_key")?;
+            let expected = items::holding(&holding)?;
+            let of = format!("the assignment {key}");
+            compare(of, &["holding_key", "revision"], &item, &expected, misfits);
+        }
         Ok(())
     }
 

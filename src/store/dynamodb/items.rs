@@ -202,6 +202,16 @@ pub(super) fn holding(holding: &Holding) -> Result<Item, StoreError> {
     record("holding_key", &holding.key, holding.revision, holding)
 }
 
+/// Reads a holding. The condition of the next write compares the attribute `revision`.
+pub(super) fn read_holding(item: &Item) -> Result<Holding, StoreError> {
+    let holding: Holding = from_doc(item, "holding_key")?;
+    let revision = count(item, "revision");
+    Ok(Holding {
+        revision,
+        ..holding
+    })
+}
+
 pub(super) fn account_key(account: &AccountId) -> String {
     format!("account#{account}")
 }

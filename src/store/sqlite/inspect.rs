@@ -8,7 +8,9 @@ use rusqlite::{Connection, Row, Rows};
 
 use super::rows::{end_at, from_doc, int, revoked_at};
 use super::{queries, rows};
-use crate::domain::{AccountId, AuditKey, Binding, Channel, Event, Request, Timestamp};
+use crate::domain::{
+    AccountId, AuditKey, Binding, Channel, Event, Holding, HoldingKey, Request, Timestamp,
+};
 use crate::store::StoreError;
 use crate::store::inspect::{AuditedRecord, Fit, Inspected, Misfit, record_name};
 
@@ -19,8 +21,11 @@ pub(super) fn inspect(db: &Connection, key: &AuditKey) -> Result<Inspected, Stor
     match key {
         AuditKey::Request(id) => {
             if let Some(request) = queries::request(&snapshot, *id)? {
-                found.record = Some(AuditedRecord::Request(Box::new(request)));
                 check_request(&snapshot, key, &mut found.misfits)?;
+                if let Some(holding_key) = request.holding_key() {
+                    check_holding(&snapshot, &holding_key, &mut found.misfits)?;
+                }
+                found.record = Some(AuditedRecord::Request(Box::new(request)));
             }
         }
         AuditKey::Config(channel) => {
@@ -103,6 +108,27 @@ fn check_request(
     // A row of an older jit has another number here.
     let failing = i64::from(request.troubled_since().is_some());
     fit.check("failing", value(row, 13), text(&failing));
+    Ok(())
+}
+
+fn check_holding(
+    db: &Connection,
+    key: &HoldingKey,
+    misfits: &mut Vec<Misfit>,
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(queries::HOLDING)?;
+    let mut found = statement.query([key.to_string()])?;
+    let Some(row) = found.next()? else {
+        return Ok(());
+    };
+    let of = format!("the assignment {key}");
+    let holding: Holding = from_doc(&of, &row.get::<_, String>(0)?)?;
+    let mut fit = Fit { of, misfits };
+    fit.check(
+        "revision",
+        value(row, 1),
+        Some(holding.revision.to_string()),
+    );
     Ok(())
 }
 

@@ -542,6 +542,21 @@ mod tests {
         assert!(!is_continued());
     }
 
+    // D5
+    #[test]
+    fn a_nonce_long_after_the_stamp_renews_it() {
+        let place = TestFolder::new();
+        let nonces = place.open();
+        nonces.mark("database").unwrap();
+        spend(&nonces, "a", 0);
+        // The kernel sets the time of a change, so real time must pass.
+        let patience = u64::try_from(STAMP_PATIENCE).unwrap();
+        std::thread::sleep(std::time::Duration::from_nanos(2 * patience));
+        spend(&nonces, "b", 0);
+        drop(nonces);
+        assert!(place.open().are_continued("database").unwrap());
+    }
+
     #[test]
     fn tidy_forgets_only_expired_nonces() {
         let place = TestFolder::new();

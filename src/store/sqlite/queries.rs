@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Rows, ToSql, named_params, params}
 
 use super::fault::unknown;
 use super::rows::{
-    RequestRow, all_docs, count, int, limit, one_doc, readable_docs, request_columns, text_of,
+    RequestRow, all_docs, count, from_doc, int, limit, one_doc, readable_docs, request_columns,
+    text_of,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, Holding, HoldingKey, Lane,
@@ -31,10 +32,23 @@ pub(super) fn request(db: &Connection, id: RequestId) -> Result<Option<Request>,
         .transpose()
 }
 
-pub(super) const HOLDING: &str = "SELECT doc FROM jit_holdings WHERE holding_key = ?1";
+pub(super) const HOLDING: &str = "SELECT doc, revision FROM jit_holdings WHERE holding_key = ?1";
 
 pub(super) fn holding(db: &Connection, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
-    one_doc(db, HOLDING, [key.to_string()], || format!("holding {key}"))
+    let found: Option<(String, i64)> = db
+        .prepare_cached(HOLDING)?
+        .query_row([key.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((doc, revision)) = found else {
+        return Ok(None);
+    };
+    // The condition of the next write compares the column.
+    let revision = u64::try_from(revision).unwrap_or_default();
+    let holding = from_doc(&format!("holding {key}"), &doc)?;
+    Ok(Some(Holding {
+        revision,
+        ..holding
+    }))
 }
 
 pub(super) const BINDING: &str = "SELECT doc FROM jit_bindings WHERE account_id = ?1";

@@ -4,7 +4,7 @@ use super::super::at_start::{start_ahead, wait_for_start, withdrawn};
 use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
 use super::{begin, failed, not_ours};
-use crate::domain::assignment::MOST_HOLDERS;
+use crate::domain::assignment::{ARN_DETAIL, MOST_HOLDERS};
 use crate::domain::{
     AssignmentWork, Ending, EventKind, Holding, Lease, Period, Preparation, Presence, State, Text,
     Trouble,
@@ -49,10 +49,11 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
     // After this commit a worker sends the create, so the commit stores the holder: its duty
     // to remove the assignment is written first.
     let id = step.request.id;
-    step.change_holding(|holding| holding.joined(id).with_arn(found.permission_set_arn));
+    let arn = found.permission_set_arn;
+    step.change_holding(|holding| holding.joined(id).with_arn(arn.clone()));
     step.request.schedule.due_at = Some(step.now);
     step.set_state(State::Assigning);
-    let said = details([("identity_store_user_id", user)]);
+    let said = details([("identity_store_user_id", user), (ARN_DETAIL, Some(arn))]);
     step.record(EventKind::Assigning, None, said);
     step.done(Some(AssignmentWork::Create(holding.key).into()))
 }
