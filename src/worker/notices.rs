@@ -124,12 +124,16 @@ impl NoticeWorker {
         tasks.close();
         // From now on this process delivers the notices of its own commits.
         self.service.notice_queue.open();
-        if mode == RunMode::Forever {
-            self.end_pauses().await;
-        }
-        // K6: a panic in the loop ends only one round.
+        let mut is_start = mode == RunMode::Forever;
+        // K6: a panic ends only one round.
         loop {
-            let rounds = self.make_rounds(mode, &tasks, stop, give_up);
+            let ends_pauses = std::mem::take(&mut is_start);
+            let rounds = async {
+                if ends_pauses {
+                    self.end_pauses().await;
+                }
+                self.make_rounds(mode, &tasks, stop, give_up).await;
+            };
             if AssertUnwindSafe(rounds).catch_unwind().await.is_ok() {
                 break;
             }

@@ -245,6 +245,20 @@ async fn a_stopped_delivery_is_repeated_after_the_next_start() {
     replicas.end().await;
 }
 
+// K6: the process delivered no notice until its end.
+#[tokio::test(start_paused = true)]
+async fn a_panic_at_the_start_stops_no_delivery() {
+    let receiver = Hangs::at(0);
+    let mut replicas = Replicas::start(&receiver);
+    replicas.end().await;
+    replicas.store.panic_at_end_pauses();
+    replicas.run(&receiver);
+    replicas.request().await;
+    tokio::time::sleep(Millis::seconds(30).std()).await;
+    assert_eq!(receiver.seen().len(), 1);
+    replicas.end().await;
+}
+
 /// P8: the notice worker keeps looking after the clock was set back.
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_set_back_delays_no_other_notice() {

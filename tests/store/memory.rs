@@ -29,6 +29,11 @@ impl MemoryStore {
         self.0.lock().unwrap()
     }
 
+    /// The next `end_pauses` panics.
+    pub fn panic_at_end_pauses(&self) {
+        self.tables().panics_at_end_pauses = true;
+    }
+
     pub fn head_entries_read(&self) -> usize {
         self.tables().head_entries_read
     }
@@ -265,6 +270,8 @@ impl Store for MemoryStore {
     }
 
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
+        let panics = std::mem::take(&mut self.tables().panics_at_end_pauses);
+        assert!(!panics, "a test lets the store panic");
         for entry in self.tables().notices.values_mut() {
             entry.next_at = entry.next_at.min(now);
         }

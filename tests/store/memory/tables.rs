@@ -30,6 +30,7 @@ pub struct Tables {
     pub(super) forgotten: BTreeMap<RequestId, u64>,
     pub(super) commits: u64,
     pub(super) changes: Changes,
+    pub(super) panics_at_end_pauses: bool,
 }
 
 /// The changes since a test last took them.
