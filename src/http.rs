@@ -4,6 +4,7 @@
 //! check that the router has exactly these.
 
 pub mod address_book;
+pub mod already;
 pub mod body;
 mod config;
 pub mod connections;

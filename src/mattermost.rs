@@ -31,7 +31,7 @@ use crate::service::ServiceError;
 use crate::signature::CurrentSecret;
 use crate::store::StoreError;
 pub use cards::direct::DirectMessages;
-pub use cards::names::Names;
+pub use cards::names::{Names, nearest};
 use cards::refusals::in_chat;
 pub use cards::tell::Cards;
 use cards::text::plain;

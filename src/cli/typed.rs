@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Failure;
 use crate::domain::{AccountId, Minutes};
+pub(super) use crate::mattermost::nearest;
 use crate::mattermost::{Names, typed_minutes};
 
 /// An account by its twelve digits, or by its name in `[accounts]`.
@@ -50,37 +51,9 @@ pub(super) fn hours(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "expected whole hours, like 4, or a time like 4h".to_owned())
 }
 
-/// The known word that differs from the typed one by a few letters.
-pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let typed = typed.to_lowercase();
-    let most = (typed.chars().count() / 4).clamp(1, 3);
-    known
-        .map(|word| {
-            let distance = strsim::damerau_levenshtein(&typed, &word.to_lowercase());
-            (distance, word)
-        })
-        .filter(|(distance, _)| *distance <= most)
-        .min()
-        .map(|(_, word)| word)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_word_differs_by_a_few_letters() {
-        let known = ["alice@example.com", "bob@example.com"];
-        let near = |typed| nearest(typed, known.into_iter());
-        assert_eq!(near("alcie@example.com"), Some("alice@example.com"));
-        assert_eq!(near("alice@exmaple.con"), Some("alice@example.com"));
-        assert_eq!(near("dave@elsewhere.org"), None);
-        assert_eq!(
-            nearest("amdin", ["admin", "readonly"].into_iter()),
-            Some("admin")
-        );
-        assert_eq!(nearest("ro", ["readonly"].into_iter()), None);
-    }
 
     // H4
     #[test]

@@ -314,6 +314,7 @@ impl Binding {
         let named = self.approvers.len();
         if named > 0 && (named as u64) < u64::from(self.approvals_required) {
             return Err(Refusal::QuorumTooLarge {
+                account_id: self.account_id.clone(),
                 required: self.approvals_required,
                 named,
             });

@@ -5,6 +5,7 @@ pub mod direct;
 pub mod handles;
 mod history;
 pub mod names;
+pub mod quorum;
 pub mod refusals;
 pub mod tell;
 pub mod text;

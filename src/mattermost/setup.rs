@@ -14,6 +14,7 @@ const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";
 /// The description of each token that the setup makes.
 const TOKEN_DESCRIPTION: &str = "jit";
+const NOT_JIT: &str = "the answer is not from jit";
 /// Mattermost lists at most this number of tokens in one answer.
 const MOST_LISTED: u32 = 200;
 
@@ -59,27 +60,13 @@ pub async fn set_up(
     reach: &str,
     known_bot: Option<&str>,
 ) -> Result<SetupResult, SetupError> {
-    let me = admin.get("users/me").await.map_err(|why| match why {
-        ApiError::NoAnswer(_) | ApiError::NotThere(_) => SetupError::Api {
-            what: "--url: no Mattermost answers at this address",
-            why,
-        },
-        ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::Refused(_) => {
-            SetupError::Api {
-                what: "the token of the admin",
-                why,
-            }
-        }
-    })?;
+    let me = whose_token(admin, "--url", "the token of the admin").await?;
     let roles = me["roles"].as_str().unwrap_or_default();
     if !roles.split_whitespace().any(|role| role == "system_admin") {
         let why = "this token is not the token of a system admin; only a system admin can make bots and commands";
         return Err(SetupError::Wrong(why.into()));
     }
-    let team = admin
-        .get(&format!("teams/name/{team}"))
-        .await
-        .map_err(at("--team"))?;
+    let team = team_named(admin, team).await?;
     let team_id = text(&team, "id")?;
     let mut told = Vec::new();
     let bot_id = bot(admin, &mut told).await?;
@@ -111,6 +98,34 @@ pub async fn set_up(
         bot_token,
         command_token,
         told,
+    })
+}
+
+/// The user of the token. Only a refusal of the token is about the token; each other error is about
+/// the address.
+async fn whose_token(api: &Api, address: &str, token: &'static str) -> Result<Value, SetupError> {
+    api.get("users/me").await.map_err(|why| match why {
+        ApiError::NoAnswer(cause) | ApiError::NotThere(cause) | ApiError::Refused(cause) => {
+            SetupError::Wrong(format!(
+                "{address}: no Mattermost answers at {}: {cause}",
+                api.shown_url()
+            ))
+        }
+        ApiError::NotAllowed(_) | ApiError::Forbidden(_) => at(token)(why),
+    })
+}
+
+async fn team_named(admin: &Api, name: &str) -> Result<Value, SetupError> {
+    let found = admin.get(&format!("teams/name/{name}")).await;
+    found.map_err(|why| match why {
+        ApiError::NotThere(_) => SetupError::Wrong(format!(
+            "--team: Mattermost has no team {name}; type the name that the addresses of the team contain, like {}/{name}",
+            admin.shown_url().trim_end_matches('/')
+        )),
+        why @ (ApiError::NotAllowed(_)
+        | ApiError::Forbidden(_)
+        | ApiError::Refused(_)
+        | ApiError::NoAnswer(_)) => at("--team")(why),
     })
 }
 
@@ -182,6 +197,11 @@ async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> 
     Ok(id)
 }
 
+/// The URL that the slash command must have.
+fn command_url(reach: &str) -> String {
+    format!("{}{}", reach.trim_end_matches('/'), super::COMMAND)
+}
+
 /// Makes or corrects the slash command.
 async fn command(
     admin: &Api,
@@ -195,7 +215,7 @@ async fn command(
         "trigger": NAME,
         // POST: with GET, the token would be in the address.
         "method": "P",
-        "url": format!("{}{}", reach.trim_end_matches('/'), super::COMMAND),
+        "url": command_url(reach),
         "username": NAME,
         "display_name": DESCRIPTION,
         "description": DESCRIPTION,
@@ -238,10 +258,7 @@ async fn command(
 /// Checks the configuration as far as the bot can see it, and that a typed command reaches jit.
 pub async fn check(bot: &Api, team_id: &str, public_url: &Url) -> Result<Vec<String>, SetupError> {
     let mut told = Vec::new();
-    let me = bot
-        .get("users/me")
-        .await
-        .map_err(at("mattermost.bot_token"))?;
+    let me = whose_token(bot, "mattermost.url", "mattermost.bot_token").await?;
     if me["is_bot"] != true {
         let why = "mattermost.bot_token: this is the token of a person; make a bot with: jit mattermost setup --url URL --team NAME --public-url URL";
         return Err(SetupError::Wrong(why.into()));
@@ -257,10 +274,11 @@ pub async fn check(bot: &Api, team_id: &str, public_url: &Url) -> Result<Vec<Str
         .await
         .map_err(at("jit cannot list the commands of the team"))?;
     let mut commands = commands.as_array().into_iter().flatten();
-    if !commands.any(|one| one["trigger"] == NAME) {
+    let Some(command) = commands.find(|one| one["trigger"] == NAME) else {
         let why = format!("the team has no command /{NAME}: make it with jit mattermost setup");
         return Err(SetupError::Wrong(why));
-    }
+    };
+    check_url(command, public_url)?;
     told.push(format!("the command /{NAME} exists"));
     let config = bot.get("config/client?format=old").await;
     let config = config.map_err(at("jit cannot read the public key of the server"))?;
@@ -277,6 +295,18 @@ pub async fn check(bot: &Api, team_id: &str, public_url: &Url) -> Result<Vec<Str
     round_trip(bot, &id, team_id, public_url).await?;
     told.push("a typed /jit command reaches jit, and jit accepts its token".to_owned());
     Ok(told)
+}
+
+/// Mattermost shows the URL of a command only to users who may change it, so it can be absent.
+fn check_url(command: &Value, public_url: &Url) -> Result<(), SetupError> {
+    let wanted = command_url(public_url.as_str());
+    match command["url"].as_str() {
+        None | Some("") => Ok(()),
+        Some(url) if url == wanted => Ok(()),
+        Some(url) => Err(SetupError::Wrong(format!(
+            "the command /{NAME} has the URL {url}, and mattermost.public_url needs {wanted}: correct the command with jit mattermost setup, or correct mattermost.public_url"
+        ))),
+    }
 }
 
 /// The bot types `/jit help` in a direct message with itself: Mattermost calls jit.
@@ -299,7 +329,7 @@ async fn round_trip(
             if shown.contains("/jit request") {
                 return Ok(());
             }
-            "the answer is not from jit".to_owned()
+            NOT_JIT.to_owned()
         }
         Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::NotAllowed(_))) => {
             return Err(at("the bot cannot type a command")(why));
@@ -313,15 +343,26 @@ async fn round_trip(
             "mattermost.command_tokens: jit refuses the token of the command /{NAME}: the token was regenerated in Mattermost, or jit serves another team. Write the current token with jit mattermost setup ({why})"
         )));
     }
-    let answers_here = answers(public_url).await;
-    Err(SetupError::Wrong(match answers_here {
+    let wanted = command_url(public_url.as_str());
+    let corrects = format!("jit mattermost setup corrects it if it is not {wanted}");
+    Err(SetupError::Wrong(match answers(public_url).await {
+        true if is_from_another_server(&why) => format!(
+            "jit answers at {public_url}, and Mattermost gets the answer of another server: check the URL of the command /{NAME}; {corrects} ({why})"
+        ),
         true => format!(
-            "Mattermost does not reach jit at {public_url}, and jit answers there from this machine: name the host in ServiceSettings.AllowedUntrustedInternalConnections of Mattermost (System Console, Environment, Developer) if its address is private, and check the firewall and the certificate ({why})"
+            "Mattermost does not reach jit at {public_url}, and jit answers there from this machine: check the URL of the command /{NAME} ({corrects}), name the host in ServiceSettings.AllowedUntrustedInternalConnections of Mattermost (System Console, Environment, Developer) if its address is private, and check the firewall and the certificate ({why})"
         ),
         false => format!(
             "mattermost.public_url: jit does not answer at {public_url}: start it with jit serve, or correct the address ({why})"
         ),
     }))
+}
+
+/// A server that is not jit answers with another text, or with the status of a page that it does not
+/// have.
+fn is_from_another_server(why: &str) -> bool {
+    let mut numbers = why.split(|c: char| !c.is_ascii_digit());
+    why == NOT_JIT || numbers.any(|number| matches!(number, "404" | "405"))
 }
 
 /// Whether jit answers at this address from here.

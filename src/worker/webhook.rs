@@ -8,6 +8,7 @@ use super::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 use crate::clock::Clock;
 use crate::config::Webhook;
 use crate::domain::{Audience, Millis, Notice, ReceiverName, Timestamp};
+use crate::identity_center::causes;
 use crate::signature::{self, CurrentSecret, Message, Scheme};
 
 /// The time limit of one delivery.
@@ -113,12 +114,6 @@ impl Receiver for WebhookReceiver {
 
 /// The error with its causes, and without the url, which may contain a token.
 fn no_answer(error: reqwest::Error) -> NotReceived {
-    let error = error.without_url();
-    let mut why = format!("no answer from the webhook: {error}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(deeper) = cause {
-        why.push_str(&format!(": {deeper}"));
-        cause = deeper.source();
-    }
-    NotReceived::because(why)
+    let why = causes(&error.without_url());
+    NotReceived::because(format!("no answer from the webhook: {why}"))
 }

@@ -27,6 +27,8 @@ pub struct Kept {
     /// The status and the message of a failed command, if commands fail.
     pub command_fails: Option<(u16, String)>,
     pub verifies_addresses: bool,
+    /// Whether the bot may change commands, so that Mattermost shows it their URLs.
+    pub bot_sees_urls: bool,
 }
 
 #[derive(Clone)]
@@ -104,7 +106,9 @@ impl Kept {
         if !is_admin && !is_bot {
             return no(401);
         }
-        let path = path.strip_prefix("/api/v4/").unwrap();
+        let Some(path) = path.strip_prefix("/api/v4/") else {
+            return no(404);
+        };
         let bot_id = "gmiabbkdop8bjpc3xf7fcdrqme";
         match (method, path) {
             ("GET", "users/me") if is_admin => {
@@ -160,7 +164,11 @@ impl Kept {
                 (200, command)
             }
             ("GET", path) if path == format!("teams/{TEAM}/commands/autocomplete") => {
-                (200, self.command.iter().cloned().collect())
+                let mut shown: Vec<Value> = self.command.iter().cloned().collect();
+                if !self.bot_sees_urls {
+                    shown.iter_mut().for_each(|one| one["url"] = "".into());
+                }
+                (200, shown.into())
             }
             ("GET", "config/client") => {
                 let verifies = self.verifies_addresses.to_string();

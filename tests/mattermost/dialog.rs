@@ -304,3 +304,30 @@ async fn without_a_dialog_the_answer_shows_the_command() {
     let said = crate::server::command_answer(&team.send(body).await);
     assert!(said.contains("in one line"), "{said}");
 }
+
+// W12: Mattermost shows the error of a dialog without Markdown.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_of_a_dialog_is_plain_text() {
+    let team = Team::bound().await;
+    let (first, second) = (opened(&team).await, opened(&team).await);
+    let sent = team.sends(DIALOG, &filled(&first, &fields())).await;
+    assert_eq!(sent.text, "{}");
+    let pending = team.sends(DIALOG, &filled(&second, &fields())).await;
+    let mut elsewhere = fields();
+    elsewhere["account"] = "999988887777".into();
+    let third = opened(&team).await;
+    let unbound = team.sends(DIALOG, &filled(&third, &elsewhere)).await;
+    for (reply, wanted) in [
+        (
+            pending,
+            "PENDING · readonly in 111122223333 · alice@example.com (@alice)",
+        ),
+        (unbound, "account 999988887777 is not bound"),
+    ] {
+        let said = reply.json()["error"].as_str().unwrap().to_owned();
+        assert!(said.contains(wanted), "{said}");
+        for mark in ["**", "`", ":warning:", "\\", "\u{200b}"] {
+            assert!(!said.contains(mark), "{mark:?} in {said}");
+        }
+    }
+}

@@ -113,7 +113,7 @@ async fn the_other_slash_commands_work() {
     let help = team.type_command(MALLORY, "help").await;
     assert!(help.contains("`/jit revoke ID"), "{help}");
     let typo = team.type_command(MALLORY, "aprove 01a1").await;
-    assert!(typo.contains("`/jit approve`"), "{typo}");
+    assert!(typo.contains("`/jit approve 01a1`"), "{typo}");
 }
 
 /// An approver may decide in the channel for direct messages with the bot, with the short id.
@@ -226,6 +226,8 @@ async fn a_list_tells_what_it_leaves_out_and_shows_an_approver_what_waits() {
         team.type_command_in(dm, &alone, BOB, "list").await,
     ] {
         assert!(listed.contains("and 3 more PENDING"), "{listed}");
+        // The list shows no ids for `/jit status ID`; the cards do.
+        assert!(listed.contains("search Mattermost for PENDING"), "{listed}");
         assert_eq!(listed.lines().count(), 21, "{listed}");
     }
     let none = team.type_command_in(dm, &hers, MALLORY, "list").await;

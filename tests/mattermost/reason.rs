@@ -83,6 +83,9 @@ async fn a_denial_with_a_reason_tells_it_everywhere() {
     let shown = &dialog["dialog"];
     // Mattermost shows at most 24 characters of a title.
     assert_eq!(shown["title"], "Deny the request");
+    // W6: an address alone does not say who asks, because users can change it.
+    let about = shown["introduction_text"].as_str().unwrap();
+    assert!(about.contains("(@\u{200b}alice)"), "{about}");
     assert_eq!(shown["elements"].as_array().unwrap().len(), 1);
     // The press alone denies nothing.
     let request = team.caller.show(&team.newest().await).await;

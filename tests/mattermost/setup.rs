@@ -213,6 +213,12 @@ async fn the_check_types_a_command_and_names_what_is_wrong() {
             jit.url.as_str(),
             "AllowedUntrustedInternalConnections",
         ),
+        // The command has the address of another server.
+        (
+            "Command with a trigger of 'jit' returned response 404 Not Found.",
+            jit.url.as_str(),
+            "check the URL of the command /jit; jit mattermost setup",
+        ),
         (
             "Command with a trigger of 'jit' returned response 401 Unauthorized.",
             jit.url.as_str(),
@@ -270,19 +276,67 @@ async fn a_wrong_address_and_a_missing_file_are_named() {
     std::fs::remove_file(folder.path().join("mattermost-bot-token")).unwrap();
     let again = set_up(&server, folder.path());
     again.prints(&["older tokens of the bot: 1", "within two seconds"]);
-    let wrong = ran(binary()
-        .args(["mattermost", "setup", "--team", "acme", "--url"])
+}
+
+/// W13: an address without a server was reported as a fault of the token, without its cause.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_without_mattermost_is_named_with_its_cause() {
+    let (server, folder) = (Server::open().await, folder());
+    assert_eq!(set_up(&server, folder.path()).code, 0);
+    let config = folder.path().join("jit.toml");
+    let written = std::fs::read_to_string(&config).unwrap();
+    let nothing_there = format!("{}/elsewhere", server.url);
+    for (url, cause) in [
+        ("http://127.0.0.1:9", "onnection refused"),
+        ("http://no.such.invalid", "dns error"),
+        (nothing_there.as_str(), "404"),
+    ] {
+        let named = |key: &str| format!("{key}: no Mattermost answers at {url}");
+        std::fs::write(&config, written.replace(&server.url, url)).unwrap();
+        let checked = check(folder.path());
+        assert_eq!(checked.code, 1, "{}", checked.out);
+        for word in [named("mattermost.url").as_str(), cause] {
+            assert!(checked.err.contains(word), "{word}: {}", checked.err);
+        }
+        let wrong = ran(binary()
+            .args(["mattermost", "setup", "--team", "acme", "--url", url])
+            .args(["--public-url", "https://jit.example.com"])
+            .env("JIT_CONFIG", folder.path().join("other.toml"))
+            .env("JIT_MATTERMOST_ADMIN_TOKEN", ADMIN));
+        for word in [named("--url").as_str(), cause] {
+            assert!(wrong.err.contains(word), "{word}: {}", wrong.err);
+        }
+    }
+}
+
+/// W13
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_team_and_another_url_of_the_command_are_named() {
+    let (server, folder) = (Server::open().await, folder());
+    let unknown = ran(binary()
         .args([
-            "http://127.0.0.1:9",
-            "--public-url",
-            "https://jit.example.com",
+            "mattermost",
+            "setup",
+            "--team",
+            "acne",
+            "--url",
+            &server.url,
         ])
+        .args(["--public-url", "https://jit.example.com"])
+        .env("JIT_CONFIG", folder.path().join("jit.toml"))
         .env("JIT_MATTERMOST_ADMIN_TOKEN", ADMIN));
-    assert!(
-        wrong.err.contains("--url: no Mattermost answers"),
-        "{}",
-        wrong.err
-    );
+    assert!(unknown.err.contains("no team acne"), "{}", unknown.err);
+    assert_eq!(set_up(&server, folder.path()).code, 0);
+    server.with(|kept| {
+        kept.bot_sees_urls = true;
+        kept.command.as_mut().unwrap()["url"] = "https://old.example.com/mattermost/command".into();
+    });
+    let checked = check(folder.path());
+    for word in ["https://old.example.com", "jit mattermost setup"] {
+        assert!(checked.err.contains(word), "{word}: {}", checked.err);
+    }
+    assert_eq!(set_up(&server, folder.path()).code, 0);
+    assert_eq!(check(folder.path()).code, 0);
 }
 
 /// W13: each setup without a stored token made one more token, and the older ones kept working.

@@ -38,7 +38,12 @@ pub enum Refusal {
         known: Vec<PermissionSet>,
     },
     #[error("approvals_required is {required}, but the number of approvers is {named}")]
-    QuorumTooLarge { required: u32, named: usize },
+    QuorumTooLarge {
+        /// The account whose requests need so many approvals.
+        account_id: AccountId,
+        required: u32,
+        named: usize,
+    },
 
     #[error("{named} approvers are named, and at most {most} are allowed; name fewer")]
     TooManyApprovers { named: usize, most: usize },

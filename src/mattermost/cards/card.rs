@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::handles::Handles;
 use super::names::Names;
+use super::quorum::ApprovalCount;
 use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id, span};
 use crate::domain::{
-    Binding, Ending, Millis, MmUserId, Person, Policy, Request, RequestObject, State, Status,
-    Timestamp,
+    Binding, Ending, Millis, MmUserId, Person, Request, RequestObject, State, Status, Timestamp,
 };
 use crate::mattermost::trust::seal::Action;
 
@@ -117,7 +117,7 @@ fn ended_by(request: &Request) -> Option<&Person> {
     }
 }
 
-fn revoked_by(request: &Request) -> Option<&Person> {
+pub fn revoked_by(request: &Request) -> Option<&Person> {
     match &request.state {
         State::Revoked { by, .. } => by.as_ref(),
         State::Checking { by, .. } => Some(by),
@@ -231,8 +231,8 @@ fn fields(request: &Request, shown: &RequestObject<'_>, beside: &Shown<'_>) -> V
     if let Some(by) = approved_by(request, handles) {
         fields.push(field("Approved by", by));
     }
-    if let Some(number) = approvals(request, beside.binding.as_ref()) {
-        fields.push(field("Approvals", number));
+    if let Some(count) = ApprovalCount::of_several(request, beside.binding.as_ref()) {
+        fields.push(field("Approvals", count.to_string()));
     }
     if let Some(by) = ended_by(request) {
         fields.push(field("Ended by", handles.named(by)));
@@ -272,21 +272,6 @@ fn how_long(request: &Request, over: Option<Timestamp>) -> String {
         (Some(period), None) => format!("until {}", moment(period.until)),
         (None, _) => counted_minutes(request.asked.duration.get()),
     }
-}
-
-/// How many of the needed approvals the request or its extension has, if it needs several.
-fn approvals(request: &Request, binding: Option<&Binding>) -> Option<String> {
-    let binding = binding.filter(|binding| binding.approvals_required > 1)?;
-    let given = if request.state == State::Pending {
-        &request.approvals.given
-    } else {
-        let extension = request.grant.extension.as_ref();
-        &extension
-            .filter(|_| request.state == State::Granted)?
-            .approvals
-    };
-    let counted = Policy::counted_approvals(given, &request.asked.requester, binding);
-    Some(format!("{counted} of {}", binding.approvals_required))
 }
 
 fn approved_by(request: &Request, handles: &Handles) -> Option<String> {

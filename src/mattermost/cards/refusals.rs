@@ -72,9 +72,14 @@ fn about_people(refusal: &Refusal) -> Option<String> {
                 .into(),
         );
     }
-    if let Refusal::QuorumTooLarge { required, named } = refusal {
+    if let Refusal::QuorumTooLarge {
+        account_id,
+        required,
+        named,
+    } = refusal
+    {
         return Some(format!(
-            "each request would need {required} approvals, but the number of approvers is {named}: name more with `/jit approvers @name …`, or lower the number with `/jit bind ACCOUNT approvals {named}`"
+            "each request for account `{account_id}` would need {required} approvals, but the number of approvers is {named}: name more with `/jit approvers @name …`, or lower the number with `/jit bind {account_id} approvals {named}`"
         ));
     }
     if let Refusal::NoReason = refusal {
@@ -139,6 +144,7 @@ mod tests {
                 known: vec![],
             },
             Refusal::QuorumTooLarge {
+                account_id: account_id(),
                 required: 2,
                 named: 1,
             },
@@ -291,6 +297,8 @@ mod tests {
                 " 1 requests",
                 CHANNEL,
                 PERSON,
+                // A command with this word does not work as it is.
+                "ACCOUNT",
             ] {
                 assert!(!without.contains(word), "{word:?} in {told:?}");
             }

@@ -104,9 +104,36 @@ pub fn span(from: &str, to: &str) -> String {
     }
 }
 
+/// A message without its Markdown, for the errors of a dialog: Mattermost shows them as they are.
+pub fn unmarked(message: &str) -> String {
+    let (mut shown, mut is_code) = (String::with_capacity(message.len()), false);
+    let mut chars = message.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '`' => is_code = !is_code,
+            c if is_code => shown.push(c),
+            '\\' => shown.extend(chars.next()),
+            '*' | BREAK => {}
+            c => shown.push(c),
+        }
+    }
+    shown.replace(":warning: ", "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// W12
+    #[test]
+    fn an_unmarked_message_has_the_words_without_escapes_and_emphasis() {
+        let name = plain("a_b-c@example.com *x* [1]");
+        let message = format!(":warning: **PENDING** {name}; type `/jit deny 01a1-2 \\x`");
+        assert_eq!(
+            unmarked(&message),
+            "PENDING a_b-c@example.com *x* [1]; type /jit deny 01a1-2 \\x"
+        );
+    }
 
     #[test]
     fn plain_text_contains_no_active_markdown() {

@@ -7,7 +7,9 @@ use reqwest::{Method, Response, StatusCode, Url, redirect};
 use serde_json::Value;
 
 use crate::clock::{Clock, Uptime};
+use crate::config;
 use crate::domain::Millis;
+use crate::identity_center::causes;
 use crate::lock::locked;
 use crate::signature::{CurrentSecret, Secret};
 
@@ -63,6 +65,11 @@ impl Api {
         })
     }
 
+    /// The address of the server as it may be shown: without a password and a query.
+    pub fn shown_url(&self) -> String {
+        format!("{}{}", config::shown(&self.url), self.url.path())
+    }
+
     /// The token of the next call.
     pub fn token(&self) -> Secret {
         self.token.get()
@@ -92,7 +99,8 @@ impl Api {
         body: Option<&Value>,
     ) -> Result<Value, ApiError> {
         let url = format!("{}/api/v4/{path}", self.url.as_str().trim_end_matches('/'));
-        let no_answer = |why: reqwest::Error| ApiError::NoAnswer(why.without_url().to_string());
+        // Only the causes say what is wrong: a name without an address, a refused connection.
+        let no_answer = |why: reqwest::Error| ApiError::NoAnswer(causes(&why.without_url()));
         let mut call = self
             .http
             .request(method, url)

@@ -5,7 +5,6 @@ use super::slash::Slash;
 use super::words::{ChatCommand, VERBS, understand};
 use crate::domain::{Ask, ChatUser, PermissionSet};
 use crate::mattermost::{Answer, Mattermost, No};
-use crate::service::Configure;
 use crate::store::Filter;
 
 impl Mattermost {
@@ -79,17 +78,8 @@ impl Mattermost {
             ChatCommand::List => self.list(slash, who).await,
             ChatCommand::Info => self.info(slash).await,
             ChatCommand::Bind { account, terms } => self.bind(slash, who, account, terms).await,
-            ChatCommand::Unbind { account } => {
-                let unbind = Configure::Unbind {
-                    account_id: account,
-                };
-                self.configure(slash, who, unbind).await
-            }
-            ChatCommand::Approvers { names } => {
-                let approvers = self.approvers(slash, &names).await?;
-                let set = Configure::SetApprovers { approvers };
-                self.configure(slash, who, set).await
-            }
+            ChatCommand::Unbind { account } => self.unbind(slash, who, account).await,
+            ChatCommand::Approvers { names } => self.set_approvers(slash, who, &names).await,
         }
     }
 }

@@ -72,8 +72,21 @@ impl Mattermost {
         account_id: AccountId,
         terms: BindTerms,
     ) -> Result<String, No> {
+        let (account, wanted) = (account_id.clone(), terms.max_request_hours);
         let bind = Configure::Bind { account_id, terms };
-        let mut told = self.configure(slash, who, bind).await?;
+        let bound = self.configure(slash, who, bind).await?;
+        let mut told = self.info(slash).await?;
+        let policy = self.app.service.policy();
+        let binding = bound.iter().find(|binding| binding.account_id == account);
+        if let (Some(wanted), Some(binding)) = (wanted, binding)
+            && policy.longest(binding) < wanted
+        {
+            told.push_str(&format!(
+                "\n:warning: The longest time for {} is {}, not {wanted}: the configuration of jit allows no more",
+                self.names.shown(&account),
+                counted(policy.longest(binding), "hour"),
+            ));
+        }
         // The admin who binds the account can invite the bot.
         if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
             tracing::warn!(channel = %slash.channel_id, %why, "bot not added to the channel; a member must invite it");
@@ -82,12 +95,40 @@ impl Mattermost {
         Ok(told)
     }
 
-    pub(super) async fn configure(
+    pub(super) async fn unbind(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        account_id: AccountId,
+    ) -> Result<String, No> {
+        let gone = format!(
+            "{} is not bound to this channel any more.",
+            self.names.shown(&account_id)
+        );
+        let unbind = Configure::Unbind { account_id };
+        self.configure(slash, who, unbind).await?;
+        Ok(format!("{gone}\n{}", self.info(slash).await?))
+    }
+
+    pub(super) async fn set_approvers(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        names: &[String],
+    ) -> Result<String, No> {
+        let approvers = self.approvers(slash, names).await?;
+        let set = Configure::SetApprovers { approvers };
+        self.configure(slash, who, set).await?;
+        self.info(slash).await
+    }
+
+    /// Returns the bindings that were written, or the one that was removed.
+    async fn configure(
         &self,
         slash: &Slash,
         who: &ChatUser,
         configure: Configure,
-    ) -> Result<String, No> {
+    ) -> Result<Vec<Binding>, No> {
         if !self.app.service.policy().is_admin_in_chat(who) {
             return Err(No::Told(
                 "only admins may change bindings and approvers".into(),
@@ -103,16 +144,11 @@ impl Mattermost {
             key_id: "mattermost".into(),
         };
         let (service, channel) = (&self.app.service, &slash.channel_id);
-        service.configure(channel, &configure, &admin).await?;
-        self.info(slash).await
+        Ok(service.configure(channel, &configure, &admin).await?)
     }
 
     /// Users can rename themselves: the id that Mattermost sends names the person.
-    pub(super) async fn approvers(
-        &self,
-        slash: &Slash,
-        names: &[String],
-    ) -> Result<Vec<MmUserId>, No> {
+    async fn approvers(&self, slash: &Slash, names: &[String]) -> Result<Vec<MmUserId>, No> {
         let mut approvers = Vec::new();
         for name in names {
             let mut found = slash.mentions.iter().filter(|(known, _)| known == name);

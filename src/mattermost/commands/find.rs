@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::slash::Slash;
-use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, Status};
-use crate::mattermost::cards::text::{code, counted, plain};
+use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, State, Status};
+use crate::mattermost::cards::quorum::waiting_extension;
+use crate::mattermost::cards::text::{code, counted};
 use crate::mattermost::{Mattermost, No};
 use crate::store::{Filter, Unreadable};
 
@@ -14,7 +15,7 @@ const SEARCHED: usize = 600;
 /// The status of a request that a worker checks at AWS is that of its end. There are few of these,
 /// and they are new; only a revoke checks an older ERROR.
 const SEARCHED_OF_ENDED: usize = 100;
-/// The length of the shown name of an unreadable record; an id has 36 characters.
+/// The length of a shown id, or of the name of an unreadable record; an id has 36 characters.
 const MOST_OF_NAME: usize = 40;
 const OPEN: [Status; 4] = [
     Status::Pending,
@@ -49,7 +50,7 @@ impl Mattermost {
         let none = || {
             No::Told(format!(
                 "no request of this channel has an id that begins with `{}`; `/jit list` shows the open requests",
-                plain(id)
+                code(id, MOST_OF_NAME)
             ))
         };
         if let Ok(id) = id.parse::<RequestId>() {
@@ -118,7 +119,7 @@ impl Mattermost {
             let found = self.app.service.newest(&filter, most).await?;
             let is_all = found.len() < most;
             listed.unreadable.extend(found.unreadable);
-            let (mut shown, mut seen) = (Vec::new(), 0);
+            let (mut shown, mut seen) = (Shown::default(), 0);
             for request in found.items {
                 if request.state.is_settled()
                     || !self
@@ -128,15 +129,19 @@ impl Mattermost {
                     continue;
                 }
                 seen += 1;
-                if seen <= LISTED {
-                    shown.push(request);
+                shown.add(request);
+            }
+            let shown = shown.in_order();
+            let handles = self.handles(shown.iter()).await;
+            for request in &shown {
+                let binding = bindings.get(&request.asked.account_id);
+                let binding = binding.and_then(Option::as_ref);
+                let line = format!("- {}", self.line_with(request, &handles, binding));
+                match waits_for_approvers(request) {
+                    true => listed.waiting.push(line),
+                    false => listed.lines.push(line),
                 }
             }
-            let handles = self.handles(shown.iter()).await;
-            let lines = shown
-                .iter()
-                .map(|request| self.line_with(request, &handles));
-            listed.lines.extend(lines.map(|line| format!("- {line}")));
             // Most requests of the other statuses are settled, so older ones are no open requests.
             let is_open = OPEN.contains(&status) && status != Status::Error;
             listed.left_out(status, seen, is_all || !is_open);
@@ -163,9 +168,41 @@ impl Mattermost {
     }
 }
 
+/// The requests of one status that a list shows.
+#[derive(Default)]
+struct Shown {
+    waiting: Vec<Request>,
+    others: Vec<Request>,
+}
+
+impl Shown {
+    fn add(&mut self, request: Request) {
+        let same = match waits_for_approvers(&request) {
+            true => &mut self.waiting,
+            false => &mut self.others,
+        };
+        if same.len() < LISTED {
+            same.push(request);
+        }
+    }
+
+    /// A request that waits for a decision is shown before newer ones that wait for none.
+    fn in_order(self) -> Vec<Request> {
+        let all = self.waiting.into_iter().chain(self.others);
+        all.take(LISTED).collect()
+    }
+}
+
+/// Whether approvers must decide about the request or its extension.
+fn waits_for_approvers(request: &Request) -> bool {
+    request.state == State::Pending || waiting_extension(request).is_some()
+}
+
 /// The parts of a list.
 #[derive(Default)]
 struct Listed {
+    /// The lines of what waits for a decision; they come first.
+    waiting: Vec<String>,
     lines: Vec<String>,
     unreadable: Vec<Unreadable>,
 }
@@ -174,14 +211,19 @@ impl Listed {
     /// Says what the list does not show of a status.
     fn left_out(&mut self, status: Status, seen: usize, is_all: bool) {
         let at_least = if is_all { "" } else { "at least " };
+        let lines = match status == Status::Pending {
+            true => &mut self.waiting,
+            false => &mut self.lines,
+        };
         if seen > LISTED {
             let more = seen - LISTED;
-            self.lines.push(format!(
-                "- … and {at_least}{more} more {status}; `/jit status ID` shows each"
+            // The message of a card contains the status, so that the search finds it.
+            lines.push(format!(
+                "- … and {at_least}{more} more {status}: search Mattermost for {status}, because the card of each shows its id; an operator lists all at a terminal with `jit list --status {status}`"
             ));
         }
         if !is_all {
-            self.lines.push(format!(
+            lines.push(format!(
                 ":warning: jit read only the newest {SEARCHED} {status} requests, so there may be others: `/jit list` in a team channel reads those of the channel"
             ));
         }
@@ -191,9 +233,10 @@ impl Listed {
         if !self.unreadable.is_empty() {
             self.lines.push(self.unread(slash.is_direct));
         }
-        match self.lines.is_empty() {
+        self.waiting.append(&mut self.lines);
+        match self.waiting.is_empty() {
             true => nothing.to_owned(),
-            false => self.lines.join("\n"),
+            false => self.waiting.join("\n"),
         }
     }
 

@@ -2,10 +2,12 @@
 
 use crate::domain::{AccountId, Minutes, Text};
 use crate::mattermost::cards::names::Names;
-use crate::mattermost::cards::text::short;
+use crate::mattermost::cards::text::{code, plain, short};
 
 /// The length of a typed word in an error.
 pub(super) const TYPED: usize = 40;
+/// The length of a proposed command.
+const PROPOSED: usize = 300;
 
 /// The names that a word can stand for.
 pub struct Known<'k> {
@@ -47,12 +49,35 @@ pub(super) fn reason(text: &str) -> ParseResult<Option<Text>> {
     }
 }
 
-pub(super) fn account(verb: &str, word: &str, names: &Names) -> ParseResult<AccountId> {
-    names.meant(word).ok_or_else(|| {
-        let typed = match word {
-            "" => "the account is missing".to_owned(),
-            _ => format!("\"{}\" is not an account", short(word, TYPED)),
-        };
-        format!("{typed}: type its name or its twelve digits, like `/jit {verb} 123456789012`; `/jit info` shows the accounts of this channel")
+/// The account at the beginning of the arguments of a command, and the rest.
+pub(super) fn account<'t>(
+    verb: &str,
+    arguments: &'t str,
+    names: &Names,
+) -> ParseResult<(AccountId, &'t str)> {
+    let (word, rest) = first(arguments);
+    if let Some(account) = names.meant(word) {
+        return Ok((account, rest));
+    }
+    let typed = match word {
+        "" => "the account is missing".to_owned(),
+        _ => format!("\"{}\" is not an account", short(word, TYPED)),
+    };
+    Err(match names.nearest(word) {
+        Some(near) => format!(
+            "{typed}; nearest: {}: `{}`",
+            plain(near),
+            command(&[verb, near, rest])
+        ),
+        None => format!(
+            "{typed}: type its name or its twelve digits, like `/jit {verb} 123456789012`; `/jit info` shows the accounts of this channel"
+        ),
     })
+}
+
+/// A command, ready to copy from between backticks.
+pub(super) fn command(words: &[&str]) -> String {
+    let words = words.iter().filter(|word| !word.is_empty());
+    let words: Vec<&str> = ["/jit"].iter().chain(words).copied().collect();
+    code(&words.join(" "), PROPOSED)
 }

@@ -1,13 +1,14 @@
 //! A request in one line: the account, the permission set and the time in any order, then the
 //! reason. jit does not take a word for the reason that was probably meant as a set or a time.
 
-use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
-use super::time::{TypedTime, minutes, time_within};
+use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, command, first, reason};
+use super::time::{TIME, TypedTime, meant_time, time_within};
 use crate::domain::Minutes;
-use crate::mattermost::cards::text::{code, short};
+use crate::mattermost::cards::text::{plain, short};
 
-/// The length of a reason in a proposed command.
-const PROPOSED: usize = 300;
+/// Stand for a permission set and a reason in a proposed command.
+const SET: &str = "SET";
+const REASON: &str = "REASON";
 
 /// The words of the line so far.
 #[derive(Default)]
@@ -18,10 +19,36 @@ struct Line<'t> {
 }
 
 pub(super) fn request(rest: &str, known: &Known<'_>) -> ParseResult<TypedRequest> {
-    let (word, mut rest) = first(rest);
-    let account = account("request", word, known.names)?;
+    let (account, after) = account("request", rest, known.names)?;
+    let (line, rest) = words(rest, after, known)?;
+    line.check_reason(rest, known)?;
+    let ticket = rest.split_whitespace().find(|word| is_ticket(word));
+    let ticket = ticket
+        .map(str::parse)
+        .transpose()
+        .map_err(|why| format!("the ticket {why}"))?;
+    let why = reason(rest)?.filter(|why| why.as_str() != REASON);
+    if why.is_none() {
+        let command = line.command(None, None, "");
+        return Err(format!("the reason is missing: {command}"));
+    }
+    Ok(TypedRequest {
+        account,
+        set: line.set.map(str::to_owned),
+        time: line.time.map(|(minutes, _)| minutes),
+        why,
+        ticket,
+    })
+}
+
+/// The set and the time after the account, in any order, and the rest.
+fn words<'t>(
+    typed: &'t str,
+    mut rest: &'t str,
+    known: &Known<'t>,
+) -> ParseResult<(Line<'t>, &'t str)> {
     let mut line = Line {
-        account: word,
+        account: first(typed).0,
         ..Line::default()
     };
     loop {
@@ -44,55 +71,52 @@ pub(super) fn request(rest: &str, known: &Known<'_>) -> ParseResult<TypedRequest
                 rest = after;
             }
             TypedTime::Odd(typed) if line.time.is_none() => return Err(line.odd(typed, rest)),
-            TypedTime::Odd(_) | TypedTime::No => break,
+            TypedTime::Odd(_) | TypedTime::No => return Ok((line, rest)),
         }
     }
-    if line.set.is_none()
-        && let Some(set) = near(first(rest).0, known.sets)
-    {
-        return Err(line.misspelt(set, rest));
-    }
-    if line.time.is_none()
-        && !rest.starts_with('"')
-        && let Some((typed, meant)) = time_within(rest)
-    {
-        return Err(line.late_time(typed, &meant, rest));
-    }
-    let ticket = rest.split_whitespace().find(|word| is_ticket(word));
-    let ticket = ticket
-        .map(str::parse)
-        .transpose()
-        .map_err(|why| format!("the ticket {why}"))?;
-    let why = reason(rest)?;
-    if why.is_none() {
-        return Err(
-            "the reason is missing: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
-        );
-    }
-    Ok(TypedRequest {
-        account,
-        set: line.set.map(str::to_owned),
-        time: line.time.map(|(minutes, _)| minutes),
-        why,
-        ticket,
-    })
 }
 
 impl Line<'_> {
+    /// Refuses a reason that begins with a word that was probably meant as a set or a time.
+    fn check_reason(&self, rest: &str, known: &Known<'_>) -> ParseResult<()> {
+        let (word, after) = first(rest);
+        match word {
+            SET if self.set.is_none() => return Err(self.unknown_set(rest, known.sets)),
+            TIME if self.time.is_none() => return Err(self.odd(word, rest)),
+            _ => {}
+        }
+        if self.set.is_none()
+            && let Some(set) = near(word, known.sets)
+        {
+            return Err(self.misspelt(set, rest));
+        }
+        if self.time.is_some() || rest.starts_with('"') {
+            return Ok(());
+        }
+        let is_before_time = matches!(TypedTime::at_the_beginning_of(after), TypedTime::Is(..));
+        if self.set.is_none() && is_before_time {
+            return Err(self.unknown_set(rest, known.sets));
+        }
+        match time_within(rest) {
+            Some((typed, meant)) => Err(self.late_time(typed, &meant, rest)),
+            None => Ok(()),
+        }
+    }
+
     /// The command with these words, ready to copy.
     fn command(&self, set: Option<&str>, time: Option<&str>, why: &str) -> String {
         let why = match why {
-            "" => "REASON",
+            "" => REASON,
             why => why,
         };
         let time = time.or(self.time.map(|(_, typed)| typed));
-        let words = ["/jit request", self.account]
+        let words = ["request", self.account]
             .into_iter()
             .chain(set.or(self.set))
             .chain(time)
             .chain([why]);
         let words: Vec<&str> = words.collect();
-        format!("`{}`", code(&words.join(" "), PROPOSED))
+        format!("`{}`", command(&words))
     }
 
     /// The command with the whole rest as the reason.
@@ -106,11 +130,29 @@ impl Line<'_> {
         self.command(None, None, &quoted)
     }
 
+    fn unknown_set(&self, rest: &str, sets: &[&str]) -> String {
+        let (word, after) = first(rest);
+        let set = match sets {
+            [only] => only,
+            _ => SET,
+        };
+        format!(
+            "\"{}\" is no permission set of this account; known: {}. Type one of them: {}\n{}",
+            short(word, TYPED),
+            plain(&sets.join(", ")),
+            self.command(Some(set), None, after),
+            self.as_reason(rest),
+        )
+    }
+
     fn late_time(&self, typed: &str, meant: &str, rest: &str) -> String {
+        // Words at the beginning are only about the time.
+        let after = rest.strip_prefix(typed).map(str::trim_start);
+        let why = after.filter(|after| !after.is_empty()).unwrap_or(rest);
         format!(
             "\"{}\" looks like a time, but the time belongs before the reason, for example {}\nIf it belongs to the reason, put the reason in quotes: {}",
             short(typed, TYPED),
-            self.command(None, Some(meant), rest),
+            self.command(None, Some(meant), why),
             self.quoted(rest),
         )
     }
@@ -128,13 +170,7 @@ impl Line<'_> {
 
     fn odd(&self, typed: &str, rest: &str) -> String {
         let after = rest.trim_start().strip_prefix(typed).unwrap_or_default();
-        let is_number = typed.parse().is_ok_and(|number: u32| number > 0);
-        let joined = minutes(&typed.replace(['-', '_'], ""));
-        let meant = match (is_number, joined) {
-            (true, _) => format!("{typed}m"),
-            (false, Some(minutes)) => format!("{}m", minutes.get()),
-            (false, None) => "1h".to_owned(),
-        };
+        let meant = meant_time(typed).unwrap_or_else(|| TIME.to_owned());
         format!(
             "\"{}\" is not a time: type a time like `30m`, `2h` or `1h30m`, for example {}\n{}",
             short(typed, TYPED),
@@ -227,7 +263,7 @@ mod tests {
             ),
             (
                 "acme-prod 0m readonly look",
-                "`/jit request acme-prod 1h readonly look`",
+                "`/jit request acme-prod TIME readonly look`",
             ),
             (
                 "acme-prod admin readonly 1h x",
@@ -239,7 +275,7 @@ mod tests {
             ),
             (
                 "acme-prod readonly 30mn look",
-                "`/jit request acme-prod readonly 1h look`",
+                "`/jit request acme-prod readonly 30m look`",
             ),
             (
                 "acme-prod readonly 30-minutes look",
@@ -247,7 +283,23 @@ mod tests {
             ),
             (
                 "acme-prod readonly 2huors look",
-                "`/jit request acme-prod readonly 1h look`",
+                "`/jit request acme-prod readonly 120m look`",
+            ),
+            (
+                "acme-prod admin thirty minutes logs",
+                "`/jit request acme-prod admin 30m logs`",
+            ),
+            (
+                "acme-prod admin a few hours logs",
+                "`/jit request acme-prod admin TIME logs`",
+            ),
+            (
+                "acme-prod readonly 30m. logs",
+                "`/jit request acme-prod readonly 30m logs`",
+            ),
+            (
+                "acme-prod readonly 1,5h logs",
+                "`/jit request acme-prod readonly 90m logs`",
             ),
             (
                 "acme-prod readonly please 15m",
@@ -268,13 +320,55 @@ mod tests {
         ] {
             let said = parse(text).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
-            // Each proposed command is accepted, or asks for less than the typed one.
-            let commands = said
-                .split('`')
-                .filter_map(|part| part.strip_prefix("/jit request "));
-            for command in commands {
-                assert!(parse(command).is_ok(), "{text}: {command}");
-            }
+            commands_are_accepted(&said);
+        }
+    }
+
+    /// Each proposed command is accepted, or asks for less than the typed one, or contains a word
+    /// in the place of a set or a time. jit takes such a word for no reason.
+    fn commands_are_accepted(said: &str) {
+        let commands = said
+            .split('`')
+            .filter_map(|part| part.strip_prefix("/jit request "));
+        for command in commands {
+            let mut words = command.split(' ');
+            let is_whole = !words.any(|word| [SET, TIME, REASON].contains(&word));
+            assert_eq!(parse(command).is_ok(), is_whole, "{command}");
+        }
+    }
+
+    /// W1: jit took the word for the begin of a reason, and named neither the word nor the sets.
+    #[test]
+    fn an_unknown_set_before_a_time_is_named_with_the_known_sets() {
+        for (text, word, wanted) in [
+            ("root 30m logs", "\"root\"", "SET 30m logs`"),
+            ("ro 30m x", "\"ro\"", "SET 30m x`"),
+            ("view 1h db", "\"view\"", "SET 1h db`"),
+        ] {
+            let said = parse(&format!("acme-prod {text}")).unwrap_err();
+            assert!(said.starts_with(word), "{said}");
+            assert!(said.contains("known: admin, readonly"), "{said}");
+            assert!(
+                said.contains(&format!("`/jit request acme-prod {wanted}")),
+                "{said}"
+            );
+            commands_are_accepted(&said);
+        }
+    }
+
+    /// W1: the example was for another account and another set.
+    #[test]
+    fn without_a_reason_the_example_has_the_typed_account_set_and_time() {
+        for (text, wanted) in [
+            ("acme-prod readonly", "acme-prod readonly REASON"),
+            ("acme-prod 2h", "acme-prod 2h REASON"),
+            ("acme-prod readonly 2h", "acme-prod readonly 2h REASON"),
+            ("acme-prod admin REASON", "acme-prod admin REASON"),
+        ] {
+            let said = parse(text).unwrap_err();
+            let command = format!("the reason is missing: `/jit request {wanted}`");
+            assert_eq!(said, command, "{text}");
+            commands_are_accepted(&said);
         }
     }
 

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use super::bindings::nothing_bound;
 use super::parts::TypedRequest;
 use super::slash::Slash;
+use crate::code::Code;
 use crate::domain::{
     Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
-    State, Text, status_in_words,
+    RequestObject, State, Text, status_in_words,
 };
+use crate::http::already::{Aim, Wording, sentence};
+use crate::mattermost::cards::card::{people, revoked_by};
 use crate::mattermost::cards::handles::Handles;
+use crate::mattermost::cards::quorum::{ApprovalCount, waiting_extension};
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
@@ -112,8 +116,43 @@ impl Mattermost {
         done: &str,
     ) -> Result<String, No> {
         let request = self.find(slash, who, id).await?;
-        let handled = self.command(request.id, who, ask, None).await?;
-        Ok(format!("{done}.\n{}", self.line(&handled).await))
+        let aim = match &ask {
+            Ask::Approve => Some(Aim::ApprovedBy(&who.person)),
+            Ask::Deny { .. } => Some(Aim::Denied),
+            Ask::Cancel => Some(Aim::Cancelled),
+            Ask::Revoke { .. } => Some(Aim::NoAccess),
+            Ask::Extend { .. } => None,
+        };
+        let is_approval = ask == Ask::Approve;
+        let handled = match (self.command(request.id, who, ask, None).await, aim) {
+            (Err(refused), Some(aim)) => return self.or_reached(refused, request.id, &aim).await,
+            (handled, _) => handled?,
+        };
+        let binding = self.binding_of(&handled).await;
+        let missing = ApprovalCount::of(&handled, binding.as_ref()).filter(|_| is_approval);
+        let missing = missing.and_then(|count| count.missing());
+        let missing = missing.map_or_else(String::new, |missing| format!(" {missing}."));
+        Ok(format!("{done}.{missing}\n{}", self.line(&handled).await))
+    }
+
+    /// H3: a refused command whose aim is reached already is answered with when it was reached.
+    async fn or_reached(&self, refused: No, id: RequestId, aim: &Aim<'_>) -> Result<String, No> {
+        let is_about_state = matches!(&refused, No::Problem(why) if why.code == Code::WrongState);
+        if !is_about_state {
+            return Err(refused);
+        }
+        let request = self.app.service.request(id).await?;
+        let handles = Handles::of(&self.people, people(&request)).await;
+        let said = already(&request, &handles, aim).ok_or(refused)?;
+        let binding = self.binding_of(&request).await;
+        let line = self.line_with(&request, &handles, binding.as_ref());
+        Ok(format!("{said}.\n{line}"))
+    }
+
+    /// The binding, for what an answer shows beside the request; without it, the answer shows less.
+    async fn binding_of(&self, request: &Request) -> Option<Binding> {
+        let found = self.app.service.binding(&request.asked.account_id).await;
+        found.ok().flatten()
     }
 
     /// Begins the removal. Allowed to the requester, the approvers, and admins.
@@ -146,7 +185,9 @@ impl Mattermost {
     ) -> Result<String, No> {
         let service = &self.app.service;
         let deadline = service.clock().uptime() + REVOKE_PATIENCE;
-        self.revoke(who, request, reason, ticket).await?;
+        if let Err(refused) = self.revoke(who, request, reason, ticket).await {
+            return self.or_reached(refused, request.id, &Aim::NoAccess).await;
+        }
         // P6: the answer says what AWS shows.
         Ok(
             match Revoked::of(service.follow(request.id, deadline).await?) {
@@ -201,7 +242,10 @@ impl Mattermost {
     }
 
     /// The names in Mattermost of the requesters.
-    pub(super) async fn handles<'r>(&self, requests: impl Iterator<Item = &'r Request>) -> Handles {
+    pub(in crate::mattermost) async fn handles<'r>(
+        &self,
+        requests: impl Iterator<Item = &'r Request>,
+    ) -> Handles {
         let people = requests.map(|request| request.asked.requester.id.clone());
         Handles::of(&self.people, people.collect()).await
     }
@@ -209,10 +253,16 @@ impl Mattermost {
     /// One request, in one line.
     pub(in crate::mattermost) async fn line(&self, request: &Request) -> String {
         let handles = self.handles([request].into_iter()).await;
-        self.line_with(request, &handles)
+        let binding = self.binding_of(request).await;
+        self.line_with(request, &handles, binding.as_ref())
     }
 
-    pub(super) fn line_with(&self, request: &Request, handles: &Handles) -> String {
+    pub(super) fn line_with(
+        &self,
+        request: &Request,
+        handles: &Handles,
+        binding: Option<&Binding>,
+    ) -> String {
         let now = self.clock().now();
         let at_aws = request.state.assignment_status(request.grant.period);
         let status = status_in_words(&request.status().to_string(), at_aws);
@@ -233,6 +283,13 @@ impl Mattermost {
             }
             _ => parts.push(counted_minutes(request.asked.duration.get())),
         }
+        if let Some(extension) = waiting_extension(request) {
+            let minutes = counted_minutes(extension.minutes.get());
+            parts.push(format!("extension requested: {minutes}"));
+        }
+        if let Some(count) = ApprovalCount::of_several(request, binding) {
+            parts.push(format!("{count} approved"));
+        }
         if let Some(start) = request.starts_at() {
             parts.push(format!("starts {}", moment(&start.to_string())));
         }
@@ -244,6 +301,23 @@ impl Mattermost {
         }
         parts.join(" · ")
     }
+}
+
+/// A sentence about a request in which the aim of a command is reached already.
+fn already(request: &Request, handles: &Handles, aim: &Aim<'_>) -> Option<String> {
+    let shown = serde_json::to_value(RequestObject::from(request)).ok()?;
+    let person = |email: &str| {
+        let by = revoked_by(request).map(|by| handles.named(by));
+        by.unwrap_or_else(|| plain(email))
+    };
+    let wording = Wording {
+        time: &moment,
+        person: &person,
+    };
+    let said = sentence(&shown, aim, &wording)?;
+    let mut letters = said.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    Some(first.into_iter().chain(letters).collect())
 }
 
 /// Asks for the permission set, with a command that works.

@@ -21,7 +21,7 @@ impl<'t> TypedTime<'t> {
         if !word.starts_with(|c: char| c.is_ascii_digit()) {
             return Self::No;
         }
-        let is_number = word.bytes().all(|b| b.is_ascii_digit());
+        let is_number = word.bytes().all(|b| b.is_ascii_digit()) || is_decimal(word);
         let (unit, after) = first(rest);
         if is_number && minutes_of(&unit.to_lowercase()).is_some() {
             let typed = text.get(..text.len() - after.len()).unwrap_or(text);
@@ -38,14 +38,40 @@ impl<'t> TypedTime<'t> {
     }
 }
 
+/// Stands for a time in a proposed command when jit does not know which time was meant.
+pub const TIME: &str = "TIME";
+
 /// How many words at the beginning of a reason jit searches for a time. A time behind them is about
 /// something else.
 const SEARCHED_WORDS: usize = 4;
 
-/// Words that count units of time.
-const NUMBERS: [&str; 18] = [
-    "a", "an", "half", "quarter", "one", "two", "three", "four", "five", "six", "eight", "ten",
-    "twelve", "fifteen", "twenty", "thirty", "couple", "few",
+/// Words that count units of time; 0 if the number is not known.
+const NUMBERS: [(&str, i64); 25] = [
+    ("a", 1),
+    ("an", 1),
+    ("half", 0),
+    ("quarter", 0),
+    ("one", 1),
+    ("two", 2),
+    ("three", 3),
+    ("four", 4),
+    ("five", 5),
+    ("six", 6),
+    ("seven", 7),
+    ("eight", 8),
+    ("nine", 9),
+    ("ten", 10),
+    ("eleven", 11),
+    ("twelve", 12),
+    ("fifteen", 15),
+    ("twenty", 20),
+    ("thirty", 30),
+    ("forty", 40),
+    ("fifty", 50),
+    ("sixty", 60),
+    ("ninety", 90),
+    ("couple", 0),
+    ("few", 0),
 ];
 
 /// A time among the first words of a text, and the time that it probably stands for: `please 15m`,
@@ -64,15 +90,74 @@ pub fn time_within(text: &str) -> Option<(&str, String)> {
         let begin = text.len() - rest.len();
         if let Some(from) = counted_from.filter(|_| is_unit) {
             let typed = text.get(from..begin + word.len())?;
-            let is_half = typed.to_lowercase().starts_with("half");
-            return Some((typed, if is_half { "30m" } else { "1h" }.to_owned()));
+            return Some((typed, spoken(typed).unwrap_or_else(|| TIME.to_owned())));
         }
-        if NUMBERS.contains(&lower.as_str()) {
+        if NUMBERS.iter().any(|(number, _)| *number == lower) {
             counted_from = counted_from.or(Some(begin));
         }
         rest = after;
     }
     None
+}
+
+/// The time that a person probably meant with words that jit does not take for a time: `30m.`,
+/// `1,5h`, `30mn`. `None` if they stand for no known time.
+pub fn meant_time(typed: &str) -> Option<String> {
+    let typed = typed.trim().trim_end_matches(['.', ',', ';', ':', '!']);
+    let joined = typed.replace(['-', '_', ' '], "").to_lowercase();
+    let number = typed.parse().ok().and_then(|all| Minutes::new(all).ok());
+    let minutes = number
+        .or_else(|| minutes(&joined))
+        .or_else(|| minutes(&format!("{joined}m")))
+        .or_else(|| Minutes::new(decimal(&joined)?).ok())
+        .or_else(|| misspelt(&joined))?;
+    Some(format!("{}m", minutes.get()))
+}
+
+/// Digits with one separator between them.
+fn is_decimal(word: &str) -> bool {
+    let parts = word.split_once(['.', ',']);
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    parts.is_some_and(|(whole, part)| is_number(whole) && is_number(part))
+}
+
+/// The minutes of a decimal number with its unit.
+fn decimal(word: &str) -> Option<i64> {
+    let unit = word.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = word.split_at(unit);
+    let (whole, part) = number.split_once(['.', ','])?;
+    let scale = 10_i64.checked_pow(u32::try_from(part.len()).ok()?)?;
+    let number: i64 = format!("{whole}{part}").parse().ok()?;
+    let scaled = number.checked_mul(minutes_of(unit)?)?;
+    (scaled % scale == 0).then_some(scaled / scale)
+}
+
+/// The time of a number with a misspelt unit.
+fn misspelt(word: &str) -> Option<Minutes> {
+    let unit = word.find(|c: char| !c.is_ascii_digit())?;
+    let (number, typed) = word.split_at(unit);
+    let apart = |known: &&str| strsim::damerau_levenshtein(typed, known);
+    let near = LONG.iter().copied().filter(|known| is_near(typed, known));
+    minutes(&format!("{number}{}", near.min_by_key(apart)?))
+}
+
+/// The time of a word that counts and a unit: `thirty minutes`, `half an hour`.
+fn spoken(typed: &str) -> Option<String> {
+    let typed = typed.to_lowercase();
+    let words = typed.split_whitespace();
+    let words: Vec<&str> = words
+        .filter(|word| !["a", "an", "of"].contains(word))
+        .collect();
+    let (unit, counted) = words.split_last()?;
+    let unit = minutes_of(unit)?;
+    let minutes = match counted {
+        [] => unit,
+        ["half"] => unit / 2,
+        ["quarter"] => unit / 4,
+        [word] => unit * NUMBERS.iter().find(|(number, _)| number == word)?.1,
+        _ => return None,
+    };
+    Some(format!("{}m", Minutes::new(minutes).ok()?.get()))
 }
 
 /// The time that the whole text is.
@@ -131,14 +216,20 @@ fn is_near_a_unit(unit: &str) -> bool {
     const OTHERS: [&str; 9] = [
         "s", "sec", "secs", "second", "seconds", "w", "wk", "week", "weeks",
     ];
-    const LONG: [&str; 9] = [
-        "min", "mins", "minute", "minutes", "hrs", "hour", "hours", "day", "days",
-    ];
-    let most = if unit.chars().count() > 3 { 2 } else { 1 };
-    let is_near = |known: &&str| strsim::damerau_levenshtein(unit, known) <= most;
     minutes_of(unit).is_some()
         || OTHERS.contains(&unit)
-        || (unit.chars().count() > 1 && LONG.iter().any(is_near))
+        || LONG.iter().any(|known| is_near(unit, known))
+}
+
+/// Units with enough letters to recognise a misspelt one.
+const LONG: [&str; 9] = [
+    "min", "mins", "minute", "minutes", "hrs", "hour", "hours", "day", "days",
+];
+
+fn is_near(unit: &str, known: &str) -> bool {
+    let letters = unit.chars().count();
+    let most = if letters > 3 { 2 } else { 1 };
+    letters > 1 && strsim::damerau_levenshtein(unit, known) <= most
 }
 
 #[cfg(test)]
@@ -171,7 +262,11 @@ mod tests {
             ("admn 30m x", Some(("30m", "30m"))),
             ("look for 2 hours now", Some(("2 hours", "120m"))),
             ("half an hour", Some(("half an hour", "30m"))),
-            ("for Two hours x", Some(("Two hours", "1h"))),
+            ("for Two hours x", Some(("Two hours", "120m"))),
+            ("thirty minutes logs", Some(("thirty minutes", "30m"))),
+            ("quarter of an hour", Some(("quarter of an hour", "15m"))),
+            ("an hour x", Some(("an hour", "60m"))),
+            ("a few hours x", Some(("a few hours", "TIME"))),
             ("look at the logs of 3h", None),
             ("an outage", None),
             ("look at 500 errors", None),
@@ -185,6 +280,31 @@ mod tests {
         }
     }
 
+    /// W1: jit proposed an hour, although another time was meant.
+    #[test]
+    fn the_number_of_a_misspelt_time_is_kept_or_no_time_is_proposed() {
+        for (typed, wanted) in [
+            ("30", Some("30m")),
+            ("30m.", Some("30m")),
+            ("2h,", Some("120m")),
+            ("1,5h", Some("90m")),
+            ("1.5 hours", Some("90m")),
+            ("1h30", Some("90m")),
+            ("30-minutes", Some("30m")),
+            ("30mn", Some("30m")),
+            ("2huors", Some("120m")),
+            ("0m", None),
+            ("0", None),
+            ("90s", None),
+            ("1week", None),
+            ("1:30", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(meant_time(typed).as_deref(), wanted, "{typed}");
+        }
+    }
+
     /// W1
     #[test]
     fn a_misspelt_time_is_distinguished_from_a_word() {
@@ -193,6 +313,7 @@ mod tests {
             ("0m x", "0m"),
             ("0 minutes x", "0 minutes"),
             ("1.5h x", "1.5h"),
+            ("1.5 hours x", "1.5 hours"),
             ("1:30 x", "1:30"),
             ("1h30 x", "1h30"),
             ("90s x", "90s"),

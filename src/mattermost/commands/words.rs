@@ -1,9 +1,9 @@
 //! Parses the text after `/jit`. An error names the problem and the command that was
 //! probably meant.
 
-use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, first, reason};
+use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, command, first, reason};
 use super::request_line::request;
-use super::time::minutes;
+use super::time::{TIME, meant_time, minutes, time_within};
 use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
 use crate::mattermost::cards::text::short;
 
@@ -137,8 +137,8 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
         }
         "cancel" => ChatCommand::Cancel { id: id()?.0 },
         "extend" => {
-            let (id, time) = id()?;
-            let time = minutes(time).ok_or("the time is missing or wrong: `/jit extend ID 30m`")?;
+            let (id, typed) = id()?;
+            let time = minutes(typed).ok_or_else(|| no_time(&id, typed))?;
             ChatCommand::Extend { id, time }
         }
         "status" if rest.is_empty() => ChatCommand::Status { id: None },
@@ -146,19 +146,19 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
         "list" => ChatCommand::List,
         "info" => ChatCommand::Info,
         "bind" => {
-            let (word, rest) = first(rest);
+            let (account, after) = account("bind", rest, known.names)?;
             ChatCommand::Bind {
-                account: account("bind", word, known.names)?,
-                terms: terms(rest)?,
+                account,
+                terms: terms(first(rest).0, after)?,
             }
         }
         "unbind" => ChatCommand::Unbind {
-            account: account("unbind", first(rest).0, known.names)?,
+            account: account("unbind", rest, known.names)?.0,
         },
         "approvers" => ChatCommand::Approvers {
             names: names(rest)?,
         },
-        unknown => return Err(meant(unknown)),
+        unknown => return Err(meant(unknown, rest)),
     })
 }
 
@@ -178,10 +178,28 @@ fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
     })
 }
 
+/// A space would end the list of the sets.
+const SETS: &str = "permission sets without spaces between them, like `admin,readonly`";
+
+/// The typed time is none; the answer repeats the id.
+fn no_time(id: &str, typed: &str) -> String {
+    let within = || time_within(typed).map(|(_, meant)| meant);
+    let meant = meant_time(typed).or_else(within);
+    let command = command(&["extend", id, meant.as_deref().unwrap_or(TIME)]);
+    match typed {
+        "" => format!("the time is missing: type `{command}`, with a time like `30m`"),
+        _ => format!(
+            "\"{}\" is not a time: type a time like `30m`, `2h` or `1h30m`: `{command}`",
+            short(typed, TYPED)
+        ),
+    }
+}
+
 /// Each term with its value, in any order; a term that is not named stays as it is.
-fn terms(rest: &str) -> ParseResult<BindTerms> {
+fn terms(account: &str, rest: &str) -> ParseResult<BindTerms> {
     let mut terms = BindTerms::default();
     let mut words = rest.split_whitespace();
+    let mut before = "";
     while let Some(name) = words.next() {
         let value = words.next().unwrap_or_default();
         let wrong = |like: &str| format!("`{name}` needs {like}");
@@ -198,8 +216,7 @@ fn terms(rest: &str) -> ParseResult<BindTerms> {
             "sets" => {
                 let sets: Result<Vec<PermissionSet>, _> =
                     value.split(',').map(str::parse).collect();
-                terms.permission_sets =
-                    Some(sets.map_err(|_| wrong("permission sets, like `admin,readonly`"))?);
+                terms.permission_sets = Some(sets.map_err(|_| wrong(SETS))?);
             }
             "self" => {
                 terms.allow_self_approval = Some(match value.to_lowercase().as_str() {
@@ -209,12 +226,19 @@ fn terms(rest: &str) -> ParseResult<BindTerms> {
                 });
             }
             _ => {
+                let like = "approvals 2 max 8h sets admin,readonly self no";
+                let after = match before.eq_ignore_ascii_case("sets") {
+                    true => format!("; `sets` needs {SETS}"),
+                    false => String::new(),
+                };
                 return Err(format!(
-                    "\"{}\" is not a term of a binding: `/jit bind 123456789012 approvals 2 max 8h sets admin,readonly self no`",
-                    short(name, TYPED)
+                    "\"{}\" is not a term of a binding{after}: `{}`",
+                    short(name, TYPED),
+                    command(&["bind", account, like])
                 ));
             }
         }
+        before = name;
     }
     Ok(terms)
 }
@@ -232,13 +256,14 @@ fn names(rest: &str) -> ParseResult<Vec<String>> {
     }
 }
 
-fn meant(unknown: &str) -> String {
+fn meant(unknown: &str, rest: &str) -> String {
     let typed = short(unknown, TYPED);
     let near = |verb: &&str| strsim::damerau_levenshtein(unknown, verb);
     let verbs = VERBS.iter().map(|(verb, _, _)| *verb);
     match verbs.min_by_key(near).filter(|verb| near(verb) <= 2) {
         Some(verb) => format!(
-            "\"{typed}\" is not a command; did you mean `/jit {verb}`? `/jit help` shows all commands"
+            "\"{typed}\" is not a command; did you mean `{}`? `/jit help` shows all commands",
+            command(&[verb, rest])
         ),
         None => format!("\"{typed}\" is not a command; `/jit help` shows all commands"),
     }
@@ -346,7 +371,30 @@ mod tests {
     #[test]
     fn an_error_names_the_problem_and_the_right_command() {
         for (text, wanted) in [
-            ("aprove 01a1", "`/jit approve`"),
+            ("aprove 01a1", "`/jit approve 01a1`"),
+            // W1
+            (
+                "requst acme-prod admin 1h x",
+                "`/jit request acme-prod admin 1h x`",
+            ),
+            (
+                "request acme-prdo admin 1h x",
+                "nearest: acme\\-prod: `/jit request acme-prod admin 1h x`",
+            ),
+            ("bind acme-prdo max 2h", "`/jit bind acme-prod max 2h`"),
+            ("bind acme-prod sets admin, readonly", "without spaces"),
+            ("bind acme-prod sets admin readonly", "without spaces"),
+            ("bind acme-prod forever", "`/jit bind acme-prod approvals 2"),
+            (
+                "extend 01a1fd36 30",
+                "\"30\" is not a time: type a time like `30m`, `2h` or `1h30m`: `/jit extend 01a1fd36 30m`",
+            ),
+            ("extend 01a1fd36 0m", "`/jit extend 01a1fd36 TIME`"),
+            ("extend 01a1fd36 half an hour", "`/jit extend 01a1fd36 30m`"),
+            (
+                "extend 01a1fd36",
+                "the time is missing: type `/jit extend 01a1fd36 TIME`",
+            ),
             ("revok", "`/jit revoke`"),
             ("xyzzy", "`/jit help`"),
             ("approve", "`/jit approve ID`"),
@@ -360,7 +408,7 @@ mod tests {
             ("request 12345 why", "twelve digits"),
             ("request 111122223333 admin readonly 1h", "type one of them"),
             ("request 111122223333 admin 1h", "the reason is missing"),
-            ("extend 01a1fd36 soon", "`/jit extend ID 30m`"),
+            ("extend 01a1fd36 soon", "\"soon\" is not a time"),
             ("approvers bob", "@bob"),
         ] {
             let told = parse(text).unwrap_err();

@@ -15,7 +15,7 @@ use crate::http::body::read;
 use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
-use crate::mattermost::cards::text::short_id;
+use crate::mattermost::cards::text::{short_id, unmarked};
 use crate::mattermost::trust::seal::{Broken, DialogState as Sealed, ReasonedStep};
 use crate::mattermost::{Answer, DIALOG, Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound};
@@ -55,11 +55,11 @@ pub(super) async fn dialog(
         Err(Broken::Seal) => return forged(Unsigned::Dialog),
         Err(Broken::Earlier) => {
             let why = "the token of jit's bot was replaced while this dialog was open";
-            return Ok(reply(200, &json!({"error": again(why, &state)})));
+            return Ok(reply(200, &json!({"error": unmarked(&again(why, &state))})));
         }
         Err(Broken::Late) => {
             let why = "this dialog is older than 30 minutes";
-            return Ok(reply(200, &json!({"error": again(why, &state)})));
+            return Ok(reply(200, &json!({"error": unmarked(&again(why, &state))})));
         }
     }
     let Some(fields) = sent.submission.filter(|_| !sent.cancelled) else {
@@ -87,7 +87,7 @@ pub(super) async fn dialog(
     Ok(match done.await {
         // The card shows the result.
         Answer::Nothing => reply(200, &json!({})),
-        Answer::Told(error) => reply(200, &json!({"error": error})),
+        Answer::Told(error) => reply(200, &json!({"error": unmarked(&error)})),
         Answer::Wrong(errors) => reply(200, &json!({"errors": errors})),
     })
 }

@@ -18,6 +18,14 @@ const REASON: &str = "reason";
 /// The longest reason that jit accepts.
 const LONGEST: u32 = 1000;
 
+/// What the dialog for a reason is about.
+struct ReasonAsked<'r> {
+    request: &'r Request,
+    step: ReasonedStep,
+    /// W6: the address and the name, because users can change their addresses.
+    requester: String,
+}
+
 impl Mattermost {
     /// Within three seconds of the click: after that, Mattermost does not open the dialog.
     pub(super) async fn ask_reason(
@@ -36,7 +44,13 @@ impl Mattermost {
         let once = self.clock().draw().to_string();
         let (user, channel) = (&click.user_id, &click.channel_id);
         let state = self.seals.dialog(once, user, channel, until, Some(of));
-        let shown = self.reason_dialog(request, step, &json!(state).to_string());
+        let handles = self.handles([request].into_iter()).await;
+        let of = ReasonAsked {
+            request,
+            step,
+            requester: handles.named(&request.asked.requester),
+        };
+        let shown = self.reason_dialog(&of, &json!(state).to_string());
         let opened = self
             .bot
             .open_dialog(&click.trigger_id, &self.dialog_url, &shown);
@@ -57,7 +71,8 @@ impl Mattermost {
     }
 
     /// Mattermost shows at most 24 characters of a title.
-    fn reason_dialog(&self, request: &Request, step: ReasonedStep, state: &str) -> Value {
+    fn reason_dialog(&self, of: &ReasonAsked<'_>, state: &str) -> Value {
+        let (request, step) = (of.request, of.step);
         let is_extension = request.grant.extension.is_some();
         let (title, label, without) = match step {
             ReasonedStep::Deny if is_extension => (
@@ -90,7 +105,7 @@ impl Mattermost {
                 short_id(request.id),
                 plain(request.asked.permission_set.as_str()),
                 self.names.shown(&request.asked.account_id),
-                plain(request.requester_email().as_str()),
+                of.requester,
             ),
             "submit_label": label,
             "notify_on_cancel": false,
