@@ -216,7 +216,7 @@ impl Worker {
             if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
                 tracing::error!(
                     request_id = %id, ?work, %why,
-                    "AWS denied the call; retrying every minute"
+                    "AWS denied the call, or jit has no credentials for it; retrying every minute"
                 );
             }
             let calls = execution.calls(&deadline, self.service.clock());
