@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ConfigError, IdentityCenterConfig, StoreKind};
 use crate::domain::Timestamp;
+use crate::files;
 use crate::http::address_book::AddressBook;
 use crate::http::keyring::{Keyring, KnownSecrets};
 use crate::http::rates::KeyRates;
@@ -181,6 +183,8 @@ pub enum Purpose {
 pub enum OpenStoreError {
     #[error("{0}")]
     File(#[from] OpenError),
+    #[error("store.path: {0}")]
+    Unusable(String),
     #[error("{0}")]
     Tables(#[from] StoreError),
 }
@@ -208,8 +212,12 @@ async fn store(
     let path = &which.path;
     Ok(match which.kind {
         StoreKind::Sqlite => Arc::new(match purpose {
-            Purpose::Serve | Purpose::AnswerAtOnce => SqliteStore::open(path)?,
-            Purpose::Operate => SqliteStore::open_for_operator(path)?,
+            Purpose::Serve | Purpose::AnswerAtOnce => {
+                SqliteStore::open(path).map_err(|why| unopened(path, why))?
+            }
+            Purpose::Operate => {
+                SqliteStore::open_for_operator(path).map_err(|why| unopened(path, why))?
+            }
             Purpose::Look => SqliteStore::open_read_only(path)?,
         }),
         StoreKind::Dynamodb if purpose == Purpose::AnswerAtOnce => {
@@ -217,6 +225,16 @@ async fn store(
         }
         StoreKind::Dynamodb => Arc::new(dynamo(which, clock).await?),
     })
+}
+
+/// H6: the error of the operating system does not say what is wrong with the path.
+fn unopened(path: &Path, why: OpenError) -> OpenStoreError {
+    match (&why, files::why_unusable(path)) {
+        (OpenError::CannotLock { .. } | OpenError::CannotOpen { .. }, Some(unusable)) => {
+            OpenStoreError::Unusable(unusable)
+        }
+        _ => why.into(),
+    }
 }
 
 /// Opens the store as source or target of a copy. Fails if a server is using the SQLite file.

@@ -13,6 +13,7 @@ mod cleanup;
 mod client;
 mod config;
 mod differences;
+mod fields;
 mod invoke;
 mod keys;
 mod lambda;

@@ -191,7 +191,7 @@ pub type Variables = BTreeMap<String, String>;
 /// default file need not exist, because the environment can contain all keys.
 pub async fn read(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (path, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?;
+    let file = environment::overlay(&path, &text, variables)?;
     let kept = FetchedSecrets::fetch(file.secret_ids()).await;
     let mut config = check::checked(file, Elsewhere::with(&kept))?;
     warn_of_loose(&path, &text, &mut config);
@@ -218,7 +218,7 @@ pub fn shown(url: &Url) -> String {
 /// Reads the configuration only to check it: jit assumes that Secrets Manager has the secrets.
 pub fn read_offline(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
     let (path, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?;
+    let file = environment::overlay(&path, &text, variables)?;
     let kept = FetchedSecrets::unread(file.secret_ids());
     let mut config = check::checked(file, Elsewhere::with(&kept))?;
     warn_of_loose(&path, &text, &mut config);
@@ -230,16 +230,14 @@ pub fn read_without_secrets(
     path: Option<&Path>,
     variables: &Variables,
 ) -> Result<Config, ConfigError> {
-    let (_, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?.without_secrets();
+    let file = file(path, variables)?.without_secrets();
     check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
 }
 
 /// Reads the configuration for a command that needs only the store: neither secrets nor
 /// permission sets.
 pub fn read_store(path: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
-    let (_, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?;
+    let file = file(path, variables)?;
     let file = file.without_secrets().without_permission_sets();
     check::checked(file, Elsewhere::with(&FetchedSecrets::default()))
 }
@@ -249,8 +247,7 @@ pub async fn read_with_seal_key(
     path: Option<&Path>,
     variables: &Variables,
 ) -> Result<Config, ConfigError> {
-    let (_, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?.with_seal_key_only();
+    let file = file(path, variables)?.with_seal_key_only();
     let file = file.without_permission_sets();
     let kept = FetchedSecrets::fetch(file.secret_ids()).await;
     check::checked(file, Elsewhere::with(&kept))
@@ -261,8 +258,7 @@ pub async fn read_client(
     path: Option<&Path>,
     variables: &Variables,
 ) -> Result<Option<Client>, ConfigError> {
-    let (_, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?;
+    let file = file(path, variables)?;
     let section = file.client.as_ref();
     let kept = FetchedSecrets::fetch(section.and_then(|section| section.secret_id.named())).await;
     check::client(file.client, &file.server.listen, Elsewhere::with(&kept))
@@ -273,8 +269,7 @@ pub fn read_account_names(
     path: Option<&Path>,
     variables: &Variables,
 ) -> Result<BTreeMap<AccountId, String>, ConfigError> {
-    let (_, text) = find(path, variables)?;
-    check::accounts(environment::overlay(&text, variables)?.accounts)
+    check::accounts(file(path, variables)?.accounts)
 }
 
 /// Reads the names of the permission sets of which a request must name one: none if there is only
@@ -283,14 +278,19 @@ pub fn read_sets_to_choose(
     path: Option<&Path>,
     variables: &Variables,
 ) -> Result<Vec<String>, ConfigError> {
-    let (_, text) = find(path, variables)?;
-    let file = environment::overlay(&text, variables)?;
+    let file = file(path, variables)?;
     let has_default = file.policy.default_permission_set.is_some();
     let sets = file.permission_sets.keys().map(ToString::to_string);
     Ok(match has_default || file.permission_sets.len() < 2 {
         true => Vec::new(),
         false => sets.collect(),
     })
+}
+
+/// The configuration file with the environment variables, before the check.
+fn file(path: Option<&Path>, variables: &Variables) -> Result<file::File, ConfigError> {
+    let (path, text) = find(path, variables)?;
+    environment::overlay(&path, &text, variables)
 }
 
 /// Returns the path and the text of the configuration file. The text is empty if no file was named

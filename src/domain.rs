@@ -15,6 +15,7 @@ pub mod decide;
 pub mod heads;
 pub mod ids;
 pub mod limits;
+pub mod marks;
 pub mod notice;
 mod notice_text;
 pub mod policy;
@@ -42,6 +43,7 @@ pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,
     PostId, RequestId, Text, UserId,
 };
+pub use marks::is_odd;
 pub use notice::{Audience, Notice, PersonMark, ReceiverName};
 pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
 pub use request::{

@@ -33,6 +33,29 @@ pub fn try_to_create_in(folder: &Path) -> io::Result<()> {
     std::fs::remove_file(&path)
 }
 
+/// Why jit cannot create or write this file; none if it can.
+pub fn why_unusable(path: &Path) -> Option<String> {
+    if path.is_dir() {
+        let path = path.display();
+        return Some(format!("{path} is a folder: name a file in it"));
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let shown = folder.display();
+    if !folder.is_dir() {
+        return Some(format!(
+            "the folder {shown} does not exist: make it, or name another file"
+        ));
+    }
+    // jit also writes files beside this one.
+    let why = try_to_create_in(folder).err()?;
+    Some(format!(
+        "jit cannot create files in the folder {shown}: {why}"
+    ))
+}
+
 /// Takes the rights of other users from the files, and writes one line about all of them.
 pub fn tighten(paths: &[PathBuf]) {
     let (mut tightened, mut kept) = (Vec::new(), Vec::new());

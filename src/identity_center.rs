@@ -17,7 +17,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use causes::causes;
+pub use causes::{aws_causes, causes, unsent};
 pub use paced::{Gate, OperationResult, Paced, PendingCall};
 pub use quota::{Limits, Room};
 
@@ -169,7 +169,7 @@ pub enum Progress {
 
 /// Why a call was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}: {why}")]
+#[error("{}{why}", kind.prefix())]
 pub struct IdentityCenterError {
     pub kind: IdentityCenterErrorKind,
     /// The text that the log and people see.
@@ -193,12 +193,29 @@ pub enum IdentityCenterErrorKind {
     NoAnswer,
     /// jit's credentials do not allow the call.
     Denied,
+    /// jit sent no call, because it has no credentials or no region.
+    Unsent,
     /// No such user, or several.
     NoUser,
     /// The instance has no permission set of this ARN.
     NoSuchSet,
     /// AWS will never accept this call as it is.
     Invalid,
+}
+
+impl IdentityCenterErrorKind {
+    /// The beginning of the text of an error; empty if the reason says it all.
+    fn prefix(self) -> String {
+        match self {
+            Self::Unsent | Self::NoUser => String::new(),
+            Self::Conflict
+            | Self::Throttled
+            | Self::NoAnswer
+            | Self::Denied
+            | Self::NoSuchSet
+            | Self::Invalid => format!("{self}: "),
+        }
+    }
 }
 
 impl fmt::Display for IdentityCenterErrorKind {
@@ -208,6 +225,7 @@ impl fmt::Display for IdentityCenterErrorKind {
             Self::Throttled => "ThrottlingException",
             Self::NoAnswer => "no answer",
             Self::Denied => "AccessDeniedException",
+            Self::Unsent => "not sent",
             Self::NoUser => "no such user",
             Self::NoSuchSet => "no such permission set",
             Self::Invalid => "ValidationException",

@@ -216,7 +216,7 @@ impl Worker {
             if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
                 tracing::error!(
                     request_id = %id, %work, %why,
-                    "AWS denied the call, or the configuration forbids it; retrying every minute"
+                    "AWS denied the call, or configuration or credentials do not allow it; retrying every minute"
                 );
             }
             let calls = execution.calls(&deadline, self.service.clock());

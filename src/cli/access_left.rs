@@ -12,7 +12,9 @@ use super::reconcile::bound_accounts;
 use super::serve::failed;
 use super::typed::{self, nearest};
 use crate::config::{Config, IdentityCenterConfig};
-use crate::domain::{AccountId, Email, Lane, PermissionSet, Request, RequestId, Status, UserId};
+use crate::domain::{
+    AccountId, Email, Lane, PermissionSet, Request, RequestId, Status, UserId, counted,
+};
 use crate::identity_center::{
     Assignee, AssignmentPlace, IdentityCenterError, IdentityCenterErrorKind,
 };
@@ -51,14 +53,14 @@ impl NamedAccess {
     /// must not read as if nothing at all were left.
     fn owner(&self) -> String {
         let mut owner = match &self.user {
-            Some(user) => user.to_string(),
-            None => "jit".to_owned(),
+            Some(user) => format!("access of {user}"),
+            None => "access that jit made".to_owned(),
         };
         if let Some(set) = &self.permission_set {
             owner.push_str(&format!(" with the permission set {set}"));
         }
         if let Some(account) = &self.account {
-            owner.push_str(&format!(" in {account}"));
+            owner.push_str(&format!(" in account {account}"));
         }
         owner
     }
@@ -218,10 +220,6 @@ pub(super) async fn check_none(
     }
     let owner = named.owner();
     if left.is_empty() {
-        let pairs = match look.places.len() {
-            1 => "1 pair".to_owned(),
-            many => format!("{many} pairs"),
-        };
         let groups = match groups {
             0 => "",
             1 => "; 1 group has access there, and jit does not know who belongs to it",
@@ -230,13 +228,25 @@ pub(super) async fn check_none(
             ),
         };
         return Ok(format!(
-            "AWS shows no access of {owner} in {pairs} of account and permission set{groups}"
+            "AWS shows no {owner} (jit asked about {}){groups}",
+            asked_about(&look.places)
         ));
     }
     Err(Failure::Unconfirmed(format!(
-        "AWS still shows access of {owner}:\n{}",
+        "AWS still shows {owner}:\n{}",
         left.join("\n")
     )))
+}
+
+/// The scope of an answer: `2 permission sets in 1 account`.
+fn asked_about(places: &[AssignmentPlace]) -> String {
+    let accounts: BTreeSet<&AccountId> = places.iter().map(|place| &place.account_id).collect();
+    let sets: BTreeSet<&PermissionSet> = places.iter().map(|place| &place.permission_set).collect();
+    format!(
+        "{} in {}",
+        counted(sets.len() as u64, "permission set"),
+        counted(accounts.len() as u64, "account")
+    )
 }
 
 /// Without an account there is nothing that jit could ask AWS about, so nothing is confirmed.

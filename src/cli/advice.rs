@@ -10,12 +10,13 @@ mod tests {
     use super::super::arguments::Arguments;
 
     /// What stands for a value in an advised command, and a value of that kind.
-    const VALUES: [(&str, &str); 5] = [
+    const VALUES: [(&str, &str); 6] = [
         ("EMAIL", "sec@example.com"),
         ("ID", "01a1fd36-48a0-790d-8297-f43722aa0cb8"),
         ("ACCOUNT", "123456789012"),
         ("{}", "sec@example.com"),
         ("…", "text"),
+        ("{acting}", "--as=sec@example.com"),
     ];
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use super::Failure;
 use super::output::Output;
@@ -496,9 +496,9 @@ pub(crate) enum BreakGlassCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("whose").args(["id", "user", "account"]).required(true).multiple(true))]
 pub(crate) struct BreakGlass {
     /// The request: its id, or the beginning of its id
-    #[arg(required_unless_present_any = ["user", "account"])]
     pub id: Option<String>,
     /// End all live access and all open requests of this person
     #[arg(long, value_name = "EMAIL", conflicts_with = "id")]

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::arguments::Export;
 use super::client::Caller;
-use super::output::{one_line, print, table};
+use super::output::{one_line, print, table, tell};
 use super::serve::failed;
+use super::typed::nearest;
 use super::{CliContext, Failure, pages, short_id, typed};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::domain::{AuditKey, Event, Millis, Timestamp};
+use crate::domain::{AuditKey, ChannelId, Event, Millis, Timestamp};
 use crate::service::Service;
 use crate::store::AuditFilter;
 
@@ -94,16 +95,23 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
         before: moment(&export.to, Timestamp::parse_after)?,
     };
     let service = service(context).await?;
-    let mut tell = |event: &Event| print(&json!(event).to_string());
+    let mut is_empty = true;
+    let mut write = |event: &Event| {
+        is_empty = false;
+        print(&json!(event).to_string())
+    };
     let mut run = Exporting::new(&service, &filter, SystemClock.now(), PAGE);
-    run.all(&SystemClock, &mut tell).await?;
+    run.all(&SystemClock, &mut write).await?;
     let from = run.go_on_from;
-    eprintln!(
-        "jit: to miss no event, start the next export with --from {from}; an event that both \
+    tell(&format!(
+        "to miss no event, start the next export with --from {from}; an event that both \
          exports contain has the same event_id"
-    );
+    ));
     if run.unreadable.is_empty() {
-        return Ok(());
+        return match is_empty {
+            true => report_unknown(&service, &filter).await,
+            false => Ok(()),
+        };
     }
     let each = run.unreadable.iter();
     let lines = each.map(|(name, why)| format!("{}: {}", one_line(name), one_line(why)));
@@ -111,6 +119,44 @@ pub(super) async fn export(context: &CliContext, export: &Export) -> Result<(), 
     Err(Failure::Failed(format!(
         "the export left out {count} events that cannot be read; jit audit verify checks all:\n{lines}"
     )))
+}
+
+/// H1: an export is also empty if a name is misspelt, so the command says which name has no event.
+async fn report_unknown(service: &Service, filter: &AuditFilter) -> Result<(), Failure> {
+    if let Some(channel) = &filter.channel_id {
+        let all = AuditFilter {
+            channel_id: Some(channel.clone()),
+            ..AuditFilter::default()
+        };
+        if service
+            .export(&all, None, 1)
+            .await
+            .map_err(failed)?
+            .is_empty()
+        {
+            let known = service.bound_channels().await.map_err(failed)?;
+            let near = nearest(channel.as_str(), known.keys().map(ChannelId::as_str));
+            let near = near.map_or_else(String::new, |near| format!("; nearest: {near}"));
+            tell(&format!(
+                "no event of the channel {channel} is stored{near}"
+            ));
+        }
+    }
+    if let Some(account) = &filter.account_id {
+        let all = AuditFilter {
+            account_id: Some(account.clone()),
+            ..AuditFilter::default()
+        };
+        if service
+            .export(&all, None, 1)
+            .await
+            .map_err(failed)?
+            .is_empty()
+        {
+            tell(&format!("no event of the account {account} is stored"));
+        }
+    }
+    Ok(())
 }
 
 /// One export: it contains each event once, also an event that the store receives late.

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::access_left::{self, NamedAccess};
 use super::arguments::BreakGlass;
 use super::operator::{self, OperatorTools};
-use super::output::one_line;
+use super::output::{one_line, tell};
 use super::requests::page;
 use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
@@ -76,7 +76,7 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     }
     if asked.id.is_none() {
         let clear = access_left::check_none(&tools, &named).await?;
-        eprintln!("jit: {clear}");
+        tell(&clear);
     }
     Ok(())
 }
@@ -140,9 +140,9 @@ impl Operator {
 
     fn announce(&self, what: &str) {
         let (credentials, by) = (&self.credentials, &self.removal.by.email);
-        eprintln!(
-            "jit: uses the credentials of {credentials}, and records {by} as the actor:\n{what}"
-        );
+        tell(&format!(
+            "uses the credentials of {credentials}, and records {by} as the actor:\n{what}"
+        ));
     }
 
     /// The store records the revoke before the call to AWS.
@@ -174,7 +174,7 @@ impl Operator {
                  [--permission-set NAME] --reason TEXT"
             )));
         };
-        eprintln!("jit: {why}; jit ends the access that AWS shows");
+        tell(&format!("{why}; jit ends the access that AWS shows"));
         let wanted = named.permission_set.as_ref();
         access_left::check_set(wanted, &sets)?;
         let sets: Vec<PermissionSet> = sets
@@ -218,7 +218,9 @@ impl Operator {
         why: &StoreError,
     ) -> Result<RemovalEnd, Failure> {
         let (id, email) = (request.id, request.requester_email());
-        eprintln!("jit: {id}: {why}; jit removes the access without a record in the store");
+        tell(&format!(
+            "{id}: {why}; jit removes the access without a record in the store"
+        ));
         let Some(key) = request.holding_key() else {
             return Err(Failure::Failed(format!("{id} names no user of AWS")));
         };
@@ -396,10 +398,10 @@ async fn until_gone(worker: &Worker, id: RequestId) -> Result<Request, BreakGlas
             && trouble.attempts != heard
         {
             heard = trouble.attempts;
-            eprintln!(
-                "jit: {id}: {}; jit tries again, Ctrl-C stops waiting",
+            tell(&format!(
+                "{id}: {}; jit tries again, Ctrl-C stops waiting",
                 trouble.why
-            );
+            ));
         }
     };
     worker.until_gone(id, told).await

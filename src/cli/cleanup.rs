@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::arguments::Cleanup;
 use super::operator::{self, OperatorTools};
+use super::output::tell;
 use super::serve::failed;
 use super::unwritten::{Row, UnrecordedRemoval};
 use super::{CliContext, Failure, short_id};
@@ -77,11 +78,11 @@ async fn record(
         }
         Proof::None => (None, "jit did not ask AWS", "no"),
     };
-    eprintln!(
-        "jit: {id} is {}; {asked_aws}; jit records REVOKED by {}",
+    tell(&format!(
+        "{id} is {}; {asked_aws}; jit records REVOKED by {}",
         request.status(),
         removal.by.email
-    );
+    ));
     let said = done(&proof);
     let cleaned = Command::CleanedUp {
         by: removal.by.clone(),
@@ -144,10 +145,10 @@ async fn seen_gone(tools: &OperatorTools, request: &Request) -> Result<CleanupCh
     let mut told = false;
     let waits = || {
         if !std::mem::replace(&mut told, true) {
-            eprintln!(
-                "jit: {id}: a worker works on this request; jit waits until the worker is done or \
+            tell(&format!(
+                "{id}: a worker works on this request; jit waits until the worker is done or \
                  its lease has ended"
-            );
+            ));
         }
     };
     let still_there = || {

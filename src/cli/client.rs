@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::arguments::Via;
+use super::fields::TypedFields;
 use super::invoke::{Function, SignedRequest};
 use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
@@ -99,6 +100,12 @@ impl Caller {
         if let Some(key) = idempotency_key {
             call.headers.push(("Idempotency-Key", key.to_owned()));
         }
+        let (_, query) = path_and_query.split_once('?').unwrap_or_default();
+        let typed_body = call.body.clone();
+        let typed = TypedFields {
+            query,
+            body: &typed_body,
+        };
         let (status, text) = match &self.way {
             Transport::Http(http) => self.over_http(http, call).await?,
             Transport::Lambda(function) => function.invoke(&call).await?,
@@ -116,20 +123,25 @@ impl Caller {
         if status < 400 {
             return Ok(HttpAnswer { status, value });
         }
+        Err(self.refusal(status, &value, &typed))
+    }
+
+    fn refusal(&self, status: u16, value: &Value, typed: &TypedFields<'_>) -> Failure {
         let word = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
         let message = match status {
             401 => format!(
-                "{there} does not accept the signature of key {}: check client.key_id, client.secret \
+                "{} does not accept the signature of key {}: check client.key_id, client.secret \
                  and this machine's clock",
+                self.there(),
                 self.client.key_id
             ),
-            _ => word("message"),
+            _ => typed.explained(&word("message")),
         };
-        Err(Failure::Refused {
+        Failure::Refused {
             message,
             code: word("code"),
             request: value.get("request").cloned().map(Box::new),
-        })
+        }
     }
 
     fn there(&self) -> String {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::output::facts;
+use super::output::{facts, tell};
 use super::{CliContext, Failure};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
@@ -25,7 +25,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
     };
     asked.wrong.extend(files_of_jit(&config));
     for warning in &config.warnings {
-        eprintln!("jit: warning: {warning}");
+        tell(&format!("warning: {warning}"));
     }
     let mut value = settings_json(&config);
     value["ok"] = asked.wrong.is_empty().into();
@@ -113,25 +113,7 @@ fn store_file(path: &Path) -> Option<String> {
 
 /// Why jit cannot create or write the file of this key; none if it can.
 fn usable_file(key: &str, path: &Path) -> Option<String> {
-    if path.is_dir() {
-        let path = path.display();
-        return Some(format!("{key}: {path} is a folder: name a file in it"));
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        Some(_) | None => Path::new("."),
-    };
-    let shown = folder.display();
-    if !folder.is_dir() {
-        return Some(format!(
-            "{key}: the folder {shown} does not exist: make it, or name another file"
-        ));
-    }
-    // jit also writes files beside this one.
-    let why = files::try_to_create_in(folder).err()?;
-    Some(format!(
-        "{key}: jit cannot create files in the folder {shown}: {why}"
-    ))
+    files::why_unusable(path).map(|why| format!("{key}: {why}"))
 }
 
 fn settings(config: &Config) -> Vec<(&str, String)> {

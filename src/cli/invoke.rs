@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
-use crate::identity_center::causes;
+use crate::identity_center::{aws_causes, unsent};
 
 /// More than a call to a function of jit takes, with its start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,15 +74,17 @@ impl Function {
         let answer = asked.send().await.map_err(|error| {
             let next = match error.as_service_error() {
                 Some(InvokeError::ResourceNotFoundException(_)) => {
-                    "the function does not exist: check its name, AWS_REGION and AWS_PROFILE"
+                    "; the function does not exist: check its name, AWS_REGION and AWS_PROFILE"
                 }
                 Some(InvokeError::TooManyRequestsException(_)) => {
-                    "the function did not run: try again"
+                    "; the function did not run: try again"
                 }
-                _ => "check AWS_REGION, AWS_PROFILE, and your permission lambda:InvokeFunction",
+                // The cause names what to set.
+                None if unsent(&error).is_some() => "",
+                _ => "; check AWS_REGION, AWS_PROFILE, and your permission lambda:InvokeFunction",
             };
-            let why = causes(&error);
-            Failure::Failed(format!("jit cannot invoke {}: {why}; {next}", self.name))
+            let why = aws_causes(&error);
+            Failure::Failed(format!("jit cannot invoke {}: {why}{next}", self.name))
         })?;
         let payload = answer.payload.map(Blob::into_inner).unwrap_or_default();
         if answer.function_error.is_some() {

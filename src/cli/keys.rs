@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use toml::Table;
 
-use super::output::Output;
+use super::output::{Output, tell};
 use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, OF_THE_EXAMPLE};
@@ -35,10 +35,10 @@ pub(super) fn generate(context: &CliContext, id: &str, write: bool) -> Result<()
     context.output.print(section, &value)?;
     if let (Some(file), Output::Text) = (repeated, context.output) {
         let file = file.display();
-        eprintln!(
-            "jit: {file} has a section [keys.{id}] already: put the secret there, not the section; \
+        tell(&format!(
+            "{file} has a section [keys.{id}] already: put the secret there, not the section; \
              `jit keys generate {id} --write` does this if the section has no secret of its own"
-        );
+        ));
     }
     Ok(())
 }
@@ -54,12 +54,15 @@ fn write_key(context: &CliContext, id: &str, secret: &str) -> Result<(), Failure
     let (file, text) = config::find(context.config_path.as_deref(), &context.variables)?;
     let (text, with_client) = edited(&text, id, secret)
         .map_err(|why| Failure::Failed(format!("{}: {why}", file.display())))?;
+    // The operator may be in another folder than jit.
+    let is_new = !file.exists();
     put(&file, &text)?;
-    let value = json!({"key_id": id, "file": file, "client": with_client});
+    let value = json!({"key_id": id, "file": file, "client": with_client, "made_file": is_new});
     let told = || {
         let also = if with_client { " and of [client]" } else { "" };
+        let into = if is_new { "the new file " } else { "" };
         format!(
-            "wrote the secret of [keys.{id}]{also} into {}",
+            "wrote the secret of [keys.{id}]{also} into {into}{}",
             file.display()
         )
     };

@@ -13,6 +13,7 @@ use crate::store::{Filter, Found, StoreError};
 
 /// How long jit waits for STS to name the caller.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+const NO_ANSWER: &str = "STS did not answer";
 
 pub(super) struct OperatorTools {
     pub app: App,
@@ -88,7 +89,10 @@ pub(super) async fn credentials(identity_center: &Paced) -> Result<Text, Failure
             let why = format!("AWS does not accept these credentials: {error}; {next}");
             Err(Failure::Failed(why))
         }
-        _ => Ok(Text::clip("unknown: STS did not answer")),
+        Ok(Err(error)) if error.kind == IdentityCenterErrorKind::Unsent => {
+            Err(Failure::Failed(error.to_string()))
+        }
+        Ok(Err(_)) | Err(_) => Ok(Text::clip(&format!("unknown: {NO_ANSWER}"))),
     }
 }
 
@@ -99,8 +103,11 @@ pub(super) fn operator(context: &CliContext, credentials: &Text) -> Result<Perso
     }
     let derived = person_of(credentials.as_str());
     derived.ok_or_else(|| {
-        let why = format!("the credentials {credentials} name no person: add --as EMAIL");
-        Failure::Usage(why)
+        let why = match credentials.as_str().ends_with(NO_ANSWER) {
+            true => NO_ANSWER.to_owned(),
+            false => format!("{credentials} names no person"),
+        };
+        Failure::Usage(format!("jit does not know who acts: {why}; add --as EMAIL"))
     })
 }
 

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::domain::is_odd;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -17,14 +18,14 @@ impl Output {
     /// Prints it on stdout in the format that the caller chose.
     pub fn print(self, text: impl FnOnce() -> String, value: &Value) -> Result<(), Failure> {
         match self {
-            Self::Text => print(&text()),
+            Self::Text => print(&clean(&text())),
             Self::Json => print(&value.to_string()),
         }
     }
 
     pub fn failure(self, message: &str, code: &str) {
         match self {
-            Self::Text => eprintln!("jit: {}", clean(message)),
+            Self::Text => tell(message),
             Self::Json => eprintln!("{}", json!({"message": message, "code": code})),
         }
     }
@@ -48,11 +49,16 @@ pub(crate) fn print(line: &str) -> Result<(), Failure> {
     }
 }
 
-/// Text from outside must not control the terminal.
+/// Text from outside must not control the terminal or look like another text.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
+        .map(|c| if is_odd(c) && c != '\n' { ' ' } else { c })
         .collect()
+}
+
+/// A message on stderr for the person at the terminal.
+pub(crate) fn tell(message: &str) {
+    eprintln!("jit: {}", clean(message));
 }
 
 /// The same, on one line.
@@ -115,6 +121,13 @@ mod tests {
     fn control_characters_are_replaced_by_spaces() {
         assert_eq!(clean("a\u{1b}[31mred\u{7}\nb"), "a [31mred \nb");
         assert_eq!(one_line("a\nb"), "a b");
+    }
+
+    // A5
+    #[test]
+    fn marks_of_direction_are_replaced_by_spaces() {
+        assert_eq!(clean("a\u{202e}b\u{2066}c\u{200f}d"), "a b c d");
+        assert_eq!(one_line("a\u{2028}b\u{2029}c"), "a b c");
     }
 
     #[test]

@@ -74,13 +74,14 @@ pub(super) async fn requests(caller: &Caller, filters: &[(&str, &str)]) -> Resul
 /// One page of requests, which a person reads page by page.
 pub(super) async fn one(
     caller: &Caller,
-    filters: Vec<(&str, &str)>,
+    filters: &[(&str, &str)],
     limit: Option<u32>,
     token: Option<&str>,
 ) -> Result<Value, Failure> {
     let mut pairs = given(
         filters
-            .into_iter()
+            .iter()
+            .copied()
             .chain(token.map(|token| ("next_token", token))),
     );
     pairs.extend(limit.map(|limit| format!("limit={limit}")));

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::differences::{Difference, LeftAccess, print_findings};
 use super::operator::{OperatorTools, confirm};
-use super::output::progress;
+use super::output::{progress, tell};
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::domain::{
@@ -74,12 +74,12 @@ fn confirmed(findings: &[Difference], fix: Fix) -> Result<(), Failure> {
     if left.is_empty() {
         return Ok(());
     }
-    eprintln!(
-        "jit: removes these assignments. AWS does not say who made an assignment: a person may \
+    tell(&format!(
+        "removes these assignments. AWS does not say who made an assignment: a person may \
          have made one after jit removed its own. To remove only some of them: jit break-glass \
          revoke ID --reason TEXT\n{}",
         left.join("\n")
-    );
+    ));
     match fix {
         Fix::Yes => Ok(()),
         Fix::Ask | Fix::Nothing => confirm(&format!("remove {} assignments", left.len())),

@@ -1,20 +1,22 @@
 //! The commands for requests and bindings; they call the server over HTTP.
 
+mod list;
 #[cfg(test)]
 mod starts;
-
-use std::collections::{BTreeMap, BTreeSet};
+mod text;
 
 use serde_json::{Value, json};
 
 use super::already::{self, Aim};
-use super::arguments::{BindArguments, CliCommand, List, NewRequest};
+use super::arguments::{Acting, BindArguments, CliCommand, NewRequest};
 use super::client::{Caller, HttpAnswer};
-use super::output::{clipped, facts, one_line, table};
+use super::output::tell;
 use super::{CliContext, Failure, pages, short_id, typed};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::{Millis, Person, Timestamp, status_in_words};
+use crate::domain::{Millis, Person};
 use crate::signature::percent_encoded;
+use text::word;
+pub(super) use text::{describe, page};
 
 pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
     let caller = Caller::new(context).await?;
@@ -54,10 +56,10 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
                 .await?
         }
         CliCommand::Status { id } => caller.get(&path(&caller, &id, "").await?).await?,
-        CliCommand::List(list) => return self::list(context, &caller, &list).await,
+        CliCommand::List(list) => return list::list(context, &caller, &list).await,
         CliCommand::Bind(bind) => return self::bind(context, &caller, &bind).await,
         CliCommand::Unbind { channel, account } => {
-            unbind(context, &caller, &channel, &account).await?
+            return unbind(context, &caller, &channel, &account).await;
         }
         CliCommand::Approvers { channel, ids } => {
             let body = admin(context, json!({"channel_id": channel, "approver_ids": ids}))?;
@@ -100,7 +102,7 @@ fn or_reached(answer: Result<HttpAnswer, Failure>, aim: &Aim<'_>) -> Result<Http
         Err(refused) => refused,
     };
     let (value, said) = already::reached(&refused, aim).ok_or(refused)?;
-    eprintln!("jit: {said}");
+    tell(&said);
     Ok(HttpAnswer { status: 200, value })
 }
 
@@ -162,7 +164,7 @@ async fn revoke(
     let answer = match by_address(context, caller, &path, body, "actor").await {
         Err(refused @ Failure::Refused { .. }) => {
             if let Some((value, said)) = already::reached(&refused, &Aim::NoAccess) {
-                eprintln!("jit: {said}");
+                tell(&said);
                 return context.output.print(|| describe(&value), &value);
             }
             match wait {
@@ -191,11 +193,19 @@ async fn unbind(
     caller: &Caller,
     channel: &str,
     account: &str,
-) -> Result<HttpAnswer, Failure> {
+) -> Result<(), Failure> {
     let account = account_id(context, account)?;
     let body = json!({"channel_id": channel, "account_id": account});
     let body = admin(context, body)?;
-    caller.post("/config/unbind", &body).await
+    let value = caller.post("/config/unbind", &body).await?.value;
+    let text = || {
+        format!(
+            "removed: account {account} is no longer bound to channel {channel}; jit cancels its \
+             pending requests. The binding was:\n{}",
+            describe(&value)
+        )
+    };
+    context.output.print(text, &value)
 }
 
 /// The policy of the server may allow less than the binding.
@@ -207,10 +217,10 @@ async fn bind(context: &CliContext, caller: &Caller, asked: &BindArguments) -> R
     if let (Some(wanted), Some(most)) = (asked.max_hours, most)
         && most < u64::from(wanted)
     {
-        eprintln!(
-            "jit: the longest duration here is {most} hours, not {wanted}: policy.max_request_hours \
+        tell(&format!(
+            "the longest duration here is {most} hours, not {wanted}: policy.max_request_hours \
              of the server allows no more"
-        );
+        ));
     }
     Ok(())
 }
@@ -290,6 +300,22 @@ async fn under_way(caller: &Caller, id: &str) -> Result<Option<HttpAnswer>, Fail
     Ok(Some(answer).filter(|answer| answer.value["assignment_status"] == "DELETING"))
 }
 
+/// The options that name the acting person, for a command that the person can paste.
+fn again(acting: &Acting) -> String {
+    let email = acting.email.iter().map(|email| format!("--as {email}"));
+    let id = acting.id.iter().map(|id| format!("--as-id {id}"));
+    email.chain(id).collect::<Vec<_>>().join(" ")
+}
+
+/// H6: the advised command works when it is pasted, so it names the person again.
+fn not_gone_yet(id: &str, acting: &Acting) -> Failure {
+    let acting = again(acting);
+    Failure::Failed(format!(
+        "the access is not gone yet: AWS has not confirmed the removal, which continues in the \
+         server; see `jit status {id}`, or wait with `jit revoke {id} --wait {acting}`"
+    ))
+}
+
 /// Only REVOKED is done. The command waits for a removal that continues, or reports it.
 async fn revoked(
     context: &CliContext,
@@ -301,14 +327,10 @@ async fn revoked(
     let mut told = false;
     while answer.status == 202 || answer.value["status"] == "GRANTED" {
         if !wait {
-            let message = answer.value["message"].as_str().unwrap_or_default();
-            return Err(Failure::Failed(format!(
-                "the access is not gone yet: {message}. The removal continues in the server; see \
-                 `jit status {id}`, or wait with `jit revoke {id} --wait`"
-            )));
+            return Err(not_gone_yet(id, &context.acting));
         }
         if !told {
-            eprintln!("jit: AWS is still removing the access; jit waits until it is gone");
+            tell("AWS is still removing the access; jit waits until it is gone");
             told = true;
         }
         SystemClock
@@ -329,258 +351,26 @@ async fn revoked(
     )))
 }
 
-/// The statuses of open requests.
-const OPEN: [&str; 3] = ["PENDING", "APPROVED", "GRANTED"];
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
 
-/// All open requests that the key may read, for a list without a filter.
-async fn list_open(
-    context: &CliContext,
-    caller: &Caller,
-    limit: Option<u32>,
-) -> Result<(), Failure> {
-    // A request whose status changes meanwhile is in two of the lists; the later one is right.
-    let mut open: BTreeMap<(String, String), Value> = BTreeMap::new();
-    let mut unreadable = BTreeSet::new();
-    for status in OPEN {
-        let whole = pages::requests(caller, &[("status", status)]).await?;
-        unreadable.extend(unread(&whole));
-        for item in whole["items"].as_array().into_iter().flatten() {
-            let place = (word(item, "created_at"), word(item, "request_id"));
-            open.insert(place, item.clone());
+    use super::*;
+    use crate::cli::arguments::Arguments;
+
+    // H6
+    #[test]
+    fn the_advised_revoke_names_the_person_again() {
+        for words in [
+            &["--as", "sec@example.com"][..],
+            &["--as", "sec@example.com", "--as-id", "u-1"],
+        ] {
+            let typed = [&["jit", "revoke", "01a1fd36"][..], words].concat();
+            let typed = Arguments::try_parse_from(typed).unwrap();
+            let told = not_gone_yet("01a1fd36", &typed.acting).to_string();
+            let advised = format!("`jit revoke 01a1fd36 --wait {}`", words.join(" "));
+            assert!(told.contains(&advised), "{told}");
+            assert!(!told.contains("GET /requests"), "{told}");
         }
     }
-    let all = open.len();
-    let shown = limit.map_or(all, |limit| usize::try_from(limit).unwrap_or(all));
-    let items: Vec<Value> = open.into_values().rev().take(shown).collect();
-    let value = json!({"items": items, "filters": {"status": OPEN}});
-    let text = || match items.is_empty() {
-        true => "no requests are open".to_owned(),
-        false => page(&value),
-    };
-    context.output.print(text, &value)?;
-    if let Some(more) = all.checked_sub(items.len()).filter(|more| *more > 0) {
-        eprintln!("jit: {more} more requests are open: leave out --limit to see all");
-    }
-    report_unread(unreadable);
-    Ok(())
-}
-
-async fn list(context: &CliContext, caller: &Caller, list: &List) -> Result<(), Failure> {
-    let account = list.account.as_deref();
-    let account = account.map(|word| account_id(context, word)).transpose()?;
-    let filters = [
-        ("channel_id", &list.channel),
-        ("account_id", &account),
-        ("requester_email", &list.requester),
-        ("status", &list.status),
-        ("start_date", &list.from),
-        ("end_date", &list.to),
-    ];
-    let filters = filters.iter();
-    let filters = filters.filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-    let filters: Vec<(&str, &str)> = filters.collect();
-    let value = match (list.limit, list.next_token.as_deref()) {
-        (limit, None) if filters.is_empty() => return list_open(context, caller, limit).await,
-        (None, None) => pages::requests(caller, &filters).await?,
-        (limit, token) => pages::one(caller, filters, limit, token).await?,
-    };
-    context.output.print(|| page(&value), &value)?;
-    report_unread(unread(&value).collect());
-    Ok(())
-}
-
-/// The ids of the requests that the server could not read.
-fn unread(list: &Value) -> impl Iterator<Item = String> {
-    let ids = list["unreadable"].as_array().into_iter().flatten();
-    ids.filter_map(Value::as_str).map(one_line)
-}
-
-fn report_unread(ids: BTreeSet<String>) {
-    if ids.is_empty() {
-        return;
-    }
-    let ids = ids.into_iter().collect::<Vec<_>>().join(", ");
-    eprintln!(
-        "jit: the list leaves out requests whose records cannot be read: {ids}; jit audit verify says why"
-    );
-}
-
-/// The length of a reason in a list; `jit status` shows the whole reason.
-const WHY_SHOWN: usize = 60;
-
-pub(super) fn page(value: &Value) -> String {
-    let items = value["items"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    if items.is_empty() {
-        return "no requests match".into();
-    }
-    let word = |item: &Value, name: &str| one_line(item[name].as_str().unwrap_or_default());
-    let rows: Vec<Vec<String>> = items
-        .iter()
-        .map(|item| {
-            let why = if item["reason"].is_null() {
-                "jira"
-            } else {
-                "reason"
-            };
-            vec![
-                word(item, "request_id"),
-                one_line(&shown_status(item)),
-                word(item, "account_id"),
-                word(item, "permission_set"),
-                word(item, "requester_email"),
-                time_left(item)
-                    .or_else(|| Some(format!("starts {}", start(item)?)))
-                    .unwrap_or_else(|| word(item, "created_at")),
-                clipped(&word(item, why), WHY_SHOWN),
-            ]
-        })
-        .collect();
-    let head = [
-        "REQUEST",
-        "STATUS",
-        "ACCOUNT",
-        "PERMISSION SET",
-        "REQUESTER",
-        "TIME",
-        "REASON",
-    ];
-    let mut text = table(&head, &rows);
-    if let Some(token) = value["next_token"].as_str() {
-        text.push_str(&format!(
-            "\nmore requests: add --next-token {}",
-            one_line(token)
-        ));
-    }
-    text
-}
-
-/// Any answer of jit as text.
-pub(super) fn describe(value: &Value) -> String {
-    match value {
-        Value::Array(items) if items.is_empty() => {
-            "no account is bound to this channel: bind one with `jit bind --channel CHANNEL --account ACCOUNT`".into()
-        }
-        Value::Array(items) => items.iter().map(describe).collect::<Vec<_>>().join("\n\n"),
-        _ if value["request_id"].is_string() => describe_request(value),
-        _ => describe_binding(value),
-    }
-}
-
-/// A field as text; empty if it is absent.
-fn word(value: &Value, name: &str) -> String {
-    match &value[name] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        Value::Array(items) => {
-            let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
-            words.join(", ")
-        }
-        other => other.to_string(),
-    }
-}
-
-fn describe_request(value: &Value) -> String {
-    let word = |name: &str| word(value, name);
-    let status = match time_left(value) {
-        Some(left) => format!("GRANTED, {left}"),
-        None => shown_status(value),
-    };
-    // Before the grant, the end is only a guess; afterwards, the access has ended otherwise.
-    let is_granted = value["status"] == "GRANTED";
-    let end = if is_granted {
-        word("end_time")
-    } else {
-        String::new()
-    };
-    let person = |role: &str| match (
-        word(&format!("{role}_email")),
-        word(&format!("{role}_mm_user_id")),
-    ) {
-        (email, id) if id.is_empty() => email,
-        (email, id) => format!("{email} ({id})"),
-    };
-    facts(&[
-        ("request", word("request_id")),
-        ("status", status),
-        ("account", word("account_id")),
-        ("permission set", word("permission_set")),
-        ("channel", word("channel_id")),
-        ("requester", person("requester")),
-        ("reason", word("reason")),
-        ("jira", word("jira")),
-        ("minutes", word("requested_duration_minutes")),
-        ("starts", word("start_at")),
-        ("created", word("created_at")),
-        ("starts", start(value).unwrap_or_default()),
-        ("approved", word("approved_at")),
-        ("approver", person("approver")),
-        ("granted", word("grant_time")),
-        ("ends", end),
-        ("extension requested", word("extension_minutes")),
-        ("denied", word("denied_at")),
-        ("deny reason", word("deny_reason")),
-        ("cancelled", word("cancelled_at")),
-        ("expired", word("expired_at")),
-        ("revoked", word("revoked_at")),
-        ("revoked by", word("revoked_by")),
-        ("revoke reason", word("revoke_reason")),
-        (
-            "old credentials denied until",
-            word("sessions_denied_until"),
-        ),
-        ("error", word("error_details")),
-        ("parked notices", word("undelivered_notices")),
-        ("note", word("message")),
-    ])
-}
-
-/// The status, and what jit is doing at AWS.
-fn shown_status(value: &Value) -> String {
-    status_in_words(&word(value, "status"), value["assignment_status"].as_str())
-}
-
-/// The time that is left of a grant.
-fn time_left(value: &Value) -> Option<String> {
-    if value["status"] != "GRANTED" || value["assignment_status"] == "DELETING" {
-        return None;
-    }
-    let end = Timestamp::parse(value["end_time"].as_str()?)?;
-    let left = end - SystemClock.now();
-    Some(match left.0 {
-        ..=0 => "past its end".into(),
-        _ => format!("{left} left"),
-    })
-}
-
-/// When the access is to begin, if it has not begun.
-fn start(value: &Value) -> Option<String> {
-    let is_ahead = ["PENDING", "APPROVED"].contains(&value["status"].as_str()?);
-    value["start_at"]
-        .as_str()
-        .filter(|_| is_ahead)
-        .map(one_line)
-}
-
-fn describe_binding(value: &Value) -> String {
-    let word = |name: &str| word(value, name);
-    let approvers = match word("approver_mm_user_ids") {
-        none if none.is_empty() => {
-            "no approvers yet: name them with `jit approvers --channel CHANNEL USER_ID`".into()
-        }
-        some => some,
-    };
-    facts(&[
-        ("channel", word("channel_id")),
-        ("account", word("account_id")),
-        ("approvers", approvers),
-        ("policy", word("approval_policy")),
-        ("self approval", word("allow_self_approval")),
-        ("longest duration, hours", word("max_request_hours")),
-        ("permission sets", word("allowed_permission_sets")),
-        ("changed", word("updated_at")),
-        ("note", word("message")),
-    ])
 }

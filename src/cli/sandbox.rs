@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::client::Caller;
-use super::output::{clean, print};
+use super::output::{clean, print, tell};
 use super::requests::describe;
 use super::serve::{failed, stop_asked};
 use super::{CliContext, Failure};
@@ -83,7 +83,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(why) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("jit: cannot delete {}: {why}", self.0.display());
+            tell(&format!("cannot delete {}: {why}", self.0.display()));
         }
     }
 }
@@ -250,7 +250,7 @@ impl Story<'_> {
 
     fn print(&self, text: &str) -> Result<(), Failure> {
         match self.context.output {
-            super::Output::Text => print(text),
+            super::Output::Text => print(&clean(text)),
             super::Output::Json => print(&json!({"said": text.trim()}).to_string()),
         }
     }

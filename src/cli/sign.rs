@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::arguments::Sign;
 use super::client::headers;
+use super::output::tell;
 use super::{CliContext, Failure};
 use crate::clock::{Clock, SystemClock};
 use crate::signature::{self, Scheme};
@@ -29,12 +30,12 @@ pub(super) async fn sign(context: &CliContext, sign: &Sign) -> Result<(), Failur
         .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
         .collect();
     let url = format!("{}{}", client.url, sign.path);
-    eprintln!(
-        "jit: signed with key {} for {method} {}: valid for one call, until {}",
+    tell(&format!(
+        "signed with key {} for {method} {}: valid for one call, until {}",
         client.key_id,
         sign.path,
         SystemClock.now() + signature::WINDOW
-    );
+    ));
     let text = || match sign.curl {
         false => headers
             .map(|(name, value)| format!("{name}: {value}"))

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::arguments::{StoreCopy, StoreLocation};
-use super::output::{one_line, progress};
+use super::output::{one_line, progress, tell};
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::app;
@@ -36,7 +36,7 @@ struct CopyCounts {
 }
 
 pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Failure> {
-    let which = context.config_without_secrets()?.store;
+    let which = context.config_of_store()?.store;
     if which.kind != StoreKind::Sqlite {
         let why = "store.kind is dynamodb: use its point-in-time recovery, see runbooks/restore.md";
         return Err(Failure::Usage(why.into()));
@@ -57,7 +57,7 @@ pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Fai
 }
 
 pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), Failure> {
-    let config = context.config_without_secrets()?;
+    let config = context.config_of_store()?;
     let (from, to) = (
         place(&config.store, &asked.from),
         place(&config.store, &asked.to),
@@ -75,7 +75,7 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
     let source = app::portable(&from, &clock).await.map_err(failed)?;
     let target = app::portable(&to, &clock).await.map_err(failed)?;
     let (source, target) = (source.as_ref(), target.as_ref());
-    eprintln!("jit: copies {from} into {to}");
+    tell(&format!("copies {from} into {to}"));
     let bar = progress(0);
     let told = walk(source, &bar, "copied", |head| take(source, target, head)).await;
     // Also after an interruption: the target must not accept calls as if it were the source.
@@ -90,7 +90,9 @@ pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), 
     copy_heads(source, target, &to).await?;
     let extra = extra(target, &told).await?;
     if extra > 0 {
-        eprintln!("jit: {extra} histories exist only in {to}; jit did not change them");
+        tell(&format!(
+            "{extra} histories exist only in {to}; jit did not change them"
+        ));
     }
     let from_when = copied_at + WINDOW;
     let value = json!({
@@ -125,10 +127,10 @@ async fn copy_heads(
                 .as_ref()
                 .is_some_and(|last| last.number == entry.number && *last != entry)
             {
-                eprintln!(
-                    "jit: {to} has a head log of its own, which jit keeps; jit audit verify names \
+                tell(&format!(
+                    "{to} has a head log of its own, which jit keeps; jit audit verify names \
                      the histories that are not in it"
-                );
+                ));
                 return Ok(());
             }
             if entry.number > behind {

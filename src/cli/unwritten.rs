@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::output::print;
+use super::output::{print, tell};
 use super::serve::failed;
 use crate::clock::{Clock, SystemClock};
 use crate::domain::{
@@ -73,7 +73,7 @@ impl UnrecordedRemoval {
     /// Removes the access without a record, until AWS shows that it is gone.
     pub async fn remove(&self, key: &HoldingKey) -> Result<(), Failure> {
         let (account, set) = (&key.account_id, &key.permission_set);
-        let told = |what: &str| eprintln!("jit: {set} in {account}: {what}");
+        let told = |what: &str| tell(&format!("{set} in {account}: {what}"));
         let gone = remove_unrecorded(&self.identity_center, &SystemClock, key, told);
         gone.await.map_err(failed)
     }

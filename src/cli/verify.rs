@@ -9,7 +9,7 @@ use super::output::one_line;
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::app::{self, Purpose};
-use crate::domain::AuditKey;
+use crate::domain::{AuditKey, counted};
 use crate::service::{AuditFinding, Service, VerifiedHistory, VerifiedLog};
 
 const PAGE: usize = 500;
@@ -199,7 +199,9 @@ impl Verification {
         if self.broken.is_empty() {
             let (histories, events) = (self.seen.len(), self.events);
             let seals = self.seals();
-            let verified = format!("{histories} audit chains verified, {events} events\n{seals}");
+            let chains = counted(histories as u64, "audit chain");
+            let events = counted(events, "event");
+            let verified = format!("{chains} verified, {events}\n{seals}");
             return match histories {
                 0 => format!("{EMPTY}\n{verified}"),
                 _ => verified,

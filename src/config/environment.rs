@@ -1,5 +1,7 @@
 //! Reads keys from environment variables, such as `JIT_SERVER__LISTEN`, which override jit.toml.
 
+use std::path::Path;
+
 use toml::{Table, Value};
 
 use super::file::File;
@@ -12,25 +14,27 @@ struct EnvironmentKey {
     text: String,
 }
 
-/// Parses the file and applies the environment variables to it.
-pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigError> {
+/// Parses the text of the file and applies the environment variables to it.
+pub(super) fn overlay(path: &Path, text: &str, variables: &Variables) -> Result<File, ConfigError> {
+    let name = path.display();
     let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error
             .span()
             .map_or(1, |span| text[..span.start].lines().count().max(1));
         // The parser's own message quotes the line, which may contain a secret.
         ConfigError::new(
-            format!("jit.toml line {line}"),
+            format!("{name} line {line}"),
             format!("is not TOML: {}", error.message()),
         )
     })?;
+    let in_file = table.clone();
     let said = environment_keys(variables, &table);
     for one in &said {
         put(&mut table, one, Value::String(one.text.clone()))?;
     }
     // A variable is a text first. If the key needs another type, it is parsed as TOML.
     for _ in 0..=said.len() {
-        let error = match read(&table) {
+        let error = match read(&table, path) {
             Ok(file) => return Ok(file),
             Err(error) => error,
         };
@@ -42,17 +46,20 @@ pub(super) fn overlay(text: &str, variables: &Variables) -> Result<File, ConfigE
             Some((one, value)) if get(&table, &one.path).is_some_and(Value::is_str) => {
                 put(&mut table, one, value)?;
             }
-            _ => return Err(blamed(error, &said)),
+            _ => return Err(blamed(error, &said, &in_file)),
         }
     }
-    read(&table)
+    read(&table, path)
 }
 
-fn read(table: &Table) -> Result<File, ConfigError> {
+fn read(table: &Table, file: &Path) -> Result<File, ConfigError> {
     serde_path_to_error::deserialize(table.clone()).map_err(|error| {
         let path = error.path().to_string();
         let why = without_value(error.inner().message());
-        let key = if path == "." { "jit.toml" } else { &path };
+        let key = match path.as_str() {
+            "." => file.display().to_string(),
+            _ => path,
+        };
         ConfigError::new(key, why)
     })
 }
@@ -137,9 +144,14 @@ fn typed(text: &str) -> Option<Value> {
     table.remove("value").filter(|value| !value.is_str())
 }
 
-/// Adds the variable's name to an error about its key, because the operator set the variable.
-fn blamed(error: ConfigError, said: &[EnvironmentKey]) -> ConfigError {
-    let one = said.iter().find(|one| one.path.join(".") == error.key);
+/// Adds the variable's name to an error about its key, because the operator set the variable. A
+/// section that the file does not have comes from a variable as well.
+fn blamed(error: ConfigError, said: &[EnvironmentKey], in_file: &Table) -> ConfigError {
+    let section: Vec<String> = error.key.split('.').map(str::to_owned).collect();
+    let is_of_file = get(in_file, &section).is_some();
+    let one = said
+        .iter()
+        .find(|one| one.path == section || (!is_of_file && one.path.starts_with(&section)));
     match one {
         Some(one) => ConfigError::new(format!("{} ({})", error.key, one.variable), error.why),
         None => error,

@@ -282,7 +282,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// A duration: `90s`, `15m` or `8h`.
+/// A duration: `90s`, `15m`, `8h` or `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DurationText(pub Millis);
 
@@ -404,7 +404,9 @@ impl<'de> Deserialize<'de> for DurationText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         span(&text).map(Self).ok_or_else(|| {
-            serde::de::Error::custom("expected a duration like \"90s\", \"15m\" or \"8h\"")
+            serde::de::Error::custom(
+                "expected a duration like \"90s\", \"15m\", \"8h\" or \"1h30m\"",
+            )
         })
     }
 }
@@ -436,19 +438,26 @@ impl<'de> Deserialize<'de> for SetSection {
     }
 }
 
+/// Numbers with a unit, the largest unit first: `8h`, `1h30m`, `19m50s`.
 fn span(text: &str) -> Option<Millis> {
-    let number = text.get(..text.len().checked_sub(1)?)?;
-    if !number.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+    let units = [
+        ('h', Millis::hours as fn(i64) -> Millis),
+        ('m', Millis::minutes),
+        ('s', Millis::seconds),
+    ];
+    let (mut rest, mut all) = (text, 0);
+    for (unit, of) in units {
+        let Some((number, after)) = rest.split_once(unit) else {
+            continue;
+        };
+        if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let number: u32 = number.parse().ok()?;
+        all += of(i64::from(number)).0;
+        rest = after;
     }
-    let number: u32 = number.parse().ok().filter(|number| *number > 0)?;
-    let number = i64::from(number);
-    match text.as_bytes().last()? {
-        b's' => Some(Millis::seconds(number)),
-        b'm' => Some(Millis::minutes(number)),
-        b'h' => Some(Millis::hours(number)),
-        _ => None,
-    }
+    (rest.is_empty() && all > 0).then_some(Millis(all))
 }
 
 impl<'de> Deserialize<'de> for EndDate {

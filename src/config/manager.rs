@@ -53,7 +53,7 @@ async fn one(client: &Client, id: &str) -> Result<String, String> {
     let asked = client.get_secret_value().secret_id(id).send().await;
     let found = asked.map_err(|why| {
         // The error does not show the id: it may be the secret itself, under the wrong key.
-        let why = crate::identity_center::causes(&why).replace(id, "…");
+        let why = crate::identity_center::aws_causes(&why).replace(id, "…");
         format!("cannot be read from Secrets Manager: {why}")
     })?;
     let text = found

@@ -23,7 +23,10 @@ fn from(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         read_file: &read_file,
         kept: &FetchedSecrets::default(),
     };
-    check::checked(environment::overlay(text, &variables)?, elsewhere)
+    check::checked(
+        environment::overlay(Path::new("jit.toml"), text, &variables)?,
+        elsewhere,
+    )
 }
 
 fn refused(text: &str, variables: &[(&str, &str)]) -> String {
@@ -560,5 +563,32 @@ fn a_public_address_of_the_metrics_is_warned_about() {
         let found = config.warnings.iter();
         let found = found.filter(|line| line.starts_with("server.metrics_listen:"));
         assert_eq!(found.count(), usize::from(warned), "{address}");
+    }
+}
+
+// H4
+#[test]
+fn a_duration_may_have_several_units() {
+    let arn = "arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-1111111111111111";
+    let lasting = |text: &str| {
+        let sets = format!("[permission_sets]\nadmin = \"{arn}\"\n");
+        let policy = format!("{sets}[policy]\ngrant_patience = \"{text}\"\n");
+        from(&policy, &[("JIT_IDENTITY_CENTER__MODE", "sandbox")])
+    };
+    for (text, wanted) in [
+        ("1h30m", Millis::minutes(90)),
+        ("19m50s", Millis::seconds(19 * 60 + 50)),
+        ("90s", Millis::seconds(90)),
+        ("2h", Millis::hours(2)),
+    ] {
+        assert_eq!(
+            lasting(text).unwrap().policy.grant_patience,
+            wanted,
+            "{text}"
+        );
+    }
+    for wrong in ["", "0m", "30", "30m1h", "1h30", "h", "-5m", "1d", "1h 30m"] {
+        let why = lasting(wrong).unwrap_err().to_string();
+        assert!(why.contains("1h30m"), "{wrong}: {why}");
     }
 }

@@ -1,6 +1,8 @@
 //! Texts of people in the details of a webhook. A plugin posts them as Markdown, so they carry no
 //! active mention, link, picture or direction mark. Ordinary text stays as it is.
 
+use super::marks::{is_direction_mark, is_odd};
+
 /// Prevents that Mattermost reads a mention or an address in the text.
 const BREAK: char = '\u{200b}';
 
@@ -14,7 +16,7 @@ pub fn inactive(text: &str) -> String {
         let after = rest.as_str();
         match c {
             c if is_direction_mark(c) => continue,
-            c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => inactive.push(' '),
+            c if is_odd(c) => inactive.push(' '),
             // The `@` of an e-mail address follows a letter or a number, and is no mention.
             '@' | '~' if !is_word_before && after.starts_with(char::is_alphanumeric) => {
                 inactive.extend([c, BREAK]);
@@ -41,14 +43,6 @@ fn begins_address(after: &str) -> bool {
     };
     let name = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     ww.eq_ignore_ascii_case("ww") && name.starts_with('.') && rest.len() - name.len() <= 3
-}
-
-/// The characters of Unicode that change the direction in which text is shown.
-fn is_direction_mark(c: char) -> bool {
-    matches!(
-        c,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::domain::{
     AccountId, Email, HoldingKey, Millis, PermissionSet, Presence, Timestamp, UserId,
 };
+use crate::files;
 use crate::lock::locked;
 use state::{PlannedResult, SandboxFile, Started};
 
@@ -69,6 +70,8 @@ pub struct Rates {
 pub enum SandboxError {
     #[error(transparent)]
     SandboxFile(#[from] rusqlite::Error),
+    #[error("sandbox.path: {0}")]
+    Unusable(String),
     #[error("the file has {0:?}, which the sandbox did not write")]
     Foreign(String),
 }
@@ -101,7 +104,12 @@ impl Default for SandboxOptions {
 
 impl Sandbox {
     pub fn open(options: SandboxOptions, clock: Arc<dyn Clock>) -> Result<Self, SandboxError> {
-        let state = SandboxFile::open(options.path.as_deref())?;
+        let path = options.path.as_deref();
+        // H6: the error of SQLite does not say what is wrong with the path.
+        let state = SandboxFile::open(path).map_err(|why| {
+            let unusable = path.and_then(files::why_unusable);
+            unusable.map_or_else(|| why.into(), SandboxError::Unusable)
+        })?;
         for one in &options.standing {
             state.assign(&HoldingKey {
                 account_id: one.account_id.clone(),

@@ -106,6 +106,7 @@ async fn counted<T>(
             IdentityCenterErrorKind::Throttled => "throttled",
             IdentityCenterErrorKind::NoAnswer => "no_answer",
             IdentityCenterErrorKind::Denied => "denied",
+            IdentityCenterErrorKind::Unsent => "not_sent",
             IdentityCenterErrorKind::NoUser => "no_user",
             IdentityCenterErrorKind::NoSuchSet => "no_such_set",
             IdentityCenterErrorKind::Invalid => "invalid",

@@ -9,6 +9,8 @@ use serde_json::Value;
 use tracing::field::Field;
 use tracing_subscriber::fmt::format::Writer;
 
+use crate::domain::is_odd;
+
 /// The longest line, in bytes.
 const LONGEST: usize = 8 * 1024;
 /// The longest texts in a JSON line that is too long: the first of them that makes it fit.
@@ -136,16 +138,6 @@ fn clip(text: &str, most: usize) -> (&str, String) {
     (&text[..end], more)
 }
 
-/// Control characters, and characters that change the direction of the text.
-fn is_odd(letter: char) -> bool {
-    letter.is_control()
-        || matches!(
-            letter,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}'
-                | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
-}
-
 impl<W: Write> Write for TextLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.writer.write_all(self.one_line(event).as_bytes())?;
@@ -201,14 +193,6 @@ mod tests {
             line.ends_with(&format!("({LONGEST} bytes more)\n")),
             "{line}"
         );
-    }
-
-    #[test]
-    fn a5_marks_of_direction_are_odd() {
-        for letter in ['\u{61c}', '\u{200e}', '\u{200f}', '\u{202e}', '\u{2066}'] {
-            assert!(is_odd(letter), "{letter:?}");
-        }
-        assert!(!is_odd('é') && !is_odd('…'));
     }
 
     fn json_line(event: &str) -> (String, Value) {

@@ -423,7 +423,10 @@ impl From<IdentityCenterError> for Outcome {
         let why = Text::clip(&error.to_string());
         match error.kind {
             IdentityCenterErrorKind::NoUser => AssignmentOutcome::NoUser { why }.into(),
-            IdentityCenterErrorKind::Denied => Trouble::Denied { why }.into(),
+            // Without credentials, fast retries do not help either.
+            IdentityCenterErrorKind::Denied | IdentityCenterErrorKind::Unsent => {
+                Trouble::Denied { why }.into()
+            }
             IdentityCenterErrorKind::Invalid => Trouble::Refused { why }.into(),
             IdentityCenterErrorKind::Conflict
             | IdentityCenterErrorKind::Throttled

@@ -242,7 +242,14 @@ pub async fn remove_unrecorded(
                 continue;
             }
             Ok(Some(why)) => why,
-            Err(error) if error.kind == IdentityCenterErrorKind::Denied => return Err(error),
+            Err(error)
+                if matches!(
+                    error.kind,
+                    IdentityCenterErrorKind::Denied | IdentityCenterErrorKind::Unsent
+                ) =>
+            {
+                return Err(error);
+            }
             Err(error) => error.to_string(),
         };
         told(&format!("{why}; jit tries again, Ctrl-C stops it"));

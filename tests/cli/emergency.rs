@@ -89,7 +89,7 @@ async fn the_all_clear_names_the_permission_set_that_was_asked_for() {
     ];
     break_glass(&shell, &readonly)
         .exits(0)
-        .prints(&["no access of alice@example.com with the permission set readonly in 1 pair of"]);
+        .prints(&["no access of alice@example.com with the permission set readonly (jit asked about 1 permission set in 1 account)"]);
 }
 
 /// H1: without the store jit cannot check a name, so nothing that it finds is an all-clear.

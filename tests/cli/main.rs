@@ -11,6 +11,7 @@ mod first_steps;
 mod hidden;
 mod lives;
 mod shell;
+mod terminal;
 mod typed;
 mod verify;
 mod walk;

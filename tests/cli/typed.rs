@@ -116,7 +116,7 @@ async fn short_ids_names_and_times_are_understood() {
     let told = shell.without_client(&["audit", "show", short]).exits(0);
     told.prints(&["EXTENSION_REQUESTED"]);
     let told = shell.run(&["audit", "verify", short]).exits(0);
-    told.prints(&["1 audit chains verified"]);
+    told.prints(&["1 audit chain verified, "]);
     let config = format!("config#{CHANNEL}");
     shell.ok(&["audit", "show", &config]);
     shell.ok(&["audit", "verify", &config]);

@@ -18,7 +18,7 @@ pub(super) fn due(step: Step<'_>, claim: &Claim) -> Result<Decision, Refusal> {
         return announce::announce(step, end);
     }
     if step.request.state == State::Pending {
-        let why = Some("the request was not approved in time".to_owned());
+        let why = Some("the approvals did not come in time".to_owned());
         return step.end_expired(details([("reason", why)]));
     }
     access::due(step, claim.lease)

@@ -2,7 +2,7 @@
 
 use aws_sdk_ssoadmin::error::{ProvideErrorMetadata, SdkError};
 
-use crate::identity_center::{IdentityCenterError, IdentityCenterErrorKind, causes};
+use crate::identity_center::{IdentityCenterError, IdentityCenterErrorKind, aws_causes, unsent};
 
 pub(super) fn unexpected(what: impl std::fmt::Display) -> IdentityCenterError {
     let why = format!("AWS answered something unexpected: {what}");
@@ -84,26 +84,9 @@ fn unanswered<E>(error: &SdkError<E>) -> IdentityCenterError
 where
     E: std::error::Error + 'static,
 {
-    let why = causes(error);
-    let kind = if lacks_identity(error) {
-        IdentityCenterErrorKind::Denied
-    } else {
-        IdentityCenterErrorKind::NoAnswer
+    let kind = match unsent(error) {
+        Some(_) => IdentityCenterErrorKind::Unsent,
+        None => IdentityCenterErrorKind::NoAnswer,
     };
-    IdentityCenterError::new(kind, why)
-}
-
-fn lacks_identity(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if ["credentials", "region", "identity cache"]
-            .iter()
-            .any(|word| said.contains(word))
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    IdentityCenterError::new(kind, aws_causes(error))
 }

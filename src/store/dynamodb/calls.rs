@@ -24,13 +24,15 @@ use super::DynamoStore;
 use super::items::Item;
 use super::tables::Table;
 use crate::domain::Millis;
-use crate::identity_center::causes;
+use crate::identity_center::{aws_causes, unsent};
 use crate::store::StoreError;
 
 /// How often jit sends a write again after a conflict with another transaction or a throttled
 /// partition.
 const MOST_SENDS: u32 = 8;
 const FIRST_PAUSE: Millis = Millis(25);
+/// The most characters of an unknown answer that an error shows.
+const MOST_SAID: usize = 200;
 /// DynamoDB's limit for the items of one BatchGetItem.
 const BATCH: usize = 100;
 
@@ -508,10 +510,15 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let Some(answered) = error.as_service_error() else {
-        return format!("DynamoDB does not answer: {}", causes(error));
+        return match unsent(error) {
+            Some(why) => format!("jit cannot call DynamoDB: {why}"),
+            None => format!("DynamoDB does not answer: {}", aws_causes(error)),
+        };
     };
-    let code = answered.code().unwrap_or("an error without a name");
-    let said = answered.message().unwrap_or_default();
+    let Some(code) = answered.code() else {
+        return unnamed(error, answered.message());
+    };
+    let said = answered.message().unwrap_or("no message");
     let next = match code {
         "ResourceNotFoundException" => {
             "; `jit tables check` names the missing table or index, `jit tables create` makes it"
@@ -520,6 +527,23 @@ where
         _ => "",
     };
     format!("DynamoDB: {code}: {said}{next}")
+}
+
+/// Describes an error that names no error of DynamoDB: another server or a proxy may have answered.
+fn unnamed<E>(error: &SdkError<E>, message: Option<&str>) -> String {
+    let raw = error.raw_response();
+    let status = raw.map_or(0, |raw| raw.status().as_u16());
+    let body = raw.and_then(|raw| raw.body().bytes()).unwrap_or_default();
+    let body = String::from_utf8_lossy(body);
+    let words: Vec<&str> = message.unwrap_or(&body).split_whitespace().collect();
+    let said = match words.join(" ") {
+        none if none.is_empty() => "nothing else".to_owned(),
+        said => said.chars().take(MOST_SAID).collect(),
+    };
+    format!(
+        "the answer is not from DynamoDB: HTTP status {status} and {said}; check AWS_REGION and \
+         AWS_ENDPOINT_URL_DYNAMODB"
+    )
 }
 
 /// Reports whether DynamoDB refused the call and so changed nothing. After any other error the

@@ -165,7 +165,44 @@ fn shown(item: &Item, name: &str) -> Option<String> {
     let value = item.get(name)?;
     Some(match (text(item, name), value) {
         (Ok(text), _) => text.to_owned(),
-        (Err(_), AttributeValue::N(number)) => number.clone(),
-        (Err(_), other) => format!("{other:?}"),
+        (Err(_), other) => in_words(other),
     })
+}
+
+/// The value of an attribute in plain words.
+fn in_words(value: &AttributeValue) -> String {
+    match value {
+        AttributeValue::S(text) | AttributeValue::N(text) => text.clone(),
+        AttributeValue::Bool(is) => is.to_string(),
+        AttributeValue::Null(_) => "null".to_owned(),
+        AttributeValue::Ss(texts) | AttributeValue::Ns(texts) => texts.join(", "),
+        AttributeValue::B(bytes) => format!("{} bytes", bytes.as_ref().len()),
+        AttributeValue::Bs(all) => format!("{} binary values", all.len()),
+        AttributeValue::L(all) => format!("a list of {} values", all.len()),
+        AttributeValue::M(all) => format!("a map of {} values", all.len()),
+        _ => "a value of an unknown type".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // H6
+    #[test]
+    fn a_value_of_another_type_is_shown_in_plain_words() {
+        let shown = |value: AttributeValue| {
+            let item = Item::from([("revision".to_owned(), value)]);
+            shown(&item, "revision").unwrap()
+        };
+        assert_eq!(shown(AttributeValue::Bool(true)), "true");
+        assert_eq!(shown(AttributeValue::N("7".into())), "7");
+        assert_eq!(shown(AttributeValue::Null(true)), "null");
+        assert_eq!(
+            shown(AttributeValue::Ss(vec!["a".into(), "b".into()])),
+            "a, b"
+        );
+        let map = AttributeValue::M([("a".to_owned(), s("b"))].into());
+        assert_eq!(shown(map), "a map of 1 values");
+    }
 }
