@@ -324,7 +324,7 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
         .map_err(|tampered| format!("P7: {id}: {tampered}"))?;
     // C
     if let Some(mismatch) = compare_request(request, &events).first() {
-        return Err(format!("P7: {mismatch}"));
+        return Err(format!("P7: {mismatch}: {:?}", request.state));
     }
     if let Some(key) = request.holding_key() {
         let holding = tables.holding(&key);
