@@ -512,6 +512,36 @@ fn the_text_of_each_fault_to_plant_occurs_once_in_its_file() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// `make bite` runs the test of each fault by its name.
+#[test]
+fn each_fault_to_plant_names_a_test_that_exists() {
+    let text = fs::read_to_string("tests/bite/faults.toml").unwrap();
+    let faults: toml::Table = text.parse().unwrap();
+    let sources: Vec<(PathBuf, String)> = files(Path::new("src"))
+        .chain(files(Path::new("tests")))
+        .map(|file| (file.clone(), fs::read_to_string(&file).unwrap()))
+        .collect();
+    let mut wrong = Vec::new();
+    for fault in faults["fault"].as_array().unwrap() {
+        let found_by = fault["found_by"].as_str().unwrap();
+        let Some((_, test)) = found_by.split_once(": ") else {
+            assert_eq!(found_by, "simulation");
+            continue;
+        };
+        // A part of the name of a test, or a module of tests.
+        let last = test.rsplit("::").next().unwrap();
+        let exists = sources.iter().any(|(file, source)| {
+            let is_module = file.file_stem().is_some_and(|stem| stem == last);
+            let mut tests = source.lines().filter(|line| line.contains("fn "));
+            is_module || tests.any(|line| line.contains(last))
+        });
+        if !exists {
+            wrong.push(format!("{}: there is no test {test}", fault["id"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 fn used_top_modules(text: &str) -> Vec<String> {
     let mut modules = Vec::new();
     for line in code_lines(text) {

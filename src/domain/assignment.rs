@@ -67,7 +67,9 @@ pub enum AssignmentOutcome {
     /// Old credentials are denied everything; the deny statement can be removed after `until`.
     /// The deny statements of the `dropped` requests were removed to make room for it.
     OldCredentialsDenied {
+        /// When the last of these credentials has expired.
         until: Timestamp,
+        /// The requests whose deny statements were removed.
         dropped: Vec<RequestId>,
     },
     /// Old credentials do not work any more, because the IAM role of the permission set is gone.

@@ -79,6 +79,7 @@ pub enum Command {
     },
     /// The notice worker posted the request's card.
     CardPosted {
+        /// The post of the card.
         post: PostId,
         /// See [`Chat::button_key`](super::Chat::button_key).
         key: String,

@@ -16,6 +16,7 @@ use super::{
 /// long past as now.
 const START_MAY_BE_PAST: Millis = Millis::minutes(-5);
 
+/// The rules of the configuration about requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The configured permission sets with their own rules; jit refuses all others.
@@ -114,6 +115,7 @@ pub enum EndSessions {
     PermissionSet,
 }
 
+/// Who decides about an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtensionRule {

@@ -97,6 +97,7 @@ pub struct Asked {
     pub key_id: Option<String>,
 }
 
+/// The approvals of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approvals {
     /// All approvals so far, also those that do not count any more.
@@ -144,6 +145,7 @@ pub struct Chat {
     pub reminder: Option<Reminder>,
 }
 
+/// The version of the record, and the end of its history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// The end of the request's audit chain.

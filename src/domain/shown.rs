@@ -8,6 +8,7 @@ use super::{
     RequestId, State, Status, Text, Timestamp, UserId,
 };
 
+/// A request as the API shows it.
 #[derive(Serialize)]
 pub struct RequestObject<'a> {
     /// The id of the request, a UUID.

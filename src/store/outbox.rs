@@ -23,6 +23,7 @@ pub struct PendingNotice {
     pub claim: NoticeClaim,
 }
 
+/// Whether a notice worker has claimed a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeClaim {
     Free,
@@ -30,6 +31,7 @@ pub enum NoticeClaim {
     Claimed,
 }
 
+/// What a commit does with a stored notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Stays,

@@ -5,6 +5,7 @@ use crate::domain::{
     AccountId, ChannelId, Email, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp, counted,
 };
 
+/// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     // invalid or unknown values
@@ -14,6 +15,7 @@ pub enum Refusal {
     TooLong {
         /// The duration of the draft or of the extension, in minutes.
         wanted: u32,
+        /// The permission set that the person named.
         set: PermissionSet,
         /// The longest duration by the policy, the binding and the set, in minutes.
         most: u32,
@@ -22,6 +24,7 @@ pub enum Refusal {
         "start_at is {start_at}, and at most {most} ahead is allowed: name a time up to {latest}, or make the request later"
     )]
     StartTooFar {
+        /// The start that the requester named.
         start_at: Timestamp,
         /// See [`Policy::max_start_ahead`](crate::domain::Policy::max_start_ahead).
         most: Millis,
@@ -31,31 +34,52 @@ pub enum Refusal {
     #[error(
         "start_at is {start_at}, and it is {now} now: name a later time, or leave start_at out to begin after the approval"
     )]
-    StartInPast { start_at: Timestamp, now: Timestamp },
+    StartInPast {
+        /// The start that the requester named.
+        start_at: Timestamp,
+        /// The time of the command.
+        now: Timestamp,
+    },
     #[error("permission_set {set} is not configured; known: {}", listed(known))]
     UnknownPermissionSet {
+        /// The permission set that the person named.
         set: PermissionSet,
+        /// The configured permission sets.
         known: Vec<PermissionSet>,
     },
     #[error("approvals_required is {required}, but the number of approvers is {named}")]
     QuorumTooLarge {
         /// The account whose requests need so many approvals.
         account_id: AccountId,
+        /// The number of approvals that the binding asks for.
         required: u32,
+        /// How many names the command has.
         named: usize,
     },
 
     #[error("{named} approvers are named, and at most {most} are allowed; name fewer")]
-    TooManyApprovers { named: usize, most: usize },
+    TooManyApprovers {
+        /// How many names the command has.
+        named: usize,
+        /// The largest number or duration that is allowed.
+        most: usize,
+    },
     #[error("permission_sets has {named} names, and at most {most} are allowed; name fewer")]
-    TooManySets { named: usize, most: usize },
+    TooManySets {
+        /// How many names the command has.
+        named: usize,
+        /// The largest number or duration that is allowed.
+        most: usize,
+    },
 
     // permissions
     #[error(
         "account {account_id} is not bound to channel {channel_id}; bind it with: jit bind --channel {channel_id} --account {account_id}"
     )]
     NotBound {
+        /// The account that the command names.
         account_id: AccountId,
+        /// The channel that the command names.
         channel_id: ChannelId,
     },
     #[error(
@@ -63,21 +87,34 @@ pub enum Refusal {
         listed(allowed)
     )]
     SetNotAllowed {
+        /// The permission set that the person named.
         set: PermissionSet,
+        /// The permission sets that the binding allows.
         allowed: Vec<PermissionSet>,
     },
     #[error(
         "channel {channel_id} has no approvers; name them with: jit approvers --channel {channel_id} USER_ID"
     )]
-    NoApprovers { channel_id: ChannelId },
+    NoApprovers {
+        /// The channel that the command names.
+        channel_id: ChannelId,
+    },
     #[error("{person} is not an approver of this account; ask one of its approvers")]
-    NotAnApprover { person: MmUserId },
+    NotAnApprover {
+        /// The person who is named or who acts.
+        person: MmUserId,
+    },
     #[error("self-approval is not allowed for this account; ask another approver")]
     SelfApproval,
     #[error(
         "the request is for {wanted} minutes, and at most {most} are allowed now; make a new request"
     )]
-    NoLongerAllowed { wanted: u32, most: u32 },
+    NoLongerAllowed {
+        /// The duration of the request, in minutes.
+        wanted: u32,
+        /// The largest number or duration that is allowed.
+        most: u32,
+    },
     #[error(
         "{counted} of {required} approvals count now, because approvers or terms of the account changed; make a new request"
     )]
@@ -90,7 +127,10 @@ pub enum Refusal {
     #[error(
         "{person} may not revoke this request; its requester, its approvers and the admins may"
     )]
-    NotARevoker { person: MmUserId },
+    NotARevoker {
+        /// The person who is named or who acts.
+        person: MmUserId,
+    },
     #[error("only its requester may {verb} this request")]
     NotTheRequester {
         /// What the person asked for, such as `cancel`.
@@ -102,6 +142,7 @@ pub enum Refusal {
     // wrong state or time, and limits
     #[error("this request is {status}: it cannot be {done}{hint}")]
     WrongState {
+        /// The present status of the request.
         status: Status,
         /// What the command would have done, as a participle such as `revoked`.
         done: &'static str,
@@ -109,13 +150,22 @@ pub enum Refusal {
         hint: &'static str,
     },
     #[error("jit cannot confirm that the access is gone: {why}")]
-    NotGone { why: &'static str },
+    NotGone {
+        /// What jit does not know.
+        why: &'static str,
+    },
     #[error(
         "{person} has {} PENDING, and a person can have no more; cancel one of them first", counted(*most, "request")
     )]
-    TooManyPending { person: Email, most: u32 },
+    TooManyPending {
+        /// The person who is named or who acts.
+        person: Email,
+        /// The largest number or duration that is allowed.
+        most: u32,
+    },
     #[error("this request is {status}, and its removal is already under way{trouble}")]
     BeingRemoved {
+        /// The present status of the request.
         status: Status,
         /// The end of the message: the failures so far; empty if the last attempt did not fail.
         trouble: String,
@@ -123,17 +173,31 @@ pub enum Refusal {
     #[error(
         "this request is {status}, and the time for its approval ended at {until}; make a new request"
     )]
-    WaitedTooLong { status: Status, until: Timestamp },
+    WaitedTooLong {
+        /// The present status of the request.
+        status: Status,
+        /// When that time ended.
+        until: Timestamp,
+    },
     #[error(
         "this request is {status}, and {person} has approved it already; it waits for another approver"
     )]
-    AlreadyApproved { status: Status, person: MmUserId },
+    AlreadyApproved {
+        /// The present status of the request.
+        status: Status,
+        /// The person who is named or who acts.
+        person: MmUserId,
+    },
     #[error("this request is {status}, and an extension of it waits for approval already")]
-    ExtensionWaiting { status: Status },
+    ExtensionWaiting {
+        /// The present status of the request.
+        status: Status,
+    },
     #[error(
         "this request is {status}: it would last {total} minutes from its beginning with {} more, and at most {most} are allowed; {next}", counted(*minutes, "minute")
     )]
     ExtendedTooFar {
+        /// The present status of the request.
         status: Status,
         /// The additional minutes that the requester asked for.
         minutes: u32,
@@ -146,6 +210,7 @@ pub enum Refusal {
     },
     #[error("account {account_id} is bound to channel {channel_id}; unbind it there first")]
     BoundElsewhere {
+        /// The account that the command names.
         account_id: AccountId,
         /// The channel to which the account belongs now.
         channel_id: ChannelId,
@@ -153,18 +218,33 @@ pub enum Refusal {
     #[error(
         "channel {channel_id} has {most} accounts, and a channel can have no more; bind the account to another channel"
     )]
-    TooManyAccounts { channel_id: ChannelId, most: usize },
+    TooManyAccounts {
+        /// The channel that the command names.
+        channel_id: ChannelId,
+        /// The largest number or duration that is allowed.
+        most: usize,
+    },
     #[error(
         "this request is {status}, and has {most} approvals, the most that jit stores, some by former approvers; make a new request"
     )]
-    TooManyApprovals { status: Status, most: usize },
+    TooManyApprovals {
+        /// The present status of the request.
+        status: Status,
+        /// The largest number or duration that is allowed.
+        most: usize,
+    },
     #[error(
         "no account is bound to channel {channel_id}; bind one with: jit bind --channel {channel_id} --account ACCOUNT"
     )]
-    NothingBound { channel_id: ChannelId },
+    NothingBound {
+        /// The channel that the command names.
+        channel_id: ChannelId,
+    },
     #[error("account {account_id} is not bound to channel {channel_id}")]
     NothingToUnbind {
+        /// The account that the command names.
         account_id: AccountId,
+        /// The channel that the command names.
         channel_id: ChannelId,
     },
 
