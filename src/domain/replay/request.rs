@@ -254,10 +254,10 @@ fn compare_end(comparison: &mut Comparison, state: &State, events: &[Event]) {
         }
         State::Revoked { by, reason, at } => {
             // The REVOKED that follows an unverified cleanup does not repeat its person.
-            let verifies = |event: &Event| detail(event, "source").is_some();
-            let is_own = |event: &Event| match event.event_type {
-                EventKind::CleanedUp => true,
-                kind => kind == EventKind::Revoked && !verifies(event),
+            let is_own = |event: &Event| {
+                let is_revoke = event.event_type == EventKind::Revoked;
+                let is_own_revoke = is_revoke && detail(event, "source").is_none();
+                is_own_revoke || event.event_type == EventKind::CleanedUp
             };
             let own = moments(events).rev().find(|(_, event)| is_own(event));
             // The operator who wrote a status after that is not known, and chose its time.
