@@ -229,8 +229,7 @@ fn compare_end(comparison: &mut Comparison, state: &State, events: &[Event]) {
         State::Pending | State::Approved | State::Assigning | State::Granted => {}
         State::Removing { ending } => compare_ending(comparison, ending, events),
         State::Checking { by, reason, error } => {
-            let end = last(&[EventKind::RevokeRequested]);
-            compare_person(comparison, Some(by), reason.as_ref(), end);
+            compare_revoke(comparison, Some(by), reason.as_ref(), events);
             compare_error(comparison, error, last(&[EventKind::Error]));
         }
         // jit records an end that an operator wrote into the store when it has settled it. Until
@@ -296,24 +295,17 @@ fn compare_ending(comparison: &mut Comparison, ending: &Ending, events: &[Event]
             let began = some(EventKind::ExpiryStarted).then_some("EXPIRY_STARTED");
             comparison.same("removal", Some("EXPIRY_STARTED"), began);
         }
-        // Break-glass records one more REVOKE_REQUESTED, and the first one stays the reason.
         Ending::Revoked {
             by,
             reason,
             asked_at,
         } => {
-            let is_revoke = |event: &Event| event.event_type == EventKind::RevokeRequested;
-            let is_its = |event: &Event| is_by(event, by.as_ref(), reason.as_ref());
-            let last = moments(events).rev().find(|(_, event)| is_revoke(event));
-            if !events.iter().any(|event| is_revoke(event) && is_its(event)) {
-                compare_person(comparison, by.as_ref(), reason.as_ref(), last);
-            }
+            let last = compare_revoke(comparison, by.as_ref(), reason.as_ref(), events);
             let began = |(at, event): (Moment, &Event)| {
                 let begins = [EventKind::RevokeRequested, EventKind::StrayAccessFound];
                 begins.contains(&event.event_type) && at.is(*asked_at)
             };
             if !moments(events).any(began) {
-                let last = last.map(|(at, _)| at);
                 comparison.same_time("revoke_asked_at", Some(*asked_at), last);
             }
         }
@@ -324,6 +316,23 @@ fn compare_ending(comparison: &mut Comparison, ending: &Ending, events: &[Event]
             comparison.same("error_details", Some(why), said);
         }
     }
+}
+
+/// Compares the person of a revoke that has begun; returns when the last one was asked for.
+/// Break-glass records one more REVOKE_REQUESTED, and the first one stays the reason.
+fn compare_revoke(
+    comparison: &mut Comparison,
+    by: Option<&Person>,
+    reason: Option<&Text>,
+    events: &[Event],
+) -> Option<Moment> {
+    let is_revoke = |event: &Event| event.event_type == EventKind::RevokeRequested;
+    let last = moments(events).rev().find(|(_, event)| is_revoke(event));
+    let is_its = |event: &Event| is_revoke(event) && is_by(event, by, reason);
+    if !events.iter().any(is_its) {
+        compare_person(comparison, by, reason, last);
+    }
+    last.map(|(at, _)| at)
 }
 
 fn is_by(event: &Event, by: Option<&Person>, reason: Option<&Text>) -> bool {
@@ -381,7 +390,7 @@ const FROM_OUTSIDE: &str = "the record was changed to";
 mod tests {
     use super::*;
     use crate::domain::audit::EventDraft;
-    use crate::domain::decide::fixtures::{alice, bob, later, record};
+    use crate::domain::decide::fixtures::{alice, bob, later, person, record};
     use crate::domain::{AuditKey, Chain, Doubt};
 
     fn event(kind: EventKind, by: Option<&Person>, details: &[(&str, &str)]) -> Event {
@@ -399,6 +408,18 @@ mod tests {
                 .collect(),
         };
         Chain::default().append(draft, later())
+    }
+
+    /// C: the simulation found that a request in ERROR with two revokes was compared with the last.
+    #[test]
+    fn break_glass_on_a_revoke_that_has_begun_is_no_finding() {
+        let (bob, alice) = (bob(), alice());
+        let mut comparison = Comparison::with("the request".into(), "the history says");
+        let revokes = [&bob, &alice].map(|by| event(EventKind::RevokeRequested, Some(by), &[]));
+        for (by, is_found) in [(bob.clone(), false), (person("carol"), true)] {
+            compare_revoke(&mut comparison, Some(&by), None, &revokes);
+            assert_eq!(!comparison.found.is_empty(), is_found, "{by:?}");
+        }
     }
 
     /// C: the simulation found that a status that an operator wrote after an unverified cleanup was
