@@ -65,9 +65,9 @@ impl Api {
         })
     }
 
-    /// The address of the server as it may be shown: without a password and a query.
+    /// The address of the server as it may be shown (D3).
     pub fn shown_url(&self) -> String {
-        format!("{}{}", config::shown(&self.url), self.url.path())
+        config::shown(&self.url)
     }
 
     /// The token of the next call.
