@@ -162,14 +162,13 @@ async fn start(report: &mut Report) {
 
 /// Compares signed reads with a handler that only returns the same bytes.
 async fn reads(report: &mut Report) {
-    let folder = tempfile::tempdir().unwrap();
-    let jit = Process::jit(folder.path(), 0);
-    let id = jit.one_request().await;
-    let path = format!("/requests/{id}");
-    let answer = jit.get(&path).await;
-    let echo = Process::echo(&answer);
     let (mut bare, mut signed) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        // A new process for each round: the calls of several would reach the limit of a key.
+        let folder = tempfile::tempdir().unwrap();
+        let jit = Process::jit(folder.path(), 0);
+        let path = format!("/requests/{}", jit.one_request().await);
+        let echo = Process::echo(&jit.get(&path).await);
         let calls = load::signed_gets(&path, CLIENTS, 40_000);
         bare.push(Load::run(&echo.address, calls, ROUND).await.rate());
         let calls = load::signed_gets(&path, CLIENTS, 40_000);
