@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Millis = Millis::seconds(2);
 /// If this many operations run, one list call asks about all of them instead of one poll for
 /// each.
 const MANY: usize = 4;
-const MANY_ARE_ASKED_EVERY: Millis = Millis(1250);
+const MANY_ARE_ASKED_EVERY: Millis = Millis::seconds(1);
 /// How long a looked-up user is kept for later grants. A removal never looks a user up.
 const KNOWN_FOR: Millis = Millis::seconds(60);
 const MOST_KNOWN: usize = 10_000;
