@@ -128,12 +128,7 @@ async fn report_unknown(service: &Service, filter: &AuditFilter) -> Result<(), F
             channel_id: Some(channel.clone()),
             ..AuditFilter::default()
         };
-        if service
-            .export(&all, None, 1)
-            .await
-            .map_err(failed)?
-            .is_empty()
-        {
+        if has_no_event(service, &all).await? {
             let known = service.bound_channels().await.map_err(failed)?;
             let near = nearest(channel.as_str(), known.keys().map(ChannelId::as_str));
             let near = near.map_or_else(String::new, |near| format!("; nearest: {near}"));
@@ -147,16 +142,16 @@ async fn report_unknown(service: &Service, filter: &AuditFilter) -> Result<(), F
             account_id: Some(account.clone()),
             ..AuditFilter::default()
         };
-        if service
-            .export(&all, None, 1)
-            .await
-            .map_err(failed)?
-            .is_empty()
-        {
+        if has_no_event(service, &all).await? {
             tell(&format!("no event of the account {account} is stored"));
         }
     }
     Ok(())
+}
+
+async fn has_no_event(service: &Service, filter: &AuditFilter) -> Result<bool, Failure> {
+    let first = service.export(filter, None, 1).await.map_err(failed)?;
+    Ok(first.is_empty())
 }
 
 /// One export: it contains each event once, also an event that the store receives late.

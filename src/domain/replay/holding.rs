@@ -42,7 +42,7 @@ pub fn compare_holding(
     comparison.same("holding_key", Some(&holding.key), Some(&key));
     if matches!(request.state, State::Removing { .. }) {
         comparison.same("removing", Some(holding.removing), Some(true));
-    } else if holds(&request.state) == Holds::Yes && !may_be_removed(holding, others) {
+    } else if holds(&request.state) == Holds::Yes && !may_be_removed(request, holding, others) {
         comparison.same("removing", Some(holding.removing), Some(false));
     }
     let creating = creating(request, holding, others);
@@ -59,15 +59,16 @@ pub fn compare_holding(
 }
 
 /// Whether another holder has to end its access, or its record cannot be read.
-fn may_be_removed(holding: &Holding, others: &BTreeMap<RequestId, Option<Request>>) -> bool {
-    let must_end = |id: &RequestId| match others.get(id) {
+fn may_be_removed(
+    request: &Request,
+    holding: &Holding,
+    others: &BTreeMap<RequestId, Option<Request>>,
+) -> bool {
+    holding.others(request.id).any(|id| match others.get(&id) {
         Some(Some(other)) => other.state.must_end(),
         Some(None) => false,
         None => true,
-    };
-    let known = |id: &&RequestId| others.contains_key(id);
-    let unread = holding.holders.len() > others.len() + 1;
-    unread || holding.holders.iter().filter(known).any(must_end)
+    })
 }
 
 /// The requests whose create may not have taken effect yet.

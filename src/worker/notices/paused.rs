@@ -12,8 +12,8 @@ use crate::lock::locked;
 
 /// An attempt that failed after this time or later counts as one without an answer.
 const SLOW: Millis = Millis::seconds(5);
-/// So many attempts in a row without an answer pause the receiver: one alone may be about its own
-/// notice.
+/// A receiver is paused after so many attempts in a row without an answer. The cause of a single one
+/// may be its notice.
 const UNANSWERED: u32 = 3;
 /// For this long no delivery tries a paused receiver.
 const PAUSE: Millis = Millis::seconds(10);
