@@ -12,6 +12,7 @@ pub mod binding;
 pub mod command;
 mod counted;
 pub mod decide;
+pub mod hash;
 pub mod heads;
 pub mod ids;
 pub mod limits;
@@ -33,11 +34,12 @@ pub use assignment::{
     AssignmentProof, AssignmentRecord, AssignmentWork, CoHolders, Holding, HoldingKey,
     OldCredentials, Preparation, Presence,
 };
-pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace, Hash};
+pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
 pub use command::{Ask, Claim, Command, Trouble};
 pub use counted::counted;
 pub use decide::{Decision, Record, Refusal, decide, open};
+pub use hash::Hash;
 pub use heads::{HeadEntry, HistoryEnd};
 pub use ids::{
     AccountId, ChannelId, Email, Invalid, LeaseToken, Minutes, MmUserId, PermissionSet, Person,

@@ -30,6 +30,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,6 +77,9 @@ pub struct HttpState {
 /// longer.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerBy(pub Uptime);
+
+/// The work of a call, in a box: a future of some kilobytes is not copied from task to task.
+type CallWork<T> = BoxFuture<'static, Result<T, ServiceError>>;
 
 /// One route, and the authentication that it requires.
 #[derive(Clone, Copy, Debug)]
@@ -202,7 +206,7 @@ impl HttpState {
     ) -> Result<Handled, Problem> {
         let (service, given) = (self.service.clone(), ticket.clone());
         let handled = async move { service.handle(id, command, Some(&given)).await };
-        self.spending(call, ticket, handled).await
+        self.spending(call, ticket, Box::pin(handled)).await
     }
 
     /// Runs the work of a call to its end, and then spends its nonce, even if the caller
@@ -211,15 +215,15 @@ impl HttpState {
         &self,
         call: &Signed<N>,
         ticket: Arc<Ticket>,
-        work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+        work: CallWork<T>,
     ) -> Result<T, Problem> {
         let service = self.service.clone();
-        self.uncut(call.seat(), async move {
+        let spent = async move {
             let done = work.await;
             service.use_up(&ticket).await?;
             done
-        })
-        .await
+        };
+        self.uncut(call.seat(), Box::pin(spent)).await
     }
 
     /// Runs `work` as a task, which completes even if the caller disconnects. The seat of the call
@@ -227,7 +231,7 @@ impl HttpState {
     async fn uncut<T: Send + 'static>(
         &self,
         seat: Arc<Seat>,
-        work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+        work: CallWork<T>,
     ) -> Result<T, Problem> {
         let seated = async move {
             let done = work.await;

@@ -7,6 +7,7 @@ mod announce;
 mod changes;
 mod configure;
 mod heads;
+mod last_bindings;
 pub(crate) mod notice_queue;
 mod pending;
 mod queries;
@@ -37,6 +38,7 @@ use crate::store::{Answered, Commit, Guard, NoticePlace, Store, StoreError, Writ
 use crate::telemetry;
 use changes::RequestChanges;
 use heads::HeadNotes;
+use last_bindings::LastBindings;
 use notice_queue::NoticeQueue;
 use pending::{Asker, PendingCounts};
 use revoke::is_being_revoked;
@@ -66,6 +68,7 @@ pub struct Service {
     /// About requests that ended or were revoked.
     changes: RequestChanges,
     pending: PendingCounts,
+    bindings: LastBindings,
     heads: HeadNotes,
     /// Seals the entries of the head log.
     seal_keys: SealKeys,
@@ -167,6 +170,7 @@ impl Service {
             work_queue: Arc::default(),
             changes: RequestChanges::default(),
             pending: PendingCounts::default(),
+            bindings: LastBindings::default(),
             heads: HeadNotes::default(),
             seal_keys: SealKeys::default(),
             sealed_since: None,
@@ -202,9 +206,7 @@ impl Service {
             if let Some(earlier) = self.opened_before(idempotency.as_ref(), now).await? {
                 return Ok(earlier);
             }
-            let binding = self.store.binding(&draft.account_id).await?;
-            let guard = Guard::of(&draft.account_id, binding.as_ref());
-            let decision = domain::open(draft.clone(), binding, &self.policy, now)?;
+            let (guard, decision) = self.draft(&draft, tried, now).await?;
             if tried == 0 {
                 let asker = Asker {
                     person: draft.requester.email.clone(),
@@ -227,6 +229,32 @@ impl Service {
             }
         }
         Err(too_many_conflicts())
+    }
+
+    /// Decides about a draft under the binding of its account. The first attempt takes the binding
+    /// that this process read last, which saves a read of the store: the commit fails if the
+    /// binding has changed, and a refusal is repeated under the stored one.
+    async fn draft(
+        &self,
+        draft: &Draft,
+        tried: u32,
+        now: Timestamp,
+    ) -> Result<(Guard, Decision), ServiceError> {
+        let account = &draft.account_id;
+        let decided = |binding: Option<Binding>| {
+            let guard = Guard::of(account, binding.as_ref());
+            let decision = domain::open(draft.clone(), binding, &self.policy, now);
+            decision.map(|decision| (guard, decision))
+        };
+        let known = (tried == 0).then(|| self.bindings.last_read(account));
+        if let Some(known) = known.flatten()
+            && let Ok(decision) = decided(Some(known))
+        {
+            return Ok(decision);
+        }
+        let binding = self.store.binding(account).await?;
+        self.bindings.note(account, binding.as_ref());
+        Ok(decided(binding)?)
     }
 
     async fn opened_before(

@@ -9,9 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
-use super::{AccountId, ChannelId, Invalid, Person, RequestId, Timestamp};
+use super::{AccountId, ChannelId, Hash, Invalid, Person, RequestId, Timestamp};
 
 /// The owner of a chain, and the audit table's `request_id`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,10 +109,6 @@ impl EventKind {
         Self::Unbound,
     ];
 }
-
-/// A SHA-256 in a chain; the first event follows the zero hash.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Hash([u8; 32]);
 
 /// Where a chain ends: the number, hash and time of its last event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -263,19 +258,25 @@ impl Event {
     /// Puts the event behind the one with this hash, and returns its own hash.
     pub(super) fn chained_to(&mut self, before: Hash) -> Hash {
         self.prev_hash = before;
+        self.hash = Hash::default();
         self.hash = self.compute_hash();
         self.hash
     }
 
+    /// The hash of the event without its own hash.
     fn compute_hash(&self) -> Hash {
-        let bare = Self {
-            hash: Hash::default(),
-            ..self.clone()
-        };
+        if self.hash != Hash::default() {
+            let hash = Hash::default();
+            return Self {
+                hash,
+                ..self.clone()
+            }
+            .compute_hash();
+        }
         // An event has only strings, numbers and a map of strings, so it can always be
         // serialised. If that failed, the empty text would fail every verification.
-        let text = serde_json::to_vec(&bare).unwrap_or_default();
-        Hash(Sha256::digest(&text).into())
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        Hash::of(&text)
     }
 }
 
@@ -398,44 +399,6 @@ pub fn verify_against(
         });
     }
     Ok(())
-}
-
-impl Hash {
-    /// The SHA-256 of a text.
-    pub fn of(text: &[u8]) -> Self {
-        Self(Sha256::digest(text).into())
-    }
-
-    fn is_zero(&self) -> bool {
-        self.0 == [0; 32]
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Hash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Hash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut hash = [0; 32];
-        hex::decode_to_slice(String::deserialize(deserializer)?, &mut hash)
-            .map_err(serde::de::Error::custom)?;
-        Ok(Self(hash))
-    }
 }
 
 impl fmt::Display for AuditKey {

@@ -8,7 +8,7 @@ use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
-use time::{Date, OffsetDateTime, UtcOffset};
+use time::{Date, OffsetDateTime};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -104,22 +104,34 @@ impl Sub<Timestamp> for Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The text of the time. A commit writes a dozen times, and the general formatting of the
+    /// standard library would take as long as the hash of an event.
+    fn digits(self) -> [u8; 24] {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |end: usize, width: usize, number: u32| {
+            let mut rest = number;
+            for digit in text[end - width..end].iter_mut().rev() {
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        };
+        put(4, 4, time.year().unsigned_abs());
+        put(7, 2, u8::from(time.month()).into());
+        put(10, 2, time.day().into());
+        put(13, 2, time.hour().into());
+        put(16, 2, time.minute().into());
+        put(19, 2, time.second().into());
+        put(23, 3, time.millisecond().into());
+        text
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-            .to_offset(UtcOffset::UTC);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            time.year(),
-            u8::from(time.month()),
-            time.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.millisecond()
-        )
+        f.write_str(std::str::from_utf8(&self.digits()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -138,7 +150,8 @@ impl fmt::Display for Millis {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let digits = self.digits();
+        serializer.serialize_str(std::str::from_utf8(&digits).map_err(serde::ser::Error::custom)?)
     }
 }
 
@@ -165,6 +178,11 @@ mod tests {
             Some(Timestamp::from_seconds(1_768_471_200))
         );
         assert!(time.to_string() > Timestamp::from_millis(1_768_471_200_000).to_string());
+        // A prime step, so that every digit changes.
+        for millis in (0..=LATEST).step_by(7_919_000_003) {
+            let time = Timestamp::from_millis(millis);
+            assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ async fn change<N: Needs>(
     let admin = actor.admin(&call.key_id)?;
     let service = app.service.clone();
     let configured = async move { service.configure(&channel, &configure, &admin).await };
-    app.uncut(call.seat(), configured).await
+    app.uncut(call.seat(), Box::pin(configured)).await
 }
 
 fn within(name: &str, value: Option<u32>, least: u32, most: u32) -> Result<Option<u32>, Problem> {

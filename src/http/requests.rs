@@ -100,7 +100,7 @@ pub(super) async fn create(
     let draft = draft(call.json()?, app.service.clock());
     let (service, given) = (app.service.clone(), ticket.clone());
     let opened = async move { service.open(draft, idempotency, Some(&given)).await };
-    let request = app.spending(&call, ticket, opened).await?;
+    let request = app.spending(&call, ticket, Box::pin(opened)).await?;
     Ok(json(201, &RequestObject::from(&request)))
 }
 

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use jit::clock::{Clock, Uptime};
-use jit::domain::{Admin, AuditKey, BindTerms, ChannelId, MmUserId, Timestamp};
+use jit::domain::{Admin, AuditKey, BindTerms, ChannelId, Draft, Minutes, MmUserId, Timestamp};
 use jit::service::{Announce, Configure, Service, VerifiedLog};
 use jit::store::Store;
 use uuid::Uuid;
 
-use crate::build::{at, writing};
-use crate::fixtures::policy;
+use crate::build::{at, id, writing};
+use crate::fixtures::{person, policy};
 use crate::memory::MemoryStore;
 
 const ACCOUNTS: usize = 100;
@@ -109,4 +109,61 @@ async fn an_unbind_between_two_commits_skips_no_other_account() {
     let key = AuditKey::Config(town());
     let verified = service.verify_history(&key, &VerifiedLog::default()).await;
     assert_eq!(verified.unwrap().findings, []);
+}
+
+fn terms(max_request_hours: u32) -> BindTerms {
+    BindTerms {
+        max_request_hours: Some(max_request_hours),
+        ..BindTerms::default()
+    }
+}
+
+fn draft(number: u128, minutes: i64) -> Draft {
+    Draft {
+        id: id(number),
+        account_id: account(0),
+        channel_id: town(),
+        requester: person("alice"),
+        reason: Some("the database is down".parse().unwrap()),
+        jira: None,
+        duration: Minutes::new(minutes).unwrap(),
+        permission_set: None,
+        start_at: None,
+    }
+}
+
+/// B1: a process that remembers the binding of an account never decides by an old one, whether that
+/// one allows more or less than the binding that another process has written.
+#[tokio::test]
+async fn b1_a_draft_is_decided_under_the_stored_binding() {
+    let store = MemoryStore::default();
+    let clock = Arc::new(jit::clock::SystemClock);
+    let [own, other] = [(); 2].map(|()| {
+        let shared = Arc::new(store.clone());
+        Service::new(shared, clock.clone(), policy(), Announce::ToNobody)
+    });
+    let bind = |hours| Configure::Bind {
+        account_id: account(0),
+        terms: terms(hours),
+    };
+    let unbind = Configure::Unbind {
+        account_id: account(0),
+    };
+    let approvers = Configure::SetApprovers {
+        approvers: vec!["bob".parse().unwrap()],
+    };
+    let steps = [
+        (vec![bind(2), approvers.clone()], 120, true),
+        (vec![bind(1)], 120, false),
+        (vec![bind(3)], 180, true),
+        (vec![unbind], 60, false),
+        (vec![bind(1), approvers], 60, true),
+    ];
+    for (number, (changes, minutes, is_allowed)) in (1..).zip(steps) {
+        for change in changes {
+            other.configure(&town(), &change, &admin()).await.unwrap();
+        }
+        let opened = own.open(draft(number, minutes), None, None).await;
+        assert_eq!(opened.is_ok(), is_allowed, "step {number}: {opened:?}");
+    }
 }

@@ -14,6 +14,7 @@ fn plans(statements: &[(String, String)]) -> Vec<(String, Vec<String>)> {
         include_str!("schema_2.sql"),
         include_str!("schema_3.sql"),
         include_str!("schema_4.sql"),
+        include_str!("schema_5.sql"),
     ] {
         db.execute_batch(schema).unwrap();
     }

@@ -166,26 +166,17 @@ pub(super) fn next_notice(db: &Connection) -> Result<Option<Timestamp>, StoreErr
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// Chooses the narrowest index for a filter; the query checks the other conditions row by row.
-/// Requests in a status that does not last are few; most stored requests are settled.
+/// Chooses the narrowest index for a filter that names no person; the query checks the other
+/// conditions row by row. Requests in a status that does not last are few; most stored requests are
+/// settled.
 fn list_by(filter: &Filter) -> (&'static str, &'static str) {
     let rare = filter
         .status
         .is_some_and(|status| !matches!(status, Status::Revoked | Status::Expired));
     if filter.request_id.is_some() {
         ("", "request_id = :id")
-    } else if filter.status == Some(Status::Pending) && filter.requester_email.is_some() {
-        (
-            "INDEXED BY jit_requests_pending",
-            "told_status = 'PENDING' AND requester_email = :email",
-        )
     } else if rare {
         ("INDEXED BY jit_requests_by_status", "told_status = :status")
-    } else if filter.requester_email.is_some() {
-        (
-            "INDEXED BY jit_requests_by_email",
-            "requester_email = :email",
-        )
     } else if filter.account_id.is_some() {
         (
             "INDEXED BY jit_requests_by_account",
@@ -204,18 +195,40 @@ fn list_by(filter: &Filter) -> (&'static str, &'static str) {
 }
 
 pub(super) fn list_sql(filter: &Filter) -> String {
-    let (index, key) = list_by(filter);
+    let is_of_person = filter.requester_email.is_some() && filter.request_id.is_none();
+    let selected = match (is_of_person, filter.status) {
+        (false, _) => {
+            let (index, key) = list_by(filter);
+            select(index, key)
+        }
+        (true, Some(status)) => of_person(status),
+        // SQLite merges the parts in the order of the list, and reads of each part only the rows
+        // of the page.
+        (true, None) => Status::ALL.map(of_person).join(" UNION ALL "),
+    };
+    format!("{selected} ORDER BY created_at DESC, request_id DESC")
+}
+
+/// Selects the requests of one person in one status. The index has a part for each status.
+fn of_person(status: Status) -> String {
+    let key = format!(
+        "requester_email = :email AND told_status = '{}'",
+        status.as_str()
+    );
+    select("INDEXED BY jit_requests_by_person", &key)
+}
+
+fn select(index: &str, key: &str) -> String {
     let columns = request_columns!();
     format!(
-        "SELECT {columns} FROM jit_requests {index}
+        "SELECT {columns}, created_at FROM jit_requests {index}
          WHERE {key}
            AND created_at >= :from AND (created_at, request_id) < (:before, :before_id)
            AND (:id IS NULL OR request_id = :id)
            AND (:channel IS NULL OR channel_id = :channel)
            AND (:account IS NULL OR account_id = :account)
            AND (:email IS NULL OR requester_email = :email)
-           AND (:status IS NULL OR told_status = :status)
-         ORDER BY created_at DESC, request_id DESC"
+           AND (:status IS NULL OR told_status = :status)"
     )
 }
 
@@ -247,8 +260,9 @@ pub(super) fn list(
     readable_requests(rows, most)
 }
 
-pub(super) const PENDING: &str = "SELECT 1 FROM jit_requests INDEXED BY jit_requests_pending
-     WHERE told_status = 'PENDING' AND requester_email = ?1 AND created_at >= ?2 AND key_id IS ?3
+pub(super) const PENDING: &str = "SELECT 1 FROM jit_requests INDEXED BY jit_requests_by_person
+     WHERE requester_email = ?1 AND told_status = 'PENDING'
+       AND created_at >= ?2 AND key_id IS ?3
      LIMIT ?4";
 
 pub(super) fn count_pending(

@@ -20,8 +20,9 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (2, include_str!("schema_2.sql")),
     (3, include_str!("schema_3.sql")),
     (4, include_str!("schema_4.sql")),
+    (5, include_str!("schema_5.sql")),
 ];
-const KNOWN: u32 = 4;
+const KNOWN: u32 = 5;
 
 /// How long a statement waits for the lock of an operator's own statement before it fails.
 const PATIENCE: Duration = Duration::from_secs(5);
