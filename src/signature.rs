@@ -10,10 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::domain::{Millis, Timestamp};
+use crate::domain::{Hash, Millis, Timestamp};
 
 /// The largest accepted difference between the caller's clock and jit's, in seconds.
 const WINDOW_SECONDS: i64 = 300;
@@ -207,7 +207,7 @@ impl Message<'_> {
             ..
         } = self;
         let method = self.method.to_ascii_uppercase();
-        let body = hex::encode(Sha256::digest(self.body));
+        let body = Hash::of(self.body);
         match scheme {
             Scheme::V1 => format!("{timestamp}\n{nonce}\n{method}\n{path}\n{body}"),
             Scheme::V2 => {

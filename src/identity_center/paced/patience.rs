@@ -8,7 +8,7 @@ use crate::domain::Millis;
 const LONGEST: Millis = Millis::seconds(30);
 const SHORTEST: Millis = Millis::seconds(5);
 /// An operation that takes this many times as long as usual is a slow one.
-const TIMES_AS_LONG: i64 = 4;
+const TIMES_AS_LONG: i64 = 3;
 
 /// A moving average of how long operations took, of which each new one is an eighth. An operation
 /// that does not end is not in it.
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(after(40, Millis::minutes(2)).get(), LONGEST);
         let usual = after(40, Millis::seconds(3)).get();
         assert!(
-            (Millis::seconds(11)..=Millis::seconds(13)).contains(&usual),
+            (Millis::seconds(8)..=Millis::seconds(10)).contains(&usual),
             "{usual:?}"
         );
     }
