@@ -533,7 +533,8 @@ pub struct Gauges {
     pub oldest_due: Option<Timestamp>,
     /// Requests with the status GRANTED.
     pub live_grants: u64,
-    /// Grants past their end whose removal has not begun.
+    /// Grants past their end whose removal has not begun, and removals that are not finished two
+    /// minutes after their beginning.
     pub overdue_grants: u64,
     /// Removals that failed at their last attempt.
     pub failing_removals: u64,

@@ -36,7 +36,7 @@ const GAUGES: [(&str, &str); 10] = [
     ),
     (
         "jit_overdue_grants",
-        "Grants past their end whose removal has not begun",
+        "Grants past their end whose removal has not begun, and removals that are not finished after two minutes",
     ),
     (
         "jit_failing_removals",

@@ -411,6 +411,13 @@ async fn break_glass_on_an_ended_request_names_who_has_the_same_access() {
         BreakGlassResult::HeldBy(ids) => assert_eq!(ids, [second]),
         other => panic!("{other:?}"),
     }
+    // Also while AWS does not show the access, as during the create of the second request.
+    test.aws.present.lock().unwrap().clear();
+    let recorded = test.worker.record_broken_glass(&ended, &olga()).await;
+    match recorded.unwrap() {
+        BreakGlassResult::HeldBy(ids) => assert_eq!(ids, [second]),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// K12: an unreadable request does not prevent the revoke of another that has the same access.

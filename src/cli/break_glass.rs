@@ -386,7 +386,7 @@ fn held_by(ids: &[RequestId]) -> String {
         .iter()
         .map(|id| format!("jit break-glass revoke {id} --reason TEXT"));
     format!(
-        "it has ended, but another request has the same access: {}",
+        "it has ended, but another request has the same access or gets it: {}",
         commands.collect::<Vec<_>>().join("; ")
     )
 }

@@ -64,11 +64,14 @@ pub struct Quota(Option<Limiter>);
 struct Limiter {
     bucket: Bucket,
     accounts: Accounts,
+    /// One create of each account may take one of the ten places.
+    creating: Accounts,
     creates: Semaphore,
 }
 
 /// The places that an operation occupies while it runs.
 pub struct Room<'a> {
+    _creating: Option<AccountSlot<'a>>,
     _create: Option<SemaphorePermit<'a>>,
     _account: Option<AccountSlot<'a>>,
 }
@@ -80,6 +83,7 @@ impl Quota {
             Limits::Aws { calls_per_second } => Some(Limiter {
                 bucket: Bucket::new(calls_per_second, clock),
                 accounts: Accounts::default(),
+                creating: Accounts::default(),
                 creates: Semaphore::new(MOST_OUTSTANDING_CREATES),
             }),
         })
@@ -102,10 +106,14 @@ impl Quota {
         let Some(kept) = &self.0 else {
             return Room::anywhere();
         };
+        // K7: many creates of one account need only one of the ten places, because they run one
+        // after another.
+        let creating = kept.creating.enter(lane, account).await;
         // The semaphore is never closed, so this always gets a permit. It comes first, because a
         // create that waits for one of the ten places must not keep a removal out of its account.
         let create = kept.creates.acquire().await.ok();
         Room {
+            _creating: Some(creating),
             _create: create,
             _account: Some(kept.accounts.enter(lane, account).await),
         }
@@ -116,6 +124,7 @@ impl Quota {
         match &self.0 {
             None => Room::anywhere(),
             Some(kept) => Room {
+                _creating: None,
                 _create: None,
                 _account: Some(kept.accounts.enter(lane, account).await),
             },
@@ -135,6 +144,7 @@ impl Quota {
 impl Room<'_> {
     pub(super) fn anywhere() -> Self {
         Self {
+            _creating: None,
             _create: None,
             _account: None,
         }

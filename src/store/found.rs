@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use metrics::counter;
 
 use super::StoreError;
+use crate::domain::{AuditKey, Binding, Channel, Event, HeadEntry};
 
 /// One page. `items` has as many entries as were asked for, unless there are no more, so a
 /// caller that reads page by page does not stop at a page of unreadable records.
@@ -39,6 +40,15 @@ pub(super) enum RecordKind {
 }
 
 impl RecordKind {
+    /// The name of the record under this key.
+    pub(super) fn name(self, key: &str) -> String {
+        match self {
+            Self::Request | Self::Channel | Self::Notice => key.to_owned(),
+            Self::Binding => format!("binding of {key}"),
+            Self::Event => format!("event {key}"),
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
@@ -47,6 +57,48 @@ impl RecordKind {
             Self::Event => "event",
             Self::Notice => "notice",
         }
+    }
+}
+
+/// A record that the store keeps under a key that is computed from it.
+pub(super) trait StoredKey {
+    fn stored_key(&self) -> String;
+}
+
+impl StoredKey for Event {
+    fn stored_key(&self) -> String {
+        self.sort_key()
+    }
+}
+
+impl StoredKey for Binding {
+    fn stored_key(&self) -> String {
+        self.account_id.to_string()
+    }
+}
+
+impl StoredKey for Channel {
+    fn stored_key(&self) -> String {
+        AuditKey::Config(self.id.clone()).to_string()
+    }
+}
+
+impl StoredKey for HeadEntry {
+    fn stored_key(&self) -> String {
+        self.number.to_string()
+    }
+}
+
+/// Returns the record if it belongs to the key under which it was found. A caller that reads page
+/// by page takes the place of the next page from the last record, so a record under another key
+/// would repeat a page for ever.
+pub(super) fn under_its_key<T: StoredKey>(record: T, key: &str) -> Result<T, StoreError> {
+    let own = record.stored_key();
+    match own == key {
+        true => Ok(record),
+        false => Err(StoreError::Corrupt(format!(
+            "{key}: the document under this key belongs to {own}"
+        ))),
     }
 }
 

@@ -29,6 +29,7 @@ pub enum Remains {
         /// The revision of the holding after the look.
         revision: u64,
     },
+    /// These requests hold the assignment, whether AWS shows it yet or not.
     HeldBy(Vec<RequestId>),
 }
 
@@ -85,12 +86,15 @@ impl Worker {
         let seen = self.identity_center.look(lane, key).await?;
         let holding = self.service.holding(key.clone()).await;
         let holding = holding.map_err(ServiceError::from)?;
-        Ok(match (seen, holding.holders.is_empty()) {
-            (Presence::Absent, _) => Remains::Nothing,
-            (Presence::Present, true) => Remains::Unheld {
+        // A holder whose create is in flight has the access soon, although AWS does not show it.
+        if !holding.holders.is_empty() {
+            return Ok(Remains::HeldBy(holding.holders.into_iter().collect()));
+        }
+        Ok(match seen {
+            Presence::Absent => Remains::Nothing,
+            Presence::Present => Remains::Unheld {
                 revision: holding.revision,
             },
-            (Presence::Present, false) => Remains::HeldBy(holding.holders.into_iter().collect()),
         })
     }
 

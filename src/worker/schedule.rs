@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -328,12 +329,16 @@ impl Worker {
             let most = AHEAD + self.service.work_queue.at_work(lane) + aside;
             self.service.store().due(lane, horizon.of(lane), most)
         };
-        let [revoke, remove, other] = Lane::ALL.map(look);
-        let (revoke, remove, other) = tokio::try_join!(revoke, remove, other)?;
-        self.clock_watch.looked(horizon);
-        locked(&self.waiting.places).clear();
+        let looked = join_all(Lane::ALL.map(look)).await;
+        // A lane that cannot be read does not stop the work of the others.
+        let failed = looked.iter().find_map(|look| look.as_ref().err().cloned());
+        if failed.is_none() {
+            self.clock_watch.looked(horizon);
+        }
         let mut first: Option<Timestamp> = None;
-        for (lane, mut due) in Lane::ALL.into_iter().zip([revoke, remove, other]) {
+        for (lane, due) in Lane::ALL.into_iter().zip(looked) {
+            let Ok(mut due) = due else { continue };
+            locked(&self.waiting.places).retain(|(_, of, _)| *of != lane);
             let as_of = horizon.of(lane);
             self.waiting.shuffle(&mut due.ready);
             let more = due.next.is_some_and(|next| next <= as_of);
@@ -354,7 +359,7 @@ impl Worker {
                 }
             }
         }
-        Ok(first)
+        failed.map_or(Ok(first), Err)
     }
 
     fn offer(&self, id: RequestId, lane: Lane, as_of: Timestamp) -> Offered {

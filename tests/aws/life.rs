@@ -138,6 +138,25 @@ async fn a_revoke_of_a_waiting_grant_prevents_the_create() {
     drop(jit);
 }
 
+/// K7: a create that AWS never ends does not hold the delete of its revoke back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_of_a_create_that_never_ends_sends_its_delete() {
+    let aws = Aws::quick().await;
+    let (jit, caller) = Setup::with_aws(&aws, "").start_with_accounts(1).await;
+    let account = "000000000001";
+    aws.next_never_ends(account);
+    let id = caller.request_with(json!({"account_id": account})).await;
+    caller.approve(&id).await.is(200);
+    aws.wait_for_call(account, "CreateAccountAssignment").await;
+    let revoked = caller.revoke(&id);
+    let deleted = aws.wait_for_call(account, "DeleteAccountAssignment");
+    let (revoked, ()) = tokio::join!(revoked, deleted);
+    // The answer depends on how soon AWS shows the assignment as gone.
+    assert!([200, 202].contains(&revoked.status), "{revoked:?}");
+    caller.until(&id, "REVOKED").await;
+    drop(jit);
+}
+
 /// jit polls simultaneous deletes with one list call; one of them fails, and its error has the
 /// reason.
 #[tokio::test(flavor = "multi_thread")]

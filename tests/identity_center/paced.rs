@@ -354,6 +354,22 @@ async fn ten_endless_creates_do_not_block_other_creates() {
     );
 }
 
+// K7
+#[tokio::test(start_paused = true)]
+async fn endless_creates_in_one_account_do_not_block_creates_in_another() {
+    let test = TestSetup::taking(20, NEVER);
+    let mut keys: Vec<_> = (1..=20).map(|user| key(1, &format!("u-{user}"))).collect();
+    keys.push(key(2, "u-1"));
+    all(keys.into_iter().map(|key| test.create(key))).await;
+    let heard = test.received();
+    let other = |(_, what): &&(Duration, String)| what.starts_with("create") && what.ends_with("2");
+    let (sent, _) = heard.iter().find(other).unwrap();
+    assert!(
+        *sent < Duration::from_secs(10),
+        "the create in the other account waited {sent:?}"
+    );
+}
+
 /// Revokes that retry all the time would otherwise keep every other request from AWS.
 #[tokio::test(start_paused = true)]
 async fn one_call_in_sixteen_goes_to_a_less_urgent_lane() {

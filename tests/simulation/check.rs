@@ -13,6 +13,7 @@ use jit::domain::{
 use jit::identity_center::deny::{PolicyDeny, holds};
 
 use crate::aws::{Aws, SESSIONS_LAST};
+use crate::clock::Time;
 use crate::event_log::EventLog;
 use crate::memory::{MemoryStore, Tables};
 use crate::receivers::Heard;
@@ -33,6 +34,30 @@ struct Done {
     taken: BTreeSet<HoldingKey>,
     /// The operators who remove an assignment without the store. Their calls may take effect later.
     overridden: BTreeMap<HoldingKey, u32>,
+    /// Until when a call of an operator whose command was cut off may take effect.
+    late: BTreeMap<HoldingKey, Timestamp>,
+}
+
+/// A call takes effect at most 10 seconds after it was sent.
+const CALLS_ARRIVE_WITHIN: Millis = Millis::seconds(11);
+
+/// An operator who removes an assignment without the store, until the command ends or is cut off.
+pub struct Override {
+    console: ConsoleChanges,
+    key: HoldingKey,
+    time: Time,
+}
+
+impl Drop for Override {
+    fn drop(&mut self) {
+        let until = self.time.now() + CALLS_ARRIVE_WITHIN;
+        let mut done = self.console.0.lock().unwrap();
+        if let Some(operators) = done.overridden.get_mut(&self.key) {
+            *operators -= 1;
+        }
+        done.taken.insert(self.key.clone());
+        done.late.insert(self.key.clone(), until);
+    }
 }
 
 impl ConsoleChanges {
@@ -44,27 +69,25 @@ impl ConsoleChanges {
         self.0.lock().unwrap().taken.insert(key.clone());
     }
 
-    pub fn begins_to_override(&self, key: &HoldingKey) {
+    pub fn begins_to_override(&self, key: &HoldingKey, time: &Time) -> Override {
         let mut done = self.0.lock().unwrap();
         *done.overridden.entry(key.clone()).or_default() += 1;
-    }
-
-    /// No call of this operator is in flight any more.
-    pub fn has_overridden(&self, key: &HoldingKey) {
-        let mut done = self.0.lock().unwrap();
-        if let Some(operators) = done.overridden.get_mut(key) {
-            *operators -= 1;
+        Override {
+            console: self.clone(),
+            key: key.clone(),
+            time: time.clone(),
         }
-        done.taken.insert(key.clone());
     }
 
     pub fn is_foreign(&self, key: &HoldingKey) -> bool {
         self.0.lock().unwrap().foreign.contains(key)
     }
 
-    fn took(&self, key: &HoldingKey) -> bool {
+    fn took(&self, key: &HoldingKey, now: Timestamp) -> bool {
         let done = self.0.lock().unwrap();
-        done.taken.contains(key) || done.overridden.get(key).is_some_and(|one| *one > 0)
+        done.taken.contains(key)
+            || done.overridden.get(key).is_some_and(|one| *one > 0)
+            || done.late.get(key).is_some_and(|until| now <= *until)
     }
 
     /// The assignment exists again: if it disappears from now on, jit has removed it.
@@ -150,7 +173,7 @@ impl Checker {
                 keys.extend(request.holding_key());
             }
             for key in &keys {
-                self.check_key(tables, aws, console, key)?;
+                self.check_key(tables, aws, console, key, now)?;
             }
             for request in tables
                 .requests()
@@ -205,6 +228,7 @@ impl Checker {
         aws: &Aws,
         console: &ConsoleChanges,
         key: &HoldingKey,
+        now: Timestamp,
     ) -> Result<(), String> {
         let (stands, is_foreign) = (aws.stands(key), console.is_foreign(key));
         if stands && !is_foreign {
@@ -213,7 +237,7 @@ impl Checker {
         for id in self.by_key.get(key).into_iter().flatten() {
             let request = tables.request(*id).unwrap();
             match request.state {
-                State::Granted if !stands && !console.took(key) => {
+                State::Granted if !stands && !console.took(key, now) => {
                     return Err(format!("P4: {id} is GRANTED, and has no assignment"));
                 }
                 State::Revoked { .. } if stands && !is_foreign => {

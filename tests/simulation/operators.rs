@@ -93,7 +93,7 @@ impl World {
     /// Runs `jit break-glass revoke`. The operator leaves an assignment from outside alone.
     fn break_glass(&mut self) {
         let Some(id) = self.a_request() else { return };
-        let console = self.console.clone();
+        let (console, time) = (self.console.clone(), self.time.clone());
         let name = format!("an operator breaks the glass for {id}");
         self.operate(name, move |parts| async move {
             let (request, worker) = (parts.service.request(id).await?, &parts.worker);
@@ -113,11 +113,11 @@ impl World {
                     worker.until_gone(id, |_| {}).await.ok();
                 }
                 (Err(BreakGlassError::Unrecorded(_)), Some(key)) => {
-                    console.begins_to_override(key);
+                    let overriding = console.begins_to_override(key, &time);
                     let removed = remove_unrecorded(&parts.access, &parts.clock, key, |_| {});
-                    if removed.await.is_ok() {
-                        console.has_overridden(key);
-                    }
+                    // An error ends the operator's command.
+                    removed.await.ok();
+                    drop(overriding);
                 }
                 (Ok(BreakGlassResult::Gone(_) | BreakGlassResult::HeldBy(_)) | Err(_), _) => {}
             }

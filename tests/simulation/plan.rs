@@ -113,7 +113,8 @@ pub struct Plan {
 impl Plan {
     /// `only` replaces the faults of the seed.
     pub fn of(seed: u64, only: Option<&[Fault]>) -> Self {
-        let storm = [0, 60, 25][pick(seed, 3)];
+        // The quotients make these independent of the family and of each other.
+        let storm = [0, 60, 25][pick(seed / 24, 3)];
         let rate = match storm {
             0 => 0.0,
             storm => 2.0 / f64::from(storm),
@@ -127,7 +128,7 @@ impl Plan {
             },
             faults,
             storm,
-            limits: match seed % 4 {
+            limits: match seed / 72 % 4 {
                 1 => Limits::Aws {
                     calls_per_second: 1,
                 },
@@ -149,7 +150,7 @@ impl Plan {
                 ..policy()
             },
             replicas: if seed % 13 < 4 { 1 } else { 2 },
-            fails: if seed % 6 == 5 { 0.7 } else { rate },
+            fails: if seed / 288 % 6 == 5 { 0.7 } else { rate },
             page: if seed.is_multiple_of(5) { 1 } else { 100 },
             announce: match seed % 19 {
                 0..6 => Announce::ToBoth,

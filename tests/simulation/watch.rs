@@ -378,7 +378,7 @@ fn overdue_is_shown(tables: &Tables, scraped: &Scraped, wall: Timestamp) -> Resu
         let waited = since.map_or(Millis(0), |since| wall - since);
         f64::from(u32::try_from(waited.0 / 1000).unwrap())
     };
-    let is_overdue = |one: &&Request| one.state == State::Granted && one.end_time() <= wall;
+    let is_overdue = |one: &&Request| one.overdue_at().is_some_and(|at| at <= wall);
     let overdue = tables.requests().filter(is_overdue).count();
     scraped.shows("jit_overdue_grants", many(overdue))?;
     let free_since = |one: &Request| {

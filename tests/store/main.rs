@@ -11,6 +11,7 @@ mod conformance;
 mod dynamo;
 mod dynamodb;
 mod memory;
+mod other_key;
 mod portable;
 mod sqlite;
 mod unreadable;

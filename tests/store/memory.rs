@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
-    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, State, Status,
-    Timestamp,
+    HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, Status, Timestamp,
 };
 pub use tables::{Changes, Tables};
 
@@ -116,11 +115,7 @@ impl MemoryStore {
 }
 
 fn overdue(request: &Request, now: Timestamp) -> bool {
-    let ended = request
-        .grant
-        .period
-        .is_some_and(|period| period.until <= now);
-    ended && matches!(request.state, State::Granted)
+    request.overdue_at().is_some_and(|at| at <= now)
 }
 
 #[async_trait]

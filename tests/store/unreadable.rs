@@ -358,3 +358,22 @@ async fn due_work_is_found_beside_an_invalid_key() {
         assert_eq!(all.unreadable[0].name, "strange");
     }
 }
+
+// K12
+#[tokio::test]
+async fn due_work_is_found_beside_an_unreadable_time() {
+    let subject = Dynamo::fresh().await;
+    with_requests(&subject.store, 3).await;
+    let mut call = subject.tables.client().update_item();
+    call = call.table_name(subject.tables.name(Table::Requests));
+    call.key("request_id", AttributeValue::S(id(2).to_string()))
+        .update_expression("SET claimable_at = :odd")
+        .expression_attribute_values(":odd", AttributeValue::N("1.5".into()))
+        .send()
+        .await
+        .unwrap();
+    let day = at(86_400);
+    let mut ready = subject.store.due(Lane::Other, day, 10).await.unwrap().ready;
+    ready.sort_unstable();
+    assert_eq!(ready, [id(1), id(2), id(3)]);
+}

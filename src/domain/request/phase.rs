@@ -1,6 +1,40 @@
 //! What a state says about the beginning and the end of the access.
 
-use super::State;
+use super::{Ending, Request, State};
+use crate::domain::{Millis, Timestamp};
+
+/// AWS usually needs seconds for a removal. One that takes longer than this is overdue, whether it
+/// waits for its turn, for other operations in its account or for AWS.
+const REMOVED_WITHIN: Millis = Millis::minutes(2);
+
+impl Request {
+    /// When the request becomes overdue, if it goes on like this: the end of a grant, and some time
+    /// after the beginning of a removal.
+    pub fn overdue_at(&self) -> Option<Timestamp> {
+        let until = self.grant.period.map(|period| period.until);
+        match &self.state {
+            State::Granted => until,
+            State::Removing { ending } => {
+                let begun = match ending {
+                    Ending::Expired => until.unwrap_or(self.version.chain.last_at),
+                    Ending::Revoked { asked_at, .. } => *asked_at,
+                    Ending::Failed { .. } => self.version.chain.last_at,
+                };
+                Some(begun + REMOVED_WITHIN)
+            }
+            State::Pending
+            | State::Approved
+            | State::Assigning
+            | State::Checking { .. }
+            | State::Unsettled { .. }
+            | State::Denied { .. }
+            | State::Cancelled { .. }
+            | State::Expired { .. }
+            | State::Revoked { .. }
+            | State::Error(_) => None,
+        }
+    }
+}
 
 impl State {
     /// Whether the access of a request in this state begins as soon as it is due.

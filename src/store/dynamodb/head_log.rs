@@ -76,5 +76,13 @@ fn place(number: u64) -> String {
 }
 
 fn read(item: &Item) -> Result<HeadEntry, StoreError> {
-    items::from_doc(item, SORT)
+    let entry: HeadEntry = items::from_doc(item, SORT)?;
+    let (own, key) = (place(entry.number), items::text(item, SORT)?);
+    match own == key {
+        true => Ok(entry),
+        // The next page begins after the number of the last entry.
+        false => Err(StoreError::Corrupt(format!(
+            "entry {key} of the head log: its document has the number {own}"
+        ))),
+    }
 }

@@ -15,6 +15,7 @@ use crate::domain::{
     AccountId, Binding, Channel, ChannelId, Event, Holding, Lane, Request, RequestId,
     RequestObject, State, Status, Timestamp,
 };
+use crate::store::found::under_its_key;
 use crate::store::{Answered, Cursor, Nonce, StoreError};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -112,7 +113,7 @@ pub(super) fn request(request: &Request) -> Result<Item, StoreError> {
     if let Some(at) = request.claimable_at() {
         item.insert("due_lane".into(), s(due_lane(request.lane(), shard)));
         item.insert("claimable_at".into(), millis(at));
-        if let Some(end) = end_at(request) {
+        if let Some(end) = request.overdue_at() {
             item.insert("end_at".into(), millis(end));
         }
         if let Some(since) = request.troubled_since() {
@@ -159,11 +160,6 @@ pub(super) fn is_watched(status: Status) -> bool {
     }
 }
 
-fn end_at(request: &Request) -> Option<Timestamp> {
-    let period = request.grant.period?;
-    matches!(request.state, State::Granted).then_some(period.until)
-}
-
 pub(super) fn status_shard(status: Status, shard: u8) -> String {
     format!("{status}#{shard}")
 }
@@ -196,6 +192,35 @@ pub(super) fn event(event: &Event) -> Result<Item, StoreError> {
 pub(super) fn read_event(item: Item) -> Result<Event, StoreError> {
     let name = text(&item, "event_time_event_id")?.to_owned();
     serde_dynamo::from_item(item).map_err(|why| unreadable(&name, why))
+}
+
+/// Returns an event of a list. The next page begins after the event, so its key must be its own.
+pub(super) fn read_event_in_place(item: Item) -> Result<Event, StoreError> {
+    let key = text(&item, "event_time_event_id")?.to_owned();
+    under_its_key(read_event(item)?, &key)
+}
+
+/// Returns a request of a list, whose key must be its own for the same reason.
+pub(super) fn read_listed(item: &Item) -> Result<Request, StoreError> {
+    let (request, key) = (read_request(item)?, text(item, "created_at_request_id")?);
+    match listed(&request) == key {
+        true => Ok(request),
+        false => Err(StoreError::Corrupt(format!(
+            "request {}: created_at_request_id is {key}, which its document does not say",
+            request.id
+        ))),
+    }
+}
+
+pub(super) fn read_binding(item: &Item) -> Result<Binding, StoreError> {
+    let key = text(item, "binding_key")?;
+    let account = key.strip_prefix("account#").unwrap_or(key);
+    under_its_key(from_doc(item, "binding_key")?, account)
+}
+
+pub(super) fn read_channel(item: &Item) -> Result<Channel, StoreError> {
+    let key = text(item, "binding_key")?.replacen("channel#", "config#", 1);
+    under_its_key(from_doc(item, "binding_key")?, &key)
 }
 
 pub(super) fn holding(holding: &Holding) -> Result<Item, StoreError> {

@@ -12,7 +12,7 @@ use super::tables::{
     BY_ACCOUNT, BY_CHANNEL, BY_KIND, BY_REQUESTER, BY_STATUS, BY_TIME, SHARDS, Table,
 };
 use crate::domain::{
-    AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, Request, RequestId, Status,
+    AccountId, AuditKey, Binding, ChannelId, Event, EventPlace, Request, RequestId, Status,
 };
 use crate::store::found::{RecordKind, readable};
 use crate::store::{AuditFilter, Cursor, Filter, Found, Head, StoreError, Unreadable};
@@ -231,7 +231,7 @@ impl DynamoStore {
             let Some(item) = items.remove(&id.to_string()) else {
                 continue;
             };
-            match items::read_request(&item) {
+            match items::read_listed(&item) {
                 Ok(request) if is_wanted(&request, filter, after) => found.items.push(request),
                 Ok(_) => {}
                 // The other attributes show whether an unreadable record could match the filter.
@@ -256,7 +256,7 @@ impl DynamoStore {
             .expression_attribute_values(":after", s(after))
             .consistent_read(true);
         let items = self.query_up_to(call, limit).await?;
-        items.into_iter().map(items::read_event).collect()
+        items.into_iter().map(items::read_event_in_place).collect()
     }
 
     pub(super) async fn events(
@@ -293,7 +293,7 @@ impl DynamoStore {
                 let name = items::name(&item, "event_time_event_id");
                 // The range begins with the last item of the previous page.
                 if found.len() < limit && after.is_none_or(|after| name.as_str() > after) {
-                    found.take(RecordKind::Event, || name, items::read_event(item))?;
+                    found.take(RecordKind::Event, || name, items::read_event_in_place(item))?;
                 }
             }
         }
@@ -346,7 +346,7 @@ impl DynamoStore {
             let Some(last) = channels.last() else { break };
             after = items::name(last, "binding_key");
             for item in &channels {
-                let channel = items::from_doc::<Channel>(item, "binding_key");
+                let channel = items::read_channel(item);
                 let name = || {
                     let key = items::name(item, "binding_key");
                     key.replacen("channel#", "config#", 1)
@@ -465,11 +465,7 @@ fn read_bindings(found: &[Item]) -> Result<Found<Binding>, StoreError> {
     let mut bindings: Found<Binding> = Found::default();
     for item in found {
         let name = || items::name(item, "binding_key");
-        bindings.take(
-            RecordKind::Binding,
-            name,
-            items::from_doc(item, "binding_key"),
-        )?;
+        bindings.take(RecordKind::Binding, name, items::read_binding(item))?;
     }
     let account = |binding: &Binding| binding.account_id.clone();
     bindings.items.sort_by_cached_key(account);

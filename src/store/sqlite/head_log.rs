@@ -1,20 +1,27 @@
 //! The statements of the head log.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{from_doc, int, limit};
 use crate::domain::HeadEntry;
 use crate::store::StoreError;
+use crate::store::found::under_its_key;
 
-pub(super) const LAST_ENTRY: &str = "SELECT doc FROM jit_head_log ORDER BY number DESC LIMIT 1";
+pub(super) const LAST_ENTRY: &str =
+    "SELECT doc, number FROM jit_head_log ORDER BY number DESC LIMIT 1";
 
 pub(super) fn last(db: &Connection) -> Result<Option<HeadEntry>, StoreError> {
-    let doc: Option<String> = db
-        .prepare_cached(LAST_ENTRY)?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    doc.map(|doc| from_doc("the last entry of the head log", &doc))
-        .transpose()
+    let found = db.prepare_cached(LAST_ENTRY)?.query_row([], columns);
+    found.optional()?.map(read).transpose()
+}
+
+fn columns(row: &Row<'_>) -> rusqlite::Result<(String, i64)> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+fn read((doc, number): (String, i64)) -> Result<HeadEntry, StoreError> {
+    let entry = from_doc(&format!("entry {number} of the head log"), &doc)?;
+    under_its_key(entry, &number.to_string())
 }
 
 pub(super) const ENTRIES: &str = "SELECT doc, number FROM jit_head_log
@@ -29,9 +36,7 @@ pub(super) fn entries(
     let mut rows = statement.query(params![int(after), limit(most)])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        let number: i64 = row.get(1)?;
-        let name = format!("entry {number} of the head log");
-        entries.push(from_doc(&name, &row.get::<_, String>(0)?)?);
+        entries.push(read(columns(row)?)?);
     }
     Ok(entries)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Rows};
 
-use super::rows::{end_at, from_doc, int, revoked_at};
+use super::rows::{from_doc, int, revoked_at};
 use super::{queries, rows};
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, Event, Holding, HoldingKey, Request, Timestamp,
@@ -102,7 +102,11 @@ fn check_request(
     );
     let claimable = millis(request.claimable_at());
     fit.check("written_claimable_at", value(row, 10), claimable);
-    fit.check("written_end_at", value(row, 11), millis(end_at(&request)));
+    fit.check(
+        "written_end_at",
+        value(row, 11),
+        millis(request.overdue_at()),
+    );
     let lease = request.schedule.lease.map(|lease| lease.until);
     fit.check("lease_until", value(row, 12), millis(lease));
     // A row of an older jit has another number here.

@@ -5,8 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Rows, ToSql, named_params, params}
 
 use super::fault::unknown;
 use super::rows::{
-    RequestRow, all_docs, count, from_doc, int, limit, one_doc, readable_docs, request_columns,
-    text_of,
+    RequestRow, count, from_doc, int, limit, one_doc, readable_docs, request_columns, text_of,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, Holding, HoldingKey, Lane,
@@ -66,7 +65,7 @@ pub(super) fn channel(db: &Connection, id: &ChannelId) -> Result<Option<Channel>
     one_doc(db, CHANNEL, [key.as_str()], || format!("channel {id}"))
 }
 
-pub(super) const BINDINGS: &str = "SELECT doc, 'binding of ' || account_id
+pub(super) const BINDINGS: &str = "SELECT doc, account_id
      FROM jit_bindings INDEXED BY jit_bindings_by_channel
      WHERE channel_id = ?1 AND account_id > ?2 ORDER BY account_id";
 
@@ -80,7 +79,7 @@ pub(super) fn bindings(
     readable_docs(db, RecordKind::Binding, BINDINGS, given, most)
 }
 
-pub(super) const BOUND: &str = "SELECT doc, 'binding of ' || account_id
+pub(super) const BOUND: &str = "SELECT doc, account_id
      FROM jit_bindings WHERE account_id > ?1 ORDER BY account_id";
 
 pub(super) fn bound(
@@ -221,7 +220,7 @@ fn of_person(status: Status) -> String {
 fn select(index: &str, key: &str) -> String {
     let columns = request_columns!();
     format!(
-        "SELECT {columns}, created_at FROM jit_requests {index}
+        "SELECT {columns} FROM jit_requests {index}
          WHERE {key}
            AND created_at >= :from AND (created_at, request_id) < (:before, :before_id)
            AND (:id IS NULL OR request_id = :id)
@@ -257,7 +256,7 @@ pub(super) fn list(
         ":status": filter.status.map(Status::as_str),
         ":from": from, ":before": before, ":before_id": before_id,
     })?;
-    readable_requests(rows, most)
+    readable_requests(rows, most, RequestRow::read_in_list)
 }
 
 pub(super) const PENDING: &str = "SELECT 1 FROM jit_requests INDEXED BY jit_requests_by_person
@@ -284,19 +283,23 @@ pub(super) fn count_pending(
     Ok(count)
 }
 
-fn readable_requests(mut rows: Rows<'_>, most: usize) -> Result<Found<Request>, StoreError> {
+fn readable_requests(
+    mut rows: Rows<'_>,
+    most: usize,
+    read_row: fn(RequestRow) -> Result<Request, StoreError>,
+) -> Result<Found<Request>, StoreError> {
     let mut found = Found::default();
     while found.len() < most
         && let Some(row) = rows.next()?
     {
         let read = RequestRow::from_row(row).map_err(StoreError::from);
         let name = || text_of(row, 0);
-        found.take(RecordKind::Request, name, read.and_then(RequestRow::read))?;
+        found.take(RecordKind::Request, name, read.and_then(read_row))?;
     }
     Ok(found)
 }
 
-pub(super) const AUDIT: &str = "SELECT doc, 'event ' || event_time_event_id FROM jit_audit
+pub(super) const AUDIT: &str = "SELECT doc, event_time_event_id, seq FROM jit_audit
      WHERE request_id = ?1 AND seq > ?2 ORDER BY seq";
 
 pub(super) fn audit(
@@ -306,11 +309,26 @@ pub(super) fn audit(
     most: usize,
 ) -> Result<Vec<Event>, StoreError> {
     let after = int(after.map_or(0, |place| place.seq));
-    all_docs(db, AUDIT, params![key.to_string(), after], most)
+    let mut statement = db.prepare_cached(AUDIT)?;
+    let mut rows = statement.query(params![key.to_string(), after])?;
+    let mut events = Vec::new();
+    while events.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let name = format!("event {}", text_of(row, 1));
+        let event: Event = from_doc(&name, &row.get::<_, String>(0)?)?;
+        // The next page begins after the number of the last event.
+        if int(event.seq) != row.get::<_, i64>(2)? {
+            let why = format!("{name}: its document has the number {}", event.seq);
+            return Err(StoreError::Corrupt(why));
+        }
+        events.push(event);
+    }
+    Ok(events)
 }
 
 /// Reads in the order of time, whatever the filter is: an export reads most events anyway.
-pub(super) const EXPORT: &str = "SELECT doc, 'event ' || event_time_event_id
+pub(super) const EXPORT: &str = "SELECT doc, event_time_event_id
      FROM jit_audit INDEXED BY jit_audit_by_time
      WHERE event_time_event_id > :after AND event_time_event_id < :before
        AND (:account IS NULL OR account_id = :account)
@@ -352,7 +370,7 @@ pub(super) fn heads(
 ) -> Result<Found<Head>, StoreError> {
     let after = after.map(ToString::to_string).unwrap_or_default();
     let mut statement = db.prepare_cached(REQUEST_HEADS)?;
-    let requests = readable_requests(statement.query([&after])?, most)?;
+    let requests = readable_requests(statement.query([&after])?, most, RequestRow::read)?;
     let channels =
         readable_docs::<Channel>(db, RecordKind::Channel, CHANNEL_HEADS, [&after], most)?;
     let mut unreadable = requests.unreadable;

@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 
 use super::fault::unreadable;
 use crate::domain::{Request, State, Status, Timestamp};
-use crate::store::found::RecordKind;
+use crate::store::found::{RecordKind, StoredKey, under_its_key};
 use crate::store::{Found, StoreError};
 
 /// The columns that a request is read from, in the order of `RequestRow`.
 macro_rules! request_columns {
     () => {
-        "request_id, doc, status, revoked_at, revision"
+        "request_id, doc, status, revoked_at, revision, created_at"
     };
 }
 pub(super) use request_columns;
@@ -32,6 +32,7 @@ pub(super) struct RequestRow {
     status: String,
     revoked_at: Option<String>,
     revision: u64,
+    created_at: String,
 }
 
 impl RequestRow {
@@ -42,6 +43,7 @@ impl RequestRow {
             status: row.get(2)?,
             revoked_at: row.get(3)?,
             revision: count(row.get(4)?),
+            created_at: row.get(5)?,
         })
     }
 
@@ -64,6 +66,20 @@ impl RequestRow {
         request.version.revision = self.revision;
         Ok(request)
     }
+
+    /// Returns the record for a list, which is sorted by the column `created_at`. The next page
+    /// begins after the record, so both must be the same.
+    pub fn read_in_list(self) -> Result<Request, StoreError> {
+        let (id, listed_at) = (self.id.clone(), self.created_at.clone());
+        let request = self.read()?;
+        let created_at = request.asked.created_at.to_string();
+        match created_at == listed_at {
+            true => Ok(request),
+            false => Err(StoreError::Corrupt(format!(
+                "request {id}: the column created_at is {listed_at}, and its document says {created_at}"
+            ))),
+        }
+    }
 }
 
 /// Returns every request with a lease.
@@ -82,12 +98,6 @@ pub(super) fn revoked_at(state: &State) -> Option<Timestamp> {
         State::Unsettled { end, .. } => revoked_at(end),
         _ => None,
     }
-}
-
-/// Returns the end of a grant whose removal has not begun.
-pub(super) fn end_at(request: &Request) -> Option<Timestamp> {
-    let period = request.grant.period?;
-    matches!(request.state, State::Granted).then_some(period.until)
 }
 
 /// Converts to SQLite's signed integers. No revision or count comes near the limit.
@@ -125,9 +135,9 @@ pub(super) fn one_doc<T: DeserializeOwned>(
     doc.map(|doc| from_doc(&what(), &doc)).transpose()
 }
 
-/// Returns the documents that a statement finds, up to the limit. It skips an unreadable one
-/// and names it by the second column.
-pub(super) fn readable_docs<T: DeserializeOwned>(
+/// Returns the documents that a statement finds, up to the limit; the second column is the key of
+/// the record. It skips an unreadable document, and one that belongs to another key.
+pub(super) fn readable_docs<T: DeserializeOwned + StoredKey>(
     db: &Connection,
     kind: RecordKind,
     sql: &str,
@@ -140,11 +150,13 @@ pub(super) fn readable_docs<T: DeserializeOwned>(
     while found.len() < most
         && let Some(row) = rows.next()?
     {
-        let name = || text_of(row, 1);
+        let key = text_of(row, 1);
+        let name = || kind.name(&key);
         let doc: rusqlite::Result<String> = row.get(0);
         let read = doc
             .map_err(StoreError::from)
-            .and_then(|doc| from_doc(&name(), &doc));
+            .and_then(|doc| from_doc(&name(), &doc))
+            .and_then(|record| under_its_key(record, &key));
         found.take(kind, name, read)?;
     }
     Ok(found)
@@ -158,23 +170,4 @@ pub(super) fn text_of(row: &Row<'_>, column: usize) -> String {
         Ok(other) => format!("a key of type {}", other.data_type()),
         Err(why) => why.to_string(),
     }
-}
-
-/// Returns the documents that a statement finds, up to the limit; the second column names the row in errors.
-pub(super) fn all_docs<T: DeserializeOwned>(
-    db: &Connection,
-    sql: &str,
-    params: impl Params,
-    most: usize,
-) -> Result<Vec<T>, StoreError> {
-    let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while found.len() < most
-        && let Some(row) = rows.next()?
-    {
-        let (doc, name): (String, String) = (row.get(0)?, row.get(1)?);
-        found.push(from_doc(&name, &doc)?);
-    }
-    Ok(found)
 }

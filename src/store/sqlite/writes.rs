@@ -4,7 +4,7 @@
 use rusqlite::{Connection, named_params, params};
 
 use super::queries;
-use super::rows::{doc_of, end_at, int, limit, revoked_at};
+use super::rows::{doc_of, int, limit, revoked_at};
 use crate::domain::{
     AuditKey, Binding, Channel, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Notice,
     Request, RequestId, Timestamp,
@@ -102,7 +102,7 @@ pub(super) fn put_request(db: &Connection, request: &Request, doc: &str) -> Resu
     let status = request.status().as_str();
     let revoked = revoked_at(&request.state).map(|at| at.to_string());
     let claimable = millis(request.claimable_at());
-    let end = millis(end_at(request));
+    let end = millis(request.overdue_at());
     let lease = request.schedule.lease.map(|lease| lease.until.millis());
     let lane = request.lane().number();
     let failing = millis(request.troubled_since());
