@@ -5,6 +5,7 @@
 
 pub mod address_book;
 pub mod already;
+mod answered;
 pub mod body;
 mod config;
 pub mod connections;
@@ -18,18 +19,15 @@ pub mod rates;
 pub mod reply;
 mod requests;
 pub mod signed;
+mod stream;
 pub mod unsigned;
 pub mod wire;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
 use axum::routing::{get, post};
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,11 +40,12 @@ use crate::domain::{Command, RequestId, Timestamp};
 use crate::service::{Handled, Service, ServiceError, Ticket};
 use crate::worker::Worker;
 use address_book::AddressBook;
+use answered::AnswerLayer;
 use keyring::Keyring;
 use limits::{BodyPools, Seat, Seats};
 use rates::KeyRates;
 use reply::Problem;
-use signed::{Signed, TicketSlot};
+use signed::Signed;
 
 /// The state that all handlers share.
 pub struct HttpState {
@@ -270,7 +269,7 @@ pub fn router(app: Arc<HttpState>, others: Router) -> Router {
         .merge(others)
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
-        .route_layer(middleware::from_fn_with_state(app, answer))
+        .route_layer(AnswerLayer::new(app))
 }
 
 /// Builds the router of `server.metrics_listen`, which answers only `/metrics`.
@@ -294,22 +293,6 @@ async fn wrong_method(request: Request) -> Problem {
         request.method()
     );
     Problem::new(Code::WrongMethod, message)
-}
-
-/// Around every call: a panic in a handler gives one caller a 500, the nonce of a verified call is
-/// spent, and the call is counted.
-async fn answer(State(app): State<Arc<HttpState>>, mut request: Request, next: Next) -> Response {
-    let route = ops::route_of(&request);
-    let slot = TicketSlot::default();
-    request.extensions_mut().insert(slot.clone());
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let response = answered.unwrap_or_else(|_| failed_call().into_response());
-    let response = match slot.spend(&app).await {
-        Ok(()) => response,
-        Err(problem) => problem.into_response(),
-    };
-    app.tally.count(route, response.status());
-    response
 }
 
 fn failed_call() -> Problem {

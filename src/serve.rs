@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::domain::Millis;
 use crate::http::connections::Connections;
 use crate::http::keyring::{Keyring, KnownSecrets};
-use crate::http::listen::{HEAD_PATIENCE, listen};
+use crate::http::listen::{IDLE_PATIENCE, listen};
 use crate::http::{HttpState, metrics_router};
 use crate::worker::heads::{CatchUp, keep_heads};
 use crate::worker::tidy::tidy_up;
@@ -144,14 +144,14 @@ async fn answer(
     } else {
         tracing::info!(open_files, connections = most, "jit limits its connections");
     }
-    listen(listener, router, connections, HEAD_PATIENCE, stop).await;
+    listen(listener, router, connections, IDLE_PATIENCE, stop).await;
     http.tasks.close();
     http.tasks.wait().await;
 }
 
 async fn answer_metrics(listener: TcpListener, http: Arc<HttpState>, stop: CancellationToken) {
     let (router, connections) = (metrics_router(http), Connections::few());
-    listen(listener, router, connections, HEAD_PATIENCE, stop).await;
+    listen(listener, router, connections, IDLE_PATIENCE, stop).await;
 }
 
 /// A3: raises the limit of open files, as far as the system allows, and returns it.

@@ -205,14 +205,14 @@ impl Message<'_> {
             nonce,
             path,
             ..
-        } = self;
-        let method = self.method.to_ascii_uppercase();
-        let body = Hash::of(self.body);
+        } = *self;
+        let method = &*self.method.to_ascii_uppercase();
+        let body = &*Hash::of(self.body).to_string();
         match scheme {
-            Scheme::V1 => format!("{timestamp}\n{nonce}\n{method}\n{path}\n{body}"),
+            Scheme::V1 => [timestamp, nonce, method, path, body].join("\n"),
             Scheme::V2 => {
-                let query = canonical_query(self.query);
-                format!("JIT2\n{key_id}\n{timestamp}\n{nonce}\n{method}\n{path}\n{query}\n{body}")
+                let query = &*canonical_query(self.query);
+                ["JIT2", key_id, timestamp, nonce, method, path, query, body].join("\n")
             }
         }
     }

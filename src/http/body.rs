@@ -46,14 +46,18 @@ pub(super) async fn refuse_large(
     if announced <= MOST_BYTES {
         return Ok(UnreadBody { body, announced });
     }
-    in_place(pool, peer, discard(&mut body, 0)).await?;
+    Box::pin(in_place(pool, peer, discard(&mut body, 0))).await?;
     Err(too_large())
 }
 
 impl UnreadBody {
     pub async fn read(self, pool: &BodyPool, peer: Option<Peer>) -> Result<Bytes, Problem> {
-        let whole = collect(self.body, self.announced);
-        in_place(pool, peer, whole).await?.ok_or_else(too_large)
+        if self.body.is_end_stream() {
+            return Ok(Bytes::new());
+        }
+        // In a box: many calls have no body, and the future of each call is copied several times.
+        let whole = Box::pin(in_place(pool, peer, collect(self.body, self.announced)));
+        whole.await?.ok_or_else(too_large)
     }
 }
 

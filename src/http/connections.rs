@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -40,8 +41,10 @@ pub struct Connections {
     most: usize,
     most_of_address: usize,
     open: Mutex<Open>,
-    /// Counts the moments at which a connection became idle.
-    moments: AtomicU64,
+    /// The idle times count from here.
+    begun: Instant,
+    /// Cancelled when all connections must close.
+    hang_up: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +56,7 @@ struct Open {
 #[derive(Debug)]
 struct Entry {
     address: IpAddr,
+    /// In nanoseconds since `Connections::begun`, or `BUSY`, or `CLOSING`.
     idle_since: Arc<AtomicU64>,
     hang_up: CancellationToken,
 }
@@ -64,8 +68,26 @@ pub struct Connection {
     number: u64,
     peer: Peer,
     idle_since: Arc<AtomicU64>,
-    /// Cancelled when another connection takes this place.
+    /// Cancelled when this connection must close: it was idle too long, another one takes its
+    /// place, or the process stops.
     pub hang_up: CancellationToken,
+}
+
+/// The time for which a connection has been idle.
+pub struct IdleTime {
+    connections: Arc<Connections>,
+    idle_since: Arc<AtomicU64>,
+}
+
+impl IdleTime {
+    /// Counts from now on, unless the connection is in a call or about to close.
+    pub fn begin_again(&self) {
+        let since = self.idle_since.load(Ordering::SeqCst);
+        if since < CLOSING {
+            // If this fails, a call has begun meanwhile or the connection closes.
+            swap(&self.idle_since, since, self.connections.moment());
+        }
+    }
 }
 
 impl Connections {
@@ -75,7 +97,8 @@ impl Connections {
             // Behind a proxy, all callers have its address.
             most_of_address: most / 2,
             open: Mutex::default(),
-            moments: AtomicU64::new(0),
+            begun: Instant::now(),
+            hang_up: CancellationToken::new(),
         })
     }
 
@@ -112,7 +135,7 @@ impl Connections {
         let number = open.next;
         open.next += 1;
         let idle_since = Arc::new(AtomicU64::new(self.moment()));
-        let hang_up = CancellationToken::new();
+        let hang_up = self.hang_up.child_token();
         let entry = Entry {
             address,
             idle_since: idle_since.clone(),
@@ -128,8 +151,30 @@ impl Connections {
         })
     }
 
+    /// A2: closes the connections that have been idle for longer than `patience`. A connection
+    /// that sends no complete head, or that receives no part of an answer, is idle as well.
+    pub fn close_idle(&self, patience: Duration) {
+        if let Some(latest) = self.begun.elapsed().checked_sub(patience) {
+            self.close_idle_since(nanos(latest));
+        }
+    }
+
+    fn close_idle_since(&self, latest: u64) {
+        for one in locked(&self.open).all.values() {
+            let since = one.idle_since.load(Ordering::SeqCst);
+            if since <= latest {
+                one.close(since);
+            }
+        }
+    }
+
+    /// Closes all connections, also those in a call.
+    pub fn hang_up(&self) {
+        self.hang_up.cancel();
+    }
+
     fn moment(&self) -> u64 {
-        self.moments.fetch_add(1, Ordering::Relaxed)
+        nanos(self.begun.elapsed())
     }
 }
 
@@ -172,12 +217,24 @@ impl Entry {
     }
 }
 
+/// A process of 500 years comes near `CLOSING`.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(CLOSING - 1)
+}
+
 fn swap(value: &AtomicU64, from: u64, to: u64) -> bool {
     let swapped = value.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst);
     swapped.is_ok()
 }
 
 impl Connection {
+    pub fn idle_time(&self) -> IdleTime {
+        IdleTime {
+            connections: self.connections.clone(),
+            idle_since: self.idle_since.clone(),
+        }
+    }
+
     /// The router for the calls of this connection.
     pub fn calls(&self, router: TowerToHyperService<Router>) -> TrackedCalls {
         TrackedCalls {
@@ -258,6 +315,12 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+    use crate::http::stream::WatchedStream;
 
     #[test]
     fn a2_the_addresses_of_one_ipv6_network_share_their_limit() {
@@ -337,5 +400,53 @@ mod tests {
         let open_all = locked(&connections.open);
         let entry = open_all.all.get(&third.number).unwrap();
         assert!(!entry.close(0), "a call has begun since the look");
+    }
+
+    /// A2: a caller that receives an answer slowly stays connected, and one that receives nothing
+    /// does not.
+    #[tokio::test]
+    async fn a2_only_a_caller_that_receives_an_answer_is_not_idle() {
+        let connections = Connections::new(4);
+        let (slow, silent) = (connections.enter(address(1)), connections.enter(address(2)));
+        let (slow, silent) = (slow.unwrap(), silent.unwrap());
+        let streams = [&slow, &silent].map(|connection| {
+            connection.idle_since.store(1, Ordering::SeqCst);
+            let (caller, server) = tokio::io::duplex(64);
+            (caller, WatchedStream::new(server, connection.idle_time()))
+        });
+        let [
+            (mut receives, mut answered),
+            (_receives_nothing, mut unanswered),
+        ] = streams;
+        let answer = [0; 100];
+        let mut received = [0; 100];
+        let (sent, got) = tokio::join!(
+            answered.write_all(&answer),
+            receives.read_exact(&mut received)
+        );
+        sent.unwrap();
+        got.unwrap();
+        assert_eq!(unanswered.write(&answer).await.unwrap(), 64);
+        let waiting = poll_fn(|context| {
+            let rest = Pin::new(&mut unanswered).poll_write(context, &answer);
+            Poll::Ready(rest)
+        });
+        assert!(waiting.await.is_pending());
+        let latest = slow.idle_since.load(Ordering::SeqCst);
+        assert!(latest > 1, "the caller received a part");
+        connections.close_idle_since(latest - 1);
+        assert!(silent.hang_up.is_cancelled() && !slow.hang_up.is_cancelled());
+    }
+
+    #[test]
+    fn a2_a_connection_in_a_call_is_not_idle() {
+        let connections = Connections::new(4);
+        let (idle, busy) = (connections.enter(address(1)), connections.enter(address(2)));
+        let (idle, busy) = (idle.unwrap(), busy.unwrap());
+        busy.idle_since.store(BUSY, Ordering::SeqCst);
+        connections.close_idle(Duration::ZERO);
+        assert!(idle.hang_up.is_cancelled() && !busy.hang_up.is_cancelled());
+        connections.hang_up();
+        assert!(busy.hang_up.is_cancelled(), "the process stops");
     }
 }

@@ -7,23 +7,25 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connections::Connections;
+use super::stream::WatchedStream;
 use crate::telemetry::sampled;
 
 /// The largest head of a call.
 const MOST_HEAD_BYTES: usize = 32 * 1024;
-/// How long a caller may take to receive a part of an answer.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a connection may take to send the head of a call, or stay idle.
-pub const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a connection may take to send the head of a call or to receive a part of an answer, or
+/// stay idle.
+pub const IDLE_PATIENCE: Duration = Duration::from_secs(30);
+/// How often jit looks for connections that are idle too long, as a part of this time. One timer
+/// for all costs less than one for each call.
+const LOOKS_IN_PATIENCE: u32 = 10;
 /// The pause after a failed accept, for example when the process has no file descriptor left:
 /// the next closed connection frees one.
 const AFTER_A_FAULT: Duration = Duration::from_millis(100);
@@ -36,16 +38,14 @@ pub async fn listen(
     listener: TcpListener,
     router: Router,
     connections: Arc<Connections>,
-    head_patience: Duration,
+    idle_patience: Duration,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(head_patience)
-        .max_buf_size(MOST_HEAD_BYTES);
+    http.header_read_timeout(None).max_buf_size(MOST_HEAD_BYTES);
     let (open, tasks) = (GracefulShutdown::new(), TaskTracker::new());
-    let hang_up = CancellationToken::new();
+    let closing = tasks.spawn(close_idle(connections.clone(), idle_patience));
     while let Some((stream, address)) = next(&listener, &stop).await {
         let Some(connection) = connections.enter(address) else {
             if let Some(unlogged) = sampled("refused connection") {
@@ -53,15 +53,13 @@ pub async fn listen(
             }
             continue;
         };
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_PATIENCE));
+        let stream = WatchedStream::new(stream, connection.idle_time());
         let calls = connection.calls(router.clone());
-        let call = http.serve_connection(TokioIo::new(Box::pin(stream)), calls);
-        let (call, hang_up) = (open.watch(call), hang_up.clone());
+        let call = open.watch(http.serve_connection(TokioIo::new(stream), calls));
         tasks.spawn(async move {
             let ended = tokio::select! {
+                biased;
                 ended = call => ended,
-                () = hang_up.cancelled() => Ok(()),
                 () = connection.hang_up.cancelled() => Ok(()),
             };
             if let Err(error) = ended {
@@ -76,9 +74,18 @@ pub async fn listen(
     {
         tracing::debug!("closed the connections whose calls did not finish in time");
     }
-    hang_up.cancel();
+    connections.hang_up();
+    closing.abort();
     tasks.close();
     tasks.wait().await;
+}
+
+async fn close_idle(connections: Arc<Connections>, patience: Duration) {
+    let mut looks = tokio::time::interval(patience / LOOKS_IN_PATIENCE);
+    loop {
+        looks.tick().await;
+        connections.close_idle(patience);
+    }
 }
 
 async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpStream, IpAddr)> {

@@ -26,6 +26,9 @@ const OTHER_CALLS: Limit = Limit {
 /// A call can be sent again for twice the window: its timestamp may be ahead of the clock.
 const FRESH: Millis = Millis(2 * signature::WINDOW.0);
 
+/// The numbers in the sets are hashes with a secret of the process already.
+type Quick = foldhash::fast::RandomState;
+
 /// The rate that limits a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateOf {
@@ -66,8 +69,8 @@ struct Allowance {
 /// The nonces that were counted in the last `FRESH`, or some more, as hashes. A9: a call that is
 /// sent again counts once, so a person without the secret cannot use up the rate of a key.
 struct CountedNonces {
-    recent: HashSet<u64>,
-    older: HashSet<u64>,
+    recent: HashSet<u64, Quick>,
+    older: HashSet<u64, Quick>,
     since: Uptime,
 }
 
@@ -100,8 +103,11 @@ impl KeyRates {
         let nonce = self.hasher.hash_one(nonce);
         let mut keys = locked(&self.keys);
         // Only verified calls come here, so there are no more entries than keys.
-        let entry = keys.entry(key_id.to_owned());
-        let known = entry.or_insert_with(|| KeyUse::new(self.creates, now));
+        let new = || KeyUse::new(self.creates, now);
+        let known = match keys.get_mut(key_id) {
+            Some(known) => known,
+            None => keys.entry(key_id.to_owned()).or_insert_with(new),
+        };
         known.counted.forget(now);
         if known.counted.has(nonce) {
             return Ok(());
@@ -141,8 +147,8 @@ impl KeyUse {
             creates: Allowance::new(creates, now),
             other_calls: Allowance::new(OTHER_CALLS, now),
             counted: CountedNonces {
-                recent: HashSet::new(),
-                older: HashSet::new(),
+                recent: HashSet::default(),
+                older: HashSet::default(),
                 since: now,
             },
         }
@@ -188,7 +194,7 @@ impl CountedNonces {
         let recent = std::mem::take(&mut self.recent);
         self.older = match passed < Millis(2 * FRESH.0) {
             true => recent,
-            false => HashSet::new(),
+            false => HashSet::default(),
         };
         self.since = now;
     }
