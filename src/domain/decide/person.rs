@@ -274,14 +274,24 @@ pub(super) fn revoked_with_co_holder(
     by: Option<&Person>,
     reason: Option<Text>,
 ) -> Result<Decision, Refusal> {
-    if !matches!(step.request.state, State::Assigning | State::Granted) {
-        return wrong_state(&step, "revoked");
-    }
     let said = details([
         ("reason", words(reason.as_ref())),
         ("shared_with", Some(with.to_string())),
     ]);
-    begin_revoke(step, by, reason, said)
+    match step.request.state {
+        State::Assigning | State::Granted => begin_revoke(step, by, reason, said),
+        // Its own removal ends the access at AWS, which the two requests share.
+        State::Removing { .. }
+        | State::Pending
+        | State::Approved
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => wrong_state(&step, "revoked"),
+    }
 }
 
 fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
