@@ -147,7 +147,7 @@ impl Outcome {
     /// B1: whether a decision about this outcome may begin the access.
     pub fn may_begin_access(&self) -> bool {
         match self {
-            Self::Assignment(outcome) => matches!(outcome, AssignmentOutcome::Prepared(_)),
+            Self::Assignment(outcome) => outcome.preparation().is_some(),
             Self::Failed(_) | Self::Interrupted => false,
         }
     }

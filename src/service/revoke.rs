@@ -1,7 +1,7 @@
 //! Waiting for the end of a revoke, and its result.
 
 use crate::clock::Uptime;
-use crate::domain::{Ending, Millis, Request, RequestId, State};
+use crate::domain::{Millis, Request, RequestId, State};
 
 use super::{Service, ServiceError};
 
@@ -10,7 +10,7 @@ impl Service {
     /// or never.
     pub(crate) async fn until_revoked(&self, id: RequestId) {
         let mut changes = self.changes.listen(id);
-        while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
+        while !matches!(self.request(id).await, Ok(request) if request.state.is_being_revoked()) {
             changes.changed().await;
         }
     }
@@ -34,11 +34,6 @@ impl Service {
             }
         }
     }
-}
-
-pub(super) fn is_being_revoked(request: &Request) -> bool {
-    let revoked = |ending: &Ending| matches!(ending, Ending::Revoked { .. });
-    matches!(&request.state, State::Removing { ending } if revoked(ending))
 }
 
 /// The result of a revoke that a person asked for.

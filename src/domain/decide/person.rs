@@ -83,7 +83,7 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
                 step.done(None)
             }
         }
-        (Decidable::Granted | Decidable::Neither, _, _) => wrong_state(&step, "approved"),
+        (Decidable::Granted | Decidable::Neither, ..) => wrong_state(&step, "approved"),
     }
 }
 
@@ -255,7 +255,7 @@ fn begin_revoke(
     step.request.grant.extension = None;
     step.request.schedule.due_at = Some(step.now);
     // A revoke of a failing removal does not reset its failures.
-    let is_removing = matches!(step.request.state, State::Removing { .. });
+    let is_removing = step.request.state.is_removing();
     let trouble = step.request.schedule.trouble.take().filter(|_| is_removing);
     let ending = Ending::Revoked {
         by: by.cloned(),

@@ -13,7 +13,10 @@ pub(in crate::domain::decide) fn failed(
     mut step: Step<'_>,
     trouble: &Trouble,
 ) -> Result<Decision, Refusal> {
-    let refused = u32::from(matches!(trouble, Trouble::Refused { .. }));
+    let refused = match trouble {
+        Trouble::Refused { .. } => 1,
+        Trouble::Passing { .. } | Trouble::Denied { .. } => 0,
+    };
     let failing = step.failing_once_more(trouble.why().clone(), refused);
     let hopeless =
         failing.refusals >= MOST_REFUSALS || step.now - failing.since >= step.policy.grant_patience;
