@@ -338,7 +338,8 @@ pub enum Lane {
 }
 
 impl Lane {
-    pub const ALL: [Self; 3] = [Self::Revoke, Self::Remove, Self::Other];
+    /// The length is taken from the last lane, so a lane that is missing here does not compile.
+    pub const ALL: [Self; Self::Other as usize + 1] = [Self::Revoke, Self::Remove, Self::Other];
 
     pub fn number(self) -> u8 {
         match self {
@@ -484,7 +485,8 @@ impl State {
 }
 
 impl Status {
-    pub const ALL: [Self; 8] = [
+    /// The length is taken from the last status, so a status that is missing here does not compile.
+    pub const ALL: [Self; Self::Error as usize + 1] = [
         Self::Pending,
         Self::Approved,
         Self::Granted,
