@@ -99,7 +99,7 @@ pub enum Refusal {
         /// The channel that the command names.
         channel_id: ChannelId,
     },
-    #[error("{person} is not an approver of this account; ask one of its approvers")]
+    #[error("{person} {}; ask one of its approvers", Refusal::NOT_AN_APPROVER)]
     NotAnApprover {
         /// The person who is named or who acts.
         person: MmUserId,
@@ -125,7 +125,7 @@ pub enum Refusal {
         required: u32,
     },
     #[error(
-        "{person} may not revoke this request; its requester, its approvers and the admins may"
+        "{person} {}; its requester, its approvers and the admins may", Refusal::NOT_A_REVOKER
     )]
     NotARevoker {
         /// The person who is named or who acts.
@@ -259,6 +259,13 @@ pub enum Refusal {
         /// The lease that the request has now; absent if it has none.
         lease: Option<Lease>,
     },
+}
+
+/// Several refusals have one code. `jit` on the command line recognises two of them by these words,
+/// which stand in their messages.
+impl Refusal {
+    pub const NOT_AN_APPROVER: &'static str = "is not an approver of this account";
+    pub const NOT_A_REVOKER: &'static str = "may not revoke this request";
 }
 
 fn listed(sets: &[PermissionSet]) -> String {
