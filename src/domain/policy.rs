@@ -33,7 +33,7 @@ pub struct Policy {
     pub extension: ExtensionRule,
     /// How long jit retries a grant before it gives the grant up and rolls it back.
     pub grant_patience: Millis,
-    /// How many PENDING requests of one person jit accepts.
+    /// How many PENDING requests of one person jit accepts by each key, and from Mattermost.
     pub max_pending_requests: u32,
     /// The persons who may change bindings and revoke every grant.
     pub admins: Admins,

@@ -155,7 +155,7 @@ pub enum Refusal {
         why: &'static str,
     },
     #[error(
-        "{person} has {} PENDING, and a person can have no more; cancel one of them first", counted(*most, "request")
+        "{person} has {} PENDING by this key, and no more are allowed; cancel one of them first", counted(*most, "request")
     )]
     TooManyPending {
         /// The person who is named or who acts.
