@@ -20,7 +20,7 @@ pub(crate) mod work_queue;
 pub use announce::Announce;
 pub use configure::Configure;
 pub use pending::OpenedOrFound;
-pub use revoke::Revoked;
+pub use revoke::RevokeResult;
 pub use ticket::Ticket;
 pub use verify::{AuditFinding, VerifiedHistory, VerifiedLog};
 

@@ -125,7 +125,8 @@ pub enum Refusal {
         required: u32,
     },
     #[error(
-        "{person} {}; its requester, its approvers and the admins may", Refusal::NOT_A_REVOKER
+        "{person} {}; its requester, its approvers and the admins may",
+        Refusal::NOT_A_REVOKER
     )]
     NotARevoker {
         /// The person who is named or who acts.

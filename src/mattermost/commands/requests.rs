@@ -17,7 +17,7 @@ use crate::mattermost::cards::handles::Handles;
 use crate::mattermost::cards::quorum::{ApprovalCount, waiting_extension};
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
-use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
+use crate::service::{Idempotency, OpenedOrFound, RevokeResult, Ticket};
 
 /// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
@@ -190,17 +190,17 @@ impl Mattermost {
         }
         // P6: the answer says what AWS shows.
         Ok(
-            match Revoked::of(service.follow(request.id, deadline).await?) {
-                Revoked::Gone(request) => format!(
+            match RevokeResult::of(service.follow(request.id, deadline).await?) {
+                RevokeResult::Revoked(request) => format!(
                     "Revoked: AWS shows that the access is gone.\n{}",
                     self.line(&request).await
                 ),
-                Revoked::Going(request) => format!(
+                RevokeResult::Continues(request) => format!(
                     "AWS has not confirmed the removal yet; jit continues until AWS shows that the access is gone. See `/jit status {}`.\n{}",
                     short_id(request.id),
                     self.line(&request).await
                 ),
-                Revoked::Not(request) => {
+                RevokeResult::EndedOtherwise(request) => {
                     format!(
                         ":warning: The request did not end as REVOKED.\n{}",
                         self.line(&request).await
