@@ -215,7 +215,7 @@ impl Worker {
             tracing::debug!(request_id = %id, %work, ?outcome, "execution ended");
             if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
                 tracing::error!(
-                    request_id = %id, %work, %why,
+                    request_id = %id, %work, error = %why,
                     "AWS denied the call, or configuration or credentials do not allow it; retrying every minute"
                 );
             }

@@ -70,7 +70,7 @@ impl Mattermost {
         };
         let once = self.clock().draw().to_string();
         if let Err(why) = self.bot.send(user, &message, &once).await {
-            tracing::error!(%user, %why, "result of a command not sent; the user must look with `/jit status`");
+            tracing::error!(user_id = %user, error = %why, "result of a command not sent; the user must look with `/jit status`");
         }
     }
 }

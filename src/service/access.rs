@@ -88,7 +88,7 @@ impl Service {
                 // K12: it stays a holder, so no request joins the assignment again.
                 Err(ServiceError::Store(StoreError::Corrupt(why))) => {
                     tracing::error!(
-                        request_id = %id, %why,
+                        request_id = %id, error = %why,
                         "co-holder is unreadable and keeps its status; its access is removed"
                     );
                     continue;

@@ -123,7 +123,7 @@ impl StoreFaults {
         if now - *self.since.get_or_insert(now) >= STORE_PATIENCE {
             return false;
         }
-        tracing::warn!(%why, "the store failed, will be retried");
+        tracing::warn!(error = %why, "the store failed, will be retried");
         clock.sleep(AFTER_A_FAULT).await;
         true
     }

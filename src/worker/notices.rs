@@ -366,7 +366,7 @@ impl NoticeWorker {
             return Settled::Delivered { ahead };
         };
         let at = self.service.clock().now() + pause(notice.request_id, claimed.attempts);
-        tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
+        tracing::warn!(request_id = %notice.request_id, error = %why, again = %at, "notice not received");
         self.service.notice_queue.try_again(at);
         Settled::TryAgain { at, tried: notices }
     }
@@ -390,7 +390,7 @@ impl NoticeWorker {
     }
 
     async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
-        tracing::error!(request_id = %place.request_id, %why, "notice parked, not received for a day");
+        tracing::error!(request_id = %place.request_id, error = %why, "notice parked, not received for a day");
         let command = Command::NoticeParked {
             seq: place.seq,
             why: Text::clip(&why.why),

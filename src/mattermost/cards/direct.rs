@@ -244,7 +244,7 @@ impl DirectMessages {
             Ok(_) => {}
             Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_))) => {
                 tracing::warn!(
-                    request_id = %request.id, user_id = %to, %why,
+                    request_id = %request.id, user_id = %to, error = %why,
                     "direct message not sent; jit does not try again"
                 );
             }

@@ -89,7 +89,7 @@ impl Mattermost {
         }
         // The admin who binds the account can invite the bot.
         if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
-            tracing::warn!(channel = %slash.channel_id, %why, "bot not added to the channel; a member must invite it");
+            tracing::warn!(channel = %slash.channel_id, error = %why, "bot not added to the channel; a member must invite it");
             told.push_str("\n:warning: The bot of jit cannot join this channel: type `/invite @jit`, or jit cannot post cards here");
         }
         Ok(told)

@@ -141,7 +141,7 @@ impl Mattermost {
             Ok(false) => return Err(ClickFault::Forged(Unsigned::Trigger)),
             Err(error) => {
                 tracing::error!(
-                    %error, user = %click.user_id,
+                    user_id = %click.user_id, %error,
                     "click not verified, Mattermost did not answer; the user must press again"
                 );
                 return Err(ClickFault::Unsure);
@@ -209,7 +209,7 @@ impl Mattermost {
             Ok(()) => Answer::Told(RENEWED.into()),
             Err(why) => {
                 tracing::error!(
-                    request_id = %id, post = %click.post_id, %why,
+                    request_id = %id, post = %click.post_id, error = %why,
                     "card not renewed; the next click tries again"
                 );
                 Answer::Told(UNSURE.into())

@@ -58,7 +58,7 @@ impl Mattermost {
             Ok(()) => Ok(Answer::Nothing),
             Err(why) => {
                 tracing::warn!(
-                    request_id = %request.id, %why,
+                    request_id = %request.id, error = %why,
                     "dialog for a reason not opened; the user can press the plain button or type the command"
                 );
                 Err(No::Told(format!(

@@ -196,7 +196,7 @@ impl WriterThread {
             Err(Failed::All(why)) => Err(why),
         };
         if let Err(why) = &committed {
-            tracing::error!(%why, writes = batch.len(), "a batch of writes to the store failed");
+            tracing::error!(error = %why, writes = batch.len(), "a batch of writes to the store failed");
             self.take_back();
         }
         for job in batch {
@@ -281,7 +281,7 @@ impl WriterThread {
             return;
         }
         if let Err(why) = self.run("ROLLBACK") {
-            tracing::error!(%why, "the rollback of a failed write failed");
+            tracing::error!(error = %why, "the rollback of a failed write failed");
         }
     }
 }

@@ -240,7 +240,7 @@ impl<'a> Delivery<'a> {
         let is_claimed = self.known().notices.first().map(|one| one.seq) == Some(notice.seq);
         if !is_claimed {
             let why = &not_received;
-            tracing::warn!(request_id = %notice.request_id, %why, "later notice not received");
+            tracing::warn!(request_id = %notice.request_id, error = %why, "later notice not received");
         }
         self.known().failed.insert(receiver);
         self.change(notice, |there| there.told.extend(&not_received.told));
