@@ -292,7 +292,10 @@ fn note_panic(task: &'static str) {
 /// K6: a panic counts as a failed attempt. The holding keeps the unanswered calls, the lease
 /// is given back, and the work is tried again.
 fn panicked(id: RequestId, work: &Work) -> Outcome {
-    tracing::error!(request_id = %id, %work, "the execution of this work panicked");
+    tracing::error!(
+        request_id = %id, %work,
+        "execution panicked, will be retried; report the trace as a fault of jit"
+    );
     note_panic("execution");
     Trouble::passing("jit failed (a panic, see its log); the work is tried again").into()
 }

@@ -35,7 +35,10 @@ impl Mattermost {
         match opened.await {
             Ok(()) => Ok(Answer::Nothing),
             Err(why) => {
-                tracing::warn!(error = %why, "dialog not opened; the user can type the request");
+                tracing::warn!(
+                    user_id = %slash.user_id, channel = %slash.channel_id, error = %why,
+                    "dialog not opened; the user can type the request"
+                );
                 Err(No::Told(
                     "the dialog could not be opened; type the request in one line: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
                 ))

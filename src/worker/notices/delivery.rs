@@ -53,8 +53,8 @@ struct Known {
     /// Whether the later ones were read from the store.
     has_looked: bool,
     failed: BTreeSet<ReceiverName>,
-    /// Why a receiver does not have the claimed notice.
-    why: Option<NotReceived>,
+    /// The first receiver that does not have the claimed notice, and why.
+    not_received: Option<(ReceiverName, NotReceived)>,
 }
 
 /// What a receiver does next.
@@ -71,8 +71,8 @@ enum Next {
 pub(super) struct Tried {
     /// The claimed notice and those later ones that no receiver left out.
     pub notices: Vec<Notice>,
-    /// Why a receiver does not have the claimed notice.
-    pub why: Option<NotReceived>,
+    /// The first receiver that does not have the claimed notice, and why.
+    pub not_received: Option<(ReceiverName, NotReceived)>,
 }
 
 impl<'a> Delivery<'a> {
@@ -88,7 +88,7 @@ impl<'a> Delivery<'a> {
             notices: vec![claimed],
             has_looked: false,
             failed: BTreeSet::new(),
-            why: None,
+            not_received: None,
         };
         Self {
             service,
@@ -114,7 +114,7 @@ impl<'a> Delivery<'a> {
     /// for it, so they count as tried: otherwise the next attempt would follow without a pause.
     fn has_left_out_later(&self) -> bool {
         let known = self.known();
-        known.why.is_some() && !known.has_looked
+        known.not_received.is_some() && !known.has_looked
     }
 
     /// The result so far.
@@ -128,7 +128,7 @@ impl<'a> Delivery<'a> {
         let later = later.iter().take_while(was_tried);
         Tried {
             notices: claimed.iter().chain(later).cloned().collect(),
-            why: known.why.clone(),
+            not_received: known.not_received.clone(),
         }
     }
 
@@ -239,13 +239,16 @@ impl<'a> Delivery<'a> {
     fn note_failed(&self, notice: &Notice, receiver: ReceiverName, not_received: NotReceived) {
         let is_claimed = self.known().notices.first().map(|one| one.seq) == Some(notice.seq);
         if !is_claimed {
-            let why = &not_received;
-            tracing::warn!(request_id = %notice.request_id, error = %why, "later notice not received");
+            tracing::warn!(
+                request_id = %notice.request_id, ?receiver, error = %not_received,
+                "later notice not received, will be retried"
+            );
         }
         self.known().failed.insert(receiver);
         self.change(notice, |there| there.told.extend(&not_received.told));
         if is_claimed {
-            self.known().why.get_or_insert(not_received);
+            let mut known = self.known();
+            known.not_received.get_or_insert((receiver, not_received));
         }
     }
 
