@@ -155,7 +155,15 @@ impl Mattermost {
             let shown = plain(name);
             let nobody = || No::Told(format!("Mattermost knows no user {shown} in this team"));
             let (_, id) = found.next().ok_or_else(nobody)?;
-            let user = self.people.user(id).await.map_err(|_| nobody())?;
+            let user = self.people.user(id).await.map_err(|error| match error {
+                ApiError::NotThere(_) | ApiError::Refused(_) => nobody(),
+                ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::NoAnswer(_) => {
+                    tracing::error!(user_id = %id, %error, "approver not looked up at Mattermost; the command is refused");
+                    No::Told(format!(
+                        "jit cannot ask Mattermost about {shown} just now; nothing was changed, try again"
+                    ))
+                }
+            })?;
             let admitted = self.rules.admit(&user);
             let no = |why: String| No::Told(format!("{shown} cannot be an approver: {why}"));
             approvers.push(admitted.map_err(no)?.person.id);
