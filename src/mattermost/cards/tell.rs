@@ -299,7 +299,7 @@ impl Cards {
         let handles = self.handles(request, Some(event)).await;
         let message = match history::line(event, RevokeLine::in_thread(request), &handles) {
             Line::None => return Ok(()),
-            Line::Told(line) => line,
+            Line::Plain(line) => line,
             // The requester gave the command. The line about the end of the removal mentions them.
             Line::Called(line) if is_own_revoke(request, event) => line,
             Line::Called(line) => format!("{} – {line}", self.call(request).await),

@@ -48,7 +48,7 @@ impl Mattermost {
         id: &str,
     ) -> Result<Request, No> {
         let none = || {
-            No::Told(format!(
+            No::Message(format!(
                 "no request of this channel has an id that begins with `{}`; `/jit list` shows the open requests",
                 code(id, MOST_OF_NAME)
             ))
@@ -71,7 +71,7 @@ impl Mattermost {
                 }
                 if let Some(other) = found.as_ref().filter(|found| found.id != request.id) {
                     let (one, other) = (other.id, request.id);
-                    return Err(No::Told(format!(
+                    return Err(No::Message(format!(
                         "several requests begin with that: `{one}` and `{other}`; type more characters of the id"
                     )));
                 }

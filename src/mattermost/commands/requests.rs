@@ -33,11 +33,11 @@ impl Mattermost {
         typed: TypedRequest,
     ) -> Result<String, No> {
         if slash.is_direct {
-            return Err(No::Told(nothing_bound(true)));
+            return Err(No::Message(nothing_bound(true)));
         }
         let duration = match typed.time {
             Some(time) => time,
-            None => Minutes::new(AN_HOUR).map_err(|why| No::Told(why.to_string()))?,
+            None => Minutes::new(AN_HOUR).map_err(|why| No::Message(why.to_string()))?,
         };
         let service = &self.app.service;
         let binding = service.binding(&typed.account).await?;
@@ -167,7 +167,7 @@ impl Mattermost {
         let binding = service.binding(&request.asked.account_id).await?;
         let rules = service.policy();
         if !rules.may_revoke_in_chat(who, request, binding.as_ref()) {
-            return Err(No::Told(
+            return Err(No::Message(
                 "only the requester, the approvers and admins may revoke this access".into(),
             ));
         }
@@ -327,7 +327,7 @@ fn which_set(typed: &TypedRequest, duration: Minutes, sets: &[PermissionSet]) ->
     let first = names.first().copied().unwrap_or_default();
     let time = duration.get();
     let command = format!("/jit request {} {first} {time}m {why}", typed.account);
-    No::Told(format!(
+    No::Message(format!(
         "the permission set is missing, and this account allows {}: type one of them, for example `{}`",
         plain(&names.join(", ")),
         code(&command, 400)
