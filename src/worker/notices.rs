@@ -26,7 +26,7 @@ use crate::domain::{
 use crate::lock::locked;
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
-use delivery::{Delivery, GoAhead, Receivers, Tried};
+use delivery::{Delivery, DeliveryResult, GoAhead, Receivers};
 use paused::PausedReceivers;
 
 /// The longest time of one delivery, from the claim of its notice. The receivers have shorter
@@ -347,7 +347,7 @@ impl NoticeWorker {
             }
         }
         if may_go_ahead == GoAhead::No
-            && let Some((receiver, why)) = delivery.tried().not_received
+            && let Some((receiver, why)) = delivery.result().not_received
         {
             self.park(place, receiver, &why).await?;
             return Ok(Left::More);
@@ -359,10 +359,10 @@ impl NoticeWorker {
     /// The result of a delivery that has ended.
     fn settled(&self, claimed: &ClaimedNotice, delivery: &Delivery<'_>) -> Settled {
         let notice = &claimed.notice;
-        let Tried {
+        let DeliveryResult {
             not_received,
             notices,
-        } = delivery.tried();
+        } = delivery.result();
         let Some((receiver, why)) = not_received else {
             let begun = delivery.begun().into_iter();
             let ahead = begun.filter(|later| later.seq != notice.seq).collect();

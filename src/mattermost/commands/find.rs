@@ -119,7 +119,7 @@ impl Mattermost {
             let found = self.app.service.newest(&filter, most).await?;
             let is_all = found.len() < most;
             listed.unreadable.extend(found.unreadable);
-            let (mut shown, mut seen) = (Shown::default(), 0);
+            let (mut shown, mut seen) = (ShownRequests::default(), 0);
             for request in found.items {
                 if request.state.is_settled()
                     || !self
@@ -170,12 +170,12 @@ impl Mattermost {
 
 /// The requests of one status that a list shows.
 #[derive(Default)]
-struct Shown {
+struct ShownRequests {
     waiting: Vec<Request>,
     others: Vec<Request>,
 }
 
-impl Shown {
+impl ShownRequests {
     fn add(&mut self, request: Request) {
         let same = match waits_for_approvers(&request) {
             true => &mut self.waiting,

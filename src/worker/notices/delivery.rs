@@ -29,7 +29,7 @@ pub(super) struct Delivery<'a> {
     more: Arc<Notify>,
     /// Notified when a receiver has a notice or fails, and when more notices are known.
     changed: Notify,
-    known: Mutex<Known>,
+    known: Mutex<KnownNotices>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,7 +47,7 @@ pub(super) enum GoAhead {
 }
 
 /// What a delivery knows of the notices of its request.
-struct Known {
+struct KnownNotices {
     /// The claimed notice and later ones, in order.
     notices: Vec<Notice>,
     /// Whether the later ones were read from the store.
@@ -68,7 +68,7 @@ enum Next {
 }
 
 /// The result of a delivery.
-pub(super) struct Tried {
+pub(super) struct DeliveryResult {
     /// The claimed notice and those later ones that no receiver left out.
     pub notices: Vec<Notice>,
     /// The first receiver that does not have the claimed notice, and why.
@@ -84,7 +84,7 @@ impl<'a> Delivery<'a> {
         may_go_ahead: GoAhead,
         more: Arc<Notify>,
     ) -> Self {
-        let known = Known {
+        let known = KnownNotices {
             notices: vec![claimed],
             has_looked: false,
             failed: BTreeSet::new(),
@@ -118,7 +118,7 @@ impl<'a> Delivery<'a> {
     }
 
     /// The result so far.
-    pub fn tried(&self) -> Tried {
+    pub fn result(&self) -> DeliveryResult {
         let known = self.known();
         let was_tried = |notice: &&Notice| {
             let mut all = self.receivers.all.iter().map(|one| one.name());
@@ -126,7 +126,7 @@ impl<'a> Delivery<'a> {
         };
         let (claimed, later) = known.notices.split_at(1);
         let later = later.iter().take_while(was_tried);
-        Tried {
+        DeliveryResult {
             notices: claimed.iter().chain(later).cloned().collect(),
             not_received: known.not_received.clone(),
         }
@@ -261,7 +261,7 @@ impl<'a> Delivery<'a> {
         self.changed.notify_waiters();
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownNotices> {
         locked(&self.known)
     }
 }
