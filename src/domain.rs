@@ -36,7 +36,7 @@ pub use assignment::{
 };
 pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
-pub use command::{Ask, Claim, Command, Trouble};
+pub use command::{Ask, Claim, Command, WorkFailure};
 pub use counted::counted;
 pub use decide::{Decision, Record, Refusal, decide, open};
 pub use hash::Hash;

@@ -229,7 +229,7 @@ pub enum Ask {
 
 /// Why work failed; the kind decides how soon jit tries again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum WorkFailure {
     /// No answer, throttling or a conflict: the next try may succeed.
     Passing { why: Text },
     /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
@@ -238,7 +238,7 @@ pub enum Trouble {
     Denied { why: Text },
 }
 
-impl Trouble {
+impl WorkFailure {
     pub fn passing(why: &str) -> Self {
         let why = Text::clip(why);
         Self::Passing { why }

@@ -126,7 +126,8 @@ pub struct Schedule {
     /// The lease of the worker that works on this request, or that has not given it back.
     pub lease: Option<Lease>,
     /// The failures of the present work, if its last attempt failed.
-    pub trouble: Option<Failing>,
+    #[serde(rename = "trouble")]
+    pub failures: Option<Failing>,
 }
 
 /// What the channel and the requester have been told.
@@ -404,12 +405,12 @@ impl Request {
 
     /// A removal of this request failed at its last attempt.
     pub fn is_failing_removal(&self) -> bool {
-        self.schedule.trouble.is_some() && self.lane() != Lane::Other
+        self.schedule.failures.is_some() && self.lane() != Lane::Other
     }
 
     /// When the consecutive failures of this request's work began.
-    pub fn troubled_since(&self) -> Option<Timestamp> {
-        self.schedule.trouble.as_ref().map(|failing| failing.since)
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.schedule.failures.as_ref().map(|failing| failing.since)
     }
 
     /// Applies a status that an operator wrote into the store, as the runbook describes: it is an

@@ -47,7 +47,7 @@ mod tests {
     use super::super::{Record, decide, open};
     use crate::domain::{
         Ask, AssignmentWork, Command, Ending, EventKind, Millis, Policy, Presence, Refusal, State,
-        Timestamp, Trouble, Work,
+        Timestamp, Work, WorkFailure,
     };
 
     type Change = fn(&mut Record, &mut Policy);
@@ -158,7 +158,7 @@ mod tests {
         let start = later() + Millis::hours(1);
         let mut early = record("Approved");
         early.request.asked.start_at = Some(start);
-        let failed = finished(Trouble::passing("no answer"));
+        let failed = finished(WorkFailure::passing("no answer"));
         let waits = decide(early, &policy(), failed, later()).unwrap();
         assert_eq!(waits.request.schedule.due_at, Some(start));
     }

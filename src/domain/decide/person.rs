@@ -236,9 +236,9 @@ fn being_removed(request: &Request) -> Refusal {
     };
     Refusal::BeingRemoved {
         status: request.status(),
-        trouble: request
+        failures: request
             .schedule
-            .trouble
+            .failures
             .as_ref()
             .map(said)
             .unwrap_or_default(),
@@ -256,14 +256,19 @@ fn begin_revoke(
     step.request.schedule.due_at = Some(step.now);
     // A revoke of a failing removal does not reset its failures.
     let is_removing = step.request.state.is_removing();
-    let trouble = step.request.schedule.trouble.take().filter(|_| is_removing);
+    let failures = step
+        .request
+        .schedule
+        .failures
+        .take()
+        .filter(|_| is_removing);
     let ending = Ending::Revoked {
         by: by.cloned(),
         reason,
         asked_at: step.now,
     };
     step.set_state(State::Removing { ending });
-    step.request.schedule.trouble = trouble;
+    step.request.schedule.failures = failures;
     step.record(EventKind::RevokeRequested, by, said);
     step.done(None)
 }

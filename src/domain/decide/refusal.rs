@@ -164,12 +164,12 @@ pub enum Refusal {
         /// The largest number or duration that is allowed.
         most: u32,
     },
-    #[error("this request is {status}, and its removal is already under way{trouble}")]
+    #[error("this request is {status}, and its removal is already under way{failures}")]
     BeingRemoved {
         /// The present status of the request.
         status: Status,
         /// The end of the message: the failures so far; empty if the last attempt did not fail.
-        trouble: String,
+        failures: String,
     },
     #[error(
         "this request is {status}, and the time for its approval ended at {until}; make a new request"

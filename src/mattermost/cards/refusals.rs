@@ -201,7 +201,7 @@ mod tests {
             },
             Refusal::BeingRemoved {
                 status,
-                trouble: String::new(),
+                failures: String::new(),
             },
             Refusal::WaitedTooLong {
                 status,

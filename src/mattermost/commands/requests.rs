@@ -296,8 +296,8 @@ impl Mattermost {
         if let Some(why) = &request.asked.reason {
             parts.push(short(why.as_str(), 100));
         }
-        if let Some(trouble) = &request.schedule.trouble {
-            parts.push(format!("({})", short(trouble.why.as_str(), 200)));
+        if let Some(failing) = &request.schedule.failures {
+            parts.push(format!("({})", short(failing.why.as_str(), 200)));
         }
         parts.join(" · ")
     }

@@ -105,7 +105,7 @@ pub(super) fn put_request(db: &Connection, request: &Request, doc: &str) -> Resu
     let end = millis(end_at(request));
     let lease = request.schedule.lease.map(|lease| lease.until.millis());
     let lane = request.lane().number();
-    let failing = millis(request.troubled_since());
+    let failing = millis(request.failing_since());
     if before(request.version.revision)? == 0 {
         let inserted = db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
             ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.version.revision),

@@ -95,7 +95,7 @@ pub(super) fn present_after_error(step: Step<'_>, by: &Person) -> Result<Decisio
 }
 
 /// The assignment is gone now, but a create may still take effect, so the request does not end
-/// yet. `trouble` shows for how long it waits.
+/// yet. `failures` shows for how long it waits.
 pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     step.note_create_answered();
     let why = Text::clip("a create of the same assignment may still take effect; waiting for it");
