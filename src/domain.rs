@@ -47,7 +47,7 @@ pub use ids::{
 };
 pub use marks::is_odd;
 pub use notice::{Audience, Notice, PersonMark, ReceiverName};
-pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
+pub use policy::{Admins, ChatUser, ExtensionRule, OldCredentialsRule, Policy, SetRule};
 pub use request::{
     Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,
     Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,

@@ -38,7 +38,7 @@ pub struct Policy {
     /// The persons who may change bindings and revoke every grant.
     pub admins: Admins,
     /// Whether jit ends old credentials after it removed the assignment.
-    pub end_sessions: EndSessions,
+    pub end_sessions: OldCredentialsRule,
     /// How long before the end of a grant jit reminds the requester; none if jit sends no
     /// reminders.
     pub remind_before: Option<Millis>,
@@ -108,7 +108,7 @@ pub struct SetRule {
 /// session duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum EndSessions {
+pub enum OldCredentialsRule {
     #[default]
     Off,
     /// A deny statement in the permission set's inline policy denies them everything.

@@ -14,14 +14,14 @@ use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::replay::{compare_holding, compare_request, compare_with_clock};
 use crate::domain::{
     Ask, AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Claim, Command,
-    EndSessions, Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy,
-    Presence, Request, RequestId, State, Status, Text, Timestamp, Work, WorkFailure,
+    Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, OldCredentialsRule, Outcome,
+    Policy, Presence, Request, RequestId, State, Status, Text, Timestamp, Work, WorkFailure,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
 fn policy() -> Policy {
     Policy {
-        end_sessions: EndSessions::PermissionSet,
+        end_sessions: OldCredentialsRule::PermissionSet,
         ..super::fixtures::policy()
     }
 }

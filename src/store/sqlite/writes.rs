@@ -10,7 +10,8 @@ use crate::domain::{
     Request, RequestId, Timestamp,
 };
 use crate::store::outbox::{
-    Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, note_parked,
+    MOST_PARKED, MOST_PENDING, NoticeChange, NoticeClaim, PendingNotice, note_parked,
+    notice_changes,
 };
 use crate::store::{Answered, Guard, Left, NoticePlace, Settled, StoreError, Taken, Write};
 
@@ -321,17 +322,17 @@ fn make_room(db: &Connection, id: RequestId) -> Result<(), StoreError> {
             false => NoticeClaim::Free,
         },
     });
-    let fates = fates(&waiting.collect::<Vec<_>>());
-    for ((seq, ..), fate) in found.iter().zip(&fates) {
-        let sql = match fate {
-            Fate::Stays => continue,
-            Fate::Merged => "DELETE FROM jit_notices WHERE request_id = ?1 AND seq = ?2",
-            Fate::Parked => PARK,
+    let changes = notice_changes(&waiting.collect::<Vec<_>>());
+    for ((seq, ..), change) in found.iter().zip(&changes) {
+        let sql = match change {
+            NoticeChange::Stays => continue,
+            NoticeChange::Merged => "DELETE FROM jit_notices WHERE request_id = ?1 AND seq = ?2",
+            NoticeChange::Parked => PARK,
         };
         db.prepare_cached(sql)?
             .execute(params![id.to_string(), seq])?;
     }
-    note_parked(id, &fates);
+    note_parked(id, &changes);
     forget_parked(db, &id.to_string())?;
     put_first_in_line(db, id)?;
     Ok(())
