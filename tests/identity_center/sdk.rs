@@ -68,7 +68,7 @@ async fn open() -> Real {
 }
 
 #[tokio::test]
-async fn it_behaves_as_aws_does() {
+async fn the_sdk_passes_the_identity_center_conformance_tests() {
     conformance::all(open).await;
 }
 

@@ -194,7 +194,7 @@ async fn a_change_of_a_document_in_dynamodb_is_found() {
 
 // C
 #[tokio::test]
-async fn what_was_deleted_or_added_in_dynamodb_is_found() {
+async fn verify_finds_items_deleted_or_added_in_dynamodb() {
     let subject = Subject::open().await;
     let request = AuditKey::Request(id(1));
     let name = id(1).to_string();

@@ -116,7 +116,7 @@ mod tests {
 
     // B1
     #[test]
-    fn access_does_not_begin_when_what_the_approval_rests_on_is_gone() {
+    fn access_does_not_begin_after_binding_or_approver_was_removed() {
         for (change, word) in changes() {
             for command in [due_at(later()), finished(prepared(Presence::Absent, 0))] {
                 let (mut record, mut policy) = (record("Approved"), policy());
