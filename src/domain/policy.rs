@@ -223,7 +223,8 @@ impl Policy {
             })
     }
 
-    /// Checks that this person may approve or deny; without a binding or approvers, nobody may.
+    /// Checks that this person may approve or deny. Without a binding or approvers, jit refuses
+    /// every person.
     /// The user id alone makes an approver: users can change their addresses.
     pub(super) fn check_approver<'a>(
         &self,

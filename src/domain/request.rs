@@ -305,7 +305,7 @@ pub struct Reminder {
 /// An extension that waits for its approvals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
-    /// The requester: nobody else can ask for an extension.
+    /// The requester, the only person who can ask for an extension.
     pub by: Person,
     /// How much later the access would end.
     pub minutes: Minutes,

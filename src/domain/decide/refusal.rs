@@ -9,7 +9,7 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     // invalid or unknown values
-    #[error("say why: reason or jira must be given")]
+    #[error("the reason is missing: give reason or jira")]
     NoReason,
     #[error("{wanted} minutes were asked for, but at most {most} are allowed here for {set}")]
     TooLong {

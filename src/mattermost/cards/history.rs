@@ -105,7 +105,7 @@ pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
             Line::Plain("The time is over: jit asks AWS to remove the access.".into())
         }
         EventKind::RollbackStarted => Line::Plain(format!(
-            "jit could not grant the access ({because}); jit removes what may exist of it."
+            "jit could not grant the access ({because}); jit removes the assignment if AWS has made it."
         )),
         EventKind::RemovalFailing => Line::Plain(format!(
             ":warning: AWS does not remove the access ({because}). jit tries again until the access is gone."

@@ -87,7 +87,7 @@ impl Mattermost {
         let (filter, nothing) = match slash.is_direct {
             true => (
                 Filter::default(),
-                "There are no open requests of yours, and none whose approver you are.",
+                "You have no open requests, and you are an approver of no open request.",
             ),
             false => (
                 Filter {
