@@ -36,7 +36,7 @@ pub use assignment::{
 };
 pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace};
 pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
-pub use command::{Ask, Claim, Command, Trouble};
+pub use command::{Ask, Claim, Command, WorkFailure};
 pub use counted::counted;
 pub use decide::{Decision, Record, Refusal, decide, open};
 pub use hash::Hash;
@@ -47,7 +47,7 @@ pub use ids::{
 };
 pub use marks::is_odd;
 pub use notice::{Audience, Notice, PersonMark, ReceiverName};
-pub use policy::{Admins, ChatUser, EndSessions, ExtensionRule, Policy, SetRule};
+pub use policy::{Admins, ChatUser, ExtensionRule, OldCredentialsRule, Policy, SetRule};
 pub use request::{
     Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,
     Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,

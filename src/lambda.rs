@@ -151,7 +151,7 @@ impl Lambda {
                     self.work(occasion, &invocation.id, runtime, &give_up).await
                 }
                 Err(why) => {
-                    tracing::error!(%why, "the event has no known form; its sender gets a 400");
+                    tracing::error!(error = %why, "the event has no known form; its sender gets a 400");
                     let problem = Problem::malformed(why).into_response();
                     runtime
                         .answer(&invocation.id, &event::gateway_response(problem).await)

@@ -111,7 +111,7 @@ fn at(server: &Url, path: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Nothing,
-    Told(String),
+    Text(String),
     /// The errors of a dialog, by field.
     Wrong(BTreeMap<&'static str, String>),
 }
@@ -119,7 +119,7 @@ enum Answer {
 /// Why a command has no normal answer.
 enum No {
     /// A message for the person, ready to show.
-    Told(String),
+    Message(String),
     /// jit has processed the same click already.
     Taken,
     Problem(Problem),
@@ -127,8 +127,8 @@ enum No {
 
 impl No {
     fn into_answer(self) -> Answer {
-        Answer::Told(match self {
-            Self::Told(why) => format!(":warning: {why}"),
+        Answer::Text(match self {
+            Self::Message(why) => format!(":warning: {why}"),
             Self::Taken => "jit has processed this already.".into(),
             // `Problem` decides which part of a failure a caller may see.
             Self::Problem(problem) => format!(":warning: {}", plain(&problem.message)),
@@ -138,8 +138,8 @@ impl No {
 
 impl From<ServiceError> for No {
     fn from(error: ServiceError) -> Self {
-        if let Some(told) = in_chat(&error) {
-            return Self::Told(told);
+        if let Some(message) = in_chat(&error) {
+            return Self::Message(message);
         }
         match error {
             ServiceError::Store(StoreError::Replayed) => Self::Taken,

@@ -20,7 +20,7 @@ pub(crate) mod work_queue;
 pub use announce::Announce;
 pub use configure::Configure;
 pub use pending::OpenedOrFound;
-pub use revoke::Revoked;
+pub use revoke::RevokeResult;
 pub use ticket::Ticket;
 pub use verify::{AuditFinding, VerifiedHistory, VerifiedLog};
 
@@ -41,7 +41,6 @@ use heads::HeadNotes;
 use last_bindings::LastBindings;
 use notice_queue::NoticeQueue;
 use pending::{Asker, PendingCounts};
-use revoke::is_being_revoked;
 use work_queue::{BothClocks, ReservedWork, WorkQueue};
 
 /// After this many conflicts in a row the command fails.
@@ -300,8 +299,7 @@ impl Service {
             let (before, access) = (record.request.state.clone(), record.access.clone());
             let binding = record.binding.clone();
             let decision = domain::decide(record, &self.policy, command.clone(), now)?;
-            let is_asked = matches!(command, Command::Asked { .. });
-            let (mut decision, reserved) = match is_asked {
+            let (mut decision, reserved) = match command.is_asked() {
                 true => self.begin(decision, &access, binding, (now, begun)),
                 false => (decision, None),
             };
@@ -310,7 +308,7 @@ impl Service {
             let decisions = [vec![decision], along].concat();
             // The commit fails if the binding that allows the command has changed. A claim only
             // takes the lease: the commit before the create is guarded.
-            let guard = guard.filter(|_| !matches!(command, Command::Due { .. }));
+            let guard = guard.filter(|_| !command.is_due());
             let parked = parked_by(id, &command);
             match self.write(guard, decisions, parked, origin).await {
                 Ok(mut written) => {
@@ -454,7 +452,7 @@ impl Service {
             self.work_ready.notify_one();
         }
         let is_change =
-            |request: &&Request| request.state.is_settled() || is_being_revoked(request);
+            |request: &&Request| request.state.is_settled() || request.state.is_being_revoked();
         for request in written.iter().filter(is_change) {
             self.changes.notify(request.id);
         }
@@ -485,12 +483,10 @@ fn needs_binding(request: &Request, command: &Command) -> bool {
 }
 
 fn parked_by(id: RequestId, command: &Command) -> Option<Write> {
-    let Command::NoticeParked { seq, .. } = command else {
-        return None;
-    };
+    let seq = command.parked_notice()?;
     Some(Write::Park(NoticePlace {
         request_id: id,
-        seq: *seq,
+        seq,
     }))
 }
 

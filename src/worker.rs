@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Uptime;
 use crate::domain::{
     Calls, Claim, Command, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Refusal, Request,
-    RequestId, Timestamp, Trouble, Work,
+    RequestId, Timestamp, Work, WorkFailure,
 };
 use crate::identity_center::Paced;
 use crate::service::work_queue::{BothClocks, ClaimedWork, LeaseDeadline, lease_again, new_lease};
@@ -213,9 +213,9 @@ impl Worker {
             let outcome = AssertUnwindSafe(performed).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|_| panicked(id, &work));
             tracing::debug!(request_id = %id, %work, ?outcome, "execution ended");
-            if let Outcome::Failed(Trouble::Denied { why }) = &outcome {
+            if let Outcome::Failed(WorkFailure::Denied { why }) = &outcome {
                 tracing::error!(
-                    request_id = %id, %work, %why,
+                    request_id = %id, %work, error = %why,
                     "AWS denied the call, or configuration or credentials do not allow it; retrying every minute"
                 );
             }
@@ -292,7 +292,10 @@ fn note_panic(task: &'static str) {
 /// K6: a panic counts as a failed attempt. The holding keeps the unanswered calls, the lease
 /// is given back, and the work is tried again.
 fn panicked(id: RequestId, work: &Work) -> Outcome {
-    tracing::error!(request_id = %id, %work, "the execution of this work panicked");
+    tracing::error!(
+        request_id = %id, %work,
+        "execution panicked, will be retried; report the trace as a fault of jit"
+    );
     note_panic("execution");
-    Trouble::passing("jit failed (a panic, see its log); the work is tried again").into()
+    WorkFailure::passing("jit failed (a panic, see its log); the work is tried again").into()
 }

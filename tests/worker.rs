@@ -13,9 +13,9 @@ use fixtures::{person, policy};
 use jit::app::App;
 use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
-    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EndSessions, EventKind,
-    HoldingKey, Millis, Minutes, OldCredentials, PermissionSet, Policy, RequestId, Status, Text,
-    Timestamp, UserId,
+    AccountId, Admin, Ask, BindTerms, ChannelId, Command, Draft, Email, EventKind, HoldingKey,
+    Millis, Minutes, OldCredentials, OldCredentialsRule, PermissionSet, Policy, RequestId, Status,
+    Text, Timestamp, UserId,
 };
 use jit::identity_center::{
     Assignee, AssignmentPlace, Deletion, IdentityCenter, IdentityCenterError,
@@ -246,7 +246,7 @@ impl TestSetup {
         let store: Arc<dyn Store> = Arc::new(store);
         let clock: Arc<dyn Clock> = Arc::new(test_clock.clone());
         let paced = Arc::new(Paced::new(aws.clone(), Limits::None, clock.clone()));
-        let service = Service::new(store, clock, policy, Announce::ToNobody);
+        let service = Service::new(store, clock, policy, Announce::None);
         let app = App::new(Arc::new(service), paced);
         Self {
             folder,
@@ -526,7 +526,7 @@ async fn a_grant_ends_exactly_at_its_end_time() {
 #[tokio::test]
 async fn a_policy_is_written_only_within_the_lease_of_its_read() {
     let test = TestSetup::with(Policy {
-        end_sessions: EndSessions::PermissionSet,
+        end_sessions: OldCredentialsRule::PermissionSet,
         ..policy()
     })
     .await;
@@ -602,7 +602,7 @@ impl LoopSetup {
             Limits::None,
             clock.clone(),
         );
-        let announce = Announce::ToNobody;
+        let announce = Announce::None;
         let service = Service::new(Arc::new(store), clock, policy(), announce);
         let app = App::new(Arc::new(service), Arc::new(paced));
         Self {

@@ -208,7 +208,7 @@ pub(crate) enum CliCommand {
         /// The id of the channel in Mattermost
         #[arg(long)]
         channel: String,
-        /// The Mattermost user ids of all approvers; they replace the approvers of before
+        /// The Mattermost user ids of all approvers; they replace the present approvers
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
     },
@@ -233,10 +233,10 @@ pub(crate) enum CliCommand {
     /// Compare the records with Identity Center
     #[command(
         after_help = "Example:\n  jit reconcile\n  jit reconcile --fix --as ops@example.com\n\n\
-                      The exit code is 1 if there is a difference: an access is live in jit and gone in\n\
-                      AWS, or over in jit and still in AWS. jit lists the assignments that it did not\n\
-                      make, and does not change them. AWS does not say who made an assignment, so --fix\n\
-                      shows what it would remove, and asks."
+                      The exit code is 1 if access is missing in AWS or left there, is past its end or\n\
+                      must go and stands, if a removal fails, or if a record cannot be read. jit lists the\n\
+                      assignments that it did not make, and neither changes nor counts them. AWS does not\n\
+                      say who made an assignment, so --fix shows what it would remove, and asks."
     )]
     Reconcile {
         /// Remove access that is over in jit and still exists in AWS, after a confirmation

@@ -286,7 +286,7 @@ mod tests {
         let path = folder.path().join("jit.db");
         let store = Arc::new(SqliteStore::open(&path).unwrap());
         let clock = Arc::new(SystemClock);
-        let service = Service::new(store.clone(), clock, policy(), Announce::ToNobody);
+        let service = Service::new(store.clone(), clock, policy(), Announce::None);
         let (now, long_ago) = (SystemClock.now(), Millis::DAY);
         for number in 0..8 {
             let age = if number < 4 {

@@ -394,13 +394,13 @@ fn held_by(ids: &[RequestId]) -> String {
 async fn until_gone(worker: &Worker, id: RequestId) -> Result<Request, BreakGlassError> {
     let mut heard = 0;
     let told = |request: &Request| {
-        if let Some(trouble) = &request.schedule.trouble
-            && trouble.attempts != heard
+        if let Some(failing) = &request.schedule.failures
+            && failing.attempts != heard
         {
-            heard = trouble.attempts;
+            heard = failing.attempts;
             tell(&format!(
                 "{id}: {}; jit tries again, Ctrl-C stops waiting",
-                trouble.why
+                failing.why
             ));
         }
     };

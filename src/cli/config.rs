@@ -9,7 +9,7 @@ use super::{CliContext, Failure};
 use crate::app::{self, Purpose};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, IdentityCenterConfig, KeyConfig, Scope, StoreKind};
-use crate::domain::{EndSessions, PermissionSet};
+use crate::domain::{OldCredentialsRule, PermissionSet};
 use crate::files;
 use crate::identity_center::sdk::{SsoIdentityCenter, Verdict};
 use crate::store::sqlite::{OpenError, SqliteStore};
@@ -133,7 +133,7 @@ fn settings(config: &Config) -> Vec<(&str, String)> {
         ("keys", keys),
         ("webhook", webhook(config).unwrap_or_else(|| "none".into())),
     ];
-    if config.policy.end_sessions == EndSessions::PermissionSet {
+    if config.policy.end_sessions == OldCredentialsRule::PermissionSet {
         let needs = "denied in the inline policy of the permission set; jit needs the statement \
                      EndSessions of infra/iam-policy.json";
         told.push(("old credentials", needs.into()));

@@ -173,7 +173,7 @@ mod tests {
         // A setting of the server and an ordinary word stay.
         for same in [
             "policy.max_request_hours of the server allows no more",
-            "say why: reason or jira must be given",
+            "the reason is missing: give reason or jira",
             "reason for the access: none",
             "status GRANTED allows no deny",
         ] {

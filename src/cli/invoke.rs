@@ -35,7 +35,7 @@ pub(super) struct Function {
 /// The answer of a function.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct FunctionAnswer {
     status_code: u16,
     #[serde(default)]
     body: String,
@@ -88,8 +88,8 @@ impl Function {
         })?;
         let payload = answer.payload.map(Blob::into_inner).unwrap_or_default();
         if answer.function_error.is_some() {
-            let told: Value = serde_json::from_slice(&payload).unwrap_or_default();
-            let why = told["errorMessage"]
+            let error: Value = serde_json::from_slice(&payload).unwrap_or_default();
+            let why = error["errorMessage"]
                 .as_str()
                 .unwrap_or("the function gave no reason");
             let next = "read its log, and check the request with `jit status ID`";
@@ -98,13 +98,13 @@ impl Function {
                 self.name
             )));
         }
-        let told: Told = serde_json::from_slice(&payload).map_err(|_| {
+        let answer: FunctionAnswer = serde_json::from_slice(&payload).map_err(|_| {
             Failure::Failed(format!(
                 "{} answered, but the answer is not from jit; check the name of the function",
                 self.name
             ))
         })?;
-        Ok((told.status_code, told.body.into_bytes()))
+        Ok((answer.status_code, answer.body.into_bytes()))
     }
 }
 

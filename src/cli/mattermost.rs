@@ -41,12 +41,12 @@ pub(super) async fn check(context: &CliContext) -> Result<(), Failure> {
         return Err(Failure::Failed(why.into()));
     };
     let bot = api(mattermost.url, mattermost.bot_token).map_err(failed)?;
-    let told = setup::check(&bot, &mattermost.team_id, &mattermost.public_url)
+    let found = setup::check(&bot, &mattermost.team_id, &mattermost.public_url)
         .await
         .map_err(failed)?;
     context
         .output
-        .print(|| told.join("\n"), &json!({"ok": true, "found": told}))
+        .print(|| found.join("\n"), &json!({"ok": true, "found": found}))
 }
 
 pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Result<(), Failure> {
@@ -70,20 +70,20 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
     let mut made = made.map_err(failed)?;
     let bot_token = made.bot_token.take();
     if let Some(new) = &bot_token {
-        let told = &mut made.told;
-        keep(&folder.join(BOT_FILE), &new.token, &file, told)?;
+        let steps = &mut made.steps;
+        keep(&folder.join(BOT_FILE), &new.token, &file, steps)?;
         let id = format!("{} {}", new.id, fingerprint(&new.token));
         keep(&folder.join(BOT_ID_FILE), &id, &file, &mut Vec::new())?;
     }
-    let (command_token, told) = (&made.command_token, &mut made.told);
-    keep(&folder.join(COMMAND_FILE), command_token, &file, told)?;
+    let (command_token, steps) = (&made.command_token, &mut made.steps);
+    keep(&folder.join(COMMAND_FILE), command_token, &file, steps)?;
     let section = section(&url, &reach, &made, &folder);
-    let wrote = write_section(&file, &section, &mut made.told)?;
-    tell_next(&wrote, bot_token.as_ref(), &mut made.told);
+    let wrote = write_section(&file, &section, &mut made.steps)?;
+    tell_next(&wrote, bot_token.as_ref(), &mut made.steps);
     let older = older_tokens(&admin, asked, &folder, &made.bot_id, bot_token.as_ref());
-    made.told.extend(older.await?);
-    let value = json!({"team_id": made.team_id, "done": made.told});
-    context.output.print(|| made.told.join("\n"), &value)
+    made.steps.extend(older.await?);
+    let value = json!({"team_id": made.team_id, "done": made.steps});
+    context.output.print(|| made.steps.join("\n"), &value)
 }
 
 /// What the setup did with the [mattermost] section of the configuration.
@@ -95,12 +95,12 @@ enum SectionOnDisk {
 fn write_section(
     file: &Path,
     section: &str,
-    told: &mut Vec<String>,
+    steps: &mut Vec<String>,
 ) -> Result<SectionOnDisk, Failure> {
     let (is_new, file_name) = (!file.exists(), file.display());
     let mut text = std::fs::read_to_string(file).unwrap_or_default();
     if has_section(file)? {
-        told.push(format!(
+        steps.push(format!(
             "{file_name} has a [mattermost] section, and jit did not change it; it must contain:\n{section}"
         ));
         return Ok(SectionOnDisk::Kept);
@@ -108,9 +108,9 @@ fn write_section(
     text.push_str(&format!("\n{section}"));
     std::fs::write(file, text)
         .map_err(|why| Failure::Failed(format!("{file_name} cannot be written: {why}")))?;
-    told.push(format!("wrote the [mattermost] section of {file_name}"));
+    steps.push(format!("wrote the [mattermost] section of {file_name}"));
     if is_new {
-        told.push(format!(
+        steps.push(format!(
             "{file_name} is a new file with this section only; `jit serve` also needs [identity_center] and [permission_sets] (see jit.example.toml). If the configuration is another file, name it with --config FILE"
         ));
     }
@@ -135,12 +135,12 @@ fn has_section(file: &Path) -> Result<bool, Failure> {
     }
 }
 
-fn tell_next(section: &SectionOnDisk, new: Option<&BotToken>, told: &mut Vec<String>) {
+fn tell_next(section: &SectionOnDisk, new: Option<&BotToken>, steps: &mut Vec<String>) {
     match (section, new) {
-        (SectionOnDisk::Written, _) => told.push(
+        (SectionOnDisk::Written, _) => steps.push(
             "restart jit serve: it reads the addresses and the team of [mattermost] only when it starts; then type jit mattermost check".into(),
         ),
-        (SectionOnDisk::Kept, Some(_)) => told.push(format!(
+        (SectionOnDisk::Kept, Some(_)) => steps.push(format!(
             "a running jit serve reads the new token from {BOT_FILE} within two seconds; if the configuration names another place (bot_token, bot_token_id), write the token there. Then type jit mattermost check"
         )),
         (SectionOnDisk::Kept, None) => {}
@@ -257,7 +257,12 @@ fn config_file(context: &CliContext) -> PathBuf {
 
 /// Only the owner of the file can read it, and the group of the configuration file if that is
 /// another one: jit serve runs as a user of that group.
-fn keep(file: &PathBuf, token: &str, config: &Path, told: &mut Vec<String>) -> Result<(), Failure> {
+fn keep(
+    file: &PathBuf,
+    token: &str,
+    config: &Path,
+    steps: &mut Vec<String>,
+) -> Result<(), Failure> {
     files::tighten(std::slice::from_ref(file));
     let opened = files::options()
         .write(true)
@@ -273,7 +278,7 @@ fn keep(file: &PathBuf, token: &str, config: &Path, told: &mut Vec<String>) -> R
                 std::os::unix::fs::fchown(&opened, Some(like.uid()), Some(like.gid()))?;
                 opened.set_permissions(Permissions::from_mode(0o640))?;
             }
-            None if own.uid() == 0 => told.push(format!(
+            None if own.uid() == 0 => steps.push(format!(
                 "only root can read {0}; if jit serve runs as the user jit: chgrp jit {0} && chmod 0640 {0}",
                 file.display()
             )),

@@ -331,7 +331,7 @@ impl<'t> Comparison<'t> {
                 return Ok(None);
             }
             // An attempt that failed is a finding of its own.
-            if holder.schedule.trouble.is_none() {
+            if holder.schedule.failures.is_none() {
                 let (request, status) = (holder.id, holder.status());
                 ending = Some(Difference::Ending { request, status });
             }
@@ -374,11 +374,11 @@ fn failing(requests: &[Request]) -> Vec<Difference> {
     };
     let removing = requests.iter().filter(is_removing);
     let failing = removing.filter_map(|request| {
-        let trouble = request.schedule.trouble.as_ref()?;
+        let failing = request.schedule.failures.as_ref()?;
         Some(Difference::Failing {
             request: request.id,
-            attempts: trouble.attempts,
-            why: trouble.why.to_string(),
+            attempts: failing.attempts,
+            why: failing.why.to_string(),
         })
     });
     failing.collect()

@@ -13,7 +13,7 @@ use super::client::{Caller, HttpAnswer};
 use super::output::tell;
 use super::{CliContext, Failure, pages, short_id, typed};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::{Millis, Person};
+use crate::domain::{Millis, Person, Refusal};
 use crate::signature::percent_encoded;
 use text::word;
 pub(super) use text::{describe, page};
@@ -150,7 +150,7 @@ async fn by_address(
 
 /// Whether another user id of the same person may have a right that this one lacks.
 fn is_about_person(message: &str) -> bool {
-    message.contains("is not an approver") || message.contains("may not revoke this request")
+    message.contains(Refusal::NOT_AN_APPROVER) || message.contains(Refusal::NOT_A_REVOKER)
 }
 
 async fn revoke(

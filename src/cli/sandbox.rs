@@ -53,14 +53,14 @@ pub(super) async fn sandbox(context: &CliContext, once: bool) -> Result<(), Fail
         key_id: "demo".into(),
         secret: Secret::new(secret),
     })?;
-    let story = Story {
+    let demo = Demo {
         context,
         caller,
         channel,
     };
-    let told = story.run().await;
+    let told = demo.run().await;
     if told.is_ok() && !once {
-        story.invite(&url, &file).await?;
+        demo.invite(&url, &file).await?;
         stop.await;
     }
     running.stop().await;
@@ -123,13 +123,13 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
     written.map_err(|why| Failure::Failed(format!("jit cannot write {}: {why}", file.display())))
 }
 
-struct Story<'a> {
+struct Demo<'a> {
     context: &'a CliContext,
     caller: Caller,
     channel: DemoChannel,
 }
 
-impl Story<'_> {
+impl Demo<'_> {
     /// The life of one request, as the people see it.
     async fn run(&self) -> Result<(), Failure> {
         self.print("An admin binds an account to a channel and names the approvers.")?;

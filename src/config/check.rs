@@ -19,7 +19,7 @@ use super::{
     StoreConfig, Webhook,
 };
 use crate::domain::{
-    AccessForm, AccountId, Admins, EndSessions, Millis, PermissionSet, Policy, SetRule,
+    AccessForm, AccountId, Admins, Millis, OldCredentialsRule, PermissionSet, Policy, SetRule,
 };
 use crate::identity_center::sandbox::{Rates, SandboxOptions, Standing};
 use crate::identity_center::sdk::IdentityCenterOptions;
@@ -299,7 +299,7 @@ fn made_up_sets() -> CheckResult<BTreeMap<PermissionSet, SetSection>> {
 fn policy(
     section: PolicySection,
     sets: BTreeMap<PermissionSet, SetRule>,
-    end_sessions: EndSessions,
+    end_sessions: OldCredentialsRule,
     mattermost: Option<&MattermostSection>,
 ) -> CheckResult<Policy> {
     let known = || {

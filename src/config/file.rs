@@ -10,7 +10,7 @@ use super::ServerConfig;
 use super::audit::AuditSection;
 use super::secret::SecretSource;
 use crate::domain::{
-    AccountId, Email, EndSessions, ExtensionRule, Millis, PermissionSet, Timestamp,
+    AccountId, Email, ExtensionRule, Millis, OldCredentialsRule, PermissionSet, Timestamp,
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -182,7 +182,7 @@ pub(super) enum SetKind {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RevocationSection {
-    pub end_sessions: EndSessions,
+    pub end_sessions: OldCredentialsRule,
 }
 
 #[derive(Debug, Deserialize)]

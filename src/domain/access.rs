@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     AssignmentCalls, AssignmentChange, AssignmentFacts, AssignmentOutcome, AssignmentProof,
-    AssignmentRecord, AssignmentWork, Timestamp, Trouble,
+    AssignmentRecord, AssignmentWork, Timestamp, WorkFailure,
 };
 
 /// How AWS gives an access. The configured permission set decides it, and the record of a request
@@ -59,7 +59,7 @@ pub enum Outcome {
     /// The work for an assignment came to its end.
     Assignment(AssignmentOutcome),
     /// The work failed and is tried again later, or given up.
-    Failed(Trouble),
+    Failed(WorkFailure),
     /// A shutdown or a revoke stopped the work before its end.
     Interrupted,
 }
@@ -147,7 +147,7 @@ impl Outcome {
     /// B1: whether a decision about this outcome may begin the access.
     pub fn may_begin_access(&self) -> bool {
         match self {
-            Self::Assignment(outcome) => matches!(outcome, AssignmentOutcome::Prepared(_)),
+            Self::Assignment(outcome) => outcome.preparation().is_some(),
             Self::Failed(_) | Self::Interrupted => false,
         }
     }
@@ -179,8 +179,8 @@ impl From<AssignmentOutcome> for Outcome {
     }
 }
 
-impl From<Trouble> for Outcome {
-    fn from(trouble: Trouble) -> Self {
-        Self::Failed(trouble)
+impl From<WorkFailure> for Outcome {
+    fn from(failure: WorkFailure) -> Self {
+        Self::Failed(failure)
     }
 }

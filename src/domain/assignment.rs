@@ -78,6 +78,22 @@ pub enum AssignmentOutcome {
     DenyLifted,
 }
 
+impl AssignmentOutcome {
+    /// What a worker knows before the create, if this outcome comes before it.
+    pub fn preparation(&self) -> Option<&Preparation> {
+        match self {
+            Self::Prepared(preparation) => Some(preparation),
+            Self::NoUser { .. }
+            | Self::Created
+            | Self::Gone
+            | Self::StillThere
+            | Self::OldCredentialsDenied { .. }
+            | Self::OldCredentialsGone
+            | Self::DenyLifted => None,
+        }
+    }
+}
+
 /// What a worker knows before the create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preparation {

@@ -105,6 +105,96 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether a person asks for a step.
+    pub fn is_asked(&self) -> bool {
+        match self {
+            Self::Asked { .. } => true,
+            Self::BreakGlassRevoked { .. }
+            | Self::CleanedUp { .. }
+            | Self::FoundPresent { .. }
+            | Self::Unbound { .. }
+            | Self::RulesChanged { .. }
+            | Self::RevokedWithCoHolder { .. }
+            | Self::Due { .. }
+            | Self::Hold { .. }
+            | Self::Renew { .. }
+            | Self::Finished { .. }
+            | Self::CardPosted { .. }
+            | Self::ButtonsSealed { .. }
+            | Self::ReminderPosted { .. }
+            | Self::NoticeParked { .. }
+            | Self::NoticesParked { .. } => false,
+        }
+    }
+
+    /// Whether a worker offers to work on the due request.
+    pub fn is_due(&self) -> bool {
+        match self {
+            Self::Due { .. } => true,
+            Self::Asked { .. }
+            | Self::BreakGlassRevoked { .. }
+            | Self::CleanedUp { .. }
+            | Self::FoundPresent { .. }
+            | Self::Unbound { .. }
+            | Self::RulesChanged { .. }
+            | Self::RevokedWithCoHolder { .. }
+            | Self::Hold { .. }
+            | Self::Renew { .. }
+            | Self::Finished { .. }
+            | Self::CardPosted { .. }
+            | Self::ButtonsSealed { .. }
+            | Self::ReminderPosted { .. }
+            | Self::NoticeParked { .. }
+            | Self::NoticesParked { .. } => false,
+        }
+    }
+
+    /// The [`Notice::seq`](super::Notice::seq) of the notice that the notice worker gave up.
+    pub fn parked_notice(&self) -> Option<u64> {
+        match self {
+            Self::NoticeParked { seq, .. } => Some(*seq),
+            Self::Asked { .. }
+            | Self::BreakGlassRevoked { .. }
+            | Self::CleanedUp { .. }
+            | Self::FoundPresent { .. }
+            | Self::Unbound { .. }
+            | Self::RulesChanged { .. }
+            | Self::RevokedWithCoHolder { .. }
+            | Self::Due { .. }
+            | Self::Hold { .. }
+            | Self::Renew { .. }
+            | Self::Finished { .. }
+            | Self::CardPosted { .. }
+            | Self::ButtonsSealed { .. }
+            | Self::ReminderPosted { .. }
+            | Self::NoticesParked { .. } => None,
+        }
+    }
+
+    /// What a worker reports about its work.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Self::Finished { outcome, .. } => Some(outcome),
+            Self::Asked { .. }
+            | Self::BreakGlassRevoked { .. }
+            | Self::CleanedUp { .. }
+            | Self::FoundPresent { .. }
+            | Self::Unbound { .. }
+            | Self::RulesChanged { .. }
+            | Self::RevokedWithCoHolder { .. }
+            | Self::Due { .. }
+            | Self::Hold { .. }
+            | Self::Renew { .. }
+            | Self::CardPosted { .. }
+            | Self::ButtonsSealed { .. }
+            | Self::ReminderPosted { .. }
+            | Self::NoticeParked { .. }
+            | Self::NoticesParked { .. } => None,
+        }
+    }
+}
+
 /// A worker's offer to work on a request under a lease of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -139,7 +229,7 @@ pub enum Ask {
 
 /// Why work failed; the kind decides how soon jit tries again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum WorkFailure {
     /// No answer, throttling or a conflict: the next try may succeed.
     Passing { why: Text },
     /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
@@ -148,7 +238,7 @@ pub enum Trouble {
     Denied { why: Text },
 }
 
-impl Trouble {
+impl WorkFailure {
     pub fn passing(why: &str) -> Self {
         let why = Text::clip(why);
         Self::Passing { why }

@@ -33,12 +33,12 @@ pub struct Policy {
     pub extension: ExtensionRule,
     /// How long jit retries a grant before it gives the grant up and rolls it back.
     pub grant_patience: Millis,
-    /// How many PENDING requests of one person jit accepts.
+    /// How many PENDING requests of one person jit accepts by each key, and from Mattermost.
     pub max_pending_requests: u32,
     /// The persons who may change bindings and revoke every grant.
     pub admins: Admins,
     /// Whether jit ends old credentials after it removed the assignment.
-    pub end_sessions: EndSessions,
+    pub end_sessions: OldCredentialsRule,
     /// How long before the end of a grant jit reminds the requester; none if jit sends no
     /// reminders.
     pub remind_before: Option<Millis>,
@@ -108,7 +108,7 @@ pub struct SetRule {
 /// session duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum EndSessions {
+pub enum OldCredentialsRule {
     #[default]
     Off,
     /// A deny statement in the permission set's inline policy denies them everything.
@@ -223,7 +223,8 @@ impl Policy {
             })
     }
 
-    /// Checks that this person may approve or deny; without a binding or approvers, nobody may.
+    /// Checks that this person may approve or deny. Without a binding or approvers, jit refuses
+    /// every person.
     /// The user id alone makes an approver: users can change their addresses.
     pub(super) fn check_approver<'a>(
         &self,

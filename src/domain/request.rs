@@ -126,7 +126,8 @@ pub struct Schedule {
     /// The lease of the worker that works on this request, or that has not given it back.
     pub lease: Option<Lease>,
     /// The failures of the present work, if its last attempt failed.
-    pub trouble: Option<Failing>,
+    #[serde(rename = "trouble")]
+    pub failures: Option<Failing>,
 }
 
 /// What the channel and the requester have been told.
@@ -304,7 +305,7 @@ pub struct Reminder {
 /// An extension that waits for its approvals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
-    /// The requester: nobody else can ask for an extension.
+    /// The requester, the only person who can ask for an extension.
     pub by: Person,
     /// How much later the access would end.
     pub minutes: Minutes,
@@ -338,7 +339,8 @@ pub enum Lane {
 }
 
 impl Lane {
-    pub const ALL: [Self; 3] = [Self::Revoke, Self::Remove, Self::Other];
+    /// The length is taken from the last lane, so a lane that is missing here does not compile.
+    pub const ALL: [Self; Self::Other as usize + 1] = [Self::Revoke, Self::Remove, Self::Other];
 
     pub fn number(self) -> u8 {
         match self {
@@ -403,12 +405,12 @@ impl Request {
 
     /// A removal of this request failed at its last attempt.
     pub fn is_failing_removal(&self) -> bool {
-        self.schedule.trouble.is_some() && self.lane() != Lane::Other
+        self.schedule.failures.is_some() && self.lane() != Lane::Other
     }
 
     /// When the consecutive failures of this request's work began.
-    pub fn troubled_since(&self) -> Option<Timestamp> {
-        self.schedule.trouble.as_ref().map(|failing| failing.since)
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        self.schedule.failures.as_ref().map(|failing| failing.since)
     }
 
     /// Applies a status that an operator wrote into the store, as the runbook describes: it is an
@@ -484,7 +486,8 @@ impl State {
 }
 
 impl Status {
-    pub const ALL: [Self; 8] = [
+    /// The length is taken from the last status, so a status that is missing here does not compile.
+    pub const ALL: [Self; Self::Error as usize + 1] = [
         Self::Pending,
         Self::Approved,
         Self::Granted,

@@ -149,7 +149,7 @@ impl<'a> From<&'a Request> for RequestObject<'a> {
             identity_store_user_id: request.access.user(),
             error_details: ends.error.or(request
                 .schedule
-                .trouble
+                .failures
                 .as_ref()
                 .map(|failing| &failing.why)),
             deny_reason: ends.deny_reason,

@@ -17,7 +17,7 @@ use crate::domain::{
     AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Event, EventPlace, Millis, Minutes,
     MmUserId, PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
 };
-use crate::service::{Handled, Idempotency, Revoked, Ticket};
+use crate::service::{Handled, Idempotency, RevokeResult, Ticket};
 use crate::signature;
 
 pub(super) use super::list::list;
@@ -230,9 +230,9 @@ pub(super) async fn revoke(
 }
 
 fn revoke_answer(followed: Request) -> Result<Response, Problem> {
-    match Revoked::of(followed) {
-        Revoked::Gone(request) => Ok(json(200, &RequestObject::from(&request))),
-        Revoked::Going(request) => {
+    match RevokeResult::of(followed) {
+        RevokeResult::Revoked(request) => Ok(json(200, &RequestObject::from(&request))),
+        RevokeResult::Continues(request) => {
             let message = "AWS has not confirmed the removal yet; the removal goes on until AWS \
                            has, and GET /requests/{id} shows its status";
             let object = RequestObject {
@@ -241,7 +241,7 @@ fn revoke_answer(followed: Request) -> Result<Response, Problem> {
             };
             Ok(json(202, &object))
         }
-        Revoked::Not(request) => {
+        RevokeResult::EndedOtherwise(request) => {
             let object = RequestObject::from(&request);
             let why = object.error_details.map_or("", Text::as_str);
             let message = format!("this request is {}, not REVOKED: {why}", request.status());

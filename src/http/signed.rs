@@ -375,7 +375,7 @@ mod tests {
     fn state(folder: &Path) -> Arc<HttpState> {
         let store = Arc::new(SqliteStore::open(&folder.join("jit.db")).unwrap());
         let clock = Arc::new(SystemClock);
-        let service = Arc::new(Service::new(store, clock, policy(), Announce::ToNobody));
+        let service = Arc::new(Service::new(store, clock, policy(), Announce::None));
         let key = KeyConfig {
             secret: secret(),
             scopes: [Scope::Approve].into(),

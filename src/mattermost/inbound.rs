@@ -40,7 +40,7 @@ impl Mattermost {
     ) -> Answer {
         let seat = match self.app.seats.take(seat_for) {
             Ok(seat) => seat,
-            Err(full) => return Answer::Told(full.message),
+            Err(full) => return Answer::Text(full.message),
         };
         let (tell, told) = oneshot::channel();
         let mattermost = self.clone();
@@ -54,9 +54,9 @@ impl Mattermost {
         tokio::select! {
             biased;
             told = told => told.unwrap_or_else(|_| {
-                Answer::Told(":warning: jit could not carry out the command because of an internal error; ask an operator to read the log of jit".into())
+                Answer::Text(":warning: jit could not carry out the command because of an internal error; ask an operator to read the log of jit".into())
             }),
-            () = self.clock().sleep_until(begun + ANSWER_WITHIN) => Answer::Told(
+            () = self.clock().sleep_until(begun + ANSWER_WITHIN) => Answer::Text(
                 "This takes longer than usual. jit continues, and sends you the result in a direct message.".into(),
             ),
         }
@@ -65,12 +65,12 @@ impl Mattermost {
     async fn send_later(&self, user: &MmUserId, answer: Answer) {
         let message = match answer {
             Answer::Nothing => return,
-            Answer::Told(message) => message,
+            Answer::Text(message) => message,
             Answer::Wrong(fields) => fields.into_values().collect::<Vec<_>>().join("\n"),
         };
         let once = self.clock().draw().to_string();
         if let Err(why) = self.bot.send(user, &message, &once).await {
-            tracing::error!(%user, %why, "result of a command not sent; the user must look with `/jit status`");
+            tracing::error!(user_id = %user, error = %why, "result of a command not sent; the user must look with `/jit status`");
         }
     }
 }

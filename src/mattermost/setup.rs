@@ -26,7 +26,7 @@ pub struct SetupResult {
     pub bot_token: Option<BotToken>,
     pub command_token: String,
     /// The steps, as text for people.
-    pub told: Vec<String>,
+    pub steps: Vec<String>,
 }
 
 /// A new token of the bot.
@@ -68,8 +68,8 @@ pub async fn set_up(
     }
     let team = team_named(admin, team).await?;
     let team_id = text(&team, "id")?;
-    let mut told = Vec::new();
-    let bot_id = bot(admin, &mut told).await?;
+    let mut steps = Vec::new();
+    let bot_id = bot(admin, &mut steps).await?;
     let member = json!({"team_id": team_id, "user_id": bot_id});
     let joined = admin
         .post(&format!("teams/{team_id}/members"), &member)
@@ -77,27 +77,27 @@ pub async fn set_up(
     joined.map_err(at("the bot cannot join the team"))?;
     let bot_token = match known_bot == Some(bot_id.as_str()) {
         true => {
-            told.push("the token of the bot works".into());
+            steps.push("the token of the bot works".into());
             None
         }
         false => {
             let asked = json!({"description": TOKEN_DESCRIPTION});
             let made = admin.post(&format!("users/{bot_id}/tokens"), &asked).await;
             let made = made.map_err(at("Mattermost made no token for the bot"))?;
-            told.push("made a token for the bot".into());
+            steps.push("made a token for the bot".into());
             Some(BotToken {
                 id: text(&made, "id")?,
                 token: text(&made, "token")?,
             })
         }
     };
-    let command_token = command(admin, &team_id, reach, &mut told).await?;
+    let command_token = command(admin, &team_id, reach, &mut steps).await?;
     Ok(SetupResult {
         team_id,
         bot_id,
         bot_token,
         command_token,
-        told,
+        steps,
     })
 }
 
@@ -166,7 +166,7 @@ pub async fn revoke_older_tokens(
     Ok(older.len())
 }
 
-async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> {
+async fn bot(admin: &Api, steps: &mut Vec<String>) -> Result<String, SetupError> {
     let found = match admin.get(&format!("users/username/{NAME}")).await {
         Err(ApiError::NotThere(_)) => {
             let wanted =
@@ -175,7 +175,7 @@ async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> 
                 .post("bots", &wanted)
                 .await
                 .map_err(at("jit cannot make the bot"))?;
-            told.push(format!("made the bot {NAME}"));
+            steps.push(format!("made the bot {NAME}"));
             return text(&made, "user_id");
         }
         found => found.map_err(at("jit cannot look up the bot"))?,
@@ -188,12 +188,12 @@ async fn bot(admin: &Api, told: &mut Vec<String>) -> Result<String, SetupError> 
         return Err(SetupError::Wrong(why));
     }
     if found["delete_at"].as_i64().unwrap_or(0) == 0 {
-        told.push(format!("the bot {NAME} exists already"));
+        steps.push(format!("the bot {NAME} exists already"));
         return Ok(id);
     }
     let enabled = admin.post(&format!("bots/{id}/enable"), &json!({})).await;
     enabled.map_err(at("jit cannot enable the bot"))?;
-    told.push(format!("enabled the bot {NAME}, which was disabled"));
+    steps.push(format!("enabled the bot {NAME}, which was disabled"));
     Ok(id)
 }
 
@@ -207,7 +207,7 @@ async fn command(
     admin: &Api,
     team_id: &str,
     reach: &str,
-    told: &mut Vec<String>,
+    steps: &mut Vec<String>,
 ) -> Result<String, SetupError> {
     let verbs: Vec<&str> = VERBS.iter().map(|(verb, _, _)| *verb).collect();
     let wanted = json!({
@@ -234,7 +234,7 @@ async fn command(
         .find(|one| one["trigger"] == NAME && one["team_id"] == team_id);
     let Some(found) = found else {
         let made = admin.post("commands", &wanted).await;
-        told.push(format!("made the command /{NAME}"));
+        steps.push(format!("made the command /{NAME}"));
         return text(&made.map_err(at("jit cannot make the command"))?, "token");
     };
     let is_as_wanted = |(name, value): (&String, &Value)| found[name] == *value;
@@ -242,7 +242,7 @@ async fn command(
         .as_object()
         .is_some_and(|wanted| wanted.iter().all(is_as_wanted))
     {
-        told.push(format!("the command /{NAME} exists already"));
+        steps.push(format!("the command /{NAME} exists already"));
         return text(&found, "token");
     }
     let mut changed = found.clone();
@@ -251,23 +251,23 @@ async fn command(
     }
     let id = text(&found, "id")?;
     let put = admin.put(&format!("commands/{id}"), &changed).await;
-    told.push(format!("corrected the command /{NAME}"));
+    steps.push(format!("corrected the command /{NAME}"));
     text(&put.map_err(at("jit cannot correct the command"))?, "token")
 }
 
 /// Checks the configuration as far as the bot can see it, and that a typed command reaches jit.
 pub async fn check(bot: &Api, team_id: &str, public_url: &Url) -> Result<Vec<String>, SetupError> {
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     let me = whose_token(bot, "mattermost.url", "mattermost.bot_token").await?;
     if me["is_bot"] != true {
         let why = "mattermost.bot_token: this is the token of a person; make a bot with: jit mattermost setup --url URL --team NAME --public-url URL";
         return Err(SetupError::Wrong(why.into()));
     }
-    told.push("the token of the bot works".to_owned());
+    found.push("the token of the bot works".to_owned());
     let id = text(&me, "id")?;
     let member = bot.get(&format!("teams/{team_id}/members/{id}")).await;
     member.map_err(at("mattermost.team_id: the bot is not in that team"))?;
-    told.push("the bot is in the team".to_owned());
+    found.push("the bot is in the team".to_owned());
     let path = format!("teams/{team_id}/commands/autocomplete");
     let commands = bot
         .get(&path)
@@ -279,22 +279,22 @@ pub async fn check(bot: &Api, team_id: &str, public_url: &Url) -> Result<Vec<Str
         return Err(SetupError::Wrong(why));
     };
     check_url(command, public_url)?;
-    told.push(format!("the command /{NAME} exists"));
+    found.push(format!("the command /{NAME} exists"));
     let config = bot.get("config/client?format=old").await;
     let config = config.map_err(at("jit cannot read the public key of the server"))?;
     if config["AsymmetricSigningPublicKey"].as_str().is_none() {
         let why = "the server does not publish its signing key, so jit cannot verify clicks on its buttons";
         return Err(SetupError::Wrong(why.into()));
     }
-    told.push("jit can verify clicks".to_owned());
+    found.push("jit can verify clicks".to_owned());
     if config["RequireEmailVerification"] == "false" {
-        told.push(
+        found.push(
             "warning: Mattermost does not verify e-mail addresses, so users can take any unused address: turn on EmailSettings.RequireEmailVerification and set mattermost.email_domain".to_owned(),
         );
     }
     round_trip(bot, &id, team_id, public_url).await?;
-    told.push("a typed /jit command reaches jit, and jit accepts its token".to_owned());
-    Ok(told)
+    found.push("a typed /jit command reaches jit, and jit accepts its token".to_owned());
+    Ok(found)
 }
 
 /// Mattermost shows the URL of a command only to users who may change it, so it can be absent.

@@ -71,8 +71,8 @@ impl Service {
         }
     }
 
-    /// Revokes the other holders of an assignment. A holder that has ended meanwhile refuses the
-    /// command and needs no work.
+    /// Revokes the other holders of an assignment. A holder whose removal runs already, or that
+    /// has ended meanwhile, refuses the command and needs no other work.
     async fn revoke_co_holders(
         &self,
         with: RequestId,
@@ -88,7 +88,7 @@ impl Service {
                 // K12: it stays a holder, so no request joins the assignment again.
                 Err(ServiceError::Store(StoreError::Corrupt(why))) => {
                     tracing::error!(
-                        request_id = %id, %why,
+                        request_id = %id, error = %why,
                         "co-holder is unreadable and keeps its status; its access is removed"
                     );
                     continue;
@@ -98,7 +98,10 @@ impl Service {
             match domain::decide(record, &self.policy, command, now) {
                 Ok(decision) => decisions.push(decision),
                 Err(refusal) => {
-                    tracing::debug!(request_id = %id, %refusal, "co-holder not revoked, it has ended already");
+                    tracing::debug!(
+                        request_id = %id, %refusal,
+                        "co-holder not revoked: its removal runs already, or it has ended"
+                    );
                 }
             }
         }

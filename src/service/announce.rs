@@ -8,28 +8,28 @@ use crate::domain::{Audience, Decision, EventKind, Notice};
 /// The configured receivers. Without a receiver jit stores no notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announce {
-    ToNobody,
-    ToWebhook,
-    OnCards,
-    ToBoth,
+    None,
+    Webhook,
+    Cards,
+    Both,
 }
 
 impl Announce {
     pub fn to(webhook: Option<&Webhook>, mattermost: Option<&MattermostConfig>) -> Self {
         match (webhook, mattermost) {
-            (None, None) => Self::ToNobody,
-            (Some(_), None) => Self::ToWebhook,
-            (None, Some(_)) => Self::OnCards,
-            (Some(_), Some(_)) => Self::ToBoth,
+            (None, None) => Self::None,
+            (Some(_), None) => Self::Webhook,
+            (None, Some(_)) => Self::Cards,
+            (Some(_), Some(_)) => Self::Both,
         }
     }
 
     /// The notices of one decision. A card also shows steps for which the channel gets no notice.
     pub(super) fn notices(self, decision: &mut Decision) -> Vec<Notice> {
         let shows_cards = match self {
-            Self::ToNobody => return Vec::new(),
-            Self::ToWebhook => false,
-            Self::OnCards | Self::ToBoth => true,
+            Self::None => return Vec::new(),
+            Self::Webhook => false,
+            Self::Cards | Self::Both => true,
         };
         if !decision.notices.is_empty() || !shows_cards {
             return std::mem::take(&mut decision.notices);

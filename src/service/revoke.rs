@@ -1,7 +1,7 @@
 //! Waiting for the end of a revoke, and its result.
 
 use crate::clock::Uptime;
-use crate::domain::{Ending, Millis, Request, RequestId, State};
+use crate::domain::{Millis, Request, RequestId, State};
 
 use super::{Service, ServiceError};
 
@@ -10,7 +10,7 @@ impl Service {
     /// or never.
     pub(crate) async fn until_revoked(&self, id: RequestId) {
         let mut changes = self.changes.listen(id);
-        while !matches!(self.request(id).await, Ok(request) if is_being_revoked(&request)) {
+        while !matches!(self.request(id).await, Ok(request) if request.state.is_being_revoked()) {
             changes.changed().await;
         }
     }
@@ -36,37 +36,33 @@ impl Service {
     }
 }
 
-pub(super) fn is_being_revoked(request: &Request) -> bool {
-    let revoked = |ending: &Ending| matches!(ending, Ending::Revoked { .. });
-    matches!(&request.state, State::Removing { ending } if revoked(ending))
-}
-
 /// The result of a revoke that a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revoked {
-    /// AWS shows that the access is gone.
-    Gone(Request),
-    /// The removal is still running.
-    Going(Request),
-    /// The request ended in ERROR: AWS shows an assignment that this request did not make.
-    Not(Request),
+pub enum RevokeResult {
+    /// The request is REVOKED: AWS shows that the access is gone.
+    Revoked(Request),
+    /// The removal continues.
+    Continues(Request),
+    /// The request ended as DENIED, CANCELLED or EXPIRED, or in ERROR because AWS shows an
+    /// assignment that this request did not make.
+    EndedOtherwise(Request),
 }
 
-impl Revoked {
+impl RevokeResult {
     pub fn of(request: Request) -> Self {
         match request.state {
-            State::Revoked { .. } => Self::Gone(request),
+            State::Revoked { .. } => Self::Revoked(request),
             State::Denied { .. }
             | State::Cancelled { .. }
             | State::Expired { .. }
-            | State::Error(_) => Self::Not(request),
+            | State::Error(_) => Self::EndedOtherwise(request),
             State::Pending
             | State::Approved
             | State::Assigning
             | State::Granted
             | State::Removing { .. }
             | State::Checking { .. }
-            | State::Unsettled { .. } => Self::Going(request),
+            | State::Unsettled { .. } => Self::Continues(request),
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct AuditFinding {
 
 /// What the seals of the entries so far say.
 #[derive(Default)]
-struct Seals {
+struct SealSummary {
     /// The first entry with a seal.
     since: Option<u64>,
     /// The age of the newest key that made one.
@@ -139,7 +139,7 @@ impl Service {
     pub async fn verify_log(&self) -> Result<VerifiedLog, StoreError> {
         let mut log = VerifiedLog::default();
         let mut last: Option<HeadEntry> = None;
-        let mut seals = Seals::default();
+        let mut seals = SealSummary::default();
         loop {
             let entries = match self.store.head_entries(log.entries, PAGE).await {
                 Err(StoreError::Corrupt(why)) => {
@@ -186,7 +186,7 @@ impl Service {
     /// From the first sealed entry on, every entry must have the right seal.
     /// A person with an older key must not continue the log, so no entry has the seal of an older
     /// key than the entry before.
-    fn seal_defect(&self, entry: &HeadEntry, seals: &mut Seals) -> Option<String> {
+    fn seal_defect(&self, entry: &HeadEntry, seals: &mut SealSummary) -> Option<String> {
         let number = entry.number;
         let Some(seal) = &entry.seal else {
             let missing = "has no seal, although an entry before it has one";

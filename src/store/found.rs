@@ -190,7 +190,14 @@ pub(super) fn note(kind: RecordKind, one: &Unreadable) {
     counter!("jit_unreadable_records_total", "kind" => kind.as_str()).increment(1);
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if said.len() < MOST_SAID && said.insert(format!("{} {}", kind.as_str(), one.name)) {
-        let (kind, name, why) = (kind.as_str(), &one.name, &one.why);
-        tracing::error!(kind, %name, %why, "a stored record cannot be read; jit skips it");
+        let name = one.name.as_str();
+        let (request_id, name) = match kind {
+            RecordKind::Request | RecordKind::Notice => (Some(name), None),
+            RecordKind::Channel | RecordKind::Binding | RecordKind::Event => (None, Some(name)),
+        };
+        tracing::error!(
+            kind = kind.as_str(), request_id, name, error = %one.why,
+            "a stored record cannot be read; jit skips it"
+        );
     }
 }

@@ -33,7 +33,7 @@ pub enum NoticeClaim {
 
 /// What a commit does with a stored notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum NoticeChange {
     Stays,
     /// A later notice for the same audience replaces this one.
     Merged,
@@ -41,32 +41,35 @@ pub enum Fate {
 }
 
 /// Decides what happens to each notice of a request, oldest first. The newest always stays.
-pub fn fates(waiting: &[PendingNotice]) -> Vec<Fate> {
-    let mut fates = vec![Fate::Stays; waiting.len()];
+pub fn notice_changes(waiting: &[PendingNotice]) -> Vec<NoticeChange> {
+    let mut changes = vec![NoticeChange::Stays; waiting.len()];
     if waiting.len() <= MOST_PENDING {
-        return fates;
+        return changes;
     }
     let is_free = |one: &PendingNotice| one.claim == NoticeClaim::Free;
     for (place, one) in waiting.iter().enumerate() {
         let of_the_same = |later: &PendingNotice| later.audience == one.audience;
         let is_superseded = is_replaceable(one) && waiting[place + 1..].iter().any(of_the_same);
         if is_free(one) && is_superseded {
-            fates[place] = Fate::Merged;
+            changes[place] = NoticeChange::Merged;
         }
     }
     let first_to_go =
         |one: &PendingNotice| matches!(one.audience, None | Some(Audience::Everybody));
     for parks_any in [false, true] {
         for place in 0..waiting.len() - 1 {
-            let left = fates.iter().filter(|fate| **fate == Fate::Stays).count();
+            let left = changes
+                .iter()
+                .filter(|change| **change == NoticeChange::Stays)
+                .count();
             let one = &waiting[place];
             let may_go = is_free(one) && (parks_any || first_to_go(one));
-            if left > MOST_PENDING && fates[place] == Fate::Stays && may_go {
-                fates[place] = Fate::Parked;
+            if left > MOST_PENDING && changes[place] == NoticeChange::Stays && may_go {
+                changes[place] = NoticeChange::Parked;
             }
         }
     }
-    fates
+    changes
 }
 
 /// Whether a later notice for the same audience tells all that this one tells.
@@ -84,8 +87,11 @@ pub fn forgotten(parked: usize) -> usize {
 
 /// Logs notices that were parked early. The notice worker that claims the next notice of the
 /// request records them in the audit.
-pub fn note_parked(id: RequestId, fates: &[Fate]) {
-    let parked = fates.iter().filter(|fate| **fate == Fate::Parked).count();
+pub fn note_parked(id: RequestId, changes: &[NoticeChange]) {
+    let parked = changes
+        .iter()
+        .filter(|change| **change == NoticeChange::Parked)
+        .count();
     if parked > 0 {
         tracing::error!(
             request_id = %id,
@@ -112,13 +118,16 @@ mod tests {
     fn card_notices_are_merged_before_any_notice_is_parked() {
         let mut waiting = vec![one(Audience::Card); MOST_PENDING];
         waiting.insert(3, one(Audience::Everybody));
-        let fates = fates(&waiting);
-        let count = |wanted| fates.iter().filter(|fate| **fate == wanted).count();
+        let changes = notice_changes(&waiting);
+        let count = |wanted| changes.iter().filter(|change| **change == wanted).count();
         assert_eq!(
-            (count(Fate::Merged), count(Fate::Parked)),
+            (count(NoticeChange::Merged), count(NoticeChange::Parked)),
             (MOST_PENDING - 1, 0)
         );
-        assert_eq!((fates[3], fates[MOST_PENDING]), (Fate::Stays, Fate::Stays));
+        assert_eq!(
+            (changes[3], changes[MOST_PENDING]),
+            (NoticeChange::Stays, NoticeChange::Stays)
+        );
     }
 
     // N2, K9
@@ -127,10 +136,10 @@ mod tests {
         let mut waiting = vec![one(Audience::Card); MOST_PENDING];
         waiting.insert(1, one(Audience::Mattermost));
         waiting.insert(5, one(Audience::Mattermost));
-        let fates = fates(&waiting);
-        let stay = (0..waiting.len()).filter(|place| fates[*place] == Fate::Stays);
+        let changes = notice_changes(&waiting);
+        let stay = (0..waiting.len()).filter(|place| changes[*place] == NoticeChange::Stays);
         assert_eq!(stay.collect::<Vec<_>>(), [5, waiting.len() - 1]);
-        assert!(!fates.contains(&Fate::Parked));
+        assert!(!changes.contains(&NoticeChange::Parked));
     }
 
     // K9
@@ -139,9 +148,9 @@ mod tests {
         let mut waiting = vec![one(Audience::Everybody); MOST_PENDING];
         waiting.insert(0, one(Audience::Requester));
         waiting[1].claim = NoticeClaim::Claimed;
-        let mut wanted = vec![Fate::Stays; MOST_PENDING + 1];
-        wanted[2] = Fate::Parked;
-        assert_eq!(fates(&waiting), wanted);
+        let mut wanted = vec![NoticeChange::Stays; MOST_PENDING + 1];
+        wanted[2] = NoticeChange::Parked;
+        assert_eq!(notice_changes(&waiting), wanted);
     }
 
     fn any_waiting() -> impl Strategy<Value = PendingNotice> {
@@ -168,11 +177,11 @@ mod tests {
             if claimed {
                 waiting[0].claim = NoticeClaim::Claimed;
             }
-            let fates = fates(&waiting);
-            let stay = fates.iter().filter(|fate| **fate == Fate::Stays).count();
+            let changes = notice_changes(&waiting);
+            let stay = changes.iter().filter(|change| **change == NoticeChange::Stays).count();
             prop_assert!(stay <= MOST_PENDING);
-            prop_assert_eq!(fates.last(), Some(&Fate::Stays));
-            prop_assert!(!claimed || fates[0] == Fate::Stays);
+            prop_assert_eq!(changes.last(), Some(&NoticeChange::Stays));
+            prop_assert!(!claimed || changes[0] == NoticeChange::Stays);
             prop_assert!(waiting.len() > MOST_PENDING || stay == waiting.len());
         }
     }

@@ -49,19 +49,19 @@ use writes::{Prepared, Tidied};
 
 pub struct SqliteStore {
     readers: Readers,
-    own: Option<Own>,
+    writer_parts: Option<WriterParts>,
 }
 
 /// The parts of a process that may write. The order of the fields is the order in which they
 /// are dropped: the writer must finish its last write before anything else is closed.
-struct Own {
+struct WriterParts {
     writer: Writer,
     unchanged: Unchanged,
-    alone: Option<Alone>,
+    server_parts: Option<ServerParts>,
 }
 
 /// The parts that only the serving process has.
-struct Alone {
+struct ServerParts {
     nonces: Arc<Nonces>,
     _lock: schema::Lock,
 }
@@ -87,10 +87,10 @@ impl SqliteStore {
             Writer::start(db, move || spent.sync(), move || log.request()).map_err(failed)?;
         Ok(Self {
             readers: Readers::new(path.into()),
-            own: Some(Own {
+            writer_parts: Some(WriterParts {
                 writer,
                 unchanged,
-                alone: Some(Alone {
+                server_parts: Some(ServerParts {
                     nonces,
                     _lock: lock,
                 }),
@@ -120,10 +120,10 @@ impl SqliteStore {
         let writer = Writer::start(db, || Ok(()), || {}).map_err(failed)?;
         Ok(Self {
             readers: Readers::new(path.into()),
-            own: Some(Own {
+            writer_parts: Some(WriterParts {
                 writer,
                 unchanged,
-                alone: None,
+                server_parts: None,
             }),
         })
     }
@@ -132,7 +132,10 @@ impl SqliteStore {
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
         let readers = Readers::new(path.into());
         readers.give_back(schema::check_for_reading(path)?);
-        Ok(Self { readers, own: None })
+        Ok(Self {
+            readers,
+            writer_parts: None,
+        })
     }
 
     /// Writes a consistent copy of the store into another file; writes may go on meanwhile.
@@ -163,17 +166,17 @@ impl SqliteStore {
         W: Fn(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
-        self.own()?.writer.write(work).await
+        self.writer_parts()?.writer.write(work).await
     }
 
-    fn own(&self) -> Result<&Own, StoreError> {
+    fn writer_parts(&self) -> Result<&WriterParts, StoreError> {
         let why = || StoreError::Unavailable("it was opened for reading only".into());
-        self.own.as_ref().ok_or_else(why)
+        self.writer_parts.as_ref().ok_or_else(why)
     }
 
-    fn alone(&self) -> Result<&Alone, StoreError> {
+    fn server_parts(&self) -> Result<&ServerParts, StoreError> {
         let why = || StoreError::Unavailable("another jit process is serving it".into());
-        self.own()?.alone.as_ref().ok_or_else(why)
+        self.writer_parts()?.server_parts.as_ref().ok_or_else(why)
     }
 }
 
@@ -181,8 +184,8 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
         let read = || self.readers.look(|db| queries::request(db, id));
-        match &self.own {
-            Some(own) => own.unchanged.request(id, read),
+        match &self.writer_parts {
+            Some(writer_parts) => writer_parts.unchanged.request(id, read),
             None => read(),
         }
     }
@@ -224,7 +227,7 @@ impl Store for SqliteStore {
         // The nonce is spent in memory first, so a concurrent call with it is refused. It is on
         // the disk before the commit is.
         if let Some(nonce) = &nonce
-            && self.alone()?.nonces.spend(nonce)? == Freshness::Spent
+            && self.server_parts()?.nonces.spend(nonce)? == Freshness::Spent
         {
             return Err(StoreError::Replayed);
         }
@@ -233,7 +236,7 @@ impl Store for SqliteStore {
         if let (Some(nonce), Err(why)) = (&nonce, &written)
             && !matches!(why, StoreError::Unsure(_))
         {
-            self.alone()?.nonces.give_back(nonce);
+            self.server_parts()?.nonces.give_back(nonce);
         }
         written
     }
@@ -243,7 +246,7 @@ impl Store for SqliteStore {
     }
 
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
-        self.alone()?.nonces.spend(nonce)
+        self.server_parts()?.nonces.spend(nonce)
     }
 
     async fn take_lease(
@@ -402,7 +405,7 @@ impl Store for SqliteStore {
     }
 
     async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.alone()?.nonces.tidy(now)?;
+        self.server_parts()?.nonces.tidy(now)?;
         while let Tidied::MoreIsLeft = self.write(move |db| writes::tidy(db, now)).await? {}
         Ok(())
     }

@@ -29,13 +29,17 @@ const COUNTS: [(&str, &str); 1] = [("jit_signature_refusals_total", "Count")];
 
 pub struct CloudWatch {
     function: String,
-    told: BTreeMap<&'static str, f64>,
+    /// The counters as they were at the last write.
+    last_written: BTreeMap<&'static str, f64>,
 }
 
 impl CloudWatch {
     pub fn of(function: String) -> Self {
-        let told = BTreeMap::new();
-        Self { function, told }
+        let last_written = BTreeMap::new();
+        Self {
+            function,
+            last_written,
+        }
     }
 
     /// Sends the counters that increased.
@@ -60,7 +64,7 @@ impl CloudWatch {
         let mut figures = Vec::new();
         for (name, unit) in COUNTS {
             let now = sums.get(name).copied().unwrap_or_default();
-            let before = self.told.insert(name, now).unwrap_or_default();
+            let before = self.last_written.insert(name, now).unwrap_or_default();
             if now > before {
                 figures.push((name, unit, now - before));
             }

@@ -18,7 +18,8 @@ use super::watch::Watch;
 use crate::clock::Clock;
 use crate::domain::{
     AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Holding, HoldingKey, Lane,
-    LeaseToken, Millis, Outcome, Preparation, Presence, Request, RequestId, State, Text, Trouble,
+    LeaseToken, Millis, Outcome, Preparation, Presence, Request, RequestId, State, Text,
+    WorkFailure,
 };
 use crate::identity_center::{
     CALL_PATIENCE, Deletion, Gate, IdentityCenterError, IdentityCenterErrorKind, OperationResult,
@@ -170,7 +171,7 @@ impl AssignmentExecution<'_> {
             .holding
             .and_then(|known| known.permission_set_arn.as_ref());
         match then {
-            Some(then) if *then != now => Err(Trouble::denied(&format!(
+            Some(then) if *then != now => Err(WorkFailure::denied(&format!(
                 "permission set {set} had the ARN {then} when jit made this assignment, and has {now} now: \
                  restore permission_sets.{set} in jit.toml until the access has ended"
             ))
@@ -186,7 +187,7 @@ impl AssignmentExecution<'_> {
         // Read before the look: if a holder joins or leaves meanwhile, the revision changes and
         // the look is repeated.
         let holding = self.service.holding(key.clone()).await;
-        let holding = holding.map_err(|error| Trouble::passing(&error.to_string()))?;
+        let holding = holding.map_err(|error| WorkFailure::passing(&error.to_string()))?;
         // P4: an earlier delete may still take effect, so the create is sent only after that.
         self.wait_out(holding.unanswered()).await;
         self.sent.waited_out(holding.unanswered());
@@ -234,7 +235,7 @@ impl AssignmentExecution<'_> {
             .wait_for(self.lane, &operation, room)
             .await?
         {
-            OperationResult::Badly { why } => Err(Trouble::refused(&why).into()),
+            OperationResult::Badly { why } => Err(WorkFailure::refused(&why).into()),
             OperationResult::Well | OperationResult::Somehow => Ok(AssignmentOutcome::Created),
             OperationResult::NotYet => Err(unfinished("create", &operation.id).into()),
         }
@@ -320,7 +321,7 @@ impl AssignmentExecution<'_> {
             .await?;
         loop {
             match ended {
-                OperationResult::Badly { why } => return Err(Trouble::refused(&why).into()),
+                OperationResult::Badly { why } => return Err(WorkFailure::refused(&why).into()),
                 OperationResult::NotYet => return Err(unfinished("delete", &operation.id).into()),
                 OperationResult::Well | OperationResult::Somehow => {}
             }
@@ -425,25 +426,25 @@ impl From<IdentityCenterError> for Outcome {
             IdentityCenterErrorKind::NoUser => AssignmentOutcome::NoUser { why }.into(),
             // Without credentials, fast retries do not help either.
             IdentityCenterErrorKind::Denied | IdentityCenterErrorKind::Unsent => {
-                Trouble::Denied { why }.into()
+                WorkFailure::Denied { why }.into()
             }
-            IdentityCenterErrorKind::Invalid => Trouble::Refused { why }.into(),
+            IdentityCenterErrorKind::Invalid => WorkFailure::Refused { why }.into(),
             IdentityCenterErrorKind::Conflict
             | IdentityCenterErrorKind::Throttled
             | IdentityCenterErrorKind::NoAnswer
-            | IdentityCenterErrorKind::NoSuchSet => Trouble::Passing { why }.into(),
+            | IdentityCenterErrorKind::NoSuchSet => WorkFailure::Passing { why }.into(),
         }
     }
 }
 
 /// K7: an operation that AWS does not finish is reported as such, and looked at again later.
-fn unfinished(what: &str, operation: &str) -> Trouble {
-    Trouble::passing(&format!(
+fn unfinished(what: &str, operation: &str) -> WorkFailure {
+    WorkFailure::passing(&format!(
         "AWS has not finished the {what} operation {operation} in two minutes; \
          open a support case with AWS if this lasts"
     ))
 }
 
 fn still_present() -> Outcome {
-    Trouble::passing("AWS still shows the assignment after the delete").into()
+    WorkFailure::passing("AWS still shows the assignment after the delete").into()
 }

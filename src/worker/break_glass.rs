@@ -123,7 +123,7 @@ impl StoreFaults {
         if now - *self.since.get_or_insert(now) >= STORE_PATIENCE {
             return false;
         }
-        tracing::warn!(%why, "the store failed, will be retried");
+        tracing::warn!(error = %why, "the store failed, will be retried");
         clock.sleep(AFTER_A_FAULT).await;
         true
     }
@@ -216,7 +216,7 @@ impl Worker {
 
 /// A request in ERROR may have left an assignment: jit asks AWS.
 fn is_in_doubt(request: &Request) -> bool {
-    matches!(request.state, State::Error(_)) && request.access.was_begun()
+    request.state.is_error() && request.access.was_begun()
 }
 
 /// Removes an assignment without the store, and repeats that until AWS shows that the assignment

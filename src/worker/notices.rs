@@ -26,7 +26,7 @@ use crate::domain::{
 use crate::lock::locked;
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
-use delivery::{Delivery, GoAhead, Receivers, Tried};
+use delivery::{Delivery, DeliveryResult, GoAhead, Receivers};
 use paused::PausedReceivers;
 
 /// The longest time of one delivery, from the claim of its notice. The receivers have shorter
@@ -347,9 +347,9 @@ impl NoticeWorker {
             }
         }
         if may_go_ahead == GoAhead::No
-            && let Some(why) = delivery.tried().why
+            && let Some((receiver, why)) = delivery.result().not_received
         {
-            self.park(place, &why).await?;
+            self.park(place, receiver, &why).await?;
             return Ok(Left::More);
         }
         let settled = self.settled(claimed, &delivery);
@@ -359,14 +359,20 @@ impl NoticeWorker {
     /// The result of a delivery that has ended.
     fn settled(&self, claimed: &ClaimedNotice, delivery: &Delivery<'_>) -> Settled {
         let notice = &claimed.notice;
-        let Tried { why, notices } = delivery.tried();
-        let Some(why) = why else {
+        let DeliveryResult {
+            not_received,
+            notices,
+        } = delivery.result();
+        let Some((receiver, why)) = not_received else {
             let begun = delivery.begun().into_iter();
             let ahead = begun.filter(|later| later.seq != notice.seq).collect();
             return Settled::Delivered { ahead };
         };
         let at = self.service.clock().now() + pause(notice.request_id, claimed.attempts);
-        tracing::warn!(request_id = %notice.request_id, %why, again = %at, "notice not received");
+        tracing::warn!(
+            request_id = %notice.request_id, ?receiver, error = %why, again = %at,
+            "notice not received, will be retried"
+        );
         self.service.notice_queue.try_again(at);
         Settled::TryAgain { at, tried: notices }
     }
@@ -389,8 +395,16 @@ impl NoticeWorker {
         }
     }
 
-    async fn park(&self, place: NoticePlace, why: &NotReceived) -> Result<(), ServiceError> {
-        tracing::error!(request_id = %place.request_id, %why, "notice parked, not received for a day");
+    async fn park(
+        &self,
+        place: NoticePlace,
+        receiver: ReceiverName,
+        why: &NotReceived,
+    ) -> Result<(), ServiceError> {
+        tracing::error!(
+            request_id = %place.request_id, ?receiver, error = %why,
+            "notice parked, not received for a day; tell the channel (runbooks/alarms.md)"
+        );
         let command = Command::NoticeParked {
             seq: place.seq,
             why: Text::clip(&why.why),

@@ -129,7 +129,7 @@ pub(super) enum Horizon {
 impl Horizon {
     pub fn of(self, lane: Lane) -> Timestamp {
         match (self, lane) {
-            (Self::Now(now), _) => now,
+            (Self::Now(now), Lane::Revoke | Lane::Remove | Lane::Other) => now,
             // A removal that a person asked for has no date.
             (Self::Ahead { now, .. }, Lane::Revoke) => now + EVER,
             (Self::Ahead { now, reach }, Lane::Remove | Lane::Other) => now + reach,
@@ -173,7 +173,7 @@ impl ClockWatch {
         let mut known = locked(&self.0);
         match (horizon, known.as_mut()) {
             (Horizon::Ahead { .. }, Some(known)) => known.looked_ahead = Some(known.up),
-            (Horizon::Ahead { .. }, None) | (Horizon::Now(_), _) => {}
+            (Horizon::Ahead { .. }, None) | (Horizon::Now(_), Some(_) | None) => {}
         }
     }
 }

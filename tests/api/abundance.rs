@@ -95,7 +95,7 @@ async fn a6_a_person_has_a_limited_number_of_pending_requests() {
         assert_eq!(told["code"], "wrong_state");
         let message = told["message"].as_str().unwrap();
         assert!(
-            message.contains("alice@example.com has 3 requests"),
+            message.contains("alice@example.com has 3 requests PENDING by this key"),
             "{message}"
         );
     }

@@ -41,7 +41,7 @@ async fn access_does_not_begin_after_its_approver_was_removed() {
 
 // B1
 #[tokio::test]
-async fn new_approvers_end_at_once_what_was_approved_by_removed_ones() {
+async fn a_change_of_approvers_ends_requests_approved_by_removed_approvers() {
     let (_jit, caller) = Setup::default().bound().await;
     let id = approved_for(&caller, Millis::hours(24)).await;
     let approvers = |ids: &[&str]| json!({"channel_id": CHANNEL, "approver_ids": ids});

@@ -2,8 +2,8 @@
 #![allow(dead_code)] // each target uses its part
 
 use jit::domain::{
-    AccessForm, Admins, Binding, EndSessions, ExtensionRule, Millis, Person, Policy, SetRule,
-    Timestamp,
+    AccessForm, Admins, Binding, ExtensionRule, Millis, OldCredentialsRule, Person, Policy,
+    SetRule, Timestamp,
 };
 
 pub fn person(name: &str) -> Person {
@@ -34,7 +34,7 @@ pub fn policy() -> Policy {
         grant_patience: Millis::minutes(15),
         max_pending_requests: 500,
         admins: Admins::of_policy([]),
-        end_sessions: EndSessions::Off,
+        end_sessions: OldCredentialsRule::Off,
         remind_before: None,
     }
 }

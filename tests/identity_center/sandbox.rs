@@ -68,12 +68,12 @@ fn at(path: &Path, test_clock: &TestClock) -> Simulated {
 }
 
 #[tokio::test]
-async fn it_behaves_as_aws_does() {
+async fn the_sandbox_passes_the_identity_center_conformance_tests() {
     conformance::all(async || open(options())).await;
 }
 
 #[tokio::test]
-async fn it_behaves_as_aws_does_when_its_state_is_in_a_file() {
+async fn the_sandbox_with_a_file_passes_the_identity_center_conformance_tests() {
     let dir = tempfile::tempdir().unwrap();
     let fresh = async || {
         let place = tempfile::tempdir_in(dir.path()).unwrap().keep();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aws_sdk_ssoadmin::config::{Credentials, Region, SharedCredentialsProvider};
-use jit::domain::{EndSessions, PermissionSet, Presence};
+use jit::domain::{OldCredentialsRule, PermissionSet, Presence};
 use jit::identity_center::sdk::{IdentityCenterOptions, SsoIdentityCenter, environment};
 use jit::identity_center::{
     AssignmentPlace, Deletion, IdentityCenter, IdentityCenterError, IdentityCenterErrorKind,
@@ -68,7 +68,7 @@ async fn open() -> Real {
 }
 
 #[tokio::test]
-async fn it_behaves_as_aws_does() {
+async fn the_sdk_passes_the_identity_center_conformance_tests() {
     conformance::all(open).await;
 }
 
@@ -318,7 +318,7 @@ async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
     let (center, set) = (&real.center, "admin".parse().unwrap());
     let key = key(center, 1, "admin").await;
     let place = AssignmentPlace::of(&key);
-    center.inspect(EndSessions::PermissionSet).await;
+    center.inspect(OldCredentialsRule::PermissionSet).await;
     center.caller().await.unwrap();
     let making = center.create(&key).await.unwrap();
     real.let_time_pass();

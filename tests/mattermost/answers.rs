@@ -170,3 +170,21 @@ async fn an_unknown_id_is_shown_as_it_was_typed() {
     let unknown = team.type_command(ALICE, "status 01a221e1-3414").await;
     assert!(unknown.contains("`01a221e1-3414`"), "{unknown}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approver_is_not_called_unknown_while_mattermost_gives_no_answer() {
+    let team = Team::bound().await;
+    // jit looks the admin up before Mattermost fails, and has not looked Mallory up.
+    team.type_command(ADA, "info").await;
+    team.mattermost.is_down(true);
+    let unsure = seen(&team.type_command(ADA, "approvers @mallory").await);
+    for words in [
+        "jit cannot ask Mattermost about",
+        "mallory just now; nothing was changed, try again",
+    ] {
+        assert!(unsure.contains(words), "{unsure}");
+    }
+    team.mattermost.is_down(false);
+    let info = team.type_command(ADA, "info").await;
+    assert!(!info.contains("mallory"), "{info}");
+}

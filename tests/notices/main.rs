@@ -172,7 +172,7 @@ impl Replicas {
 
     fn service(&self) -> Service {
         let clock = Arc::new(self.clock.clone());
-        Service::new(self.store.clone(), clock, policy(), Announce::ToBoth)
+        Service::new(self.store.clone(), clock, policy(), Announce::Both)
     }
 
     /// Creates a request, whose notice is due at once; this service delivers nothing itself.

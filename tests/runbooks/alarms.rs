@@ -59,7 +59,7 @@ fn prepare(stage: &Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_the_page_run() {
+async fn the_commands_of_alarms_md_run() {
     let (aws, moto, cloud) = (Aws::quick().await, Moto::start(), Cloud::open().await);
     let tables = Tables::usually_named().made().await;
     let mut variables = cloud.environment();

@@ -101,7 +101,7 @@ impl Night {
 
 // P6
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_the_page_run() {
+async fn the_commands_of_break_glass_md_run() {
     let page = Page::open("break-glass");
     let mut night = night().await;
     page.play("Before you begin", &night.stage);

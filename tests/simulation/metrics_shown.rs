@@ -25,7 +25,7 @@ impl Metrics {
     pub fn of(store: &MemoryStore, clock: &ProcessClock) -> Self {
         let (store, clock) = (Arc::new(store.clone()), Arc::new(clock.clone()));
         Self {
-            service: Service::new(store, clock, policy(), Announce::ToWebhook),
+            service: Service::new(store, clock, policy(), Announce::Webhook),
             recorder: PrometheusBuilder::new().build_recorder(),
         }
     }

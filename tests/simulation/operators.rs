@@ -214,7 +214,7 @@ impl World {
             .aws
             .is_quiet_since(&key, self.time.now() + Millis(-QUIET.0));
         if !is_held && quiet && !self.aws.stands(&key) && !self.tasks.is_running(Kind::Call) {
-            self.log(&format!("somebody assigns {key} in the AWS console"));
+            self.log(&format!("a person assigns {key} in the AWS console"));
             self.console.assigned(&key);
             self.aws.assign(&key);
         }

@@ -1,6 +1,6 @@
 //! The plan of a seed: which faults occur, how often, and the other properties of the world.
 
-use jit::domain::{EndSessions, ExtensionRule, Millis, Policy, ReceiverName};
+use jit::domain::{ExtensionRule, Millis, OldCredentialsRule, Policy, ReceiverName};
 use jit::identity_center::Limits;
 use jit::service::Announce;
 
@@ -144,8 +144,8 @@ impl Plan {
                 },
                 remind_before: (seed % 11 < 4).then_some(Millis::minutes(20)),
                 end_sessions: match seed % 7 {
-                    2 => EndSessions::PermissionSet,
-                    _ => EndSessions::Off,
+                    2 => OldCredentialsRule::PermissionSet,
+                    _ => OldCredentialsRule::Off,
                 },
                 ..policy()
             },
@@ -153,8 +153,8 @@ impl Plan {
             fails: if seed / 288 % 6 == 5 { 0.7 } else { rate },
             page: if seed.is_multiple_of(5) { 1 } else { 100 },
             announce: match seed % 19 {
-                0..6 => Announce::ToBoth,
-                _ => Announce::ToWebhook,
+                0..6 => Announce::Both,
+                _ => Announce::Webhook,
             },
         }
     }

@@ -100,10 +100,10 @@ struct Attempt {
 
 impl Attempt {
     fn of(request: &Request) -> Self {
-        let trouble = request.schedule.trouble.as_ref();
+        let failing = request.schedule.failures.as_ref();
         Self {
             lease: request.schedule.lease,
-            attempts: trouble.map_or(0, |trouble| trouble.attempts),
+            attempts: failing.map_or(0, |failing| failing.attempts),
             due_at: request.schedule.due_at,
             state: discriminant(&request.state),
         }
@@ -304,11 +304,11 @@ impl Watch {
                 "not shown: {id} has been stuck for {stuck_for} and is not shown as stuck: {state:?}"
             ));
         }
-        let troubled = request.troubled_since();
-        let is_counted = troubled.is_some_and(|began| now - began >= STUCK_AFTER);
+        let failing = request.failing_since();
+        let is_counted = failing.is_some_and(|began| now - began >= STUCK_AFTER);
         if stuck_for > COUNTED_WITHIN && !is_counted {
             return Err(format!(
-                "not counted: {id} has been stuck for {stuck_for}, by its record since {troubled:?}: {state:?}"
+                "not counted: {id} has been stuck for {stuck_for}, by its record since {failing:?}: {state:?}"
             ));
         }
         Ok(())
@@ -410,7 +410,7 @@ fn is_removal(request: &Request) -> bool {
     )
 }
 
-/// The record names the trouble, and every form of the status has its text.
+/// The record names the failure, and every form of the status has its text.
 fn shows_that_it_is_stuck(request: &Request) -> bool {
-    request.schedule.trouble.is_some() && RequestObject::from(request).error_details.is_some()
+    request.schedule.failures.is_some() && RequestObject::from(request).error_details.is_some()
 }

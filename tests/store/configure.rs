@@ -75,7 +75,7 @@ fn admin() -> Admin {
 
 async fn town_with_accounts(store: &MemoryStore) {
     let clock = Arc::new(jit::clock::SystemClock);
-    let service = Service::new(Arc::new(store.clone()), clock, policy(), Announce::ToNobody);
+    let service = Service::new(Arc::new(store.clone()), clock, policy(), Announce::None);
     for number in 0..ACCOUNTS {
         let bind = Configure::Bind {
             account_id: account(number),
@@ -94,7 +94,7 @@ async fn an_unbind_between_two_commits_skips_no_other_account() {
         store: store.clone(),
         asked: AtomicU32::new(0),
     });
-    let service = Service::new(Arc::new(store.clone()), clock, policy(), Announce::ToNobody);
+    let service = Service::new(Arc::new(store.clone()), clock, policy(), Announce::None);
     let approvers: Vec<MmUserId> = vec!["carol".parse().unwrap()];
     let set = Configure::SetApprovers {
         approvers: approvers.clone(),
@@ -140,7 +140,7 @@ async fn b1_a_draft_is_decided_under_the_stored_binding() {
     let clock = Arc::new(jit::clock::SystemClock);
     let [own, other] = [(); 2].map(|()| {
         let shared = Arc::new(store.clone());
-        Service::new(shared, clock.clone(), policy(), Announce::ToNobody)
+        Service::new(shared, clock.clone(), policy(), Announce::None)
     });
     let bind = |hours| Configure::Bind {
         account_id: account(0),

@@ -1192,7 +1192,7 @@ pub async fn gauges_are_counted(subject: impl Subject) {
         change(store, &request, |request| {
             request.state = state;
             request.schedule.due_at = Some(at(80));
-            request.schedule.trouble = Some(refused.clone());
+            request.schedule.failures = Some(refused.clone());
         })
         .await;
     }

@@ -505,7 +505,7 @@ impl Store for MemoryStore {
             overdue_grants: count(&|request| overdue(request, now)),
             failing_removals: count(&Request::is_failing_removal),
             stuck_requests: count(&|request| {
-                let since = request.troubled_since();
+                let since = request.failing_since();
                 since.is_some_and(|since| now - since >= STUCK_AFTER)
             }),
             undelivered_notices: on_their_way().count() as u64,

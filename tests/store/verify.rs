@@ -24,7 +24,7 @@ use crate::memory::MemoryStore;
 
 fn service(store: Arc<dyn Store>) -> Service {
     let clock = Arc::new(SystemClock);
-    Service::new(store, clock, policy(), Announce::ToNobody)
+    Service::new(store, clock, policy(), Announce::None)
 }
 
 fn text(text: &str) -> AttributeValue {
@@ -194,7 +194,7 @@ async fn a_change_of_a_document_in_dynamodb_is_found() {
 
 // C
 #[tokio::test]
-async fn what_was_deleted_or_added_in_dynamodb_is_found() {
+async fn verify_finds_items_deleted_or_added_in_dynamodb() {
     let subject = Subject::open().await;
     let request = AuditKey::Request(id(1));
     let name = id(1).to_string();
@@ -597,7 +597,7 @@ async fn an_entry_of_a_wrong_clock_hides_no_event_of_another_process() {
         let now = Arc::new(AtomicI64::new(at(0).millis()));
         let process = || {
             let clock = Arc::new(SetClock(now.clone()));
-            Service::new(store.clone(), clock, policy(), Announce::ToNobody)
+            Service::new(store.clone(), clock, policy(), Announce::None)
         };
         let set = |seconds| now.store(at(seconds).millis(), Ordering::SeqCst);
         let commits = async |number, seconds| {

@@ -33,7 +33,7 @@ pub(super) struct DemoChannel {
     _listening: AbortOnDropHandle<()>,
 }
 
-struct Ear {
+struct WebhookState {
     secret: Secret,
     heard: mpsc::Sender<Value>,
 }
@@ -42,13 +42,13 @@ impl DemoChannel {
     pub async fn open() -> Result<Self, Failure> {
         let secret_text = SystemClock.draw().to_string();
         let (sender, heard) = mpsc::channel(16);
-        let ear = Ear {
+        let state = WebhookState {
             secret: Secret::new(secret_text.clone()),
             heard: sender,
         };
         let app = Router::new()
             .route(&format!("{PLUGIN}/webhook"), post(receive))
-            .with_state(Arc::new(ear));
+            .with_state(Arc::new(state));
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let listening = TaskTracker::new().spawn(async move {
@@ -82,7 +82,11 @@ impl DemoChannel {
     }
 }
 
-async fn receive(State(ear): State<Arc<Ear>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(
+    State(state): State<Arc<WebhookState>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let message = Message {
         key_id: header("x-jit-keyid").unwrap_or_default(),
@@ -95,14 +99,14 @@ async fn receive(State(ear): State<Arc<Ear>>, headers: HeaderMap, body: Bytes) -
         body: &body,
     };
     let mac = header("x-jit-signature").unwrap_or_default();
-    if signature::verify(&ear.secret, &message, mac).is_err() {
+    if signature::verify(&state.secret, &message, mac).is_err() {
         return StatusCode::UNAUTHORIZED;
     }
     let Ok(notice) = serde_json::from_slice(&body) else {
         return StatusCode::BAD_REQUEST;
     };
     // A full queue: jit tries again. A closed queue: the sandbox is about to stop.
-    match ear.heard.try_send(notice) {
+    match state.heard.try_send(notice) {
         Err(mpsc::error::TrySendError::Full(_)) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::OK,
     }

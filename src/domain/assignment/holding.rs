@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AssignmentCall, AssignmentCalls, AssignmentOutcome};
+use super::{AssignmentCall, AssignmentCalls};
 use crate::domain::{
     AccountId, Command, LeaseHolder, LeaseToken, Outcome, PermissionSet, Request, RequestId, UserId,
 };
@@ -216,12 +216,14 @@ impl Request {
 
     /// The key of the holding that a decision about this command needs.
     pub fn holding_key_for(&self, command: &Command) -> Option<HoldingKey> {
-        if let Command::Finished { outcome, .. } = command
-            && let Outcome::Assignment(AssignmentOutcome::Prepared(prepared)) = outcome
-        {
-            return Some(self.holding_key_of(prepared.user.clone()));
+        let prepared = match command.outcome() {
+            Some(Outcome::Assignment(outcome)) => outcome.preparation(),
+            Some(Outcome::Failed(_) | Outcome::Interrupted) | None => None,
+        };
+        match prepared {
+            Some(prepared) => Some(self.holding_key_of(prepared.user.clone())),
+            None => self.holding_key(),
         }
-        self.holding_key()
     }
 }
 

@@ -4,7 +4,8 @@ use super::assignment;
 use super::step::Step;
 use super::{Decision, Refusal};
 use crate::domain::{
-    AccessForm, AssignmentCalls, Calls, Lease, LeaseToken, Outcome, Person, Proof, Text, Trouble,
+    AccessForm, AssignmentCalls, Calls, Lease, LeaseToken, Outcome, Person, Proof, Text,
+    WorkFailure,
 };
 
 impl Step<'_> {
@@ -46,14 +47,14 @@ pub(super) fn finished(
     }
     match outcome {
         Outcome::Assignment(outcome) => assignment::finished(step, lease, outcome),
-        Outcome::Failed(trouble) => failed(step, &trouble),
+        Outcome::Failed(failure) => failed(step, &failure),
         Outcome::Interrupted => step.give_back(),
     }
 }
 
-fn failed(step: Step<'_>, trouble: &Trouble) -> Result<Decision, Refusal> {
+fn failed(step: Step<'_>, failure: &WorkFailure) -> Result<Decision, Refusal> {
     match step.request.access.form() {
-        AccessForm::Assignment => assignment::failed(step, trouble),
+        AccessForm::Assignment => assignment::failed(step, failure),
     }
 }
 

@@ -47,7 +47,7 @@ mod tests {
     use super::super::{Record, decide, open};
     use crate::domain::{
         Ask, AssignmentWork, Command, Ending, EventKind, Millis, Policy, Presence, Refusal, State,
-        Timestamp, Trouble, Work,
+        Timestamp, Work, WorkFailure,
     };
 
     type Change = fn(&mut Record, &mut Policy);
@@ -116,7 +116,7 @@ mod tests {
 
     // B1
     #[test]
-    fn access_does_not_begin_when_what_the_approval_rests_on_is_gone() {
+    fn access_does_not_begin_after_binding_or_approver_was_removed() {
         for (change, word) in changes() {
             for command in [due_at(later()), finished(prepared(Presence::Absent, 0))] {
                 let (mut record, mut policy) = (record("Approved"), policy());
@@ -158,7 +158,7 @@ mod tests {
         let start = later() + Millis::hours(1);
         let mut early = record("Approved");
         early.request.asked.start_at = Some(start);
-        let failed = finished(Trouble::passing("no answer"));
+        let failed = finished(WorkFailure::passing("no answer"));
         let waits = decide(early, &policy(), failed, later()).unwrap();
         assert_eq!(waits.request.schedule.due_at, Some(start));
     }

@@ -5,10 +5,10 @@ use uuid::Uuid;
 use super::{Record, open};
 use crate::domain::{
     AccessForm, AccessRecord, Admins, Approval, Ask, AssignmentOutcome, AssignmentRecord, Binding,
-    Chain, Claim, Command, Doubt, Draft, EndSessions, Ending, ErrorEnd, Extension, ExtensionRule,
-    Holding, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, OldCredentials, Outcome,
-    Period, Person, Policy, Preparation, Presence, Request, RequestId, SetRule, State, Text,
-    Timestamp,
+    Chain, Claim, Command, Doubt, Draft, Ending, ErrorEnd, Extension, ExtensionRule, Holding,
+    HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, Minutes, OldCredentials,
+    OldCredentialsRule, Outcome, Period, Person, Policy, Preparation, Presence, Request, RequestId,
+    SetRule, State, Text, Timestamp,
 };
 
 /// A request in that state; a worker has its lease, `lease()`, unless it is settled.
@@ -174,7 +174,7 @@ pub(crate) fn policy() -> Policy {
         grant_patience: Millis::minutes(15),
         max_pending_requests: 500,
         admins: Admins::of_policy([]),
-        end_sessions: EndSessions::Off,
+        end_sessions: OldCredentialsRule::Off,
         remind_before: None,
     }
 }

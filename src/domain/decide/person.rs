@@ -83,7 +83,7 @@ fn approve(mut step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {
                 step.done(None)
             }
         }
-        (Decidable::Granted | Decidable::Neither, _, _) => wrong_state(&step, "approved"),
+        (Decidable::Granted | Decidable::Neither, ..) => wrong_state(&step, "approved"),
     }
 }
 
@@ -236,9 +236,9 @@ fn being_removed(request: &Request) -> Refusal {
     };
     Refusal::BeingRemoved {
         status: request.status(),
-        trouble: request
+        failures: request
             .schedule
-            .trouble
+            .failures
             .as_ref()
             .map(said)
             .unwrap_or_default(),
@@ -255,15 +255,20 @@ fn begin_revoke(
     step.request.grant.extension = None;
     step.request.schedule.due_at = Some(step.now);
     // A revoke of a failing removal does not reset its failures.
-    let is_removing = matches!(step.request.state, State::Removing { .. });
-    let trouble = step.request.schedule.trouble.take().filter(|_| is_removing);
+    let is_removing = step.request.state.is_removing();
+    let failures = step
+        .request
+        .schedule
+        .failures
+        .take()
+        .filter(|_| is_removing);
     let ending = Ending::Revoked {
         by: by.cloned(),
         reason,
         asked_at: step.now,
     };
     step.set_state(State::Removing { ending });
-    step.request.schedule.trouble = trouble;
+    step.request.schedule.failures = failures;
     step.record(EventKind::RevokeRequested, by, said);
     step.done(None)
 }
@@ -274,14 +279,24 @@ pub(super) fn revoked_with_co_holder(
     by: Option<&Person>,
     reason: Option<Text>,
 ) -> Result<Decision, Refusal> {
-    if !matches!(step.request.state, State::Assigning | State::Granted) {
-        return wrong_state(&step, "revoked");
-    }
     let said = details([
         ("reason", words(reason.as_ref())),
         ("shared_with", Some(with.to_string())),
     ]);
-    begin_revoke(step, by, reason, said)
+    match step.request.state {
+        State::Assigning | State::Granted => begin_revoke(step, by, reason, said),
+        // Its own removal ends the access at AWS, which the two requests share.
+        State::Removing { .. }
+        | State::Pending
+        | State::Approved
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. }
+        | State::Error(_) => wrong_state(&step, "revoked"),
+    }
 }
 
 fn cancel(step: Step<'_>, by: &Person) -> Result<Decision, Refusal> {

@@ -9,7 +9,7 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     // invalid or unknown values
-    #[error("say why: reason or jira must be given")]
+    #[error("the reason is missing: give reason or jira")]
     NoReason,
     #[error("{wanted} minutes were asked for, but at most {most} are allowed here for {set}")]
     TooLong {
@@ -99,7 +99,7 @@ pub enum Refusal {
         /// The channel that the command names.
         channel_id: ChannelId,
     },
-    #[error("{person} is not an approver of this account; ask one of its approvers")]
+    #[error("{person} {}; ask one of its approvers", Refusal::NOT_AN_APPROVER)]
     NotAnApprover {
         /// The person who is named or who acts.
         person: MmUserId,
@@ -125,7 +125,8 @@ pub enum Refusal {
         required: u32,
     },
     #[error(
-        "{person} may not revoke this request; its requester, its approvers and the admins may"
+        "{person} {}; its requester, its approvers and the admins may",
+        Refusal::NOT_A_REVOKER
     )]
     NotARevoker {
         /// The person who is named or who acts.
@@ -155,7 +156,7 @@ pub enum Refusal {
         why: &'static str,
     },
     #[error(
-        "{person} has {} PENDING, and a person can have no more; cancel one of them first", counted(*most, "request")
+        "{person} has {} PENDING by this key, and no more are allowed; cancel one of them first", counted(*most, "request")
     )]
     TooManyPending {
         /// The person who is named or who acts.
@@ -163,12 +164,12 @@ pub enum Refusal {
         /// The largest number or duration that is allowed.
         most: u32,
     },
-    #[error("this request is {status}, and its removal is already under way{trouble}")]
+    #[error("this request is {status}, and its removal is already under way{failures}")]
     BeingRemoved {
         /// The present status of the request.
         status: Status,
         /// The end of the message: the failures so far; empty if the last attempt did not fail.
-        trouble: String,
+        failures: String,
     },
     #[error(
         "this request is {status}, and the time for its approval ended at {until}; make a new request"
@@ -259,6 +260,13 @@ pub enum Refusal {
         /// The lease that the request has now; absent if it has none.
         lease: Option<Lease>,
     },
+}
+
+/// Several refusals have one code. `jit` on the command line recognises two of them by these words,
+/// which stand in their messages.
+impl Refusal {
+    pub const NOT_AN_APPROVER: &'static str = "is not an approver of this account";
+    pub const NOT_A_REVOKER: &'static str = "may not revoke this request";
 }
 
 fn listed(sets: &[PermissionSet]) -> String {

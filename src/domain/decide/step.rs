@@ -56,7 +56,7 @@ impl<'a> Step<'a> {
             self.request.schedule.lease = None;
             self.request.grant.extension = None;
         }
-        self.request.schedule.trouble = None;
+        self.request.schedule.failures = None;
         self.request.state = state;
     }
 
@@ -148,7 +148,7 @@ impl<'a> Step<'a> {
     /// Counts one more failure of the same work, and takes the earlier count out of the request.
     /// The caller stores the result or uses it for an end.
     pub fn failing_once_more(&mut self, why: Text, refused: u32) -> Failing {
-        let before = self.request.schedule.trouble.take();
+        let before = self.request.schedule.failures.take();
         let before = before.as_ref();
         Failing {
             since: before.map_or(self.now, |b| b.since),
@@ -175,7 +175,7 @@ impl<'a> Step<'a> {
         let earliest = start.filter(|_| self.request.state == State::Approved);
         let next = self.now + pause;
         self.request.schedule.due_at = Some(earliest.map_or(next, |start| start.max(next)));
-        self.request.schedule.trouble = Some(failing);
+        self.request.schedule.failures = Some(failing);
         self.give_back()
     }
 

@@ -12,7 +12,7 @@ use super::{Record, Refusal, decide, open};
 use crate::domain::{
     Admins, Ask, AssignmentOutcome, AssignmentProof, AssignmentWork, Command, Draft, Ending,
     Holding, Millis, OldCredentials, Outcome, Person, Policy, PostId, Presence, Proof, Reminder,
-    Request, State, Text, Timestamp, Trouble,
+    Request, State, Text, Timestamp, WorkFailure,
 };
 use std::fmt::Write;
 
@@ -133,8 +133,8 @@ fn every_state_answers_the_commands_of_workers_by_the_table() {
         ("created", finished(AssignmentOutcome::Created)),
         ("gone", finished(AssignmentOutcome::Gone)),
         ("there", finished(AssignmentOutcome::StillThere)),
-        ("failed", finished(Trouble::passing("slow"))),
-        ("refused3", finished(Trouble::refused("no"))),
+        ("failed", finished(WorkFailure::passing("slow"))),
+        ("refused3", finished(WorkFailure::refused("no"))),
         ("interrupted", finished(Outcome::Interrupted)),
         (
             "standing",
@@ -311,7 +311,7 @@ fn a_failing_removal_is_retried_without_end() {
     let mut record = record("Revoking");
     let mut now = later();
     for _ in 0..500 {
-        let outcome = finished(Trouble::refused("no"));
+        let outcome = finished(WorkFailure::refused("no"));
         let decision = decide(record.clone(), &policy(), outcome, now).unwrap();
         let due = decision.request.schedule.due_at.unwrap();
         assert!(due > now && due <= now + Millis::seconds(60));
@@ -320,7 +320,7 @@ fn a_failing_removal_is_retried_without_end() {
         record.request.schedule.lease = Some(lease());
         now = due;
     }
-    let failing = record.request.schedule.trouble.as_ref().unwrap();
+    let failing = record.request.schedule.failures.as_ref().unwrap();
     assert_eq!(failing.attempts, 500);
     assert!(
         record.request.version.chain.version < 15,
@@ -454,13 +454,13 @@ fn compare(expected: &str, commands: &[(&str, Command)]) {
 fn cell(state: &str, command: &Command, word: &str) -> String {
     let mut record = record(state);
     if word == "refused3" {
-        let trouble = Some(crate::domain::Failing {
+        let failures = Some(crate::domain::Failing {
             since: Timestamp::from_seconds(0),
             attempts: 2,
             refusals: 2,
             why: Text::clip("no"),
         });
-        record.request.schedule.trouble = trouble;
+        record.request.schedule.failures = failures;
     }
     if word == "due" && state == "Pending" {
         record.request.schedule.due_at = Some(later());

@@ -14,14 +14,14 @@ use super::{Decision, Record, Refusal, decide, open};
 use crate::domain::replay::{compare_holding, compare_request, compare_with_clock};
 use crate::domain::{
     Ask, AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Claim, Command,
-    EndSessions, Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, Outcome, Policy,
-    Presence, Request, RequestId, State, Status, Text, Timestamp, Trouble, Work,
+    Ending, Event, Holding, Lease, LeaseHolder, LeaseToken, Millis, OldCredentialsRule, Outcome,
+    Policy, Presence, Request, RequestId, State, Status, Text, Timestamp, Work, WorkFailure,
 };
 
 /// A policy that denies old credentials: requests pass through the most states.
 fn policy() -> Policy {
     Policy {
-        end_sessions: EndSessions::PermissionSet,
+        end_sessions: OldCredentialsRule::PermissionSet,
         ..super::fixtures::policy()
     }
 }
@@ -324,10 +324,10 @@ impl World {
 
     fn outcome_of(&mut self, hand: &WorkerModel, luck: Luck) -> Outcome {
         match luck {
-            Luck::Bad => Trouble::passing("no answer").into(),
+            Luck::Bad => WorkFailure::passing("no answer").into(),
             Luck::Misheard => {
                 self.act(&hand.work);
-                Trouble::passing("no answer").into()
+                WorkFailure::passing("no answer").into()
             }
             Luck::Good => {
                 let outcome = self.act(&hand.work);

@@ -40,7 +40,7 @@ pub fn compare_holding(
         return comparison.found;
     };
     comparison.same("holding_key", Some(&holding.key), Some(&key));
-    if matches!(request.state, State::Removing { .. }) {
+    if request.state.is_removing() {
         comparison.same("removing", Some(holding.removing), Some(true));
     } else if holds(&request.state) == Holds::Yes && !may_be_removed(request, holding, others) {
         comparison.same("removing", Some(holding.removing), Some(false));

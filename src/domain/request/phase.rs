@@ -1,4 +1,5 @@
-//! What a state says about the beginning and the end of the access.
+//! Questions about the state of a request. Each names every state, so that the compiler reports
+//! a new state here.
 
 use super::{Ending, Request, State};
 use crate::domain::{Millis, Timestamp};
@@ -67,6 +68,82 @@ impl State {
             | Self::Expired { .. }
             | Self::Revoked { .. }
             | Self::Error(_) => false,
+        }
+    }
+
+    /// Whether jit removes the access of a request in this state.
+    pub fn is_removing(&self) -> bool {
+        match self {
+            Self::Removing { .. } => true,
+            Self::Pending
+            | Self::Approved
+            | Self::Assigning
+            | Self::Granted
+            | Self::Checking { .. }
+            | Self::Unsettled { .. }
+            | Self::Denied { .. }
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. }
+            | Self::Error(_) => false,
+        }
+    }
+
+    /// Whether jit removes the access because a person asked for it.
+    pub fn is_being_revoked(&self) -> bool {
+        match self {
+            Self::Removing {
+                ending: Ending::Revoked { .. },
+            } => true,
+            Self::Removing {
+                ending: Ending::Expired | Ending::Failed { .. },
+            }
+            | Self::Pending
+            | Self::Approved
+            | Self::Assigning
+            | Self::Granted
+            | Self::Checking { .. }
+            | Self::Unsettled { .. }
+            | Self::Denied { .. }
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. }
+            | Self::Error(_) => false,
+        }
+    }
+
+    pub fn is_revoked(&self) -> bool {
+        match self {
+            Self::Revoked { .. } => true,
+            Self::Pending
+            | Self::Approved
+            | Self::Assigning
+            | Self::Granted
+            | Self::Removing { .. }
+            | Self::Checking { .. }
+            | Self::Unsettled { .. }
+            | Self::Denied { .. }
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Error(_) => false,
+        }
+    }
+
+    /// Whether the request ended in ERROR.
+    pub fn is_error(&self) -> bool {
+        match self {
+            Self::Error(_) => true,
+            Self::Pending
+            | Self::Approved
+            | Self::Assigning
+            | Self::Granted
+            | Self::Removing { .. }
+            | Self::Checking { .. }
+            | Self::Unsettled { .. }
+            | Self::Denied { .. }
+            | Self::Cancelled { .. }
+            | Self::Expired { .. }
+            | Self::Revoked { .. } => false,
         }
     }
 }

@@ -33,11 +33,11 @@ pub struct AccountSlot<'a> {
 
 impl Accounts {
     pub async fn enter(&self, lane: Lane, account: &AccountId) -> AccountSlot<'_> {
-        let (mut seat, called) = self.queue_up(lane, account);
-        while !seat.reserve() {
+        let (mut slot, called) = self.queue_up(lane, account);
+        while !slot.reserve() {
             called.notified().await;
         }
-        seat
+        slot
     }
 
     fn queue_up(&self, lane: Lane, account: &AccountId) -> (AccountSlot<'_>, Arc<Notify>) {
@@ -47,13 +47,13 @@ impl Accounts {
         queue.tickets += 1;
         let ticket = (lane, queue.tickets);
         queue.waiting.insert(ticket, called.clone());
-        let seat = AccountSlot {
+        let slot = AccountSlot {
             accounts: self,
             account: account.clone(),
             ticket,
             is_reserved: false,
         };
-        (seat, called)
+        (slot, called)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<AccountId, Queue>> {

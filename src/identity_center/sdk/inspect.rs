@@ -1,7 +1,7 @@
 //! Checks the configuration against AWS: makes each call once that changes nothing, and names
 //! the configuration key of each problem.
 
-use crate::domain::{AccountId, EndSessions, HoldingKey, PermissionSet};
+use crate::domain::{AccountId, HoldingKey, OldCredentialsRule, PermissionSet};
 use crate::identity_center::{
     AssignmentPlace, IdentityCenter, IdentityCenterError, IdentityCenterErrorKind, Operation,
     OperationKind, UserAttribute,
@@ -26,7 +26,7 @@ pub enum Verdict {
 const UNKNOWN_USER: &str = "00000000-0000-0000-0000-000000000000";
 
 impl SsoIdentityCenter {
-    pub async fn inspect(&self, end_sessions: EndSessions) -> Vec<Finding> {
+    pub async fn inspect(&self, end_sessions: OldCredentialsRule) -> Vec<Finding> {
         let (instance, account) = self.inspect_instance().await;
         let mut found = vec![instance];
         if matches!(found[0].verdict, Verdict::Bad { .. }) {
@@ -103,7 +103,7 @@ impl SsoIdentityCenter {
         &self,
         set: &PermissionSet,
         account: &AccountId,
-        end_sessions: EndSessions,
+        end_sessions: OldCredentialsRule,
     ) -> Finding {
         let key = format!("permission_sets.{set}");
         let told = match self.session_duration(set).await {
@@ -124,7 +124,7 @@ impl SsoIdentityCenter {
                 }
             }
         };
-        if end_sessions == EndSessions::PermissionSet
+        if end_sessions == OldCredentialsRule::PermissionSet
             && let Err(error) = self.inline_policy(set).await
         {
             let why = format!("revocation.end_sessions needs its inline policy: {error}");

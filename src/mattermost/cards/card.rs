@@ -463,7 +463,7 @@ mod tests {
         if let State::Denied { reason, .. } = &mut request.state {
             *reason = Some(long());
         }
-        request.schedule.trouble = Some(Failing {
+        request.schedule.failures = Some(Failing {
             since: Timestamp::default(),
             attempts: 1,
             refusals: 0,

@@ -38,7 +38,7 @@ const CARD_PATIENCE: Millis = Millis::seconds(30);
 const MORE: [i64; 2] = [30, 60];
 
 /// The people who have the message of a notice.
-type Told = Mutex<BTreeSet<PersonMark>>;
+type ToldPeople = Mutex<BTreeSet<PersonMark>>;
 
 pub struct DirectMessages {
     cards: Arc<Cards>,
@@ -51,7 +51,7 @@ pub struct DirectMessages {
 struct Telling<'a> {
     notice: &'a Notice,
     now: Timestamp,
-    told: &'a Told,
+    told: &'a ToldPeople,
 }
 
 impl DirectMessages {
@@ -131,7 +131,7 @@ impl DirectMessages {
     async fn approvers(
         &self,
         request: &Request,
-        told: &Told,
+        told: &ToldPeople,
     ) -> Result<Vec<MmUserId>, NotReceived> {
         let mut approvers = self.cards.approvers(request).await?;
         let given = match &request.grant.extension {
@@ -218,7 +218,7 @@ impl DirectMessages {
         let handles = self.cards.handles(request, Some(event)).await;
         let revoke = RevokeLine::in_message(request);
         let line = match history::line(event, revoke, &handles) {
-            Line::Told(line) | Line::Called(line) => line,
+            Line::Plain(line) | Line::Called(line) => line,
             Line::None => return Ok(()),
         };
         let shown = match &card {
@@ -244,7 +244,7 @@ impl DirectMessages {
             Ok(_) => {}
             Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_))) => {
                 tracing::warn!(
-                    request_id = %request.id, user_id = %to, %why,
+                    request_id = %request.id, user_id = %to, error = %why,
                     "direct message not sent; jit does not try again"
                 );
             }

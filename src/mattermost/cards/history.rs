@@ -9,7 +9,8 @@ use crate::domain::{Event, EventKind, Request};
 pub enum Line {
     /// No line: the card shows the event, or the event is internal.
     None,
-    Told(String),
+    /// A line that mentions no one.
+    Plain(String),
     /// A line that mentions the requester.
     Called(String),
 }
@@ -85,15 +86,15 @@ pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
         | EventKind::ApproversSet
         | EventKind::Unbound => Line::None,
         EventKind::ApprovalRecorded => {
-            Line::Told(format!("{by} approves; the request needs more approvals."))
+            Line::Plain(format!("{by} approves; the request needs more approvals."))
         }
-        EventKind::Approved => Line::Told(format!("Approved by {by}.")),
+        EventKind::Approved => Line::Plain(format!("Approved by {by}.")),
         EventKind::Denied => Line::Called(format!("denied by {by}{why}")),
-        EventKind::Cancelled if why.is_empty() => Line::Told(format!("Cancelled by {by}.")),
+        EventKind::Cancelled if why.is_empty() => Line::Plain(format!("Cancelled by {by}.")),
         EventKind::Cancelled => Line::Called(format!("the request was cancelled by {by}{why}")),
         EventKind::Granted => Line::Called(format!("access granted until {until}.")),
         EventKind::ExtensionRequested => {
-            Line::Told(format!("Extension requested by {by}: {minutes}."))
+            Line::Plain(format!("Extension requested by {by}: {minutes}."))
         }
         EventKind::Extended => Line::Called(format!(
             "access extended by {minutes} until {until}, approved by {by}."
@@ -101,26 +102,26 @@ pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
         EventKind::ExtensionDenied => Line::Called(format!("extension denied by {by}{why}")),
         EventKind::RevokeRequested => Line::Called(format!("{by} revokes the access{why}")),
         EventKind::ExpiryStarted => {
-            Line::Told("The time is over: jit asks AWS to remove the access.".into())
+            Line::Plain("The time is over: jit asks AWS to remove the access.".into())
         }
-        EventKind::RollbackStarted => Line::Told(format!(
-            "jit could not grant the access ({because}); jit removes what may exist of it."
+        EventKind::RollbackStarted => Line::Plain(format!(
+            "jit could not grant the access ({because}); jit removes the assignment if AWS has made it."
         )),
-        EventKind::RemovalFailing => Line::Told(format!(
+        EventKind::RemovalFailing => Line::Plain(format!(
             ":warning: AWS does not remove the access ({because}). jit tries again until the access is gone."
         )),
-        EventKind::StrayAccessFound => Line::Told(
+        EventKind::StrayAccessFound => Line::Plain(
             ":warning: AWS shows an access that should be gone; jit removes it again.".into(),
         ),
-        EventKind::StrayAccessRemoved => Line::Told("AWS shows that the access is gone.".into()),
-        EventKind::CleanedUp => Line::Told(format!(
+        EventKind::StrayAccessRemoved => Line::Plain("AWS shows that the access is gone.".into()),
+        EventKind::CleanedUp => Line::Plain(format!(
             "{by} recorded that the access was removed by hand{why}"
         )),
         EventKind::Revoked => Line::Called(revoke.text(&by, &why)),
         EventKind::Expired if event.details.contains_key("reason") => {
             Line::Called(format!("the request expired{why}"))
         }
-        EventKind::Expired => Line::Told("Expired. AWS shows that the access is gone.".into()),
+        EventKind::Expired => Line::Plain("Expired. AWS shows that the access is gone.".into()),
         EventKind::Error => Line::Called(format!("the request ended in an error: {because}")),
     }
 }
@@ -156,7 +157,7 @@ mod tests {
     fn the_line_of_an_expiry_tells_an_end_from_a_missing_approval() {
         let over = line(&event(EventKind::Expired, &[]));
         assert!(
-            matches!(&over, Line::Told(line) if line.contains("AWS shows that the access is gone"))
+            matches!(&over, Line::Plain(line) if line.contains("AWS shows that the access is gone"))
         );
         let waited = line(&event(
             EventKind::Expired,
@@ -203,7 +204,7 @@ mod tests {
             let said = ["reason", "error", "additional_minutes"].map(|name| (name, said));
             match line(&event(kind, &said)) {
                 Line::None => {}
-                Line::Told(line) | Line::Called(line) => {
+                Line::Plain(line) | Line::Called(line) => {
                     assert!(
                         !line.contains("@all") && !line.contains("]("),
                         "{kind:?}: {line}"

@@ -2,7 +2,7 @@
 //! or a command of a terminal.
 
 use super::text::plain;
-use crate::domain::{PermissionSet, Refusal};
+use crate::domain::{PermissionSet, Refusal, counted};
 use crate::service::ServiceError;
 
 /// `None` if the message of the error suits a user of the chat.
@@ -84,6 +84,13 @@ fn about_people(refusal: &Refusal) -> Option<String> {
     }
     if let Refusal::NoReason = refusal {
         return Some("the reason is missing: type a reason or a ticket".into());
+    }
+    // Requests from Mattermost have no key; they are counted together.
+    if let Refusal::TooManyPending { most, .. } = refusal {
+        return Some(format!(
+            "you have {} PENDING from Mattermost, and no more are allowed; cancel one of them first",
+            counted(*most, "request")
+        ));
     }
     if let Refusal::NotARevoker { .. } = refusal {
         return Some("only the requester, the approvers and admins may revoke this access".into());
@@ -194,7 +201,7 @@ mod tests {
             },
             Refusal::BeingRemoved {
                 status,
-                trouble: String::new(),
+                failures: String::new(),
             },
             Refusal::WaitedTooLong {
                 status,
@@ -297,6 +304,7 @@ mod tests {
                 " 1 requests",
                 CHANNEL,
                 PERSON,
+                "by this key",
                 // A command with this word does not work as it is.
                 "ACCOUNT",
             ] {

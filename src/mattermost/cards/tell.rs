@@ -148,7 +148,7 @@ impl Cards {
         let post = match post {
             Err(why @ ApiError::Forbidden(_)) => {
                 tracing::warn!(
-                    request_id = %request.id, channel = %request.asked.channel_id, %why,
+                    request_id = %request.id, channel = %request.asked.channel_id, error = %why,
                     "card not posted, the bot is not in the channel; jit sends direct messages, and a member must invite the bot: /invite @jit"
                 );
                 return Ok(None);
@@ -233,7 +233,7 @@ impl Cards {
             && let Err(why) = self.note(request, Command::ButtonsSealed { key }).await
         {
             tracing::warn!(
-                request_id = %request.id, why = why.why,
+                request_id = %request.id, error = why.why,
                 "key of the buttons not stored; the next change of the card stores it"
             );
         }
@@ -299,7 +299,7 @@ impl Cards {
         let handles = self.handles(request, Some(event)).await;
         let message = match history::line(event, RevokeLine::in_thread(request), &handles) {
             Line::None => return Ok(()),
-            Line::Told(line) => line,
+            Line::Plain(line) => line,
             // The requester gave the command. The line about the end of the removal mentions them.
             Line::Called(line) if is_own_revoke(request, event) => line,
             Line::Called(line) => format!("{} – {line}", self.call(request).await),
@@ -343,7 +343,7 @@ impl Cards {
         let site = match self.site.get_or_try_init(ask).await {
             Ok(site) => site.as_ref(),
             Err(why) => {
-                tracing::debug!(%why, "SiteURL not read from Mattermost; the link has mattermost.url");
+                tracing::debug!(error = %why, "SiteURL not read from Mattermost; the link has mattermost.url");
                 None
             }
         };
@@ -404,7 +404,7 @@ pub(super) fn is_there(
         Ok(()) => Ok(true),
         Err(why @ (ApiError::Forbidden(_) | ApiError::NotThere(_) | ApiError::Refused(_))) => {
             tracing::warn!(
-                request_id = %request.id, post = what, %why,
+                request_id = %request.id, post = what, error = %why,
                 "post not changed in Mattermost; jit does not try again"
             );
             Ok(false)

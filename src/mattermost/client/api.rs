@@ -38,7 +38,7 @@ pub struct Api {
     patience: Millis,
     clock: Arc<dyn Clock>,
     /// jit makes no calls before this time: the server answered 429.
-    rests_until: Arc<Mutex<Uptime>>,
+    paused_until: Arc<Mutex<Uptime>>,
 }
 
 impl Api {
@@ -61,7 +61,7 @@ impl Api {
             http,
             patience,
             clock,
-            rests_until: Arc::default(),
+            paused_until: Arc::default(),
         })
     }
 
@@ -144,7 +144,7 @@ impl Api {
     /// All calls wait for the pause that the server requires; a call with less time fails at
     /// once.
     async fn wait_for_a_turn(&self) -> Result<(), ApiError> {
-        let until = *self.rests_until();
+        let until = *self.paused_until();
         let rest = until - self.clock.uptime();
         if rest > self.patience {
             let seconds = rest.0.div_euclid(1000) + 1;
@@ -159,11 +159,11 @@ impl Api {
         let after = answer.headers().get("retry-after");
         let seconds = after.and_then(|after| after.to_str().ok()?.parse().ok());
         let rest = Millis::seconds(seconds.unwrap_or(1).clamp(1, LONGEST_REST));
-        let mut until = self.rests_until();
+        let mut until = self.paused_until();
         *until = (*until).max(self.clock.uptime() + rest);
     }
 
-    fn rests_until(&self) -> std::sync::MutexGuard<'_, Uptime> {
-        locked(&self.rests_until)
+    fn paused_until(&self) -> std::sync::MutexGuard<'_, Uptime> {
+        locked(&self.paused_until)
     }
 }

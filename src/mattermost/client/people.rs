@@ -70,7 +70,7 @@ impl People {
         loop {
             match self.fetch(id).await {
                 Err(ApiError::NoAnswer(why)) if attempt < ATTEMPTS => {
-                    tracing::debug!(%why, "user not read from Mattermost, will be retried");
+                    tracing::debug!(error = %why, "user not read from Mattermost, will be retried");
                     attempt += 1;
                 }
                 answer => return answer,

@@ -25,14 +25,14 @@ impl Mattermost {
             sets: &sets,
             names: &self.names,
         };
-        let said = understand(&slash.text, &known).map_err(No::Told)?;
+        let said = understand(&slash.text, &known).map_err(No::Message)?;
         if said == ChatCommand::Help {
-            return Ok(Answer::Told(help()));
+            return Ok(Answer::Text(help()));
         }
         let who = self.who(&slash.user_id).await?;
         match said {
             ChatCommand::Ask => self.open_dialog(slash).await,
-            said => self.carry_out(slash, &who, said).await.map(Answer::Told),
+            said => self.carry_out(slash, &who, said).await.map(Answer::Text),
         }
     }
 

@@ -89,7 +89,7 @@ impl Mattermost {
         }
         // The admin who binds the account can invite the bot.
         if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
-            tracing::warn!(channel = %slash.channel_id, %why, "bot not added to the channel; a member must invite it");
+            tracing::warn!(channel = %slash.channel_id, error = %why, "bot not added to the channel; a member must invite it");
             told.push_str("\n:warning: The bot of jit cannot join this channel: type `/invite @jit`, or jit cannot post cards here");
         }
         Ok(told)
@@ -130,12 +130,12 @@ impl Mattermost {
         configure: Configure,
     ) -> Result<Vec<Binding>, No> {
         if !self.app.service.policy().is_admin_in_chat(who) {
-            return Err(No::Told(
+            return Err(No::Message(
                 "only admins may change bindings and approvers".into(),
             ));
         }
         if slash.is_direct {
-            return Err(No::Told(
+            return Err(No::Message(
                 "run this in a team channel, not in a direct message".into(),
             ));
         }
@@ -153,11 +153,19 @@ impl Mattermost {
         for name in names {
             let mut found = slash.mentions.iter().filter(|(known, _)| known == name);
             let shown = plain(name);
-            let nobody = || No::Told(format!("Mattermost knows no user {shown} in this team"));
+            let nobody = || No::Message(format!("Mattermost knows no user {shown} in this team"));
             let (_, id) = found.next().ok_or_else(nobody)?;
-            let user = self.people.user(id).await.map_err(|_| nobody())?;
+            let user = self.people.user(id).await.map_err(|error| match error {
+                ApiError::NotThere(_) | ApiError::Refused(_) => nobody(),
+                ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::NoAnswer(_) => {
+                    tracing::error!(user_id = %id, %error, "approver not looked up at Mattermost; the command is refused");
+                    No::Message(format!(
+                        "jit cannot ask Mattermost about {shown} just now; nothing was changed, try again"
+                    ))
+                }
+            })?;
             let admitted = self.rules.admit(&user);
-            let no = |why: String| No::Told(format!("{shown} cannot be an approver: {why}"));
+            let no = |why: String| No::Message(format!("{shown} cannot be an approver: {why}"));
             approvers.push(admitted.map_err(no)?.person.id);
         }
         Ok(approvers)

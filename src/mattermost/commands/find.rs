@@ -48,7 +48,7 @@ impl Mattermost {
         id: &str,
     ) -> Result<Request, No> {
         let none = || {
-            No::Told(format!(
+            No::Message(format!(
                 "no request of this channel has an id that begins with `{}`; `/jit list` shows the open requests",
                 code(id, MOST_OF_NAME)
             ))
@@ -71,7 +71,7 @@ impl Mattermost {
                 }
                 if let Some(other) = found.as_ref().filter(|found| found.id != request.id) {
                     let (one, other) = (other.id, request.id);
-                    return Err(No::Told(format!(
+                    return Err(No::Message(format!(
                         "several requests begin with that: `{one}` and `{other}`; type more characters of the id"
                     )));
                 }
@@ -87,7 +87,7 @@ impl Mattermost {
         let (filter, nothing) = match slash.is_direct {
             true => (
                 Filter::default(),
-                "There are no open requests of yours, and none whose approver you are.",
+                "You have no open requests, and you are an approver of no open request.",
             ),
             false => (
                 Filter {
@@ -119,7 +119,7 @@ impl Mattermost {
             let found = self.app.service.newest(&filter, most).await?;
             let is_all = found.len() < most;
             listed.unreadable.extend(found.unreadable);
-            let (mut shown, mut seen) = (Shown::default(), 0);
+            let (mut shown, mut seen) = (ShownRequests::default(), 0);
             for request in found.items {
                 if request.state.is_settled()
                     || !self
@@ -170,12 +170,12 @@ impl Mattermost {
 
 /// The requests of one status that a list shows.
 #[derive(Default)]
-struct Shown {
+struct ShownRequests {
     waiting: Vec<Request>,
     others: Vec<Request>,
 }
 
-impl Shown {
+impl ShownRequests {
     fn add(&mut self, request: Request) {
         let same = match waits_for_approvers(&request) {
             true => &mut self.waiting,

@@ -20,7 +20,7 @@ impl Mattermost {
         let (service, channel) = (&self.app.service, &slash.channel_id);
         let bindings = service.bindings(channel, None, MOST_ACCOUNTS).await?;
         if bindings.is_empty() {
-            return Err(No::Told(nothing_bound(slash.is_direct)));
+            return Err(No::Message(nothing_bound(slash.is_direct)));
         }
         let until = self.clock().now() + OPEN_FOR;
         let once = self.clock().draw().to_string();
@@ -35,8 +35,11 @@ impl Mattermost {
         match opened.await {
             Ok(()) => Ok(Answer::Nothing),
             Err(why) => {
-                tracing::warn!(%why, "dialog not opened; the user can type the request");
-                Err(No::Told(
+                tracing::warn!(
+                    user_id = %slash.user_id, channel = %slash.channel_id, error = %why,
+                    "dialog not opened; the user can type the request"
+                );
+                Err(No::Message(
                     "the dialog could not be opened; type the request in one line: `/jit request 123456789012 admin 2h INC-42 db down`".into(),
                 ))
             }

@@ -12,7 +12,7 @@ const REASON: &str = "REASON";
 
 /// The words of the line so far.
 #[derive(Default)]
-struct Line<'t> {
+struct RequestLine<'t> {
     account: &'t str,
     set: Option<&'t str>,
     time: Option<(Minutes, &'t str)>,
@@ -46,10 +46,10 @@ fn words<'t>(
     typed: &'t str,
     mut rest: &'t str,
     known: &Known<'t>,
-) -> ParseResult<(Line<'t>, &'t str)> {
-    let mut line = Line {
+) -> ParseResult<(RequestLine<'t>, &'t str)> {
+    let mut line = RequestLine {
         account: first(typed).0,
-        ..Line::default()
+        ..RequestLine::default()
     };
     loop {
         let (word, after) = first(rest);
@@ -76,7 +76,7 @@ fn words<'t>(
     }
 }
 
-impl Line<'_> {
+impl RequestLine<'_> {
     /// Refuses a reason that begins with a word that was probably meant as a set or a time.
     fn check_reason(&self, rest: &str, known: &Known<'_>) -> ParseResult<()> {
         let (word, after) = first(rest);

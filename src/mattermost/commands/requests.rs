@@ -17,7 +17,7 @@ use crate::mattermost::cards::handles::Handles;
 use crate::mattermost::cards::quorum::{ApprovalCount, waiting_extension};
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
-use crate::service::{Idempotency, OpenedOrFound, Revoked, Ticket};
+use crate::service::{Idempotency, OpenedOrFound, RevokeResult, Ticket};
 
 /// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
@@ -33,11 +33,11 @@ impl Mattermost {
         typed: TypedRequest,
     ) -> Result<String, No> {
         if slash.is_direct {
-            return Err(No::Told(nothing_bound(true)));
+            return Err(No::Message(nothing_bound(true)));
         }
         let duration = match typed.time {
             Some(time) => time,
-            None => Minutes::new(AN_HOUR).map_err(|why| No::Told(why.to_string()))?,
+            None => Minutes::new(AN_HOUR).map_err(|why| No::Message(why.to_string()))?,
         };
         let service = &self.app.service;
         let binding = service.binding(&typed.account).await?;
@@ -167,7 +167,7 @@ impl Mattermost {
         let binding = service.binding(&request.asked.account_id).await?;
         let rules = service.policy();
         if !rules.may_revoke_in_chat(who, request, binding.as_ref()) {
-            return Err(No::Told(
+            return Err(No::Message(
                 "only the requester, the approvers and admins may revoke this access".into(),
             ));
         }
@@ -190,17 +190,17 @@ impl Mattermost {
         }
         // P6: the answer says what AWS shows.
         Ok(
-            match Revoked::of(service.follow(request.id, deadline).await?) {
-                Revoked::Gone(request) => format!(
+            match RevokeResult::of(service.follow(request.id, deadline).await?) {
+                RevokeResult::Revoked(request) => format!(
                     "Revoked: AWS shows that the access is gone.\n{}",
                     self.line(&request).await
                 ),
-                Revoked::Going(request) => format!(
+                RevokeResult::Continues(request) => format!(
                     "AWS has not confirmed the removal yet; jit continues until AWS shows that the access is gone. See `/jit status {}`.\n{}",
                     short_id(request.id),
                     self.line(&request).await
                 ),
-                Revoked::Not(request) => {
+                RevokeResult::EndedOtherwise(request) => {
                     format!(
                         ":warning: The request did not end as REVOKED.\n{}",
                         self.line(&request).await
@@ -296,8 +296,8 @@ impl Mattermost {
         if let Some(why) = &request.asked.reason {
             parts.push(short(why.as_str(), 100));
         }
-        if let Some(trouble) = &request.schedule.trouble {
-            parts.push(format!("({})", short(trouble.why.as_str(), 200)));
+        if let Some(failing) = &request.schedule.failures {
+            parts.push(format!("({})", short(failing.why.as_str(), 200)));
         }
         parts.join(" · ")
     }
@@ -327,7 +327,7 @@ fn which_set(typed: &TypedRequest, duration: Minutes, sets: &[PermissionSet]) ->
     let first = names.first().copied().unwrap_or_default();
     let time = duration.get();
     let command = format!("/jit request {} {first} {time}m {why}", typed.account);
-    No::Told(format!(
+    No::Message(format!(
         "the permission set is missing, and this account allows {}: type one of them, for example `{}`",
         plain(&names.join(", ")),
         code(&command, 400)

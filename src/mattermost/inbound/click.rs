@@ -125,7 +125,7 @@ pub(super) async fn action(
     };
     Ok(
         match mattermost.in_time(begun, user, seat_for, work).await {
-            Answer::Told(text) => told(&text),
+            Answer::Text(text) => told(&text),
             Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
         },
     )
@@ -141,7 +141,7 @@ impl Mattermost {
             Ok(false) => return Err(ClickFault::Forged(Unsigned::Trigger)),
             Err(error) => {
                 tracing::error!(
-                    %error, user = %click.user_id,
+                    user_id = %click.user_id, %error,
                     "click not verified, Mattermost did not answer; the user must press again"
                 );
                 return Err(ClickFault::Unsure);
@@ -196,23 +196,23 @@ impl Mattermost {
     /// buttons are from an earlier token of the bot.
     async fn renew(&self, click: &Click) -> Answer {
         let Some(request) = self.request_of(click).await else {
-            return Answer::Told(NOT_OURS.into());
+            return Answer::Text(NOT_OURS.into());
         };
         if is_its_reminder(&request, &click.post_id) {
-            return Answer::Told(LATE.into());
+            return Answer::Text(LATE.into());
         }
         if request.chat.card.as_ref() != Some(&click.post_id) {
-            return Answer::Told(NOT_OURS.into());
+            return Answer::Text(NOT_OURS.into());
         }
         let id = request.id;
         match self.renew_as_it_is(request).await {
-            Ok(()) => Answer::Told(RENEWED.into()),
+            Ok(()) => Answer::Text(RENEWED.into()),
             Err(why) => {
                 tracing::error!(
-                    request_id = %id, post = %click.post_id, %why,
+                    request_id = %id, post = %click.post_id, error = %why,
                     "card not renewed; the next click tries again"
                 );
-                Answer::Told(UNSURE.into())
+                Answer::Text(UNSURE.into())
             }
         }
     }
@@ -250,7 +250,7 @@ impl Mattermost {
         match (done, spent) {
             (Err(No::Taken), _) | (_, Err(ServiceError::Store(StoreError::Replayed))) => {
                 self.forged_by_user(&click.user_id, Unsigned::Replayed, ACTION, claim);
-                Answer::Told("jit has processed this click already.".into())
+                Answer::Text("jit has processed this click already.".into())
             }
             (done, Err(error)) => {
                 tracing::error!(
@@ -272,7 +272,7 @@ impl Mattermost {
         let who = self.who(&click.user_id).await?;
         let request = self.app.service.request(pressed.request_id).await?;
         if !is_its_post(&request, pressed.action, &click.post_id) {
-            return Err(No::Told(
+            return Err(No::Message(
                 "this post is not the card of the request any more; `/jit list` shows the open requests".into(),
             ));
         }
@@ -283,7 +283,7 @@ impl Mattermost {
             Action::Extend(minutes) => Ask::Extend { minutes },
             Action::Revoke => {
                 let said = self.revoke_access(&who, &request, None, ticket).await?;
-                return Ok(Answer::Told(said));
+                return Ok(Answer::Text(said));
             }
             Action::DenyWithReason => {
                 return self.ask_reason(click, &request, ReasonedStep::Deny).await;

@@ -87,7 +87,7 @@ pub(super) async fn dialog(
     Ok(match done.await {
         // The card shows the result.
         Answer::Nothing => reply(200, &json!({})),
-        Answer::Told(error) => reply(200, &json!({"error": unmarked(&error)})),
+        Answer::Text(error) => reply(200, &json!({"error": unmarked(&error)})),
         Answer::Wrong(errors) => reply(200, &json!({"errors": errors})),
     })
 }
@@ -155,7 +155,7 @@ impl Mattermost {
         let once = Idempotency::of_chat(once, json!(fields).to_string());
         Ok(match service.open_or_find(draft, once).await? {
             OpenedOrFound::Opened(_) => Answer::Nothing,
-            OpenedOrFound::Found(pending) => Answer::Told(self.already_pending(&pending).await),
+            OpenedOrFound::Found(pending) => Answer::Text(self.already_pending(&pending).await),
         })
     }
 }

@@ -58,10 +58,10 @@ impl Mattermost {
             Ok(()) => Ok(Answer::Nothing),
             Err(why) => {
                 tracing::warn!(
-                    request_id = %request.id, %why,
+                    request_id = %request.id, error = %why,
                     "dialog for a reason not opened; the user can press the plain button or type the command"
                 );
-                Err(No::Told(format!(
+                Err(No::Message(format!(
                     "the dialog could not be opened, and nothing was changed; type `/jit {} {} REASON`, or press the button without a reason, which works at once",
                     step.word(),
                     short_id(request.id)
@@ -162,7 +162,7 @@ fn subject(request: &Request, step: ReasonedStep) -> Option<String> {
 
 /// The request no longer waits for what the dialog or the button is about.
 fn over(request: &Request) -> No {
-    No::Told(format!(
+    No::Message(format!(
         "nothing was changed: what you decided on does not wait any more; the request is {} now. `/jit status {}` shows it",
         request.status(),
         short_id(request.id)

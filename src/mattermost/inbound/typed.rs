@@ -53,7 +53,7 @@ pub(super) async fn command(
             .in_time(begun, slash.user_id, seat_for, work)
             .await
         {
-            Answer::Told(text) => told(&text),
+            Answer::Text(text) => told(&text),
             Answer::Nothing | Answer::Wrong(_) => reply(200, &json!({})),
         },
     )

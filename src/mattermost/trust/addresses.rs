@@ -51,7 +51,7 @@ impl AddressBook for Addresses {
         let failed = |why: ApiError| match why {
             ApiError::NotThere(_) | ApiError::Refused(_) => NoUser::Unknown(email.clone()),
             ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::NoAnswer(_) => {
-                tracing::error!(%why, "a user was not looked up by an address at Mattermost");
+                tracing::error!(error = %why, "a user was not looked up by an address at Mattermost");
                 NoUser::NoAnswer(email.clone())
             }
         };

@@ -180,13 +180,13 @@ impl Mattermost {
         let named = |name: &str| said(name).map(|said| (name.to_owned(), said));
         let about = claim["context"]["request_id"].as_str();
         let about = about.map(|id| ("request".to_owned(), clipped(id)));
-        let user = said("user_id").unwrap_or_default();
+        let user_id = said("user_id").unwrap_or_default();
         let post = said("post_id").unwrap_or_default();
         if let Some(unlogged) = sampled("click or dialog refused as forged") {
             tracing::warn!(
                 reason = why.as_str(),
                 path,
-                user,
+                user_id,
                 post,
                 unlogged,
                 "click or dialog refused as forged"

@@ -51,8 +51,8 @@ impl Mattermost {
     /// Looks the person up in Mattermost by the user id.
     pub(in crate::mattermost) async fn who(&self, id: &MmUserId) -> Result<ChatUser, No> {
         let user = self.people.user(id).await.map_err(|error| {
-            tracing::error!(user = %id, %error, "user not looked up at Mattermost; the command is refused");
-            No::Told(match error {
+            tracing::error!(user_id = %id, %error, "user not looked up at Mattermost; the command is refused");
+            No::Message(match error {
                 ApiError::NotThere(_) | ApiError::Refused(_) => {
                     "Mattermost does not know you".into()
                 }
@@ -62,7 +62,7 @@ impl Mattermost {
                 }
             })
         })?;
-        self.rules.admit(&user).map_err(No::Told)
+        self.rules.admit(&user).map_err(No::Message)
     }
 }
 

@@ -251,7 +251,7 @@ impl DynamoStore {
     ) -> Result<Result<T, Option<Item>>, StoreError>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
-        E: Meets + ProvideErrorMetadata + std::error::Error + 'static,
+        E: RefusedBy + ProvideErrorMetadata + std::error::Error + 'static,
     {
         let mut sends = 0;
         loop {
@@ -262,17 +262,17 @@ impl DynamoStore {
                 }
                 Err(error) => error,
             };
-            match error.as_service_error().map(E::met) {
-                Some(Met::Condition(found)) => {
+            match error.as_service_error().map(E::refused) {
+                Some(Refused::Condition(found)) => {
                     count(operation, "refused");
                     return Ok(Err(found));
                 }
-                Some(Met::Transaction) => {
+                Some(Refused::Transaction) => {
                     count(operation, "conflict");
                     sends += 1;
                     self.pause(sends, || refusal(&error)).await?;
                 }
-                Some(Met::SomethingElse) | None => return counted(operation, Err(error)),
+                Some(Refused::SomethingElse) | None => return counted(operation, Err(error)),
             }
         }
     }
@@ -357,30 +357,30 @@ impl DynamoStore {
 }
 
 /// The reason for which a write was not applied.
-enum Met {
+enum Refused {
     Condition(Option<Item>),
     Transaction,
     SomethingElse,
 }
 
-trait Meets {
-    fn met(&self) -> Met;
+trait RefusedBy {
+    fn refused(&self) -> Refused;
 }
 
-macro_rules! meets {
+macro_rules! refused_by {
     ($($error:ident),+) => {
-        $(impl Meets for $error {
-            fn met(&self) -> Met {
+        $(impl RefusedBy for $error {
+            fn refused(&self) -> Refused {
                 match self {
-                    Self::ConditionalCheckFailedException(found) => Met::Condition(found.item.clone()),
-                    Self::TransactionConflictException(_) => Met::Transaction,
-                    _ => Met::SomethingElse,
+                    Self::ConditionalCheckFailedException(found) => Refused::Condition(found.item.clone()),
+                    Self::TransactionConflictException(_) => Refused::Transaction,
+                    _ => Refused::SomethingElse,
                 }
             }
         })+
     };
 }
-meets!(PutItemError, UpdateItemError, DeleteItemError);
+refused_by!(PutItemError, UpdateItemError, DeleteItemError);
 
 /// The condition of a write, with its names and values.
 #[derive(Clone, Debug, Default)]

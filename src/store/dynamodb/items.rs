@@ -116,7 +116,7 @@ pub(super) fn request(request: &Request) -> Result<Item, StoreError> {
         if let Some(end) = request.overdue_at() {
             item.insert("end_at".into(), millis(end));
         }
-        if let Some(since) = request.troubled_since() {
+        if let Some(since) = request.failing_since() {
             item.insert("failing".into(), millis(since));
         }
     }

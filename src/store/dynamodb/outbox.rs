@@ -19,7 +19,8 @@ use super::tables::{Table, shard_of};
 use crate::domain::{LeaseToken, Millis, Notice, RequestId, Timestamp};
 use crate::store::found::{RecordKind, readable};
 use crate::store::outbox::{
-    Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, forgotten, note_parked,
+    MOST_PARKED, MOST_PENDING, NoticeChange, NoticeClaim, PendingNotice, forgotten, note_parked,
+    notice_changes,
 };
 use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
 
@@ -160,15 +161,15 @@ fn untouched(item: &Item) -> Condition {
 }
 
 /// Returns the update that makes room for these notices, and what happens to the old ones.
-fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
-    let fates = fates(&waiting_in(item, adding));
+fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<NoticeChange>) {
+    let changes = notice_changes(&waiting_in(item, adding));
     let pending = list(item, "notices");
-    let of = |wanted: Fate| -> Vec<AttributeValue> {
-        let with_fate = pending.iter().zip(&fates);
-        let those = with_fate.filter(|(_, fate)| **fate == wanted);
+    let of = |wanted: NoticeChange| -> Vec<AttributeValue> {
+        let with_change = pending.iter().zip(&changes);
+        let those = with_change.filter(|(_, change)| **change == wanted);
         those.map(|(element, _)| element.clone()).collect()
     };
-    let (stay, park) = (of(Fate::Stays), of(Fate::Parked));
+    let (stay, park) = (of(NoticeChange::Stays), of(NoticeChange::Parked));
     let mut condition = untouched(item);
     let mut sets = Vec::new();
     let parked = items::count(item, "parked") + park.len() as u64;
@@ -187,7 +188,7 @@ fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
                 true => NOTHING_TO_TELL.to_owned(),
                 false => format!("{NOTHING_TO_TELL} SET {}", sets.join(", ")),
             };
-            return (ConditionalUpdate { text, condition }, fates);
+            return (ConditionalUpdate { text, condition }, changes);
         }
         Some(next) if seq(Some(next)) != seq(pending.first()) => {
             let since = number_of(next, "created_at").unwrap_or_default();
@@ -202,7 +203,7 @@ fn room_for(item: &Item, adding: &[&Notice]) -> (ConditionalUpdate, Vec<Fate>) {
         .with(":left", n(stay.len()))
         .with(":stay", AttributeValue::L(stay));
     let text = format!("SET {}", sets.join(", "));
-    (ConditionalUpdate { text, condition }, fates)
+    (ConditionalUpdate { text, condition }, changes)
 }
 
 /// Removes the first notice and makes the next one claimable, with no attempts.
@@ -412,12 +413,12 @@ impl DynamoStore {
         let Some(id) = adding.first().map(|notice| notice.request_id) else {
             return Ok(());
         };
-        let (change, fates) = room_for(&found, adding);
+        let (change, changes) = room_for(&found, adding);
         match self
             .update(Table::Outbox, items::request_key(id), &change)
             .await?
         {
-            Updated::To(_) => note_parked(id, &fates),
+            Updated::To(_) => note_parked(id, &changes),
             Updated::Not(_) => {}
         }
         Ok(())

@@ -158,7 +158,7 @@ mod tests {
                     until: Timestamp::default(),
                     by: crate::domain::LeaseHolder::Operator,
                 }),
-                trouble: Some(Failing {
+                failures: Some(Failing {
                     since: Timestamp::default(),
                     attempts: u32::MAX,
                     refusals: u32::MAX,
@@ -362,7 +362,7 @@ mod tests {
     fn the_largest_revoke_fits() {
         let mut ending = request(states()[2].clone());
         // A record that ends loses both of them.
-        (ending.grant.extension, ending.schedule.trouble) = (None, None);
+        (ending.grant.extension, ending.schedule.failures) = (None, None);
         let request = of_item(&items::request(&ending).unwrap());
         let said = details_of(&[
             ("reason", text().to_string()),

@@ -54,7 +54,9 @@ impl Drop for Checkpointer {
             .take()
             .is_some_and(|thread| thread.join().is_err())
         {
-            tracing::error!("the checkpoint thread of the store panicked");
+            tracing::error!(
+                "the checkpoint thread of the store panicked; report the trace as a fault of jit"
+            );
         }
     }
 }
@@ -67,7 +69,7 @@ fn serve(db: &Connection, asked: &Receiver<()>, ended: &Receiver<()>) {
             .and_then(|mut it| it.query_row([], |_| Ok(())));
         if let Err(error) = done {
             // No data is lost: it stays in the log.
-            tracing::warn!(%error, "a checkpoint failed; the next commit tries again");
+            tracing::warn!(%error, "a checkpoint failed, the next commit tries again; if it continues to fail, check the disk");
         }
         if ended.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
             return;

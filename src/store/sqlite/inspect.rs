@@ -110,7 +110,7 @@ fn check_request(
     let lease = request.schedule.lease.map(|lease| lease.until);
     fit.check("lease_until", value(row, 12), millis(lease));
     // A row of an older jit has another number here.
-    let failing = i64::from(request.troubled_since().is_some());
+    let failing = i64::from(request.failing_since().is_some());
     fit.check("failing", value(row, 13), text(&failing));
     Ok(())
 }

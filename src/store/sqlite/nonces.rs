@@ -30,13 +30,13 @@ pub(super) struct Nonces {
 struct Spent {
     /// The expiry of each nonce, by the first half of the nonce's hash.
     keep_until: HashMap<u128, i64>,
-    /// New nonces go to `growing`. `resting` has older nonces; it is emptied when all of them
+    /// New nonces go to `growing`. `older` has older nonces; it is emptied when all of them
     /// have expired, and the two then change places.
-    growing: Half,
-    resting: Half,
+    growing: LogFile,
+    older: LogFile,
 }
 
-struct Half {
+struct LogFile {
     log: Arc<NonceLog>,
     /// The offset of the next record, and the length of the file.
     next: u64,
@@ -96,14 +96,14 @@ impl Nonces {
         let mut keep_until = HashMap::new();
         let mut open = |name: &str| {
             let path = store.with_added_extension(name);
-            Half::open(&path, &mut keep_until).map_err(|why| failed(&why))
+            LogFile::open(&path, &mut keep_until).map_err(|why| failed(&why))
         };
         let [a, b] = NONCE_LOGS;
-        let (growing, resting) = (open(a)?, open(b)?);
+        let (growing, older) = (open(a)?, open(b)?);
         let spent = Mutex::new(Spent {
             keep_until,
             growing,
-            resting,
+            older,
         });
         Ok(Self { spent })
     }
@@ -131,7 +131,7 @@ impl Nonces {
     pub fn sync(&self) -> Result<(), StoreError> {
         let logs = {
             let spent = self.spent();
-            [spent.growing.log.clone(), spent.resting.log.clone()]
+            [spent.growing.log.clone(), spent.older.log.clone()]
         };
         for log in logs {
             log.sync().map_err(|why| failed(&why))?;
@@ -144,13 +144,11 @@ impl Nonces {
         let now = now.millis();
         spent.keep_until.retain(|_, until| *until >= now);
         spent.keep_until.shrink_to_fit();
-        let over = |half: &Half| half.last.is_none_or(|last| last < now);
-        if spent.growing.last.is_some() && over(&spent.resting) {
-            let Spent {
-                growing, resting, ..
-            } = &mut *spent;
-            resting.empty().map_err(|why| failed(&why))?;
-            std::mem::swap(growing, resting);
+        let over = |log_file: &LogFile| log_file.last.is_none_or(|last| last < now);
+        if spent.growing.last.is_some() && over(&spent.older) {
+            let Spent { growing, older, .. } = &mut *spent;
+            older.empty().map_err(|why| failed(&why))?;
+            std::mem::swap(growing, older);
         }
         Ok(())
     }
@@ -158,15 +156,18 @@ impl Nonces {
     /// Reports whether both logs were there when jit opened them.
     fn were_there(&self) -> bool {
         let spent = self.spent();
-        spent.growing.was_there && spent.resting.was_there
+        spent.growing.was_there && spent.older.was_there
     }
 
     /// Reports whether both logs have the mark of this database, and only jit has changed them.
     fn are_continued(&self, database: &str) -> Result<bool, StoreError> {
         let spent = self.spent();
-        for half in [&spent.growing, &spent.resting] {
-            let own = half.log.mark_for(database).map_err(|why| failed(&why))?;
-            if half.mark != Some(own) || !half.is_untouched {
+        for log_file in [&spent.growing, &spent.older] {
+            let own = log_file
+                .log
+                .mark_for(database)
+                .map_err(|why| failed(&why))?;
+            if log_file.mark != Some(own) || !log_file.is_untouched {
                 return Ok(false);
             }
         }
@@ -176,11 +177,9 @@ impl Nonces {
     /// Marks both logs as those of this database. The marks are then on the disk.
     fn mark(&self, database: &str) -> Result<(), StoreError> {
         let mut spent = self.spent();
-        let Spent {
-            growing, resting, ..
-        } = &mut *spent;
-        for half in [growing, resting] {
-            half.set_mark(database).map_err(|why| failed(&why))?;
+        let Spent { growing, older, .. } = &mut *spent;
+        for log_file in [growing, older] {
+            log_file.set_mark(database).map_err(|why| failed(&why))?;
         }
         Ok(())
     }
@@ -202,7 +201,7 @@ impl Spent {
     }
 }
 
-impl Half {
+impl LogFile {
     fn open(path: &Path, keep_until: &mut HashMap<u128, i64>) -> io::Result<Self> {
         let was_there = path.exists();
         let file = files::options()
@@ -456,19 +455,19 @@ mod tests {
     }
 
     #[test]
-    fn sync_includes_the_resting_log() {
+    fn sync_includes_the_older_log() {
         let place = TestFolder::new();
         let nonces = place.open();
         nonces.sync().unwrap();
         spend(&nonces, "a", 0);
-        // From here on the log with "a" is the resting one.
+        // From here on the log with "a" is the older one.
         nonces.tidy(at(0)).unwrap();
         spend(&nonces, "b", 0);
         nonces.sync().unwrap();
         let spent = nonces.spent();
-        for half in [&spent.growing, &spent.resting] {
-            assert!(half.last.is_some(), "each log contains one nonce");
-            assert!(!half.log.loose.load(Ordering::SeqCst), "not synced");
+        for log_file in [&spent.growing, &spent.older] {
+            assert!(log_file.last.is_some(), "each log contains one nonce");
+            assert!(!log_file.log.loose.load(Ordering::SeqCst), "not synced");
         }
     }
 

@@ -82,13 +82,17 @@ impl RequestRow {
     }
 }
 
+/// A row with a lease: the id of its request, and what `RequestRow::read` returns.
+pub(super) type LeasedRow = (String, Result<Request, StoreError>);
+
 /// Returns every request with a lease.
-pub(super) fn leased(db: &Connection) -> Result<Vec<Result<Request, StoreError>>, StoreError> {
+pub(super) fn leased(db: &Connection) -> Result<Vec<LeasedRow>, StoreError> {
     let found = db
         .prepare_cached(LEASED)?
         .query_map([], RequestRow::from_row)?
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(found.into_iter().map(RequestRow::read).collect())
+    let read = found.into_iter().map(|row| (row.id.clone(), row.read()));
+    Ok(read.collect())
 }
 
 /// Returns the value of the column `revoked_at`, which the runbook reads.

@@ -208,12 +208,15 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
 /// leases do not record their holder, so they stay and lapse by themselves.
 fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
     let all = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for read in rows::leased(&all)? {
+    for (id, read) in rows::leased(&all)? {
         match read {
             Ok(request) => clear_lease(&all, &request)?,
             // An unreadable record stays as it is, and every read of it reports it.
-            Err(why) => {
-                tracing::error!(%why, "record unreadable at the start; its lease lapses by itself");
+            Err(error) => {
+                tracing::error!(
+                    request_id = %id, %error,
+                    "record unreadable at the start; its lease lapses by itself"
+                );
             }
         }
     }

@@ -125,7 +125,9 @@ impl Drop for Writer {
             .take()
             .is_some_and(|thread| thread.join().is_err())
         {
-            tracing::error!("the writer thread of the store panicked");
+            tracing::error!(
+                "the writer thread of the store panicked at the end; report the trace as a fault of jit"
+            );
         }
     }
 }
@@ -180,7 +182,9 @@ impl WriterThread {
             // get an error from the closed channel, and the next batch runs.
             let waiting = std::mem::take(&mut batch);
             if catch_unwind(AssertUnwindSafe(|| self.commit_together(waiting))).is_err() {
-                tracing::error!("a write panicked; jit rolled its batch back");
+                tracing::error!(
+                    "a write panicked; jit rolled its batch back; report the trace as a fault of jit"
+                );
                 self.take_back();
             }
         }
@@ -196,7 +200,10 @@ impl WriterThread {
             Err(Failed::All(why)) => Err(why),
         };
         if let Err(why) = &committed {
-            tracing::error!(%why, writes = batch.len(), "a batch of writes to the store failed");
+            tracing::error!(
+                error = %why, writes = batch.len(),
+                "a batch of writes to the store failed; check that the disk works and is not full"
+            );
             self.take_back();
         }
         for job in batch {
@@ -281,7 +288,10 @@ impl WriterThread {
             return;
         }
         if let Err(why) = self.run("ROLLBACK") {
-            tracing::error!(%why, "the rollback of a failed write failed");
+            tracing::error!(
+                error = %why,
+                "the rollback of a failed write failed; check the disk, and restart jit if writes continue to fail"
+            );
         }
     }
 }

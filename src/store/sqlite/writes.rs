@@ -10,7 +10,8 @@ use crate::domain::{
     Request, RequestId, Timestamp,
 };
 use crate::store::outbox::{
-    Fate, MOST_PARKED, MOST_PENDING, NoticeClaim, PendingNotice, fates, note_parked,
+    MOST_PARKED, MOST_PENDING, NoticeChange, NoticeClaim, PendingNotice, note_parked,
+    notice_changes,
 };
 use crate::store::{Answered, Guard, Left, NoticePlace, Settled, StoreError, Taken, Write};
 
@@ -105,7 +106,7 @@ pub(super) fn put_request(db: &Connection, request: &Request, doc: &str) -> Resu
     let end = millis(request.overdue_at());
     let lease = request.schedule.lease.map(|lease| lease.until.millis());
     let lane = request.lane().number();
-    let failing = millis(request.troubled_since());
+    let failing = millis(request.failing_since());
     if before(request.version.revision)? == 0 {
         let inserted = db.prepare_cached(INSERT_REQUEST)?.execute(named_params! {
             ":id": id, ":status": status, ":revoked": revoked, ":revision": int(request.version.revision),
@@ -321,17 +322,17 @@ fn make_room(db: &Connection, id: RequestId) -> Result<(), StoreError> {
             false => NoticeClaim::Free,
         },
     });
-    let fates = fates(&waiting.collect::<Vec<_>>());
-    for ((seq, ..), fate) in found.iter().zip(&fates) {
-        let sql = match fate {
-            Fate::Stays => continue,
-            Fate::Merged => "DELETE FROM jit_notices WHERE request_id = ?1 AND seq = ?2",
-            Fate::Parked => PARK,
+    let changes = notice_changes(&waiting.collect::<Vec<_>>());
+    for ((seq, ..), change) in found.iter().zip(&changes) {
+        let sql = match change {
+            NoticeChange::Stays => continue,
+            NoticeChange::Merged => "DELETE FROM jit_notices WHERE request_id = ?1 AND seq = ?2",
+            NoticeChange::Parked => PARK,
         };
         db.prepare_cached(sql)?
             .execute(params![id.to_string(), seq])?;
     }
-    note_parked(id, &fates);
+    note_parked(id, &changes);
     forget_parked(db, &id.to_string())?;
     put_first_in_line(db, id)?;
     Ok(())

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{AssignmentExecution, Done, not_sent, unfinished};
 use crate::domain::{
     AssignmentOutcome, HoldingKey, Lease, LeaseHolder, LeaseToken, Millis, PermissionSet,
-    RequestId, Timestamp, Trouble,
+    RequestId, Timestamp, WorkFailure,
 };
 use crate::identity_center::deny::{self, DenyError, PolicyDeny};
 use crate::identity_center::{AssignmentPlace, CALL_PATIENCE, Gate, OperationResult, PendingCall};
@@ -83,7 +83,7 @@ impl AssignmentExecution<'_> {
         match self.identity_center.provision(self.lane, place).await? {
             OperationResult::Badly { why } => {
                 let why = format!("the permission set could not be provisioned: {why}");
-                Err(Trouble::refused(&why).into())
+                Err(WorkFailure::refused(&why).into())
             }
             OperationResult::NotYet => Err(unfinished("provisioning", set.as_str()).into()),
             OperationResult::Well | OperationResult::Somehow => Ok(()),
@@ -124,7 +124,7 @@ impl AssignmentExecution<'_> {
             let since = BothClocks::now(clock);
             let lease = lease_again(token, clock, LeaseHolder::Server);
             let taken = store.take_lease(name, lease, lapsed).await;
-            match taken.map_err(|error| Trouble::passing(&error.to_string()))? {
+            match taken.map_err(|error| WorkFailure::passing(&error.to_string()))? {
                 Taken::Yes => return Ok((token, LeaseDeadline::since(since))),
                 Taken::ByAnother(other) => {
                     lapsed = self.watch.see_named_lease(name, other, clock.uptime());
@@ -132,7 +132,7 @@ impl AssignmentExecution<'_> {
             }
             if clock.uptime() >= patience {
                 let why = format!("another worker is changing {name}");
-                return Err(Trouble::passing(&why).into());
+                return Err(WorkFailure::passing(&why).into());
             }
             clock.sleep(PAUSE).await;
         }
@@ -146,7 +146,7 @@ impl AssignmentExecution<'_> {
     ) -> Done<()> {
         let before = self.identity_center.inline_policy(self.lane, set).await?;
         let after = change(before.as_deref());
-        let after = after.map_err(|error| Trouble::denied(&error.to_string()))?;
+        let after = after.map_err(|error| WorkFailure::denied(&error.to_string()))?;
         if before == after {
             return Ok(());
         }

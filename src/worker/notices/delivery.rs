@@ -29,7 +29,7 @@ pub(super) struct Delivery<'a> {
     more: Arc<Notify>,
     /// Notified when a receiver has a notice or fails, and when more notices are known.
     changed: Notify,
-    known: Mutex<Known>,
+    known: Mutex<KnownNotices>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,14 +47,14 @@ pub(super) enum GoAhead {
 }
 
 /// What a delivery knows of the notices of its request.
-struct Known {
+struct KnownNotices {
     /// The claimed notice and later ones, in order.
     notices: Vec<Notice>,
     /// Whether the later ones were read from the store.
     has_looked: bool,
     failed: BTreeSet<ReceiverName>,
-    /// Why a receiver does not have the claimed notice.
-    why: Option<NotReceived>,
+    /// The first receiver that does not have the claimed notice, and why.
+    not_received: Option<(ReceiverName, NotReceived)>,
 }
 
 /// What a receiver does next.
@@ -68,11 +68,11 @@ enum Next {
 }
 
 /// The result of a delivery.
-pub(super) struct Tried {
+pub(super) struct DeliveryResult {
     /// The claimed notice and those later ones that no receiver left out.
     pub notices: Vec<Notice>,
-    /// Why a receiver does not have the claimed notice.
-    pub why: Option<NotReceived>,
+    /// The first receiver that does not have the claimed notice, and why.
+    pub not_received: Option<(ReceiverName, NotReceived)>,
 }
 
 impl<'a> Delivery<'a> {
@@ -84,11 +84,11 @@ impl<'a> Delivery<'a> {
         may_go_ahead: GoAhead,
         more: Arc<Notify>,
     ) -> Self {
-        let known = Known {
+        let known = KnownNotices {
             notices: vec![claimed],
             has_looked: false,
             failed: BTreeSet::new(),
-            why: None,
+            not_received: None,
         };
         Self {
             service,
@@ -114,11 +114,11 @@ impl<'a> Delivery<'a> {
     /// for it, so they count as tried: otherwise the next attempt would follow without a pause.
     fn has_left_out_later(&self) -> bool {
         let known = self.known();
-        known.why.is_some() && !known.has_looked
+        known.not_received.is_some() && !known.has_looked
     }
 
     /// The result so far.
-    pub fn tried(&self) -> Tried {
+    pub fn result(&self) -> DeliveryResult {
         let known = self.known();
         let was_tried = |notice: &&Notice| {
             let mut all = self.receivers.all.iter().map(|one| one.name());
@@ -126,9 +126,9 @@ impl<'a> Delivery<'a> {
         };
         let (claimed, later) = known.notices.split_at(1);
         let later = later.iter().take_while(was_tried);
-        Tried {
+        DeliveryResult {
             notices: claimed.iter().chain(later).cloned().collect(),
-            why: known.why.clone(),
+            not_received: known.not_received.clone(),
         }
     }
 
@@ -239,13 +239,16 @@ impl<'a> Delivery<'a> {
     fn note_failed(&self, notice: &Notice, receiver: ReceiverName, not_received: NotReceived) {
         let is_claimed = self.known().notices.first().map(|one| one.seq) == Some(notice.seq);
         if !is_claimed {
-            let why = &not_received;
-            tracing::warn!(request_id = %notice.request_id, %why, "later notice not received");
+            tracing::warn!(
+                request_id = %notice.request_id, ?receiver, error = %not_received,
+                "later notice not received, will be retried"
+            );
         }
         self.known().failed.insert(receiver);
         self.change(notice, |there| there.told.extend(&not_received.told));
         if is_claimed {
-            self.known().why.get_or_insert(not_received);
+            let mut known = self.known();
+            known.not_received.get_or_insert((receiver, not_received));
         }
     }
 
@@ -258,7 +261,7 @@ impl<'a> Delivery<'a> {
         self.changed.notify_waiters();
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownNotices> {
         locked(&self.known)
     }
 }

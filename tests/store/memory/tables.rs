@@ -6,7 +6,7 @@ use jit::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, HeadEntry, Holding, HoldingKey, Lease,
     LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
-use jit::store::outbox::{Fate, NoticeClaim, PendingNotice, fates, forgotten};
+use jit::store::outbox::{NoticeChange, NoticeClaim, PendingNotice, forgotten, notice_changes};
 use jit::store::{
     Answered, ClaimedNotice, Commit, Freshness, Guard, Nonce, NoticePlace, StoreError, Write,
 };
@@ -286,13 +286,13 @@ impl Tables {
                 None => NoticeClaim::Free,
             },
         });
-        let fates = fates(&waiting.collect::<Vec<_>>());
-        for (place, fate) in places.iter().zip(fates) {
+        let changes = notice_changes(&waiting.collect::<Vec<_>>());
+        for (place, change) in places.iter().zip(changes) {
             let before = self.notices[place].clone();
-            match fate {
-                Fate::Stays => continue,
-                Fate::Merged => drop(self.notices.remove(place)),
-                Fate::Parked => self.notices.get_mut(place).unwrap().parked = true,
+            match change {
+                NoticeChange::Stays => continue,
+                NoticeChange::Merged => drop(self.notices.remove(place)),
+                NoticeChange::Parked => self.notices.get_mut(place).unwrap().parked = true,
             }
             undo.push(Undo::Notice(*place, Some(before)));
         }

@@ -3,7 +3,7 @@
 use super::super::step::{Step, details};
 use super::super::{Decision, Refusal};
 use super::{go_on_with_removal, old_credentials};
-use crate::domain::{Ending, EventKind, Millis, State, Text, Trouble};
+use crate::domain::{Ending, EventKind, Millis, State, Text, WorkFailure};
 
 /// After this many creates that AWS carried out and that FAILED, jit gives the grant up.
 const MOST_REFUSALS: u32 = 3;
@@ -11,10 +11,13 @@ const LONGEST_PAUSE: Millis = Millis::seconds(60);
 
 pub(in crate::domain::decide) fn failed(
     mut step: Step<'_>,
-    trouble: &Trouble,
+    failure: &WorkFailure,
 ) -> Result<Decision, Refusal> {
-    let refused = u32::from(matches!(trouble, Trouble::Refused { .. }));
-    let failing = step.failing_once_more(trouble.why().clone(), refused);
+    let refused = match failure {
+        WorkFailure::Refused { .. } => 1,
+        WorkFailure::Passing { .. } | WorkFailure::Denied { .. } => 0,
+    };
+    let failing = step.failing_once_more(failure.why().clone(), refused);
     let hopeless =
         failing.refusals >= MOST_REFUSALS || step.now - failing.since >= step.policy.grant_patience;
     match step.request.state {
@@ -38,10 +41,10 @@ pub(in crate::domain::decide) fn failed(
             step.record_failure(&failing, EventKind::SessionsNotEnded);
         }
     }
-    let whole = match trouble {
-        Trouble::Denied { .. } => LONGEST_PAUSE,
+    let whole = match failure {
+        WorkFailure::Denied { .. } => LONGEST_PAUSE,
         // Doubling from one second to a minute.
-        Trouble::Passing { .. } | Trouble::Refused { .. } => {
+        WorkFailure::Passing { .. } | WorkFailure::Refused { .. } => {
             Millis(500 << failing.attempts.min(7)).min(LONGEST_PAUSE)
         }
     };

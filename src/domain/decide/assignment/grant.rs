@@ -7,7 +7,7 @@ use super::{begin, failed, not_ours};
 use crate::domain::assignment::{ARN_DETAIL, MOST_HOLDERS};
 use crate::domain::{
     AssignmentWork, Ending, EventKind, Holding, Lease, Period, Preparation, Presence, State, Text,
-    Trouble,
+    WorkFailure,
 };
 
 pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decision, Refusal> {
@@ -31,8 +31,8 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
     if holding.revision != found.revision || unsure.is_some() {
         return step.done(Some(AssignmentWork::Prepare.into()));
     }
-    if let Some(trouble) = cannot_join_yet(&holding, &found.permission_set_arn) {
-        return failed(step, &trouble);
+    if let Some(failure) = cannot_join_yet(&holding, &found.permission_set_arn) {
+        return failed(step, &failure);
     }
     if holding.holders.len() >= MOST_HOLDERS {
         let why = Text::clip(&format!(
@@ -81,15 +81,15 @@ pub(super) fn withdraw(mut step: Step<'_>, lease: Lease, why: Text) -> Result<De
 }
 
 /// Why a request has to wait before it can hold this assignment.
-fn cannot_join_yet(holding: &Holding, arn: &str) -> Option<Trouble> {
+fn cannot_join_yet(holding: &Holding, arn: &str) -> Option<WorkFailure> {
     if holding.removing {
         let why = "jit is removing the same assignment; the grant follows after that";
-        return Some(Trouble::passing(why));
+        return Some(WorkFailure::passing(why));
     }
     let held_under = holding.permission_set_arn.as_ref();
     let other = held_under.filter(|then| *then != arn && !holding.holders.is_empty())?;
     let why = format!("the same assignment exists under another ARN: {other}");
-    Some(Trouble::denied(&why))
+    Some(WorkFailure::denied(&why))
 }
 
 pub(super) fn granted(mut step: Step<'_>) -> Result<Decision, Refusal> {

@@ -7,7 +7,7 @@ use crate::domain::decide::fixtures::{
 use crate::domain::decide::{Decision, Record, Refusal, decide};
 use crate::domain::{
     AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Command, Doubt,
-    Holding, LeaseToken, Outcome, Presence, State, Status, Text, Trouble,
+    Holding, LeaseToken, Outcome, Presence, State, Status, Text, WorkFailure,
 };
 use uuid::Uuid;
 
@@ -122,13 +122,13 @@ fn keeps_the_create(holding: &Holding) -> bool {
 fn a_grant_that_is_given_up_leaves_its_create_to_the_other_holder() {
     let why = Text::clip("AWS refused the create operation");
     let mut shared = creating_beside_another("Assigning");
-    shared.request.schedule.trouble = Some(crate::domain::Failing {
+    shared.request.schedule.failures = Some(crate::domain::Failing {
         since: later(),
         attempts: 2,
         refusals: 2,
         why: why.clone(),
     });
-    let failed = Trouble::Refused { why };
+    let failed = WorkFailure::Refused { why };
     let decision = report(shared, failed, AssignmentCalls::default());
     assert_eq!(decision.request.status(), Status::Error);
     assert!(keeps_the_create(decision.access.holding().unwrap()));

@@ -87,7 +87,7 @@ fn follow_up(
 ) -> Result<Decision, Refusal> {
     let now = step.now;
     step.request.access.set_old_credentials(next);
-    step.request.schedule.trouble = None;
+    step.request.schedule.failures = None;
     step.request.schedule.due_at = next.map(|old| old.due_at(now));
     step.record(kind, None, said);
     step.give_back()

@@ -5,8 +5,8 @@ use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
 use super::{begin, not_ours};
 use crate::domain::{
-    AssignmentWork, EndSessions, Ending, EventKind, Lease, Millis, OldCredentials, Person, State,
-    Text,
+    AssignmentWork, Ending, EventKind, Lease, Millis, OldCredentials, OldCredentialsRule, Person,
+    State, Text,
 };
 
 pub(super) fn end_grant(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
@@ -62,7 +62,7 @@ pub(super) fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refus
     if step.may_appear() {
         return look_again(step);
     }
-    if step.policy.end_sessions == EndSessions::PermissionSet {
+    if step.policy.end_sessions == OldCredentialsRule::PermissionSet {
         let before = step.now;
         let ending = Some(OldCredentials::Ending { before });
         step.request.access.set_old_credentials(ending);
@@ -95,7 +95,7 @@ pub(super) fn present_after_error(step: Step<'_>, by: &Person) -> Result<Decisio
 }
 
 /// The assignment is gone now, but a create may still take effect, so the request does not end
-/// yet. `trouble` shows for how long it waits.
+/// yet. `failures` shows for how long it waits.
 pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     step.note_create_answered();
     let why = Text::clip("a create of the same assignment may still take effect; waiting for it");

@@ -78,7 +78,7 @@ pub(in crate::domain::decide) fn found_present(
     revision: u64,
 ) -> Result<Decision, Refusal> {
     let seen = step.holding().map(|holding| holding.revision);
-    let hint = if matches!(step.request.state, State::Error(_)) {
+    let hint = if step.request.state.is_error() {
         "; it ended in ERROR, so jit did not make the assignment: remove it in Identity Center"
     } else if !may_be_stray(&step) {
         "; it is not settled, or another request holds the same assignment"

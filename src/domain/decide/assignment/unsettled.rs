@@ -1,7 +1,7 @@
 //! An end that jit has to verify at AWS: an operator wrote it into the store, or a late answer
 //! contradicts it.
 
-use super::super::step::{Step, details};
+use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
 use super::begin;
 use super::removal::look_again;
@@ -23,8 +23,7 @@ pub(super) fn verify(
     if !step.holds() {
         return begin(step, lease, AssignmentWork::Look);
     }
-    let revoked = matches!(end, State::Revoked { .. });
-    if step.is_shared() && !(revoked && doubt == Doubt::Outside) {
+    if step.is_shared() && !(end.is_revoked() && doubt == Doubt::Outside) {
         step.leave_to_others();
         return settled(step, end, doubt);
     }
@@ -41,35 +40,45 @@ pub(super) fn settle(step: Step<'_>, end: State, doubt: Doubt) -> Result<Decisio
     settled(step, end, doubt)
 }
 
-fn settled(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
+fn settled(step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
+    match doubt {
+        // The request had this end before the late answer.
+        Doubt::LateAnswer => {
+            settled_without_notice(step, end, EventKind::StrayAccessRemoved, details([]))
+        }
+        Doubt::Outside => settled_from_outside(step, end),
+    }
+}
+
+/// The request gets the end that an operator wrote into the store.
+fn settled_from_outside(step: Step<'_>, end: State) -> Result<Decision, Refusal> {
     let source = details([("source", Some("changed outside jit".to_owned()))]);
-    let (kind, said) = match (doubt, &end) {
-        (Doubt::LateAnswer, _) => (EventKind::StrayAccessRemoved, details([])),
-        (Doubt::Outside, State::Cancelled { .. }) => (EventKind::Cancelled, source),
-        (Doubt::Outside, State::Revoked { .. }) => {
-            return step.end(end, EventKind::Revoked, None, source);
-        }
-        (Doubt::Outside, State::Expired { .. }) => {
-            return step.end(end, EventKind::Expired, None, source);
-        }
-        (Doubt::Outside, State::Error(ended)) => {
+    match &end {
+        State::Cancelled { .. } => settled_without_notice(step, end, EventKind::Cancelled, source),
+        State::Revoked { .. } => step.end(end, EventKind::Revoked, None, source),
+        State::Expired { .. } => step.end(end, EventKind::Expired, None, source),
+        State::Error(ended) => {
             let said = details([("error", Some(ended.why.to_string()))]);
-            return step.end(end, EventKind::Error, None, said);
+            step.end(end, EventKind::Error, None, said)
         }
         // `Request::apply_outside_status` makes none of these.
-        (
-            Doubt::Outside,
-            State::Pending
-            | State::Approved
-            | State::Assigning
-            | State::Granted
-            | State::Removing { .. }
-            | State::Checking { .. }
-            | State::Unsettled { .. }
-            | State::Denied { .. },
-        ) => return step.end(end, EventKind::Error, None, source),
-    };
-    // These ends get no notice.
+        State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. } => step.end(end, EventKind::Error, None, source),
+    }
+}
+
+fn settled_without_notice(
+    mut step: Step<'_>,
+    end: State,
+    kind: EventKind,
+    said: Details,
+) -> Result<Decision, Refusal> {
     step.set_state(end);
     step.leave();
     step.record(kind, None, said);

@@ -211,7 +211,7 @@ async fn no_job_runs_after_the_one_in_which_sqlite_rolled_the_batch_back() {
 }
 
 #[tokio::test]
-async fn what_a_job_writes_after_sqlite_rolled_back_is_not_committed() {
+async fn writes_after_a_rollback_by_sqlite_are_not_committed() {
     let goes_on: TestJob = Box::new(|db| {
         assert!(fill_up(db).is_err());
         db.execute("INSERT INTO t VALUES (2)", []).ok();
