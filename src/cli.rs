@@ -170,6 +170,11 @@ impl CliContext {
         crate::config::read_sets_to_choose(self.config_path.as_deref(), &self.variables)
     }
 
+    /// The permission sets that this `jit.toml` names; a client may name none.
+    pub fn sets(&self) -> Result<Vec<String>, ConfigError> {
+        crate::config::read_sets(self.config_path.as_deref(), &self.variables)
+    }
+
     pub async fn config_with_seal_key(&self) -> Result<Config, ConfigError> {
         let path = self.config_path.as_deref();
         let config = crate::config::read_with_seal_key(path, &self.variables).await?;

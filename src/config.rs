@@ -15,7 +15,7 @@ mod strength;
 pub use file::{LogFormat, Scope, StoreKind};
 use manager::FetchedSecrets;
 use secret::Elsewhere;
-pub use strength::OF_THE_EXAMPLE;
+pub use strength::{OF_THE_EXAMPLE, loose_file};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -285,6 +285,12 @@ pub fn read_sets_to_choose(
         true => Vec::new(),
         false => sets.collect(),
     })
+}
+
+/// The permission sets that the file names. A client may have none.
+pub fn read_sets(path: Option<&Path>, variables: &Variables) -> Result<Vec<String>, ConfigError> {
+    let sets = file(path, variables)?.permission_sets;
+    Ok(sets.keys().map(ToString::to_string).collect())
 }
 
 /// The configuration file with the environment variables, before the check.

@@ -1,14 +1,17 @@
 //! Files that only the user of jit may read: the store and everything beside it.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// The mode of every file that jit creates.
 const OWN: u32 = 0o600;
 /// The bits that a file with a secret may not have: its group may read it, and that is all.
 const TOO_LOOSE_FOR_A_SECRET: u32 = 0o037;
+
+/// The end of the name of a file that takes the place of another one.
+const NEW: &str = ".jit-new";
 
 /// Returns the options with which jit creates a file.
 pub fn options() -> OpenOptions {
@@ -24,6 +27,45 @@ pub fn create(path: &Path) -> io::Result<()> {
         Err(why) if why.kind() != io::ErrorKind::AlreadyExists => Err(why),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Writes the text into a new file, which then takes the place of the old one and has its mode and
+/// its owner. Until then the old file stays, so that a full disk loses nothing.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = beside(path, NEW);
+    let written = write_like(path, &new, text).and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() && new.is_file() {
+        std::fs::remove_file(&new)?;
+    }
+    written
+}
+
+fn write_like(path: &Path, new: &Path, text: &str) -> io::Result<()> {
+    match std::fs::remove_file(new) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = options().write(true).create_new(true).open(new)?;
+    match std::fs::metadata(path) {
+        Ok(old) => {
+            let ours = file.metadata()?;
+            if (ours.uid(), ours.gid()) != (old.uid(), old.gid()) {
+                fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            }
+            file.set_permissions(old.permissions())?;
+        }
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) => return Err(why),
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The path with this end of its name.
+pub fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
 }
 
 /// Fails if this process cannot create a file in the folder. It leaves no file there.
@@ -94,10 +136,6 @@ fn mode_of(path: &Path) -> Option<u32> {
 
 /// Returns the files that SQLite keeps for a database.
 pub fn of_sqlite(path: &Path) -> Vec<PathBuf> {
-    let beside = ["-wal", "-shm"].map(|end| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    });
-    [path.to_owned()].into_iter().chain(beside).collect()
+    let others = ["-wal", "-shm"].map(|end| beside(path, end));
+    [path.to_owned()].into_iter().chain(others).collect()
 }

@@ -34,10 +34,14 @@ impl NamedAccess {
     pub fn of(asked: &BreakGlass, config: &Config) -> Result<Self, Failure> {
         let account = asked.account.as_deref();
         let account = account.map(|word| typed::account(word, &config.accounts));
+        let sets = config.policy.permission_sets.keys();
+        let sets: Vec<String> = sets.map(ToString::to_string).collect();
+        let set = asked.permission_set.as_ref();
+        let set = set.map(|set| typed::permission_set(set.as_str(), &sets).parse());
         Ok(Self {
             user: asked.user.clone(),
             account: account.transpose()?,
-            permission_set: asked.permission_set.clone(),
+            permission_set: set.transpose().map_err(failed)?,
         })
     }
 

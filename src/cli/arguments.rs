@@ -486,8 +486,8 @@ pub(crate) enum BreakGlassCommand {
                       Needs the store and AWS credentials, and no server. jit records the revoke before\n\
                       it calls AWS, and is done when AWS shows that the access is gone. Without --as,\n\
                       jit takes your name from your AWS credentials.\n\n\
-                      With --user, jit also ends the requests that wait for an approval. In the end jit\n\
-                      asks AWS what is left. The exit code is 3 if anything is left, or if the person,\n\
+                      With --user or --account, jit also ends the requests that wait for an approval, and\n\
+                      in the end asks AWS what is left. The exit code is 3 if anything is left, or if the person,\n\
                       the account or the permission set is not known.\n\n\
                       If the store does not answer either, add --user EMAIL and --account ID. jit ends\n\
                       the access and prints the audit rows that it cannot write; keep them."

@@ -257,8 +257,8 @@ impl Selected {
     }
 }
 
-/// One request by its id, or all live access of a person or in an account. For a person, also
-/// the requests that wait for an approval: an approval would give the access later.
+/// One request by its id, or all live access of a person or in an account, with the requests that
+/// wait for an approval (H2): an approval would give the access later.
 async fn selected(
     tools: &OperatorTools,
     asked: &BreakGlass,
@@ -279,9 +279,12 @@ async fn selected(
             }
         };
     }
-    let waiting = named.user.as_ref().map(|_| Status::Pending);
-    let statuses = [Status::Granted, Status::Approved, Status::Error];
-    for status in statuses.into_iter().chain(waiting) {
+    for status in [
+        Status::Granted,
+        Status::Approved,
+        Status::Error,
+        Status::Pending,
+    ] {
         let filter = Filter {
             status: Some(status),
             ..named.filter()
@@ -346,7 +349,7 @@ impl BreakGlassRun<'_> {
                     continue;
                 }
                 Ok(RemovalEnd::HeldBy(ids)) => held_by(&ids),
-                Err(failure) => failure.to_string(),
+                Err(failure) => one_line(&failure.to_string()),
             };
             lines.push(format!("{id}: {why}"));
             values.push(json!({"request_id": id, "message": why}));
@@ -372,7 +375,7 @@ impl BreakGlassRun<'_> {
 /// Whether the access of an ended request is gone, and how jit knows it.
 fn result(request: &Request) -> String {
     match (&request.state, request.access.was_begun()) {
-        (State::Error(end), _) => end.why.to_string(),
+        (State::Error(end), _) => one_line(end.why.as_str()),
         (State::Cancelled { .. }, false) => {
             "it waited for an approval, and had no access".to_owned()
         }

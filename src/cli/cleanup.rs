@@ -11,8 +11,9 @@ use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::domain::{
     AssignmentProof, Command, EventKind, Lane, Presence, Proof, Request, RequestId, RequestObject,
-    Status,
+    Status, Text,
 };
+use crate::identity_center::Paced;
 use crate::service::ServiceError;
 use crate::store::StoreError;
 use crate::worker::{ProveError, Proven};
@@ -22,17 +23,17 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
     let config = context.config_without_secrets()?;
     let id = short_id::in_store(&config, &asked.id).await?;
     let identity_center = operator::identity_center(&config).await?;
-    let by = match context.acting.person_if_said()? {
-        Some(person) => person,
-        // The audit needs an actor: jit takes the name from the credentials.
-        None => operator::operator(context, &operator::credentials(&identity_center).await?)?,
+    let credentials = credentials(context, &identity_center).await?;
+    let operator = Operator {
+        removal: UnrecordedRemoval {
+            identity_center: identity_center.clone(),
+            // The audit needs an actor: without --as, jit takes the name from the credentials.
+            by: operator::operator(context, &credentials)?,
+            reason,
+        },
+        credentials,
     };
-    let removal = UnrecordedRemoval {
-        identity_center: identity_center.clone(),
-        by,
-        reason,
-    };
-    let unread = |why: &str| removal.print_rows(&[row(id, None, "no")], &unread(id, why));
+    let unread = |why: &str| operator.print_row(id, None, "no", &unread(id, why));
     let tools = match OperatorTools::with_identity_center(config, identity_center, Purpose::Operate)
         .await
     {
@@ -55,18 +56,58 @@ pub(super) async fn cleanup(context: &CliContext, asked: &Cleanup) -> Result<(),
             }
             CleanupCheck::Proven(Proven::Over(_) | Proven::StillThere) => Proof::None,
             CleanupCheck::Unwritten(why) => {
-                return removal.print_rows(&[row(id, Some(&request), "yes")], &unrecorded(&why));
+                return operator.print_row(id, Some(&request), "yes", &unrecorded(&why));
             }
         },
     };
-    record(context, &tools, &removal, &request, proof).await
+    record(context, &tools, &operator, &request, proof).await
+}
+
+/// B4: the audit records them beside the name, because anyone can write a name after `--as`. The
+/// cleanup needs nothing of STS, so with `--as` its failure is only recorded.
+async fn credentials(context: &CliContext, identity_center: &Paced) -> Result<Text, Failure> {
+    match operator::credentials(identity_center).await {
+        Err(why) if context.acting.person_if_said()?.is_some() => {
+            Ok(Text::clip(&format!("unknown: {why}")))
+        }
+        known => known,
+    }
+}
+
+/// The operator, their reason and their AWS credentials.
+struct Operator {
+    removal: UnrecordedRemoval,
+    credentials: Text,
+}
+
+impl Operator {
+    /// Prints the audit row that the store did not accept.
+    fn print_row(
+        &self,
+        id: RequestId,
+        request: Option<&Request>,
+        verified: &str,
+        why: &str,
+    ) -> Result<(), Failure> {
+        let row = Row {
+            kind: EventKind::CleanedUp,
+            id: Some(id),
+            key: request.and_then(Request::holding_key),
+            user: request.map(|request| request.requester_email().to_string()),
+            details: vec![
+                ("verified", verified.to_owned()),
+                ("credentials", self.credentials.to_string()),
+            ],
+        };
+        self.removal.print_rows(&[row], why)
+    }
 }
 
 /// Records the request as REVOKED, or prints the audit row if the store does not accept it.
 async fn record(
     context: &CliContext,
     tools: &OperatorTools,
-    removal: &UnrecordedRemoval,
+    operator: &Operator,
     request: &Request,
     proof: Proof,
 ) -> Result<(), Failure> {
@@ -78,21 +119,24 @@ async fn record(
         }
         Proof::None => (None, "jit did not ask AWS", "no"),
     };
-    tell(&format!(
-        "{id} is {}; {asked_aws}; jit records REVOKED by {}",
-        request.status(),
-        removal.by.email
-    ));
-    let said = done(&proof);
+    let (said, by) = (done(&proof), &operator.removal.by);
     let cleaned = Command::CleanedUp {
-        by: removal.by.clone(),
-        reason: removal.reason.clone(),
+        by: by.clone(),
+        reason: operator.removal.reason.clone(),
+        credentials: operator.credentials.clone(),
         proof,
     };
     match tools.app.service.handle(id, cleaned, None).await {
-        Ok(handled) => print_request(context, &handled.request, said),
+        Ok(handled) => {
+            tell(&format!(
+                "{id} was {}; {asked_aws}; jit recorded REVOKED by {}",
+                request.status(),
+                by.email
+            ));
+            print_request(context, &handled.request, said)
+        }
         Err(ServiceError::Store(why)) => {
-            removal.print_rows(&[row(id, Some(request), verified)], &unrecorded(&why))
+            operator.print_row(id, Some(request), verified, &unrecorded(&why))
         }
         Err(error) => {
             if let Some(lease) = lease {
@@ -121,16 +165,6 @@ fn unread(id: RequestId, why: &str) -> String {
 
 fn unrecorded(why: &StoreError) -> String {
     format!("the store did not record the cleanup: {why}")
-}
-
-fn row(id: RequestId, request: Option<&Request>, verified: &str) -> Row {
-    Row {
-        kind: EventKind::CleanedUp,
-        id: Some(id),
-        key: request.and_then(Request::holding_key),
-        user: request.map(|request| request.requester_email().to_string()),
-        details: vec![("verified", verified.to_owned())],
-    }
 }
 
 /// The answer of AWS.

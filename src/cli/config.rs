@@ -44,7 +44,7 @@ pub(super) async fn check(context: &CliContext, offline: bool) -> Result<(), Fai
         .print(|| format!("{}{end}", facts(&told)), &value)?;
     match asked.wrong.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Failed(asked.wrong.join("\njit: "))),
+        false => Err(Failure::Failed(asked.wrong.join("\n"))),
     }
 }
 

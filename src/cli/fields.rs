@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::typed::nearest;
 use crate::signature;
 
 /// Each field, and the option or the argument that sets it.
@@ -66,13 +67,19 @@ impl TypedFields<'_> {
         let Some(option) = about else {
             return self.renamed(message);
         };
-        let value = self
-            .value(field, place)
-            .map_or_else(String::new, |value| match value {
-                Value::String(text) => format!(" {text:?}"),
-                other => format!(" {other}"),
-            });
-        format!("{option}{value} {}", self.renamed(rest))
+        let typed = self.value(field, place);
+        let value = match &typed {
+            Some(Value::String(text)) => format!(" {text:?}"),
+            Some(other) => format!(" {other}"),
+            None => String::new(),
+        };
+        let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+        let near = nearest_of_list(word, rest);
+        // The option is shown with its value already.
+        let is_shown = typed.as_ref().and_then(Value::as_str) == Some(word);
+        let rest = if is_shown { after } else { rest };
+        let near = near.map_or_else(String::new, |near| format!("; nearest: {near}"));
+        format!("{option}{value} {}{near}", self.renamed(rest))
     }
 
     /// Only a name with `_` is certainly a field: `reason` is also a word of a sentence.
@@ -108,6 +115,13 @@ impl TypedFields<'_> {
         };
         Some(value.clone())
     }
+}
+
+/// The word of the list at the end of a refusal that the person probably meant.
+fn nearest_of_list<'m>(word: &str, message: &'m str) -> Option<&'m str> {
+    let lists = ["; known: ", "; allowed: "];
+    let (_, list) = lists.iter().find_map(|before| message.split_once(before))?;
+    nearest(word, list.split(", "))
 }
 
 /// The name of the field, and the place in its list: `approver_ids[0]`.
@@ -170,6 +184,13 @@ mod tests {
         ] {
             assert_eq!(fields.explained(message), wanted);
         }
+        let body = r#"{"permission_set": "redonly"}"#;
+        let set = TypedFields { query: "", body };
+        let near = "permission_set redonly is not configured; known: admin, readonly";
+        assert_eq!(
+            set.explained(near),
+            "--permission-set \"redonly\" is not configured; known: admin, readonly; nearest: readonly"
+        );
         // A setting of the server and an ordinary word stay.
         for same in [
             "policy.max_request_hours of the server allows no more",

@@ -1,6 +1,5 @@
 //! `jit keys generate`: prints a new key, or writes it into jit.toml.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -66,15 +65,19 @@ fn write_key(context: &CliContext, id: &str, secret: &str) -> Result<(), Failure
             file.display()
         )
     };
-    context.output.print(told, &value)
+    context.output.print(told, &value)?;
+    if let Some(warning) = config::loose_file(&file) {
+        tell(&format!("warning: {warning}"));
+    }
+    Ok(())
 }
 
 /// Writes the file. A file that exists keeps its mode.
 fn put(file: &Path, text: &str) -> Result<(), Failure> {
-    let mut options = files::options();
-    let opened = options.write(true).create(true).truncate(true).open(file);
-    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))
+    // The new file must not take the place of a link.
+    let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    files::replace(&target, text)
+        .map_err(|why| Failure::Failed(format!("{} cannot be written: {why}", file.display())))
 }
 
 /// Returns the text with the secret of the key, and of the client if it signs with this key; and
@@ -170,6 +173,27 @@ fn with_secret(text: &str, header: &str, secret: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // D1: a full disk left an empty file, without the keys of all callers.
+    #[test]
+    fn d1_a_file_that_cannot_be_written_keeps_its_keys() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("jit.toml"), folder.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        put(&link, "new").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert!(link.is_symlink());
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        // A folder has the name of the temporary file.
+        std::fs::create_dir(files::beside(&file, ".jit-new")).unwrap();
+        let why = put(&file, "other").unwrap_err().to_string();
+        assert!(why.contains("cannot be written"), "{why}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+    }
 
     // H5
     #[test]

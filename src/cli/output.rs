@@ -58,7 +58,13 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// A message on stderr for the person at the terminal.
 pub(crate) fn tell(message: &str) {
-    eprintln!("jit: {}", clean(message));
+    eprintln!("{}", message_of_jit(message));
+}
+
+/// A5: only the first line begins with `jit:`, and the others are indented: a line break in text
+/// from outside cannot make a line that looks like a message of its own.
+fn message_of_jit(message: &str) -> String {
+    format!("jit: {}", clean(message).replace('\n', "\n     "))
 }
 
 /// The same, on one line.
@@ -100,7 +106,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         .join("\n")
 }
 
-/// Names and values, one pair a line.
+/// Names and values, one pair a line. A5: a value with a line break would look like other pairs.
 pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let said: Vec<_> = facts
         .iter()
@@ -108,7 +114,7 @@ pub(crate) fn facts(facts: &[(&str, String)]) -> String {
         .collect();
     let width = said.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     said.iter()
-        .map(|(name, value)| format!("{name:<width$}  {}", clean(value)))
+        .map(|(name, value)| format!("{name:<width$}  {}", one_line(value)))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -121,6 +127,20 @@ mod tests {
     fn control_characters_are_replaced_by_spaces() {
         assert_eq!(clean("a\u{1b}[31mred\u{7}\nb"), "a [31mred \nb");
         assert_eq!(one_line("a\nb"), "a b");
+    }
+
+    // A5
+    #[test]
+    fn a5_a_line_break_in_a_message_makes_no_second_message() {
+        let told = message_of_jit("AWS says: slow\njit: all access is gone");
+        assert_eq!(told, "jit: AWS says: slow\n     jit: all access is gone");
+    }
+
+    // A5
+    #[test]
+    fn a5_each_fact_has_one_line() {
+        let shown = facts(&[("reason", "db down\nstatus  DENIED".into())]);
+        assert_eq!(shown, "reason  db down status  DENIED");
     }
 
     // A5

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_util::sync::CancellationToken;
 
 use super::differences::{Difference, LeftAccess, print_findings};
-use super::operator::{OperatorTools, confirm};
+use super::operator::{OperatorTools, confirm, credentials};
 use super::output::{progress, tell};
 use super::serve::failed;
 use super::{CliContext, Failure};
 use crate::domain::{
-    AccountId, Command, Holding, HoldingKey, Lane, Millis, Presence, Request, RequestId, State,
-    Status, Timestamp, UserId,
+    AccountId, Command, Holding, HoldingKey, Lane, Millis, Person, Presence, Request, RequestId,
+    State, Status, Text, Timestamp, UserId,
 };
 use crate::identity_center::{Assignee, AssignmentPlace, IdentityCenterErrorKind};
 use crate::service::ServiceError;
@@ -52,11 +52,7 @@ pub(super) async fn reconcile(context: &CliContext, fix: Fix) -> Result<(), Fail
         Fix::Ask | Fix::Yes => confirmed(&findings, fix),
     };
     if fix != Fix::Nothing && confirmed.is_ok() {
-        for finding in &mut findings {
-            if let Difference::Left(left) = finding {
-                *finding = remove(context, &tools, left).await?;
-            }
-        }
+        remove_left(context, &tools, &mut findings).await?;
     }
     let printed = print_findings(context, places.len(), &findings);
     confirmed.and(printed)
@@ -86,14 +82,52 @@ fn confirmed(findings: &[Difference], fix: Fix) -> Result<(), Failure> {
     }
 }
 
-async fn remove(
+/// Removes each access that is left, and puts the result in its place.
+async fn remove_left(
     context: &CliContext,
+    tools: &OperatorTools,
+    findings: &mut [Difference],
+) -> Result<(), Failure> {
+    let mut operator = None;
+    for finding in findings {
+        if let Difference::Left(left) = finding {
+            let operator = match &operator {
+                Some(operator) => operator,
+                None => operator.insert(Operator::of(context, tools).await?),
+            };
+            *finding = remove(operator, tools, left).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Who removes the access. B4: the audit records the AWS credentials too, because anyone can write a
+/// name after `--as`.
+struct Operator {
+    by: Option<Person>,
+    credentials: Text,
+}
+
+impl Operator {
+    async fn of(context: &CliContext, tools: &OperatorTools) -> Result<Self, Failure> {
+        Ok(Self {
+            by: context.acting.person_if_said()?,
+            credentials: credentials(&tools.app.identity_center).await?,
+        })
+    }
+}
+
+async fn remove(
+    operator: &Operator,
     tools: &OperatorTools,
     left: &LeftAccess,
 ) -> Result<Difference, Failure> {
-    let by = context.acting.person_if_said()?;
     let (request, revision) = (left.request, left.revision);
-    let found = Command::FoundPresent { by, revision };
+    let found = Command::FoundPresent {
+        by: operator.by.clone(),
+        credentials: operator.credentials.clone(),
+        revision,
+    };
     let removed = async {
         tools.app.service.handle(request, found, None).await?;
         let never = CancellationToken::new();

@@ -5,6 +5,8 @@ mod list;
 mod starts;
 mod text;
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::already::{self, Aim};
@@ -13,10 +15,10 @@ use super::client::{Caller, HttpAnswer};
 use super::output::tell;
 use super::{CliContext, Failure, pages, short_id, typed};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::{Millis, Person, Refusal};
+use crate::domain::{Millis, Minutes, Person, Refusal};
 use crate::signature::percent_encoded;
-use text::word;
 pub(super) use text::{describe, page};
+use text::{lowered_limits, word};
 
 pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(), Failure> {
     let caller = Caller::new(context).await?;
@@ -30,14 +32,14 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             let body = acting("approver", &person, json!({}));
             let path = path(&caller, &id, "/approve").await?;
             let answer = by_address(context, &caller, &path, body, "approver").await;
-            or_reached(answer, &Aim::ApprovedBy(&person))?
+            or_decided(&caller, answer, &Aim::ApprovedBy(&person)).await?
         }
         CliCommand::Deny { id, reason } => {
             let person = context.acting.person()?;
             let body = acting("denier", &person, json!({"reason": reason}));
             let path = path(&caller, &id, "/deny").await?;
             let answer = by_address(context, &caller, &path, body, "denier").await;
-            or_reached(answer, &Aim::Denied)?
+            or_decided(&caller, answer, &Aim::Denied).await?
         }
         CliCommand::Revoke { id, reason, wait } => {
             let body = actor(json!({"reason": reason}))?;
@@ -49,12 +51,7 @@ pub(super) async fn run(context: &CliContext, command: CliCommand) -> Result<(),
             let path = path(&caller, &id, "/cancel").await?;
             or_reached(caller.post(&path, &body).await, &Aim::Cancelled)?
         }
-        CliCommand::Extend { id, minutes } => {
-            let body = actor(json!({"additional_minutes": minutes}))?;
-            caller
-                .post(&path(&caller, &id, "/extend").await?, &body)
-                .await?
-        }
+        CliCommand::Extend { id, minutes } => extend(context, &caller, &id, minutes).await?,
         CliCommand::Status { id } => caller.get(&path(&caller, &id, "").await?).await?,
         CliCommand::List(list) => return list::list(context, &caller, &list).await,
         CliCommand::Bind(bind) => return self::bind(context, &caller, &bind).await,
@@ -102,6 +99,22 @@ fn or_reached(answer: Result<HttpAnswer, Failure>, aim: &Aim<'_>) -> Result<Http
         Err(refused) => refused,
     };
     let (value, said) = already::reached(&refused, aim).ok_or(refused)?;
+    tell(&said);
+    Ok(HttpAnswer { status: 200, value })
+}
+
+/// H3: the same for a decision, which may be one about an extension.
+async fn or_decided(
+    caller: &Caller,
+    answer: Result<HttpAnswer, Failure>,
+    aim: &Aim<'_>,
+) -> Result<HttpAnswer, Failure> {
+    let refused = match or_reached(answer, aim) {
+        Ok(answer) => return Ok(answer),
+        Err(refused) => refused,
+    };
+    let decided = already::decided_extension(caller, &refused, aim).await;
+    let (value, said) = decided.ok_or(refused)?;
     tell(&said);
     Ok(HttpAnswer { status: 200, value })
 }
@@ -177,6 +190,21 @@ async fn revoke(
     revoked(context, caller, id, answer, wait).await
 }
 
+async fn extend(
+    context: &CliContext,
+    caller: &Caller,
+    id: &str,
+    minutes: u32,
+) -> Result<HttpAnswer, Failure> {
+    let by = context.acting.person()?;
+    let body = acting("actor", &by, json!({"additional_minutes": minutes}));
+    let path = path(caller, id, "/extend").await?;
+    let minutes = Minutes::new(minutes.into());
+    let minutes = minutes.map_err(|why| Failure::Usage(format!("--minutes {why}")))?;
+    let aim = Aim::ExtensionOf { minutes, by: &by };
+    or_reached(caller.post(&path, &body).await, &aim)
+}
+
 async fn accounts(caller: &Caller, channel: &str) -> Result<HttpAnswer, Failure> {
     let (path, place) = ("/config/accounts", |binding: &Value| {
         word(binding, "account_id")
@@ -197,7 +225,15 @@ async fn unbind(
     let account = account_id(context, account)?;
     let body = json!({"channel_id": channel, "account_id": account});
     let body = admin(context, body)?;
-    let value = caller.post("/config/unbind", &body).await?.value;
+    let value = match caller.post("/config/unbind", &body).await {
+        Ok(answer) => answer.value,
+        Err(refused) => {
+            let said = already::unbound(caller, &refused, channel, &account).await;
+            let said = said.ok_or(refused)?;
+            let value = json!({"channel_id": channel, "account_id": account, "message": said});
+            return context.output.print(|| said, &value);
+        }
+    };
     let text = || {
         format!(
             "removed: account {account} is no longer bound to channel {channel}; jit cancels its \
@@ -208,19 +244,19 @@ async fn unbind(
     context.output.print(text, &value)
 }
 
-/// The policy of the server may allow less than the binding.
+/// H7: the server may allow less than the binding.
 async fn bind(context: &CliContext, caller: &Caller, asked: &BindArguments) -> Result<(), Failure> {
-    let answer = caller.post("/config/bind", &terms(context, asked)?).await?;
+    let answer = caller
+        .post("/config/bind", &terms(context, caller, asked).await?)
+        .await?;
     let value = &answer.value;
     context.output.print(|| describe(value), value)?;
-    let most = value["max_request_hours"].as_u64();
-    if let (Some(wanted), Some(most)) = (asked.max_hours, most)
-        && most < u64::from(wanted)
-    {
-        tell(&format!(
-            "the longest duration here is {most} hours, not {wanted}: policy.max_request_hours \
-             of the server allows no more"
-        ));
+    let lowered = asked
+        .max_hours
+        .map(|wanted| lowered_limits(value, wanted))
+        .unwrap_or_default();
+    for limit in lowered {
+        tell(&limit);
     }
     Ok(())
 }
@@ -255,13 +291,20 @@ async fn request(
     if new.permission_set.is_none() {
         choose(&context.sets_to_choose()?)?;
     }
+    let set = match &new.permission_set {
+        Some(word) => {
+            let sets = known_sets(context, caller, &new.channel).await?;
+            Some(typed::permission_set(word, &sets))
+        }
+        None => None,
+    };
     let wanted = json!({
         "account_id": account_id(context, &new.account)?,
         "channel_id": new.channel,
         "requested_duration_minutes": new.minutes,
         "reason": new.reason,
         "jira": new.jira,
-        "permission_set": new.permission_set,
+        "permission_set": set,
         "start_at": new.start_at,
     });
     let body = acting("requester", &context.acting.person()?, wanted);
@@ -280,7 +323,37 @@ fn choose(sets: &[String]) -> Result<(), Failure> {
     )))
 }
 
-fn terms(context: &CliContext, bind: &BindArguments) -> Result<Value, Failure> {
+/// H4: the permission sets of this `jit.toml`; else those of the channel, if the key may read them.
+async fn known_sets(
+    context: &CliContext,
+    caller: &Caller,
+    channel: &str,
+) -> Result<Vec<String>, Failure> {
+    let own = context.sets()?;
+    if !own.is_empty() {
+        return Ok(own);
+    }
+    let bindings = accounts(caller, channel).await.ok();
+    let bindings = bindings.map(|answer| answer.value);
+    let bindings = bindings.iter().filter_map(Value::as_array).flatten();
+    let sets = bindings.filter_map(|binding| binding["allowed_permission_sets"].as_array());
+    let sets: BTreeSet<&str> = sets.flatten().filter_map(Value::as_str).collect();
+    Ok(sets.into_iter().map(str::to_owned).collect())
+}
+
+async fn terms(
+    context: &CliContext,
+    caller: &Caller,
+    bind: &BindArguments,
+) -> Result<Value, Failure> {
+    let sets = match &bind.permission_sets {
+        Some(words) => {
+            let known = known_sets(context, caller, &bind.channel).await?;
+            let meant = words.iter().map(|word| typed::permission_set(word, &known));
+            Some(meant.collect::<Vec<_>>())
+        }
+        None => None,
+    };
     admin(
         context,
         json!({
@@ -289,7 +362,7 @@ fn terms(context: &CliContext, bind: &BindArguments) -> Result<Value, Failure> {
             "approvals_required": bind.approvals_required,
             "allow_self_approval": bind.allow_self_approval,
             "max_request_hours": bind.max_hours,
-            "permission_sets": bind.permission_sets,
+            "permission_sets": sets,
         }),
     )
 }

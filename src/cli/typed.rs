@@ -27,6 +27,19 @@ pub(super) fn account(
     )))
 }
 
+/// The known permission set that a person means: `/jit` understands it in any case as well. A set
+/// that is not known here stays as it is, because the server may know it.
+pub(super) fn permission_set(word: &str, known: &[String]) -> String {
+    if known.iter().any(|set| set == word) {
+        return word.to_owned();
+    }
+    let mut same = known.iter().filter(|set| set.eq_ignore_ascii_case(word));
+    match (same.next(), same.next()) {
+        (Some(only), None) => only.clone(),
+        (Some(_), Some(_)) | (None, _) => word.to_owned(),
+    }
+}
+
 /// A number of minutes, or a time like `1h30m` as in `/jit request`.
 pub(super) fn minutes(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().map(Minutes::new);
@@ -63,6 +76,20 @@ mod tests {
         }
         for wrong in ["", "0", "-5", "1x", "h"] {
             assert!(minutes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    // H4
+    #[test]
+    fn h4_a_permission_set_is_typed_in_any_case() {
+        let known = ["admin", "Admin", "readonly"].map(str::to_owned);
+        for (word, wanted) in [
+            ("ReadOnly", "readonly"),
+            ("Admin", "Admin"),
+            ("ADMIN", "ADMIN"),
+            ("other", "other"),
+        ] {
+            assert_eq!(permission_set(word, &known), wanted);
         }
     }
 

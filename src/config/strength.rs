@@ -164,7 +164,7 @@ fn unencrypted(key: &str, url: &Url) -> Option<String> {
 
 /// Returns a warning about a file that contains a secret and that more users than its group may
 /// read.
-pub(super) fn loose_file(file: &Path) -> Option<String> {
+pub fn loose_file(file: &Path) -> Option<String> {
     let mode = files::too_loose_for_a_secret(file)?;
     let file = file.display();
     Some(format!(

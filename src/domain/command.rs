@@ -29,6 +29,8 @@ pub enum Command {
         by: Person,
         /// Why the operator removed the access by hand.
         reason: Text,
+        /// The AWS identity of the command, because anyone can write a name after `--as`.
+        credentials: Text,
         /// Whether the command asked AWS before it reports the access as gone.
         proof: Proof,
     },
@@ -36,6 +38,8 @@ pub enum Command {
     FoundPresent {
         /// The operator who asked AWS; absent if `jit reconcile` got no `--as`.
         by: Option<Person>,
+        /// The AWS identity that asked.
+        credentials: Text,
         /// The [`Holding::revision`](super::Holding::revision) that the operator saw.
         revision: u64,
     },

@@ -75,10 +75,17 @@ pub fn decide(
             reason,
             credentials,
         } => person::broken_glass(step, &by, reason, &credentials),
-        Command::CleanedUp { by, reason, proof } => access::cleaned_up(step, &by, reason, proof),
-        Command::FoundPresent { by, revision } => {
-            access::found_present(step, by.as_ref(), revision)
-        }
+        Command::CleanedUp {
+            by,
+            reason,
+            credentials,
+            proof,
+        } => access::cleaned_up(step, &by, (reason, &credentials), proof),
+        Command::FoundPresent {
+            by,
+            credentials,
+            revision,
+        } => access::found_present(step, by.as_ref(), &credentials, revision),
         Command::Unbound { by } => person::unbound(step, by.as_ref()),
         Command::RulesChanged { by } => at_start::rules_changed(step, by),
         Command::RevokedWithCoHolder { with, by, reason } => {

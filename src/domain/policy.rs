@@ -182,6 +182,19 @@ impl Policy {
             .min(binding.max_request_hours.unwrap_or(u32::MAX))
     }
 
+    /// The sets of `allowed_sets` that have a lower limit than `longest`, each with its limit in
+    /// hours.
+    pub fn lower_limits<'p>(
+        &'p self,
+        binding: &'p Binding,
+    ) -> impl Iterator<Item = (&'p PermissionSet, u32)> {
+        let longest = self.longest(binding);
+        self.allowed_sets(binding).filter_map(move |set| {
+            let own = self.permission_sets.get(set)?.max_request_hours?;
+            (own < longest).then_some((set, own))
+        })
+    }
+
     /// The longest duration of this set in minutes.
     pub fn longest_of(&self, set: &PermissionSet, binding: &Binding) -> u32 {
         let own = self.permission_sets.get(set);

@@ -1,23 +1,56 @@
 //! A refused command whose aim is reached already: a second revoke is no failure. The terminal and
 //! the chat say it with the same sentence.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::domain::Person;
+use crate::domain::{Approval, Minutes, Person, Request, RequestObject, counted};
 
 /// What the person wants to be true.
 pub enum Aim<'p> {
     NoAccess,
     Denied,
     Cancelled,
-    /// This person has approved.
+    /// This person has approved the request, or the extension that waits.
     ApprovedBy(&'p Person),
+    /// An extension of so much time that this person asked for waits for its approvals.
+    ExtensionOf {
+        minutes: Minutes,
+        by: &'p Person,
+    },
 }
 
 /// How a sentence shows a time and the address of a person.
 pub struct Wording<'w> {
     pub time: &'w dyn Fn(&str) -> String,
     pub person: &'w dyn Fn(&str) -> String,
+}
+
+/// The request in the form of the API, and all persons whose approvals it has: the API names the
+/// last one only. None if the request cannot be serialised.
+pub fn shown(request: &Request) -> Option<Value> {
+    let mut shown = serde_json::to_value(RequestObject::from(request)).ok()?;
+    let extension = request.grant.extension.as_ref();
+    let of_extension = extension.map_or(&[][..], |extension| &extension.approvals);
+    for (field, approvals) in [
+        (APPROVED_BY, request.approvals.given.as_slice()),
+        (EXTENSION_APPROVED_BY, of_extension),
+    ] {
+        if !approvals.is_empty() {
+            let person = |one: &Approval| json!({"mm_user_id": one.by.id, "email": one.by.email});
+            shown[field] = approvals.iter().map(person).collect();
+        }
+    }
+    Some(shown)
+}
+
+const APPROVED_BY: &str = "approved_by";
+const EXTENSION_APPROVED_BY: &str = "extension_approved_by";
+
+/// Whether the request has an approval of this person.
+fn has_approval_of(request: &Value, field: &str, person: &Person) -> bool {
+    let mut approvals = request[field].as_array().into_iter().flatten();
+    approvals
+        .any(|by| by["mm_user_id"] == person.id.as_str() || by["email"] == person.email.as_str())
 }
 
 /// What to say of the request, which has the form of the API, if the aim is reached.
@@ -53,13 +86,26 @@ pub fn sentence(request: &Value, aim: &Aim<'_>, wording: &Wording<'_>) -> Option
         )),
         (Aim::Denied, "DENIED") => Some(format!("already denied{}", at("denied_at"))),
         (Aim::Cancelled, "CANCELLED") => Some(format!("already cancelled{}", at("cancelled_at"))),
-        // The request does not tell who has approved an extension that waits.
         (Aim::ApprovedBy(person), "PENDING" | "APPROVED" | "GRANTED")
             if request["extension_minutes"].is_null()
-                && (request["approver_mm_user_id"] == person.id.as_str()
-                    || request["approver_email"] == person.email.as_str()) =>
+                && has_approval_of(request, APPROVED_BY, person) =>
         {
             Some(format!("you have approved it already; it is {status}"))
+        }
+        (Aim::ApprovedBy(person), "GRANTED")
+            if has_approval_of(request, EXTENSION_APPROVED_BY, person) =>
+        {
+            Some("you have approved the extension already; it waits for another approver".into())
+        }
+        (Aim::ExtensionOf { minutes, by }, "GRANTED")
+            if request["extension_minutes"] == minutes.get()
+                && (request["requester_mm_user_id"] == by.id.as_str()
+                    || request["requester_email"] == by.email.as_str()) =>
+        {
+            let minutes = counted(minutes.get(), "minute");
+            Some(format!(
+                "you have asked for it already; the extension of {minutes} waits for its approvals"
+            ))
         }
         _ => None,
     }
@@ -70,7 +116,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::decide::fixtures::person;
+    use crate::domain::Extension;
+    use crate::domain::decide::fixtures::{later, minutes, person, record};
 
     fn told(request: &Value, aim: &Aim<'_>) -> Option<String> {
         let wording = Wording {
@@ -91,13 +138,14 @@ mod tests {
             assert_eq!(told(&doubted, &Aim::NoAccess), None);
         }
         for status in ["PENDING", "GRANTED", "ERROR", "APPROVED"] {
-            let request = json!({"status": status, "approver_mm_user_id": "bob"});
+            let request = json!({"status": status, "approved_by": [{"mm_user_id": "bob"}]});
             assert_eq!(told(&request, &Aim::NoAccess), None, "{status}");
             assert_eq!(told(&request, &Aim::ApprovedBy(&person("carol"))), None);
         }
         // The refused approval of an extension was told as if it had been given.
         let bob = person("bob");
-        let granted = json!({"status": "GRANTED", "approver_mm_user_id": bob.id.as_str()});
+        let granted =
+            json!({"status": "GRANTED", "approved_by": [{"mm_user_id": bob.id.as_str()}]});
         assert!(told(&granted, &Aim::ApprovedBy(&bob)).is_some());
         let mut extending = granted;
         extending["extension_minutes"] = 30.into();
@@ -105,5 +153,55 @@ mod tests {
         let denied = json!({"status": "DENIED", "denied_at": "T"});
         let said = told(&denied, &Aim::NoAccess).unwrap();
         assert!(said.starts_with("nothing to revoke"), "{said}");
+    }
+
+    // H3: the request named the last approver only.
+    #[test]
+    fn h3_each_approver_has_approved_already_and_others_have_not() {
+        let mut request = record("Granted").request;
+        let (bob, carol) = (person("bob"), person("carol"));
+        let approval = |by: &Person| Approval {
+            by: by.clone(),
+            at: later(),
+        };
+        request.approvals.given = vec![approval(&bob), approval(&carol)];
+        for by in [&bob, &carol] {
+            let said = told(&shown(&request).unwrap(), &Aim::ApprovedBy(by));
+            assert!(said.unwrap().contains("approved it already"));
+        }
+        let eve = person("eve");
+        assert_eq!(
+            told(&shown(&request).unwrap(), &Aim::ApprovedBy(&eve)),
+            None
+        );
+        request.grant.extension = Some(Extension {
+            by: request.asked.requester.clone(),
+            minutes: minutes(30),
+            approvals: vec![approval(&carol)],
+        });
+        let extending = shown(&request).unwrap();
+        assert_eq!(told(&extending, &Aim::ApprovedBy(&bob)), None);
+        let said = told(&extending, &Aim::ApprovedBy(&carol)).unwrap();
+        assert!(said.contains("waits for another approver"), "{said}");
+    }
+
+    // H3
+    #[test]
+    fn h3_only_the_same_extension_of_the_requester_waits_already() {
+        let mut request = record("Granted").request;
+        let alice = request.asked.requester.clone();
+        let of = |minutes: Minutes, by: &Person, request: &Request| {
+            told(&shown(request).unwrap(), &Aim::ExtensionOf { minutes, by })
+        };
+        assert_eq!(of(minutes(30), &alice, &request), None);
+        request.grant.extension = Some(Extension {
+            by: alice.clone(),
+            minutes: minutes(30),
+            approvals: Vec::new(),
+        });
+        let said = of(minutes(30), &alice, &request).unwrap();
+        assert!(said.contains("extension of 30 minutes waits"), "{said}");
+        assert_eq!(of(minutes(20), &alice, &request), None);
+        assert_eq!(of(minutes(30), &person("bob"), &request), None);
     }
 }

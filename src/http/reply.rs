@@ -5,9 +5,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::already;
 use super::unsigned::Unsigned;
 use crate::code::Code;
-use crate::domain::{Request, RequestObject};
+use crate::domain::Request;
 use crate::service::ServiceError;
 use crate::store::StoreError;
 use crate::telemetry::sampled;
@@ -33,8 +34,7 @@ impl Problem {
     /// Adds the request as it is now.
     pub fn about(mut self, request: &Request) -> Self {
         // A request that cannot be serialised is left out: the message is what matters.
-        let shown = serde_json::to_value(RequestObject::from(request));
-        self.request = shown.ok().map(Box::new);
+        self.request = already::shown(request).map(Box::new);
         self
     }
 

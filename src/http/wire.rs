@@ -1,5 +1,7 @@
 //! The JSON objects of replies, with the fields of docs/contract.md, which the plugin reads.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::domain::{AccountId, Binding, ChannelId, MmUserId, PermissionSet, Policy, Timestamp};
@@ -20,6 +22,9 @@ pub struct ConfigObject<'a> {
     pub permission_sets: &'a [PermissionSet],
     /// The sets that a request may name: those of the binding, or all that are configured.
     pub allowed_permission_sets: Vec<&'a PermissionSet>,
+    /// The limit of each allowed set that allows less than `max_request_hours`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub max_request_hours_by_set: BTreeMap<&'a PermissionSet, u32>,
     pub updated_at: Timestamp,
 }
 
@@ -36,6 +41,7 @@ impl<'a> ConfigObject<'a> {
             session_duration_minutes: binding.session_duration_minutes,
             permission_sets: &binding.permission_sets,
             allowed_permission_sets: policy.allowed_sets(binding).collect(),
+            max_request_hours_by_set: policy.lower_limits(binding).collect(),
             updated_at: binding.updated_at,
         }
     }

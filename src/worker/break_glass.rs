@@ -169,6 +169,7 @@ impl Worker {
                 Remains::HeldBy(ids) => return Ok(Some(BreakGlassResult::HeldBy(ids))),
                 Remains::Unheld { revision } => Command::FoundPresent {
                     by: Some(who.by.clone()),
+                    credentials: who.credentials.clone(),
                     revision,
                 },
             },

@@ -255,6 +255,11 @@ async fn reconcile_compares_the_records_with_aws() {
             .contains("differences between the records and AWS: 1"),
         "{fixed:?}"
     );
+    // B4
+    let events = caller.audit(&left).await;
+    let is_found = |event: &&Value| event["event_type"] == "STRAY_ACCESS_FOUND";
+    let said = &events.iter().find(is_found).unwrap()["details"]["credentials"];
+    assert!(said.as_str().unwrap().starts_with("arn:aws:"), "{said}");
     let mut expected = before;
     let erin = aws.user_id("erin@example.com");
     expected.retain(|one| one.principal != erin);

@@ -1,7 +1,10 @@
 //! `jit break-glass` for a person: no false all-clear, and nothing that is granted later.
 
+use jit::clock::{Clock, SystemClock};
+use jit::domain::Millis;
+
 use crate::common::{ACCOUNT, Setup, binary};
-use crate::{Ran, Shell};
+use crate::{ASKING, Ran, Shell};
 
 const REASON: [&str; 4] = ["--reason", "laptop stolen", "--as", "sec@example.com"];
 
@@ -157,5 +160,26 @@ async fn waiting_requests_of_the_person_are_ended() {
     assert_eq!(last["actor_email"], "sec@example.com");
     assert_eq!(last["details"]["reason"], "laptop stolen");
     assert!(last["details"]["break_glass"].is_string());
+    shell.ok(&["audit", "verify"]);
+}
+
+/// H2: break-glass for an account left the requests that wait, and said that all was clear.
+#[tokio::test(flavor = "multi_thread")]
+async fn h2_waiting_requests_in_the_account_are_ended() {
+    let shell = Shell::open();
+    shell.bind();
+    let (pending, later) = (shell.request(), SystemClock.now() + Millis::hours(1));
+    let mut asking = ASKING.to_vec();
+    let later = later.to_string();
+    asking.extend(["--start-at", &later]);
+    let approved = shell.json(&asking)["request_id"].clone();
+    let approved = approved.as_str().unwrap();
+    shell.ok(&["approve", approved, "--as", "bob@example.com"]);
+    break_glass(&shell, &["--account", ACCOUNT, "--yes"])
+        .exits(0)
+        .prints(&[&pending, "CANCELLED", "waited for an approval", approved]);
+    let status = |id: &str| shell.json(&["status", id])["status"].clone();
+    assert_eq!(status(&pending), "CANCELLED");
+    assert_eq!(status(approved), "REVOKED");
     shell.ok(&["audit", "verify"]);
 }

@@ -394,3 +394,74 @@ fn an_unknown_operator_is_asked_for_the_address() {
         "jit does not know who acts: the simulated Identity Center names no person; add --as EMAIL",
     ]);
 }
+
+/// A5: a reason with a line break looked like other facts of the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a5_a_reason_with_a_line_break_makes_no_line_of_its_own() {
+    let shell = Shell::open();
+    shell.bind();
+    let forged = "x\nstatus          DENIED\ndeny reason     no";
+    let mut asking = ASKING;
+    asking[10] = forged;
+    let asked = shell.run(&asking).exits(0);
+    let id = shell.json(&asking)["request_id"].clone();
+    let id = id.as_str().unwrap();
+    let by = ["--reason", forged, "--as", "bob@example.com"];
+    let deny = [&["deny", id], &by[..]].concat();
+    for ran in [
+        asked,
+        shell.run(&["status", id]).exits(0),
+        shell.run(&deny).exits(0),
+    ] {
+        let starts = |word: &str| {
+            let lines = ran.out.lines().filter(|line| line.starts_with(word));
+            lines.count()
+        };
+        assert_eq!(starts("status"), 1, "{ran:?}");
+        assert!(starts("deny reason") <= 1, "{ran:?}");
+    }
+}
+
+/// D1: jit wrote a secret into a file that every user can read, and said nothing.
+#[test]
+fn d1_a_key_in_a_file_that_others_can_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder_with("");
+    let file = folder.path().join("jit.toml");
+    for (mode, is_warned) in [(0o644, true), (0o640, false)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let generate = ["keys", "generate", &format!("key-{mode}"), "--write"];
+        let ran = at_aws(folder.path(), &generate, &[]).exits(0);
+        assert_eq!(ran.err.contains("chmod 640 jit.toml"), is_warned, "{ran:?}");
+        assert_eq!(ran.err.lines().count(), usize::from(is_warned), "{ran:?}");
+        let after = file.metadata().unwrap().permissions().mode();
+        assert_eq!(after & 0o777, mode);
+    }
+}
+
+/// B4: `jit cleanup` recorded only the name that `--as` gives. H6: it said that it records REVOKED
+/// before it was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn b4_a_cleanup_records_the_credentials_and_says_what_it_did() {
+    let shell = Shell::open();
+    shell.bind();
+    let cleanup = |id: &str| {
+        let by = ["--unverified", "--reason", "x", "--as", "sec@example.com"];
+        shell.run(&[&["cleanup", id], &by[..]].concat())
+    };
+    let pending = shell.request();
+    let refused = cleanup(&pending).exits(1).prints(&["PENDING"]);
+    assert!(!refused.err.contains("REVOKED by"), "{refused:?}");
+    let id = shell.granted().await;
+    cleanup(&id)
+        .exits(0)
+        .prints(&["was GRANTED; jit did not ask AWS; jit recorded REVOKED by sec@example.com"]);
+    let events = shell.json(&["audit", "show", &id]);
+    let mut events = events.as_array().unwrap().iter();
+    let cleaned = events
+        .find(|event| event["event_type"] == "CLEANED_UP")
+        .unwrap();
+    assert_eq!(cleaned["actor_email"], "sec@example.com");
+    let credentials = &cleaned["details"]["credentials"];
+    assert_eq!(credentials, "the simulated Identity Center");
+}

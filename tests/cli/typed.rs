@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::common::chat::{BOB, Mattermost};
-use crate::common::{ACCOUNT, CHANNEL, Setup, write_history};
-use crate::{ASKING, Shell};
+use crate::common::{ACCOUNT, CHANNEL, SECRET, Setup, binary, write_history};
+use crate::{ASKING, Ran, Shell};
 
 /// H3: the aim of a repeated command is reached, and the answer says since when.
 #[tokio::test(flavor = "multi_thread")]
@@ -314,4 +314,148 @@ async fn a_request_without_a_set_is_refused_with_the_list_of_sets() {
     let refused = shell.run(&words).exits(2);
     refused.prints(&["admin, readonly", "--permission-set admin"]);
     shell.run(&ASKING).exits(0);
+}
+
+/// H3: the second command of a person failed if another approval came in between, and so did a
+/// second denial of an extension and the same extension again.
+#[tokio::test(flavor = "multi_thread")]
+async fn h3_a_repeated_decision_is_no_failure_whatever_came_in_between() {
+    let shell = Shell::open();
+    let bind = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
+    shell.ok(&[&bind[..], &["--approvals-required", "2"]].concat());
+    shell.ok(&["approvers", "--channel", CHANNEL, "bob", "carol"]);
+    let id = shell.request();
+    let by = |verb: &str, name: &str| shell.run(&[verb, &id, "--as", name]);
+    by("approve", "bob@example.com").exits(0);
+    by("approve", "carol@example.com").exits(0);
+    let again = by("approve", "bob@example.com").exits(0);
+    again.prints(&["you have approved it already"]);
+    shell.jit.caller().until(&id, "GRANTED").await;
+
+    // The request has access and no extension, so a denial reaches nothing.
+    by("deny", "bob@example.com").exits(1);
+    let extend = |time: &str| {
+        let words = ["extend", &id, "--time", time, "--as", "alice@example.com"];
+        shell.run(&words)
+    };
+    extend("30m").exits(0);
+    let again = extend("30m").exits(0);
+    again.prints(&["the extension of 30 minutes waits for its approvals"]);
+    extend("20m").exits(1);
+    by("approve", "bob@example.com").exits(0);
+    let again = by("approve", "bob@example.com").exits(0);
+    again.prints(&["approved the extension already; it waits for another approver"]);
+    by("deny", "carol@example.com").exits(0);
+    let again = by("deny", "bob@example.com").exits(0);
+    again.prints(&[
+        "the extension was already denied at ",
+        " by carol@example.com; the access goes on until ",
+    ]);
+    // The HTTP API still refuses, with the request.
+    let refused = shell.jit.caller().deny(&id).await.is(409);
+    assert_eq!(refused["request"]["status"], "GRANTED");
+    assert_eq!(refused["code"], "wrong_state");
+
+    extend("10m").exits(0);
+    by("approve", "bob@example.com").exits(0);
+    by("approve", "carol@example.com").exits(0);
+    let shown = shell.json(&["status", &id]);
+    assert!(shown["extension_minutes"].is_null(), "{shown}");
+    by("approve", "bob@example.com").exits(0);
+}
+
+/// H3: a second unbind is no failure. H1: an account that was never bound there is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn h3_a_second_unbind_says_since_when() {
+    let shell = Shell::open();
+    shell.bind();
+    let unbind = |channel: &str, account: &str| {
+        let place = ["--channel", channel, "--account", account];
+        let by = ["--as", "ada@example.com"];
+        shell.run(&[&["unbind"], &place[..], &by[..]].concat())
+    };
+    unbind(CHANNEL, ACCOUNT).exits(0).prints(&["removed"]);
+    unbind(CHANNEL, ACCOUNT).exits(0).prints(&[
+        &format!("account {ACCOUNT} was already unbound from channel {CHANNEL} at "),
+        " by ada@example.com",
+    ]);
+    for (channel, account) in [(CHANNEL, "999988887777"), ("elsewhere", ACCOUNT)] {
+        unbind(channel, account).exits(1).prints(&["is not bound"]);
+    }
+}
+
+/// H7: `--max-hours 4` became 1 by the limit of the permission set, and nothing said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn h7_a_permission_set_that_allows_less_is_told() {
+    let shell = Shell::with(&Setup::with(
+        "[permission_sets.brief]\n\
+         arn = \"arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-3333333333333333\"\n\
+         max_request_hours = 1\n",
+    ));
+    let bind = |more: &[&str]| {
+        let bind = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
+        shell.run(&[&bind[..], more].concat()).exits(0)
+    };
+    // Of several sets, one may have a lower limit.
+    let all = bind(&["--max-hours", "4"]);
+    assert_eq!(all.err, "", "{all:?}");
+    let shown = "admin, brief (at most 1 hour), readonly";
+    all.prints(&[shown]);
+    let accounts = ["accounts", "--channel", CHANNEL];
+    shell.run(&accounts).exits(0).prints(&[shown]);
+    let listed = shell.json(&accounts);
+    assert_eq!(listed[0]["max_request_hours"], 4);
+    assert_eq!(listed[0]["max_request_hours_by_set"], json!({"brief": 1}));
+    let both = [
+        "--permission-set",
+        "brief",
+        "--permission-set",
+        "admin",
+        "--max-hours",
+        "3",
+    ];
+    bind(&both).prints(&["with brief the longest duration is 1 hour, not 3"]);
+    let only = ["--permission-set", "admin", "--max-hours", "3"];
+    assert_eq!(bind(&only).err, "");
+    assert!(shell.json(&accounts)[0]["max_request_hours_by_set"].is_null());
+}
+
+/// H4, W1: a permission set in another case was refused, and the refusal repeated the word.
+#[tokio::test(flavor = "multi_thread")]
+async fn h4_w1_a_permission_set_is_understood_as_in_mattermost() {
+    let shell = Shell::open();
+    let bind = ["bind", "--channel", CHANNEL, "--account", ACCOUNT];
+    let sets = ["--permission-set", "Admin", "--permission-set", "READONLY"];
+    shell.ok(&[&bind[..], &sets].concat());
+    shell.ok(&["approvers", "--channel", CHANNEL, "bob"]);
+    let mut asking = ASKING;
+    asking[8] = "ReadOnly";
+    assert_eq!(shell.json(&asking)["permission_set"], "readonly");
+    // A client without permission sets of its own asks the server.
+    let folder = tempfile::tempdir().unwrap();
+    let alone = binary()
+        .args(asking)
+        .args(["-o", "json"])
+        .current_dir(folder.path())
+        .env("JIT_CLIENT__URL", &shell.jit.url)
+        .env("JIT_CLIENT__KEY_ID", "plugin")
+        .env("JIT_CLIENT__SECRET", SECRET)
+        .output();
+    let alone = Ran::new(&asking, &alone.unwrap()).exits(0);
+    alone.prints(&["\"permission_set\":\"readonly\""]);
+    asking[8] = "redonly";
+    shell.run(&asking).exits(1).prints(&[
+        "--permission-set \"redonly\" is not configured",
+        "nearest: readonly",
+    ]);
+    let glass = ["--permission-set", "ADMIN", "--reason", "x", "--yes"];
+    let glass = [
+        &["break-glass", "revoke", "--user", "alice@example.com"],
+        &glass[..],
+        &["--as", "sec@example.com"],
+    ];
+    shell
+        .run(&glass.concat())
+        .exits(0)
+        .prints(&["with the permission set admin"]);
 }

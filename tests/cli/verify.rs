@@ -148,8 +148,15 @@ async fn a_fact_that_changed_only_in_the_record_is_found() {
         ("end_time", format!("'$.granted.until', '{late}'")),
         ("identity_store_user_id", "'$.user', 'another'".to_owned()),
         ("due_at", format!("'$.due_at', '{late}'")),
+        ("key_id", "'$.key_id', NULL".to_owned()),
+        (
+            "extension_by_id",
+            "'$.extension.by.id', 'mallory'".to_owned(),
+        ),
     ];
     let (shell, id, db) = with_a_grant().await;
+    let extend = ["extend", &id, "--time", "30m", "--as", "alice@example.com"];
+    shell.ok(&extend);
     let doc = "SELECT doc FROM jit_requests WHERE request_id = ?1";
     let before: String = db.query_row(doc, [&id], |row| row.get(0)).unwrap();
     for (field, change) in ways {
@@ -188,6 +195,11 @@ async fn a_time_that_no_process_wrote_is_found_in_each_state() {
             &approved,
             "due_at",
             "'$.due_at', '2026-01-01T00:00:00.000Z'".to_owned(),
+        ),
+        (
+            &approved,
+            "identity_store_user_id",
+            "'$.user', 'another'".to_owned(),
         ),
         (&granted, "removal", removing.to_owned()),
         (

@@ -188,3 +188,30 @@ async fn an_approver_is_not_called_unknown_while_mattermost_gives_no_answer() {
     let info = team.type_command(ADA, "info").await;
     assert!(!info.contains("mallory"), "{info}");
 }
+
+// H7: a permission set that allows less than the binding was not told.
+#[tokio::test(flavor = "multi_thread")]
+async fn h7_a_lower_limit_of_a_permission_set_is_told_and_shown() {
+    let team = Team::bound_with(Setup::with(
+        "[permission_sets.brief]\n\
+         arn = \"arn:aws:sso:::permissionSet/ssoins-1111111111111111/ps-3333333333333333\"\n\
+         max_request_hours = 1\n",
+    ))
+    .await;
+    let info = seen(&team.type_command(ALICE, "info").await);
+    assert!(
+        info.contains("admin, brief (at most 1 hour), readonly for up to 4 hours"),
+        "{info}"
+    );
+    for (terms, is_told) in [
+        ("max 3h", false),
+        ("max 4h sets brief,admin", true),
+        ("max 4h sets admin", false),
+    ] {
+        let told = team
+            .type_command(ADA, &format!("bind {ACCOUNT} {terms}"))
+            .await;
+        let lower = seen(&told).contains("with brief is 1 hour, not 4");
+        assert_eq!(lower, is_told, "{terms}: {told}");
+    }
+}

@@ -150,6 +150,7 @@ impl World {
             let said = Command::CleanedUp {
                 by: person("olga"),
                 reason: Text::clip("by hand"),
+                credentials: Text::clip("arn"),
                 proof,
             };
             let cleaned = parts.service.handle(id, said, None).await;
@@ -289,8 +290,11 @@ async fn remove_if_it_stands(
     if !held.holders.is_empty() {
         return Ok(());
     }
-    let (by, revision) = (Some(person("olga")), held.revision);
-    let found = Command::FoundPresent { by, revision };
+    let found = Command::FoundPresent {
+        by: Some(person("olga")),
+        credentials: Text::clip("arn"),
+        revision: held.revision,
+    };
     parts.service.handle(request.id, found, None).await?;
     follow_to_end(parts, request.id).await
 }

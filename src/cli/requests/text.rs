@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::cli::output::{clipped, facts, one_line, table};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::{Timestamp, status_in_words};
+use crate::domain::{Timestamp, counted, status_in_words};
 
 /// The length of a reason in a list; `jit status` shows the whole reason.
 const WHY_SHOWN: usize = 60;
@@ -191,10 +191,60 @@ fn describe_binding(value: &Value) -> String {
         ("policy", word("approval_policy")),
         ("self approval", word("allow_self_approval")),
         ("longest duration, hours", word("max_request_hours")),
-        ("permission sets", word("allowed_permission_sets")),
+        ("permission sets", sets_with_limits(value)),
         ("changed", word("updated_at")),
         ("note", word("message")),
     ])
+}
+
+/// The permission sets that a request may name. H7: a set that allows less than the binding shows
+/// its own limit.
+fn sets_with_limits(binding: &Value) -> String {
+    let sets = binding["allowed_permission_sets"].as_array();
+    let names = sets.into_iter().flatten().filter_map(Value::as_str);
+    let shown = names.map(
+        |name| match binding["max_request_hours_by_set"][name].as_u64() {
+            Some(most) => format!("{name} (at most {})", counted(most, "hour")),
+            None => name.to_owned(),
+        },
+    );
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Where a new binding allows less than the person wanted, one sentence each.
+pub(super) fn lowered_limits(binding: &Value, wanted: u32) -> Vec<String> {
+    let mut told = Vec::new();
+    let most = binding["max_request_hours"].as_u64();
+    if let Some(most) = most.filter(|most| *most < u64::from(wanted)) {
+        told.push(format!(
+            "the longest duration here is {}, not {wanted}: policy.max_request_hours of the \
+             server allows no more",
+            counted(most, "hour")
+        ));
+    }
+    let names = |field: &str| {
+        let names = binding[field].as_array().into_iter().flatten();
+        names.filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let lower: Vec<(&str, u64)> = names("allowed_permission_sets")
+        .into_iter()
+        .filter_map(|name| {
+            let most = binding["max_request_hours_by_set"][name].as_u64()?;
+            Some((name, most))
+        })
+        .collect();
+    // One set that allows less is no surprise, unless the binding names it or has no other.
+    let is_named = !names("permission_sets").is_empty();
+    if is_named || lower.len() == names("allowed_permission_sets").len() {
+        told.extend(lower.into_iter().map(|(name, most)| {
+            format!(
+                "with {name} the longest duration is {}, not {wanted}: max_request_hours of this \
+                 permission set on the server allows no more",
+                counted(most, "hour")
+            )
+        }));
+    }
+    told
 }
 
 #[cfg(test)]

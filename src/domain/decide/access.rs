@@ -80,7 +80,7 @@ pub(super) fn late(
 pub(super) fn cleaned_up(
     step: Step<'_>,
     by: &Person,
-    reason: Text,
+    (reason, credentials): (Text, &Text),
     proof: Proof,
 ) -> Result<Decision, Refusal> {
     match step.request.access.form() {
@@ -89,7 +89,7 @@ pub(super) fn cleaned_up(
                 Proof::Assignment(proof) => Some(proof),
                 Proof::None => None,
             };
-            assignment::cleaned_up(step, by, reason, proof)
+            assignment::cleaned_up(step, by, (reason, credentials), proof)
         }
     }
 }
@@ -98,9 +98,10 @@ pub(super) fn cleaned_up(
 pub(super) fn found_present(
     step: Step<'_>,
     by: Option<&Person>,
+    credentials: &Text,
     revision: u64,
 ) -> Result<Decision, Refusal> {
     match step.request.access.form() {
-        AccessForm::Assignment => assignment::found_present(step, by, revision),
+        AccessForm::Assignment => assignment::found_present(step, by, credentials, revision),
     }
 }

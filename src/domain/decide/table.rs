@@ -107,6 +107,7 @@ fn cleaned(proof: Proof) -> Command {
     Command::CleanedUp {
         by: bob(),
         reason: Text::clip("by hand"),
+        credentials: Text::clip("arn"),
         proof,
     }
 }
@@ -140,6 +141,7 @@ fn every_state_answers_the_commands_of_workers_by_the_table() {
             "standing",
             Command::FoundPresent {
                 by: None,
+                credentials: Text::clip("arn"),
                 revision: 0,
             },
         ),

@@ -107,7 +107,11 @@ impl World {
             Op::Compare(which) if self.is_present => {
                 let id = self.pick(which);
                 let revision = self.holding.revision;
-                let found = Command::FoundPresent { by: None, revision };
+                let found = Command::FoundPresent {
+                    by: None,
+                    credentials: Text::clip("arn"),
+                    revision,
+                };
                 drop(id.map(|id| self.handle(id, found)));
             }
             Op::Compare(_) => {}

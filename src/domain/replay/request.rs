@@ -28,6 +28,7 @@ struct RequestFacts<'e> {
     until: Option<&'e str>,
     extension: Option<RecordedExtension<'e>>,
     user: Option<&'e str>,
+    ended_in_error: bool,
     parked_notices: u32,
 }
 
@@ -39,9 +40,21 @@ struct RecordedApproval<'e> {
 }
 
 struct RecordedExtension<'e> {
+    by_id: Option<&'e str>,
     by: Option<&'e str>,
     minutes: Option<&'e str>,
     approvals: Vec<RecordedApproval<'e>>,
+}
+
+impl<'e> RecordedExtension<'e> {
+    fn of(event: &'e Event) -> Self {
+        Self {
+            by_id: event.actor_mm_user_id.as_deref(),
+            by: event.actor_email.as_deref(),
+            minutes: detail(event, "additional_minutes"),
+            approvals: Vec::new(),
+        }
+    }
 }
 
 impl<'e> RequestFacts<'e> {
@@ -70,11 +83,7 @@ impl<'e> RequestFacts<'e> {
                 self.until = detail(event, "end_time");
             }
             EventKind::ExtensionRequested => {
-                self.extension = Some(RecordedExtension {
-                    by: event.actor_email.as_deref(),
-                    minutes: detail(event, "additional_minutes"),
-                    approvals: Vec::new(),
-                });
+                self.extension = Some(RecordedExtension::of(event));
             }
             EventKind::Extended => {
                 self.until = detail(event, "end_time");
@@ -93,8 +102,11 @@ impl<'e> RequestFacts<'e> {
             | EventKind::RollbackStarted
             | EventKind::CleanedUp
             | EventKind::Revoked
-            | EventKind::Expired
-            | EventKind::Error => self.extension = None,
+            | EventKind::Expired => self.extension = None,
+            EventKind::Error => {
+                self.extension = None;
+                self.ended_in_error = true;
+            }
             EventKind::EndAnnounced
             | EventKind::RemovalFailing
             | EventKind::StrayAccessFound
@@ -152,10 +164,7 @@ fn compare_asked(comparison: &mut Comparison, request: &Request, facts: &Request
     comparison.same("reason", asked.reason.as_ref(), said("reason"));
     comparison.same("jira", asked.jira.as_ref(), said("jira"));
     comparison.same("start_at", asked.start_at, said("start_at"));
-    // An earlier jit kept the key only in the event.
-    if asked.key_id.is_some() {
-        comparison.same("key_id", asked.key_id.as_ref(), said("key_id"));
-    }
+    comparison.same("key_id", asked.key_id.as_ref(), said("key_id"));
     comparison.same_time("created_at", Some(asked.created_at), Some(at));
 }
 
@@ -170,7 +179,7 @@ fn compare_access(comparison: &mut Comparison, request: &Request, facts: &Reques
     comparison.same("end_time", period.map(|period| period.until), facts.until);
     compare_extension(comparison, request, facts);
     // A worker that finds a user may end the request in ERROR instead of ASSIGNING.
-    if facts.user.is_some() {
+    if facts.user.is_some() || !facts.ended_in_error {
         let user = request.access.user();
         comparison.same("identity_store_user_id", user, facts.user);
     }
@@ -180,15 +189,15 @@ fn compare_access(comparison: &mut Comparison, request: &Request, facts: &Reques
 
 fn compare_extension(comparison: &mut Comparison, request: &Request, facts: &RequestFacts<'_>) {
     let extension = request.grant.extension.as_ref();
-    let (by, minutes) = extension
-        .map(|one| (&one.by.email, one.minutes.get()))
-        .unzip();
+    let (by_id, by) = extension.map(|one| (&one.by.id, &one.by.email)).unzip();
+    let minutes = extension.map(|one| one.minutes.get());
     // An operator who writes a status into the store ends the extension without an event.
     let is_live = request.state == State::Granted;
     let said = facts.extension.as_ref().filter(|_| is_live);
     let asked = said.and_then(|one| one.minutes);
     comparison.same("extension_minutes", minutes, asked);
     comparison.same("extension_by", by, said.and_then(|one| one.by));
+    comparison.same("extension_by_id", by_id, said.and_then(|one| one.by_id));
     if let (Some(extension), Some(said)) = (extension, said) {
         let field = "extension_approvals";
         compare_approvals(comparison, field, &extension.approvals, &said.approvals);

@@ -1,5 +1,7 @@
 //! The commands about a channel: its accounts, their terms and their approvers.
 
+use std::collections::BTreeMap;
+
 use super::slash::Slash;
 use crate::domain::{AccountId, Admin, BindTerms, Binding, ChatUser, MmUserId, PermissionSet};
 use crate::mattermost::cards::text::{counted, plain};
@@ -32,14 +34,21 @@ impl Mattermost {
 
     async fn terms(&self, binding: &Binding) -> String {
         let policy = self.app.service.policy();
-        let sets: Vec<&str> = policy
+        let lower: BTreeMap<&PermissionSet, u32> = policy.lower_limits(binding).collect();
+        let sets = policy
             .allowed_sets(binding)
-            .map(PermissionSet::as_str)
-            .collect();
+            .map(|set| match lower.get(set) {
+                Some(most) => format!(
+                    "{} (at most {})",
+                    plain(set.as_str()),
+                    counted(*most, "hour")
+                ),
+                None => plain(set.as_str()),
+            });
         format!(
             "- {}: {} for up to {}; {}",
             self.names.shown(&binding.account_id),
-            plain(&sets.join(", ")),
+            sets.collect::<Vec<_>>().join(", "),
             counted(policy.longest(binding), "hour"),
             self.deciders(binding).await,
         )
@@ -76,16 +85,9 @@ impl Mattermost {
         let bind = Configure::Bind { account_id, terms };
         let bound = self.configure(slash, who, bind).await?;
         let mut told = self.info(slash).await?;
-        let policy = self.app.service.policy();
         let binding = bound.iter().find(|binding| binding.account_id == account);
-        if let (Some(wanted), Some(binding)) = (wanted, binding)
-            && policy.longest(binding) < wanted
-        {
-            told.push_str(&format!(
-                "\n:warning: The longest time for {} is {}, not {wanted}: the configuration of jit allows no more",
-                self.names.shown(&account),
-                counted(policy.longest(binding), "hour"),
-            ));
+        if let (Some(wanted), Some(binding)) = (wanted, binding) {
+            told.push_str(&self.lowered_limits(binding, wanted));
         }
         // The admin who binds the account can invite the bot.
         if let Err(ApiError::Forbidden(why)) = self.bot.join(&slash.channel_id).await {
@@ -93,6 +95,32 @@ impl Mattermost {
             told.push_str("\n:warning: The bot of jit cannot join this channel: type `/invite @jit`, or jit cannot post cards here");
         }
         Ok(told)
+    }
+
+    /// H7: the lines about what the configuration of jit lowers.
+    fn lowered_limits(&self, binding: &Binding, wanted: u32) -> String {
+        let policy = self.app.service.policy();
+        let (mut told, longest) = (String::new(), policy.longest(binding));
+        let account = self.names.shown(&binding.account_id);
+        if longest < wanted {
+            told.push_str(&format!(
+                "\n:warning: The longest time for {account} is {}, not {wanted}: the configuration of jit allows no more",
+                counted(longest, "hour"),
+            ));
+        }
+        let lower: Vec<(&PermissionSet, u32)> = policy.lower_limits(binding).collect();
+        // One set that allows less is no surprise, unless the binding names it or has no other.
+        let is_named = !binding.permission_sets.is_empty();
+        if is_named || lower.len() == policy.allowed_sets(binding).count() {
+            for (set, most) in lower {
+                told.push_str(&format!(
+                    "\n:warning: The longest time for {account} with {} is {}, not {wanted}: the configuration of this permission set allows no more",
+                    plain(set.as_str()),
+                    counted(most, "hour"),
+                ));
+            }
+        }
+        told
     }
 
     pub(super) async fn unbind(

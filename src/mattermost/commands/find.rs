@@ -10,7 +10,8 @@ use crate::mattermost::{Mattermost, No};
 use crate::store::{Filter, Unreadable};
 
 const LISTED: usize = 20;
-/// The number of newest requests that jit searches for the beginning of an id.
+/// The number of newest requests of a status that a list reads. Of the requests from the time that the
+/// beginning of an id tells, jit compares as many.
 const SEARCHED: usize = 600;
 /// The status of a request that a worker checks at AWS is that of its end. There are few of these,
 /// and they are new; only a revoke checks an older ERROR.
@@ -40,7 +41,8 @@ impl Mattermost {
     }
 
     /// By its id, or by a beginning of an id that is unique: in a channel, among the requests
-    /// of the channel; in a direct message, among the person's own and all open requests.
+    /// of the channel; in a direct message, among the person's own and all open requests. H4: the
+    /// digits tell the time of the request, so jit also finds an old one among many newer ones.
     pub(super) async fn find(
         &self,
         slash: &Slash,
@@ -62,9 +64,17 @@ impl Mattermost {
             };
         }
         let begun: ShortId = id.parse().map_err(|_| none())?;
-        let mut found: Option<Request> = None;
+        let (from, before) = begun.created_between();
+        let (mut found, mut is_all): (Option<Request>, bool) = (None, true);
         for filter in meant(slash, who) {
-            for request in self.app.service.newest(&filter, SEARCHED).await? {
+            let filter = Filter {
+                from: Some(from),
+                before: Some(before),
+                ..filter
+            };
+            let requests = self.app.service.newest(&filter, SEARCHED).await?;
+            is_all &= requests.len() < SEARCHED;
+            for request in requests {
                 let is_it = begun.begins(request.id);
                 if !is_it || !self.may_see(slash, who, &request).await? {
                     continue;
@@ -78,7 +88,15 @@ impl Mattermost {
                 found = Some(request);
             }
         }
-        found.ok_or_else(none)
+        match found {
+            // Another request may begin in the same way.
+            Some(_) | None if !is_all => Err(No::Message(format!(
+                "many requests were made at the time of `{}`; type more characters of the id",
+                code(id, MOST_OF_NAME)
+            ))),
+            Some(request) => Ok(request),
+            None => Err(none()),
+        }
     }
 
     /// The requests of a channel that are not settled; in a direct message, all that this person may

@@ -9,9 +9,9 @@ use super::slash::Slash;
 use crate::code::Code;
 use crate::domain::{
     Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
-    RequestObject, State, Text, status_in_words,
+    State, Text, status_in_words,
 };
-use crate::http::already::{Aim, Wording, sentence};
+use crate::http::already::{Aim, Wording, sentence, shown};
 use crate::mattermost::cards::card::{people, revoked_by};
 use crate::mattermost::cards::handles::Handles;
 use crate::mattermost::cards::quorum::{ApprovalCount, waiting_extension};
@@ -121,7 +121,10 @@ impl Mattermost {
             Ask::Deny { .. } => Some(Aim::Denied),
             Ask::Cancel => Some(Aim::Cancelled),
             Ask::Revoke { .. } => Some(Aim::NoAccess),
-            Ask::Extend { .. } => None,
+            Ask::Extend { minutes } => Some(Aim::ExtensionOf {
+                minutes: *minutes,
+                by: &who.person,
+            }),
         };
         let is_approval = ask == Ask::Approve;
         let handled = match (self.command(request.id, who, ask, None).await, aim) {
@@ -305,7 +308,6 @@ impl Mattermost {
 
 /// A sentence about a request in which the aim of a command is reached already.
 fn already(request: &Request, handles: &Handles, aim: &Aim<'_>) -> Option<String> {
-    let shown = serde_json::to_value(RequestObject::from(request)).ok()?;
     let person = |email: &str| {
         let by = revoked_by(request).map(|by| handles.named(by));
         by.unwrap_or_else(|| plain(email))
@@ -314,7 +316,7 @@ fn already(request: &Request, handles: &Handles, aim: &Aim<'_>) -> Option<String
         time: &moment,
         person: &person,
     };
-    let said = sentence(&shown, aim, &wording)?;
+    let said = sentence(&shown(request)?, aim, &wording)?;
     let mut letters = said.chars();
     let first = letters.next().map(|first| first.to_ascii_uppercase());
     Some(first.into_iter().chain(letters).collect())

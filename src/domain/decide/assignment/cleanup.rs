@@ -1,6 +1,6 @@
 //! Cleanup: an operator removed the assignment by hand, and the record is corrected.
 
-use super::super::step::{Step, details};
+use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
 use super::unsettled::settle;
 use crate::domain::{AssignmentProof, Doubt, EventKind, Holding, Person, State, Text};
@@ -8,15 +8,17 @@ use crate::domain::{AssignmentProof, Doubt, EventKind, Holding, Person, State, T
 pub(in crate::domain::decide) fn cleaned_up(
     step: Step<'_>,
     by: &Person,
-    reason: Text,
+    (reason, credentials): (Text, &Text),
     proof: Option<AssignmentProof>,
 ) -> Result<Decision, Refusal> {
     match (step.request.state.clone(), proof) {
         (State::Granted | State::Removing { .. }, Some(proof)) => {
             check_proof(&step, proof)?;
-            gone(step, by, reason)
+            gone(step, by, reason, credentials)
         }
-        (State::Granted | State::Removing { .. }, None) => end_unverified(step, by, reason),
+        (State::Granted | State::Removing { .. }, None) => {
+            end_unverified(step, by, reason, credentials)
+        }
         // An operator wrote a status into the store, and this cleanup asked AWS about it.
         (State::Unsettled { end, doubt }, Some(proof)) => {
             check_proof(&step, proof)?;
@@ -73,12 +75,18 @@ fn check_proof(step: &Step<'_>, proof: AssignmentProof) -> Result<(), Refusal> {
 }
 
 /// The assignment is gone, so every holder loses it.
-fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
+fn gone(
+    mut step: Step<'_>,
+    by: &Person,
+    reason: Text,
+    credentials: &Text,
+) -> Result<Decision, Refusal> {
     step.end_access(Some(by), Some(&reason));
     let at = step.now;
     let said = details([
         ("reason", Some(reason.to_string())),
         ("cleanup", Some("AWS shows that it is gone".to_owned())),
+        ("credentials", words(Some(credentials))),
     ]);
     let state = State::Revoked {
         by: Some(by.clone()),
@@ -90,13 +98,19 @@ fn gone(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refus
 
 /// Stores the operator's statement as an unverified end. jit sends no notice until a worker
 /// has asked AWS.
-fn end_unverified(mut step: Step<'_>, by: &Person, reason: Text) -> Result<Decision, Refusal> {
+fn end_unverified(
+    mut step: Step<'_>,
+    by: &Person,
+    reason: Text,
+    credentials: &Text,
+) -> Result<Decision, Refusal> {
     let said = details([
         ("reason", Some(reason.to_string())),
         (
             "cleanup",
             Some("not verified: AWS was not asked".to_owned()),
         ),
+        ("credentials", words(Some(credentials))),
     ]);
     let end = State::Revoked {
         by: Some(by.clone()),
@@ -131,6 +145,7 @@ mod tests {
         let command = Command::CleanedUp {
             by: bob(),
             reason: Text::clip("by hand"),
+            credentials: Text::clip("arn"),
             proof,
         };
         decide(record, &policy(), command, later())
@@ -145,6 +160,15 @@ mod tests {
         holding.revision += 1;
         let refused = cleaned(shared, seen_gone()).unwrap_err();
         assert!(matches!(refused, Refusal::NotGone { .. }), "{refused}");
+    }
+
+    // B4
+    #[test]
+    fn b4_a_cleanup_records_the_aws_credentials_of_its_operator() {
+        for proof in [seen_gone(), Proof::None] {
+            let decision = cleaned(record("Granted"), proof).unwrap();
+            assert_eq!(decision.events[0].details["credentials"], "arn");
+        }
     }
 
     // P4

@@ -1,12 +1,12 @@
 //! Assignments that the record does not expect: an answer of AWS that comes after its worker
 //! lost the lease, or an assignment that an operator sees in AWS.
 
-use super::super::step::{Details, Step, details};
+use super::super::step::{Details, Step, details, words};
 use super::super::{Decision, Refusal};
 use super::removal::remove_after_error;
 use crate::domain::{
     AssignmentCall, AssignmentCalls, AssignmentOutcome, Doubt, EventKind, LeaseToken, Outcome,
-    Person, State,
+    Person, State, Text,
 };
 
 /// An outcome from a worker that lost its lease. It does not show the present state of AWS. It
@@ -75,6 +75,7 @@ fn made_late(mut step: Step<'_>, token: LeaseToken) -> Result<Decision, Refusal>
 pub(in crate::domain::decide) fn found_present(
     step: Step<'_>,
     by: Option<&Person>,
+    credentials: &Text,
     revision: u64,
 ) -> Result<Decision, Refusal> {
     let seen = step.holding().map(|holding| holding.revision);
@@ -86,7 +87,9 @@ pub(in crate::domain::decide) fn found_present(
         "; another request had the same assignment after AWS was asked: run the command again"
     } else {
         let how = Some("compared with Identity Center".to_owned());
-        return stray(step, by, details([("source", how)]));
+        let credentials = words(Some(credentials));
+        let said = details([("source", how), ("credentials", credentials)]);
+        return stray(step, by, said);
     };
     Err(Refusal::WrongState {
         status: step.request.status(),
@@ -120,9 +123,16 @@ mod tests {
     use crate::domain::decide::decide;
     use crate::domain::decide::fixtures::{bob, holding_of, later, policy, record};
 
+    fn seen(revision: u64) -> Command {
+        Command::FoundPresent {
+            by: Some(bob()),
+            credentials: Text::clip("arn"),
+            revision,
+        }
+    }
+
     fn found(state: &str, revision: u64) -> Result<Decision, Refusal> {
-        let by = Some(bob());
-        let found = Command::FoundPresent { by, revision };
+        let found = seen(revision);
         decide(record(state), &policy(), found, later())
     }
 
@@ -133,13 +143,21 @@ mod tests {
         let revision = holding_of(&mut ended).revision;
         assert!(found("Revoked", revision).is_ok());
         holding_of(&mut ended).revision += 2;
-        let by = Some(bob());
-        let found = Command::FoundPresent { by, revision };
+        let found = seen(revision);
         let refused = decide(ended, &policy(), found, later()).unwrap_err();
         assert!(
             refused.to_string().contains("run the command again"),
             "{refused}"
         );
+    }
+
+    // B4
+    #[test]
+    fn b4_a_reconcile_records_the_aws_credentials_of_its_operator() {
+        let mut ended = record("Revoked");
+        let revision = holding_of(&mut ended).revision;
+        let decision = found("Revoked", revision).unwrap();
+        assert_eq!(decision.events[0].details["credentials"], "arn");
     }
 
     // P4
