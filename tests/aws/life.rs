@@ -151,9 +151,8 @@ async fn a_revoke_of_a_create_that_never_ends_sends_its_delete() {
     let revoked = caller.revoke(&id);
     let deleted = aws.wait_for_call(account, "DeleteAccountAssignment");
     let (revoked, ()) = tokio::join!(revoked, deleted);
-    // The answer depends on how soon AWS shows the assignment as gone.
+    // jit calls the access gone only when the create cannot take effect any more.
     assert!([200, 202].contains(&revoked.status), "{revoked:?}");
-    caller.until(&id, "REVOKED").await;
     drop(jit);
 }
 
