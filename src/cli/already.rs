@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::client::Caller;
 use super::output::one_line;
 use super::{Failure, pages};
-use crate::domain::{AuditKey, Person};
+use crate::domain::AuditKey;
 pub(super) use crate::http::already::Aim;
-use crate::http::already::{Wording, sentence};
+use crate::http::already::{Wording, names, sentence};
 
 /// The request of the refusal, and a sentence about it, if the aim of the command is reached.
 pub(super) fn reached(refused: &Failure, aim: &Aim<'_>) -> Option<(Value, String)> {
@@ -74,15 +74,12 @@ fn decision_about_extension(history: &[Value], aim: &Aim<'_>) -> Option<String> 
             let is_given = since.iter().any(|one| is(one, &["EXTENDED"]));
             let is_approval = |one: &&Value| is(one, &["APPROVAL_RECORDED", "EXTENDED"]);
             let mut approvals = since.iter().filter(is_approval);
-            let has_own = approvals.any(|one| is_by(one, person));
+            let has_own =
+                approvals.any(|one| names(one, ["actor_mm_user_id", "actor_email"], person));
             (is_given && has_own).then(|| "you have approved the extension already".to_owned())
         }
         Aim::NoAccess | Aim::Cancelled | Aim::ExtensionOf { .. } => None,
     }
-}
-
-fn is_by(event: &Value, person: &Person) -> bool {
-    event["actor_mm_user_id"] == person.id.as_str() || event["actor_email"] == person.email.as_str()
 }
 
 /// When an event happened, and by whom.

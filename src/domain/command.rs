@@ -109,93 +109,32 @@ pub enum Command {
     },
 }
 
+/// Each question is about one command, so no new command changes its answer.
 impl Command {
     /// Whether a person asks for a step.
     pub fn is_asked(&self) -> bool {
-        match self {
-            Self::Asked { .. } => true,
-            Self::BreakGlassRevoked { .. }
-            | Self::CleanedUp { .. }
-            | Self::FoundPresent { .. }
-            | Self::Unbound { .. }
-            | Self::RulesChanged { .. }
-            | Self::RevokedWithCoHolder { .. }
-            | Self::Due { .. }
-            | Self::Hold { .. }
-            | Self::Renew { .. }
-            | Self::Finished { .. }
-            | Self::CardPosted { .. }
-            | Self::ButtonsSealed { .. }
-            | Self::ReminderPosted { .. }
-            | Self::NoticeParked { .. }
-            | Self::NoticesParked { .. } => false,
-        }
+        matches!(self, Self::Asked { .. })
     }
 
     /// Whether a worker offers to work on the due request.
     pub fn is_due(&self) -> bool {
-        match self {
-            Self::Due { .. } => true,
-            Self::Asked { .. }
-            | Self::BreakGlassRevoked { .. }
-            | Self::CleanedUp { .. }
-            | Self::FoundPresent { .. }
-            | Self::Unbound { .. }
-            | Self::RulesChanged { .. }
-            | Self::RevokedWithCoHolder { .. }
-            | Self::Hold { .. }
-            | Self::Renew { .. }
-            | Self::Finished { .. }
-            | Self::CardPosted { .. }
-            | Self::ButtonsSealed { .. }
-            | Self::ReminderPosted { .. }
-            | Self::NoticeParked { .. }
-            | Self::NoticesParked { .. } => false,
-        }
+        matches!(self, Self::Due { .. })
     }
 
     /// The [`Notice::seq`](super::Notice::seq) of the notice that the notice worker gave up.
     pub fn parked_notice(&self) -> Option<u64> {
-        match self {
-            Self::NoticeParked { seq, .. } => Some(*seq),
-            Self::Asked { .. }
-            | Self::BreakGlassRevoked { .. }
-            | Self::CleanedUp { .. }
-            | Self::FoundPresent { .. }
-            | Self::Unbound { .. }
-            | Self::RulesChanged { .. }
-            | Self::RevokedWithCoHolder { .. }
-            | Self::Due { .. }
-            | Self::Hold { .. }
-            | Self::Renew { .. }
-            | Self::Finished { .. }
-            | Self::CardPosted { .. }
-            | Self::ButtonsSealed { .. }
-            | Self::ReminderPosted { .. }
-            | Self::NoticesParked { .. } => None,
-        }
+        let Self::NoticeParked { seq, .. } = self else {
+            return None;
+        };
+        Some(*seq)
     }
 
     /// What a worker reports about its work.
     pub fn outcome(&self) -> Option<&Outcome> {
-        match self {
-            Self::Finished { outcome, .. } => Some(outcome),
-            Self::Asked { .. }
-            | Self::BreakGlassRevoked { .. }
-            | Self::CleanedUp { .. }
-            | Self::FoundPresent { .. }
-            | Self::Unbound { .. }
-            | Self::RulesChanged { .. }
-            | Self::RevokedWithCoHolder { .. }
-            | Self::Due { .. }
-            | Self::Hold { .. }
-            | Self::Renew { .. }
-            | Self::CardPosted { .. }
-            | Self::ButtonsSealed { .. }
-            | Self::ReminderPosted { .. }
-            | Self::NoticeParked { .. }
-            | Self::NoticesParked { .. } => None,
-        }
+        let Self::Finished { outcome, .. } = self else {
+            return None;
+        };
+        Some(outcome)
     }
 }
 

@@ -49,8 +49,12 @@ const EXTENSION_APPROVED_BY: &str = "extension_approved_by";
 /// Whether the request has an approval of this person.
 fn has_approval_of(request: &Value, field: &str, person: &Person) -> bool {
     let mut approvals = request[field].as_array().into_iter().flatten();
-    approvals
-        .any(|by| by["mm_user_id"] == person.id.as_str() || by["email"] == person.email.as_str())
+    approvals.any(|by| names(by, ["mm_user_id", "email"], person))
+}
+
+/// Whether one of these fields, the user id and the address, is that of the person.
+pub fn names(object: &Value, [id, email]: [&str; 2], person: &Person) -> bool {
+    object[id] == person.id.as_str() || object[email] == person.email.as_str()
 }
 
 /// What to say of the request, which has the form of the API, if the aim is reached.
@@ -99,8 +103,7 @@ pub fn sentence(request: &Value, aim: &Aim<'_>, wording: &Wording<'_>) -> Option
         }
         (Aim::ExtensionOf { minutes, by }, "GRANTED")
             if request["extension_minutes"] == minutes.get()
-                && (request["requester_mm_user_id"] == by.id.as_str()
-                    || request["requester_email"] == by.email.as_str()) =>
+                && names(request, ["requester_mm_user_id", "requester_email"], by) =>
         {
             let minutes = counted(minutes.get(), "minute");
             Some(format!(

@@ -74,6 +74,7 @@ pub struct Connection {
 }
 
 /// The time for which a connection has been idle.
+#[derive(Clone)]
 pub struct IdleTime {
     connections: Arc<Connections>,
     idle_since: Arc<AtomicU64>,
@@ -240,8 +241,7 @@ impl Connection {
         TrackedCalls {
             router,
             peer: self.peer,
-            connections: self.connections.clone(),
-            idle_since: self.idle_since.clone(),
+            idle_time: self.idle_time(),
         }
     }
 }
@@ -271,8 +271,7 @@ impl Peer {
 pub struct TrackedCalls {
     router: TowerToHyperService<Router>,
     peer: Peer,
-    connections: Arc<Connections>,
-    idle_since: Arc<AtomicU64>,
+    idle_time: IdleTime,
 }
 
 impl Service<Request<Incoming>> for TrackedCalls {
@@ -287,10 +286,11 @@ impl Service<Request<Incoming>> for TrackedCalls {
         }
         request.extensions_mut().insert(self.peer);
         let done = self.router.call(request);
-        let (connections, idle_since) = (self.connections.clone(), self.idle_since.clone());
+        let idle = self.idle_time.clone();
         Box::pin(async move {
             let answered = done.await;
-            idle_since.store(connections.moment(), Ordering::SeqCst);
+            let now = idle.connections.moment();
+            idle.idle_since.store(now, Ordering::SeqCst);
             answered
         })
     }
@@ -299,8 +299,9 @@ impl Service<Request<Incoming>> for TrackedCalls {
 impl TrackedCalls {
     /// Marks the connection as busy; fails if it is about to close.
     fn begin(&self) -> bool {
-        let since = self.idle_since.load(Ordering::SeqCst);
-        since != CLOSING && swap(&self.idle_since, since, BUSY)
+        let idle_since = &self.idle_time.idle_since;
+        let since = idle_since.load(Ordering::SeqCst);
+        since != CLOSING && swap(idle_since, since, BUSY)
     }
 }
 

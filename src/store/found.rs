@@ -93,9 +93,14 @@ impl StoredKey for HeadEntry {
 /// by page takes the place of the next page from the last record, so a record under another key
 /// would repeat a page for ever.
 pub(super) fn under_its_key<T: StoredKey>(record: T, key: &str) -> Result<T, StoreError> {
-    let own = record.stored_key();
+    check_key(&record.stored_key(), key)?;
+    Ok(record)
+}
+
+/// Compares the key that a record has by its document with the one under which it was found.
+pub(super) fn check_key(own: &str, key: &str) -> Result<(), StoreError> {
     match own == key {
-        true => Ok(record),
+        true => Ok(()),
         false => Err(StoreError::Corrupt(format!(
             "{key}: the document under this key belongs to {own}"
         ))),

@@ -1,5 +1,5 @@
-//! Questions about the state of a request. Each names every state, so that the compiler reports
-//! a new state here.
+//! Questions about the state of a request. A question whose answer a new state can change names
+//! every state, so that the compiler reports the new state here.
 
 use super::{Ending, Request, State};
 use crate::domain::{Millis, Timestamp};
@@ -71,10 +71,10 @@ impl State {
         }
     }
 
-    /// Whether jit removes the access of a request in this state.
-    pub fn is_removing(&self) -> bool {
+    /// Why jit removes the access of a request in this state; absent if it removes none.
+    fn ending(&self) -> Option<&Ending> {
         match self {
-            Self::Removing { .. } => true,
+            Self::Removing { ending } => Some(ending),
             Self::Pending
             | Self::Approved
             | Self::Assigning
@@ -85,65 +85,29 @@ impl State {
             | Self::Cancelled { .. }
             | Self::Expired { .. }
             | Self::Revoked { .. }
-            | Self::Error(_) => false,
+            | Self::Error(_) => None,
         }
+    }
+
+    /// Whether jit removes the access of a request in this state.
+    pub fn is_removing(&self) -> bool {
+        self.ending().is_some()
     }
 
     /// Whether jit removes the access because a person asked for it.
     pub fn is_being_revoked(&self) -> bool {
-        match self {
-            Self::Removing {
-                ending: Ending::Revoked { .. },
-            } => true,
-            Self::Removing {
-                ending: Ending::Expired | Ending::Failed { .. },
-            }
-            | Self::Pending
-            | Self::Approved
-            | Self::Assigning
-            | Self::Granted
-            | Self::Checking { .. }
-            | Self::Unsettled { .. }
-            | Self::Denied { .. }
-            | Self::Cancelled { .. }
-            | Self::Expired { .. }
-            | Self::Revoked { .. }
-            | Self::Error(_) => false,
-        }
+        self.ending().is_some_and(|ending| match ending {
+            Ending::Revoked { .. } => true,
+            Ending::Expired | Ending::Failed { .. } => false,
+        })
     }
 
     pub fn is_revoked(&self) -> bool {
-        match self {
-            Self::Revoked { .. } => true,
-            Self::Pending
-            | Self::Approved
-            | Self::Assigning
-            | Self::Granted
-            | Self::Removing { .. }
-            | Self::Checking { .. }
-            | Self::Unsettled { .. }
-            | Self::Denied { .. }
-            | Self::Cancelled { .. }
-            | Self::Expired { .. }
-            | Self::Error(_) => false,
-        }
+        matches!(self, Self::Revoked { .. })
     }
 
     /// Whether the request ended in ERROR.
     pub fn is_error(&self) -> bool {
-        match self {
-            Self::Error(_) => true,
-            Self::Pending
-            | Self::Approved
-            | Self::Assigning
-            | Self::Granted
-            | Self::Removing { .. }
-            | Self::Checking { .. }
-            | Self::Unsettled { .. }
-            | Self::Denied { .. }
-            | Self::Cancelled { .. }
-            | Self::Expired { .. }
-            | Self::Revoked { .. } => false,
-        }
+        matches!(self, Self::Error(_))
     }
 }

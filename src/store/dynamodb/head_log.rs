@@ -7,6 +7,7 @@ use super::items::{self, Item, s};
 use super::tables::Table;
 use crate::domain::HeadEntry;
 use crate::store::StoreError;
+use crate::store::found::check_key;
 
 /// The partition key; no audit key has this text.
 const HEAD_LOG: &str = "head#log";
@@ -77,12 +78,7 @@ fn place(number: u64) -> String {
 
 fn read(item: &Item) -> Result<HeadEntry, StoreError> {
     let entry: HeadEntry = items::from_doc(item, SORT)?;
-    let (own, key) = (place(entry.number), items::text(item, SORT)?);
-    match own == key {
-        true => Ok(entry),
-        // The next page begins after the number of the last entry.
-        false => Err(StoreError::Corrupt(format!(
-            "entry {key} of the head log: its document has the number {own}"
-        ))),
-    }
+    // The next page begins after the number of the last entry.
+    check_key(&place(entry.number), items::text(item, SORT)?)?;
+    Ok(entry)
 }

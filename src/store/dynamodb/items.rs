@@ -15,7 +15,7 @@ use crate::domain::{
     AccountId, Binding, Channel, ChannelId, Event, Holding, Lane, Request, RequestId,
     RequestObject, State, Status, Timestamp,
 };
-use crate::store::found::under_its_key;
+use crate::store::found::{check_key, under_its_key};
 use crate::store::{Answered, Cursor, Nonce, StoreError};
 
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -203,13 +203,8 @@ pub(super) fn read_event_in_place(item: Item) -> Result<Event, StoreError> {
 /// Returns a request of a list, whose key must be its own for the same reason.
 pub(super) fn read_listed(item: &Item) -> Result<Request, StoreError> {
     let (request, key) = (read_request(item)?, text(item, "created_at_request_id")?);
-    match listed(&request) == key {
-        true => Ok(request),
-        false => Err(StoreError::Corrupt(format!(
-            "request {}: created_at_request_id is {key}, which its document does not say",
-            request.id
-        ))),
-    }
+    check_key(&listed(&request), key)?;
+    Ok(request)
 }
 
 pub(super) fn read_binding(item: &Item) -> Result<Binding, StoreError> {
