@@ -20,14 +20,17 @@ pub mod reply;
 mod requests;
 pub mod signed;
 mod stream;
+mod uncut;
 pub mod unsigned;
 pub mod wire;
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::routing::{get, post};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +49,7 @@ use limits::{BodyPools, Seat, Seats};
 use rates::KeyRates;
 use reply::Problem;
 use signed::Signed;
+use uncut::Uncut;
 
 /// The state that all handlers share.
 pub struct HttpState {
@@ -56,7 +60,7 @@ pub struct HttpState {
     /// Cancelled when the process is asked to stop. A revoke that waits for AWS then answers
     /// early.
     pub stop: CancellationToken,
-    /// The tasks that run to completion even if the caller closes the connection.
+    /// The work of calls whose connections have closed, and other work beside a call.
     pub tasks: TaskTracker,
     /// The time of the last copy into this store. A call that was signed before it may already
     /// have been accepted on the original store.
@@ -208,8 +212,8 @@ impl HttpState {
         self.spending(call, ticket, Box::pin(handled)).await
     }
 
-    /// Runs the work of a call to its end, and then spends its nonce, even if the caller
-    /// disconnects: otherwise a commit could be written without its work reaching the worker.
+    /// Runs the work of a call to its end, and then spends its nonce, even if the connection closes:
+    /// otherwise a commit could be written without its work reaching the worker.
     async fn spending<N, T: Send + 'static>(
         &self,
         call: &Signed<N>,
@@ -218,15 +222,16 @@ impl HttpState {
     ) -> Result<T, Problem> {
         let service = self.service.clone();
         let spent = async move {
-            let done = work.await;
+            // Work that panics spends the nonce too.
+            let done = AssertUnwindSafe(work).catch_unwind().await;
             service.use_up(&ticket).await?;
-            done
+            done.unwrap_or_else(|panic| resume_unwind(panic))
         };
         self.uncut(call.seat(), Box::pin(spent)).await
     }
 
-    /// Runs `work` as a task, which completes even if the caller disconnects. The seat of the call
-    /// is free when the task has ended.
+    /// Runs `work` to its end, even if the connection closes. The seat of the call is free when the
+    /// work has ended.
     async fn uncut<T: Send + 'static>(
         &self,
         seat: Arc<Seat>,
@@ -237,13 +242,7 @@ impl HttpState {
             drop(seat);
             done
         };
-        match self.tasks.spawn(seated).await {
-            Ok(done) => Ok(done?),
-            Err(error) => {
-                tracing::error!(%error, "a call panicked or was aborted; its caller gets a 500");
-                Err(failed_call())
-            }
-        }
+        Ok(Uncut::new(Box::pin(seated), &self.tasks).await?)
     }
 }
 

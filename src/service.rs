@@ -430,7 +430,7 @@ impl Service {
     ) -> Result<Vec<Request>, StoreError> {
         let mut commit = Commit::of(guard.map(Write::Guard));
         let ticket = origin.ticket;
-        commit.nonce = ticket.and_then(Ticket::nonce);
+        commit.nonce = ticket.and_then(Ticket::nonce).cloned();
         let (mut written, mut tells) = (Vec::new(), Vec::new());
         for decision in decisions {
             let mut decision = origin.named_in(decision);

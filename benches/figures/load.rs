@@ -1,6 +1,7 @@
 //! Many clients with one connection each, which send calls that were signed beforehand, so that
 //! only the server is measured and not the signing.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +11,7 @@ use crate::process::{self, Key, OTHER_KEY, PLUGIN, sign};
 
 pub struct Load {
     pub failed: usize,
-    took: Vec<Duration>,
+    pub took: Vec<Duration>,
     span: Duration,
 }
 
@@ -29,21 +30,19 @@ impl Load {
         let done = clients.join_all().await;
         let span = begun.elapsed();
         let failed = done.iter().map(|(_, failed)| failed).sum();
-        let mut took: Vec<Duration> = done.into_iter().flat_map(|(took, _)| took).collect();
-        took.sort();
+        let took = done.into_iter().flat_map(|(took, _)| took).collect();
         Self { failed, took, span }
     }
 
     pub fn rate(&self) -> f64 {
         self.took.len() as f64 / self.span.as_secs_f64()
     }
+}
 
-    pub fn percentiles(&self) -> (Duration, Duration) {
-        (
-            self.took[self.took.len() / 2],
-            self.took[self.took.len() * 99 / 100],
-        )
-    }
+/// The median, and what 99 of 100 do not exceed.
+pub fn percentiles(mut took: Vec<Duration>) -> (Duration, Duration) {
+    took.sort();
+    (took[took.len() / 2], took[took.len() * 99 / 100])
 }
 
 async fn client(
@@ -92,17 +91,17 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> u16 {
     }
 }
 
-/// Makes signed calls, enough for the given rate, and distributes them over the clients. Two keys
-/// sign them: one alone would reach its limit.
-pub fn signed_gets(path: &str, clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
+/// Makes so many signed calls, and distributes them over the clients. Two keys sign them: one alone
+/// would reach its limit.
+pub fn signed_gets(path: &str, clients: usize, calls: usize) -> Vec<Vec<Vec<u8>>> {
     let keys = [&PLUGIN, &OTHER_KEY];
-    deal(clients, each_second, |number| {
-        http("GET", path, "", keys[number % keys.len()])
-    })
+    let numbers = 0..calls;
+    let call = |number| http("GET", path, "", keys[number % keys.len()]);
+    deal(clients, numbers, call)
 }
 
-pub fn signed_creates(clients: usize, each_second: usize) -> Vec<Vec<Vec<u8>>> {
-    deal(clients, each_second, create)
+pub fn signed_creates(clients: usize, numbers: Range<usize>) -> Vec<Vec<Vec<u8>>> {
+    deal(clients, numbers, create)
 }
 
 /// Creates that are signed when they are sent.
@@ -116,11 +115,16 @@ fn create(number: usize) -> Vec<u8> {
     http("POST", "/requests", &body, &PLUGIN)
 }
 
-fn deal(clients: usize, each_second: usize, call: impl Fn(usize) -> Vec<u8>) -> Vec<Vec<Vec<u8>>> {
-    let each = each_second * 3 / clients;
+fn deal(
+    clients: usize,
+    numbers: Range<usize>,
+    call: impl Fn(usize) -> Vec<u8>,
+) -> Vec<Vec<Vec<u8>>> {
+    let each = numbers.len() / clients;
     let mut dealt = Vec::new();
     for client in 0..clients {
-        dealt.push((0..each).map(|turn| call(client * each + turn)).collect());
+        let first = numbers.start + client * each;
+        dealt.push((first..first + each).map(&call).collect());
     }
     dealt
 }

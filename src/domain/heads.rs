@@ -98,14 +98,18 @@ impl HeadEntry {
             .then(|| format!("entry {number} was changed after it was written"))
     }
 
+    /// The hash of the entry without its own hash and its seal.
     fn compute_hash(&self) -> Hash {
-        let bare = Self {
-            hash: Hash::default(),
-            seal: None,
-            ..self.clone()
-        };
+        if self.hash != Hash::default() || self.seal.is_some() {
+            let bare = Self {
+                hash: Hash::default(),
+                seal: None,
+                ..self.clone()
+            };
+            return bare.compute_hash();
+        }
         // An entry has only strings, numbers and maps, so it can always be serialised.
-        Hash::of(&serde_json::to_vec(&bare).unwrap_or_default())
+        Hash::of(&serde_json::to_vec(self).unwrap_or_default())
     }
 }
 

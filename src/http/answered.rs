@@ -61,7 +61,15 @@ where
             let handled = AssertUnwindSafe(handled).catch_unwind().await;
             let response = match handled {
                 Ok(Ok(response)) => response,
-                Err(_) => failed_call().into_response(),
+                Err(_) => {
+                    let (method, route) = label;
+                    tracing::error!(
+                        method,
+                        route,
+                        "a call panicked; its caller gets a 500; report the trace as a fault of jit"
+                    );
+                    failed_call().into_response()
+                }
             };
             let response = match slot.spend(&app).await {
                 Ok(()) => response,

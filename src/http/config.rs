@@ -134,7 +134,7 @@ pub(super) async fn accounts(
     State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
-    let page = PageQuery::of(&call.query)?;
+    let page = PageQuery::of(call.query())?;
     let other = page.others.keys().find(|name| *name != "channel_id");
     if let Some(name) = other {
         return Err(Problem::malformed(format!(

@@ -2,7 +2,7 @@
 //! Mattermost and the webhook. An operator can replace each of them while jit runs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::config::{Config, KeyConfig};
 use crate::signature::{CurrentSecret, Secret};
@@ -10,7 +10,7 @@ use crate::signature::{CurrentSecret, Secret};
 /// The current keys and tokens. A rotation replaces all of them at once.
 #[derive(Debug)]
 pub struct Keyring {
-    known: RwLock<Arc<KnownSecrets>>,
+    known: RwLock<KnownSecrets>,
     /// Verifies a call of an unknown key, which is refused in any case.
     decoy: Secret,
     bot_token: Option<CurrentSecret>,
@@ -105,7 +105,7 @@ impl Keyring {
             decoy: Secret::new("the secret of no key".into()),
             bot_token: known.bot_token.clone().map(CurrentSecret::new),
             webhook_secret: known.webhook_secret.clone().map(CurrentSecret::new),
-            known: RwLock::new(Arc::new(known)),
+            known: RwLock::new(known),
         }
     }
 
@@ -125,7 +125,7 @@ impl Keyring {
                 current.replace(new.clone());
             }
         }
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         changed
     }
 
@@ -143,6 +143,10 @@ impl Keyring {
         self.known().keys.get(id).cloned()
     }
 
+    pub fn has(&self, id: &str) -> bool {
+        self.known().keys.contains_key(id)
+    }
+
     /// Reports whether `text` is one of the tokens. There are two while an operator rotates them.
     pub fn is_command_token(&self, text: &str) -> bool {
         let known = self.known();
@@ -156,9 +160,8 @@ impl Keyring {
         known.metrics_token.as_ref().map(|token| token.is(text))
     }
 
-    fn known(&self) -> Arc<KnownSecrets> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.clone()
+    fn known(&self) -> RwLockReadGuard<'_, KnownSecrets> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToRead};
 use super::{HttpState, pages};
-use crate::code::Code;
 use crate::domain::{RequestId, RequestObject, Timestamp};
 use crate::signature::{self, Secret};
 use crate::store::{Cursor, Filter};
@@ -47,18 +46,15 @@ pub(super) async fn list(
     State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
-    let asked = understand(&call.query)?;
+    let asked = understand(call.query())?;
     if asked.given.is_empty() {
         let message = "name at least one filter: channel_id, account_id, requester_email, \
                        status, request_id, start_date or end_date";
         return Err(Problem::malformed(message));
     }
-    let key = app
-        .keyring
-        .key(&call.key_id)
-        .ok_or_else(|| Problem::new(Code::Unsigned, "the key is no longer in use"))?;
+    let secret = &call.key.secret;
     let after = match &asked.next_token {
-        Some(token) => Some(open_token(&key.secret, token, &asked.given)?),
+        Some(token) => Some(open_token(secret, token, &asked.given)?),
         None => None,
     };
     let limit = asked.limit.unwrap_or(USUAL);
@@ -70,7 +66,7 @@ pub(super) async fn list(
     let more = found.len() > limit;
     found.items.truncate(limit);
     let last = found.last().filter(|_| more);
-    let next_token = last.map(|last| seal_token(&key.secret, Cursor::from(last), &asked.given));
+    let next_token = last.map(|last| seal_token(secret, Cursor::from(last), &asked.given));
     let items = found.iter().map(RequestObject::from).collect();
     Ok(json(
         200,

@@ -145,7 +145,7 @@ pub(super) fn route_of(request: &Request) -> RouteLabel {
 /// call is slow.
 #[derive(Default)]
 pub(super) struct CallCounters {
-    series: RwLock<HashMap<(RouteLabel, StatusCode), Counter>>,
+    series: RwLock<HashMap<(RouteLabel, StatusCode), Counter, foldhash::fast::RandomState>>,
 }
 
 impl CallCounters {

@@ -111,8 +111,11 @@ impl IntoResponse for Problem {
 /// Makes a JSON reply. If the value cannot be serialised, the reply is a 500, so that a failure
 /// never looks like a success.
 pub fn json(status: u16, value: &impl Serialize) -> Response {
-    let (status, body) = match (StatusCode::from_u16(status), serde_json::to_vec(value)) {
-        (Ok(status), Ok(body)) => (status, body),
+    // Most replies have about this size.
+    let mut body = Vec::with_capacity(1024);
+    let written = serde_json::to_writer(&mut body, value);
+    let (status, body) = match (StatusCode::from_u16(status), written) {
+        (Ok(status), Ok(())) => (status, body),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, Vec::new()),
     };
     let mut response = Response::new(Body::from(body));

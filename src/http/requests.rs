@@ -264,12 +264,11 @@ pub(super) async fn audit(
     State(app): State<Arc<HttpState>>,
     call: Signed<ToRead>,
 ) -> Result<Response, Problem> {
-    let segment = call.path.split('/').nth(2).unwrap_or_default();
     let unknown = || Problem::new(Code::Unknown, "there is no history with this id");
-    let key: AuditKey = signature::percent_decoded(segment)
+    let key: AuditKey = signature::percent_decoded(call.id_segment())
         .and_then(|text| text.parse().ok())
         .ok_or_else(unknown)?;
-    let page = PageQuery::alone(&call.query)?;
+    let page = PageQuery::alone(call.query())?;
     let after = page.after.as_deref();
     let after = after.map(|text| EventPlace::parse(text, &key).ok_or_else(|| no_event(text)));
     let (after, limit) = (after.transpose()?, page.with_one_more());

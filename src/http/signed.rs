@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::{Extensions, HeaderMap, header};
+use axum::http::header::AsHeaderName;
+use axum::http::{Extensions, HeaderMap, HeaderName, Uri, header};
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
@@ -29,6 +30,11 @@ use crate::store::Nonce;
 /// How long the store keeps a nonce. This is longer than the window of accepted timestamps, so
 /// a nonce never expires while its signature is still fresh.
 const NONCE_KEPT: Millis = Millis::seconds(960);
+
+static KEY_ID: HeaderName = HeaderName::from_static("x-jit-keyid");
+static TIMESTAMP: HeaderName = HeaderName::from_static("x-jit-timestamp");
+static NONCE: HeaderName = HeaderName::from_static("x-jit-nonce");
+static SIGNATURE: HeaderName = HeaderName::from_static("x-jit-signature");
 
 /// The scope and the kind of seat that a route needs, as a type, so that no handler can omit the
 /// check.
@@ -63,9 +69,9 @@ needs!(
 #[derive(Debug)]
 pub struct Signed<N> {
     pub key_id: String,
-    pub path: String,
-    pub query: String,
+    pub key: Arc<KeyConfig>,
     pub headers: HeaderMap,
+    uri: Uri,
     body: Bytes,
     /// Given back when the handler and its task have ended.
     seat: Arc<Seat>,
@@ -117,14 +123,13 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         let body = refuse_large(bodies, peer, &parts.headers, body).await?;
         let head = SignedHead::read(app, &parts.headers).map_err(refused)?;
         let body = body.read(bodies, peer).await?;
-        let query = parts.uri.query().unwrap_or_default();
         let message = Message {
             key_id: head.key_id,
             timestamp: head.timestamp,
             nonce: head.nonce,
             method: parts.method.as_str(),
             path,
-            query,
+            query: parts.uri.query().unwrap_or_default(),
             body: &body,
         };
         let key = verified(app, &message, head.mac).map_err(refused)?;
@@ -136,7 +141,6 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         app.rates.count(head.key_id, head.nonce, rate, now)?;
         let key_id = head.key_id.to_owned();
         let ticket = Arc::new(Ticket::new(head.spendable(), Some(key_id.clone())));
-        let (path, query) = (path.to_owned(), query.to_owned());
         leave_ticket(&mut parts.extensions, &ticket)?;
         if !key.scopes.contains(&N::SCOPE) {
             let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
@@ -144,9 +148,9 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         }
         let call = Signed {
             key_id,
-            path,
-            query,
+            key,
             headers: parts.headers,
+            uri: parts.uri,
             body,
             seat,
             needs: PhantomData,
@@ -183,10 +187,10 @@ struct SignedHead<'h> {
 impl<'h> SignedHead<'h> {
     fn read(app: &HttpState, headers: &'h HeaderMap) -> Result<Self, Unsigned> {
         let (Some(key_id), Some(timestamp), Some(nonce), Some(mac)) = (
-            only(headers, "x-jit-keyid"),
-            only(headers, "x-jit-timestamp"),
-            only(headers, "x-jit-nonce").filter(|nonce| (1..=128).contains(&nonce.len())),
-            only(headers, "x-jit-signature"),
+            only(headers, &KEY_ID),
+            only(headers, &TIMESTAMP),
+            only(headers, &NONCE).filter(|nonce| (1..=128).contains(&nonce.len())),
+            only(headers, &SIGNATURE),
         ) else {
             return Err(Unsigned::Header);
         };
@@ -224,8 +228,8 @@ fn verified(app: &HttpState, message: &Message<'_>, mac: &str) -> Result<Arc<Key
     if key.require_v2 && scheme != Scheme::V2 {
         return Err(Unsigned::SchemeNotAllowed);
     }
-    let now = app.service.clock().now();
-    if key.expires.is_some_and(|end| end <= now) {
+    let has_passed = |end: Timestamp| end <= app.service.clock().now();
+    if key.expires.is_some_and(has_passed) {
         return Err(Unsigned::KeyExpired);
     }
     Ok(key)
@@ -234,11 +238,11 @@ fn verified(app: &HttpState, message: &Message<'_>, mac: &str) -> Result<Arc<Key
 /// The pool in which the body of this call waits. A10: a caller that knows no key takes no place of
 /// a call with a key, and no other call takes a place of a revoke.
 fn body_of<N: Needs>(app: &HttpState, headers: &HeaderMap) -> BodyOf {
-    let key = only(headers, "x-jit-keyid").and_then(|id| app.keyring.key(id));
-    match (key, N::SEAT) {
-        (None, _) => BodyOf::UnknownKey,
-        (Some(_), SeatFor::Revoke) => BodyOf::Revoke,
-        (Some(_), SeatFor::OtherCall) => BodyOf::KnownKey,
+    let is_known = only(headers, &KEY_ID).is_some_and(|id| app.keyring.has(id));
+    match (is_known, N::SEAT) {
+        (false, _) => BodyOf::UnknownKey,
+        (true, SeatFor::Revoke) => BodyOf::Revoke,
+        (true, SeatFor::OtherCall) => BodyOf::KnownKey,
     }
 }
 
@@ -261,13 +265,23 @@ fn refuse_early<N: Needs>(app: &HttpState, timestamp: &str) -> Result<(), Proble
 }
 
 /// Returns the value of a header that occurs exactly once and is plain text.
-fn only<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
 impl<N> Signed<N> {
+    /// The text after `?`, or an empty one.
+    pub fn query(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+
+    /// The id in `/requests/{id}/…`, as it was sent.
+    pub fn id_segment(&self) -> &str {
+        self.uri.path().split('/').nth(2).unwrap_or_default()
+    }
+
     /// Parses the body. The error names the field that is wrong.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         self.check_content_type()?;
@@ -311,11 +325,9 @@ impl<N> Signed<N> {
         self.seat.clone()
     }
 
-    /// Returns the id in `/requests/{id}/…`. A text that is not an id is answered like an unknown
-    /// request.
+    /// The id in `/requests/{id}/…`. A text that is not an id is answered like an unknown request.
     pub fn request_id(&self) -> Result<RequestId, Problem> {
-        let text = self.path.split('/').nth(2).unwrap_or_default();
-        text.parse().map_err(|_| {
+        self.id_segment().parse().map_err(|_| {
             Problem::new(
                 Code::Unknown,
                 "there is no request with this id; an id looks like a UUID",
@@ -355,8 +367,10 @@ mod tests {
 
     use axum::Router;
     use axum::body::Body;
+    use axum::extract::State;
     use axum::http::StatusCode;
     use axum::routing::post;
+    use tokio::sync::Notify;
     use tokio_util::sync::CancellationToken;
     use tower::Service as _;
 
@@ -404,10 +418,6 @@ mod tests {
     }
 
     fn signed(path: &str) -> Request {
-        signed_with(path, "")
-    }
-
-    fn signed_with(path: &str, body: &'static str) -> Request {
         let timestamp = SystemClock.now().seconds().to_string();
         let message = Message {
             key_id: "plugin",
@@ -416,7 +426,7 @@ mod tests {
             method: "POST",
             path,
             query: "",
-            body: body.as_bytes(),
+            body: b"",
         };
         let request = axum::http::Request::post(path)
             .header("x-jit-keyid", "plugin")
@@ -426,7 +436,7 @@ mod tests {
                 "x-jit-signature",
                 signature::sign(Scheme::V2, &secret(), &message),
             );
-        request.body(Body::from(body)).unwrap()
+        request.body(Body::empty()).unwrap()
     }
 
     async fn status(router: &mut Router, path: &str) -> StatusCode {
@@ -462,25 +472,41 @@ mod tests {
         }
     }
 
-    /// P5: the caller closes the connection before it gets the answer, which is a refusal.
+    async fn waits(
+        State(app): State<Arc<HttpState>>,
+        Unspent { call, ticket }: Unspent<ToApprove>,
+    ) -> Result<(), Problem> {
+        let work = async {
+            GO.notified().await;
+            Ok(())
+        };
+        app.spending(&call, ticket, Box::pin(work)).await
+    }
+
+    static GO: Notify = Notify::const_new();
+
+    /// P5: jit closes the connection during a call.
     #[tokio::test]
-    async fn a_call_of_a_caller_that_disconnects_is_accepted_once() {
+    async fn a_call_whose_connection_closes_is_accepted_once() {
         let folder = tempfile::tempdir().unwrap();
         let app = state(folder.path());
-        let mut router = router(app.clone(), Router::new());
-        let path = "/requests/a1b2c3d4-e5f6-7890-abcd-ef1234567890/approve";
-        let body = r#"{"approver_mm_user_id": "bob", "approver_email": "bob@example.com"}"#;
-        let mut call = router.call(signed_with(path, body));
+        let others = Router::new().route("/waits", post(waits));
+        let mut router = router(app.clone(), others.with_state(app.clone()));
+        let mut call = router.call(signed("/waits"));
         let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await;
-        assert!(begun.is_pending(), "a task handles the call");
+        assert!(begun.is_pending());
         drop(call);
         // A1: a caller that disconnects gets no further seat while jit works for it.
         assert_eq!(app.seats.taken(), 1);
+        GO.notify_one();
         app.tasks.close();
         app.tasks.wait().await;
         assert_eq!(app.seats.taken(), 0);
-        let second = router.call(signed_with(path, body)).await.unwrap();
-        assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
+        GO.notify_one();
+        assert_eq!(
+            status(&mut router, "/waits").await,
+            StatusCode::UNAUTHORIZED
+        );
     }
 
     /// P5: a route outside the router of jit runs no handler.

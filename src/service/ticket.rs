@@ -28,8 +28,8 @@ impl Ticket {
     }
 
     /// The nonce that the next commit spends.
-    pub(super) fn nonce(&self) -> Option<Nonce> {
-        (!self.used.load(Ordering::SeqCst)).then(|| self.nonce.clone())
+    pub(super) fn nonce(&self) -> Option<&Nonce> {
+        (!self.used.load(Ordering::SeqCst)).then_some(&self.nonce)
     }
 
     /// Notes the result of a commit: the nonce is spent, or the change failed at the store and the
@@ -47,7 +47,7 @@ impl Service {
         let Some(nonce) = ticket.nonce() else {
             return Ok(());
         };
-        let spent = self.store.spend_nonce(&nonce).await;
+        let spent = self.store.spend_nonce(nonce).await;
         ticket.note(&spent);
         match spent? {
             Freshness::Fresh => Ok(()),

@@ -221,6 +221,44 @@ async fn a_starting_server_keeps_the_leases_of_an_operators_command() {
     drop(operator);
 }
 
+// K12: one such record stopped every start, so no access in the installation ended.
+#[tokio::test]
+async fn a_server_starts_beside_unreadable_records_with_leases() {
+    let (_folder, path) = file();
+    let store = SqliteStore::open(&path).unwrap();
+    for number in 1..=3 {
+        let opened = opened(number, at(0));
+        store.commit(creating(&opened)).await.unwrap();
+        let leased = next(&opened.request, |request| {
+            request.schedule.due_at = Some(at(5));
+            request.schedule.lease = Some(lease(7, at(3600)));
+            if number == 2 {
+                request.access = with_user(key().user);
+                request.asked.account_id = key().account_id;
+            }
+        });
+        let holding = Write::Holding(held(1, &[id(2)]));
+        let writes = (number == 2).then_some(holding);
+        store.commit(leased.with(writes)).await.unwrap();
+    }
+    drop(store);
+    let request = format!(
+        "UPDATE jit_requests SET doc = x'ff' WHERE request_id = '{}'",
+        id(1)
+    );
+    for damage in [&*request, "UPDATE jit_holdings SET doc = '{}'"] {
+        sql(&path, damage);
+    }
+    let store = SqliteStore::open(&path).unwrap();
+    let lease_of = async |number| {
+        let request = store.request(id(number)).await?;
+        Ok(request.unwrap().schedule.lease)
+    };
+    assert!(matches!(lease_of(1).await, Err(StoreError::Corrupt(_))));
+    assert_eq!(lease_of(2).await, Ok(Some(lease(7, at(3600)))));
+    assert_eq!(lease_of(3).await, Ok(None));
+}
+
 /// The holding after a restart, if a request in this state has a lease of the dead server.
 async fn after_a_restart(state: State, holding: &Holding) -> Holding {
     let (_folder, path) = file();

@@ -346,6 +346,13 @@ fn a_deny_statement_is_removed_only_at_its_end() {
     .unwrap();
     assert!(settled.request.state.is_settled());
     assert_eq!(settled.request.schedule.due_at, Some(until));
+    // C: nor if the record has an earlier time.
+    let mut early = record("ToDeny");
+    early.request.access.set_old_credentials(denied);
+    early.request.schedule.due_at = Some(later());
+    let due = decide(early, &policy(), due_at(later()), later()).unwrap();
+    assert_eq!(due.request.schedule.due_at, Some(until));
+    assert_eq!(due.request.schedule.lease, None);
 }
 
 #[test]

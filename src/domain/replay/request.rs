@@ -1,6 +1,6 @@
 //! The facts of a request according to its history.
 
-use super::schedule::{compare_due, compare_phase};
+use super::schedule::{compare_due, compare_old_credentials, compare_phase};
 use super::{Comparison, FactMismatch, Moment, detail, moments};
 use crate::domain::{
     Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
@@ -16,6 +16,7 @@ pub fn compare_request(request: &Request, events: &[Event]) -> Vec<FactMismatch>
     compare_end(&mut comparison, &request.state, events);
     compare_phase(&mut comparison, &request.state, events);
     compare_due(&mut comparison, request, events);
+    compare_old_credentials(&mut comparison, request, events);
     comparison.found
 }
 

@@ -3,6 +3,23 @@
 use super::{Comparison, FactMismatch, detail};
 use crate::domain::{Event, EventKind, Lease, Millis, OldCredentials, Request, State, Timestamp};
 
+/// The events after which the record has other old credentials than before.
+const SETS_OLD_CREDENTIALS: [EventKind; 4] = [
+    EventKind::SessionsDenied,
+    EventKind::SessionsEnded,
+    EventKind::SessionsNotEnded,
+    EventKind::SessionDenyLifted,
+];
+/// The events after which the credentials of an access may have to end.
+const ENDS_ACCESS: [EventKind; 6] = [
+    EventKind::StrayAccessFound,
+    EventKind::StrayAccessRemoved,
+    EventKind::CleanedUp,
+    EventKind::Revoked,
+    EventKind::Expired,
+    EventKind::Error,
+];
+
 /// The clocks of two processes may differ by this much.
 const CLOCKS_DIFFER: Millis = Millis::minutes(5);
 /// A next try is at most this much later than the attempt before it.
@@ -85,6 +102,42 @@ pub(super) fn compare_due(comparison: &mut Comparison, request: &Request, events
     }
 }
 
+/// C: without this, a changed record would end the deny of old credentials early, or never begin it.
+pub(super) fn compare_old_credentials(
+    comparison: &mut Comparison,
+    request: &Request,
+    events: &[Event],
+) {
+    let (old, due) = (request.access.old_credentials(), request.schedule.due_at);
+    let denied_until = match old {
+        Some(OldCredentials::Denied { until }) => Some(until),
+        Some(OldCredentials::Ending { .. }) | None => None,
+    };
+    let is_said = |event: &&Event| {
+        SETS_OLD_CREDENTIALS.contains(&event.event_type) || ENDS_ACCESS.contains(&event.event_type)
+    };
+    let last = events.iter().rfind(is_said);
+    match last.map(|event| event.event_type) {
+        Some(EventKind::SessionsDenied) => {
+            let said = last.and_then(|event| detail(event, "until"));
+            comparison.same("sessions_denied_until", denied_until, said);
+        }
+        Some(EventKind::SessionsEnded | EventKind::SessionDenyLifted) => {
+            comparison.same("sessions", old.map(|_| "old credentials"), None::<&str>);
+        }
+        None => comparison.same("sessions_denied_until", denied_until, None::<&str>),
+        // jit may have to end the credentials of this access, and the history does not say it.
+        Some(_) => {}
+    }
+    match old.filter(|_| request.state.is_settled()) {
+        Some(_) if due.is_none() => comparison.same("due_at", due, Some("unfinished work")),
+        Some(OldCredentials::Denied { until }) if due < Some(until) => {
+            comparison.same("due_at", due, Some(until));
+        }
+        Some(OldCredentials::Ending { .. } | OldCredentials::Denied { .. }) | None => {}
+    }
+}
+
 /// Returns every time of the request that is later than any process can have written it: a lease
 /// is renewed all the time, and a next try follows soon.
 pub fn compare_with_clock(request: &Request, now: Timestamp) -> Vec<FactMismatch> {
@@ -133,7 +186,9 @@ mod tests {
         asked, at_the_end, binding, bob, draft, due_at, finished, later, policy, record,
     };
     use crate::domain::decide::{Decision, Record, decide, open};
-    use crate::domain::{AccessForm, AccessRecord, Ask, LeaseHolder, LeaseToken, Text};
+    use crate::domain::{
+        AccessForm, AccessRecord, Ask, AssignmentOutcome, LeaseHolder, LeaseToken, Text,
+    };
 
     fn far() -> Timestamp {
         at_the_end() + Millis::hours(24 * 365)
@@ -172,6 +227,45 @@ mod tests {
             let is_date = matches!(word, "Pending" | "Granted");
             assert_eq!(found.is_empty(), is_date, "{word}");
         }
+    }
+
+    // C
+    #[test]
+    fn old_credentials_that_the_history_does_not_explain_are_found() {
+        let until = later() + Millis::hours(1);
+        let denying = AssignmentOutcome::OldCredentialsDenied {
+            until,
+            dropped: Vec::new(),
+        };
+        let denied = decide(record("ToDeny"), &policy(), finished(denying), later()).unwrap();
+        let found = |request: &Request, events: &[Event]| {
+            let mut comparison = Comparison::of("the request".into());
+            compare_old_credentials(&mut comparison, request, events);
+            fields(&comparison.found).join(" ")
+        };
+        assert_eq!(found(&denied.request, &denied.events), "");
+        let changed = |old: Option<OldCredentials>, due: Option<Timestamp>| {
+            let mut request = denied.request.clone();
+            request.access.set_old_credentials(old);
+            request.schedule.due_at = due;
+            request
+        };
+        let early = later() + Millis::minutes(1);
+        let deny = |until| Some(OldCredentials::Denied { until });
+        for (request, said) in [
+            (changed(None, None), "sessions_denied_until"),
+            (changed(deny(early), Some(early)), "sessions_denied_until"),
+            (changed(deny(until), Some(early)), "due_at"),
+            (changed(deny(until), None), "due_at"),
+        ] {
+            assert_eq!(found(&request, &denied.events), said);
+        }
+        let to_deny = record("ToDeny").request;
+        assert_eq!(found(&to_deny, &[]), "");
+        let mut forgotten = to_deny.clone();
+        forgotten.schedule.due_at = None;
+        assert_eq!(found(&forgotten, &[]), "due_at");
+        assert_eq!(found(&denied.request, &[]), "sessions_denied_until");
     }
 
     /// The request after the first steps of its life, with its history.

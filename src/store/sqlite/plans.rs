@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{head_log, inspect, notices, queries, rows, writes};
+use super::{head_log, inspect, notices, queries, writes};
 use crate::domain::Status;
 use crate::store::Filter;
 
@@ -58,7 +58,7 @@ fn fixed() -> Vec<(String, String)> {
         ("bound", queries::BOUND),
         ("take_lease", writes::TAKE_LEASE),
         ("notices by state", queries::NOTICES),
-        ("leased", rows::LEASED),
+        ("leased", queries::LEASED),
         ("update", writes::UPDATE_REQUEST),
         ("export", queries::EXPORT),
         ("entries of the head log", head_log::ENTRIES),

@@ -283,6 +283,19 @@ pub(super) fn count_pending(
     Ok(count)
 }
 
+pub(super) const LEASED: &str = concat!(
+    "SELECT ",
+    request_columns!(),
+    " FROM jit_requests INDEXED BY jit_requests_due
+      WHERE claimable_at IS NOT NULL AND lease_until IS NOT NULL AND told_status = written_status"
+);
+
+/// Returns every request with a lease.
+pub(super) fn leased(db: &Connection) -> Result<Found<Request>, StoreError> {
+    let mut statement = db.prepare_cached(LEASED)?;
+    readable_requests(statement.query([])?, usize::MAX, RequestRow::read)
+}
+
 fn readable_requests(
     mut rows: Rows<'_>,
     most: usize,

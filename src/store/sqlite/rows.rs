@@ -18,13 +18,6 @@ macro_rules! request_columns {
 }
 pub(super) use request_columns;
 
-pub(super) const LEASED: &str = concat!(
-    "SELECT ",
-    request_columns!(),
-    " FROM jit_requests INDEXED BY jit_requests_due
-      WHERE claimable_at IS NOT NULL AND lease_until IS NOT NULL AND told_status = written_status"
-);
-
 /// A request as stored in its row.
 pub(super) struct RequestRow {
     id: String,
@@ -80,19 +73,6 @@ impl RequestRow {
             ))),
         }
     }
-}
-
-/// A row with a lease: the id of its request, and what `RequestRow::read` returns.
-pub(super) type LeasedRow = (String, Result<Request, StoreError>);
-
-/// Returns every request with a lease.
-pub(super) fn leased(db: &Connection) -> Result<Vec<LeasedRow>, StoreError> {
-    let found = db
-        .prepare_cached(LEASED)?
-        .query_map([], RequestRow::from_row)?
-        .collect::<Result<Vec<_>, _>>()?;
-    let read = found.into_iter().map(|row| (row.id.clone(), row.read()));
-    Ok(read.collect())
 }
 
 /// Returns the value of the column `revoked_at`, which the runbook reads.

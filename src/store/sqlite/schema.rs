@@ -208,16 +208,14 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
 /// leases do not record their holder, so they stay and lapse by themselves.
 fn clear_leases(db: &mut Connection) -> Result<(), StoreError> {
     let all = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (id, read) in rows::leased(&all)? {
-        match read {
-            Ok(request) => clear_lease(&all, &request)?,
-            // An unreadable record stays as it is, and every read of it reports it.
-            Err(error) => {
-                tracing::error!(
-                    request_id = %id, %error,
-                    "record unreadable at the start; its lease lapses by itself"
-                );
-            }
+    // K12: an unreadable record stays as it is, and every read of it reports it.
+    for request in queries::leased(&all)?.items {
+        match clear_lease(&all, &request) {
+            Err(StoreError::Corrupt(error)) => tracing::error!(
+                request_id = %request.id, %error,
+                "assignment unreadable at the start; the lease of its request lapses by itself"
+            ),
+            cleared => cleared?,
         }
     }
     writes::release_notices(&all)?;

@@ -13,11 +13,16 @@ use crate::domain::{
 const LONGEST_SESSION: Millis = Millis::hours(12);
 
 /// The work of a settled request that is due.
-pub(super) fn due(step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
+pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     match step.request.access.old_credentials() {
         Some(OldCredentials::Ending { before }) => {
             let deny = |key| AssignmentWork::DenyOldCredentials(key, before);
             begin(step, lease, deny)
+        }
+        // C: whatever the due time of the record is, the deny stays until the credentials expire.
+        Some(OldCredentials::Denied { until }) if step.now < until => {
+            step.request.schedule.due_at = Some(until);
+            step.give_back()
         }
         Some(OldCredentials::Denied { .. }) => begin(step, lease, AssignmentWork::LiftDeny),
         None => step.nothing_left(),
