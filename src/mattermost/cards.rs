@@ -7,5 +7,6 @@ mod history;
 pub mod names;
 pub mod quorum;
 pub mod refusals;
+pub mod subject;
 pub mod tell;
 pub mod text;

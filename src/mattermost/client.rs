@@ -3,3 +3,5 @@
 pub mod api;
 pub mod bot;
 pub mod people;
+#[cfg(test)]
+pub mod test_server;

@@ -370,7 +370,8 @@ async fn a_button_with_an_expired_seal_is_refused() {
     let until = |until: i64| {
         let mut click = team.mattermost.click(&card, "approve", BOB);
         let id = click["context"]["request_id"].as_str().unwrap().to_owned();
-        let text = format!("button\n{id}\n{CHANNEL}\n{}\napprove\n{until}", card.id);
+        let place = format!("{id}\n{CHANNEL}\n{}", card.id);
+        let text = format!("decision\nrequest\n{place}\napprove\n{until}");
         click["context"]["until"] = until.to_string().into();
         click["context"]["seal"] = sealed(&text).into();
         click

@@ -290,6 +290,35 @@ async fn a_list_names_requests_that_jit_cannot_read() {
     assert!(listed.contains("records of 1 request."), "{listed}");
 }
 
+/// K12: for the beginning of the id of a record that jit cannot read, the answer said that there is
+/// no such request; for the whole id, that jit cannot use its store at the moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_beginning_of_the_id_of_an_unreadable_record_is_answered_like_the_whole_id() {
+    let team = Team::bound().await;
+    let short = team.requested().await;
+    let id = team.newest().await;
+    let asked = format!("request {ACCOUNT} readonly 1h y");
+    let other = id_in(&team.type_command(ALICE, &asked).await);
+    let team = team.restarted(|folder| {
+        let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
+        let sql = "UPDATE jit_requests SET doc = '{' WHERE request_id = ?1";
+        assert_eq!(db.execute(sql, [&id]), Ok(1));
+    });
+    let whole = team.type_command(BOB, &format!("status {id}")).await;
+    let wanted = format!("cannot read the record of the request `{id}`");
+    assert!(whole.contains(&wanted), "{whole}");
+    for command in ["status", "approve", "revoke"] {
+        let said = team.type_command(BOB, &format!("{command} {short}")).await;
+        assert_eq!(said, whole, "{command}");
+    }
+    // Both requests begin with the same digits, which tell the time.
+    let both = team
+        .type_command(BOB, &format!("revoke {}", &id[..4]))
+        .await;
+    assert!(both.contains("several requests"), "{both}");
+    assert!(both.contains(&id) && both.contains(&other), "{both}");
+}
+
 /// W5: a request whose end a worker still checks at AWS may have its access.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_shows_a_request_whose_end_is_checked_at_aws() {

@@ -19,6 +19,7 @@ mod server;
 mod setup;
 mod told;
 mod traps;
+mod unseen;
 
 /// The design depends on fourteen observed facts. Each fact has a test whose doc comment begins
 /// with the number of the fact and a colon.

@@ -114,7 +114,7 @@ impl<'a> Step<'a> {
         self.done(None)
     }
 
-    /// Ends the request in ERROR. The caller must know that no access is left.
+    /// Ends the request in ERROR. The caller must know that this request left no access.
     pub fn end_in_error(self, why: Text, actor: Option<&Person>) -> Result<Decision, Refusal> {
         let said = details([("error", Some(why.to_string()))]);
         let at = self.now;

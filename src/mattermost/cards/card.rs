@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::handles::Handles;
+use super::history::ExpiredAccess;
 use super::names::Names;
 use super::quorum::ApprovalCount;
 use super::text::{counted_minutes, moment, more_minutes, plain, short, short_id, span};
@@ -90,6 +91,8 @@ pub struct Shown<'s> {
     pub handles: Handles,
     /// The binding of the account, with the approvals that a request needs now.
     pub binding: Option<Binding>,
+    /// Of a request that is EXPIRED.
+    pub expired: ExpiredAccess,
 }
 
 /// The people whom the card names.
@@ -152,7 +155,7 @@ pub fn message(request: &Request, names: &Names) -> String {
 pub fn card(request: &Request, beside: &Shown<'_>, buttons: &[Value]) -> Value {
     let (status, shown) = (request.status(), RequestObject::from(request));
     let id = short_id(request.id);
-    let (colour, next) = headline(request, &shown);
+    let (colour, next) = headline(request, &shown, beside.expired);
     json!({"attachments": [{
         "fallback": format!("{status}: {} in {}", request.asked.permission_set, request.asked.account_id),
         "color": colour,
@@ -164,7 +167,11 @@ pub fn card(request: &Request, beside: &Shown<'_>, buttons: &[Value]) -> Value {
 }
 
 /// The colour of the card, and the sentence below its title: the situation or the next step.
-fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, String) {
+fn headline(
+    request: &Request,
+    shown: &RequestObject<'_>,
+    expired: ExpiredAccess,
+) -> (&'static str, String) {
     let id = short_id(request.id);
     // P6: the card says only what AWS has shown.
     if shown.assignment_status == Some("CHECKING") {
@@ -196,15 +203,35 @@ fn headline(request: &Request, shown: &RequestObject<'_>) -> (&'static str, Stri
         Status::Revoked | Status::Expired if !request.access.was_begun() => {
             ("#808080", "No access was granted.".to_owned())
         }
-        Status::Revoked | Status::Expired => (
+        Status::Revoked => (
             "#808080",
             "Revoked: AWS shows that the access is gone.".to_owned(),
         ),
+        Status::Expired => ("#808080", expired_text(expired).to_owned()),
         Status::Denied | Status::Cancelled => ("#808080", "No access was granted.".to_owned()),
-        Status::Error => (
-            "#c02020",
-            "The request ended in an error; no access is left.".to_owned(),
-        ),
+        Status::Error => ("#c02020", error_text(request).to_owned()),
+    }
+}
+
+/// The card stays after the other request has ended, so it does not say that this one still runs.
+fn expired_text(access: ExpiredAccess) -> &'static str {
+    match access {
+        ExpiredAccess::Gone => "Expired: AWS shows that the access is gone.",
+        ExpiredAccess::Shared => {
+            "Expired: another request of the same person had the same access at that time, and keeps it until its own end."
+        }
+        ExpiredAccess::Unknown => "Expired: this request gives no access any more.",
+    }
+}
+
+/// The access may exist all the same: an assignment from outside, or that of another request.
+fn error_text(request: &Request) -> &'static str {
+    match request.grant.period {
+        None => "The request ended in an error and was not granted; see the field Error.",
+        // An operator wrote a status into the store while the access existed.
+        Some(_) => {
+            "The request ended in an error after it was granted; see the field Error. This request gives no access any more."
+        }
     }
 }
 
@@ -295,11 +322,16 @@ mod tests {
     }
 
     fn shown_with(request: &Request, binding: Option<Binding>) -> String {
+        shown_beside(request, binding, ExpiredAccess::Gone)
+    }
+
+    fn shown_beside(request: &Request, binding: Option<Binding>, expired: ExpiredAccess) -> String {
         let alice = (request.asked.requester.id.clone(), "alice".to_owned());
         let shown = Shown {
             names: &Names::default(),
             handles: Handles::new([alice].into()),
             binding,
+            expired,
         };
         card(request, &shown, &[])["attachments"][0].to_string()
     }
@@ -394,6 +426,49 @@ mod tests {
         never.grant.period = None;
         let card = shown(&never);
         assert!(card.contains("No access was granted"), "{card}");
+    }
+
+    /// W14: the card of an expired request said "Revoked", also if AWS was not asked because another
+    /// request has the same access.
+    #[test]
+    fn the_card_of_an_expired_request_says_what_is_known_of_the_access() {
+        let request = record("Expired").request;
+        for (expired, wanted) in [
+            (
+                ExpiredAccess::Gone,
+                "\"Expired: AWS shows that the access is gone.",
+            ),
+            (
+                ExpiredAccess::Shared,
+                "\"Expired: another request of the same",
+            ),
+            (ExpiredAccess::Unknown, "\"Expired: this request gives no"),
+        ] {
+            let card = shown_beside(&request, None, expired);
+            assert!(card.contains(wanted), "{card}");
+            let is_gone = expired == ExpiredAccess::Gone;
+            assert_eq!(card.contains("access is gone"), is_gone, "{card}");
+        }
+        let card = shown(&record("Revoked").request);
+        assert!(
+            card.contains("\"Revoked: AWS shows that the access is gone."),
+            "{card}"
+        );
+    }
+
+    /// W14: the card said that no access is left, although an assignment from outside, or that of
+    /// another request, is one way to this end.
+    #[test]
+    fn the_card_of_an_error_says_only_that_this_request_gives_no_access() {
+        let mut request = record("Error").request;
+        let card = shown(&request);
+        let wanted = "\"The request ended in an error and was not granted; see the field Error.\"";
+        assert!(card.contains(wanted), "{card}");
+        request.grant.period = record("Granted").request.grant.period;
+        let card = shown(&request);
+        let wanted = "\"The request ended in an error after it was granted;";
+        assert!(card.contains(wanted), "{card}");
+        assert!(!card.contains("access is left"), "{card}");
     }
 
     // B1

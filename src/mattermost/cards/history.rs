@@ -49,6 +49,36 @@ impl RevokeLine {
     }
 }
 
+/// What jit knows of the access at the end of a request that is EXPIRED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredAccess {
+    /// AWS shows that it is gone.
+    Gone,
+    /// Another request of the same person has the same assignment. AWS was not asked.
+    Shared,
+    /// No event says it, or an operator wrote the status into the store.
+    Unknown,
+}
+
+impl ExpiredAccess {
+    pub fn of(expired: &Event) -> Self {
+        let says = |name: &str| expired.details.contains_key(name);
+        match (says("shared_with"), says("source")) {
+            (true, _) => Self::Shared,
+            (false, true) => Self::Unknown,
+            (false, false) => Self::Gone,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Gone => "Expired. AWS shows that the access is gone.",
+            Self::Shared => "Expired. Another request of the same person still has this access.",
+            Self::Unknown => "Expired. This request gives no access any more.",
+        }
+    }
+}
+
 /// The actor, the reason, the end, the additional minutes and the cause; empty if the event has
 /// none.
 fn words(event: &Event, handles: &Handles) -> [String; 5] {
@@ -121,7 +151,7 @@ pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
         EventKind::Expired if event.details.contains_key("reason") => {
             Line::Called(format!("the request expired{why}"))
         }
-        EventKind::Expired => Line::Plain("Expired. AWS shows that the access is gone.".into()),
+        EventKind::Expired => Line::Plain(ExpiredAccess::of(event).text().into()),
         EventKind::Error => Line::Called(format!("the request ended in an error: {because}")),
     }
 }
@@ -170,6 +200,25 @@ mod tests {
             waited.contains("nobody approved it") && !waited.contains("gone"),
             "{waited}"
         );
+    }
+
+    /// W14
+    #[test]
+    fn the_line_of_an_expiry_says_gone_only_if_aws_has_shown_it() {
+        for (details, wanted) in [
+            (&[][..], "AWS shows that the access is gone."),
+            (
+                &[("shared_with", "01a1fd36")],
+                "Another request of the same person still has this access.",
+            ),
+            (
+                &[("source", "changed outside jit")],
+                "This request gives no access any more.",
+            ),
+        ] {
+            let told = line(&event(EventKind::Expired, details));
+            assert_eq!(told, Line::Plain(format!("Expired. {wanted}")));
+        }
     }
 
     // B1

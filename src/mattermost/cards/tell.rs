@@ -14,8 +14,9 @@ use tokio::sync::OnceCell;
 
 use super::card::{MARK, Offer, Shown, card, good_until, message, offers, people};
 use super::handles::Handles;
-use super::history::{self, Line, RevokeLine};
+use super::history::{self, ExpiredAccess, Line, RevokeLine};
 use super::names::Names;
+use super::subject;
 use super::text::plain;
 use crate::config;
 use crate::domain::{
@@ -197,7 +198,22 @@ impl Cards {
             names: &self.names,
             handles: self.handles(request, None).await,
             binding: binding.ok().flatten(),
+            expired: self.expired_access(request).await,
         }
+    }
+
+    /// The record does not say whether another request keeps the access; the EXPIRED event does.
+    async fn expired_access(&self, request: &Request) -> ExpiredAccess {
+        let State::Expired { at } = request.state else {
+            return ExpiredAccess::Unknown;
+        };
+        let key = AuditKey::Request(request.id);
+        let events = self.service.events_from(&key, 0, at).await;
+        let events = events.unwrap_or_default();
+        let mut expired = events.iter().rev();
+        expired
+            .find(|event| event.event_type == EventKind::Expired)
+            .map_or(ExpiredAccess::Unknown, ExpiredAccess::of)
     }
 
     /// The names in Mattermost of the people of a request, and of the actor of an event.
@@ -263,7 +279,8 @@ impl Cards {
         };
         let until = good_until(request);
         let button = |offer: &Offer| {
-            let context = self.seals.button(place, offer.action, until);
+            let subject = subject::of_button(request, offer.action);
+            let context = self.seals.button(place, offer.action, subject, until);
             json!({
                 "id": offer.action.word(),
                 "type": "button",

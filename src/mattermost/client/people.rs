@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use serde::Deserialize;
 
 use super::api::{Api, ApiError};
-use crate::domain::{Millis, MmUserId, Timestamp};
+use crate::clock::Uptime;
+use crate::domain::{Millis, MmUserId};
 use crate::lock::locked;
 
 const ATTEMPTS: u32 = 2;
@@ -39,7 +40,8 @@ impl User {
 
 pub struct People {
     api: Api,
-    known: Mutex<HashMap<String, (User, Timestamp)>>,
+    /// With the uptime at which jit asked: a wall clock that is set back keeps no user longer.
+    known: Mutex<HashMap<String, (User, Uptime)>>,
 }
 
 impl People {
@@ -49,7 +51,7 @@ impl People {
     }
 
     pub async fn user(&self, id: &MmUserId) -> Result<User, ApiError> {
-        let now = self.api.clock().now();
+        let now = self.api.clock().uptime();
         let known = self.known().get(id.as_str()).cloned();
         if let Some((user, at)) = known
             && now - at < KNOWN_FOR
@@ -89,7 +91,34 @@ impl People {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (User, Timestamp)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (User, Uptime)>> {
         locked(&self.known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::test_server::TestServer;
+    use super::*;
+
+    /// K8: after the wall clock was set back, jit kept a user for that time too, and a deactivated
+    /// user could still act.
+    #[tokio::test]
+    async fn a_deactivated_user_is_known_after_thirty_seconds_if_the_clock_is_set_back() {
+        let user = |delete_at: i64| json!({"id": "bob", "username": "bob", "delete_at": delete_at});
+        let server = TestServer::open(user(0)).await;
+        let people = People::new(server.api.clone());
+        let id: MmUserId = "bob".parse().unwrap();
+        assert_eq!(people.user(&id).await.unwrap().delete_at, 0);
+        server.answers(user(1));
+        let hour = Millis::minutes(60);
+        server.clock.pass_and_set_back(Millis::seconds(29), hour);
+        assert_eq!(people.user(&id).await.unwrap().delete_at, 0);
+        server
+            .clock
+            .pass_and_set_back(Millis::seconds(1), Millis(0));
+        assert_eq!(people.user(&id).await.unwrap().delete_at, 1);
     }
 }

@@ -1,13 +1,13 @@
 //! Finds the request that a person names, and checks that they may see it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::slash::Slash;
 use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, State, Status};
 use crate::mattermost::cards::quorum::waiting_extension;
 use crate::mattermost::cards::text::{code, counted};
 use crate::mattermost::{Mattermost, No};
-use crate::store::{Filter, Unreadable};
+use crate::store::{Filter, StoreError, Unreadable};
 
 const LISTED: usize = 20;
 /// The number of newest requests of a status that a list reads. Of the requests from the time that the
@@ -55,17 +55,14 @@ impl Mattermost {
                 code(id, MOST_OF_NAME)
             ))
         };
-        if let Ok(id) = id.parse::<RequestId>() {
-            let found = self.app.service.find(id).await?;
-            let request = found.ok_or_else(none)?;
-            return match self.may_see(slash, who, &request).await? {
-                true => Ok(request),
-                false => Err(none()),
-            };
+        if let Ok(whole) = id.parse() {
+            let found = self.find_whole(slash, who, whole).await?;
+            return found.ok_or_else(none);
         }
         let begun: ShortId = id.parse().map_err(|_| none())?;
         let (from, before) = begun.created_between();
-        let (mut found, mut is_all): (Option<Request>, bool) = (None, true);
+        let (mut found, mut is_all): (BTreeMap<RequestId, Option<Request>>, bool) =
+            (BTreeMap::new(), true);
         for filter in meant(slash, who) {
             let filter = Filter {
                 from: Some(from),
@@ -74,29 +71,57 @@ impl Mattermost {
             };
             let requests = self.app.service.newest(&filter, SEARCHED).await?;
             is_all &= requests.len() < SEARCHED;
-            for request in requests {
-                let is_it = begun.begins(request.id);
-                if !is_it || !self.may_see(slash, who, &request).await? {
-                    continue;
+            // K12: jit cannot know whether the person may see one of these.
+            let unreadable = requests.unreadable.iter();
+            let unreadable = unreadable.filter_map(|one| one.name.parse().ok());
+            found.extend(
+                unreadable
+                    .filter(|id| begun.begins(*id))
+                    .map(|id| (id, None)),
+            );
+            for request in requests.items {
+                if begun.begins(request.id) && self.may_see(slash, who, &request).await? {
+                    found.insert(request.id, Some(request));
                 }
-                if let Some(other) = found.as_ref().filter(|found| found.id != request.id) {
-                    let (one, other) = (other.id, request.id);
-                    return Err(No::Message(format!(
-                        "several requests begin with that: `{one}` and `{other}`; type more characters of the id"
-                    )));
-                }
-                found = Some(request);
             }
         }
-        match found {
-            // Another request may begin in the same way.
-            Some(_) | None if !is_all => Err(No::Message(format!(
+        // Another request may begin in the same way.
+        if !is_all {
+            return Err(No::Message(format!(
                 "many requests were made at the time of `{}`; type more characters of the id",
                 code(id, MOST_OF_NAME)
-            ))),
-            Some(request) => Ok(request),
-            None => Err(none()),
+            )));
         }
+        let mut found = found.into_iter();
+        match (found.next(), found.next()) {
+            (Some((one, _)), Some((other, _))) => Err(No::Message(format!(
+                "several requests begin with that: `{one}` and `{other}`; type more characters of the id"
+            ))),
+            (Some((_, Some(request))), None) => Ok(request),
+            // That jit cannot read this record.
+            (Some((id, None)), None) => self.find_whole(slash, who, id).await?.ok_or_else(none),
+            (None, _) => Err(none()),
+        }
+    }
+
+    async fn find_whole(
+        &self,
+        slash: &Slash,
+        who: &ChatUser,
+        id: RequestId,
+    ) -> Result<Option<Request>, No> {
+        let found = match self.app.service.find(id).await {
+            Err(StoreError::Corrupt(_)) => {
+                return Err(No::Message(format!(
+                    "jit cannot read the record of the request `{id}`; nothing was changed. Its access may exist: tell an operator"
+                )));
+            }
+            found => found?,
+        };
+        Ok(match found {
+            Some(request) if self.may_see(slash, who, &request).await? => Some(request),
+            Some(_) | None => None,
+        })
     }
 
     /// The requests of a channel that are not settled; in a direct message, all that this person may

@@ -1,7 +1,9 @@
 //! A request in one line: the account, the permission set and the time in any order, then the
 //! reason. jit does not take a word for the reason that was probably meant as a set or a time.
 
-use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, command, first, reason};
+use super::parts::{
+    Known, MeantSet, ParseResult, TYPED, TypedRequest, account, command, first, meant_set, reason,
+};
 use super::time::{TIME, TypedTime, meant_time, time_within};
 use crate::domain::Minutes;
 use crate::mattermost::cards::text::{plain, short};
@@ -53,13 +55,17 @@ fn words<'t>(
     };
     loop {
         let (word, after) = first(rest);
-        if let Some(set) = known.sets.iter().find(|set| set.eq_ignore_ascii_case(word)) {
-            if let Some(first) = line.set {
+        match (meant_set(word, known.sets), line.set) {
+            (MeantSet::No, _) => {}
+            (MeantSet::Is(_) | MeantSet::Several(_), Some(first)) => {
                 return Err(line.twice("permission sets", first, word, after));
             }
-            line.set = Some(set);
-            rest = after;
-            continue;
+            (MeantSet::Several(same), None) => return Err(line.several(word, &same, after)),
+            (MeantSet::Is(set), None) => {
+                line.set = Some(set);
+                rest = after;
+                continue;
+            }
         }
         match TypedTime::at_the_beginning_of(rest) {
             TypedTime::Is(minutes, after) => {
@@ -142,6 +148,15 @@ impl RequestLine<'_> {
             plain(&sets.join(", ")),
             self.command(Some(set), None, after),
             self.as_reason(rest),
+        )
+    }
+
+    fn several(&self, word: &str, same: &[&str], after: &str) -> String {
+        format!(
+            "\"{}\" can be each of the permission sets {}: type its exact name, for example {}",
+            short(word, TYPED),
+            plain(&same.join(", ")),
+            self.command(same.first().copied(), None, after),
         )
     }
 
@@ -370,6 +385,31 @@ mod tests {
             assert_eq!(said, command, "{text}");
             commands_are_accepted(&said);
         }
+    }
+
+    /// W16: with the sets Admin and admin, the word `admin` requested Admin.
+    #[test]
+    fn an_exact_set_comes_first_and_sets_that_differ_in_case_are_asked_back() {
+        let names = Names::new([("111122223333".parse().unwrap(), "acme-prod".to_owned())].into());
+        let known = Known {
+            sets: &["Admin", "admin", "readonly"],
+            names: &names,
+        };
+        let typed = |word: &str| request(&format!("acme-prod {word} 1h x"), &known);
+        for (word, wanted) in [
+            ("admin", "admin"),
+            ("Admin", "Admin"),
+            ("READONLY", "readonly"),
+        ] {
+            assert_eq!(typed(word).unwrap().set.as_deref(), Some(wanted), "{word}");
+        }
+        let said = typed("ADMIN").unwrap_err();
+        assert!(said.starts_with("\"ADMIN\" can be each of"), "{said}");
+        assert!(said.contains("Admin, admin"), "{said}");
+        assert!(
+            said.contains("`/jit request acme-prod Admin 1h x`"),
+            "{said}"
+        );
     }
 
     /// W1

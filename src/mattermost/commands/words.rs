@@ -1,7 +1,9 @@
 //! Parses the text after `/jit`. An error names the problem and the command that was
 //! probably meant.
 
-use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, command, first, reason};
+use super::parts::{
+    Known, ParseResult, TYPED, TypedRequest, account, command, first, nothing_after, reason,
+};
 use super::request_line::request;
 use super::time::{TIME, meant_time, minutes, time_within};
 use crate::domain::{AccountId, BindTerms, Minutes, PermissionSet, Text};
@@ -116,11 +118,12 @@ pub enum ChatCommand {
 pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
     let (verb, rest) = first(text);
     let id = || one_id(verb, rest);
+    let only_id = || only_one_id(verb, rest);
     Ok(match verb.to_lowercase().as_str() {
         "" | "help" => ChatCommand::Help,
         "request" if rest.is_empty() => ChatCommand::Ask,
         "request" => ChatCommand::Request(request(rest, known)?),
-        "approve" => ChatCommand::Approve { id: id()?.0 },
+        "approve" => ChatCommand::Approve { id: only_id()? },
         "deny" => {
             let (id, why) = id()?;
             ChatCommand::Deny {
@@ -135,16 +138,24 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
                 why: reason(why)?,
             }
         }
-        "cancel" => ChatCommand::Cancel { id: id()?.0 },
+        "cancel" => ChatCommand::Cancel { id: only_id()? },
         "extend" => {
             let (id, typed) = id()?;
             let time = minutes(typed).ok_or_else(|| no_time(&id, typed))?;
             ChatCommand::Extend { id, time }
         }
         "status" if rest.is_empty() => ChatCommand::Status { id: None },
-        "status" => ChatCommand::Status { id: Some(id()?.0) },
-        "list" => ChatCommand::List,
-        "info" => ChatCommand::Info,
+        "status" => ChatCommand::Status {
+            id: Some(only_id()?),
+        },
+        "list" => {
+            nothing_after(&["list"], rest, "no other words")?;
+            ChatCommand::List
+        }
+        "info" => {
+            nothing_after(&["info"], rest, "no other words")?;
+            ChatCommand::Info
+        }
         "bind" => {
             let (account, after) = account("bind", rest, known.names)?;
             ChatCommand::Bind {
@@ -152,9 +163,11 @@ pub fn understand(text: &str, known: &Known<'_>) -> ParseResult<ChatCommand> {
                 terms: terms(first(rest).0, after)?,
             }
         }
-        "unbind" => ChatCommand::Unbind {
-            account: account("unbind", rest, known.names)?.0,
-        },
+        "unbind" => {
+            let (account, after) = account("unbind", rest, known.names)?;
+            nothing_after(&["unbind", first(rest).0], after, "one account")?;
+            ChatCommand::Unbind { account }
+        }
         "approvers" => ChatCommand::Approvers {
             names: names(rest)?,
         },
@@ -178,6 +191,14 @@ fn one_id<'t>(verb: &str, rest: &'t str) -> ParseResult<(String, &'t str)> {
     })
 }
 
+/// For a command that takes no reason.
+fn only_one_id(verb: &str, rest: &str) -> ParseResult<String> {
+    let (id, after) = one_id(verb, rest)?;
+    let whole = [&verb.to_lowercase(), first(rest).0];
+    nothing_after(&whole, after, "one id and no reason")?;
+    Ok(id)
+}
+
 /// A space would end the list of the sets.
 const SETS: &str = "permission sets without spaces between them, like `admin,readonly`";
 
@@ -198,6 +219,7 @@ fn no_time(id: &str, typed: &str) -> String {
 /// Each term with its value, in any order; a term that is not named stays as it is.
 fn terms(account: &str, rest: &str) -> ParseResult<BindTerms> {
     let mut terms = BindTerms::default();
+    check_terms_once(account, rest)?;
     let mut words = rest.split_whitespace();
     let mut before = "";
     while let Some(name) = words.next() {
@@ -241,6 +263,28 @@ fn terms(account: &str, rest: &str) -> ParseResult<BindTerms> {
         before = name;
     }
     Ok(terms)
+}
+
+/// Refuses a term that comes twice, with the command that has only the first of them.
+fn check_terms_once(account: &str, rest: &str) -> ParseResult<()> {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let (mut kept, mut named, mut twice) = (vec!["bind", account], Vec::new(), None);
+    for term in words.chunks(2) {
+        let name = term.first().map(|name| name.to_lowercase());
+        match named.contains(&name) {
+            true => twice = twice.or(Some(term)),
+            false => kept.extend(term),
+        }
+        named.push(name);
+    }
+    match twice {
+        None => Ok(()),
+        Some(term) => Err(format!(
+            "\"{}\" is the second time that this term is named, so jit did nothing; type each term once, for example `{}`",
+            short(&term.join(" "), TYPED),
+            command(&kept)
+        )),
+    }
 }
 
 fn names(rest: &str) -> ParseResult<Vec<String>> {
@@ -413,6 +457,44 @@ mod tests {
         ] {
             let told = parse(text).unwrap_err();
             assert!(told.contains(wanted), "{text}: {told}");
+        }
+    }
+
+    /// W16: `/jit approve ID ID` approved the first request only, and of a term that came twice, the
+    /// last one counted.
+    #[test]
+    fn a_word_that_jit_does_not_use_is_refused_with_a_command_that_works() {
+        for (text, extra, wanted) in [
+            ("approve 01a1fd36 01a1fd37", "01a1fd37", "approve 01a1fd36"),
+            ("APPROVE 01A1FD36 now", "now", "approve 01A1FD36"),
+            (
+                "cancel 01a1fd36 not needed",
+                "not needed",
+                "cancel 01a1fd36",
+            ),
+            ("status 01a1fd36 x", "x", "status 01a1fd36"),
+            (
+                "unbind acme-prod 444455556666",
+                "444455556666",
+                "unbind acme-prod",
+            ),
+            ("list GRANTED", "GRANTED", "list"),
+            ("info acme-prod", "acme\\-prod", "info"),
+            (
+                "bind acme-prod approvals 2 max 4h Approvals 1",
+                "Approvals 1",
+                "bind acme-prod approvals 2 max 4h",
+            ),
+            (
+                "bind acme-prod sets admin sets readonly self no",
+                "sets readonly",
+                "bind acme-prod sets admin self no",
+            ),
+        ] {
+            let said = parse(text).unwrap_err();
+            assert!(said.starts_with(&format!("\"{extra}\" ")), "{text}: {said}");
+            assert!(said.contains(&format!("`/jit {wanted}`")), "{text}: {said}");
+            assert!(parse(wanted).is_ok(), "{wanted}");
         }
     }
 

@@ -15,6 +15,9 @@ use crate::http::body::read;
 use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
+use crate::mattermost::cards::quorum::waiting_extension;
+use crate::mattermost::cards::subject::is_present;
+use crate::mattermost::cards::text::{counted_minutes, short_id};
 use crate::mattermost::trust::seal::{Action, Broken, ClickContext, ReasonedStep};
 use crate::mattermost::trust::trigger::Trigger;
 use crate::mattermost::{ACTION, Answer, Mattermost, No};
@@ -26,7 +29,7 @@ const LATE: &str = ":warning: This button is out of date; nothing was changed. `
 const UNSURE: &str = ":warning: jit cannot ask Mattermost whether this click is genuine; nothing was changed. Press again, or type `/jit help` for the commands.";
 const NOT_OURS: &str = ":warning: jit did not make this card; nothing was changed. Tell your security team who posted it.";
 const OTHER_TEAM: &str = ":warning: This click came from a team that jit does not serve; nothing was changed. Press the button in the channel of the request.";
-const RENEWED: &str = ":warning: This card was not as jit made it; nothing was changed. jit has renewed the card: read it, and press again.";
+const RENEWED: &str = ":warning: This card was changed, or its buttons are from an earlier bot token; nothing was changed. jit has renewed the card: read it, and press again.";
 
 /// Longer than jit accepts a click.
 const CLICK_KEPT: Millis = Millis::minutes(16);
@@ -69,6 +72,8 @@ enum ClickFault {
 struct Pressed {
     request_id: RequestId,
     action: Action,
+    /// What the button is about, as its seal says.
+    subject: Option<String>,
     trigger: Trigger,
 }
 
@@ -163,6 +168,7 @@ impl Mattermost {
             Ok(action) => Ok(Pressed {
                 request_id: context.request_id,
                 action,
+                subject: context.subject,
                 trigger,
             }),
             Err(Broken::Seal | Broken::Earlier) if self.seals.is_of_another_key(&context) => {
@@ -276,6 +282,9 @@ impl Mattermost {
                 "this post is not the card of the request any more; `/jit list` shows the open requests".into(),
             ));
         }
+        if !is_present(&request, pressed.action, pressed.subject.as_deref()) {
+            return Err(self.unseen(request).await);
+        }
         let ticket = Some(ticket.clone());
         let ask = match pressed.action {
             Action::Approve => Ask::Approve,
@@ -295,6 +304,34 @@ impl Mattermost {
         self.command(request.id, &who, ask, ticket).await?;
         // The card shows the result to the channel.
         Ok(Answer::Nothing)
+    }
+}
+
+impl Mattermost {
+    /// Refuses a button of a card that showed something else than what waits now, and renews the
+    /// card: the update may wait in the outbox, or the user's client may show an old card.
+    async fn unseen(&self, request: Request) -> No {
+        let id = request.id;
+        let waits = waiting_extension(&request).map_or_else(
+            || "the request".to_owned(),
+            |extension| {
+                let minutes = counted_minutes(extension.minutes.get());
+                format!("an extension of {minutes}")
+            },
+        );
+        let next = match self.renew_as_it_is(request).await {
+            Ok(()) => "jit has renewed the card: read it, and press again".to_owned(),
+            Err(why) => {
+                tracing::error!(
+                    request_id = %id, error = %why,
+                    "card not renewed; the next click or the next notice tries again"
+                );
+                format!("`/jit status {}` shows it", short_id(id))
+            }
+        };
+        No::Message(format!(
+            "this button is from an earlier state of the card; nothing was changed. Now {waits} waits for a decision. {next}."
+        ))
     }
 }
 

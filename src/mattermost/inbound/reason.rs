@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::click::Click;
 use super::fields::Fields;
-use crate::domain::{Ask, MmUserId, Request, State};
+use crate::domain::{Ask, MmUserId, Request};
+use crate::mattermost::cards::subject::waiting;
 use crate::mattermost::cards::text::{more_minutes, plain, short_id};
 use crate::mattermost::commands::form::OPEN_FOR;
 use crate::mattermost::trust::seal::{ReasonOf, ReasonedStep};
@@ -150,13 +151,7 @@ impl Mattermost {
 fn subject(request: &Request, step: ReasonedStep) -> Option<String> {
     match step {
         ReasonedStep::Revoke => Some("access".to_owned()),
-        ReasonedStep::Deny if request.state == State::Pending => Some("request".to_owned()),
-        ReasonedStep::Deny => {
-            let extension = request.grant.extension.as_ref();
-            let extension = extension.filter(|_| request.state == State::Granted)?;
-            let (minutes, end) = (extension.minutes.get(), request.end_time().millis());
-            Some(format!("extension by {minutes} after {end}"))
-        }
+        ReasonedStep::Deny => waiting(request),
     }
 }
 

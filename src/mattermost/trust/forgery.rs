@@ -179,13 +179,14 @@ impl Mattermost {
         ]);
         let named = |name: &str| said(name).map(|said| (name.to_owned(), said));
         let about = claim["context"]["request_id"].as_str();
-        let about = about.map(|id| ("request".to_owned(), clipped(id)));
+        let about = about.map(clipped);
         let user_id = said("user_id").unwrap_or_default();
         let post = said("post_id").unwrap_or_default();
         if let Some(unlogged) = sampled("click or dialog refused as forged") {
             tracing::warn!(
                 reason = why.as_str(),
                 path,
+                request_id = about.as_deref().unwrap_or_default(),
                 user_id,
                 post,
                 unlogged,
@@ -196,7 +197,7 @@ impl Mattermost {
             claim["channel_id"].as_str().and_then(|id| id.parse().ok());
         if let Some(channel) = channel {
             details.extend(["user_id", "post_id"].into_iter().filter_map(named));
-            details.extend(about);
+            details.extend(about.map(|id| ("request".to_owned(), id)));
             self.note_forgery(channel, sender, details);
         }
         Problem::unsigned(why, path)

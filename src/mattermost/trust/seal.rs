@@ -53,6 +53,9 @@ impl Action {
 pub struct ClickContext {
     pub request_id: RequestId,
     action: String,
+    /// What a decision is about; absent in other buttons, and in those of an earlier version of jit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     until: String,
     seal: String,
     /// Names the key of the seal; empty in a button of an earlier version of jit.
@@ -163,13 +166,21 @@ impl Seals {
         context.key != self.key_name()
     }
 
-    pub fn button(&self, place: ButtonPlace<'_>, action: Action, until: Timestamp) -> ClickContext {
+    pub fn button(
+        &self,
+        place: ButtonPlace<'_>,
+        action: Action,
+        subject: Option<String>,
+        until: Timestamp,
+    ) -> ClickContext {
         let (action, until) = (action.word(), until.millis().to_string());
         let (key, secret) = self.named_key();
-        let seal = signature::seal(&secret, &button(place, &action, &until));
+        let text = button(place, &action, subject.as_deref(), &until);
+        let seal = signature::seal(&secret, &text);
         ClickContext {
             request_id: place.request_id,
             action,
+            subject,
             until,
             seal,
             key,
@@ -188,7 +199,8 @@ impl Seals {
             channel_id,
             post,
         };
-        let text = button(place, &context.action, &context.until);
+        let subject = context.subject.as_deref();
+        let text = button(place, &context.action, subject, &context.until);
         self.check(&text, &context.seal, &context.until, now)?;
         Action::of(&context.action).ok_or(Broken::Seal)
     }
@@ -256,10 +268,15 @@ fn name_of(key: &Secret) -> String {
     name.chars().take(KEY_NAME).collect()
 }
 
-/// Ids have no line breaks, so two places never have the same text.
-fn button(place: ButtonPlace<'_>, action: &str, until: &str) -> String {
+/// Ids have no line breaks, so two places never have the same text. A button with a subject has a
+/// text with another first line, and each kind has a fixed number of lines.
+fn button(place: ButtonPlace<'_>, action: &str, subject: Option<&str>, until: &str) -> String {
     let (id, channel, post) = (place.request_id, place.channel_id, place.post);
-    format!("button\n{id}\n{channel}\n{post}\n{action}\n{until}")
+    let pressed = format!("{id}\n{channel}\n{post}\n{action}\n{until}");
+    match subject {
+        None => format!("button\n{pressed}"),
+        Some(subject) => format!("decision\n{subject}\n{pressed}"),
+    }
 }
 
 /// The two kinds of dialogs have texts with different first lines, and each kind has a fixed
@@ -307,7 +324,7 @@ mod tests {
             channel_id: &channel,
             post: &post,
         };
-        let context = seals.button(place, Action::Deny, until);
+        let context = seals.button(place, Action::Deny, Some("request".into()), until);
         let pressed = |context: &ClickContext| seals.pressed(context, &channel, &post, until);
         assert_eq!(pressed(&context), Ok(Action::Deny));
         let altered = |change: fn(&mut ClickContext)| {
@@ -319,6 +336,10 @@ mod tests {
             altered(|context| context.action = "approve".into()),
             altered(|context| context.until = "100001".into()),
             altered(|context| context.request_id = text("01a1fd36-48a0-7000-8000-000000000002")),
+            // W15
+            altered(|context| context.subject = None),
+            altered(|context| context.subject = Some("extension".into())),
+            altered(|context| context.subject = Some("request\nx".into())),
             altered(|context| context.seal.clear()),
             altered(|context| context.seal.replace_range(..1, "x")),
             seals.pressed(&context, &text("town-square"), &post, until),
@@ -411,7 +432,7 @@ mod tests {
             channel_id: &channel,
             post: &post,
         };
-        let context = seals.button(place, Action::Deny, until);
+        let context = seals.button(place, Action::Deny, None, until);
         let pressed = |context| seals.pressed(context, &channel, &post, until);
         assert_eq!(pressed(&context), Ok(Action::Deny));
         let alice = text("alice");
@@ -429,7 +450,7 @@ mod tests {
             ..dialog
         };
         assert_eq!(submitted(&forged, until), Err(Broken::Seal));
-        let context = seals.button(place, Action::Deny, until);
+        let context = seals.button(place, Action::Deny, None, until);
         assert_eq!(pressed(&context), Ok(Action::Deny));
     }
 

@@ -61,7 +61,8 @@ const FAILED_FOR: Millis = Millis::seconds(5);
 /// asks, and the others wait for its answer.
 pub struct ServerKey {
     api: Api,
-    known: Mutex<Option<(Vec<u8>, Timestamp)>>,
+    /// With the uptime at which jit asked.
+    known: Mutex<Option<(Vec<u8>, Uptime)>>,
     /// The last failed call. The click that asks holds the lock.
     failed: tokio::sync::Mutex<Option<(ApiError, Uptime)>>,
 }
@@ -92,7 +93,7 @@ impl ServerKey {
         match self.fetch_key().await {
             Ok(key) => {
                 let is_signed = trigger.is_signed_by(&key);
-                *self.known() = Some((key, clock.now()));
+                *self.known() = Some((key, clock.uptime()));
                 Ok(is_signed)
             }
             Err(why) => {
@@ -109,7 +110,7 @@ impl ServerKey {
         if trigger.is_signed_by(key) {
             return Some(true);
         }
-        let is_new = self.api.clock().now() - *asked_at < ASK_AGAIN;
+        let is_new = self.api.clock().uptime() - *asked_at < ASK_AGAIN;
         is_new.then_some(false)
     }
 
@@ -120,14 +121,17 @@ impl ServerKey {
         key.ok_or_else(|| ApiError::NoAnswer("it does not publish its signing key".into()))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Option<(Vec<u8>, Timestamp)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<(Vec<u8>, Uptime)>> {
         locked(&self.known)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::mattermost::client::test_server::TestServer;
 
     fn vector() -> serde_json::Value {
         serde_json::from_str(include_str!(
@@ -164,6 +168,27 @@ mod tests {
         for rubbish in ["", "x", "YQ==", &STANDARD.encode("a:b:c:d"), &text[3..]] {
             assert_eq!(Trigger::read(rubbish), None, "{rubbish}");
         }
+    }
+
+    /// K8: after the wall clock was set back, jit did not ask for the key of a new server for that
+    /// time, and refused all clicks.
+    #[tokio::test]
+    async fn a_new_key_is_asked_for_after_thirty_seconds_if_the_clock_is_set_back() {
+        let key = vector()["AsymmetricSigningPublicKey"].clone();
+        let published = |key: serde_json::Value| json!({"AsymmetricSigningPublicKey": key});
+        let other = STANDARD.encode("another key").into();
+        let server = TestServer::open(published(other)).await;
+        let known = ServerKey::new(server.api.clone());
+        let trigger = Trigger::read(vector()["trigger_id"].as_str().unwrap()).unwrap();
+        assert_eq!(known.has_signed(&trigger).await, Ok(false));
+        server.answers(published(key));
+        let hour = Millis::minutes(60);
+        server.clock.pass_and_set_back(Millis::seconds(29), hour);
+        assert_eq!(known.has_signed(&trigger).await, Ok(false));
+        server
+            .clock
+            .pass_and_set_back(Millis::seconds(1), Millis(0));
+        assert_eq!(known.has_signed(&trigger).await, Ok(true));
     }
 
     #[test]

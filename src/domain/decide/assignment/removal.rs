@@ -11,8 +11,12 @@ use crate::domain::{
 
 pub(super) fn end_grant(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     // The other holders keep the assignment; only this grant ends.
-    if step.is_shared() {
-        return step.end_expired(details([]));
+    // The event names one of them, because AWS is not asked.
+    let id = step.request.id;
+    let other = step.holding().and_then(|holding| holding.others(id).next());
+    if let Some(other) = other {
+        let said = details([("shared_with", Some(other.to_string()))]);
+        return step.end_expired(said);
     }
     step.request.grant.extension = None;
     step.mark_removing();
@@ -103,4 +107,32 @@ pub(super) fn look_again(mut step: Step<'_>) -> Result<Decision, Refusal> {
     // Longer each time: the create also needs its turn at AWS.
     let pause = Millis(500 << waiting.attempts.min(5));
     step.try_again(waiting, pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::decide;
+    use super::super::super::fixtures::{
+        at_the_end, due_at, finished, holding_of, id, policy, record,
+    };
+    use crate::domain::{AssignmentOutcome, EventKind, Status};
+
+    /// W14: the end of a grant whose assignment another request keeps was recorded as an end that AWS
+    /// had shown.
+    #[test]
+    fn an_expiry_names_the_request_that_keeps_the_assignment() {
+        let mut shared = record("Granted");
+        holding_of(&mut shared).holders.insert(id(2));
+        let ended = decide(shared, &policy(), due_at(at_the_end()), at_the_end()).unwrap();
+        assert_eq!(ended.request.status(), Status::Expired);
+        assert_eq!(ended.work, None);
+        let event = ended.events.last().unwrap();
+        assert_eq!(event.event_type, EventKind::Expired);
+        assert_eq!(event.details["shared_with"], id(2).to_string());
+        assert_eq!(ended.notices[0].details["shared_with"], id(2).to_string());
+        let gone = finished(AssignmentOutcome::Gone);
+        let alone = decide(record("Expiring"), &policy(), gone, at_the_end()).unwrap();
+        assert_eq!(alone.request.status(), Status::Expired);
+        assert!(!alone.events[0].details.contains_key("shared_with"));
+    }
 }
