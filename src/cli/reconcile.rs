@@ -21,6 +21,10 @@ use crate::worker::{ProveError, Remains};
 const PAGE: usize = 200;
 /// A server begins each removal at its end, within much less than this.
 const BEGINS_WITHIN: Millis = Millis::seconds(10);
+/// A lease and the pause after a failed attempt are shorter.
+const WORKS_WITHIN: Millis = Millis::minutes(10);
+/// The most requests of a lane whose accounts are added.
+const MOST_ENDS: usize = 10_000;
 
 /// What an operator wants done about access that is over in jit and exists in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,10 +213,6 @@ impl<'t> Comparison<'t> {
             comparison.findings.extend(failing(&requests));
             let now = tools.app.service.clock().now();
             comparison.findings.extend(overdue(&requests, now));
-            // The account of a request that must end may be bound no more.
-            let ending = requests.iter().filter(|one| one.state.must_end());
-            let accounts = ending.map(|one| one.asked.account_id.clone());
-            comparison.accounts.extend(accounts);
             // A request that jit checks has the status ERROR, and no access.
             if status == Status::Granted {
                 let live = requests
@@ -223,7 +223,25 @@ impl<'t> Comparison<'t> {
         }
         let live = comparison.live.keys().map(|key| key.account_id.clone());
         comparison.accounts.extend(live);
+        comparison.add_accounts_of_ends().await?;
         Ok(comparison)
+    }
+
+    /// The status of an end that a worker has yet to verify is that of any ended request, and its
+    /// account may be bound no more. A worker must work on it soon.
+    async fn add_accounts_of_ends(&mut self) -> Result<(), Failure> {
+        let service = &self.tools.app.service;
+        let soon = service.clock().now() + WORKS_WITHIN;
+        for lane in [Lane::Revoke, Lane::Remove] {
+            let due = service.store().due(lane, soon, MOST_ENDS).await;
+            for id in due.map_err(failed)?.ready {
+                let read = self.readable(&id.to_string(), service.request(id).await)?;
+                let ending = read.filter(|one| one.state.must_end());
+                self.accounts
+                    .extend(ending.map(|one| one.asked.account_id));
+            }
+        }
+        Ok(())
     }
 
     fn skip(&mut self, unreadable: Vec<Unreadable>) {
