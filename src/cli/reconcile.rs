@@ -237,8 +237,7 @@ impl<'t> Comparison<'t> {
             for id in due.map_err(failed)?.ready {
                 let read = self.readable(&id.to_string(), service.request(id).await)?;
                 let ending = read.filter(|one| one.state.must_end());
-                self.accounts
-                    .extend(ending.map(|one| one.asked.account_id));
+                self.accounts.extend(ending.map(|one| one.asked.account_id));
             }
         }
         Ok(())
