@@ -23,8 +23,6 @@ const PAGE: usize = 200;
 const BEGINS_WITHIN: Millis = Millis::seconds(10);
 /// A lease and the pause after a failed attempt are shorter.
 const WORKS_WITHIN: Millis = Millis::minutes(10);
-/// The most requests of a lane whose accounts are added.
-const MOST_ENDS: usize = 10_000;
 
 /// What an operator wants done about access that is over in jit and exists in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,15 +228,13 @@ impl<'t> Comparison<'t> {
     /// The status of an end that a worker has yet to verify is that of any ended request, and its
     /// account may be bound no more. A worker must work on it soon.
     async fn add_accounts_of_ends(&mut self) -> Result<(), Failure> {
-        let service = &self.tools.app.service;
-        let soon = service.clock().now() + WORKS_WITHIN;
-        for lane in [Lane::Revoke, Lane::Remove] {
-            let due = service.store().due(lane, soon, MOST_ENDS).await;
-            for id in due.map_err(failed)?.ready {
-                let read = self.readable(&id.to_string(), service.request(id).await)?;
-                let ending = read.filter(|one| one.state.must_end());
-                self.accounts.extend(ending.map(|one| one.asked.account_id));
-            }
+        let due = self.tools.app.worker.removals_within(WORKS_WITHIN).await;
+        for id in due.map_err(failed)? {
+            let read = self.tools.app.service.request(id).await;
+            let read = self.readable(&id.to_string(), read)?;
+            let ending = read.filter(|one| one.state.must_end());
+            let account = ending.map(|one| one.asked.account_id);
+            self.accounts.extend(account);
         }
         Ok(())
     }
