@@ -34,13 +34,15 @@ impl NamedAccess {
     pub fn of(asked: &BreakGlass, config: &Config) -> Result<Self, Failure> {
         let account = asked.account.as_deref();
         let account = account.map(|word| typed::account(word, &config.accounts));
+        // H1: an unknown name ends nothing, so it must not look like an option that is typed wrongly.
+        let unknown = |why| Failure::Unconfirmed(format!("{why}; nothing was changed"));
         let sets = config.policy.permission_sets.keys();
         let sets: Vec<String> = sets.map(ToString::to_string).collect();
         let set = asked.permission_set.as_ref();
         let set = set.map(|set| typed::permission_set(set.as_str(), &sets).parse());
         Ok(Self {
             user: asked.user.clone(),
-            account: account.transpose()?,
+            account: account.transpose().map_err(unknown)?,
             permission_set: set.transpose().map_err(failed)?,
         })
     }

@@ -233,10 +233,11 @@ pub(crate) enum CliCommand {
     /// Compare the records with Identity Center
     #[command(
         after_help = "Example:\n  jit reconcile\n  jit reconcile --fix --as ops@example.com\n\n\
-                      The exit code is 1 if access is missing in AWS or left there, is past its end or\n\
-                      must go and stands, if a removal fails, or if a record cannot be read. jit lists the\n\
-                      assignments that it did not make, and neither changes nor counts them. AWS does not\n\
-                      say who made an assignment, so --fix shows what it would remove, and asks."
+                      The exit code is 1 if AWS lacks an access that is in force, if AWS has an access\n\
+                      that has ended or must be removed, if a removal fails, or if a record cannot be\n\
+                      read. jit lists the assignments that it did not make, and neither changes nor counts\n\
+                      them. AWS does not say who made an assignment, so --fix shows what it would remove,\n\
+                      and asks."
     )]
     Reconcile {
         /// Remove access that is over in jit and still exists in AWS, after a confirmation
@@ -487,8 +488,8 @@ pub(crate) enum BreakGlassCommand {
                       it calls AWS, and is done when AWS shows that the access is gone. Without --as,\n\
                       jit takes your name from your AWS credentials.\n\n\
                       With --user or --account, jit also ends the requests that wait for an approval, and\n\
-                      in the end asks AWS what is left. The exit code is 3 if anything is left, or if the person,\n\
-                      the account or the permission set is not known.\n\n\
+                      in the end asks AWS what is left. The exit code is 3 if access is or may be left, or if the\n\
+                      person, the account or the permission set is not known.\n\n\
                       If the store does not answer either, add --user EMAIL and --account ID. jit ends\n\
                       the access and prints the audit rows that it cannot write; keep them."
     )]

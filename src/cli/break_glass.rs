@@ -18,12 +18,13 @@ use super::{CliContext, Failure, short_id};
 use crate::app::Purpose;
 use crate::config::Config;
 use crate::domain::{
-    EventKind, HoldingKey, PermissionSet, Request, RequestId, RequestObject, State, Status, Text,
+    EventKind, HoldingKey, Lane, PermissionSet, Request, RequestId, RequestObject, State, Status,
+    Text,
 };
 use crate::identity_center::Paced;
 use crate::service::ServiceError;
 use crate::store::{Filter, StoreError, Unreadable};
-use crate::worker::{BreakGlassError, BreakGlassOperator, BreakGlassResult, Worker};
+use crate::worker::{BreakGlassError, BreakGlassOperator, BreakGlassResult, Remains, Worker};
 
 pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(), Failure> {
     let reason = operator::reason(&asked.reason)?;
@@ -53,6 +54,8 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
     if selected.live.is_empty() && unread.is_none() {
         return print_nothing(context, &tools, &named).await;
     }
+    // H1: each step is done, and its result told, whatever the steps before it say.
+    let mut results = Vec::new();
     if !selected.live.is_empty() {
         operator.announce(&listed(&selected.live));
         if asked.id.is_none() && !asked.yes {
@@ -66,19 +69,35 @@ pub(super) async fn revoke(context: &CliContext, asked: &BreakGlass) -> Result<(
             operator: operator.clone(),
         };
         let ends = run.remove_each(&selected.live).await;
-        run.print(context, ends)?;
+        results.push(run.print(context, ends));
     }
     // K12: the store does not say whose access an unreadable record is, but AWS does.
     if let Some(why) = unread {
-        return operator
-            .remove_without_store(&named, asked.yes, sets, &why)
-            .await;
+        let ended = operator.remove_without_store(&named, asked.yes, sets, &why);
+        results.push(ended.await);
     }
     if asked.id.is_none() {
-        let clear = access_left::check_none(&tools, &named).await?;
-        tell(&clear);
+        let clear = access_left::check_none(&tools, &named).await;
+        results.push(clear.map(|clear| tell(&clear)));
     }
-    Ok(())
+    strongest(results)
+}
+
+/// All failures in one message, with the highest of their exit codes: 3 is the strongest, because
+/// access may be left.
+fn strongest(results: impl IntoIterator<Item = Result<(), Failure>>) -> Result<(), Failure> {
+    let mut failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+    failures.sort_by_key(|failure| std::cmp::Reverse(failure.exit()));
+    let said: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    let said = said.join("\n");
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some(Failure::Unconfirmed(_)) => Err(Failure::Unconfirmed(said)),
+        Some(Failure::Usage(_)) => Err(Failure::Usage(said)),
+        Some(Failure::Failed(_) | Failure::Config(_) | Failure::Refused { .. }) => {
+            Err(Failure::Failed(said))
+        }
+    }
 }
 
 /// The opened store, and what the command ends; the inner error tells why jit cannot use the store.
@@ -116,7 +135,10 @@ const GONE: &str = "AWS shows that the access is gone, but the store did not rec
 
 /// How one removal ended.
 enum RemovalEnd {
+    /// AWS shows no access of the request.
     Over(Box<Request>),
+    /// The request ended in ERROR, and AWS shows access that it did not make.
+    Left(Box<Request>),
     /// The request has no access, and these requests have the same access.
     HeldBy(Vec<RequestId>),
     /// AWS shows that the access is gone; the store did not record it.
@@ -149,8 +171,8 @@ impl Operator {
     async fn end(&self, worker: &Worker, request: &Request) -> Result<RemovalEnd, Failure> {
         match worker.record_broken_glass(request, &self.who()).await {
             Ok(BreakGlassResult::Recorded) => {
-                let gone = until_gone(worker, request.id).await.map_err(failed)?;
-                Ok(RemovalEnd::Over(Box::new(gone)))
+                let ended = until_gone(worker, request.id).await.map_err(failed)?;
+                after_end(worker, ended).await
             }
             Ok(BreakGlassResult::Gone(request)) => Ok(RemovalEnd::Over(request)),
             Ok(BreakGlassResult::HeldBy(ids)) => Ok(RemovalEnd::HeldBy(ids)),
@@ -340,8 +362,17 @@ impl BreakGlassRun<'_> {
             let why = match end {
                 Ok(RemovalEnd::Over(request)) => {
                     lines.push(format!("{id} {}: {}", request.status(), result(&request)));
-                    left += usize::from(request.status() == Status::Error);
                     values.push(json!(RequestObject::from(&*request)));
+                    continue;
+                }
+                Ok(RemovalEnd::Left(request)) => {
+                    lines.push(format!(
+                        "{id} {}: {}",
+                        request.status(),
+                        why_in_error(&request)
+                    ));
+                    values.push(json!(RequestObject::from(&*request)));
+                    left += 1;
                     continue;
                 }
                 Ok(RemovalEnd::Unwritten(row)) => {
@@ -355,33 +386,72 @@ impl BreakGlassRun<'_> {
             values.push(json!({"request_id": id, "message": why}));
             left += 1;
         }
-        if !values.is_empty() {
-            context
-                .output
-                .print(|| lines.join("\n"), &Value::Array(values))?;
-        }
-        let failure = match left {
-            0 if rows.is_empty() => return Ok(()),
-            0 => GONE.to_owned(),
-            left => format!("{left} of {all} accesses were not removed"),
+        let shown = match values.is_empty() {
+            true => Ok(()),
+            false => {
+                let values = Value::Array(values);
+                context.output.print(|| lines.join("\n"), &values)
+            }
         };
-        match rows.is_empty() {
-            true => Err(Failure::Failed(failure)),
-            false => self.operator.removal.print_rows(&rows, &failure),
-        }
+        let unwritten = match rows.is_empty() {
+            true => Ok(()),
+            false => self.operator.removal.print_rows(&rows, GONE),
+        };
+        let left = match left {
+            0 => Ok(()),
+            left => Err(Failure::Unconfirmed(format!(
+                "{left} of {all} accesses were not removed"
+            ))),
+        };
+        strongest([left, unwritten, shown])
     }
 }
 
 /// Whether the access of an ended request is gone, and how jit knows it.
 fn result(request: &Request) -> String {
     match (&request.state, request.access.was_begun()) {
-        (State::Error(end), _) => one_line(end.why.as_str()),
+        (State::Error(_), true) => format!("{}; AWS shows no access", why_in_error(request)),
+        (State::Error(_), false) => why_in_error(request),
         (State::Cancelled { .. }, false) => {
             "it waited for an approval, and had no access".to_owned()
         }
         (_, true) => "AWS shows that the access is gone".to_owned(),
         (_, false) => "jit never asked AWS for this access".to_owned(),
     }
+}
+
+fn why_in_error(request: &Request) -> String {
+    match &request.state {
+        State::Error(end) => one_line(end.why.as_str()),
+        State::Pending
+        | State::Approved
+        | State::Assigning
+        | State::Granted
+        | State::Removing { .. }
+        | State::Checking { .. }
+        | State::Unsettled { .. }
+        | State::Denied { .. }
+        | State::Cancelled { .. }
+        | State::Expired { .. }
+        | State::Revoked { .. } => String::new(),
+    }
+}
+
+/// An end in ERROR does not say what AWS shows, so jit asks.
+async fn after_end(worker: &Worker, request: Request) -> Result<RemovalEnd, Failure> {
+    let key = request.holding_key();
+    let Some(key) = key.filter(|_| request.status() == Status::Error) else {
+        return Ok(RemovalEnd::Over(Box::new(request)));
+    };
+    let remains = worker
+        .remains_of(Lane::Revoke, &key)
+        .await
+        .map_err(failed)?;
+    Ok(match remains {
+        Remains::Nothing => RemovalEnd::Over(Box::new(request)),
+        Remains::HeldBy(ids) => RemovalEnd::HeldBy(ids),
+        Remains::Unheld { .. } => RemovalEnd::Left(Box::new(request)),
+    })
 }
 
 fn held_by(ids: &[RequestId]) -> String {

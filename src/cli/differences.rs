@@ -118,7 +118,7 @@ impl Difference {
             } => {
                 let why = one_line(why);
                 let next = format!(
-                    "the removal failed {attempts} times, and jit goes on: {why}; see: jit status \
+                    "the removal failed {attempts} times, will be retried: {why}; see: jit status \
                      {request}"
                 );
                 ("failing", request.to_string(), next)

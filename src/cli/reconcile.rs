@@ -21,6 +21,8 @@ use crate::worker::{ProveError, Remains};
 const PAGE: usize = 200;
 /// A server begins each removal at its end, within much less than this.
 const BEGINS_WITHIN: Millis = Millis::seconds(10);
+/// A lease and the pause after a failed attempt are shorter.
+const WORKS_WITHIN: Millis = Millis::minutes(10);
 
 /// What an operator wants done about access that is over in jit and exists in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +221,22 @@ impl<'t> Comparison<'t> {
         }
         let live = comparison.live.keys().map(|key| key.account_id.clone());
         comparison.accounts.extend(live);
+        comparison.add_accounts_of_ends().await?;
         Ok(comparison)
+    }
+
+    /// The status of an end that a worker has yet to verify is that of any ended request, and its
+    /// account may be bound no more. A worker must work on it soon.
+    async fn add_accounts_of_ends(&mut self) -> Result<(), Failure> {
+        let due = self.tools.app.worker.removals_within(WORKS_WITHIN).await;
+        for id in due.map_err(failed)? {
+            let read = self.tools.app.service.request(id).await;
+            let read = self.readable(&id.to_string(), read)?;
+            let ending = read.filter(|one| one.state.must_end());
+            let account = ending.map(|one| one.asked.account_id);
+            self.accounts.extend(account);
+        }
+        Ok(())
     }
 
     fn skip(&mut self, unreadable: Vec<Unreadable>) {
@@ -287,7 +304,7 @@ impl<'t> Comparison<'t> {
         for who in there.iter() {
             let found = match who {
                 Assignee::User(user) => self.unheld(place, user).await?,
-                Assignee::Group(_) => Some(foreign(place, who)),
+                Assignee::Group(_) => vec![foreign(place, who)],
             };
             self.findings.extend(found);
         }
@@ -306,22 +323,23 @@ impl<'t> Comparison<'t> {
         Ok(())
     }
 
-    /// For an assignment that AWS shows: none if a request holds it, else the last holder.
+    /// For an assignment that AWS shows: none if a request may have it, the holders that must end
+    /// it, or the last holder.
     async fn unheld(
         &mut self,
         place: &AssignmentPlace,
         user: &UserId,
-    ) -> Result<Option<Difference>, Failure> {
+    ) -> Result<Vec<Difference>, Failure> {
         let key = place.key_of(user);
         let who = Assignee::User(user.clone());
         let Some(held) = self.holding(&key).await? else {
-            return Ok(Some(unclear(place, who)));
+            return Ok(vec![unclear(place, who)]);
         };
         if !held.holders.is_empty() {
             return self.ending(&held).await;
         }
         if held.revision == 0 {
-            return Ok(Some(foreign(place, &who)));
+            return Ok(vec![foreign(place, &who)]);
         }
         // A grant that ended during the comparison existed when AWS answered.
         let remains = self.tools.app.worker.remains_of(Lane::Other, &key).await;
@@ -333,8 +351,8 @@ impl<'t> Comparison<'t> {
         let name = format!("the record of the assignment {key}");
         let revision = match self.readable(&name, remains)? {
             Some(Remains::Unheld { revision }) => revision,
-            Some(Remains::Nothing | Remains::HeldBy(_)) => return Ok(None),
-            None => return Ok(Some(unclear(place, who))),
+            Some(Remains::Nothing | Remains::HeldBy(_)) => return Ok(Vec::new()),
+            None => return Ok(vec![unclear(place, who)]),
         };
         let filter = Filter {
             account_id: Some(key.account_id.clone()),
@@ -344,33 +362,41 @@ impl<'t> Comparison<'t> {
         let is_whole = found.unreadable.is_empty();
         self.skip(found.unreadable);
         let has_key = |request: &&Request| request.holding_key().as_ref() == Some(&key);
-        Ok(Some(match found.items.iter().find(has_key) {
+        Ok(vec![match found.items.iter().find(has_key) {
             // P4: jit refused the assignment as one from outside, or saw that it was gone.
             Some(last) if matches!(last.state, State::Error(_)) => foreign(place, &who),
             Some(last) => Difference::Left(LeftAccess::of(last, revision)),
             None if is_whole => foreign(place, &who),
             None => unclear(place, who),
-        }))
+        }])
     }
 
-    /// For an assignment that AWS shows: a holder that must end it, if no holder may have it.
-    async fn ending(&mut self, held: &Holding) -> Result<Option<Difference>, Failure> {
-        let mut ending = None;
+    /// For an assignment that AWS shows: the holders that must end it, if no holder may have it.
+    async fn ending(&mut self, held: &Holding) -> Result<Vec<Difference>, Failure> {
+        let mut ending = Vec::new();
         for id in &held.holders {
             let read = self.tools.app.service.request(*id).await;
             let Some(holder) = self.readable(&id.to_string(), read)? else {
-                return Ok(None);
+                return Ok(Vec::new());
             };
             if !holder.state.must_end() {
-                return Ok(None);
+                return Ok(Vec::new());
             }
-            // An attempt that failed is a finding of its own.
-            if holder.schedule.failures.is_none() {
+            if !self.names(*id) {
                 let (request, status) = (holder.id, holder.status());
-                ending = Some(Difference::Ending { request, status });
+                let going = Difference::Ending { request, status };
+                ending.push(failed_attempt(&holder).unwrap_or(going));
             }
         }
         Ok(ending)
+    }
+
+    /// Whether the records alone showed that the access of this request must go.
+    fn names(&self, id: RequestId) -> bool {
+        self.findings.iter().any(|one| {
+            matches!(one, Difference::Failing { request, .. } | Difference::Overdue { request, .. }
+                if *request == id)
+        })
     }
 
     /// Not for a grant that was made just now, or that is being removed.
@@ -398,7 +424,7 @@ fn of_status(status: Status) -> Filter {
     }
 }
 
-/// The removals whose last attempt failed.
+/// The removals whose last attempt failed, also if AWS shows no assignment.
 fn failing(requests: &[Request]) -> Vec<Difference> {
     let is_removing = |request: &&Request| {
         matches!(
@@ -407,15 +433,16 @@ fn failing(requests: &[Request]) -> Vec<Difference> {
         )
     };
     let removing = requests.iter().filter(is_removing);
-    let failing = removing.filter_map(|request| {
-        let failing = request.schedule.failures.as_ref()?;
-        Some(Difference::Failing {
-            request: request.id,
-            attempts: failing.attempts,
-            why: failing.why.to_string(),
-        })
-    });
-    failing.collect()
+    removing.filter_map(failed_attempt).collect()
+}
+
+fn failed_attempt(request: &Request) -> Option<Difference> {
+    let failing = request.schedule.failures.as_ref()?;
+    Some(Difference::Failing {
+        request: request.id,
+        attempts: failing.attempts,
+        why: failing.why.to_string(),
+    })
 }
 
 /// The grants whose end is over. The worker begins a removal within moments.

@@ -44,8 +44,10 @@ pub(super) async fn at_server(caller: &Caller, text: &str) -> Result<String, Fai
         let id = item["request_id"].as_str().and_then(|id| id.parse().ok());
         id.map(|id| (id, about(item)))
     });
+    let names = answer.value["unreadable"].as_array();
+    let names = names.into_iter().flatten().filter_map(Value::as_str);
     let is_all = answer.value["next_token"].is_null();
-    one(text, &short, ids, is_all).map(|id| id.to_string())
+    one(text, &short, ids.chain(unreadable(names)), is_all).map(|id| id.to_string())
 }
 
 /// The whole id of a request, by the store.
@@ -69,7 +71,16 @@ pub(super) async fn in_store(config: &Config, text: &str) -> Result<RequestId, F
         let about = format!("{}, {}", request.status(), asked.requester.email);
         (request.id, about)
     });
-    one(text, &short, ids, found.items.len() < MOST)
+    let names = found.unreadable.iter().map(|one| one.name.as_str());
+    let is_all = found.items.len() < MOST;
+    one(text, &short, ids.chain(unreadable(names)), is_all)
+}
+
+/// K12: a person can name a request also if jit cannot read its record.
+fn unreadable<'n>(
+    names: impl Iterator<Item = &'n str>,
+) -> impl Iterator<Item = (RequestId, String)> {
+    names.filter_map(|name| Some((name.parse().ok()?, "its record cannot be read".to_owned())))
 }
 
 fn about(item: &Value) -> String {

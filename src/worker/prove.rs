@@ -4,11 +4,15 @@
 use super::assignment::presence;
 use super::{LOOKS_AGAIN, Worker};
 use crate::domain::{
-    AssignmentProof, Command, HoldingKey, Lane, LeaseToken, Outcome, Presence, Proof, Refusal,
-    Request, RequestId,
+    AssignmentProof, Command, HoldingKey, Lane, LeaseToken, Millis, Outcome, Presence, Proof,
+    Refusal, Request, RequestId,
 };
 use crate::identity_center::IdentityCenterError;
 use crate::service::{Handled, ServiceError};
+use crate::store::StoreError;
+
+/// The most due removals of a lane that an operator's command reads.
+const MOST_REMOVALS: usize = 10_000;
 
 #[derive(Debug)]
 pub enum Proven {
@@ -96,6 +100,17 @@ impl Worker {
                 revision: holding.revision,
             },
         })
+    }
+
+    /// The requests whose removal is due within this time, also of those with a lease.
+    pub async fn removals_within(&self, span: Millis) -> Result<Vec<RequestId>, StoreError> {
+        let by = self.service.clock().now() + span;
+        let mut all = Vec::new();
+        for lane in [Lane::Revoke, Lane::Remove] {
+            let due = self.service.store().due(lane, by, MOST_REMOVALS).await?;
+            all.extend(due.ready);
+        }
+        Ok(all)
     }
 
     /// Gives the lease back after a check that is not used. If that fails, the lease lapses.

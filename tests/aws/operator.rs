@@ -368,12 +368,13 @@ async fn reconcile_and_break_glass_go_on_after_an_unreadable_record() {
     assert_eq!(of("missing", "request_id"), [missing]);
     assert_eq!(of("left", "request_id"), [left]);
     assert_eq!(of("foreign", "user"), [""; 0]);
-    // Break-glass ends what it can read, and names the rest.
+    // Break-glass ends what it can read, names the rest, and asks AWS what is left.
     let alice = ["--user", "alice@example.com", "--yes"];
     break_glass(folder.path(), &aws, &alice)
         .await
-        .exits(1)
-        .prints(&[&readonly, "REVOKED", &unread, "--user EMAIL --account ID"]);
+        .exits(3)
+        .prints(&[&readonly, "REVOKED", &unread, "--user EMAIL --account ID"])
+        .prints(&["AWS still shows access of alice@example.com", "admin in"]);
     let by_aws = [&alice[..], &["--account", ACCOUNT]].concat();
     let ran = break_glass(folder.path(), &aws, &by_aws).await;
     assert!(ran.err.contains("admin in"), "{ran:?}");

@@ -20,6 +20,7 @@ async fn break_glass_with_an_unknown_name_exits_with_3() {
         let sandbox = users.to_owned();
         let shell = Shell::with(&Setup {
             sandbox,
+            more: format!("[accounts]\n{ACCOUNT} = \"acme-prod\""),
             ..Setup::default()
         });
         shell.bind();
@@ -38,6 +39,12 @@ async fn break_glass_with_an_unknown_name_exits_with_3() {
         break_glass(&shell, &["--account", "999988887777", "--yes"])
             .exits(3)
             .prints(&["no account 999988887777 is known"]);
+        // H1: a misspelt name of an account was wrong usage, with exit code 2.
+        for (word, nearest) in [("acme-prdo", "nearest: acme-prod"), ("12345", "12 digits")] {
+            break_glass(&shell, &["--account", word, "--yes"])
+                .exits(3)
+                .prints(&[word, nearest, "nothing was changed"]);
+        }
         assert_eq!(shell.json(&["status", &id])["status"], "GRANTED");
         break_glass(&shell, &alice).exits(0).prints(&[
             &id,

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access_left;
 mod audit;
 mod emergency;
 mod errors;
@@ -18,6 +19,7 @@ mod walk;
 
 use std::process::{Output, Stdio};
 
+use common::aws::Aws;
 use common::{ACCOUNT, CHANNEL, Jit, SECRET, Setup};
 use serde_json::Value;
 
@@ -41,6 +43,8 @@ pub const ASKING: [&str; 13] = [
 /// An operator's shell and a jit that serves it.
 pub struct Shell {
     pub jit: Jit,
+    /// The variables for the simulated AWS, if the setup has one.
+    aws: Vec<(&'static str, String)>,
 }
 
 impl Shell {
@@ -50,7 +54,8 @@ impl Shell {
 
     pub fn with(setup: &Setup) -> Self {
         let jit = setup.start();
-        Self { jit }
+        let aws = setup.aws.iter().flat_map(Aws::environment).collect();
+        Self { jit, aws }
     }
 
     pub fn run(&self, words: &[&str]) -> Ran {
@@ -73,6 +78,7 @@ impl Shell {
             .env("JIT_CLIENT__URL", &self.jit.url)
             .env("JIT_CLIENT__KEY_ID", "plugin")
             .env("JIT_CLIENT__SECRET", SECRET)
+            .envs(self.aws.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -459,3 +459,36 @@ async fn h4_w1_a_permission_set_is_understood_as_in_mattermost() {
         .exits(0)
         .prints(&["with the permission set admin"]);
 }
+
+/// K12: the beginning of an id said that there is no such request if its record cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn k12_a_short_id_names_a_request_that_cannot_be_read() {
+    let shell = Shell::open();
+    shell.bind();
+    let unread = shell.granted().await;
+    let db = rusqlite::Connection::open(shell.jit.database()).unwrap();
+    let sql = "UPDATE jit_requests SET doc = 'damaged' WHERE request_id = ?1";
+    assert_eq!(db.execute(sql, [&unread]), Ok(1));
+    // The last digits of an id are random, and the first ones tell its time.
+    let short = &unread[..13];
+    let told = shell.run(&["status", short]).exits(1);
+    let whole = shell.run(&["status", &unread]).exits(1);
+    assert_eq!(told.err, whole.err);
+    let reason = ["--reason", "incident 7", "--as", "sec@example.com"];
+    let revoke = [&["break-glass", "revoke", short], &reason[..]].concat();
+    let told = shell.run(&revoke).exits(1);
+    told.prints(&[&unread, "Only the store maps a request to its access"]);
+    // With another request that begins so, the command asks for more of the id.
+    let other = shell.request();
+    let same = &unread[..4];
+    assert_eq!(same, &other[..4]);
+    let revoke = [&["break-glass", "revoke", same], &reason[..]].concat();
+    for words in [&["status", same][..], &revoke] {
+        let told = shell.run(words).exits(1);
+        told.prints(&[
+            "several requests begin with",
+            &format!("{unread} its record cannot be read"),
+            &other,
+        ]);
+    }
+}

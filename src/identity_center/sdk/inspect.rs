@@ -164,8 +164,9 @@ impl SsoIdentityCenter {
             hear(self.under_way(kind, None).await.map(drop));
         }
         if refusals.is_empty() {
-            let untried = "all that can be tried; sso:CreateAccountAssignment cannot";
-            return good(key, untried.to_owned());
+            let checked = "all permissions that a call without effect can check; \
+                           sso:CreateAccountAssignment is not checked";
+            return good(key, checked.to_owned());
         }
         let why = refusals.join("; ");
         bad(
