@@ -248,7 +248,8 @@ async fn break_glass_leaves_an_assignment_from_outside_alone() {
     incident.aws.assign(ACCOUNT, admin, "alice@example.com");
     incident.proxy.set(Mood::ReadOnly);
     let said = incident.run(&["break-glass", "revoke", &waits]).await;
-    assert_eq!(said.code, 1, "{} {}", said.out, said.err);
+    // H1: AWS may show access of the person.
+    assert_eq!(said.code, 3, "{} {}", said.out, said.err);
     let why = "had no access when it was read";
     assert!(said.out.contains(why), "{} {}", said.out, said.err);
     assert_eq!(incident.aws.assignments().len(), 1, "{}", said.err);
