@@ -25,6 +25,7 @@ pub mod request;
 pub mod short_id;
 pub mod shown;
 pub mod timestamp;
+mod typed_set;
 
 pub use access::{
     AccessChange, AccessFacts, AccessForm, AccessRecord, Calls, Outcome, Proof, Work,
@@ -55,3 +56,4 @@ pub use request::{
 pub use short_id::ShortId;
 pub use shown::{RequestObject, status_in_words};
 pub use timestamp::{Millis, Timestamp};
+pub use typed_set::TypedSet;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Failure;
-use crate::domain::{AccountId, Minutes};
+use crate::domain::{AccountId, Minutes, TypedSet};
 pub(super) use crate::mattermost::nearest;
 use crate::mattermost::{Names, typed_minutes};
 
@@ -30,13 +30,9 @@ pub(super) fn account(
 /// The known permission set that a person means: `/jit` understands it in any case as well. A set
 /// that is not known here stays as it is, because the server may know it.
 pub(super) fn permission_set(word: &str, known: &[String]) -> String {
-    if known.iter().any(|set| set == word) {
-        return word.to_owned();
-    }
-    let mut same = known.iter().filter(|set| set.eq_ignore_ascii_case(word));
-    match (same.next(), same.next()) {
-        (Some(only), None) => only.clone(),
-        (Some(_), Some(_)) | (None, _) => word.to_owned(),
+    match TypedSet::of(word, known.iter().map(String::as_str)) {
+        TypedSet::Known(set) => set.to_owned(),
+        TypedSet::Several(_) | TypedSet::Unknown => word.to_owned(),
     }
 }
 

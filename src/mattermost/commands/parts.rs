@@ -36,28 +36,6 @@ pub(super) fn first(text: &str) -> (&str, &str) {
     (word, rest.trim_start())
 }
 
-/// What a typed permission set stands for.
-pub(super) enum MeantSet<'s> {
-    Is(&'s str),
-    /// Names that differ only in their case from each other, and from the word.
-    Several(Vec<&'s str>),
-    No,
-}
-
-/// The same rule as at the terminal: the exact name first, then a name in another case.
-pub(super) fn meant_set<'s>(word: &str, sets: &[&'s str]) -> MeantSet<'s> {
-    if let Some(set) = sets.iter().find(|set| **set == word) {
-        return MeantSet::Is(set);
-    }
-    let same = sets.iter().filter(|set| set.eq_ignore_ascii_case(word));
-    let same: Vec<&str> = same.copied().collect();
-    match same.as_slice() {
-        [] => MeantSet::No,
-        [only] => MeantSet::Is(only),
-        _ => MeantSet::Several(same),
-    }
-}
-
 /// Refuses words after the end of a command. `takes` says what the command takes.
 pub(super) fn nothing_after(whole: &[&str], rest: &str, takes: &str) -> ParseResult<()> {
     match rest {

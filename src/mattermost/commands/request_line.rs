@@ -1,11 +1,9 @@
 //! A request in one line: the account, the permission set and the time in any order, then the
 //! reason. jit does not take a word for the reason that was probably meant as a set or a time.
 
-use super::parts::{
-    Known, MeantSet, ParseResult, TYPED, TypedRequest, account, command, first, meant_set, reason,
-};
+use super::parts::{Known, ParseResult, TYPED, TypedRequest, account, command, first, reason};
 use super::time::{TIME, TypedTime, meant_time, time_within};
-use crate::domain::Minutes;
+use crate::domain::{Minutes, TypedSet};
 use crate::mattermost::cards::text::{plain, short};
 
 /// Stand for a permission set and a reason in a proposed command.
@@ -55,13 +53,13 @@ fn words<'t>(
     };
     loop {
         let (word, after) = first(rest);
-        match (meant_set(word, known.sets), line.set) {
-            (MeantSet::No, _) => {}
-            (MeantSet::Is(_) | MeantSet::Several(_), Some(first)) => {
+        match (TypedSet::of(word, known.sets.iter().copied()), line.set) {
+            (TypedSet::Unknown, _) => {}
+            (TypedSet::Known(_) | TypedSet::Several(_), Some(first)) => {
                 return Err(line.twice("permission sets", first, word, after));
             }
-            (MeantSet::Several(same), None) => return Err(line.several(word, &same, after)),
-            (MeantSet::Is(set), None) => {
+            (TypedSet::Several(same), None) => return Err(line.several(word, &same, after)),
+            (TypedSet::Known(set), None) => {
                 line.set = Some(set);
                 rest = after;
                 continue;
