@@ -55,7 +55,8 @@ async fn old_credentials_are_denied_where_the_role_remains() {
         .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
         .unwrap();
     let mut record: Value = serde_json::from_str(&doc).unwrap();
-    record["due_at"] = record["created_at"].clone();
+    let past = record["created_at"].clone();
+    (record["due_at"], record["sessions"]["until"]) = (past.clone(), past);
     let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1";
     assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
     drop(db);
