@@ -193,6 +193,7 @@ async fn a_button_of_one_request_is_refused_on_the_card_of_another() {
 async fn a_card_of_an_earlier_token_is_renewed() {
     let team = Team::bound().await;
     let card = pending(&team).await;
+    team.all_delivered().await;
     let team = team.restarted(|folder| {
         let config = folder.join("jit.toml");
         let text = std::fs::read_to_string(&config).unwrap();
@@ -246,6 +247,7 @@ async fn a_card_of_an_earlier_version_is_renewed_and_its_press_is_no_forgery() {
     let context = click["context"].as_object_mut().unwrap();
     let key = context.remove("key").unwrap();
     let key = key.as_str().unwrap();
+    team.all_delivered().await;
     let team = team.restarted(|folder| {
         let config = folder.join("jit.toml");
         let text = std::fs::read_to_string(&config).unwrap();
@@ -287,6 +289,7 @@ async fn a_click_without_a_context_gets_an_answer() {
 async fn a_click_is_refused_on_any_post_but_the_recorded_card() {
     let team = Team::bound().await;
     let card = pending(&team).await;
+    team.all_delivered().await;
     let team = team.restarted(|folder| {
         let db = rusqlite::Connection::open(folder.join("jit.db")).unwrap();
         let sql = "UPDATE jit_requests SET doc = replace(doc, ?1, ?2)";

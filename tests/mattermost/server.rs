@@ -98,6 +98,26 @@ impl Team {
         all["items"][0]["request_id"].as_str().unwrap().to_owned()
     }
 
+    /// Waits until jit has delivered all its notices: after a kill, it would deliver one of them again
+    /// and renew the card.
+    pub async fn all_delivered(&self) {
+        let db = rusqlite::Connection::open(self.jit.folder.path().join("jit.db")).unwrap();
+        let pending = "SELECT count(*) FROM jit_notices WHERE state = 'pending'";
+        let left = || {
+            db.query_row(pending, [], |row| row.get::<_, i64>(0))
+                .unwrap()
+        };
+        let begun = std::time::Instant::now();
+        while left() > 0 {
+            assert!(
+                begun.elapsed() < crate::common::PATIENCE,
+                "{} notices wait",
+                left()
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// Kills jit, changes its files and starts it again.
     pub fn restarted(self, change: impl FnOnce(&std::path::Path)) -> Self {
         let folder = self.jit.kill();
