@@ -4,6 +4,9 @@
 //! grant ends; an operator can set it forward or back. Uptime only increases: waits, the pace
 //! of calls and leases use it, so a change of the wall clock delays none of them.
 
+#[cfg(test)]
+pub mod test_clock;
+
 use std::ops::{Add, Sub};
 use std::sync::LazyLock;
 use std::time::Instant;

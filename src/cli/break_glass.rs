@@ -421,20 +421,10 @@ fn result(request: &Request) -> String {
 }
 
 fn why_in_error(request: &Request) -> String {
-    match &request.state {
-        State::Error(end) => one_line(end.why.as_str()),
-        State::Pending
-        | State::Approved
-        | State::Assigning
-        | State::Granted
-        | State::Removing { .. }
-        | State::Checking { .. }
-        | State::Unsettled { .. }
-        | State::Denied { .. }
-        | State::Cancelled { .. }
-        | State::Expired { .. }
-        | State::Revoked { .. } => String::new(),
-    }
+    let State::Error(end) = &request.state else {
+        return String::new();
+    };
+    one_line(end.why.as_str())
 }
 
 /// An end in ERROR does not say what AWS shows, so jit asks.

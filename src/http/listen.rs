@@ -129,15 +129,19 @@ mod tests {
 
     /// A listener on a free port, which serves until the token is cancelled.
     async fn opened(
+        router: Router,
         most: usize,
         patience: Duration,
     ) -> (impl Future<Output = ()>, SocketAddr, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(|| async { "hello" });
         let (connections, stop) = (Connections::new(most), CancellationToken::new());
         let serving = listen(listener, router, connections, patience, stop.clone());
         (serving, address, stop)
+    }
+
+    fn hello() -> Router {
+        Router::new().fallback(|| async { "hello" })
     }
 
     /// Sends two calls at once and closes this side of the connection, as some tools do. Calls
@@ -153,11 +157,7 @@ mod tests {
         let router = Router::new()
             .route("/slow", get(slow))
             .fallback(|| async { "second" });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (connections, stop) = (Connections::new(8), CancellationToken::new());
-        let patience = Duration::from_secs(3600);
-        let serving = listen(listener, router, connections, patience, stop.clone());
+        let (serving, address, stop) = opened(router, 8, Duration::from_secs(3600)).await;
         let talking = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let calls =
@@ -190,7 +190,7 @@ mod tests {
     }
 
     async fn answer_to(said: &[u8]) -> String {
-        let (serving, address, stop) = opened(8, Duration::from_millis(50)).await;
+        let (serving, address, stop) = opened(hello(), 8, Duration::from_millis(50)).await;
         let talking = async {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(said).await.unwrap();
@@ -227,7 +227,7 @@ mod tests {
     /// A client that has sent half of a head does not delay the stop of the process.
     #[tokio::test]
     async fn a_silent_connection_does_not_delay_the_stop() {
-        let (serving, address, stop) = opened(8, Duration::from_secs(3600)).await;
+        let (serving, address, stop) = opened(hello(), 8, Duration::from_secs(3600)).await;
         let mut silent = TcpStream::connect(address).await.unwrap();
         silent.write_all(b"GET / HT").await.unwrap();
         let asked = async {
@@ -246,7 +246,7 @@ mod tests {
     async fn a5_the_log_has_a_sample_of_the_refused_connections() {
         let (log, _guard) = CapturedLog::start();
         // With a limit of one connection, the share of one address is zero, so each is refused.
-        let (serving, address, stop) = opened(1, Duration::from_secs(3600)).await;
+        let (serving, address, stop) = opened(hello(), 1, Duration::from_secs(3600)).await;
         let talking = async {
             for _ in 0..50 {
                 let mut stream = TcpStream::connect(address).await.unwrap();

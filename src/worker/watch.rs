@@ -195,41 +195,8 @@ fn note_jump(jumped: Millis) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_trait::async_trait;
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use crate::clock::test_clock::TestClock;
     use uuid::Uuid;
-
-    #[derive(Default)]
-    struct TestClock {
-        up: AtomicI64,
-        wall: AtomicI64,
-    }
-
-    impl TestClock {
-        fn pass(&self, up: i64, wall: i64) {
-            self.up.fetch_add(up * 1000, Ordering::SeqCst);
-            self.wall.fetch_add(wall * 1000, Ordering::SeqCst);
-        }
-    }
-
-    #[async_trait]
-    impl Clock for TestClock {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(self.wall.load(Ordering::SeqCst))
-        }
-        fn uptime(&self) -> Uptime {
-            Uptime(Millis(self.up.load(Ordering::SeqCst)))
-        }
-        async fn wait_until(&self, _: Timestamp) {
-            panic!("this test waits for nothing");
-        }
-        async fn sleep_until(&self, _: Uptime) {
-            panic!("this test does not sleep");
-        }
-        fn draw(&self) -> Uuid {
-            panic!("this test draws no random numbers");
-        }
-    }
 
     // K8
     #[test]

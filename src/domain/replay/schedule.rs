@@ -3,15 +3,13 @@
 use super::{Comparison, FactMismatch, detail};
 use crate::domain::{Event, EventKind, Lease, Millis, OldCredentials, Request, State, Timestamp};
 
-/// The events after which the record has other old credentials than before.
-const SETS_OLD_CREDENTIALS: [EventKind; 4] = [
+/// The events after which the record may have other old credentials than before: those about them,
+/// and each end of an access.
+const CHANGES_OLD_CREDENTIALS: [EventKind; 10] = [
     EventKind::SessionsDenied,
     EventKind::SessionsEnded,
     EventKind::SessionsNotEnded,
     EventKind::SessionDenyLifted,
-];
-/// The events after which the credentials of an access may have to end.
-const ENDS_ACCESS: [EventKind; 6] = [
     EventKind::StrayAccessFound,
     EventKind::StrayAccessRemoved,
     EventKind::CleanedUp,
@@ -113,10 +111,8 @@ pub(super) fn compare_old_credentials(
         Some(OldCredentials::Denied { until }) => Some(until),
         Some(OldCredentials::Ending { .. }) | None => None,
     };
-    let is_said = |event: &&Event| {
-        SETS_OLD_CREDENTIALS.contains(&event.event_type) || ENDS_ACCESS.contains(&event.event_type)
-    };
-    let last = events.iter().rfind(is_said);
+    let changes = |event: &&Event| CHANGES_OLD_CREDENTIALS.contains(&event.event_type);
+    let last = events.iter().rfind(changes);
     match last.map(|event| event.event_type) {
         Some(EventKind::SessionsDenied) => {
             let said = last.and_then(|event| detail(event, "until"));

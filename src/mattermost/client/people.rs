@@ -113,12 +113,9 @@ mod tests {
         let id: MmUserId = "bob".parse().unwrap();
         assert_eq!(people.user(&id).await.unwrap().delete_at, 0);
         server.answers(user(1));
-        let hour = Millis::minutes(60);
-        server.clock.pass_and_set_back(Millis::seconds(29), hour);
+        server.clock.pass(29, 29 - 3600);
         assert_eq!(people.user(&id).await.unwrap().delete_at, 0);
-        server
-            .clock
-            .pass_and_set_back(Millis::seconds(1), Millis(0));
+        server.clock.pass(1, 1);
         assert_eq!(people.user(&id).await.unwrap().delete_at, 1);
     }
 }

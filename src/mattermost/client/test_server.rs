@@ -1,48 +1,14 @@
-//! For unit tests: a Mattermost that gives one answer to all calls, and a clock that a test sets.
+//! For unit tests: a Mattermost that gives one answer to all calls.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use uuid::Uuid;
 
 use super::api::Api;
-use crate::clock::{Clock, Uptime};
-use crate::domain::{Millis, Timestamp};
+use crate::clock::test_clock::TestClock;
 use crate::signature::{CurrentSecret, Secret};
-
-/// The wall clock and the uptime, in milliseconds.
-#[derive(Default)]
-pub struct TestClock {
-    wall: AtomicI64,
-    up: AtomicI64,
-}
-
-impl TestClock {
-    /// The wall clock is set back during the time that passes.
-    pub fn pass_and_set_back(&self, passed: Millis, back: Millis) {
-        self.up.fetch_add(passed.0, Ordering::SeqCst);
-        self.wall.fetch_add(passed.0 - back.0, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.wall.load(Ordering::SeqCst))
-    }
-    fn uptime(&self) -> Uptime {
-        Uptime(Millis(self.up.load(Ordering::SeqCst)))
-    }
-    async fn wait_until(&self, _: Timestamp) {}
-    async fn sleep_until(&self, _: Uptime) {}
-    fn draw(&self) -> Uuid {
-        Uuid::nil()
-    }
-}
 
 pub struct TestServer {
     pub api: Api,
