@@ -216,13 +216,18 @@ pub fn sign(key: &Key, method: &str, path: &str, body: &[u8]) -> [(&'static str,
     ]
 }
 
+/// An id of a Mattermost user, which has 26 characters.
+pub fn user_id(number: usize) -> String {
+    format!("user{number:022}")
+}
+
 /// Returns a call for a request. Each number has its own requester, so that no two requests
 /// share an assignment.
 pub fn wanted(number: usize) -> Value {
     json!({
         "account_id": ACCOUNT,
         "channel_id": "town-square",
-        "requester_mm_user_id": format!("user{number}"),
+        "requester_mm_user_id": user_id(number),
         "requester_email": format!("user{number}@example.com"),
         "reason": "INC-42: db down: need psql",
         "requested_duration_minutes": 60,

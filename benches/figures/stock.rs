@@ -14,7 +14,7 @@ use jit::store::{Commit, Store, Write};
 
 use crate::aws::{ADMIN, Aws};
 use crate::fixtures::{binding, policy};
-use crate::process::ACCOUNT;
+use crate::process::{ACCOUNT, user_id};
 
 /// A live grant to write: its requester, its account and its end.
 struct Grant {
@@ -31,7 +31,7 @@ fn opened(number: usize, now: Timestamp) -> Decision {
         account_id: ACCOUNT.parse().unwrap(),
         channel_id: "town-square".parse().unwrap(),
         requester: Person {
-            id: format!("user{number}").parse().unwrap(),
+            id: user_id(number).parse().unwrap(),
             email,
         },
         reason: Some(Text::clip("INC-42: db down: need psql")),

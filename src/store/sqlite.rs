@@ -224,10 +224,10 @@ impl Store for SqliteStore {
         let Commit { writes, nonce } = commit;
         let prepared = writes.into_iter().map(Prepared::new);
         let writes: Vec<Prepared> = prepared.collect::<Result<_, _>>()?;
-        // The nonce is spent in memory first, so a concurrent call with it is refused. It is on
-        // the disk before the commit is.
+        // The nonce is spent in memory first, so a concurrent call with it is refused. The writer
+        // brings it to the disk before the commit.
         if let Some(nonce) = &nonce
-            && self.server_parts()?.nonces.spend(nonce)? == Freshness::Spent
+            && self.server_parts()?.nonces.claim(nonce)?.is_none()
         {
             return Err(StoreError::Replayed);
         }
@@ -246,7 +246,14 @@ impl Store for SqliteStore {
     }
 
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
-        self.server_parts()?.nonces.spend(nonce)
+        let nonces = &self.server_parts()?.nonces;
+        let Some(claimed) = nonces.claim(nonce)? else {
+            return Ok(Freshness::Spent);
+        };
+        // The other calls that have arrived claim their nonces too, and one write is for all.
+        tokio::task::yield_now().await;
+        nonces.write(&claimed)?;
+        Ok(Freshness::Fresh)
     }
 
     async fn take_lease(
