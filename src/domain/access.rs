@@ -3,13 +3,15 @@
 //! Each type here has one variant for each form, and a variant has the facts that only this form
 //! needs. Requests, approvals, schedules and the audit are the same for every form.
 
+mod assignment;
+
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     AssignmentCalls, AssignmentChange, AssignmentFacts, AssignmentOutcome, AssignmentProof,
-    AssignmentRecord, AssignmentWork, Timestamp, WorkFailure,
+    AssignmentRecord, AssignmentWork, Text, Timestamp,
 };
 
 /// How AWS gives an access. The configured permission set decides it, and the record of a request
@@ -62,6 +64,17 @@ pub enum Outcome {
     Failed(WorkFailure),
     /// A shutdown or a revoke stopped the work before its end.
     Interrupted,
+}
+
+/// Why work failed; the kind decides how soon jit tries again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkFailure {
+    /// No answer, throttling or a conflict: the next try may succeed.
+    Passing { why: Text },
+    /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
+    Refused { why: Text },
+    /// AWS denied the call to jit: retries are slow, because fast ones would not help.
+    Denied { why: Text },
 }
 
 /// What a worker knows about calls that may still take effect.
@@ -149,6 +162,29 @@ impl Outcome {
         match self {
             Self::Assignment(outcome) => outcome.preparation().is_some(),
             Self::Failed(_) | Self::Interrupted => false,
+        }
+    }
+}
+
+impl WorkFailure {
+    pub fn passing(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Passing { why }
+    }
+
+    pub fn refused(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Refused { why }
+    }
+
+    pub fn denied(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Denied { why }
+    }
+
+    pub fn why(&self) -> &Text {
+        match self {
+            Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
         }
     }
 }

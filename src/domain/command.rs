@@ -4,8 +4,8 @@
 //! outcome.
 
 use super::{
-    Calls, Lease, LeaseToken, Minutes, Outcome, Person, PostId, Proof, Reminder, RequestId, Text,
-    Timestamp,
+    Calls, Claim, Lease, LeaseToken, Minutes, Outcome, Person, PostId, Proof, Reminder, RequestId,
+    Text,
 };
 
 /// A command to one request; [`decide`](super::decide()) accepts or refuses it.
@@ -138,19 +138,6 @@ impl Command {
     }
 }
 
-/// A worker's offer to work on a request under a lease of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The lease that the worker takes.
-    pub lease: Lease,
-    /// The lease of another worker, if this worker has seen it unchanged for as long as a lease
-    /// lasts, by its own uptime: the other worker sends no more calls.
-    pub lapsed: Option<Lease>,
-    /// The worker looks for due times up to this one: now, or a later time, so that it finds next
-    /// tries that a wrong clock put too late. Dates that people know are not brought forward.
-    pub as_of: Timestamp,
-}
-
 /// What a person asks for. Approve and Deny also decide an extension that waits for approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -168,38 +155,4 @@ pub enum Ask {
         /// See [`Extension::minutes`](super::Extension::minutes).
         minutes: Minutes,
     },
-}
-
-/// Why work failed; the kind decides how soon jit tries again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WorkFailure {
-    /// No answer, throttling or a conflict: the next try may succeed.
-    Passing { why: Text },
-    /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
-    Refused { why: Text },
-    /// AWS denied the call to jit: retries are slow, because fast ones would not help.
-    Denied { why: Text },
-}
-
-impl WorkFailure {
-    pub fn passing(why: &str) -> Self {
-        let why = Text::clip(why);
-        Self::Passing { why }
-    }
-
-    pub fn refused(why: &str) -> Self {
-        let why = Text::clip(why);
-        Self::Refused { why }
-    }
-
-    pub fn denied(why: &str) -> Self {
-        let why = Text::clip(why);
-        Self::Denied { why }
-    }
-
-    pub fn why(&self) -> &Text {
-        match self {
-            Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
-        }
-    }
 }

@@ -16,7 +16,6 @@ mod person;
 #[cfg(test)]
 mod quorum;
 mod records;
-mod refusal;
 mod signed;
 mod step;
 #[cfg(test)]
@@ -26,10 +25,10 @@ mod walks;
 mod work;
 
 pub use open::open;
-pub use refusal::Refusal;
 
 use super::{
-    AccessChange, AccessRecord, Binding, Command, Event, Notice, Policy, Request, Timestamp, Work,
+    AccessChange, AccessRecord, Binding, Command, Event, Notice, Policy, Refusal, Request,
+    Timestamp, Work,
 };
 use step::Step;
 

@@ -1,20 +1,18 @@
 //! A request for access: the record and its states.
 
+mod assignment;
 mod lease;
 mod phase;
 mod start;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::str::FromStr;
-
-pub use lease::{Lease, LeaseHolder};
+pub use lease::{Claim, Lease, LeaseHolder};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessFacts, AccountId, Chain, ChannelId, Email, Invalid, Minutes, PermissionSet, Person,
-    PostId, RequestId, Text, Timestamp,
+    AccessFacts, AccountId, Chain, ChannelId, Email, Minutes, PermissionSet, Person, PostId,
+    RequestId, Status, Text, Timestamp,
 };
 
 /// What a requester asks for: valid values, but the policy has not allowed them yet.
@@ -261,20 +259,6 @@ pub struct ErrorEnd {
     pub why: Text,
 }
 
-/// The status that people and programs see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Status {
-    Pending,
-    Approved,
-    Granted,
-    Denied,
-    Revoked,
-    Expired,
-    Cancelled,
-    Error,
-}
-
 /// The yes of one approver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
@@ -482,50 +466,5 @@ impl State {
             | Self::Checking { .. }
             | Self::Unsettled { .. } => false,
         }
-    }
-}
-
-impl Status {
-    /// The length is taken from the last status, so a status that is missing here does not compile.
-    pub const ALL: [Self; Self::Error as usize + 1] = [
-        Self::Pending,
-        Self::Approved,
-        Self::Granted,
-        Self::Denied,
-        Self::Revoked,
-        Self::Expired,
-        Self::Cancelled,
-        Self::Error,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Approved => "APPROVED",
-            Self::Granted => "GRANTED",
-            Self::Denied => "DENIED",
-            Self::Revoked => "REVOKED",
-            Self::Expired => "EXPIRED",
-            Self::Cancelled => "CANCELLED",
-            Self::Error => "ERROR",
-        }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Status {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or(Invalid(
-                "must be PENDING, APPROVED, GRANTED, DENIED, REVOKED, EXPIRED, CANCELLED or ERROR",
-            ))
     }
 }

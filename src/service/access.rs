@@ -21,7 +21,7 @@ impl Service {
     ) -> Result<AccessRecord, StoreError> {
         match request.access.form() {
             AccessForm::Assignment => {
-                let holding = match request.holding_key_for(command) {
+                let holding = match request.holding_key_for(command.outcome()) {
                     Some(key) => Some(self.holding(key).await?),
                     None => None,
                 };

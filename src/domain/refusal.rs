@@ -1,7 +1,7 @@
 //! Refusals: why a command changed nothing. Each message names the reason, and a next step if
 //! there is one.
 
-use crate::domain::{
+use super::{
     AccountId, ChannelId, Email, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp, counted,
 };
 
@@ -26,7 +26,7 @@ pub enum Refusal {
     StartTooFar {
         /// The start that the requester named.
         start_at: Timestamp,
-        /// See [`Policy::max_start_ahead`](crate::domain::Policy::max_start_ahead).
+        /// See [`Policy::max_start_ahead`](super::Policy::max_start_ahead).
         most: Millis,
         /// The last time that is allowed now.
         latest: Timestamp,
