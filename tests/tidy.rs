@@ -118,7 +118,7 @@ const MOST_LINES: usize = 60;
 fn no_function_has_more_than_60_lines() {
     let mut counted = 0;
     let mut long = BTreeSet::new();
-    for file in sources() {
+    for file in files(Path::new("src")).chain(files(Path::new("tests"))) {
         let text = fs::read_to_string(&file).unwrap();
         for (name, lines) in function_lengths(&text) {
             counted += 1;
@@ -127,17 +127,14 @@ fn no_function_has_more_than_60_lines() {
             }
         }
     }
-    assert!(counted > 1_000, "the test found only {counted} functions");
+    assert!(counted > 3_000, "the test found only {counted} functions");
     assert!(long.is_empty(), "more than {MOST_LINES} lines: {long:#?}");
 }
 
-/// The name and the number of lines of each function outside the tests at the end of a file.
-/// rustfmt puts the closing brace of a function below the first word of the function.
+/// The name and the number of lines of each function. rustfmt puts the closing brace of a function
+/// below the first word of the function.
 fn function_lengths(text: &str) -> Vec<(String, usize)> {
-    let lines: Vec<&str> = text
-        .lines()
-        .take_while(|line| *line != "mod tests {")
-        .collect();
+    let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();
     for (first, line) in lines.iter().enumerate() {
         let code = line.trim_start();
@@ -208,6 +205,7 @@ mod tests {
         ("declared", 1),
         ("inside", 3),
         ("type_of", 2),
+        ("test", 2),
     ];
     assert_eq!(found, wanted);
 }
@@ -551,6 +549,7 @@ fn sources() -> impl Iterator<Item = PathBuf> {
         "src/domain/decide/table.rs",
         "src/domain/decide/walks.rs",
         "src/config/tests.rs",
+        "src/config/tests/secrets.rs",
         "src/store/sqlite/plans.rs",
     ];
     files(Path::new("src")).filter(move |file| !tests.iter().any(|test| file == Path::new(test)))
