@@ -22,20 +22,20 @@ pub enum AccessForm {
     Assignment,
 }
 
-/// What the record of a request keeps about its access. The store has the facts as fields of the
+/// The facts about the access in the record of a request. The store has them as fields of the
 /// request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessFacts {
     Assignment(AssignmentFacts),
 }
 
-/// What the store keeps about the access beside the request.
+/// The record of the access that the store keeps beside the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessRecord {
     Assignment(AssignmentRecord),
 }
 
-/// What a decision changes about the access beside the request.
+/// The change that a decision makes to the record of the access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessChange {
     Assignment(AssignmentChange),
@@ -77,7 +77,7 @@ pub enum WorkFailure {
     Denied { why: Text },
 }
 
-/// What a worker knows about calls that may still take effect.
+/// The knowledge of a worker about calls that may still take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Calls {
     Assignment(AssignmentCalls),

@@ -76,7 +76,7 @@ pub enum AssignmentOutcome {
 }
 
 impl AssignmentOutcome {
-    /// What a worker knows before the create, if this outcome comes before it.
+    /// The result of the preparation, if this outcome comes before the create.
     pub fn preparation(&self) -> Option<&Preparation> {
         match self {
             Self::Prepared(preparation) => Some(preparation),
@@ -91,7 +91,7 @@ impl AssignmentOutcome {
     }
 }
 
-/// What a worker knows before the create.
+/// The result of the preparation: the facts that a worker has before the create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preparation {
     /// The user in Identity Center with the requester's e-mail address.
@@ -118,7 +118,7 @@ pub enum AssignmentCall {
     Delete,
 }
 
-/// What a worker knows about calls that may still take effect.
+/// The knowledge of a worker about calls that may still take effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignmentCalls {
     /// A call that it sent under its own lease without an answer.
@@ -150,14 +150,14 @@ pub struct AssignmentProof {
     pub revision: Option<u64>,
 }
 
-/// What the store keeps about an assignment.
+/// The record of an assignment that the store keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignmentRecord {
     /// The holding of the assignment that a request holds or asks for.
     pub holding: Option<Holding>,
 }
 
-/// What a decision changes about an assignment.
+/// The change that a decision makes to the record of an assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignmentChange {
     /// The holding, if the decision changes it.
@@ -177,7 +177,7 @@ pub struct CoHolders {
     pub reason: Option<Text>,
 }
 
-/// What the record of a request keeps about its assignment.
+/// The facts about the assignment in the record of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignmentFacts {
     /// The user in Identity Center. A worker looks it up once; the removal uses the same id.

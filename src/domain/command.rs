@@ -76,7 +76,7 @@ pub enum Command {
     Finished {
         /// The token of the lease under which the worker did the work.
         lease: LeaseToken,
-        /// What the worker did or found, or why it stopped.
+        /// The result of the work, or why the worker stopped.
         outcome: Outcome,
         /// The calls of the work that may still take effect; absent if there was no work.
         calls: Option<Calls>,
@@ -129,7 +129,7 @@ impl Command {
         Some(*seq)
     }
 
-    /// What a worker reports about its work.
+    /// The result that a worker reports.
     pub fn outcome(&self) -> Option<&Outcome> {
         let Self::Finished { outcome, .. } = self else {
             return None;
@@ -138,7 +138,7 @@ impl Command {
     }
 }
 
-/// What a person asks for. Approve and Deny also decide an extension that waits for approval.
+/// A step that a person asks for. Approve and Deny also decide an extension that waits for approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     Approve,

@@ -8,7 +8,7 @@ use super::{
     Refusal, Timestamp, limits,
 };
 
-/// Who changes the configuration; the plugin does not always name a person.
+/// The author of a change of the configuration; the plugin does not always name a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// The person who makes the change; absent if the signed call names none.
@@ -17,7 +17,7 @@ pub struct Admin {
     pub key_id: String,
 }
 
-/// What the commit of a configuration change writes.
+/// The writes of a commit that changes the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebinding {
     /// The channel after the change, with the new end of its audit chain.
@@ -34,7 +34,7 @@ pub struct Rebinding {
 pub struct ConfigurationChange<'a> {
     /// The channel as stored, or [`Channel::unknown`] if the store has none.
     pub channel: Channel,
-    /// Who makes the change; the policy decides whether this person may.
+    /// The author of the change; the policy decides whether this person may make it.
     pub admin: &'a Admin,
     /// The configured rules that the change must follow.
     pub policy: &'a Policy,

@@ -39,11 +39,11 @@ pub struct Record {
     pub request: Request,
     /// The binding of the request's account, also if the account belongs to another channel now.
     pub binding: Option<Binding>,
-    /// What the store keeps about the request's access.
+    /// The record of the request's access.
     pub access: AccessRecord,
 }
 
-/// What one commit writes.
+/// The writes of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The request after the command, with the next revision.

@@ -15,7 +15,7 @@ use super::{
     RequestId, Status, Text, Timestamp,
 };
 
-/// What a requester asks for: valid values, but the policy has not allowed them yet.
+/// The wish of a requester: valid values, but the policy has not allowed them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The id that the request gets.
@@ -44,7 +44,7 @@ pub struct Draft {
 pub struct Request {
     /// The id of the request.
     pub id: RequestId,
-    /// What the requester asked for.
+    /// The access that the requester asked for.
     #[serde(flatten)]
     pub asked: Asked,
     /// The approvals that the request got.
@@ -69,7 +69,7 @@ pub struct Request {
     pub version: Version,
 }
 
-/// What the requester asked for. It does not change.
+/// The access that the requester asked for. It does not change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// See [`Draft::account_id`].
@@ -128,7 +128,7 @@ pub struct Schedule {
     pub failures: Option<Failing>,
 }
 
-/// What the channel and the requester have been told.
+/// The messages that the channel and the requester have got.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chat {
     /// How many notices could not be delivered and were given up.
@@ -153,7 +153,7 @@ pub struct Version {
     pub revision: u64,
 }
 
-/// What jit stores of the status, with its evidence. AWS may have given the access in the states
+/// The stored form of the status, with its evidence. AWS may have given the access in the states
 /// between [`State::Approved`] and the settled ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]

@@ -39,7 +39,11 @@ pub struct BotToken {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("{what}: {why}")]
-    Api { what: &'static str, why: ApiError },
+    Api {
+        /// The step that failed, such as `jit cannot look up the bot`.
+        what: &'static str,
+        why: ApiError,
+    },
     #[error("{0}")]
     Wrong(String),
 }

@@ -29,7 +29,7 @@ pub struct BreakGlassOperator {
     pub credentials: Text,
 }
 
-/// What the store says after an operator's revoke.
+/// The result of an operator's revoke in the store.
 #[derive(Debug)]
 pub enum BreakGlassResult {
     /// It recorded the revoke, which `until_gone` follows to its end.

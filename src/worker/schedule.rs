@@ -140,7 +140,7 @@ impl WaitingWork {
     }
 }
 
-/// What an execution starts from.
+/// The start of an execution.
 enum First {
     DueRequest(DueRequest),
     ClaimedWork(Box<ClaimedWork>),
@@ -162,7 +162,7 @@ enum Offered {
     NoSlot,
 }
 
-/// What all executions of one run share.
+/// The signals that all executions of one run share.
 #[derive(Clone, Copy)]
 struct Run<'s> {
     tasks: &'s TaskTracker,

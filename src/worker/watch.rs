@@ -123,7 +123,11 @@ struct ClockReading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Horizon {
     Now(Timestamp),
-    Ahead { now: Timestamp, reach: Millis },
+    Ahead {
+        now: Timestamp,
+        /// How far after `now` the search goes.
+        reach: Millis,
+    },
 }
 
 impl Horizon {

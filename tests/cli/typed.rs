@@ -1,4 +1,4 @@
-//! What a person types: short ids, names and times; and commands whose aim is reached already.
+//! The words that a person types: short ids, names and times; and commands whose aim is reached already.
 
 use serde_json::{Value, json};
 

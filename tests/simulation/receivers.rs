@@ -29,7 +29,7 @@ fn timeout(name: ReceiverName) -> Millis {
     }
 }
 
-/// What one receiver has heard, from all processes.
+/// The notices that one receiver got from all processes.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<HeardNotices>>);
 

@@ -190,7 +190,7 @@ impl Cards {
         self.bot.post(&request.asked.channel_id, &card, &once).await
     }
 
-    /// What the record of the request does not have.
+    /// The data of the card that the record of the request does not have.
     async fn shown(&self, request: &Request) -> Shown<'_> {
         // Without an answer of the store, the card shows no number of approvals.
         let binding = self.service.binding(&request.asked.account_id).await;

@@ -336,7 +336,7 @@ fn which_set(typed: &TypedRequest, duration: Minutes, sets: &[PermissionSet]) ->
     ))
 }
 
-/// What jit assumed, so that the requester sees it.
+/// The values that jit assumed, so that the requester sees them.
 fn assumed(request: &Request, set: bool, time: bool) -> String {
     let mut told = Vec::new();
     if set {

@@ -47,7 +47,9 @@ pub enum OpenError {
     )]
     Newer {
         path: PathBuf,
+        /// The schema of the file.
         found: u32,
+        /// The schema that this version of jit writes.
         known: u32,
     },
     #[error(
@@ -57,7 +59,9 @@ pub enum OpenError {
     )]
     Older {
         path: PathBuf,
+        /// The schema of the file.
         found: u32,
+        /// The schema that this version of jit writes.
         known: u32,
     },
     #[error("{} may only be read: make it and its folder writable for this user", path.display())]

@@ -46,7 +46,7 @@ pub(super) enum GoAhead {
     No,
 }
 
-/// What a delivery knows of the notices of its request.
+/// The notices of a request that its delivery knows, and their receivers.
 struct KnownNotices {
     /// The claimed notice and later ones, in order.
     notices: Vec<Notice>,
@@ -57,7 +57,7 @@ struct KnownNotices {
     not_received: Option<(ReceiverName, NotReceived)>,
 }
 
-/// What a receiver does next.
+/// The next step of a receiver.
 enum Next {
     Get(Notice),
     /// Looks for later notices.
