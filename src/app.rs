@@ -42,6 +42,7 @@ pub enum StartError {
     Sandbox(#[from] SandboxError),
     #[error("{key}: cannot listen on {address}: {why}; choose another address")]
     Listen {
+        /// The configuration key with the address.
         key: &'static str,
         address: SocketAddr,
         why: io::Error,

@@ -10,6 +10,7 @@ pub mod assignment;
 pub mod audit;
 pub mod binding;
 pub mod command;
+pub mod configuration;
 mod counted;
 pub mod decide;
 pub mod hash;
@@ -20,15 +21,17 @@ pub mod marks;
 pub mod notice;
 mod notice_text;
 pub mod policy;
+pub mod refusal;
 pub mod replay;
 pub mod request;
 pub mod short_id;
 pub mod shown;
+pub mod status;
 pub mod timestamp;
 mod typed_set;
 
 pub use access::{
-    AccessChange, AccessFacts, AccessForm, AccessRecord, Calls, Outcome, Proof, Work,
+    AccessChange, AccessFacts, AccessForm, AccessRecord, Calls, Outcome, Proof, Work, WorkFailure,
 };
 pub use assignment::{
     AssignmentCall, AssignmentCalls, AssignmentChange, AssignmentFacts, AssignmentOutcome,
@@ -36,10 +39,11 @@ pub use assignment::{
     OldCredentials, Preparation, Presence,
 };
 pub use audit::{AuditKey, Chain, Event, EventKind, EventPlace};
-pub use binding::{Admin, BindTerms, Binding, Channel, ConfigurationChange, Rebinding};
-pub use command::{Ask, Claim, Command, WorkFailure};
+pub use binding::{BindTerms, Binding, Channel};
+pub use command::{Ask, Command};
+pub use configuration::{Admin, ConfigurationChange, Rebinding};
 pub use counted::counted;
-pub use decide::{Decision, Record, Refusal, decide, open};
+pub use decide::{Decision, Record, decide, open};
 pub use hash::Hash;
 pub use heads::{HeadEntry, HistoryEnd};
 pub use ids::{
@@ -49,11 +53,13 @@ pub use ids::{
 pub use marks::is_odd;
 pub use notice::{Audience, Notice, PersonMark, ReceiverName};
 pub use policy::{Admins, ChatUser, ExtensionRule, OldCredentialsRule, Policy, SetRule};
+pub use refusal::Refusal;
 pub use request::{
-    Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,
-    Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,
+    Approval, Approvals, Asked, Chat, Claim, Doubt, Draft, Ending, ErrorEnd, Extension, Failing,
+    Grant, Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Version,
 };
 pub use short_id::ShortId;
 pub use shown::{RequestObject, status_in_words};
+pub use status::Status;
 pub use timestamp::{Millis, Timestamp};
 pub use typed_set::TypedSet;

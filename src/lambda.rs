@@ -52,13 +52,13 @@ pub enum LambdaError {
     Runtime(#[from] RuntimeError),
 }
 
-/// What Lambda tells the process in environment variables.
+/// The environment variables that Lambda sets for the process.
 pub struct LambdaEnvironment {
     pub runtime_api: String,
     pub function: String,
 }
 
-/// What an invocation measures after its work. Only the schedule's invocation measures the
+/// The measurements of an invocation after its work. Only the schedule's invocation measures the
 /// gauges: counting them after every change would cost too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measures {

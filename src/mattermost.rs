@@ -51,7 +51,7 @@ pub const ACTION: &str = "/mattermost/action";
 pub const DIALOG: &str = "/mattermost/dialog";
 
 /// For one call to Mattermost while a user waits.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of the routes.
 pub struct Mattermost {
@@ -78,7 +78,7 @@ impl Mattermost {
         cards: Arc<Cards>,
     ) -> reqwest::Result<Self> {
         let clock = app.service.shared_clock();
-        let api = Api::new(config.url, bot_token.clone(), PATIENCE, clock)?;
+        let api = Api::new(config.url, bot_token.clone(), CALL_TIMEOUT, clock)?;
         Ok(Self {
             app,
             people: People::new(api.clone()),

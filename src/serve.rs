@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::domain::Millis;
 use crate::http::connections::Connections;
 use crate::http::keyring::{Keyring, KnownSecrets};
-use crate::http::listen::{IDLE_PATIENCE, listen};
+use crate::http::listen::{IDLE_TIMEOUT, listen};
 use crate::http::{HttpState, metrics_router};
 use crate::worker::heads::{CatchUp, keep_heads};
 use crate::worker::tidy::tidy_up;
@@ -29,7 +29,7 @@ const LOOK_AT_KEYS_EVERY: Millis = Millis::seconds(2);
 /// How often jit reads keys from Secrets Manager, which charges for each call.
 pub(crate) const ASK_FOR_KEYS_EVERY: Millis = Millis::minutes(1);
 /// How long a stop may take: less than the ten seconds between SIGTERM and SIGKILL.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(8);
+const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// A running server.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Running {
     /// tasks have ended. The remaining work stays due, and the next worker claims it.
     pub async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(PATIENCE, self.tasks.wait())
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.tasks.wait())
             .await
             .is_err()
         {
@@ -144,14 +144,14 @@ async fn answer(
     } else {
         tracing::info!(open_files, connections = most, "jit limits its connections");
     }
-    listen(listener, router, connections, IDLE_PATIENCE, stop).await;
+    listen(listener, router, connections, IDLE_TIMEOUT, stop).await;
     http.tasks.close();
     http.tasks.wait().await;
 }
 
 async fn answer_metrics(listener: TcpListener, http: Arc<HttpState>, stop: CancellationToken) {
     let (router, connections) = (metrics_router(http), Connections::few());
-    listen(listener, router, connections, IDLE_PATIENCE, stop).await;
+    listen(listener, router, connections, IDLE_TIMEOUT, stop).await;
 }
 
 /// A3: raises the limit of open files, as far as the system allows, and returns it.

@@ -91,8 +91,8 @@ impl Idempotency {
         Self { key, fingerprint }
     }
 
-    /// What jit uses for one command or one dialog in Mattermost. It has no line feed, so no
-    /// signed call can name it.
+    /// The key of one command or one dialog in Mattermost. It has no line feed, so no signed call
+    /// can name it.
     pub fn of_chat(once: &str, fingerprint: String) -> Self {
         let key = format!("mattermost:{once}");
         Self { key, fingerprint }
@@ -104,7 +104,7 @@ impl Idempotency {
 pub struct Handled {
     pub request: Request,
     pub work: Option<Work>,
-    /// What the store keeps about its access.
+    /// The record of its access.
     pub access: AccessRecord,
 }
 

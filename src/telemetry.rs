@@ -195,7 +195,7 @@ pub(crate) mod captured {
     use tracing::subscriber::DefaultGuard;
     use tracing_subscriber::layer::SubscriberExt;
 
-    /// What this thread logs, without colours.
+    /// The log of this thread, without colours.
     #[derive(Clone, Default)]
     pub struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 

@@ -41,7 +41,7 @@ struct TestClock {
     drawn: Arc<AtomicU32>,
     /// Long waits end at once as well.
     ends_long_waits: Arc<AtomicBool>,
-    /// What happens during the next wait.
+    /// The event during the next wait.
     meanwhile: Arc<Mutex<Option<Meanwhile>>>,
 }
 

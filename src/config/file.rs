@@ -172,7 +172,7 @@ pub(super) struct SetSection {
     pub max_request_hours: Option<u32>,
 }
 
-/// What a permission set is in AWS; it decides the form of the access.
+/// The kind of a permission set in AWS; it decides the form of the access.
 #[derive(Debug)]
 pub(super) enum SetKind {
     /// A permission set of Identity Center.
@@ -201,7 +201,7 @@ pub(super) struct KeySection {
     pub expires: Option<EndDate>,
 }
 
-/// What a key may be used for.
+/// A use that a key may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {

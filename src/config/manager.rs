@@ -9,7 +9,7 @@ use aws_sdk_secretsmanager::Client;
 use futures_util::future::join_all;
 
 /// The time limit for one secret, with retries: a Lambda start must end within ten seconds.
-const PATIENCE: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The text of each secret, or the error of its fetch.
 #[derive(Default)]
@@ -21,9 +21,9 @@ impl FetchedSecrets {
         if ids.is_empty() {
             return Self::default();
         }
-        let patience = TimeoutConfig::builder().operation_timeout(PATIENCE);
+        let timeout = TimeoutConfig::builder().operation_timeout(TIMEOUT);
         let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .timeout_config(patience.build())
+            .timeout_config(timeout.build())
             .load()
             .await;
         let client = Client::new(&environment);

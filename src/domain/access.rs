@@ -3,13 +3,15 @@
 //! Each type here has one variant for each form, and a variant has the facts that only this form
 //! needs. Requests, approvals, schedules and the audit are the same for every form.
 
+mod assignment;
+
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     AssignmentCalls, AssignmentChange, AssignmentFacts, AssignmentOutcome, AssignmentProof,
-    AssignmentRecord, AssignmentWork, Timestamp, WorkFailure,
+    AssignmentRecord, AssignmentWork, Text, Timestamp,
 };
 
 /// How AWS gives an access. The configured permission set decides it, and the record of a request
@@ -20,20 +22,20 @@ pub enum AccessForm {
     Assignment,
 }
 
-/// What the record of a request keeps about its access. The store has the facts as fields of the
+/// The facts about the access in the record of a request. The store has them as fields of the
 /// request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessFacts {
     Assignment(AssignmentFacts),
 }
 
-/// What the store keeps about the access beside the request.
+/// The record of the access that the store keeps beside the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessRecord {
     Assignment(AssignmentRecord),
 }
 
-/// What a decision changes about the access beside the request.
+/// The change that a decision makes to the record of the access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessChange {
     Assignment(AssignmentChange),
@@ -64,7 +66,18 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// What a worker knows about calls that may still take effect.
+/// Why work failed; the kind decides how soon jit tries again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkFailure {
+    /// No answer, throttling or a conflict: the next try may succeed.
+    Passing { why: Text },
+    /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
+    Refused { why: Text },
+    /// AWS denied the call to jit: retries are slow, because fast ones would not help.
+    Denied { why: Text },
+}
+
+/// The knowledge of a worker about calls that may still take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Calls {
     Assignment(AssignmentCalls),
@@ -149,6 +162,29 @@ impl Outcome {
         match self {
             Self::Assignment(outcome) => outcome.preparation().is_some(),
             Self::Failed(_) | Self::Interrupted => false,
+        }
+    }
+}
+
+impl WorkFailure {
+    pub fn passing(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Passing { why }
+    }
+
+    pub fn refused(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Refused { why }
+    }
+
+    pub fn denied(why: &str) -> Self {
+        let why = Text::clip(why);
+        Self::Denied { why }
+    }
+
+    pub fn why(&self) -> &Text {
+        match self {
+            Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
         }
     }
 }

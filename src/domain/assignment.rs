@@ -13,10 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AccessChange, AccessFacts, AccessRecord, LeaseToken, Period, Person, RequestId, State, Text,
-    Timestamp, UserId,
-};
+use super::{LeaseToken, Person, RequestId, Text, Timestamp, UserId};
 
 /// The next work for an assignment: one operation at Identity Center.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +76,7 @@ pub enum AssignmentOutcome {
 }
 
 impl AssignmentOutcome {
-    /// What a worker knows before the create, if this outcome comes before it.
+    /// The result of the preparation, if this outcome comes before the create.
     pub fn preparation(&self) -> Option<&Preparation> {
         match self {
             Self::Prepared(preparation) => Some(preparation),
@@ -94,7 +91,7 @@ impl AssignmentOutcome {
     }
 }
 
-/// What a worker knows before the create.
+/// The result of the preparation: the facts that a worker has before the create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preparation {
     /// The user in Identity Center with the requester's e-mail address.
@@ -121,7 +118,7 @@ pub enum AssignmentCall {
     Delete,
 }
 
-/// What a worker knows about calls that may still take effect.
+/// The knowledge of a worker about calls that may still take effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignmentCalls {
     /// A call that it sent under its own lease without an answer.
@@ -153,14 +150,14 @@ pub struct AssignmentProof {
     pub revision: Option<u64>,
 }
 
-/// What the store keeps about an assignment.
+/// The record of an assignment that the store keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignmentRecord {
     /// The holding of the assignment that a request holds or asks for.
     pub holding: Option<Holding>,
 }
 
-/// What a decision changes about an assignment.
+/// The change that a decision makes to the record of an assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssignmentChange {
     /// The holding, if the decision changes it.
@@ -180,7 +177,7 @@ pub struct CoHolders {
     pub reason: Option<Text>,
 }
 
-/// What the record of a request keeps about its assignment.
+/// The facts about the assignment in the record of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignmentFacts {
     /// The user in Identity Center. A worker looks it up once; the removal uses the same id.
@@ -214,92 +211,5 @@ impl AssignmentFacts {
     /// Whether a worker has yet to deny old credentials.
     pub(super) fn has_credentials_to_deny(&self) -> bool {
         matches!(self.old_credentials, Some(OldCredentials::Ending { .. }))
-    }
-}
-
-impl AccessFacts {
-    /// The user in Identity Center, once it is known.
-    pub fn user(&self) -> Option<&UserId> {
-        match self {
-            Self::Assignment(facts) => facts.user.as_ref(),
-        }
-    }
-
-    pub fn old_credentials(&self) -> Option<OldCredentials> {
-        match self {
-            Self::Assignment(facts) => facts.old_credentials,
-        }
-    }
-
-    pub(super) fn set_user(&mut self, user: UserId) {
-        match self {
-            Self::Assignment(facts) => facts.user = Some(user),
-        }
-    }
-
-    pub(super) fn set_old_credentials(&mut self, old: Option<OldCredentials>) {
-        match self {
-            Self::Assignment(facts) => facts.old_credentials = old,
-        }
-    }
-}
-
-impl AccessRecord {
-    pub fn holding(&self) -> Option<&Holding> {
-        match self {
-            Self::Assignment(record) => record.holding.as_ref(),
-        }
-    }
-}
-
-impl AccessChange {
-    pub fn holding(&self) -> Option<&Holding> {
-        match self {
-            Self::Assignment(change) => change.holding.as_ref(),
-        }
-    }
-
-    pub fn co_holders(&self) -> Option<&CoHolders> {
-        match self {
-            Self::Assignment(change) => change.co_holders.as_ref(),
-        }
-    }
-}
-
-impl From<Option<Holding>> for AccessRecord {
-    fn from(holding: Option<Holding>) -> Self {
-        Self::Assignment(AssignmentRecord { holding })
-    }
-}
-
-impl State {
-    /// Whether a worker that has the lease may have sent a create or a delete.
-    pub fn may_have_sent_calls(&self) -> bool {
-        match self {
-            Self::Assigning | Self::Removing { .. } | Self::Unsettled { .. } => true,
-            Self::Pending
-            | Self::Approved
-            | Self::Granted
-            | Self::Checking { .. }
-            | Self::Denied { .. }
-            | Self::Cancelled { .. }
-            | Self::Expired { .. }
-            | Self::Revoked { .. }
-            | Self::Error(_) => false,
-        }
-    }
-
-    /// The state of the assignment; absent if jit never asked AWS to make one.
-    pub fn assignment_status(&self, granted: Option<Period>) -> Option<&'static str> {
-        match self {
-            Self::Pending | Self::Approved | Self::Denied { .. } | Self::Cancelled { .. } => None,
-            Self::Assigning => Some("CREATING"),
-            Self::Granted => Some("PROVISIONED"),
-            Self::Removing { .. } => Some("DELETING"),
-            Self::Checking { .. } | Self::Unsettled { .. } => Some("CHECKING"),
-            Self::Expired { .. } | Self::Revoked { .. } | Self::Error(_) => {
-                granted.map(|_| "DELETED")
-            }
-        }
     }
 }

@@ -163,7 +163,7 @@ pub struct Event {
     pub event_id: String,
     /// When the event happened, but never before the time of the event before it.
     pub event_time: Timestamp,
-    /// What happened.
+    /// The kind of the event.
     pub event_type: EventKind,
     /// The SHA-256 of this event without this field; the next event repeats it.
     #[serde(default, skip_serializing_if = "Hash::is_zero")]
@@ -313,9 +313,15 @@ pub enum Tampered {
         found: u64,
     },
     #[error("event {seq} does not follow the event before it")]
-    Unchained { seq: u64 },
+    Unchained {
+        /// The number of the event.
+        seq: u64,
+    },
     #[error("event {seq} was changed after it was written")]
-    Changed { seq: u64 },
+    Changed {
+        /// The number of the event.
+        seq: u64,
+    },
     #[error("the history ends at event {found}, but the record says {expected}")]
     Short {
         /// The number of events according to the record.

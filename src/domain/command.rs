@@ -4,8 +4,8 @@
 //! outcome.
 
 use super::{
-    Calls, Lease, LeaseToken, Minutes, Outcome, Person, PostId, Proof, Reminder, RequestId, Text,
-    Timestamp,
+    Calls, Claim, Lease, LeaseToken, Minutes, Outcome, Person, PostId, Proof, Reminder, RequestId,
+    Text,
 };
 
 /// A command to one request; [`decide`](super::decide()) accepts or refuses it.
@@ -76,7 +76,7 @@ pub enum Command {
     Finished {
         /// The token of the lease under which the worker did the work.
         lease: LeaseToken,
-        /// What the worker did or found, or why it stopped.
+        /// The result of the work, or why the worker stopped.
         outcome: Outcome,
         /// The calls of the work that may still take effect; absent if there was no work.
         calls: Option<Calls>,
@@ -129,7 +129,7 @@ impl Command {
         Some(*seq)
     }
 
-    /// What a worker reports about its work.
+    /// The result that a worker reports.
     pub fn outcome(&self) -> Option<&Outcome> {
         let Self::Finished { outcome, .. } = self else {
             return None;
@@ -138,20 +138,7 @@ impl Command {
     }
 }
 
-/// A worker's offer to work on a request under a lease of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The lease that the worker takes.
-    pub lease: Lease,
-    /// The lease of another worker, if this worker has seen it unchanged for as long as a lease
-    /// lasts, by its own uptime: the other worker sends no more calls.
-    pub lapsed: Option<Lease>,
-    /// The worker looks for due times up to this one: now, or a later time, so that it finds next
-    /// tries that a wrong clock put too late. Dates that people know are not brought forward.
-    pub as_of: Timestamp,
-}
-
-/// What a person asks for. Approve and Deny also decide an extension that waits for approval.
+/// A step that a person asks for. Approve and Deny also decide an extension that waits for approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     Approve,
@@ -168,38 +155,4 @@ pub enum Ask {
         /// See [`Extension::minutes`](super::Extension::minutes).
         minutes: Minutes,
     },
-}
-
-/// Why work failed; the kind decides how soon jit tries again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WorkFailure {
-    /// No answer, throttling or a conflict: the next try may succeed.
-    Passing { why: Text },
-    /// AWS carried the operation out, and it ended in FAILED; or AWS does not accept the call.
-    Refused { why: Text },
-    /// AWS denied the call to jit: retries are slow, because fast ones would not help.
-    Denied { why: Text },
-}
-
-impl WorkFailure {
-    pub fn passing(why: &str) -> Self {
-        let why = Text::clip(why);
-        Self::Passing { why }
-    }
-
-    pub fn refused(why: &str) -> Self {
-        let why = Text::clip(why);
-        Self::Refused { why }
-    }
-
-    pub fn denied(why: &str) -> Self {
-        let why = Text::clip(why);
-        Self::Denied { why }
-    }
-
-    pub fn why(&self) -> &Text {
-        match self {
-            Self::Passing { why } | Self::Refused { why } | Self::Denied { why } => why,
-        }
-    }
 }

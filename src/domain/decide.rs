@@ -16,7 +16,6 @@ mod person;
 #[cfg(test)]
 mod quorum;
 mod records;
-mod refusal;
 mod signed;
 mod step;
 #[cfg(test)]
@@ -26,10 +25,10 @@ mod walks;
 mod work;
 
 pub use open::open;
-pub use refusal::Refusal;
 
 use super::{
-    AccessChange, AccessRecord, Binding, Command, Event, Notice, Policy, Request, Timestamp, Work,
+    AccessChange, AccessRecord, Binding, Command, Event, Notice, Policy, Refusal, Request,
+    Timestamp, Work,
 };
 use step::Step;
 
@@ -40,11 +39,11 @@ pub struct Record {
     pub request: Request,
     /// The binding of the request's account, also if the account belongs to another channel now.
     pub binding: Option<Binding>,
-    /// What the store keeps about the request's access.
+    /// The record of the request's access.
     pub access: AccessRecord,
 }
 
-/// What one commit writes.
+/// The writes of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The request after the command, with the next revision.

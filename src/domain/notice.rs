@@ -25,7 +25,7 @@ pub struct Notice {
     pub channel_id: ChannelId,
     /// The e-mail address of the person who caused the event, or `system`.
     pub actor: String,
-    /// What the receiver shows of the event, by name, such as `reason` or `end_time`.
+    /// The details that the receiver shows, by name, such as `reason` or `end_time`.
     pub details: BTreeMap<String, String>,
     /// When the decision made the notice; jit gives it up one day later.
     pub created_at: Timestamp,

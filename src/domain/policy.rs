@@ -104,7 +104,7 @@ pub struct SetRule {
     pub max_request_hours: Option<u32>,
 }
 
-/// What jit does about old credentials, which stay valid for up to the permission set's
+/// The rule for old credentials, which stay valid for up to the permission set's
 /// session duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -115,7 +115,7 @@ pub enum OldCredentialsRule {
     PermissionSet,
 }
 
-/// Who decides about an extension.
+/// The rule that decides about an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtensionRule {

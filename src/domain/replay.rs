@@ -31,7 +31,7 @@ pub struct FactMismatch {
     pub record: String,
     /// The fact as the history has it, or `nothing`.
     pub history: String,
-    /// What the record is compared with, and its verb.
+    /// The source of the other fact and its verb, such as `its history says`.
     pub source: &'static str,
 }
 

@@ -1,23 +1,21 @@
 //! A request for access: the record and its states.
 
+mod assignment;
 mod lease;
 mod phase;
 mod start;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::str::FromStr;
-
-pub use lease::{Lease, LeaseHolder};
+pub use lease::{Claim, Lease, LeaseHolder};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessFacts, AccountId, Chain, ChannelId, Email, Invalid, Minutes, PermissionSet, Person,
-    PostId, RequestId, Text, Timestamp,
+    AccessFacts, AccountId, Chain, ChannelId, Email, Minutes, PermissionSet, Person, PostId,
+    RequestId, Status, Text, Timestamp,
 };
 
-/// What a requester asks for: valid values, but the policy has not allowed them yet.
+/// The wish of a requester: valid values, but the policy has not allowed them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The id that the request gets.
@@ -46,7 +44,7 @@ pub struct Draft {
 pub struct Request {
     /// The id of the request.
     pub id: RequestId,
-    /// What the requester asked for.
+    /// The access that the requester asked for.
     #[serde(flatten)]
     pub asked: Asked,
     /// The approvals that the request got.
@@ -71,7 +69,7 @@ pub struct Request {
     pub version: Version,
 }
 
-/// What the requester asked for. It does not change.
+/// The access that the requester asked for. It does not change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// See [`Draft::account_id`].
@@ -130,7 +128,7 @@ pub struct Schedule {
     pub failures: Option<Failing>,
 }
 
-/// What the channel and the requester have been told.
+/// The messages that the channel and the requester have got.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chat {
     /// How many notices could not be delivered and were given up.
@@ -155,7 +153,7 @@ pub struct Version {
     pub revision: u64,
 }
 
-/// What jit stores of the status, with its evidence. AWS may have given the access in the states
+/// The stored form of the status, with its evidence. AWS may have given the access in the states
 /// between [`State::Approved`] and the settled ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -259,20 +257,6 @@ pub struct ErrorEnd {
     pub at: Timestamp,
     /// Why the request ended in ERROR, as text for people and programs.
     pub why: Text,
-}
-
-/// The status that people and programs see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Status {
-    Pending,
-    Approved,
-    Granted,
-    Denied,
-    Revoked,
-    Expired,
-    Cancelled,
-    Error,
 }
 
 /// The yes of one approver.
@@ -482,50 +466,5 @@ impl State {
             | Self::Checking { .. }
             | Self::Unsettled { .. } => false,
         }
-    }
-}
-
-impl Status {
-    /// The length is taken from the last status, so a status that is missing here does not compile.
-    pub const ALL: [Self; Self::Error as usize + 1] = [
-        Self::Pending,
-        Self::Approved,
-        Self::Granted,
-        Self::Denied,
-        Self::Revoked,
-        Self::Expired,
-        Self::Cancelled,
-        Self::Error,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Approved => "APPROVED",
-            Self::Granted => "GRANTED",
-            Self::Denied => "DENIED",
-            Self::Revoked => "REVOKED",
-            Self::Expired => "EXPIRED",
-            Self::Cancelled => "CANCELLED",
-            Self::Error => "ERROR",
-        }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Status {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or(Invalid(
-                "must be PENDING, APPROVED, GRANTED, DENIED, REVOKED, EXPIRED, CANCELLED or ERROR",
-            ))
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{Approval, Minutes, Person, Request, RequestObject, counted};
 
-/// What the person wants to be true.
+/// The condition that the person wants.
 pub enum Aim<'p> {
     NoAccess,
     Denied,
@@ -57,7 +57,7 @@ pub fn names(object: &Value, [id, email]: [&str; 2], person: &Person) -> bool {
     object[id] == person.id.as_str() || object[email] == person.email.as_str()
 }
 
-/// What to say of the request, which has the form of the API, if the aim is reached.
+/// The sentence about the request, which has the form of the API, if the aim is reached.
 pub fn sentence(request: &Value, aim: &Aim<'_>, wording: &Wording<'_>) -> Option<String> {
     let time = |name: &str| request[name].as_str().map(wording.time);
     let at = |name: &str| time(name).map_or_else(String::new, |at| format!(" at {at}"));

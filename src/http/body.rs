@@ -18,7 +18,7 @@ use crate::code::Code;
 
 pub const MOST_BYTES: usize = 64 * 1024;
 const MOST_DRAINED: usize = 8 * 1024 * 1024;
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads the whole body. Fails if the body is larger than `MOST_BYTES` or arrives too late, or if
 /// the pool gives its place to another call.
@@ -89,7 +89,7 @@ async fn in_place<T>(
             tokio::select! {
                 biased;
                 arrived = arriving => arrived,
-                () = tokio::time::sleep(BODY_PATIENCE) => {
+                () = tokio::time::sleep(BODY_TIMEOUT) => {
                     return Err(Problem::malformed("the body did not arrive in time"));
                 }
                 () = place.evicted() => {

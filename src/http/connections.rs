@@ -152,10 +152,10 @@ impl Connections {
         })
     }
 
-    /// A2: closes the connections that have been idle for longer than `patience`. A connection
+    /// A2: closes the connections that have been idle for longer than `timeout`. A connection
     /// that sends no complete head, or that receives no part of an answer, is idle as well.
-    pub fn close_idle(&self, patience: Duration) {
-        if let Some(latest) = self.begun.elapsed().checked_sub(patience) {
+    pub fn close_idle(&self, timeout: Duration) {
+        if let Some(latest) = self.begun.elapsed().checked_sub(timeout) {
             self.close_idle_since(nanos(latest));
         }
     }

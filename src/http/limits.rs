@@ -1,6 +1,6 @@
 //! Limits on what jit processes at the same time, so that no caller can stop the others.
 //!
-//! A call whose body has not arrived completely has a place in `BodyPool`. A call has a seat only
+//! A call whose body has not arrived completely has a place in a `BodyPool`. A call has a seat only
 //! after its signature or its token was verified. Some seats are for revokes only.
 
 use std::cmp::Reverse;

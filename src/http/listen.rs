@@ -22,10 +22,10 @@ use crate::telemetry::sampled;
 const MOST_HEAD_BYTES: usize = 32 * 1024;
 /// How long a connection may take to send the head of a call or to receive a part of an answer, or
 /// stay idle.
-pub const IDLE_PATIENCE: Duration = Duration::from_secs(30);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often jit looks for connections that are idle too long, as a part of this time. One timer
 /// for all costs less than one for each call.
-const LOOKS_IN_PATIENCE: u32 = 10;
+const CHECKS_IN_TIMEOUT: u32 = 10;
 /// The pause after a failed accept, for example when the process has no file descriptor left:
 /// the next closed connection frees one.
 const AFTER_A_FAULT: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub async fn listen(
     listener: TcpListener,
     router: Router,
     connections: Arc<Connections>,
-    idle_patience: Duration,
+    idle_timeout: Duration,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
@@ -49,7 +49,7 @@ pub async fn listen(
         .max_buf_size(MOST_HEAD_BYTES)
         .half_close(true);
     let (open, tasks) = (GracefulShutdown::new(), TaskTracker::new());
-    let closing = tasks.spawn(close_idle(connections.clone(), idle_patience));
+    let closing = tasks.spawn(close_idle(connections.clone(), idle_timeout));
     while let Some((stream, address)) = next(&listener, &stop).await {
         let Some(connection) = connections.enter(address) else {
             if let Some(unlogged) = sampled("refused connection") {
@@ -84,11 +84,11 @@ pub async fn listen(
     tasks.wait().await;
 }
 
-async fn close_idle(connections: Arc<Connections>, patience: Duration) {
-    let mut looks = tokio::time::interval(patience / LOOKS_IN_PATIENCE);
+async fn close_idle(connections: Arc<Connections>, timeout: Duration) {
+    let mut looks = tokio::time::interval(timeout / CHECKS_IN_TIMEOUT);
     loop {
         looks.tick().await;
-        connections.close_idle(patience);
+        connections.close_idle(timeout);
     }
 }
 
@@ -131,12 +131,12 @@ mod tests {
     async fn opened(
         router: Router,
         most: usize,
-        patience: Duration,
+        timeout: Duration,
     ) -> (impl Future<Output = ()>, SocketAddr, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, stop) = (Connections::new(most), CancellationToken::new());
-        let serving = listen(listener, router, connections, patience, stop.clone());
+        let serving = listen(listener, router, connections, timeout, stop.clone());
         (serving, address, stop)
     }
 

@@ -39,7 +39,10 @@ pub enum DenyError {
         "the permission set's inline policy has no room for a deny statement: other statements use \
          {others} of {LONGEST} characters"
     )]
-    NoRoom { others: usize },
+    NoRoom {
+        /// The number of characters that the statements of others use.
+        others: usize,
+    },
 }
 
 /// The policy with this deny statement in it, once.

@@ -2,8 +2,8 @@
 //! throttling are retried for a few seconds, and callers with the same question share one
 //! call.
 
-mod patience;
 mod policies;
+mod room_timeout;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -20,11 +20,11 @@ use super::{
 use crate::clock::{Clock, Uptime};
 use crate::domain::{AccountId, Email, HoldingKey, Lane, Millis, PermissionSet, Presence, UserId};
 use crate::lock::locked;
-use patience::RoomPatience;
+use room_timeout::RoomTimeout;
 
 /// How long a call is retried after a conflict or throttling, before the caller gets the
 /// error.
-const SHORT_PATIENCE: Millis = Millis::seconds(8);
+const RETRY_TIMEOUT: Millis = Millis::seconds(8);
 const FIRST_PAUSE: Millis = Millis(250);
 const LONGEST_PAUSE: Millis = Millis::seconds(2);
 /// If this many operations run, one list call asks about all of them instead of one poll for
@@ -42,12 +42,12 @@ pub struct Paced {
     looks: SharedQuery<AssignmentPlace, Assignees>,
     under_way: SharedQuery<OperationKind, BTreeSet<String>>,
     in_flight: [AtomicUsize; 2],
-    room_patience: RoomPatience,
+    room_timeout: RoomTimeout,
     known: Mutex<HashMap<Email, (UserId, Uptime)>>,
 }
 
 /// How long a caller waits for an operation. The operation may still end later.
-const OPERATION_PATIENCE: Millis = Millis::minutes(2);
+const OPERATION_TIMEOUT: Millis = Millis::minutes(2);
 
 /// A call in flight.
 pub type PendingCall<'c, T> =
@@ -79,7 +79,7 @@ pub enum OperationResult {
     },
     /// It has ended, and the caller has to look at the result.
     Somehow,
-    /// It has not ended within `OPERATION_PATIENCE`.
+    /// It has not ended within `OPERATION_TIMEOUT`.
     NotYet,
 }
 
@@ -92,7 +92,7 @@ impl Paced {
             looks: SharedQuery::default(),
             under_way: SharedQuery::default(),
             in_flight: Default::default(),
-            room_patience: RoomPatience::new(),
+            room_timeout: RoomTimeout::new(),
             known: Mutex::default(),
         }
     }
@@ -136,7 +136,7 @@ impl Paced {
         email: &Email,
     ) -> Result<UserId, IdentityCenterError> {
         let turn = Turn::look(lane);
-        let ask = |by| self.patiently(turn, move || self.access.find_user(email, by));
+        let ask = |by| self.with_retries(turn, move || self.access.find_user(email, by));
         let by_name = ask(UserAttribute::UserName).await?;
         let by_email = ask(UserAttribute::Email).await?;
         let nobody = |why: String| {
@@ -208,7 +208,7 @@ impl Paced {
         gate: &'c dyn Gate<'c>,
     ) -> Result<Operation, IdentityCenterError> {
         let call = || through(gate, self.access.create(key));
-        self.patiently(Turn::change(lane), call).await
+        self.with_retries(Turn::change(lane), call).await
     }
 
     /// Starts to remove an assignment, unless the gate refuses it at its turn.
@@ -219,10 +219,10 @@ impl Paced {
         gate: &'c dyn Gate<'c>,
     ) -> Result<Deletion, IdentityCenterError> {
         let call = || through(gate, self.access.delete(key));
-        self.patiently(Turn::change(lane), call).await
+        self.with_retries(Turn::change(lane), call).await
     }
 
-    /// Waits until the operation has ended, or for `OPERATION_PATIENCE`; the room is freed
+    /// Waits until the operation has ended, or for `OPERATION_TIMEOUT`; the room is freed
     /// earlier. While many operations run, only a revoke polls its own operation.
     pub async fn wait_for(
         &self,
@@ -246,8 +246,8 @@ impl Paced {
             let waited = self.clock.uptime() - begun;
             // K7: other operations may begin now; AWS answers with a conflict if that is too
             // early.
-            room = room.filter(|_| waited < self.room_patience.get());
-            if waited >= OPERATION_PATIENCE {
+            room = room.filter(|_| waited < self.room_timeout.get());
+            if waited >= OPERATION_TIMEOUT {
                 return Ok(OperationResult::NotYet);
             }
             if shared_query() {
@@ -255,7 +255,7 @@ impl Paced {
                     Ok(true) => continue,
                     // The look after every removal shows how it ended.
                     Ok(false) if operation.kind == OperationKind::Delete => {
-                        self.room_patience.note_end(waited);
+                        self.room_timeout.note_end(waited);
                         return Ok(OperationResult::Somehow);
                     }
                     Ok(false) => {}
@@ -269,7 +269,7 @@ impl Paced {
                 Progress::Succeeded => OperationResult::Well,
                 Progress::Failed { why } => OperationResult::Badly { why },
             };
-            self.room_patience.note_end(waited);
+            self.room_timeout.note_end(waited);
             return Ok(ended);
         }
     }
@@ -280,7 +280,7 @@ impl Paced {
         operation: &Operation,
     ) -> Result<Progress, IdentityCenterError> {
         let ask = || self.access.poll(operation);
-        self.patiently(Turn::poll(lane), ask).await
+        self.with_retries(Turn::poll(lane), ask).await
     }
 
     async fn is_under_way(
@@ -333,7 +333,7 @@ impl Paced {
                     Ok((answer.await?, question.sent, sent_at))
                 })
             };
-            let (found, sent, sent_at) = self.patiently(turn, call).await?;
+            let (found, sent, sent_at) = self.with_retries(turn, call).await?;
             let (sent, sent_at) = *first.get_or_insert((sent, sent_at));
             all.extend(found.items);
             after = found.next;
@@ -348,8 +348,8 @@ impl Paced {
         }
     }
 
-    /// Retries a conflict or throttling for `SHORT_PATIENCE`.
-    async fn patiently<'c, T>(
+    /// Retries a conflict or throttling for `RETRY_TIMEOUT`.
+    async fn with_retries<'c, T>(
         &self,
         turn: Turn,
         call: impl Fn() -> PendingCall<'c, T> + Send,
@@ -368,7 +368,7 @@ impl Paced {
                     ..
                 })
             );
-            if !passing || now - begun >= SHORT_PATIENCE {
+            if !passing || now - begun >= RETRY_TIMEOUT {
                 return answer;
             }
             self.clock.sleep(between_polls(now - begun)).await;

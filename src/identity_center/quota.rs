@@ -26,7 +26,7 @@ pub enum Limits {
     None,
 }
 
-/// A call's place in the queue: first by lane. Within a lane, a poll that lets the next
+/// The order of a call in the queue: first by lane. Within a lane, a poll that lets the next
 /// operation begin comes before a change, and a change before a look that only confirms one:
 /// so access ends sooner for all requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,12 +64,13 @@ pub struct Quota(Option<Limiter>);
 struct Limiter {
     bucket: Bucket,
     accounts: Accounts,
-    /// One create of each account may take one of the ten places.
+    /// One create of each account may take one of the ten slots for creates.
     creating: Accounts,
     creates: Semaphore,
 }
 
-/// The places that an operation occupies while it runs.
+/// The slots that an operation has while it runs: that of its account, and for a create one of
+/// the ten slots for creates.
 pub struct Room<'a> {
     _creating: Option<AccountSlot<'a>>,
     _create: Option<SemaphorePermit<'a>>,
@@ -106,11 +107,11 @@ impl Quota {
         let Some(kept) = &self.0 else {
             return Room::anywhere();
         };
-        // K7: many creates of one account need only one of the ten places, because they run one
+        // K7: many creates of one account need only one of the ten slots, because they run one
         // after another.
         let creating = kept.creating.enter(lane, account).await;
         // The semaphore is never closed, so this always gets a permit. It comes first, because a
-        // create that waits for one of the ten places must not keep a removal out of its account.
+        // create that waits for one of the ten slots must not keep a removal out of its account.
         let create = kept.creates.acquire().await.ok();
         Room {
             _creating: Some(creating),

@@ -137,7 +137,7 @@ impl Sandbox {
     /// All present assignments, also those from outside jit.
     pub fn assignments(&self) -> Result<Vec<HoldingKey>, SandboxError> {
         let inner = self.inner();
-        inner.state.settle(self.clock.now())?;
+        inner.state.carry_out_due(self.clock.now())?;
         inner.state.assignments()
     }
 
@@ -162,7 +162,7 @@ impl Sandbox {
     /// The first checks of every call: faults of the network, and the quota.
     fn arrive(&self, inner: &mut SandboxState) -> Result<Timestamp, IdentityCenterError> {
         let now = self.clock.now();
-        inner.state.settle(now).map_err(out_of_order)?;
+        inner.state.carry_out_due(now).map_err(out_of_order)?;
         let seed = self.options.seed;
         if inner.strikes(seed, inner.rates.lost / 2.0) {
             return Err(lost("the call was lost"));

@@ -81,12 +81,12 @@ impl SsoIdentityCenter {
 }
 
 /// The AWS SDK's environment. `CALL_PATIENCE` begins at the last check before a call, and the SDK
-/// connects and signs after that: its time-out leaves two seconds for the way to AWS.
+/// connects and signs after that: its timeout leaves two seconds for the way to AWS.
 pub fn environment() -> ConfigLoader {
-    let patience = Millis(CALL_PATIENCE.0 - Millis::seconds(2).0).std();
+    let timeout = Millis(CALL_PATIENCE.0 - Millis::seconds(2).0).std();
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(patience / 3)
-        .operation_timeout(patience)
+        .connect_timeout(timeout / 3)
+        .operation_timeout(timeout)
         .build();
     aws_config::defaults(BehaviorVersion::v2026_01_12())
         .retry_config(RetryConfig::disabled())

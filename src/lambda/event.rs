@@ -25,7 +25,7 @@ fn too_many() -> String {
     format!("headers: expected at most {MOST_HEADERS}")
 }
 
-/// What an event asks for.
+/// An event by its purpose.
 #[derive(Debug)]
 pub enum LambdaEvent {
     Call(Box<Request<Body>>),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::api::{Api, ApiError};
 use super::commands::words::VERBS;
 
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const NAME: &str = "jit";
 const DESCRIPTION: &str = "Just-in-time AWS access";
 /// The description of each token that the setup makes.
@@ -39,7 +39,11 @@ pub struct BotToken {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("{what}: {why}")]
-    Api { what: &'static str, why: ApiError },
+    Api {
+        /// The step that failed, such as `jit cannot look up the bot`.
+        what: &'static str,
+        why: ApiError,
+    },
     #[error("{0}")]
     Wrong(String),
 }
@@ -368,7 +372,7 @@ fn is_from_another_server(why: &str) -> bool {
 /// Whether jit answers at this address from here.
 async fn answers(public_url: &Url) -> bool {
     let health = super::at(public_url, "/healthz");
-    let Ok(http) = reqwest::Client::builder().timeout(PROBE_PATIENCE).build() else {
+    let Ok(http) = reqwest::Client::builder().timeout(PROBE_TIMEOUT).build() else {
         return false;
     };
     let answer = http.get(health).send().await;

@@ -1,6 +1,5 @@
-//! What a decision needs from the store about an access, which decisions about other requests
-//! its commit contains, and what the store must have for the access of a request. All depend on
-//! the form of the access.
+//! The record of an access for a decision, the decisions about other requests in the same commit,
+//! and the comparison of the stored record with the requests. All depend on the form of the access.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ use crate::domain::{
 use crate::store::StoreError;
 
 impl Service {
-    /// What the store keeps about the access of this request, for a decision about this command.
+    /// The record of the access of this request, for a decision about this command.
     pub(super) async fn access_of(
         &self,
         request: &Request,
@@ -21,7 +20,7 @@ impl Service {
     ) -> Result<AccessRecord, StoreError> {
         match request.access.form() {
             AccessForm::Assignment => {
-                let holding = match request.holding_key_for(command) {
+                let holding = match request.holding_key_for(command.outcome()) {
                     Some(key) => Some(self.holding(key).await?),
                     None => None,
                 };

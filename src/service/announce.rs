@@ -55,7 +55,7 @@ impl Announce {
     }
 }
 
-/// Who gets a notice that the channel does not get: of these steps, people get direct messages too.
+/// The receivers of a notice, except the channel: of these steps, people get direct messages too.
 fn audience(kind: EventKind) -> Audience {
     let has_messages = [
         EventKind::Requested,

@@ -19,18 +19,19 @@ const AT_ONCE: usize = 48;
 /// and other calls still get their turn between two of these steps.
 const CHANGED_AT_ONCE: usize = 32;
 
+/// A command that changes the configuration of a channel.
 #[derive(Clone, Debug)]
 pub enum Configure {
+    /// Binds the account to the channel, or changes the terms of its binding.
     Bind {
         account_id: AccountId,
+        /// Only the terms that the command mentions.
         terms: BindTerms,
     },
-    SetApprovers {
-        approvers: Vec<MmUserId>,
-    },
-    Unbind {
-        account_id: AccountId,
-    },
+    /// Sets the approvers of all accounts of the channel.
+    SetApprovers { approvers: Vec<MmUserId> },
+    /// Removes the binding of the account.
+    Unbind { account_id: AccountId },
 }
 
 impl Service {

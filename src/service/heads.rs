@@ -22,14 +22,14 @@ const MOST_NOTES: usize = 20_000;
 
 type Ends = BTreeMap<String, HistoryEnd>;
 
-/// What this process knows about the head log.
+/// The knowledge of this process about the head log.
 #[derive(Default)]
 pub(super) struct HeadNotes {
     /// The histories that got events in commits of this process since the last entry.
     ends: Mutex<Ends>,
     /// The number and hash of the last entry that this process wrote.
     written: Mutex<Option<(u64, Hash)>>,
-    /// What the last catch-up read, so that the next one reads only the entries after it.
+    /// The entries that the last catch-up read, so that the next one reads only those after them.
     recent: Mutex<RecentEnds>,
     /// This process has seen a seal at the end of the log.
     saw_seal: AtomicBool,

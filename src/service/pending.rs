@@ -17,7 +17,7 @@ const UNCOUNTED: u32 = 16;
 /// The number of people that one process counts for.
 const MOST_PEOPLE: usize = 10_000;
 
-/// Whose requests are counted together: those of one person by one key. A15: a key names the
+/// The requests of one person by one key are counted together. A15: a key names the
 /// person itself, so it uses up no other key's number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Asker {

@@ -232,14 +232,14 @@ mod tests {
         assert!(
             removals
                 .iter()
-                .all(|place| matches!(place, Reservation::Reserved(_)))
+                .all(|reserved| matches!(reserved, Reservation::Reserved(_)))
         );
         let creates: Vec<Reservation> = (100..141)
             .map(|n| work_queue.reserve(id(n), Lane::Other))
             .collect();
         let taken = creates
             .iter()
-            .filter(|place| matches!(place, Reservation::Reserved(_)));
+            .filter(|reserved| matches!(reserved, Reservation::Reserved(_)));
         assert_eq!(taken.count(), slots(Lane::Other));
         drop(creates);
         assert!(matches!(

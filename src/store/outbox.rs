@@ -31,7 +31,7 @@ pub enum NoticeClaim {
     Claimed,
 }
 
-/// What a commit does with a stored notice.
+/// The change that a commit makes to a stored notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeChange {
     Stays,

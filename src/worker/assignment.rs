@@ -31,7 +31,7 @@ use crate::service::work_queue::LeaseDeadline;
 
 /// How long a revoke waits for a create that AWS has accepted, before the worker sends the
 /// delete.
-const REVOKE_PATIENCE: Millis = Millis::seconds(5);
+const REVOKED_CREATE_TIMEOUT: Millis = Millis::seconds(5);
 
 pub(super) async fn execute(
     worker: &Worker,
@@ -277,11 +277,11 @@ impl AssignmentExecution<'_> {
     }
 
     /// Returns if the request is revoked: at once if the call was not sent, or else after
-    /// `REVOKE_PATIENCE`.
+    /// `REVOKED_CREATE_TIMEOUT`.
     async fn revoked_during_create(&self, stage: &Mutex<Stage>) {
         self.revoked().await;
         if *locked(stage) == Stage::Sent {
-            self.service.clock().sleep(REVOKE_PATIENCE).await;
+            self.service.clock().sleep(REVOKED_CREATE_TIMEOUT).await;
         }
     }
 

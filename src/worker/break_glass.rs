@@ -17,7 +17,7 @@ use crate::service::ServiceError;
 use crate::store::StoreError;
 
 /// How long the store may fail before it counts as unusable.
-const STORE_PATIENCE: Millis = Millis::seconds(5);
+const STORE_TIMEOUT: Millis = Millis::seconds(5);
 /// The pause between two deletes without the store.
 const BETWEEN_DELETES: Millis = Millis::seconds(2);
 
@@ -29,7 +29,7 @@ pub struct BreakGlassOperator {
     pub credentials: Text,
 }
 
-/// What the store says after an operator's revoke.
+/// The result of an operator's revoke in the store.
 #[derive(Debug)]
 pub enum BreakGlassResult {
     /// It recorded the revoke, which `until_gone` follows to its end.
@@ -106,7 +106,7 @@ fn has_access(state: &State) -> bool {
     }
 }
 
-/// Whether the store has failed for longer than `STORE_PATIENCE`.
+/// Whether the store has failed for longer than `STORE_TIMEOUT`.
 #[derive(Default)]
 struct StoreFaults {
     since: Option<Uptime>,
@@ -120,7 +120,7 @@ impl StoreFaults {
             return false;
         };
         let now = clock.uptime();
-        if now - *self.since.get_or_insert(now) >= STORE_PATIENCE {
+        if now - *self.since.get_or_insert(now) >= STORE_TIMEOUT {
             return false;
         }
         tracing::warn!(error = %why, "the store failed, will be retried");
@@ -202,7 +202,7 @@ impl Worker {
         loop {
             let begun = clock.uptime();
             let gone = self.follow_to_end(id, &never, &mut told).await;
-            if clock.uptime() - begun >= STORE_PATIENCE {
+            if clock.uptime() - begun >= STORE_TIMEOUT {
                 // The store answered in the meantime.
                 faults = StoreFaults::default();
             }

@@ -24,7 +24,7 @@ struct LaneClaims {
     turns: Semaphore,
     /// The number of tasks that have not claimed their request yet.
     left: AtomicUsize,
-    /// Whether the last look left some that are due.
+    /// Whether the last search left some that are due.
     more: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ impl Claims {
         self.lane(lane).more.store(more, Ordering::SeqCst);
     }
 
-    /// Whether the last look left some that are due.
+    /// Whether the last search left some that are due.
     pub fn has_more(&self) -> bool {
         let has_more = |lane: &LaneClaims| lane.more.load(Ordering::SeqCst);
         self.lanes.iter().any(has_more)
@@ -76,7 +76,7 @@ impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
         let lane = self.claims.lane(self.lane);
         let left = lane.left.fetch_sub(1, Ordering::SeqCst) - 1;
-        // Before the last request is claimed, because a look takes time as well.
+        // Before the last request is claimed, because a search takes time as well.
         if left < AT_ONCE && lane.more.load(Ordering::SeqCst) {
             self.claims.look_again.notify_one();
         }
@@ -89,7 +89,7 @@ mod tests {
     use futures_util::FutureExt;
 
     #[test]
-    fn the_next_look_begins_before_all_requests_are_claimed() {
+    fn the_next_search_begins_before_all_requests_are_claimed() {
         let claims = Claims::new();
         let mut left: Vec<Unclaimed<'_>> = (0..=AT_ONCE)
             .map(|_| claims.unclaimed(Lane::Remove))

@@ -52,7 +52,7 @@ pub trait Receiver: Send + Sync + 'static {
     /// Takes a notice; a receiver that has it already recognises the repetition.
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived>;
     /// The longest time of one `receive`.
-    fn patience(&self) -> Millis;
+    fn timeout(&self) -> Millis;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -167,7 +167,7 @@ impl NoticeWorker {
                 next = next.into_iter().chain([at]).min();
                 look_at = look_at.min(self.when_to_look(Some(at)));
             }
-            if mode.looks() && clock.uptime() >= look_at {
+            if mode.searches() && clock.uptime() >= look_at {
                 next = self.send_due(tasks, give_up).await;
                 look_at = self.when_to_look(next);
             }
@@ -178,7 +178,7 @@ impl NoticeWorker {
             tokio::select! {
                 biased;
                 () = notified => {}
-                () = clock.sleep_until(look_at), if mode.looks() => {}
+                () = clock.sleep_until(look_at), if mode.searches() => {}
                 () = tasks.wait(), if !tasks.is_empty() => {}
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 () = give_up.cancelled() => {}

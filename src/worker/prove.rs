@@ -24,7 +24,7 @@ pub enum Proven {
     Over(Box<Request>),
 }
 
-/// What AWS shows of an assignment, and who holds it.
+/// The assignment that AWS shows, and its holders.
 #[derive(Debug)]
 pub enum Remains {
     Nothing,
@@ -73,7 +73,7 @@ impl Worker {
         proven
     }
 
-    /// What AWS shows, and the revision that the holding had before the look.
+    /// The presence that AWS shows, and the revision of the holding before the look.
     async fn presence_of(&self, request: &Request) -> Result<(Presence, Option<u64>), ProveError> {
         let Some(key) = request.holding_key() else {
             return Ok((Presence::Absent, None));

@@ -30,10 +30,10 @@ const LONGEST_ASIDE: Millis = Millis::minutes(1);
 /// At most this many records are set aside. When there are more, those whose time is over
 /// are removed from the list.
 const MOST_ASIDE: usize = 10_000;
-/// Records that were set aside shortly after each other are tried again by the same look: a
-/// look for each of them is too many when another worker holds many leases.
+/// Records that were set aside shortly after each other are tried again by the same search: a
+/// search for each of them is too many when another worker holds many leases.
 const ASIDE_TOGETHER: Millis = Millis::seconds(1);
-/// A look begins at most this many records of a lane. When they are claimed, the next look
+/// A search begins at most this many records of a lane. When they are claimed, the next search
 /// finds the next ones, or finds that another worker holds them.
 const AHEAD: usize = 32;
 /// Each worker shuffles the due records in groups of this size, and takes the groups in the
@@ -52,7 +52,7 @@ pub enum RunMode {
 }
 
 impl RunMode {
-    pub(super) fn looks(self) -> bool {
+    pub(super) fn searches(self) -> bool {
         self != Self::OwnWorkOnly
     }
 
@@ -69,8 +69,8 @@ impl RunMode {
 /// Due requests that have no execution yet.
 #[derive(Debug)]
 pub(super) struct WaitingWork {
-    /// Due requests that the last look found and that got no slot.
-    places: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
+    /// Due requests that the last search found and that got no slot.
+    requests: Mutex<VecDeque<(RequestId, Lane, Timestamp)>>,
     /// Requests that could not be worked on, and are not tried again before this time.
     aside: Mutex<HashMap<RequestId, Aside>>,
     /// When the loop last began a round.
@@ -89,7 +89,7 @@ struct Aside {
 impl WaitingWork {
     pub fn new(clock: &dyn Clock) -> Self {
         Self {
-            places: Mutex::default(),
+            requests: Mutex::default(),
             aside: Mutex::default(),
             round: Mutex::default(),
             claims: Claims::new(),
@@ -140,7 +140,7 @@ impl WaitingWork {
     }
 }
 
-/// What an execution starts from.
+/// The start of an execution.
 enum First {
     DueRequest(DueRequest),
     ClaimedWork(Box<ClaimedWork>),
@@ -159,10 +159,10 @@ enum Offered {
     Begins(DueRequest),
     /// A task of this process works on it.
     AtWork,
-    NoPlace,
+    NoSlot,
 }
 
-/// What all executions of one run share.
+/// The signals that all executions of one run share.
 #[derive(Clone, Copy)]
 struct Run<'s> {
     tasks: &'s TaskTracker,
@@ -207,7 +207,7 @@ impl Worker {
 
     /// Runs until the run mode ends, or until `stop`. Executions that have begun are finished,
     /// unless `give_up` is cancelled; the next process finds what is left. The `named` requests
-    /// are started without a look, because an index may list them later.
+    /// are started without a search, because an index may list them later.
     pub async fn run_as(
         &self,
         mode: RunMode,
@@ -242,7 +242,7 @@ impl Worker {
         }
         self.service.work_queue.close();
         self.start_own_work(run);
-        locked(&self.waiting.places).clear();
+        locked(&self.waiting.requests).clear();
         tasks.wait().await;
     }
 
@@ -255,13 +255,13 @@ impl Worker {
             tokio::pin!(woken, notified);
             woken.as_mut().enable();
             notified.as_mut().enable();
-            let looked = self.service.clock().uptime();
+            let begun = self.service.clock().uptime();
             let next = tokio::select! {
                 biased;
-                next = self.look(mode, run) => next,
+                next = self.search(mode, run) => next,
                 never = self.serve_own_work(run) => match never {},
             };
-            let took = self.service.clock().uptime() - looked;
+            let took = self.service.clock().uptime() - begun;
             if mode.is_over(next) && !self.waiting.claims.has_more() && tasks.is_empty() {
                 break;
             }
@@ -274,7 +274,7 @@ impl Worker {
                 () = tasks.wait(), if mode.is_over(next) => {}
                 () = stop.cancelled() => {}
             }
-            // A pause between two looks, also if the store is slow.
+            // A pause between two searches, also if the store is slow.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
@@ -286,8 +286,8 @@ impl Worker {
 
     /// Looks for due requests, if the mode does; returns when the next one without an execution
     /// is due.
-    async fn look(&self, mode: RunMode, run: Run<'_>) -> Option<Timestamp> {
-        if !mode.looks() {
+    async fn search(&self, mode: RunMode, run: Run<'_>) -> Option<Timestamp> {
+        if !mode.searches() {
             return None;
         }
         match self.begin_due(mode, run).await {
@@ -300,7 +300,7 @@ impl Worker {
     }
 
     async fn look_again(&self, mode: RunMode, next: Option<Timestamp>) {
-        if !mode.looks() {
+        if !mode.searches() {
             return std::future::pending().await;
         }
         let clock = self.service.clock();
@@ -323,22 +323,22 @@ impl Worker {
             RunMode::UntilIdle(_) => Horizon::Now(now),
         };
         // K15: the store also lists due requests that have an execution or are set aside, so the
-        // look asks for that many more.
+        // search asks for that many more.
         let aside = self.waiting.many_aside(up);
-        let look = |lane| {
+        let search = |lane| {
             let most = AHEAD + self.service.work_queue.at_work(lane) + aside;
             self.service.store().due(lane, horizon.of(lane), most)
         };
-        let looked = join_all(Lane::ALL.map(look)).await;
+        let found = join_all(Lane::ALL.map(search)).await;
         // A lane that cannot be read does not stop the work of the others.
-        let failed = looked.iter().find_map(|look| look.as_ref().err().cloned());
+        let failed = found.iter().find_map(|one| one.as_ref().err().cloned());
         if failed.is_none() {
-            self.clock_watch.looked(horizon);
+            self.clock_watch.searched(horizon);
         }
         let mut first: Option<Timestamp> = None;
-        for (lane, due) in Lane::ALL.into_iter().zip(looked) {
+        for (lane, due) in Lane::ALL.into_iter().zip(found) {
             let Ok(mut due) = due else { continue };
-            locked(&self.waiting.places).retain(|(_, of, _)| *of != lane);
+            locked(&self.waiting.requests).retain(|(_, of, _)| *of != lane);
             let as_of = horizon.of(lane);
             self.waiting.shuffle(&mut due.ready);
             let more = due.next.is_some_and(|next| next <= as_of);
@@ -355,7 +355,7 @@ impl Worker {
                 match self.offer(id, lane, as_of) {
                     Offered::Begins(due) => self.start(run, First::DueRequest(due)),
                     Offered::AtWork => {}
-                    Offered::NoPlace => locked(&self.waiting.places).push_back((id, lane, as_of)),
+                    Offered::NoSlot => locked(&self.waiting.requests).push_back((id, lane, as_of)),
                 }
             }
         }
@@ -371,7 +371,7 @@ impl Worker {
                 _slot: slot,
             }),
             Reservation::AlreadyAtWork => Offered::AtWork,
-            Reservation::Full => Offered::NoPlace,
+            Reservation::Full => Offered::NoSlot,
         }
     }
 
@@ -451,7 +451,7 @@ impl Worker {
     }
 
     fn next_for_a_place(&self) -> Option<DueRequest> {
-        let mut waiting = locked(&self.waiting.places);
+        let mut waiting = locked(&self.waiting.requests);
         while let Some((id, lane, as_of)) = waiting.pop_front() {
             if waiting.is_empty() {
                 self.waiting.claims.look_again.notify_one();
@@ -463,7 +463,7 @@ impl Worker {
         None
     }
 
-    /// Starts the work that is put into the work queue, also while a look takes long.
+    /// Starts the work that is put into the work queue, also while a search takes long.
     async fn serve_own_work(&self, run: Run<'_>) -> Infallible {
         loop {
             let notified = self.service.work_queue.bell.notified();

@@ -99,13 +99,13 @@ const TOLERATED: Millis = Millis::seconds(1);
 const LOOKS_AHEAD: Millis = Millis::minutes(15);
 /// A next try is at most this much later than the attempt before it.
 const LONGEST_PAUSE: Millis = Millis::minutes(2);
-/// The due time of a revoke is always the time of a next try, so a look ahead includes every revoke.
+/// The due time of a revoke is always the time of a next try, so a search ahead includes every revoke.
 const EVER: Millis = Millis::hours(24 * 365 * 100);
 /// How often a worker looks ahead.
 const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
 
 /// Detects that the wall clock was set or that the process was suspended, and says up to which
-/// due time a look goes.
+/// due time a search goes.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch(Mutex<Option<ClockReading>>);
 
@@ -113,17 +113,21 @@ pub(super) struct ClockWatch(Mutex<Option<ClockReading>>);
 struct ClockReading {
     up: Uptime,
     wall: Timestamp,
-    /// The last look ahead that the store answered since the clock was set back.
+    /// The last search ahead that the store answered since the clock was set back.
     looked_ahead: Option<Uptime>,
-    /// How far a look ahead goes. It grows when the clock is set back.
+    /// How far a search ahead goes. It grows when the clock is set back.
     reach: Millis,
 }
 
-/// Up to which due time a look goes.
+/// Up to which due time a search goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Horizon {
     Now(Timestamp),
-    Ahead { now: Timestamp, reach: Millis },
+    Ahead {
+        now: Timestamp,
+        /// How far after `now` the search goes.
+        reach: Millis,
+    },
 }
 
 impl Horizon {
@@ -138,7 +142,7 @@ impl Horizon {
 }
 
 impl ClockWatch {
-    /// Now; or a later time, in the first look, once a minute, and after the clock was set back.
+    /// Now; or a later time, in the first search, once a minute, and after the clock was set back.
     /// Otherwise a worker would wait for a due time or a lease that a wrong clock wrote too late.
     pub fn horizon(&self, clock: &dyn Clock) -> Horizon {
         let (up, wall) = (clock.uptime(), clock.now());
@@ -168,8 +172,8 @@ impl ClockWatch {
         }
     }
 
-    /// Notes that the store answered a look. A look ahead that failed is repeated by the next look.
-    pub fn looked(&self, horizon: Horizon) {
+    /// Notes that the store answered a search. A search ahead that failed is repeated by the next one.
+    pub fn searched(&self, horizon: Horizon) {
         let mut known = locked(&self.0);
         match (horizon, known.as_mut()) {
             (Horizon::Ahead { .. }, Some(known)) => known.looked_ahead = Some(known.up),
@@ -204,11 +208,11 @@ mod tests {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
         let ahead = |clock: &TestClock| {
             let horizon = watch.horizon(clock);
-            watch.looked(horizon);
+            watch.searched(horizon);
             horizon.of(Lane::Remove) - clock.now()
         };
         clock.pass(0, 1_000_000);
-        assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first look");
+        assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first search");
         clock.pass(5, 5);
         assert_eq!(ahead(&clock), Millis(0));
         clock.pass(5, 5 - 600);
@@ -223,14 +227,14 @@ mod tests {
 
     // K8
     #[test]
-    fn a_look_ahead_that_failed_at_the_store_is_repeated_by_the_next_look() {
+    fn a_search_ahead_that_failed_at_the_store_is_repeated_by_the_next_one() {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
         for _ in 0..2 {
             let failed = watch.horizon(&clock);
             assert_eq!(failed.of(Lane::Remove) - clock.now(), LOOKS_AHEAD);
             clock.pass(5, 5);
         }
-        watch.looked(watch.horizon(&clock));
+        watch.searched(watch.horizon(&clock));
         clock.pass(5, 5);
         let after = watch.horizon(&clock);
         assert_eq!(after, Horizon::Now(clock.now()));
@@ -238,7 +242,7 @@ mod tests {
 
     /// K8: a clock that was hours ahead wrote the time of a next try.
     #[test]
-    fn a_look_ahead_reaches_as_far_as_the_clock_was_set_back() {
+    fn a_search_ahead_reaches_as_far_as_the_clock_was_set_back() {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
         clock.pass(0, 1_000_000);
         watch.horizon(&clock);
@@ -254,7 +258,7 @@ mod tests {
 
     /// K8: after a restart jit does not know how wrong the clock was. A revoke has no date.
     #[test]
-    fn the_first_look_finds_every_revoke() {
+    fn the_first_search_finds_every_revoke() {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
         let first = watch.horizon(&clock);
         assert_eq!(first.of(Lane::Revoke) - clock.now(), EVER);

@@ -12,8 +12,8 @@ use crate::identity_center::causes;
 use crate::signature::{self, CurrentSecret, Message, Scheme};
 
 /// The time limit of one delivery.
-pub const PATIENCE: Millis = Millis::seconds(10);
-const _: () = assert!(PATIENCE.0 < DELIVERY_BOUND.0);
+pub const TIMEOUT: Millis = Millis::seconds(10);
+const _: () = assert!(TIMEOUT.0 < DELIVERY_BOUND.0);
 
 pub struct WebhookReceiver {
     webhook: Webhook,
@@ -30,7 +30,7 @@ impl WebhookReceiver {
         clock: std::sync::Arc<dyn Clock>,
     ) -> reqwest::Result<Self> {
         let client = Client::builder()
-            .timeout(PATIENCE.std())
+            .timeout(TIMEOUT.std())
             // A redirect would send the signature to another host.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
@@ -107,8 +107,8 @@ impl Receiver for WebhookReceiver {
         )))
     }
 
-    fn patience(&self) -> Millis {
-        PATIENCE
+    fn timeout(&self) -> Millis {
+        TIMEOUT
     }
 }
 

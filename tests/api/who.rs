@@ -1,4 +1,4 @@
-//! Who may, at the time when it counts: the spelling of a person, the beginning of an access, the
+//! Rights at the time when they count: the spelling of a person, the beginning of an access, the
 //! length of a grant, and the key in the audit.
 
 use jit::clock::{Clock, SystemClock};

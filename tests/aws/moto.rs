@@ -10,6 +10,24 @@ use jit::identity_center::sdk::environment;
 use crate::common::moto::Moto;
 use crate::common::{ACCOUNT, Jit, SECRET};
 
+async fn alice(people: &aws_sdk_identitystore::Client, store: &str) -> String {
+    let address = Email::builder()
+        .value("alice@example.com")
+        .primary(true)
+        .build();
+    let made = people
+        .create_user()
+        .identity_store_id(store)
+        .user_name("alice@example.com")
+        .display_name("Alice")
+        .name(Name::builder().given_name("Alice").family_name("A").build())
+        .emails(address)
+        .send()
+        .await
+        .unwrap();
+    made.user_id().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_granted_and_revoked_at_moto() {
     let moto = Moto::start();
@@ -28,20 +46,7 @@ async fn a_request_is_granted_and_revoked_at_moto() {
         instance.instance_arn().unwrap(),
         instance.identity_store_id().unwrap(),
     );
-    let address = Email::builder()
-        .value("alice@example.com")
-        .primary(true)
-        .build();
-    let user = people
-        .create_user()
-        .identity_store_id(store)
-        .user_name("alice@example.com")
-        .display_name("Alice")
-        .name(Name::builder().given_name("Alice").family_name("A").build())
-        .emails(address)
-        .send()
-        .await
-        .unwrap();
+    let user = alice(&people, store).await;
     // The ARNs of moto's own permission sets have another form than those of AWS; moto accepts any
     // ARN.
     let set = arn.replace(":instance/", ":permissionSet/") + "/ps-1111111111111111";
@@ -74,7 +79,7 @@ async fn a_request_is_granted_and_revoked_at_moto() {
     let id = caller.granted().await;
     let there = listed().await;
     assert_eq!(there.len(), 1);
-    assert_eq!(there[0].principal_id(), Some(user.user_id()));
+    assert_eq!(there[0].principal_id(), Some(user.as_str()));
     assert_eq!(caller.revoke(&id).await.is(200)["status"], "REVOKED");
     assert!(listed().await.is_empty());
 }

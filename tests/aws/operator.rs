@@ -199,21 +199,55 @@ async fn break_glass_removes_access_that_the_record_calls_revoked() {
         .prints(&["CANCELLED", "waited for an approval"]);
 }
 
+/// Records and assignments that differ.
+struct Differences {
+    aws: Aws,
+    jit: Jit,
+    caller: Caller,
+    /// A grant whose assignment is there.
+    kept: String,
+    /// A grant whose assignment was removed from outside.
+    missing: String,
+    /// A revoked request whose assignment is there.
+    left: String,
+}
+
+impl Differences {
+    async fn make() -> Self {
+        let aws = Aws::quick().await;
+        let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+        let clean = run(jit.folder.path(), &aws, &["reconcile"]).await.exits(0);
+        clean.prints(&["2 pairs", "no differences"]);
+        let kept = caller.granted().await;
+        let missing = granted_to(&caller, &aws, "dave").await;
+        aws.unassign(ACCOUNT, ADMIN, "dave@example.com");
+        let left = granted_to(&caller, &aws, "erin").await;
+        caller.revoke(&left).await.is(200);
+        aws.assign(ACCOUNT, ADMIN, "erin@example.com");
+        aws.assign(ACCOUNT, READONLY, "bob@example.com");
+        aws.assign_group(ACCOUNT, ADMIN, "g-operators");
+        Self {
+            aws,
+            jit,
+            caller,
+            kept,
+            missing,
+            left,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn reconcile_compares_the_records_with_aws() {
-    let aws = Aws::quick().await;
-    let (jit, caller) = Setup::with_aws(&aws, "").bound().await;
+async fn reconcile_reports_the_differences_and_changes_nothing() {
+    let Differences {
+        aws,
+        jit,
+        kept,
+        missing,
+        left,
+        ..
+    } = Differences::make().await;
     let folder = jit.folder.clone();
-    let clean = run(folder.path(), &aws, &["reconcile"]).await.exits(0);
-    clean.prints(&["2 pairs", "no differences"]);
-    let kept = caller.granted().await;
-    let missing = granted_to(&caller, &aws, "dave").await;
-    aws.unassign(ACCOUNT, ADMIN, "dave@example.com");
-    let left = granted_to(&caller, &aws, "erin").await;
-    caller.revoke(&left).await.is(200);
-    aws.assign(ACCOUNT, ADMIN, "erin@example.com");
-    aws.assign(ACCOUNT, READONLY, "bob@example.com");
-    aws.assign_group(ACCOUNT, ADMIN, "g-operators");
     let before = aws.assignments();
     let found = run(folder.path(), &aws, &["reconcile", "-o", "json"])
         .await
@@ -239,6 +273,20 @@ async fn reconcile_compares_the_records_with_aws() {
     asks.exits(2)
         .prints(&[&left, "erin@example.com has admin", "--yes", "missing"]);
     assert_eq!(aws.assignments(), before, "not confirmed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_with_fix_removes_only_the_stray_access_of_jit() {
+    let Differences {
+        aws,
+        jit,
+        caller,
+        missing,
+        left,
+        ..
+    } = Differences::make().await;
+    let folder = jit.folder.clone();
+    let before = aws.assignments();
     let fixed = ["reconcile", "--fix", "--yes", "--as", "ops@example.com"];
     let fixed = run(folder.path(), &aws, &fixed).await.exits(1);
     let fixed = fixed.prints(&[
@@ -451,14 +499,40 @@ async fn config_check_names_each_configuration_error() {
         aws.once(action, Fault::Denied);
         check(good.clone()).await.exits(1).prints(&["AccessDenied"]);
     }
-    // `end_sessions` needs more permissions; config check names and tests them.
-    let ending = good.clone() + "\n[revocation]\nend_sessions = \"permission-set\"\n";
-    let told = check(ending.clone()).await.exits(0);
+    changes_nothing(&aws);
+}
+
+fn changes_nothing(aws: &Aws) {
+    let changed = ["Create", "Put", "Provision"];
+    let actions = aws.actions();
+    assert!(
+        !actions
+            .iter()
+            .any(|one| changed.iter().any(|word| one.starts_with(word)))
+    );
+}
+
+/// `end_sessions` needs more permissions; config check names and tests them.
+#[tokio::test(flavor = "multi_thread")]
+async fn config_check_tests_the_permissions_of_end_sessions() {
+    let aws = Aws::quick().await;
+    let folder = tempfile::tempdir().unwrap();
+    let ending = "[revocation]\nend_sessions = \"permission-set\"\n";
+    Setup::with_aws(&aws, ending).write(folder.path());
+    let check = async || run(folder.path(), &aws, &["config", "check"]).await;
+    let told = check().await.exits(0);
     told.prints(&["EndSessions", "infra/iam-policy.json"]);
     aws.once("GetInlinePolicyForPermissionSet", Fault::Denied);
-    let refused = check(ending).await.exits(1);
+    let refused = check().await.exits(1);
     refused.prints(&["revocation.end_sessions", "AccessDenied"]);
-    std::fs::write(&file, &good).unwrap();
+    changes_nothing(&aws);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_check_without_a_region_or_credentials_says_so() {
+    let aws = Aws::quick().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = Setup::with_aws(&aws, "").write(folder.path());
     let nobody = |region: &str| {
         let mut command = common::binary();
         command.args(["config", "check"]).env("JIT_CONFIG", &file);
@@ -485,11 +559,5 @@ async fn config_check_names_each_configuration_error() {
         .output()
         .unwrap();
     assert!(offline.status.success(), "{offline:?}");
-    let changed = ["Create", "Put", "Provision"];
-    let actions = aws.actions();
-    assert!(
-        !actions
-            .iter()
-            .any(|one| changed.iter().any(|word| one.starts_with(word)))
-    );
+    assert_eq!(aws.actions(), Vec::<String>::new());
 }

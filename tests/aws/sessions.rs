@@ -1,5 +1,6 @@
 //! Old credentials, which stay valid after the access has ended.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,6 +11,19 @@ use crate::common::{ACCOUNT, Setup};
 const OTHERS: &str = "{ \"Version\":\"2012-10-17\", \"Statement\": [ {\"Sid\":\"NoBilling\",\
     \"Effect\":\"Deny\",\"Action\":\"aws-portal:*\",\"Resource\":\"*\"} ] }";
 const ON: &str = "[revocation]\nend_sessions = \"permission-set\"";
+
+/// Moves the end of the old credentials of the only request into the past.
+fn end_old_credentials(database: &Path) {
+    let db = rusqlite::Connection::open(database).unwrap();
+    let doc: String = db
+        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
+        .unwrap();
+    let mut record: Value = serde_json::from_str(&doc).unwrap();
+    let past = record["created_at"].clone();
+    (record["due_at"], record["sessions"]["until"]) = (past.clone(), past);
+    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1";
+    assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_credentials_are_denied_where_the_role_remains() {
@@ -50,16 +64,7 @@ async fn old_credentials_are_denied_where_the_role_remains() {
     assert_eq!(until[14..16], before[14..16], "{until} {before}");
     // An hour later jit removes the statement.
     let folder = jit.kill();
-    let db = rusqlite::Connection::open(folder.path().join("jit.db")).unwrap();
-    let doc: String = db
-        .query_row("SELECT doc FROM jit_requests", [], |row| row.get(0))
-        .unwrap();
-    let mut record: Value = serde_json::from_str(&doc).unwrap();
-    let past = record["created_at"].clone();
-    (record["due_at"], record["sessions"]["until"]) = (past.clone(), past);
-    let sql = "UPDATE jit_requests SET doc = ?1, written_claimable_at = 1";
-    assert_eq!(db.execute(sql, [record.to_string()]), Ok(1));
-    drop(db);
+    end_old_credentials(&folder.path().join("jit.db"));
     let jit = crate::common::Jit::start_with(folder, &aws.environment());
     jit.caller().until_told(&id, "SESSION_DENY_LIFTED").await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What a person at the terminal reads: their own words, the whole state, and an error in one line.
+//! The output for a person at the terminal: their own words, the whole state, and an error in one line.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

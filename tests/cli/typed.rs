@@ -1,4 +1,4 @@
-//! What a person types: short ids, names and times; and commands whose aim is reached already.
+//! The words that a person types: short ids, names and times; and commands whose aim is reached already.
 
 use serde_json::{Value, json};
 
@@ -120,6 +120,11 @@ async fn short_ids_names_and_times_are_understood() {
     let config = format!("config#{CHANNEL}");
     shell.ok(&["audit", "show", &config]);
     shell.ok(&["audit", "verify", &config]);
+    accounts_and_short_ids_are_checked(&shell, id);
+}
+
+/// `id` is the only request so far.
+fn accounts_and_short_ids_are_checked(shell: &Shell, id: &str) {
     let of_account = |word| shell.ok(&["audit", "export", "--account", word]);
     assert!(of_account("acme-prod").contains(id));
     assert_eq!(of_account("acme-prod"), of_account(ACCOUNT));

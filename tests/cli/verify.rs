@@ -444,7 +444,7 @@ async fn a_head_log_that_was_changed_is_found() {
             why => why,
         };
         finds(&shell, "head log", None, why);
-        // What the log says of one history counts only if the log is whole.
+        // An entry about one history counts only if the log is whole.
         shell
             .run(&["audit", "verify", &id])
             .exits(1)

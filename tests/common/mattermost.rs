@@ -75,6 +75,8 @@ async fn answer(
     (StatusCode::from_u16(status).unwrap(), value.to_string())
 }
 
+const BOT_ID: &str = "gmiabbkdop8bjpc3xf7fcdrqme";
+
 fn token_id(token: &str) -> String {
     format!("idof{token}")
 }
@@ -87,7 +89,7 @@ fn token_object(token: &str, shown: &Value) -> Value {
         "by hand"
     };
     json!({
-        "id": token_id(token), "token": shown, "user_id": "gmiabbkdop8bjpc3xf7fcdrqme",
+        "id": token_id(token), "token": shown, "user_id": BOT_ID,
         "description": description, "is_active": true,
     })
 }
@@ -109,43 +111,72 @@ impl Kept {
         let Some(path) = path.strip_prefix("/api/v4/") else {
             return no(404);
         };
-        let bot_id = "gmiabbkdop8bjpc3xf7fcdrqme";
-        match (method, path) {
-            ("GET", "users/me") if is_admin => {
-                (200, json!({"id": "admin", "roles": self.admin_roles}))
-            }
+        if (method, path) == ("GET", "users/me") && is_admin {
+            return (200, json!({"id": "admin", "roles": self.admin_roles}));
+        }
+        let answer = self.answer_about_the_bot(method, path, body);
+        answer
+            .or_else(|| self.answer_about_commands(method, path, body))
+            .or_else(|| self.answer_about_the_team(method, path))
+            .unwrap_or_else(|| no(404))
+    }
+
+    fn answer_about_the_bot(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Option<(u16, Value)> {
+        Some(match (method, path) {
             ("GET", "users/me") => (200, self.bot.clone().unwrap()),
-            ("GET", "teams/name/acme") => (200, json!({"id": TEAM, "name": "acme"})),
             ("GET", "users/username/jit") => {
                 self.bot.clone().map_or_else(|| no(404), |bot| (200, bot))
             }
             ("POST", "bots") => {
                 self.made += 1;
                 self.bot = Some(
-                    json!({"id": bot_id, "username": body["username"], "is_bot": true, "delete_at": 0, "roles": "system_user"}),
+                    json!({"id": BOT_ID, "username": body["username"], "is_bot": true, "delete_at": 0, "roles": "system_user"}),
                 );
                 (
                     201,
-                    json!({"user_id": bot_id, "username": body["username"]}),
+                    json!({"user_id": BOT_ID, "username": body["username"]}),
                 )
             }
-            ("POST", path) if path == format!("bots/{bot_id}/enable") => {
+            ("POST", path) if path == format!("bots/{BOT_ID}/enable") => {
                 self.bot.as_mut().unwrap()["delete_at"] = 0.into();
-                (200, json!({"user_id": bot_id}))
+                (200, json!({"user_id": BOT_ID}))
             }
-            ("POST", path) if path == format!("teams/{TEAM}/members") => {
-                self.in_team = true;
-                (201, json!({"team_id": TEAM, "user_id": bot_id}))
-            }
-            ("GET", path) if path == format!("teams/{TEAM}/members/{bot_id}") && self.in_team => {
-                (200, json!({"user_id": bot_id}))
-            }
-            ("POST", path) if path == format!("users/{bot_id}/tokens") => {
+            ("POST", path) if path == format!("users/{BOT_ID}/tokens") => {
                 self.made += 1;
                 let token = format!("bottoken{}", self.made);
                 self.bot_tokens.push(token.clone());
                 (200, token_object(&token, &json!(token)))
             }
+            ("GET", path) if path == format!("users/{BOT_ID}/tokens") => (
+                200,
+                // 10a: the token itself is not shown again.
+                self.bot_tokens
+                    .iter()
+                    .map(|token| token_object(token, &json!("")))
+                    .collect(),
+            ),
+            ("POST", "users/tokens/revoke") => {
+                let is_it = |token: &String| body["token_id"] == token_id(token);
+                self.bot_tokens.retain(|token| !is_it(token));
+                (200, json!({"status": "OK"}))
+            }
+            ("POST", "channels/direct") => (201, json!({"id": "ixxre3hujjbcuenn8nib1ym7io"})),
+            _ => return None,
+        })
+    }
+
+    fn answer_about_commands(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Option<(u16, Value)> {
+        Some(match (method, path) {
             ("GET", "commands") => (200, self.command.iter().cloned().collect()),
             ("POST", "commands") => {
                 self.made += 1;
@@ -170,6 +201,21 @@ impl Kept {
                 }
                 (200, shown.into())
             }
+            ("POST", "commands/execute") => self.execute(body),
+            _ => return None,
+        })
+    }
+
+    fn answer_about_the_team(&mut self, method: &str, path: &str) -> Option<(u16, Value)> {
+        Some(match (method, path) {
+            ("GET", "teams/name/acme") => (200, json!({"id": TEAM, "name": "acme"})),
+            ("POST", path) if path == format!("teams/{TEAM}/members") => {
+                self.in_team = true;
+                (201, json!({"team_id": TEAM, "user_id": BOT_ID}))
+            }
+            ("GET", path) if path == format!("teams/{TEAM}/members/{BOT_ID}") && self.in_team => {
+                (200, json!({"user_id": BOT_ID}))
+            }
             ("GET", "config/client") => {
                 let verifies = self.verifies_addresses.to_string();
                 (
@@ -177,23 +223,8 @@ impl Kept {
                     json!({"AsymmetricSigningPublicKey": self.signs_with, "RequireEmailVerification": verifies}),
                 )
             }
-            ("GET", path) if path == format!("users/{bot_id}/tokens") => (
-                200,
-                // 10a: the token itself is not shown again.
-                self.bot_tokens
-                    .iter()
-                    .map(|token| token_object(token, &json!("")))
-                    .collect(),
-            ),
-            ("POST", "users/tokens/revoke") => {
-                let is_it = |token: &String| body["token_id"] == token_id(token);
-                self.bot_tokens.retain(|token| !is_it(token));
-                (200, json!({"status": "OK"}))
-            }
-            ("POST", "channels/direct") => (201, json!({"id": "ixxre3hujjbcuenn8nib1ym7io"})),
-            ("POST", "commands/execute") => self.execute(body),
-            _ => no(404),
-        }
+            _ => return None,
+        })
     }
 
     /// As 11a shows it: Mattermost answers 500 if the integration fails.

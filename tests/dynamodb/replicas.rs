@@ -1,7 +1,7 @@
 //! Many replicas on one set of tables, some of them killed at random times: P1 to P7 hold, and each
 //! event happens once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -245,6 +245,38 @@ enum RunFault {
 const MOST_REPLICAS: u32 = 8;
 static ROOM: Semaphore = Semaphore::const_new(MOST_REPLICAS as usize);
 
+fn prepare(aws: &Aws, count: usize) {
+    aws.in_long_pages();
+    aws.allow_creates(count);
+    for number in 0..PEOPLE {
+        let name = format!("user{number}");
+        aws.add_user(&name, &name);
+    }
+}
+
+async fn all_ended_well(aws: &Aws, store: &DynamoStore, count: usize) {
+    // P1
+    assert!(aws.assignments().is_empty(), "{:?}", aws.assignments());
+    let all = every(store).await;
+    assert_eq!(all.len(), count);
+    for request in &all {
+        ended_well(store, request).await;
+    }
+}
+
+/// Waits until the receiver has heard of the end of each request.
+async fn all_ends_are_told(channel: &Channel, count: usize) {
+    let ended = |heard: &[Heard]| {
+        let ends = heard
+            .iter()
+            .map(Heard::json)
+            .filter(|body| body["status"] != "GRANTED");
+        let ends: BTreeSet<_> = ends.map(|body| body["request_id"].to_string()).collect();
+        ends.len() == count
+    };
+    check_order_of_notices(&channel.wait_until(ended).await);
+}
+
 /// Half of the grants are revoked, and the others expire.
 async fn lives(size: usize, count: usize, fault: RunFault) {
     // Two of the tests with two replicas run at a time, and the one with eight runs alone.
@@ -257,12 +289,7 @@ async fn lives(size: usize, count: usize, fault: RunFault) {
     );
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let kills = matches!(fault, RunFault::Kills);
-    aws.in_long_pages();
-    aws.allow_creates(count);
-    for number in 0..PEOPLE {
-        let name = format!("user{number}");
-        aws.add_user(&name, &name);
-    }
+    prepare(&aws, count);
     let setup = Setup {
         aws: Some(aws.clone()),
         dynamo: Some(tables.through(&proxy.url)),
@@ -308,23 +335,8 @@ async fn lives(size: usize, count: usize, fault: RunFault) {
     each(&replicas, numbered, end).await;
     none_is(&store, &[Status::Granted, Status::Approved, Status::Error]).await;
 
-    // P1
-    assert!(aws.assignments().is_empty(), "{:?}", aws.assignments());
-    let all = every(&store).await;
-    assert_eq!(all.len(), count);
-    for request in &all {
-        ended_well(&store, request).await;
-    }
-    let ended = |heard: &[Heard]| {
-        let ends = heard
-            .iter()
-            .map(Heard::json)
-            .filter(|body| body["status"] != "GRANTED");
-        let ends: std::collections::BTreeSet<_> =
-            ends.map(|body| body["request_id"].to_string()).collect();
-        ends.len() == count
-    };
-    check_order_of_notices(&channel.wait_until(ended).await);
+    all_ended_well(&aws, &store, count).await;
+    all_ends_are_told(&channel, count).await;
 }
 
 // P2, P3, P4, P7: each event once, in a hash chain that ends where the record says.

@@ -56,6 +56,18 @@ struct Writers {
 }
 
 impl Writers {
+    fn new(caller: Caller) -> Self {
+        Self {
+            caller,
+            stop: AtomicBool::new(false),
+            marks: AtomicU64::new(1),
+            waiting: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            said: Mutex::default(),
+        }
+    }
+
     fn mark(&self) -> String {
         format!("mark-{:06}", self.marks.fetch_add(1, Ordering::SeqCst))
     }
@@ -291,6 +303,46 @@ fn all_was_told(rows: &Rows, channel: &Channel) {
     }
 }
 
+async fn bind_accounts(caller: &Caller) {
+    for number in 1..=ACCOUNTS {
+        let terms = json!({"channel_id": CHANNEL, "account_id": format!("{number:012}")});
+        caller.post("/config/bind", &terms).await.is(200);
+    }
+    let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob"]});
+    caller.post("/config/approvers", &approvers).await.is(200);
+}
+
+/// Fills and frees the disk in rounds, while all callers write.
+async fn write_while_the_disk_fills(writers: &Arc<Writers>, disk: &Disk, jit: &Jit) {
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..CALLERS {
+        callers.spawn(writers.clone().write(number));
+    }
+    for round in 0..MOST_ROUNDS {
+        let filled = async || {
+            fill_under_waiting_writes(disk, &jit.database(), writers).await;
+        };
+        writers.until_counted(&writers.refused, filled).await;
+        disk.free();
+        writers.until_counted(&writers.taken, async || {}).await;
+        if round + 1 >= ROUNDS && jit.log().contains(ROLLED_BACK) {
+            break;
+        }
+    }
+    writers.stop.store(true, Ordering::SeqCst);
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+}
+
+async fn until_all_is_delivered(jit: &Jit) {
+    let settled = Instant::now();
+    while !Rows::read(&jit.database()).notices.is_empty() {
+        assert!(settled.elapsed() < PATIENCE, "notices remain undelivered");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_stored() {
     let disk = Disk::mount("256m");
@@ -310,44 +362,9 @@ async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_store
     let mut environment = setup.environment();
     environment.push(("JIT_SERVER__CREATE_BURST", "1000000".into()));
     let jit = Jit::start_with(folder.clone(), &environment);
-    for number in 1..=ACCOUNTS {
-        let terms = json!({"channel_id": CHANNEL, "account_id": format!("{number:012}")});
-        jit.caller().post("/config/bind", &terms).await.is(200);
-    }
-    let approvers = json!({"channel_id": CHANNEL, "approver_ids": ["bob"]});
-    jit.caller()
-        .post("/config/approvers", &approvers)
-        .await
-        .is(200);
-
-    let writers = Arc::new(Writers {
-        caller: jit.caller().at(&clock),
-        stop: AtomicBool::new(false),
-        marks: AtomicU64::new(1),
-        waiting: AtomicU64::new(0),
-        taken: AtomicU64::new(0),
-        refused: AtomicU64::new(0),
-        said: Mutex::default(),
-    });
-    let mut callers = tokio::task::JoinSet::new();
-    for number in 0..CALLERS {
-        callers.spawn(writers.clone().write(number));
-    }
-    for round in 0..MOST_ROUNDS {
-        let filled = async || {
-            fill_under_waiting_writes(&disk, &jit.database(), &writers).await;
-        };
-        writers.until_counted(&writers.refused, filled).await;
-        disk.free();
-        writers.until_counted(&writers.taken, async || {}).await;
-        if round + 1 >= ROUNDS && jit.log().contains(ROLLED_BACK) {
-            break;
-        }
-    }
-    writers.stop.store(true, Ordering::SeqCst);
-    while let Some(done) = callers.join_next().await {
-        done.unwrap();
-    }
+    bind_accounts(&jit.caller()).await;
+    let writers = Arc::new(Writers::new(jit.caller().at(&clock)));
+    write_while_the_disk_fills(&writers, &disk, &jit).await;
 
     // The rest ends by time: first the undecided requests, then the grants, some of which were made
     // only now.
@@ -356,11 +373,7 @@ async fn on_a_full_disk_refused_calls_write_nothing_and_accepted_calls_are_store
     clock.set(18 * 3600);
     until_none_is(&jit, &["GRANTED"]).await;
     let log = jit.log();
-    let settled = Instant::now();
-    while !Rows::read(&jit.database()).notices.is_empty() {
-        assert!(settled.elapsed() < PATIENCE, "notices remain undelivered");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until_all_is_delivered(&jit).await;
     let (status, _, _folder) = jit.terminate();
     assert!(status.success(), "{log}");
 

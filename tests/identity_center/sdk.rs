@@ -311,6 +311,31 @@ async fn a_call_that_hangs_is_given_up() {
     assert_eq!(given_up.kind, IdentityCenterErrorKind::NoAnswer);
 }
 
+/// The actions of infra/iam-policy.json, without those for DynamoDB.
+fn allowed_actions() -> BTreeSet<String> {
+    let policy = include_str!("../../infra/iam-policy.json");
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    let mut allowed = BTreeSet::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        if statement["Sid"] == "KeepEverythingInDynamoDB" {
+            // The tests in tests/dynamodb compare these with the calls.
+            continue;
+        }
+        match &statement["Action"] {
+            serde_json::Value::String(action) => drop(allowed.insert(action.clone())),
+            actions => allowed.extend(
+                actions
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|one| one.as_str().unwrap().to_owned()),
+            ),
+        }
+    }
+    allowed
+}
+
 /// E15: the IAM policy permits the calls that jit makes, no more and no fewer.
 #[tokio::test]
 async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
@@ -361,25 +386,5 @@ async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
             action => format!("sso:{action}"),
         })
         .collect();
-    let policy = include_str!("../../infra/iam-policy.json");
-    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
-    let mut allowed = BTreeSet::new();
-    for statement in policy["Statement"].as_array().unwrap() {
-        assert_eq!(statement["Effect"], "Allow");
-        if statement["Sid"] == "KeepEverythingInDynamoDB" {
-            // The tests in tests/dynamodb compare these with the calls.
-            continue;
-        }
-        match &statement["Action"] {
-            serde_json::Value::String(action) => drop(allowed.insert(action.clone())),
-            actions => allowed.extend(
-                actions
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|one| one.as_str().unwrap().to_owned()),
-            ),
-        }
-    }
-    assert_eq!(called, allowed);
+    assert_eq!(called, allowed_actions());
 }

@@ -1,5 +1,4 @@
-//! What the answers to commands say of the state after a command, and of commands that change
-//! nothing.
+//! The answers to commands: the state after a command, and commands that change nothing.
 
 use crate::common::Setup;
 use crate::server::{ACCOUNT, ADA, ALICE, BOB, BOT, MALLORY, Team, id_in};

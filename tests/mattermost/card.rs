@@ -52,40 +52,8 @@ async fn a_card_shows_each_status_of_its_request() {
     assert!(fields["Revoked by"].contains("bob"), "{fields:?}");
     assert_eq!(fields["Revoke reason"], "incident 7");
     assert_eq!(posts.len(), 1, "one card, changed in place");
-    // The thread of the card has the history. It mentions the requester from the grant on.
-    let history = [
-        "Approved by bob",
-        "@alice – access granted until",
-        "@alice – bob",
-        "@alice – revoked by bob",
-    ];
-    team.mattermost
-        .until(|mattermost| {
-            let thread = mattermost.thread(&posts[0].id);
-            (thread.len() >= history.len()).then(|| {
-                for (line, wanted) in thread.iter().zip(history) {
-                    assert!(line.starts_with(wanted), "{thread:?}");
-                }
-                assert_eq!(thread.len(), history.len(), "{thread:?}");
-            })
-        })
-        .await;
-    // The approver gets a direct message, with a link to the card; the requester gets one about
-    // the grant and one about the end.
-    let sent = team.mattermost.sent(BOB);
-    assert_eq!(sent.len(), 1, "{sent:?}");
-    assert!(
-        sent[0]
-            .message
-            .contains(&format!("/_redirect/pl/{}", posts[0].id)),
-        "{sent:?}"
-    );
-    assert!(!sent[0].message.contains("@all"), "{sent:?}");
-    let told = |mattermost: &Mattermost| {
-        let sent = mattermost.sent(ALICE);
-        (sent.len() > 1).then_some(sent)
-    };
-    assert_eq!(team.mattermost.until(told).await.len(), 2);
+    has_its_history(&team, &posts[0]).await;
+    has_its_messages(&team, &posts[0]).await;
     // The record has the id of the card. The history has no event for it.
     let kinds = team.caller.kinds(&team.newest().await).await;
     assert_eq!(
@@ -99,6 +67,53 @@ async fn a_card_shows_each_status_of_its_request() {
             "REVOKED"
         ]
     );
+}
+
+/// The thread of the card has the history. It mentions the requester from the grant on.
+async fn has_its_history(team: &Team, card: &Post) {
+    let history = [
+        "Approved by bob",
+        "@alice – access granted until",
+        "@alice – bob",
+        "@alice – revoked by bob",
+    ];
+    team.mattermost
+        .until(|mattermost| {
+            let thread = mattermost.thread(&card.id);
+            (thread.len() >= history.len()).then(|| {
+                for (line, wanted) in thread.iter().zip(history) {
+                    assert!(line.starts_with(wanted), "{thread:?}");
+                }
+                assert_eq!(thread.len(), history.len(), "{thread:?}");
+            })
+        })
+        .await;
+}
+
+/// The approver gets a direct message, with a link to the card; the requester gets one about
+/// the grant and one about the end.
+async fn has_its_messages(team: &Team, card: &Post) {
+    let sent = team.mattermost.sent(BOB);
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert!(
+        sent[0]
+            .message
+            .contains(&format!("/_redirect/pl/{}", card.id)),
+        "{sent:?}"
+    );
+    assert!(!sent[0].message.contains("@all"), "{sent:?}");
+    let told = |mattermost: &Mattermost| {
+        let sent = mattermost.sent(ALICE);
+        (sent.len() > 1).then_some(sent)
+    };
+    assert_eq!(team.mattermost.until(told).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_has_its_own_card() {
+    let team = Team::bound().await;
+    team.requested().await;
+    team.mattermost.shows(shows("PENDING")).await;
     let other = team
         .type_command(MALLORY, &format!("request {ACCOUNT} readonly 1h mine"))
         .await;

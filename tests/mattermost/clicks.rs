@@ -97,6 +97,27 @@ async fn still_waits(team: &Team) {
     );
 }
 
+async fn are_audited(team: &Team, forgeries: usize) {
+    let written = team.forgeries(forgeries).await;
+    assert_eq!(written.len(), forgeries);
+    for event in &written {
+        assert_eq!(event["details"]["reason"], "card", "{event}");
+        assert_eq!(event["details"]["user_id"], BOB, "{event}");
+    }
+    let whose = |event: &Value| event["details"]["post_id"] == "mallorysownpost";
+    assert_eq!(
+        written.iter().filter(|event| whose(event)).count(),
+        1,
+        "{written:?}"
+    );
+    let verified = crate::common::binary()
+        .args(["audit", "verify", "--config"])
+        .arg(team.jit.folder.path().join("jit.toml"))
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
 /// 1, 2, 3: a user can post or change a card so that its button sends any content. jit refuses
 /// a click on it, and the history records the user who pressed it and the post.
 #[tokio::test(flavor = "multi_thread")]
@@ -143,24 +164,7 @@ async fn a_click_on_a_forged_card_is_refused_and_audited() {
         still_waits(&team).await;
     }
     // The history of the channel has every forgery except the one with another channel id.
-    let written = team.forgeries(forgeries.len() - 1).await;
-    assert_eq!(written.len(), forgeries.len() - 1);
-    for event in &written {
-        assert_eq!(event["details"]["reason"], "card", "{event}");
-        assert_eq!(event["details"]["user_id"], BOB, "{event}");
-    }
-    let whose = |event: &Value| event["details"]["post_id"] == "mallorysownpost";
-    assert_eq!(
-        written.iter().filter(|event| whose(event)).count(),
-        1,
-        "{written:?}"
-    );
-    let verified = crate::common::binary()
-        .args(["audit", "verify", "--config"])
-        .arg(team.jit.folder.path().join("jit.toml"))
-        .output()
-        .unwrap();
-    assert!(verified.status.success(), "{verified:?}");
+    are_audited(&team, forgeries.len() - 1).await;
     // The unchanged button works.
     assert_eq!(team.presses(BOB, &card, "approve").await, "");
 }

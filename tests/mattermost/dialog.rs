@@ -135,7 +135,20 @@ async fn an_invalid_field_of_a_dialog_gets_its_error() {
     let reply = team.sends(DIALOG, &filled(&dialog, &neither)).await;
     assert!(reply.json()["error"].is_string(), "{reply:?}");
     assert!(requests(&team).await.is_empty());
-    // A cancelled dialog makes no request, with or without its fields.
+    let mut number = fields();
+    number["minutes"] = 30.into();
+    assert_eq!(
+        team.sends(DIALOG, &filled(&dialog, &number)).await.text,
+        "{}"
+    );
+    assert_eq!(requests(&team).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_or_old_dialog_makes_no_request() {
+    let team = Team::bound().await;
+    let dialog = opened(&team).await;
+    // With or without its fields.
     for filled_in in [Value::Null, fields()] {
         let mut given_up = filled(&dialog, &filled_in);
         given_up["cancelled"] = true.into();
@@ -150,12 +163,9 @@ async fn an_invalid_field_of_a_dialog_gets_its_error() {
     let reply = team.sends(DIALOG, &late).await;
     assert!(reply.text.contains("older than 30 minutes"), "{reply:?}");
     assert!(requests(&team).await.is_empty());
-    let mut number = fields();
-    number["minutes"] = 30.into();
-    assert_eq!(
-        team.sends(DIALOG, &filled(&dialog, &number)).await.text,
-        "{}"
-    );
+    // The dialog itself still makes one.
+    let sent = filled(&dialog, &fields());
+    assert_eq!(team.sends(DIALOG, &sent).await.text, "{}");
     assert_eq!(requests(&team).await.len(), 1);
 }
 

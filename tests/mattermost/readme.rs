@@ -140,6 +140,27 @@ impl Told {
         }
         self.threads_seen = thread.len();
     }
+
+    /// The requester asks for more time with a button of the reminder, and bob approves.
+    async fn extension(&mut self, team: &Team, id: &str) {
+        let offers = |mattermost: &Mattermost| {
+            mattermost
+                .sent(ALICE)
+                .pop()
+                .filter(|post| !post.buttons().is_empty())
+        };
+        let reminder = team.mattermost.until(offers).await;
+        let offered = "[Ask for 30 more minutes] [Ask for 60 more minutes]";
+        self.add("to alice", &format!("{}\n{offered}", reminder.message), id);
+        self.add("alice", "presses [Ask for 30 more minutes]", id);
+        team.presses(ALICE, &reminder, "extend30").await;
+        let buttons = ["approve", "deny", "revoke"];
+        let card = self.card(team, id, "GRANTED", &buttons).await;
+        self.add("bob", "presses [Approve 30 more minutes]", id);
+        team.presses(BOB, &card, "approve").await;
+        self.thread(team, &card, id, 2).await;
+        self.message(team, &card, id, "access extended").await;
+    }
 }
 
 /// jit shows seconds if an access began and ended in one minute, as it does in the test.
@@ -196,24 +217,7 @@ async fn the_output_in_the_mattermost_page_matches_the_binary() {
     let card = told.card(&team, &id, "GRANTED", &["revoke"]).await;
     told.thread(&team, &card, &id, 2).await;
     told.message(&team, &card, &id, "access granted").await;
-    let offers = |mattermost: &Mattermost| {
-        mattermost
-            .sent(ALICE)
-            .pop()
-            .filter(|post| !post.buttons().is_empty())
-    };
-    let reminder = team.mattermost.until(offers).await;
-    let offered = "[Ask for 30 more minutes] [Ask for 60 more minutes]";
-    told.add("to alice", &format!("{}\n{offered}", reminder.message), &id);
-    told.add("alice", "presses [Ask for 30 more minutes]", &id);
-    team.presses(ALICE, &reminder, "extend30").await;
-    let card = told
-        .card(&team, &id, "GRANTED", &["approve", "deny", "revoke"])
-        .await;
-    told.add("bob", "presses [Approve 30 more minutes]", &id);
-    team.presses(BOB, &card, "approve").await;
-    told.thread(&team, &card, &id, 2).await;
-    told.message(&team, &card, &id, "access extended").await;
+    told.extension(&team, &id).await;
     told.add("bob", &format!("/jit revoke {id} laptop stolen"), &id);
     told.add(
         "jit",

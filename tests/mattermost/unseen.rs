@@ -1,5 +1,5 @@
-//! What a card says of the access, and buttons of a card that shows something else than what waits
-//! now.
+//! The access on a card, and buttons of a card that shows something else than the decision that
+//! waits now.
 
 use serde_json::Value;
 

@@ -135,7 +135,7 @@ impl Receiver for Hangs {
         Ok(())
     }
 
-    fn patience(&self) -> Millis {
+    fn timeout(&self) -> Millis {
         Millis::seconds(32)
     }
 }
@@ -335,7 +335,7 @@ impl Receiver for Listens {
         Ok(())
     }
 
-    fn patience(&self) -> Millis {
+    fn timeout(&self) -> Millis {
         HANGS_FOR
     }
 }
@@ -525,7 +525,7 @@ impl Receiver for TellsOneByOne {
         }
     }
 
-    fn patience(&self) -> Millis {
+    fn timeout(&self) -> Millis {
         HANGS_FOR
     }
 }

@@ -122,31 +122,7 @@ async fn the_commands_of_break_glass_md_run() {
     assert!(night.stage.read("answer.json").contains("REVOKED"));
     night.is_verified(&page);
 
-    // No process of jit runs from here on.
-    night.again().await;
-    night.process.take().unwrap().kill();
-    let said = page.play("Option 3: AWS by hand", &night.stage);
-    assert!(
-        said.out
-            .contains(&format!("admin in {ACCOUNT} for alice@example.com")),
-        "{}",
-        said.out
-    );
-    assert!(night.aws.assignments().is_empty());
-    page.play("Clean-up", &night.stage);
-    night.is_verified(&page);
-    let again = page.play("Clean-up", &night.stage);
-    assert!(again.out.contains("already REVOKED"), "{}", again.out);
-
-    // The operator uses Amazon's command line alone. jit handles the written status afterwards.
-    night.process = Some(Process::start(&night.cloud, &night.setup));
-    night.again().await;
-    page.play("Option 3: AWS by hand", &night.stage);
-    page.play("Clean-up with Amazon's command line alone", &night.stage);
-    night.cloud.event(&change(&night.id)).await.answer();
-    let told = night.caller.until_told(&night.id, "REVOKED").await;
-    assert_eq!(told["details"]["source"], "changed outside jit");
-    night.is_verified(&page);
+    without_a_process(&mut night, &page).await;
 
     // H1, H2
     night.again().await;
@@ -175,4 +151,32 @@ async fn the_commands_of_break_glass_md_run() {
     let row: Value = serde_json::from_str(&night.stage.read("row.json")).unwrap();
     assert_eq!(row["details"]["requester_email"], "alice@example.com");
     page.ends();
+}
+
+/// No process of jit runs while the operator removes the access.
+async fn without_a_process(night: &mut Night, page: &Page) {
+    night.again().await;
+    night.process.take().unwrap().kill();
+    let said = page.play("Option 3: AWS by hand", &night.stage);
+    assert!(
+        said.out
+            .contains(&format!("admin in {ACCOUNT} for alice@example.com")),
+        "{}",
+        said.out
+    );
+    assert!(night.aws.assignments().is_empty());
+    page.play("Clean-up", &night.stage);
+    night.is_verified(page);
+    let again = page.play("Clean-up", &night.stage);
+    assert!(again.out.contains("already REVOKED"), "{}", again.out);
+
+    // The operator uses Amazon's command line alone. jit handles the written status afterwards.
+    night.process = Some(Process::start(&night.cloud, &night.setup));
+    night.again().await;
+    page.play("Option 3: AWS by hand", &night.stage);
+    page.play("Clean-up with Amazon's command line alone", &night.stage);
+    night.cloud.event(&change(&night.id)).await.answer();
+    let told = night.caller.until_told(&night.id, "REVOKED").await;
+    assert_eq!(told["details"]["source"], "changed outside jit");
+    night.is_verified(page);
 }

@@ -66,7 +66,13 @@ async fn a_team_is_added_and_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated() {
     let page = Page::open("key-rotation");
-    // On one machine, each key has a file and a section of the configuration.
+    keys_of_one_machine_are_rotated(&page).await;
+    keys_under_lambda_are_rotated(&page).await;
+    page.ends();
+}
+
+/// On one machine, each key has a file and a section of the configuration.
+async fn keys_of_one_machine_are_rotated(page: &Page) {
     let folder = tempfile::tempdir().unwrap();
     let setup = Setup::default();
     let stage = Stage::with(&setup);
@@ -96,8 +102,10 @@ async fn keys_are_rotated() {
     std::fs::rename(stage.file("served.toml.before"), &conf).unwrap();
     page.play("Remove the old key", &stage);
     until_refused(&old).await;
+}
 
-    // Under Lambda, the keys are one value in Secrets Manager.
+/// Under Lambda, the keys are one value in Secrets Manager.
+async fn keys_under_lambda_are_rotated(page: &Page) {
     let (moto, cloud) = (Moto::start(), Cloud::open().await);
     let mut variables = cloud.environment();
     variables.extend([
@@ -127,7 +135,6 @@ async fn keys_are_rotated() {
     page.play("Check that jit accepts the new value", &stage);
     let leaked = page.play("A key has leaked", &stage);
     assert!(stage.file("since.jsonl").exists(), "{}", leaked.err);
-    page.ends();
 }
 
 async fn until(mut so: impl FnMut() -> bool) {
@@ -201,6 +208,12 @@ async fn the_audit_is_exported_and_verified() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_is_restored() {
     let page = Page::open("restore");
+    a_file_is_restored(&page).await;
+    tables_are_restored(&page).await;
+    page.ends();
+}
+
+async fn a_file_is_restored(page: &Page) {
     // The state of the simulated AWS is not part of the store and survives it.
     let elsewhere = tempfile::tempdir().unwrap();
     let sandbox = elsewhere.path().join("identity-center");
@@ -241,7 +254,9 @@ async fn the_store_is_restored() {
     let shown = stage.run(&format!("jit audit export | grep {before}"));
     assert_eq!(shown.code, 0, "{}", shown.err);
     drop(jit);
+}
 
+async fn tables_are_restored(page: &Page) {
     let moto = Moto::start();
     let tables = Tables::usually_named().through(&moto.url);
     let setup = Setup::in_dynamo(&tables);
@@ -260,7 +275,16 @@ async fn the_store_is_restored() {
     );
     assert_eq!(charged.code, 0, "{}", charged.err);
     page.play("Tell jit the new names", &stage);
-    page.ends();
+}
+
+async fn forge_a_dialog(caller: &Caller) {
+    let forged = json!({
+        "user_id": "mallory", "channel_id": CHANNEL, "team_id": mattermost::TEAM,
+        "state": "opaque-state-123", "submission": {},
+    });
+    let body = forged.to_string().into_bytes();
+    let sent = caller.send("POST", "/mattermost/dialog", vec![], body);
+    assert_eq!(sent.await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,13 +332,7 @@ async fn mattermost_is_set_up_and_repaired() {
     }
     assert_eq!(typed(first.trim()).await, 401);
     caller.bind().await;
-    let forged = json!({
-        "user_id": "mallory", "channel_id": CHANNEL, "team_id": mattermost::TEAM,
-        "state": "opaque-state-123", "submission": {},
-    });
-    let body = forged.to_string().into_bytes();
-    let sent = caller.send("POST", "/mattermost/dialog", vec![], body);
-    assert_eq!(sent.await.status, 401);
+    forge_a_dialog(&caller).await;
     stage.set("CHANNEL", CHANNEL);
     // jit stores the event in the background, perhaps after its answer.
     let begun = std::time::Instant::now();

@@ -8,7 +8,7 @@
 //! as stuck, a notice that is lost, late or out of order. An error that tells the caller to try again is
 //! no failure.
 //!
-//! What a seed decides:
+//! A seed decides:
 //!
 //! | by | what |
 //! |---|---|

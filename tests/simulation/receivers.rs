@@ -22,14 +22,14 @@ pub enum Deafness {
 }
 
 /// The longest call to a receiver, by its own time limit.
-fn patience(name: ReceiverName) -> Millis {
+fn timeout(name: ReceiverName) -> Millis {
     match name {
         ReceiverName::Webhook => Millis::seconds(10),
         ReceiverName::Mattermost | ReceiverName::Messages => Millis::seconds(20),
     }
 }
 
-/// What one receiver has heard, from all processes.
+/// The notices that one receiver got from all processes.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<HeardNotices>>);
 
@@ -72,8 +72,8 @@ impl Receiver for SimReceiver {
         self.name
     }
 
-    fn patience(&self) -> Millis {
-        patience(self.name)
+    fn timeout(&self) -> Millis {
+        timeout(self.name)
     }
 
     async fn receive(&self, notice: &Notice, _now: Timestamp) -> Result<(), NotReceived> {
@@ -83,7 +83,7 @@ impl Receiver for SimReceiver {
         match faults.deafness(self.name) {
             Some(Deafness::Refuses) => return Err(NotReceived::because("the receiver is down")),
             Some(Deafness::Hangs) => {
-                let at = time.now() + patience(self.name);
+                let at = time.now() + timeout(self.name);
                 self.clock.until_true(at).await;
                 return Err(NotReceived::because("no answer"));
             }
@@ -94,7 +94,7 @@ impl Receiver for SimReceiver {
         }
         // The receiver may take as long as its time limit allows.
         if faults.is_store_late() && time.chance(10) {
-            let at = time.now() + time.span(patience(self.name));
+            let at = time.now() + time.span(timeout(self.name));
             self.clock.until_true(at).await;
         }
         self.heard.hears(notice);

@@ -48,7 +48,7 @@ const LOOK_EVERY: Millis = Millis::seconds(5);
 /// How often the metrics of every process are read.
 const SCRAPE_EVERY: Millis = Millis::minutes(1);
 
-/// What a look compares.
+/// The parts of the world that one check compares.
 pub struct Scene<'s> {
     pub store: &'s MemoryStore,
     pub replicas: &'s [Replica],

@@ -906,8 +906,8 @@ pub async fn pages_have_no_gap_and_no_overlap(subject: impl Subject) {
     assert!(ids(store, &backwards).await.is_empty());
 }
 
-pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject) {
-    let store = subject.store();
+/// Writes two requests. The first one was made later than the second, and is denied.
+async fn two_histories(store: &dyn Store) -> Request {
     store
         .commit(writing(&bound("town", "111122223333")))
         .await
@@ -931,43 +931,40 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
     };
     let denied = decide(record, &policy(), command, at(20)).unwrap();
     store.commit(creating(&denied)).await.unwrap();
+    denied.request
+}
 
+/// The times of the exported events, read in pages of one.
+async fn exported(store: &dyn Store, filter: &AuditFilter) -> Vec<i64> {
+    let mut found = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = store.export(filter, after.as_deref(), 1).await.unwrap();
+        let Some(last) = page.last() else {
+            return found;
+        };
+        after = Some(last.sort_key());
+        found.extend(page.iter().map(|event| (event.event_time - at(0)).0 / 1000));
+    }
+}
+
+pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject) {
+    let store = subject.store();
+    let denied = two_histories(store).await;
     let history = store.audit(&AuditKey::Request(id(1))).await.unwrap();
     let seqs: Vec<u64> = history.iter().map(|event| event.seq).collect();
     assert_eq!(seqs, [1, 2]);
-    jit::domain::audit::verify_against(
-        &history,
-        &denied.request.version.chain,
-        Some(Status::Denied),
-    )
-    .unwrap();
+    jit::domain::audit::verify_against(&history, &denied.version.chain, Some(Status::Denied))
+        .unwrap();
 
-    let times = |events: &[Event]| -> Vec<i64> {
-        events
-            .iter()
-            .map(|event| (event.event_time - at(0)).0 / 1000)
-            .collect()
-    };
-    let export = async |filter: &AuditFilter| {
-        let mut found = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = store.export(filter, after.as_deref(), 1).await.unwrap();
-            let Some(last) = page.last() else {
-                return found;
-            };
-            after = Some(last.sort_key());
-            found.extend(page);
-        }
-    };
     let all = AuditFilter::default();
-    assert_eq!(times(&export(&all).await), [0, 5, 10, 20]);
+    assert_eq!(exported(store, &all).await, [0, 5, 10, 20]);
     let span = AuditFilter {
         from: Some(at(5)),
         before: Some(at(20)),
         ..all.clone()
     };
-    assert_eq!(times(&export(&span).await), [5, 10]);
+    assert_eq!(exported(store, &span).await, [5, 10]);
     let account = Some("111122223333".parse().unwrap());
     let channel = Some("town".parse().unwrap());
     let both = AuditFilter {
@@ -975,18 +972,18 @@ pub async fn a_history_is_in_order_and_the_export_by_time(subject: impl Subject)
         channel_id: channel,
         ..span.clone()
     };
-    assert_eq!(times(&export(&both).await), [5, 10]);
+    assert_eq!(exported(store, &both).await, [5, 10]);
     let elsewhere = AuditFilter {
         channel_id: Some("other".parse().unwrap()),
         ..all
     };
-    assert!(export(&elsewhere).await.is_empty());
+    assert!(exported(store, &elsewhere).await.is_empty());
     let backwards = AuditFilter {
         from: Some(at(20)),
         before: Some(at(5)),
         ..AuditFilter::default()
     };
-    assert!(export(&backwards).await.is_empty());
+    assert!(exported(store, &backwards).await.is_empty());
 }
 
 /// N3: a history of thousands of events, larger than one answer of DynamoDB.

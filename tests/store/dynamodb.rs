@@ -23,12 +23,8 @@ fn shard(id: RequestId) -> u64 {
     hash % 8
 }
 
-/// One partition has all the newest records, so the first page and the start of the second come
-/// from it alone.
-#[tokio::test]
-async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
-    let tables = Tables::fresh().await;
-    let store = tables.store();
+/// 40 requests of partition 3, and 20 of the others.
+fn here_and_elsewhere() -> [Vec<(u128, RequestId)>; 2] {
     let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
     for number in 1_u128.. {
         let id = id(number);
@@ -40,6 +36,16 @@ async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
             _ => {}
         }
     }
+    [here, elsewhere]
+}
+
+/// One partition has all the newest records, so the first page and the start of the second come
+/// from it alone.
+#[tokio::test]
+async fn a_list_is_in_order_when_one_partition_has_all_the_newest() {
+    let tables = Tables::fresh().await;
+    let store = tables.store();
+    let [here, elsewhere] = here_and_elsewhere();
     let mut seconds = 0;
     for (number, _) in elsewhere.iter().chain(&here) {
         seconds += 1;

@@ -92,6 +92,10 @@ impl Subject {
     }
 }
 
+/// An item by its table, and the name and the value of its key.
+#[derive(Clone, Copy)]
+struct Item<'a>(Table, &'static str, &'a str);
+
 // C
 #[tokio::test]
 async fn an_attribute_of_dynamodb_that_differs_from_its_document_is_found() {
@@ -100,57 +104,25 @@ async fn an_attribute_of_dynamodb_that_differs_from_its_document_is_found() {
     let channel = AuditKey::Config("town".parse().unwrap());
     let name = id(1).to_string();
     let other = || Some(text("other"));
+    let audit = Item(Table::Audit, "request_id", &name);
+    let record = Item(Table::Requests, "request_id", &name);
+    let account = Item(Table::Bindings, "binding_key", "account#111122223333");
+    let town = Item(Table::Bindings, "binding_key", "channel#town");
     let ways = [
-        (
-            Table::Requests,
-            "request_id",
-            name.as_str(),
-            "account_id",
-            other(),
-        ),
-        (
-            Table::Requests,
-            "request_id",
-            &name,
-            "requester_email",
-            other(),
-        ),
-        (
-            Table::Requests,
-            "request_id",
-            &name,
-            "created_at_request_id",
-            other(),
-        ),
-        (
-            Table::Requests,
-            "request_id",
-            &name,
-            "status_shard",
-            other(),
-        ),
-        (Table::Requests, "request_id", &name, "due_lane", None),
-        (Table::Requests, "request_id", &name, "watch_shard", None),
-        (Table::Audit, "request_id", &name, "shard", None),
-        (
-            Table::Bindings,
-            "binding_key",
-            "account#111122223333",
-            "channel_id",
-            other(),
-        ),
-        (
-            Table::Bindings,
-            "binding_key",
-            "account#111122223333",
-            "kind",
-            other(),
-        ),
-        (Table::Bindings, "binding_key", "channel#town", "kind", None),
+        (record, "account_id", other()),
+        (record, "requester_email", other()),
+        (record, "created_at_request_id", other()),
+        (record, "status_shard", other()),
+        (record, "due_lane", None),
+        (record, "watch_shard", None),
+        (audit, "shard", None),
+        (account, "channel_id", other()),
+        (account, "kind", other()),
+        (town, "kind", None),
     ];
     assert_eq!(found(&subject.service, &request).await, []);
     assert_eq!(found(&subject.service, &channel).await, []);
-    for (table, key, value, attribute, changed) in ways {
+    for (Item(table, key, value), attribute, changed) in ways {
         let item = subject.item(table, key, value).await;
         subject.put(table, &item, attribute, changed).await;
         let of = match table {

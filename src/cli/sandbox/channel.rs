@@ -18,7 +18,7 @@ use super::super::serve::failed;
 use crate::clock::{Clock, SystemClock};
 use crate::domain::Millis;
 use crate::http::connections::Connections;
-use crate::http::listen::{IDLE_PATIENCE, listen};
+use crate::http::listen::{IDLE_TIMEOUT, listen};
 use crate::signature::{self, Message, Secret};
 
 const PLUGIN: &str = "/plugins/com.example.jit";
@@ -56,7 +56,7 @@ impl DemoChannel {
                 listener,
                 app,
                 Connections::few(),
-                IDLE_PATIENCE,
+                IDLE_TIMEOUT,
                 CancellationToken::new(),
             )
             .await;

@@ -10,9 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{AssignmentCall, AssignmentCalls};
-use crate::domain::{
-    AccountId, Command, LeaseHolder, LeaseToken, Outcome, PermissionSet, Request, RequestId, UserId,
-};
+use crate::domain::{AccountId, LeaseToken, PermissionSet, RequestId, UserId};
 
 /// At most this many requests share one assignment: a revoke ends all of them in one commit,
 /// and a store limits the number of records in one commit.
@@ -181,49 +179,6 @@ impl Holding {
         let mut next = self.clone();
         change(&mut next);
         next
-    }
-}
-
-impl Request {
-    /// The server that had the lease is dead. It sends no more calls; those in flight may still
-    /// take effect, and the holding records them. Only the worker of a holder sends a create or a
-    /// delete. K13: an operator's command may still run, so its lease stays until it lapses.
-    pub fn without_its_server(&self, holding: Option<&Holding>) -> Option<(Self, Option<Holding>)> {
-        let lease = self
-            .schedule
-            .lease
-            .filter(|lease| lease.by == LeaseHolder::Server)?;
-        let holding = holding.filter(|holding| holding.holds(self.id));
-        let mut request = self.at_revision(self.version.revision + 1);
-        request.schedule.lease = None;
-        Some((request, holding.map(|one| one.orphaned(lease.token))))
-    }
-
-    /// The key of the assignment that this request holds or asks for, once the user is known.
-    pub fn holding_key(&self) -> Option<HoldingKey> {
-        let user = self.access.user()?;
-        Some(self.holding_key_of(user.clone()))
-    }
-
-    /// The same key for a user that the record does not name yet.
-    pub fn holding_key_of(&self, user: UserId) -> HoldingKey {
-        HoldingKey {
-            account_id: self.asked.account_id.clone(),
-            permission_set: self.asked.permission_set.clone(),
-            user,
-        }
-    }
-
-    /// The key of the holding that a decision about this command needs.
-    pub fn holding_key_for(&self, command: &Command) -> Option<HoldingKey> {
-        let prepared = match command.outcome() {
-            Some(Outcome::Assignment(outcome)) => outcome.preparation(),
-            Some(Outcome::Failed(_) | Outcome::Interrupted) | None => None,
-        };
-        match prepared {
-            Some(prepared) => Some(self.holding_key_of(prepared.user.clone())),
-            None => self.holding_key(),
-        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! What the store keeps about an access, as a step reads and changes it.
+//! The record of an access, as a step reads and changes it.
 
 use crate::domain::{
     AccessChange, AccessRecord, AssignmentChange, AssignmentRecord, CoHolders, Holding,
 };
 
-/// What the store keeps about an access, as read and as changed by a step.
+/// The record of an access, as read and as changed by a step.
 pub(super) enum AccessStep {
     Assignment(AssignmentStep),
 }
@@ -23,7 +23,7 @@ impl AccessStep {
     }
 }
 
-/// What the store keeps about an assignment, as read and as changed by a step.
+/// The record of an assignment, as read and as changed by a step.
 pub(super) struct AssignmentStep {
     before: Option<Holding>,
     pub holding: Option<Holding>,

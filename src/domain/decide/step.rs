@@ -16,7 +16,7 @@ pub(super) struct Step<'a> {
     pub policy: &'a Policy,
     pub binding: Option<Binding>,
     pub request: Request,
-    /// What the store keeps about the access, as changed by this step.
+    /// The record of the access, as changed by this step.
     pub access: AccessStep,
     events: Vec<crate::domain::Event>,
     notices: Vec<Notice>,

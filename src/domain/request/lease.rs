@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Request, State};
-use crate::domain::{Claim, LeaseToken, Millis, Timestamp};
+use crate::domain::{LeaseToken, Millis, Timestamp};
 
 /// The right of one worker to work on a request, for as long as it renews the lease.
 ///
@@ -36,6 +36,19 @@ impl LeaseHolder {
     fn is_server(&self) -> bool {
         *self == Self::Server
     }
+}
+
+/// A worker's offer to work on a request under a lease of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The lease that the worker takes.
+    pub lease: Lease,
+    /// The lease of another worker, if this worker has seen it unchanged for as long as a lease
+    /// lasts, by its own uptime: the other worker sends no more calls.
+    pub lapsed: Option<Lease>,
+    /// The worker looks for due times up to this one: now, or a later time, so that it finds next
+    /// tries that a wrong clock put too late. Dates that people know are not brought forward.
+    pub as_of: Timestamp,
 }
 
 impl Lease {

@@ -17,17 +17,18 @@ pub struct Accounts(Mutex<HashMap<AccountId, Queue>>);
 struct Queue {
     inside: usize,
     revokes_inside: usize,
-    waiting: BTreeMap<AccountTicket, Arc<Notify>>,
-    tickets: u64,
+    waiting: BTreeMap<AccountArrival, Arc<Notify>>,
+    arrivals: u64,
 }
 
-type AccountTicket = (Lane, u64);
+/// By lane, and in one lane in the order of arrival.
+type AccountArrival = (Lane, u64);
 
-/// A place in one account, or in the queue for it; freed when it is dropped.
+/// The slot of an account, or the wait for it; dropping it gives it back.
 pub struct AccountSlot<'a> {
     accounts: &'a Accounts,
     account: AccountId,
-    ticket: AccountTicket,
+    arrival: AccountArrival,
     is_reserved: bool,
 }
 
@@ -44,13 +45,13 @@ impl Accounts {
         let called = Arc::new(Notify::new());
         let mut all = self.all();
         let queue = all.entry(account.clone()).or_default();
-        queue.tickets += 1;
-        let ticket = (lane, queue.tickets);
-        queue.waiting.insert(ticket, called.clone());
+        queue.arrivals += 1;
+        let arrival = (lane, queue.arrivals);
+        queue.waiting.insert(arrival, called.clone());
         let slot = AccountSlot {
             accounts: self,
             account: account.clone(),
-            ticket,
+            arrival,
             is_reserved: false,
         };
         (slot, called)
@@ -62,13 +63,13 @@ impl Accounts {
 }
 
 impl Queue {
-    fn admits(&self, ticket: AccountTicket) -> bool {
+    fn admits(&self, arrival: AccountArrival) -> bool {
         let first = self.waiting.first_key_value().map(|(first, _)| *first);
-        let free = match ticket.0 {
+        let free = match arrival.0 {
             Lane::Revoke => self.revokes_inside == 0,
             Lane::Remove | Lane::Other => self.inside == 0,
         };
-        free && first == Some(ticket)
+        free && first == Some(arrival)
     }
 
     fn call_first(&self) {
@@ -84,12 +85,12 @@ impl AccountSlot<'_> {
         let Some(queue) = all.get_mut(&self.account) else {
             return false;
         };
-        if !queue.admits(self.ticket) {
+        if !queue.admits(self.arrival) {
             return false;
         }
-        queue.waiting.remove(&self.ticket);
+        queue.waiting.remove(&self.arrival);
         queue.inside += 1;
-        queue.revokes_inside += usize::from(self.ticket.0 == Lane::Revoke);
+        queue.revokes_inside += usize::from(self.arrival.0 == Lane::Revoke);
         self.is_reserved = true;
         true
     }
@@ -103,9 +104,9 @@ impl Drop for AccountSlot<'_> {
         };
         if self.is_reserved {
             queue.inside -= 1;
-            queue.revokes_inside -= usize::from(self.ticket.0 == Lane::Revoke);
+            queue.revokes_inside -= usize::from(self.arrival.0 == Lane::Revoke);
         } else {
-            queue.waiting.remove(&self.ticket);
+            queue.waiting.remove(&self.arrival);
         }
         queue.call_first();
         if queue.inside == 0 && queue.waiting.is_empty() {

@@ -35,20 +35,20 @@ struct BucketState {
     tokens: f64,
     filled_at: Uptime,
     slowed_at: Option<Uptime>,
-    waiting: BTreeMap<CallTicket, Arc<Notify>>,
-    tickets: u64,
+    waiting: BTreeMap<CallArrival, Arc<Notify>>,
+    arrivals: u64,
     /// How many calls were made.
     calls: u64,
 }
 
 /// In the order of turns, and within one turn in the order of arrival.
-type CallTicket = (Turn, u64);
+type CallArrival = (Turn, u64);
 
 enum Next {
     Go,
     /// First in the queue; a token is available at this time.
     At(Uptime),
-    /// Another ticket is first.
+    /// Another call is first.
     Wait,
 }
 
@@ -61,7 +61,7 @@ impl Bucket {
             filled_at: clock.uptime(),
             slowed_at: None,
             waiting: BTreeMap::new(),
-            tickets: 0,
+            arrivals: 0,
             calls: 0,
         };
         Self {
@@ -72,17 +72,17 @@ impl Bucket {
     }
 
     pub async fn take(&self, turn: Turn) {
-        let place = Queued::join(self, turn);
+        let queued = Queued::join(self, turn);
         loop {
-            match self.next(place.ticket) {
+            match self.next(queued.arrival) {
                 Next::Go => return,
                 Next::At(time) => tokio::select! {
                     biased;
                     () = self.clock.sleep_until(time) => {}
-                    // A more urgent ticket was added and served meanwhile.
-                    () = place.called.notified() => {}
+                    // A more urgent call was added and served meanwhile.
+                    () = queued.called.notified() => {}
                 },
-                Next::Wait => place.called.notified().await,
+                Next::Wait => queued.called.notified().await,
             }
         }
     }
@@ -98,10 +98,10 @@ impl Bucket {
         }
     }
 
-    fn next(&self, ticket: CallTicket) -> Next {
+    fn next(&self, arrival: CallArrival) -> Next {
         let now = self.clock.uptime();
         let mut inner = self.inner();
-        if inner.first() != Some(ticket) {
+        if inner.first() != Some(arrival) {
             return Next::Wait;
         }
         inner.fill(self.full_rate, now);
@@ -130,13 +130,13 @@ impl BucketState {
         self.rate = (self.rate + seconds * full_rate / RECOVERY_SECONDS).min(full_rate);
     }
 
-    /// The ticket that makes the next call.
-    fn first(&self) -> Option<CallTicket> {
-        let mut tickets = self.waiting.keys().copied();
-        let urgent = tickets.next()?;
+    /// The call that is sent next.
+    fn first(&self) -> Option<CallArrival> {
+        let mut arrivals = self.waiting.keys().copied();
+        let urgent = arrivals.next()?;
         let is_shared = (self.calls + 1).is_multiple_of(SHARED);
-        // Of those, the ticket that has waited longest.
-        let other = tickets
+        // Of those, the call that has waited longest.
+        let other = arrivals
             .filter(|(turn, _)| is_shared && turn.lane != urgent.0.lane)
             .min_by_key(|(_, number)| *number);
         Some(other.unwrap_or(urgent))
@@ -149,25 +149,25 @@ impl BucketState {
     }
 }
 
-/// A place in the queue; freed when it is dropped, served or not.
+/// A call in the queue; dropping it takes the call out, sent or not.
 struct Queued<'a> {
     bucket: &'a Bucket,
-    ticket: CallTicket,
+    arrival: CallArrival,
     called: Arc<Notify>,
 }
 
 impl<'a> Queued<'a> {
     fn join(bucket: &'a Bucket, turn: Turn) -> Self {
         let mut inner = bucket.inner();
-        inner.tickets += 1;
-        let ticket = (turn, inner.tickets);
+        inner.arrivals += 1;
+        let arrival = (turn, inner.arrivals);
         let called = Arc::new(Notify::new());
-        inner.waiting.insert(ticket, called.clone());
-        // A new ticket can change which one is first, and that one waits for its notification.
+        inner.waiting.insert(arrival, called.clone());
+        // A new call can change which one is first, and that one waits for its notification.
         inner.call_first();
         Self {
             bucket,
-            ticket,
+            arrival,
             called,
         }
     }
@@ -176,7 +176,7 @@ impl<'a> Queued<'a> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         let mut inner = self.bucket.inner();
-        inner.waiting.remove(&self.ticket);
+        inner.waiting.remove(&self.arrival);
         inner.call_first();
     }
 }

@@ -35,7 +35,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS operations_open ON operations (ready_at) WHERE NOT done;";
 
 /// Only one process uses the file, but an operator may read it meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct SandboxFile(Connection);
 
@@ -80,7 +80,7 @@ impl SandboxFile {
             }
             None => Connection::open_in_memory()?,
         };
-        db.busy_timeout(PATIENCE)?;
+        db.busy_timeout(BUSY_TIMEOUT)?;
         // The state must survive a crash of jit, but not a power failure.
         let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         tracing::debug!(mode, "simulated Identity Center opened");
@@ -98,7 +98,7 @@ impl SandboxFile {
     }
 
     /// Carries out the due operations, in order.
-    pub fn settle(&self, now: Timestamp) -> Sql<()> {
+    pub fn carry_out_due(&self, now: Timestamp) -> Sql<()> {
         let mut ready = self.0.prepare_cached(
             "SELECT id, kind, account_id, permission_set, user_id, failure FROM operations
              INDEXED BY operations_open

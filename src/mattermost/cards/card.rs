@@ -85,7 +85,7 @@ pub fn good_until(request: &Request) -> Timestamp {
     over + Millis::DAY
 }
 
-/// What a card shows beside the record of the request.
+/// The data that a card shows beside the record of the request.
 pub struct Shown<'s> {
     pub names: &'s Names,
     pub handles: Handles,

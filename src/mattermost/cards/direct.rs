@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::card::Offer;
 use super::history::{self, Line, RevokeLine};
-use super::tell::{CLOCKS_DIFFER, Cards, FIRST_TRY, PATIENCE_IN_ALL, failed, is_there};
+use super::tell::{CLOCKS_DIFFER, Cards, DELIVERY_TIMEOUT, FIRST_TRY, failed, is_there};
 use super::text::{counted_minutes, moment, more_minutes, short, short_id};
 use crate::config::MattermostConfig;
 use crate::domain::{
@@ -33,7 +33,7 @@ const TOLD: &str = "jit_told";
 /// Mattermost limits the rate of calls, also for a long list of approvers.
 const SENT_AT_ONCE: usize = 8;
 /// After this time jit asks for the decision without a link to the card.
-const CARD_PATIENCE: Millis = Millis::seconds(30);
+const CARD_TIMEOUT: Millis = Millis::seconds(30);
 /// The extensions that a reminder offers, in minutes.
 const MORE: [i64; 2] = [30, 60];
 
@@ -76,7 +76,7 @@ impl DirectMessages {
             }
             Audience::Card => {}
         }
-        self.settle_reminder(&request).await
+        self.remove_buttons_of_reminder(&request).await
     }
 
     /// Asks each approver who has not decided yet.
@@ -90,7 +90,7 @@ impl DirectMessages {
             .card_of(&request, telling.notice, telling.now)
             .await
         {
-            Err(_) if telling.now - telling.notice.created_at > CARD_PATIENCE => None,
+            Err(_) if telling.now - telling.notice.created_at > CARD_TIMEOUT => None,
             Err(why) => return Err(why),
             Ok(None) => {
                 failure = self.ask_for_an_invitation(&request, telling).await.err();
@@ -323,7 +323,7 @@ impl DirectMessages {
     }
 
     /// Removes the buttons of a reminder after a later event.
-    async fn settle_reminder(&self, request: &Request) -> Result<(), NotReceived> {
+    async fn remove_buttons_of_reminder(&self, request: &Request) -> Result<(), NotReceived> {
         let Some(reminder) = &request.chat.reminder else {
             return Ok(());
         };
@@ -351,8 +351,8 @@ impl Receiver for DirectMessages {
         ReceiverName::Messages
     }
 
-    fn patience(&self) -> Millis {
-        PATIENCE_IN_ALL
+    fn timeout(&self) -> Millis {
+        DELIVERY_TIMEOUT
     }
 
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
@@ -362,7 +362,7 @@ impl Receiver for DirectMessages {
             now,
             told: &told,
         };
-        let sent = self.cards.within_patience(self.tell(telling)).await;
+        let sent = self.cards.within_timeout(self.tell(telling)).await;
         sent.map_err(|not_received| NotReceived {
             told: std::mem::take(&mut *locked(&told)),
             ..not_received

@@ -49,7 +49,7 @@ impl RevokeLine {
     }
 }
 
-/// What jit knows of the access at the end of a request that is EXPIRED.
+/// The knowledge of jit about the access of an EXPIRED request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiredAccess {
     /// AWS shows that it is gone.

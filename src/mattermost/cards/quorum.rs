@@ -32,7 +32,7 @@ impl ApprovalCount {
         Self::of(request, binding).filter(|count| count.required > 1)
     }
 
-    /// What an approver learns after an approval that does not decide; `None` if nothing is missing.
+    /// The sentence after an approval that does not decide; `None` if no approval is missing.
     pub fn missing(&self) -> Option<String> {
         match self.required.saturating_sub(self.counted) {
             0 => None,

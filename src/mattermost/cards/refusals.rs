@@ -119,17 +119,39 @@ fn about_people(refusal: &Refusal) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ChannelId, Lease, Millis, MmUserId, Status, Timestamp};
+    use crate::domain::{AccountId, ChannelId, Lease, Millis, MmUserId, Status, Timestamp};
 
     const CHANNEL: &str = "rawchannel";
     const PERSON: &str = "rawperson";
 
+    fn account_id() -> AccountId {
+        "111122223333".parse().unwrap()
+    }
+
+    fn channel_id() -> ChannelId {
+        CHANNEL.parse().unwrap()
+    }
+
+    fn person() -> MmUserId {
+        PERSON.parse().unwrap()
+    }
+
+    fn set() -> PermissionSet {
+        "admin".parse().unwrap()
+    }
+
     fn all() -> Vec<Refusal> {
-        let (start_at, status) = (Timestamp::default(), Status::Pending);
-        let account_id = || "111122223333".parse().unwrap();
-        let channel_id = || -> ChannelId { CHANNEL.parse().unwrap() };
-        let person = || -> MmUserId { PERSON.parse().unwrap() };
-        let set = || -> PermissionSet { "admin".parse().unwrap() };
+        [
+            about_values(),
+            about_permissions(),
+            about_states(),
+            about_bindings_and_leases(),
+        ]
+        .concat()
+    }
+
+    fn about_values() -> Vec<Refusal> {
+        let start_at = Timestamp::default();
         vec![
             Refusal::NoReason,
             Refusal::TooLong {
@@ -163,6 +185,11 @@ mod tests {
                 named: 201,
                 most: 200,
             },
+        ]
+    }
+
+    fn about_permissions() -> Vec<Refusal> {
+        vec![
             Refusal::NotBound {
                 account_id: account_id(),
                 channel_id: channel_id(),
@@ -187,6 +214,12 @@ mod tests {
             Refusal::NotARevoker { person: person() },
             Refusal::NotTheRequester { verb: "cancel" },
             Refusal::NotAnAdmin,
+        ]
+    }
+
+    fn about_states() -> Vec<Refusal> {
+        let status = Status::Pending;
+        vec![
             Refusal::WrongState {
                 status,
                 done: "revoked",
@@ -205,7 +238,7 @@ mod tests {
             },
             Refusal::WaitedTooLong {
                 status,
-                until: start_at,
+                until: Timestamp::default(),
             },
             Refusal::AlreadyApproved {
                 status,
@@ -219,6 +252,12 @@ mod tests {
                 most: 60,
                 next: "make a new request".into(),
             },
+        ]
+    }
+
+    fn about_bindings_and_leases() -> Vec<Refusal> {
+        let status = Status::Pending;
+        vec![
             Refusal::BoundElsewhere {
                 account_id: account_id(),
                 channel_id: channel_id(),

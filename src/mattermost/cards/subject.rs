@@ -1,12 +1,12 @@
-//! What a decision is about. Buttons and dialogs carry it under their seals, so that no approver
+//! The subject of a decision. Buttons and dialogs carry it under their seals, so that no approver
 //! decides on something that the card or the dialog did not show.
 
 use super::quorum::waiting_extension;
 use crate::domain::{Request, State};
 use crate::mattermost::trust::seal::Action;
 
-/// What waits for a decision; `None` if nothing does. A request does not change, so one word is
-/// enough for it. Two extensions with the same minutes and the same end are the same decision.
+/// The subject that waits for a decision; `None` if none does. A request does not change, so one
+/// word is enough for it. Two extensions with the same minutes and the same end are the same decision.
 pub fn waiting(request: &Request) -> Option<String> {
     if request.state == State::Pending {
         return Some("request".to_owned());
@@ -16,7 +16,7 @@ pub fn waiting(request: &Request) -> Option<String> {
     Some(format!("extension by {minutes} after {end}"))
 }
 
-/// What a button of the card of this request is about; `None` if it is always about the same. The
+/// The subject of a button of the card of this request; `None` if it is always the same. The
 /// dialog for a reason has its own subject.
 pub fn of_button(request: &Request, action: Action) -> Option<String> {
     match action {

@@ -34,12 +34,12 @@ use crate::signature::CurrentSecret;
 use crate::worker::notices::{DELIVERY_BOUND, NotReceived, Receiver};
 
 /// For one call.
-const PATIENCE: Millis = Millis::seconds(5);
+const CALL_TIMEOUT: Millis = Millis::seconds(5);
 /// For one notice: its calls, their repeats, and the pause that a server requires after 429.
 /// This is within the bound of one delivery.
-pub(super) const PATIENCE_IN_ALL: Millis = Millis::seconds(20);
-const _: () = assert!(PATIENCE.0 < PATIENCE_IN_ALL.0);
-const _: () = assert!(PATIENCE_IN_ALL.0 < DELIVERY_BOUND.0);
+pub(super) const DELIVERY_TIMEOUT: Millis = Millis::seconds(20);
+const _: () = assert!(CALL_TIMEOUT.0 < DELIVERY_TIMEOUT.0);
+const _: () = assert!(DELIVERY_TIMEOUT.0 < DELIVERY_BOUND.0);
 /// jit may have tried an older notice before: the first pause is longer than this.
 pub(super) const FIRST_TRY: Millis = Millis(400);
 /// The clocks of jit and Mattermost may differ; the post is newer than its request.
@@ -75,7 +75,7 @@ impl Cards {
         service: Arc<Service>,
     ) -> reqwest::Result<Self> {
         let (url, clock) = (config.url.clone(), service.shared_clock());
-        let api = Api::new(url, bot_token.clone(), PATIENCE.std(), clock)?;
+        let api = Api::new(url, bot_token.clone(), CALL_TIMEOUT.std(), clock)?;
         Ok(Self {
             service,
             bot: Bot::new(api.clone()),
@@ -190,7 +190,7 @@ impl Cards {
         self.bot.post(&request.asked.channel_id, &card, &once).await
     }
 
-    /// What the record of the request does not have.
+    /// The data of the card that the record of the request does not have.
     async fn shown(&self, request: &Request) -> Shown<'_> {
         // Without an answer of the store, the card shows no number of approvals.
         let binding = self.service.binding(&request.asked.account_id).await;
@@ -377,14 +377,14 @@ impl Cards {
     }
 
     /// One attempt to tell a notice, within its time limit.
-    pub(super) async fn within_patience(
+    pub(super) async fn within_timeout(
         &self,
         told: impl Future<Output = Result<(), NotReceived>>,
     ) -> Result<(), NotReceived> {
         tokio::select! {
             biased;
             told = told => told,
-            () = self.service.clock().sleep(PATIENCE_IN_ALL) => {
+            () = self.service.clock().sleep(DELIVERY_TIMEOUT) => {
                 Err(NotReceived::because("Mattermost did not answer in time"))
             }
         }
@@ -397,12 +397,12 @@ impl Receiver for Cards {
         ReceiverName::Mattermost
     }
 
-    fn patience(&self) -> Millis {
-        PATIENCE_IN_ALL
+    fn timeout(&self) -> Millis {
+        DELIVERY_TIMEOUT
     }
 
     async fn receive(&self, notice: &Notice, now: Timestamp) -> Result<(), NotReceived> {
-        self.within_patience(self.deliver(notice, now)).await
+        self.within_timeout(self.deliver(notice, now)).await
     }
 }
 

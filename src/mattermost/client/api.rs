@@ -35,7 +35,7 @@ pub struct Api {
     url: Url,
     token: CurrentSecret,
     http: reqwest::Client,
-    patience: Millis,
+    timeout: Millis,
     clock: Arc<dyn Clock>,
     /// jit makes no calls before this time: the server answered 429.
     paused_until: Arc<Mutex<Uptime>>,
@@ -45,21 +45,21 @@ impl Api {
     pub fn new(
         url: Url,
         token: CurrentSecret,
-        patience: Duration,
+        timeout: Duration,
         clock: Arc<dyn Clock>,
     ) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder()
-            .timeout(patience)
+            .timeout(timeout)
             // A redirect would send the token to another server.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let patience = Millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        let timeout = Millis(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
         Ok(Self {
             url,
             token,
             http,
-            patience,
+            timeout,
             clock,
             paused_until: Arc::default(),
         })
@@ -146,7 +146,7 @@ impl Api {
     async fn wait_for_a_turn(&self) -> Result<(), ApiError> {
         let until = *self.paused_until();
         let rest = until - self.clock.uptime();
-        if rest > self.patience {
+        if rest > self.timeout {
             let seconds = rest.0.div_euclid(1000) + 1;
             let why = format!("it limits the rate and accepts no calls for {seconds} seconds");
             return Err(ApiError::NoAnswer(why));

@@ -39,8 +39,8 @@ impl TestServer {
         });
         let clock = Arc::new(TestClock::default());
         let token = CurrentSecret::new(Secret::new("token".into()));
-        let patience = std::time::Duration::from_secs(10);
-        let api = Api::new(url.parse().unwrap(), token, patience, clock.clone());
+        let timeout = std::time::Duration::from_secs(10);
+        let api = Api::new(url.parse().unwrap(), token, timeout, clock.clone());
         Self {
             api: api.unwrap(),
             clock,

@@ -1,4 +1,4 @@
-//! What all typed commands share: words, reasons and accounts.
+//! Parts that all typed commands share: words, reasons and accounts.
 
 use crate::domain::{AccountId, Minutes, Text};
 use crate::mattermost::cards::names::Names;

@@ -248,89 +248,91 @@ mod tests {
         request(text, &known)
     }
 
+    const ASKED_BACK: &[(&str, &str)] = &[
+        (
+            "acme-prod readnly 30m look at logs",
+            "`/jit request acme-prod readonly 30m look at logs`",
+        ),
+        (
+            "acme-prod 30m Read-Only look",
+            "`/jit request acme-prod readonly 30m look`",
+        ),
+        ("acme-prod admn 1h x", "`/jit request acme-prod admin 1h x`"),
+        (
+            "acme-prod administrator 1h x",
+            "`/jit request acme-prod admin 1h x`",
+        ),
+        (
+            "acme-prod read 1h x",
+            "`/jit request acme-prod readonly 1h x`",
+        ),
+        (
+            "acme-prod readonly 30 look at logs",
+            "`/jit request acme-prod readonly 30m look at logs`",
+        ),
+        (
+            "acme-prod 0m readonly look",
+            "`/jit request acme-prod TIME readonly look`",
+        ),
+        (
+            "acme-prod admin readonly 1h x",
+            "`/jit request acme-prod admin 1h x`",
+        ),
+        (
+            "acme-prod admin 1h 30m x",
+            "`/jit request acme-prod admin 1h x`",
+        ),
+        (
+            "acme-prod readonly 30mn look",
+            "`/jit request acme-prod readonly 30m look`",
+        ),
+        (
+            "acme-prod readonly 30-minutes look",
+            "`/jit request acme-prod readonly 30m look`",
+        ),
+        (
+            "acme-prod readonly 2huors look",
+            "`/jit request acme-prod readonly 120m look`",
+        ),
+        (
+            "acme-prod admin thirty minutes logs",
+            "`/jit request acme-prod admin 30m logs`",
+        ),
+        (
+            "acme-prod admin a few hours logs",
+            "`/jit request acme-prod admin TIME logs`",
+        ),
+        (
+            "acme-prod readonly 30m. logs",
+            "`/jit request acme-prod readonly 30m logs`",
+        ),
+        (
+            "acme-prod readonly 1,5h logs",
+            "`/jit request acme-prod readonly 90m logs`",
+        ),
+        (
+            "acme-prod readonly please 15m",
+            "`/jit request acme-prod readonly 15m please 15m`",
+        ),
+        (
+            "acme-prod readonly half an hour",
+            "`/jit request acme-prod readonly 30m half an hour`",
+        ),
+        (
+            "acme-prod readonly admn 30m x",
+            "`/jit request acme-prod readonly 30m admn 30m x`",
+        ),
+        (
+            "acme-prod admin 500 errors `now`",
+            "`/jit request acme-prod admin \"500 errors 'now'\"`",
+        ),
+    ];
+
     /// W1: jit took these words for the reason, and the request was for the default set for an
     /// hour.
     #[test]
     fn a_misspelt_set_or_time_is_asked_back_with_a_command_that_works() {
-        for (text, wanted) in [
-            (
-                "acme-prod readnly 30m look at logs",
-                "`/jit request acme-prod readonly 30m look at logs`",
-            ),
-            (
-                "acme-prod 30m Read-Only look",
-                "`/jit request acme-prod readonly 30m look`",
-            ),
-            ("acme-prod admn 1h x", "`/jit request acme-prod admin 1h x`"),
-            (
-                "acme-prod administrator 1h x",
-                "`/jit request acme-prod admin 1h x`",
-            ),
-            (
-                "acme-prod read 1h x",
-                "`/jit request acme-prod readonly 1h x`",
-            ),
-            (
-                "acme-prod readonly 30 look at logs",
-                "`/jit request acme-prod readonly 30m look at logs`",
-            ),
-            (
-                "acme-prod 0m readonly look",
-                "`/jit request acme-prod TIME readonly look`",
-            ),
-            (
-                "acme-prod admin readonly 1h x",
-                "`/jit request acme-prod admin 1h x`",
-            ),
-            (
-                "acme-prod admin 1h 30m x",
-                "`/jit request acme-prod admin 1h x`",
-            ),
-            (
-                "acme-prod readonly 30mn look",
-                "`/jit request acme-prod readonly 30m look`",
-            ),
-            (
-                "acme-prod readonly 30-minutes look",
-                "`/jit request acme-prod readonly 30m look`",
-            ),
-            (
-                "acme-prod readonly 2huors look",
-                "`/jit request acme-prod readonly 120m look`",
-            ),
-            (
-                "acme-prod admin thirty minutes logs",
-                "`/jit request acme-prod admin 30m logs`",
-            ),
-            (
-                "acme-prod admin a few hours logs",
-                "`/jit request acme-prod admin TIME logs`",
-            ),
-            (
-                "acme-prod readonly 30m. logs",
-                "`/jit request acme-prod readonly 30m logs`",
-            ),
-            (
-                "acme-prod readonly 1,5h logs",
-                "`/jit request acme-prod readonly 90m logs`",
-            ),
-            (
-                "acme-prod readonly please 15m",
-                "`/jit request acme-prod readonly 15m please 15m`",
-            ),
-            (
-                "acme-prod readonly half an hour",
-                "`/jit request acme-prod readonly 30m half an hour`",
-            ),
-            (
-                "acme-prod readonly admn 30m x",
-                "`/jit request acme-prod readonly 30m admn 30m x`",
-            ),
-            (
-                "acme-prod admin 500 errors `now`",
-                "`/jit request acme-prod admin \"500 errors 'now'\"`",
-            ),
-        ] {
+        for (text, wanted) in ASKED_BACK {
             let said = parse(text).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
             commands_are_accepted(&said);

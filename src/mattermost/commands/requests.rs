@@ -20,7 +20,7 @@ use crate::mattermost::{Mattermost, No};
 use crate::service::{Idempotency, OpenedOrFound, RevokeResult, Ticket};
 
 /// How long the answer waits for a removal; then the removal continues without it.
-const REVOKE_PATIENCE: Millis = Millis(2_000);
+const REVOKE_TIMEOUT: Millis = Millis(2_000);
 /// The duration of a request without a time.
 const AN_HOUR: i64 = 60;
 
@@ -187,7 +187,7 @@ impl Mattermost {
         ticket: Option<Arc<Ticket>>,
     ) -> Result<String, No> {
         let service = &self.app.service;
-        let deadline = service.clock().uptime() + REVOKE_PATIENCE;
+        let deadline = service.clock().uptime() + REVOKE_TIMEOUT;
         if let Err(refused) = self.revoke(who, request, reason, ticket).await {
             return self.or_reached(refused, request.id, &Aim::NoAccess).await;
         }
@@ -336,7 +336,7 @@ fn which_set(typed: &TypedRequest, duration: Minutes, sets: &[PermissionSet]) ->
     ))
 }
 
-/// What jit assumed, so that the requester sees it.
+/// The values that jit assumed, so that the requester sees them.
 fn assumed(request: &Request, set: bool, time: bool) -> String {
     let mut told = Vec::new();
     if set {

@@ -3,7 +3,7 @@
 use super::parts::first;
 use crate::domain::Minutes;
 
-/// What the beginning of a text is.
+/// The beginning of a text, as a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TypedTime<'t> {
     /// A time, and the text after it.

@@ -74,6 +74,7 @@ pub const VERBS: [(&str, &str, &str); 13] = [
     ("help", "", "show this list: `/jit help`"),
 ];
 
+/// A typed command. An `id` is as the person typed it, often only the beginning of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatCommand {
     /// A request, in a dialog.

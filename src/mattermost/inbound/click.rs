@@ -72,7 +72,7 @@ enum ClickFault {
 struct Pressed {
     request_id: RequestId,
     action: Action,
-    /// What the button is about, as its seal says.
+    /// The subject of the button, as its seal says.
     subject: Option<String>,
     trigger: Trigger,
 }

@@ -19,7 +19,7 @@ const REASON: &str = "reason";
 /// The longest reason that jit accepts.
 const LONGEST: u32 = 1000;
 
-/// What the dialog for a reason is about.
+/// The step for which the dialog asks a reason.
 struct ReasonAsked<'r> {
     request: &'r Request,
     step: ReasonedStep,
@@ -146,7 +146,7 @@ impl Mattermost {
     }
 }
 
-/// What the step is about. A denial of a request must not become the denial of an extension that
+/// The subject of the step. A denial of a request must not become the denial of an extension that
 /// the approver has not seen. A revoke is about all access of the request at any time.
 fn subject(request: &Request, step: ReasonedStep) -> Option<String> {
     match step {

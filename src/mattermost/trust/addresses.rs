@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::domain::{Email, MmUserId};
 use crate::http::address_book::{AddressBook, NoUser};
-use crate::mattermost::PATIENCE;
+use crate::mattermost::CALL_TIMEOUT;
 use crate::mattermost::client::api::{Api, ApiError};
 use crate::mattermost::client::people::User;
 use crate::signature::{CurrentSecret, percent_encoded};
@@ -24,7 +24,7 @@ impl Addresses {
         clock: std::sync::Arc<dyn Clock>,
     ) -> reqwest::Result<Self> {
         Ok(Self {
-            api: Api::new(config.url.clone(), bot_token, PATIENCE, clock)?,
+            api: Api::new(config.url.clone(), bot_token, CALL_TIMEOUT, clock)?,
             rules: Rules {
                 email_domain: config.email_domain.clone(),
             },

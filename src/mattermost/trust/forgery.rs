@@ -30,7 +30,7 @@ const MINUTE: Millis = Millis::minutes(1);
 /// The longest recorded text: ids of Mattermost have 26 characters, ids of requests 36.
 const LONGEST_ID: usize = 36;
 
-/// Who sent a forgery, as far as Mattermost has signed it.
+/// The sender of a forgery, as far as Mattermost has signed it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Sender {
     Unknown,
@@ -38,7 +38,7 @@ enum Sender {
     User(MmUserId),
 }
 
-/// What the history of the channel gets of a forgery.
+/// The entry about a forgery in the history of the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Whole,
@@ -295,7 +295,7 @@ mod tests {
         for minute in 7..60 {
             assert_eq!(entry(minute, &unknown), Entry::Nothing);
         }
-        // What a user of Mattermost did is not hidden by the calls of others.
+        // The calls of others do not hide the forgery of a user of Mattermost.
         assert_eq!(entry(7, &user("bob")), Entry::Whole);
         assert_eq!(entry(60, &unknown), Entry::Whole);
     }

@@ -53,7 +53,7 @@ impl Action {
 pub struct ClickContext {
     pub request_id: RequestId,
     action: String,
-    /// What a decision is about; absent in other buttons, and in those of an earlier version of jit.
+    /// The subject of a decision; absent in other buttons, and in those of an earlier version of jit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     until: String,
@@ -80,7 +80,7 @@ pub struct DialogState {
 pub struct ReasonOf {
     pub request_id: RequestId,
     pub step: ReasonedStep,
-    /// What the person saw waiting: the step is for that only.
+    /// The subject that the person saw waiting: the step is for that only.
     pub subject: String,
 }
 

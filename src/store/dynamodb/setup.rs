@@ -21,7 +21,7 @@ use crate::store::StoreError;
 const LOOK_AGAIN: Millis = Millis(500);
 /// How long jit waits for a table. DynamoDB creates a table in seconds, and adds an index to a
 /// large table in minutes.
-const PATIENCE: Millis = Millis::minutes(10);
+const TIMEOUT: Millis = Millis::minutes(10);
 
 /// Whether `create_table` created the table or found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl DynamoStore {
     }
 
     async fn wait_until_active(&self, table: Table) -> Result<(), StoreError> {
-        let until = self.clock.now() + PATIENCE;
+        let until = self.clock.now() + TIMEOUT;
         loop {
             let found = self.describe(table).await?;
             if found.as_ref().is_some_and(is_active) {
@@ -155,7 +155,7 @@ impl DynamoStore {
             .update_continuous_backups()
             .table_name(self.names.of(table))
             .point_in_time_recovery_specification(on);
-        let until = self.clock.now() + PATIENCE;
+        let until = self.clock.now() + TIMEOUT;
         loop {
             let answer = call.clone().send().await;
             let now = self.clock.now();

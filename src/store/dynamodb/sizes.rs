@@ -114,6 +114,20 @@ mod tests {
         RequestId::from_uuid(Uuid::from_u128(u128::MAX - number))
     }
 
+    fn grant() -> Grant {
+        Grant {
+            period: Some(Period {
+                from: Timestamp::default(),
+                until: Timestamp::default(),
+            }),
+            extension: Some(Extension {
+                by: person(),
+                minutes: Minutes::new(527_040).unwrap(),
+                approvals: approvals(),
+            }),
+        }
+    }
+
     fn request(state: State) -> Request {
         Request {
             id: id(0),
@@ -133,17 +147,7 @@ mod tests {
                 given: approvals(),
                 complete_at: Some(Timestamp::default()),
             },
-            grant: Grant {
-                period: Some(Period {
-                    from: Timestamp::default(),
-                    until: Timestamp::default(),
-                }),
-                extension: Some(Extension {
-                    by: person(),
-                    minutes: Minutes::new(527_040).unwrap(),
-                    approvals: approvals(),
-                }),
-            },
+            grant: grant(),
             state,
             access: AccessFacts::Assignment(AssignmentFacts {
                 user: Some(word()),

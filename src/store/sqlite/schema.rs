@@ -25,7 +25,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
 const KNOWN: u32 = 5;
 
 /// How long a statement waits for the lock of an operator's own statement before it fails.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// FULL: a commit survives a power failure, and not only a crash of the process. `checkpoint`
 /// copies the log into the file; the writer does it only when the log has become large.
@@ -47,7 +47,9 @@ pub enum OpenError {
     )]
     Newer {
         path: PathBuf,
+        /// The schema of the file.
         found: u32,
+        /// The schema that this version of jit writes.
         known: u32,
     },
     #[error(
@@ -57,7 +59,9 @@ pub enum OpenError {
     )]
     Older {
         path: PathBuf,
+        /// The schema of the file.
         found: u32,
+        /// The schema that this version of jit writes.
         known: u32,
     },
     #[error("{} may only be read: make it and its folder writable for this user", path.display())]
@@ -158,7 +162,7 @@ pub(super) fn check_for_reading(path: &Path) -> Result<Connection, OpenError> {
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(PATIENCE)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }

@@ -19,7 +19,7 @@ use crate::store::Taken;
 
 /// How long a worker waits for the lease on a policy: longer than the lease of a dead worker
 /// lasts.
-const PATIENCE: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
+const LEASE_TIMEOUT: Millis = Millis(Lease::LASTS.0 + Millis::seconds(6).0);
 const PAUSE: Millis = Millis(200);
 
 impl AssignmentExecution<'_> {
@@ -114,11 +114,11 @@ impl AssignmentExecution<'_> {
         changed
     }
 
-    /// Takes the lease on the policy, or fails after `PATIENCE`.
+    /// Takes the lease on the policy, or fails after `LEASE_TIMEOUT`.
     async fn take_policy_lease(&self, name: &str) -> Done<(LeaseToken, LeaseDeadline)> {
         let (clock, store) = (self.service.clock(), self.service.store());
         let token = LeaseToken(clock.draw());
-        let patience = clock.uptime() + PATIENCE;
+        let until = clock.uptime() + LEASE_TIMEOUT;
         let mut lapsed = None;
         loop {
             let since = BothClocks::now(clock);
@@ -130,7 +130,7 @@ impl AssignmentExecution<'_> {
                     lapsed = self.watch.see_named_lease(name, other, clock.uptime());
                 }
             }
-            if clock.uptime() >= patience {
+            if clock.uptime() >= until {
                 let why = format!("another worker is changing {name}");
                 return Err(WorkFailure::passing(&why).into());
             }

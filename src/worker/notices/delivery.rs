@@ -46,7 +46,7 @@ pub(super) enum GoAhead {
     No,
 }
 
-/// What a delivery knows of the notices of its request.
+/// The notices of a request that its delivery knows, and their receivers.
 struct KnownNotices {
     /// The claimed notice and later ones, in order.
     notices: Vec<Notice>,
@@ -57,7 +57,7 @@ struct KnownNotices {
     not_received: Option<(ReceiverName, NotReceived)>,
 }
 
-/// What a receiver does next.
+/// The next step of a receiver.
 enum Next {
     Get(Notice),
     /// Looks for later notices.
@@ -176,7 +176,7 @@ impl<'a> Delivery<'a> {
         let mut names = self.receivers.all.iter().map(|one| one.name());
         let all_have_it = names.clone().all(|name| has(claimed, name));
         let left = self.claim.deadline - self.service.clock().uptime();
-        if all_have_it || self.may_go_ahead == GoAhead::No || left < receiver.patience() {
+        if all_have_it || self.may_go_ahead == GoAhead::No || left < receiver.timeout() {
             return Next::End;
         }
         if let Some(notice) = later.iter().find(|one| !has(one, receiver.name())) {
@@ -216,7 +216,7 @@ impl<'a> Delivery<'a> {
     async fn give(&self, receiver: &dyn Receiver, notice: &Notice) -> Result<(), NotReceived> {
         let (clock, paused) = (self.service.clock(), self.receivers.paused);
         let (name, begun) = (receiver.name(), clock.uptime());
-        paused.check(name, receiver.patience(), begun)?;
+        paused.check(name, receiver.timeout(), begun)?;
         // K6: a panic of one receiver is a failure of this receiver only.
         let received = AssertUnwindSafe(receiver.receive(notice, clock.now())).catch_unwind();
         let received = tokio::select! {

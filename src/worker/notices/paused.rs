@@ -34,7 +34,7 @@ impl PausedReceivers {
     pub fn check(
         &self,
         receiver: ReceiverName,
-        patience: Millis,
+        timeout: Millis,
         now: Uptime,
     ) -> Result<(), NotReceived> {
         let mut all = locked(&self.0);
@@ -48,7 +48,7 @@ impl PausedReceivers {
                 "it gave no answer to other notices a moment ago",
             ));
         }
-        paused.tried_until = Some(now + patience);
+        paused.tried_until = Some(now + timeout);
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl PausedReceivers {
 mod tests {
     use super::*;
 
-    const PATIENCE: Millis = Millis::seconds(10);
+    const TIMEOUT: Millis = Millis::seconds(10);
 
     fn at(seconds: i64) -> Uptime {
         Uptime(Millis::seconds(seconds))
@@ -83,19 +83,19 @@ mod tests {
     #[test]
     fn n2_only_one_delivery_tries_a_receiver_that_gave_no_answers() {
         let paused = PausedReceivers::default();
-        let tries = |receiver, now| paused.check(receiver, PATIENCE, at(now)).is_ok();
+        let tries = |receiver, now| paused.check(receiver, TIMEOUT, at(now)).is_ok();
         let (webhook, cards) = (ReceiverName::Webhook, ReceiverName::Mattermost);
         for _ in 0..UNANSWERED {
             assert!(tries(webhook, 0));
-            paused.note(webhook, false, PATIENCE, at(10));
+            paused.note(webhook, false, TIMEOUT, at(10));
         }
         assert!(!tries(webhook, 19));
         assert!(tries(cards, 19), "the other receiver is not paused");
         assert!(tries(webhook, 20) && !tries(webhook, 29));
-        paused.note(webhook, false, PATIENCE, at(30));
+        paused.note(webhook, false, TIMEOUT, at(30));
         assert!(!tries(webhook, 39) && tries(webhook, 40));
         assert!(tries(webhook, 50), "the result of that attempt is lost");
-        paused.note(webhook, true, PATIENCE, at(51));
+        paused.note(webhook, true, TIMEOUT, at(51));
         assert!(tries(webhook, 51) && tries(webhook, 51));
     }
 
@@ -108,7 +108,7 @@ mod tests {
             // Each second answer refuses the notice at once.
             let took = Millis(SLOW.0 - i64::from(turn % 2));
             paused.note(webhook, false, took, at(0));
-            assert_eq!(paused.check(webhook, PATIENCE, at(0)), Ok(()));
+            assert_eq!(paused.check(webhook, TIMEOUT, at(0)), Ok(()));
         }
     }
 }

@@ -93,6 +93,17 @@ impl Inner {
         Ok(self.paged(input, "AccountAssignments", all))
     }
 
+    /// Whether another operation runs that does not allow this one.
+    fn is_busy(&self, about: &Assignment) -> bool {
+        self.operations.values().any(|one| {
+            let same = one.about == *about;
+            let here = self.one_at_a_time_in_an_account
+                && one.about.account == about.account
+                && one.ready != NEVER;
+            !one.over && (same || here)
+        })
+    }
+
     pub(super) fn begin(
         &mut self,
         kind: &'static str,
@@ -105,14 +116,7 @@ impl Inner {
             principal: word(input, "PrincipalId"),
             kind: "USER",
         };
-        let busy = self.operations.values().any(|one| {
-            let same = one.about == about;
-            let here = self.one_at_a_time_in_an_account
-                && one.about.account == about.account
-                && one.ready != NEVER;
-            !one.over && (same || here)
-        });
-        if busy {
+        if self.is_busy(&about) {
             return Err(conflict());
         }
         let creates = self

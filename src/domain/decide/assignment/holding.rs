@@ -1,4 +1,4 @@
-//! What a step about an assignment reads in the holding of its request, and what it changes there.
+//! A step about an assignment reads and changes the holding of its request.
 
 use super::super::records::AccessStep;
 use super::super::step::Step;

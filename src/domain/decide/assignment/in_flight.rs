@@ -4,10 +4,10 @@
 use crate::domain::decide::fixtures::{
     due_at, finished, holding_of, id, later, lease, policy, prepared, record,
 };
-use crate::domain::decide::{Decision, Record, Refusal, decide};
+use crate::domain::decide::{Decision, Record, decide};
 use crate::domain::{
     AssignmentCall, AssignmentCalls, AssignmentOutcome, AssignmentWork, Calls, Command, Doubt,
-    Holding, LeaseToken, Outcome, Presence, State, Status, Text, WorkFailure,
+    Holding, LeaseToken, Outcome, Presence, Refusal, State, Status, Text, WorkFailure,
 };
 use uuid::Uuid;
 

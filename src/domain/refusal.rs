@@ -1,7 +1,7 @@
 //! Refusals: why a command changed nothing. Each message names the reason, and a next step if
 //! there is one.
 
-use crate::domain::{
+use super::{
     AccountId, ChannelId, Email, Lease, Millis, MmUserId, PermissionSet, Status, Timestamp, counted,
 };
 
@@ -26,7 +26,7 @@ pub enum Refusal {
     StartTooFar {
         /// The start that the requester named.
         start_at: Timestamp,
-        /// See [`Policy::max_start_ahead`](crate::domain::Policy::max_start_ahead).
+        /// See [`Policy::max_start_ahead`](super::Policy::max_start_ahead).
         most: Millis,
         /// The last time that is allowed now.
         latest: Timestamp,
@@ -134,7 +134,7 @@ pub enum Refusal {
     },
     #[error("only its requester may {verb} this request")]
     NotTheRequester {
-        /// What the person asked for, such as `cancel`.
+        /// The step that the person asked for, such as `cancel`.
         verb: &'static str,
     },
     #[error("only the admins named in policy.admins may change bindings")]
@@ -145,14 +145,14 @@ pub enum Refusal {
     WrongState {
         /// The present status of the request.
         status: Status,
-        /// What the command would have done, as a participle such as `revoked`.
+        /// The step of the command, as a participle such as `revoked`.
         done: &'static str,
         /// The end of the message: a next step or an explanation; empty if there is none.
         hint: &'static str,
     },
     #[error("jit cannot confirm that the access is gone: {why}")]
     NotGone {
-        /// What jit does not know.
+        /// The fact that jit does not know.
         why: &'static str,
     },
     #[error(
@@ -206,7 +206,7 @@ pub enum Refusal {
         total: i64,
         /// See `most` of [`Refusal::TooLong`].
         most: u32,
-        /// What the requester can do.
+        /// A next step for the requester.
         next: String,
     },
     #[error("account {account_id} is bound to channel {channel_id}; unbind it there first")]

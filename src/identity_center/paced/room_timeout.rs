@@ -12,9 +12,9 @@ const TIMES_AS_LONG: i64 = 3;
 
 /// A moving average of how long operations took, of which each new one is an eighth. An operation
 /// that does not end is not in it.
-pub(super) struct RoomPatience(AtomicI64);
+pub(super) struct RoomTimeout(AtomicI64);
 
-impl RoomPatience {
+impl RoomTimeout {
     pub fn new() -> Self {
         Self(AtomicI64::new(LONGEST.0 / TIMES_AS_LONG))
     }
@@ -36,17 +36,17 @@ impl RoomPatience {
 mod tests {
     use super::*;
 
-    fn after(operations: usize, took: Millis) -> RoomPatience {
-        let patience = RoomPatience::new();
+    fn after(operations: usize, took: Millis) -> RoomTimeout {
+        let timeout = RoomTimeout::new();
         for _ in 0..operations {
-            patience.note_end(took);
+            timeout.note_end(took);
         }
-        patience
+        timeout
     }
 
     #[test]
-    fn the_patience_follows_how_long_operations_take() {
-        assert_eq!(RoomPatience::new().get(), LONGEST, "nothing is known yet");
+    fn the_timeout_follows_how_long_operations_take() {
+        assert_eq!(RoomTimeout::new().get(), LONGEST, "nothing is known yet");
         assert_eq!(after(40, Millis::seconds(1)).get(), SHORTEST);
         assert_eq!(after(40, Millis::minutes(2)).get(), LONGEST);
         let usual = after(40, Millis::seconds(3)).get();
@@ -57,9 +57,9 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_operation_does_not_make_the_patience_long() {
-        let patience = after(40, Millis::seconds(1));
-        patience.note_end(Millis::seconds(20));
-        assert!(patience.get() < Millis::seconds(15), "{:?}", patience.get());
+    fn one_slow_operation_does_not_make_the_timeout_long() {
+        let timeout = after(40, Millis::seconds(1));
+        timeout.note_end(Millis::seconds(20));
+        assert!(timeout.get() < Millis::seconds(15), "{:?}", timeout.get());
     }
 }
