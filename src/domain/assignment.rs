@@ -14,9 +14,27 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AccessChange, AccessFacts, AccessRecord, LeaseToken, Period, Person, RequestId, State, Text,
-    Timestamp, UserId,
+    AccessChange, AccessFacts, AccessRecord, EventKind, LeaseToken, Period, Person, RequestId,
+    State, Text, Timestamp, UserId,
 };
+
+/// The events after which the record may have other old credentials than before: those about them,
+/// and each end of an access.
+pub(super) const CHANGES_OLD_CREDENTIALS: [EventKind; 10] = [
+    EventKind::SessionsDenied,
+    EventKind::SessionsEnded,
+    EventKind::SessionsNotEnded,
+    EventKind::SessionDenyLifted,
+    EventKind::StrayAccessFound,
+    EventKind::StrayAccessRemoved,
+    EventKind::CleanedUp,
+    EventKind::Revoked,
+    EventKind::Expired,
+    EventKind::Error,
+];
+/// The details of these events that say which old credentials the record has after the event.
+pub(super) const ENDING_DETAIL: &str = "sessions_ending_before";
+pub(super) const DENIED_DETAIL: &str = "sessions_denied_until";
 
 /// The next work for an assignment: one operation at Identity Center.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,6 +253,19 @@ impl AccessFacts {
         match self {
             Self::Assignment(facts) => facts.user = Some(user),
         }
+    }
+
+    /// C: what an event of this kind says of the old credentials, so that the history shows that the
+    /// record must have them.
+    pub(super) fn old_credentials_detail(&self, kind: EventKind) -> Option<(&'static str, String)> {
+        // SESSIONS_DENIED has its `until`.
+        if kind == EventKind::SessionsDenied || !CHANGES_OLD_CREDENTIALS.contains(&kind) {
+            return None;
+        }
+        Some(match self.old_credentials()? {
+            OldCredentials::Ending { before } => (ENDING_DETAIL, before.to_string()),
+            OldCredentials::Denied { until } => (DENIED_DETAIL, until.to_string()),
+        })
     }
 
     pub(super) fn set_old_credentials(&mut self, old: Option<OldCredentials>) {

@@ -60,8 +60,11 @@ impl<'a> Step<'a> {
         self.request.state = state;
     }
 
-    pub fn record(&mut self, kind: EventKind, actor: Option<&Person>, details: Details) {
+    pub fn record(&mut self, kind: EventKind, actor: Option<&Person>, mut details: Details) {
         let request = &mut self.request;
+        if let Some((name, said)) = request.access.old_credentials_detail(kind) {
+            details.insert(name.to_owned(), said);
+        }
         let entry = EventDraft {
             key: AuditKey::Request(request.id),
             kind,
