@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod build;
+mod checked_ends;
 mod configure;
 #[path = "../common/fixtures.rs"]
 mod fixtures;

@@ -390,7 +390,7 @@ async fn a_catch_up_reads_only_the_entries_since_the_one_before() {
 }
 
 /// One store of each kind. The folder contains the file of SQLite.
-async fn each_store() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
+pub async fn each_store() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
     let folder = tempfile::tempdir().unwrap();
     let file = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
     let tables = Tables::fresh().await.store();
