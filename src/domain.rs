@@ -51,7 +51,7 @@ pub use notice::{Audience, Notice, PersonMark, ReceiverName};
 pub use policy::{Admins, ChatUser, ExtensionRule, OldCredentialsRule, Policy, SetRule};
 pub use request::{
     Approval, Approvals, Asked, Chat, Doubt, Draft, Ending, ErrorEnd, Extension, Failing, Grant,
-    Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Version,
+    Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Status, Subject, Version,
 };
 pub use short_id::ShortId;
 pub use shown::{RequestObject, status_in_words};

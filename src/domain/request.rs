@@ -3,6 +3,7 @@
 mod lease;
 mod phase;
 mod start;
+mod subject;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::str::FromStr;
 
 pub use lease::{Lease, LeaseHolder};
 use serde::{Deserialize, Serialize};
+pub use subject::Subject;
 
 use super::{
     AccessFacts, AccountId, Chain, ChannelId, Email, Invalid, Minutes, PermissionSet, Person,

@@ -12,6 +12,7 @@ mod conformance;
 mod dynamo;
 mod dynamodb;
 mod memory;
+mod on_shown;
 mod other_key;
 mod portable;
 mod sqlite;

@@ -423,7 +423,7 @@ fn finished(number: u128, outcome: AssignmentOutcome) -> Command {
 }
 
 /// A grant that went through all its steps, so that its history explains everything.
-async fn granted(service: &Service) -> Request {
+pub async fn granted(service: &Service) -> Request {
     let admin = Admin {
         person: None,
         key_id: "plugin".into(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::slash::Slash;
 use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, State, Status};
-use crate::mattermost::cards::quorum::waiting_extension;
 use crate::mattermost::cards::text::{code, counted};
 use crate::mattermost::{Mattermost, No};
 use crate::store::{Filter, Found, StoreError, Unreadable};
@@ -263,7 +262,7 @@ impl ShownRequests {
 
 /// Whether approvers must decide about the request or its extension.
 fn waits_for_approvers(request: &Request) -> bool {
-    request.state == State::Pending || waiting_extension(request).is_some()
+    request.state == State::Pending || request.waiting_extension().is_some()
 }
 
 /// The parts of a list.

@@ -8,21 +8,28 @@ use super::parts::TypedRequest;
 use super::slash::Slash;
 use crate::code::Code;
 use crate::domain::{
-    Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
-    State, Text, status_in_words,
+    Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Refusal, Request,
+    RequestId, State, Subject, Text, status_in_words,
 };
 use crate::http::already::{Aim, Wording, sentence, shown};
 use crate::mattermost::cards::card::{people, revoked_by};
 use crate::mattermost::cards::handles::Handles;
-use crate::mattermost::cards::quorum::{ApprovalCount, waiting_extension};
+use crate::mattermost::cards::quorum::ApprovalCount;
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
-use crate::service::{Idempotency, OpenedOrFound, RevokeResult, Ticket};
+use crate::service::{Idempotency, OpenedOrFound, RevokeResult, ServiceError, Ticket};
 
 /// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_PATIENCE: Millis = Millis(2_000);
 /// The duration of a request without a time.
 const AN_HOUR: i64 = 60;
+
+/// The result of a decision on what a card or a dialog showed.
+pub(in crate::mattermost) enum ShownDecision {
+    Done,
+    /// Something else waits: the request as it is now. Nothing was changed.
+    OtherWaits(Box<Request>),
+}
 
 impl Mattermost {
     /// One request for each command that a user sent.
@@ -227,6 +234,30 @@ impl Mattermost {
         Ok(handled.request)
     }
 
+    /// Decides on what a card or a dialog showed. W15: returns the request as it is now if something
+    /// else waits for a decision.
+    pub(in crate::mattermost) async fn decide_on_shown(
+        &self,
+        id: RequestId,
+        (who, ask): (&ChatUser, Ask),
+        shown: Subject,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<ShownDecision, No> {
+        let by = who.person.clone();
+        let command = Command::DecidedOnShown { by, ask, shown };
+        let service = &self.app.service;
+        match service.handle(id, command, ticket.as_deref()).await {
+            Err(ServiceError::Refused(Refusal::NotWhatWasShown { .. })) => {
+                let now = service.request(id).await?;
+                Ok(ShownDecision::OtherWaits(Box::new(now)))
+            }
+            handled => {
+                handled?;
+                Ok(ShownDecision::Done)
+            }
+        }
+    }
+
     pub(super) async fn status(
         &self,
         slash: &Slash,
@@ -286,7 +317,7 @@ impl Mattermost {
             }
             _ => parts.push(counted_minutes(request.asked.duration.get())),
         }
-        if let Some(extension) = waiting_extension(request) {
+        if let Some(extension) = request.waiting_extension() {
             let minutes = counted_minutes(extension.minutes.get());
             parts.push(format!("extension requested: {minutes}"));
         }
