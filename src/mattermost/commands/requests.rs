@@ -202,7 +202,11 @@ impl Mattermost {
         Ok(
             match RevokeResult::of(service.follow(request.id, deadline).await?) {
                 RevokeResult::Revoked(request) => format!(
-                    "Revoked: AWS shows that the access is gone.\n{}",
+                    "{}\n{}",
+                    match request.access.was_begun() {
+                        true => "Revoked: AWS shows that the access is gone.",
+                        false => "Revoked: no access was granted.",
+                    },
                     self.line(&request).await
                 ),
                 RevokeResult::Continues(request) => format!(
