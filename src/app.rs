@@ -129,7 +129,10 @@ impl Server {
         // Under Lambda, CloudWatch has the metrics.
         let metrics = (purpose == Purpose::Serve).then_some(metrics);
         let mut http = HttpState::new(service.clone(), keyring, metrics, stop);
-        http.rates = KeyRates::new(config.server.creates_per_second, config.server.create_burst);
+        http.rates = Arc::new(KeyRates::new(
+            config.server.creates_per_second,
+            config.server.create_burst,
+        ));
         http.address_book = address_book;
         http.signed_after = signed_after(&service).await?;
         http.worker = (purpose == Purpose::Serve).then(|| worker.clone());

@@ -95,6 +95,7 @@ impl Code {
             | Refusal::NotAnAdmin => Self::NotAllowed,
             Refusal::NothingBound { .. } | Refusal::NothingToUnbind { .. } => Self::Unknown,
             Refusal::WrongState { .. }
+            | Refusal::NotWhatWasShown { .. }
             | Refusal::BeingRemoved { .. }
             | Refusal::WaitedTooLong { .. }
             | Refusal::AlreadyApproved { .. }

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod marks;
 pub mod notice;
 mod notice_text;
+mod old_credentials;
 pub mod policy;
 pub mod refusal;
 pub mod replay;
@@ -56,7 +57,7 @@ pub use policy::{Admins, ChatUser, ExtensionRule, OldCredentialsRule, Policy, Se
 pub use refusal::Refusal;
 pub use request::{
     Approval, Approvals, Asked, Chat, Claim, Doubt, Draft, Ending, ErrorEnd, Extension, Failing,
-    Grant, Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Version,
+    Grant, Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Subject, Version,
 };
 pub use short_id::ShortId;
 pub use shown::{RequestObject, status_in_words};

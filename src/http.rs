@@ -19,6 +19,7 @@ pub mod rates;
 pub mod reply;
 mod requests;
 pub mod signed;
+mod spent;
 mod stream;
 mod uncut;
 pub mod unsigned;
@@ -48,7 +49,8 @@ use keyring::Keyring;
 use limits::{BodyPools, Seat, Seats};
 use rates::KeyRates;
 use reply::Problem;
-use signed::Signed;
+use signed::{Needs, Signed};
+use spent::spend;
 use uncut::Uncut;
 
 /// The state that all handlers share.
@@ -69,7 +71,7 @@ pub struct HttpState {
     pub worker: Option<Worker>,
     pub seats: Seats,
     pub bodies: BodyPools,
-    pub rates: KeyRates,
+    pub rates: Arc<KeyRates>,
     /// `None` if no chat is configured.
     pub address_book: Option<Arc<dyn AddressBook>>,
     store_check: ops::StoreCheck,
@@ -192,7 +194,7 @@ impl HttpState {
             worker: None,
             seats: Seats::default(),
             bodies: BodyPools::default(),
-            rates: KeyRates::default(),
+            rates: Arc::default(),
             address_book: None,
             store_check: ops::StoreCheck::default(),
             tally: ops::CallCounters::default(),
@@ -200,7 +202,7 @@ impl HttpState {
     }
 
     /// Applies one command to one request.
-    async fn command<N>(
+    async fn command<N: Needs>(
         &self,
         call: &Signed<N>,
         id: RequestId,
@@ -214,17 +216,17 @@ impl HttpState {
 
     /// Runs the work of a call to its end, and then spends its nonce, even if the connection closes:
     /// otherwise a commit could be written without its work reaching the worker.
-    async fn spending<N, T: Send + 'static>(
+    async fn spending<N: Needs, T: Send + 'static>(
         &self,
         call: &Signed<N>,
         ticket: Arc<Ticket>,
         work: CallWork<T>,
     ) -> Result<T, Problem> {
-        let service = self.service.clone();
+        let (service, rates) = (self.service.clone(), self.rates.clone());
         let spent = async move {
             // Work that panics spends the nonce too.
             let done = AssertUnwindSafe(work).catch_unwind().await;
-            service.use_up(&ticket).await?;
+            spend(&service, &rates, N::RATE, &ticket).await?;
             done.unwrap_or_else(|panic| resume_unwind(panic))
         };
         self.uncut(call.seat(), Box::pin(spent)).await

@@ -464,7 +464,9 @@ impl Service {
 /// the access of an approved request.
 fn needs_binding(request: &Request, command: &Command) -> bool {
     match command {
-        Command::Asked { .. } | Command::RulesChanged { .. } => true,
+        Command::Asked { .. } | Command::DecidedOnShown { .. } | Command::RulesChanged { .. } => {
+            true
+        }
         Command::Due { .. } => request.state.may_begin(),
         Command::Finished { outcome, .. } => outcome.may_begin_access(),
         Command::BreakGlassRevoked { .. }

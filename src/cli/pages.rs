@@ -48,15 +48,6 @@ pub(super) async fn history(caller: &Caller, id: &str) -> Result<Vec<Value>, Fai
 
 /// All requests that match the filters, in the form of one page.
 pub(super) async fn requests(caller: &Caller, filters: &[(&str, &str)]) -> Result<Value, Failure> {
-    newest(caller, filters, usize::MAX).await
-}
-
-/// The same, with the pages that have the newest `most` requests.
-pub(super) async fn newest(
-    caller: &Caller,
-    filters: &[(&str, &str)],
-    most: usize,
-) -> Result<Value, Failure> {
     let (mut items, mut unreadable) = (Vec::new(), Vec::new());
     let mut token: Option<String> = None;
     loop {
@@ -70,7 +61,7 @@ pub(super) async fn newest(
         items.append(&mut taken(&mut page["items"]));
         unreadable.append(&mut taken(&mut page["unreadable"]));
         token = page["next_token"].as_str().map(str::to_owned);
-        if token.is_none() || items.len() >= most {
+        if token.is_none() {
             let mut whole = json!({"items": items, "filters": page["filters"]});
             if !unreadable.is_empty() {
                 whole["unreadable"] = unreadable.into();

@@ -5,7 +5,7 @@
 
 use super::{
     Calls, Claim, Lease, LeaseToken, Minutes, Outcome, Person, PostId, Proof, Reminder, RequestId,
-    Text,
+    Subject, Text,
 };
 
 /// A command to one request; [`decide`](super::decide()) accepts or refuses it.
@@ -13,6 +13,13 @@ use super::{
 pub enum Command {
     /// A person asks for a step of a request.
     Asked { by: Person, ask: Ask },
+    /// An approver decides on what a card or a dialog showed.
+    DecidedOnShown {
+        by: Person,
+        ask: Ask,
+        /// What the card or the dialog showed.
+        shown: Subject,
+    },
     /// An operator ends the access with `jit break-glass`. jit's rules about revokers do not
     /// apply: the operator's AWS credentials already allow the removal.
     BreakGlassRevoked {
@@ -111,9 +118,9 @@ pub enum Command {
 
 /// Each question is about one command, so no new command changes its answer.
 impl Command {
-    /// Whether a person asks for a step.
+    /// Whether a person asks for a step, or decides on what was shown.
     pub fn is_asked(&self) -> bool {
-        matches!(self, Self::Asked { .. })
+        matches!(self, Self::Asked { .. } | Self::DecidedOnShown { .. })
     }
 
     /// Whether a worker offers to work on the due request.

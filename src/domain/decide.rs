@@ -11,6 +11,8 @@ mod at_start;
 mod claimed;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod on_shown;
 mod open;
 mod person;
 #[cfg(test)]
@@ -69,6 +71,9 @@ pub fn decide(
     let step = Step::new(record, policy, now);
     match command {
         Command::Asked { by, ask } => person::asked(step, &by, ask),
+        Command::DecidedOnShown { by, ask, shown } => {
+            person::decided_on_shown(step, &by, ask, shown)
+        }
         Command::BreakGlassRevoked {
             by,
             reason,

@@ -150,6 +150,13 @@ pub enum Refusal {
         /// The end of the message: a next step or an explanation; empty if there is none.
         hint: &'static str,
     },
+    #[error(
+        "this request is {status}, and something else waits for a decision now than what was shown; look at the request, and decide again"
+    )]
+    NotWhatWasShown {
+        /// The present status of the request.
+        status: Status,
+    },
     #[error("jit cannot confirm that the access is gone: {why}")]
     NotGone {
         /// The fact that jit does not know.

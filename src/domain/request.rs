@@ -4,11 +4,13 @@ mod assignment;
 mod lease;
 mod phase;
 mod start;
+mod subject;
 #[cfg(test)]
 mod tests;
 
 pub use lease::{Claim, Lease, LeaseHolder};
 use serde::{Deserialize, Serialize};
+pub use subject::Subject;
 
 use super::{
     AccessFacts, AccountId, Chain, ChannelId, Email, Minutes, PermissionSet, Person, PostId,

@@ -12,10 +12,12 @@ use serde::Serialize;
 use super::reply::{Problem, json};
 use super::signed::{Signed, ToRead};
 use super::{HttpState, pages};
-use crate::domain::{RequestId, RequestObject, Timestamp};
+use crate::domain::{Request, RequestId, RequestObject, Timestamp};
 use crate::signature::{self, Secret};
-use crate::store::{Cursor, Filter};
+use crate::store::{Cursor, Filter, Found};
 
+/// The only `assignment_status` that is a filter.
+const CHECKING: &str = "CHECKING";
 const USUAL: usize = 50;
 const MOST: usize = 200;
 
@@ -35,6 +37,8 @@ struct ListPage<'a> {
 #[derive(Debug, Default)]
 struct ListQuery {
     filter: Filter,
+    /// Only requests whose end a worker checks at AWS.
+    is_checked: bool,
     limit: Option<usize>,
     next_token: Option<String>,
     /// The filters as the caller gave them. The reply repeats them, and the seal of the token
@@ -49,7 +53,7 @@ pub(super) async fn list(
     let asked = understand(call.query())?;
     if asked.given.is_empty() {
         let message = "name at least one filter: channel_id, account_id, requester_email, \
-                       status, request_id, start_date or end_date";
+                       status, assignment_status, request_id, start_date or end_date";
         return Err(Problem::malformed(message));
     }
     let secret = &call.key.secret;
@@ -59,10 +63,13 @@ pub(super) async fn list(
     };
     let limit = asked.limit.unwrap_or(USUAL);
     // One request more than asked for shows whether there is a next page.
-    let mut found = app
-        .service
-        .list(&asked.filter, after.as_ref(), limit + 1)
-        .await?;
+    let mut found = match asked.is_checked {
+        true => checked_ends(&app, &asked.filter, after.as_ref()).await?,
+        false => {
+            let page = app.service.list(&asked.filter, after.as_ref(), limit + 1);
+            page.await?
+        }
+    };
     let more = found.len() > limit;
     found.items.truncate(limit);
     let last = found.last().filter(|_| more);
@@ -83,12 +90,33 @@ pub(super) async fn list(
     ))
 }
 
+/// The requests whose end a worker checks at AWS, after this place.
+async fn checked_ends(
+    app: &HttpState,
+    filter: &Filter,
+    after: Option<&Cursor>,
+) -> Result<Found<Request>, Problem> {
+    let mut found = app.service.checked_ends(filter).await?;
+    if let Some(after) = after {
+        found.items.retain(|one| Cursor::from(one) < *after);
+    }
+    Ok(found)
+}
+
 fn understand(query: &str) -> Result<ListQuery, Problem> {
     let mut asked = ListQuery::default();
     for (name, value) in pages::parameters(query)? {
         match name.as_str() {
             "limit" => asked.limit = Some(pages::limit(&value, MOST)?),
             "next_token" => asked.next_token = Some(value),
+            "assignment_status" if value != CHECKING => {
+                let message = format!("{name} must be {CHECKING}");
+                return Err(Problem::malformed(message));
+            }
+            "assignment_status" => {
+                asked.is_checked = true;
+                asked.given.insert(name, value);
+            }
             _ => {
                 narrow(&mut asked.filter, &name, &value)?;
                 asked.given.insert(name, value);

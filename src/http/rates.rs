@@ -36,13 +36,15 @@ pub enum RateOf {
     Creates,
     /// A14: the call costs no more than its nonce.
     OtherCalls,
-    /// A revoke is never refused by a rate.
-    Unlimited,
+    /// A revoke that changes something is never refused by a rate. A14: one that changes nothing
+    /// costs its nonce, and counts like the other calls.
+    UnlimitedChanges,
 }
 
 /// The number of calls that each key may make at once now.
 pub struct KeyRates {
     creates: Limit,
+    other_calls: Limit,
     hasher: RandomState,
     keys: Mutex<BTreeMap<String, KeyUse>>,
 }
@@ -87,8 +89,21 @@ impl KeyRates {
                 each_second,
                 at_once,
             },
+            other_calls: OTHER_CALLS,
             hasher: RandomState::new(),
             keys: Mutex::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn of_other_calls(at_once: u32) -> Self {
+        let other_calls = Limit {
+            each_second: 1,
+            at_once,
+        };
+        Self {
+            other_calls,
+            ..Self::default()
         }
     }
 
@@ -103,7 +118,7 @@ impl KeyRates {
         let nonce = self.hasher.hash_one(nonce);
         let mut keys = locked(&self.keys);
         // Only verified calls come here, so there are no more entries than keys.
-        let new = || KeyUse::new(self.creates, now);
+        let new = || KeyUse::new(self.creates, self.other_calls, now);
         let known = match keys.get_mut(key_id) {
             Some(known) => known,
             None => keys.entry(key_id.to_owned()).or_insert_with(new),
@@ -113,9 +128,9 @@ impl KeyRates {
             return Ok(());
         }
         let taken = match rate {
-            RateOf::Unlimited => return Ok(()),
+            RateOf::UnlimitedChanges => return Ok(()),
             RateOf::Creates => known.creates.take(self.creates, now),
-            RateOf::OtherCalls => known.other_calls.take(OTHER_CALLS, now),
+            RateOf::OtherCalls => known.other_calls.take(self.other_calls, now),
         };
         if !taken {
             return Err(self.too_many(key_id, rate));
@@ -124,17 +139,22 @@ impl KeyRates {
         Ok(())
     }
 
-    fn too_many(&self, key_id: &str, rate: RateOf) -> Problem {
+    pub fn too_many(&self, key_id: &str, rate: RateOf) -> Problem {
         let message = match rate {
             RateOf::Creates => format!(
                 "the key {key_id} makes more than {} requests or bindings a second; try again \
                  after a second, or set server.creates_per_second higher",
                 self.creates.each_second
             ),
-            RateOf::OtherCalls | RateOf::Unlimited => format!(
+            RateOf::OtherCalls => format!(
                 "the key {key_id} made {} calls and goes on with more than {} a second; try again \
                  after a second",
-                OTHER_CALLS.at_once, OTHER_CALLS.each_second
+                self.other_calls.at_once, self.other_calls.each_second
+            ),
+            RateOf::UnlimitedChanges => format!(
+                "this revoke changed nothing, and the key {key_id} made {} such calls and goes on \
+                 with more than {} a second; a revoke that ends access is not limited",
+                self.other_calls.at_once, self.other_calls.each_second
             ),
         };
         Problem::new(Code::TooMany, message)
@@ -142,10 +162,10 @@ impl KeyRates {
 }
 
 impl KeyUse {
-    fn new(creates: Limit, now: Uptime) -> Self {
+    fn new(creates: Limit, other_calls: Limit, now: Uptime) -> Self {
         Self {
             creates: Allowance::new(creates, now),
-            other_calls: Allowance::new(OTHER_CALLS, now),
+            other_calls: Allowance::new(other_calls, now),
             counted: CountedNonces {
                 recent: HashSet::default(),
                 older: HashSet::default(),
@@ -266,7 +286,8 @@ mod tests {
             |millis, calls: u32| accepted(&rates, "plugin", RateOf::OtherCalls, millis, calls);
         assert_eq!(read(0, calls + 10), most);
         assert_eq!(read(1000, 1000), 100);
-        assert_eq!(accepted(&rates, "plugin", RateOf::Unlimited, 1000, 10), 10);
+        let revokes = accepted(&rates, "plugin", RateOf::UnlimitedChanges, 1000, 10);
+        assert_eq!(revokes, 10);
         assert_eq!(accepted(&rates, "plugin", RateOf::Creates, 1001, 10), 1);
         let refused = rates.count("plugin", "x", RateOf::OtherCalls, at(1001));
         assert_eq!(refused.unwrap_err().code, Code::TooMany);

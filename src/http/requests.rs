@@ -191,7 +191,7 @@ async fn decided<N: Needs>(
 
 /// Gives the command to the service. A refusal because of the status carries the request, so
 /// that the caller can tell that the aim of the command is reached already.
-async fn give_command<N>(
+async fn give_command<N: Needs>(
     app: &HttpState,
     call: &Signed<N>,
     id: RequestId,

@@ -19,6 +19,7 @@ use super::connections::Peer;
 use super::limits::{BodyOf, Seat, SeatFor};
 use super::rates::RateOf;
 use super::reply::Problem;
+use super::spent::spend;
 use super::unsigned::Unsigned;
 use crate::code::Code;
 use crate::config::{KeyConfig, Scope};
@@ -59,7 +60,7 @@ needs!(
     ToRequest => Request, OtherCall, Creates;
     ToCancel => Request, OtherCall, OtherCalls;
     ToApprove => Approve, OtherCall, OtherCalls;
-    ToRevoke => Revoke, Revoke, Unlimited;
+    ToRevoke => Revoke, Revoke, UnlimitedChanges;
     ToConfigure => Config, OtherCall, Creates;
     ToUnbind => Config, OtherCall, OtherCalls;
     ToRead => Read, OtherCall, OtherCalls
@@ -88,14 +89,18 @@ pub struct Unspent<N> {
 
 /// Where a verified call leaves its ticket, whose nonce `spend` spends after the handler.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TicketSlot(Arc<OnceLock<Arc<Ticket>>>);
+pub(super) struct TicketSlot(Arc<OnceLock<(Arc<Ticket>, RateOf)>>);
 
 impl TicketSlot {
     /// Spends the nonce of the call, if it was verified, whether its handler succeeded, refused or
     /// panicked. Only a change that failed at the store leaves its nonce fresh.
     pub async fn spend(&self, app: &HttpState) -> Result<(), Problem> {
-        match self.0.get() {
-            Some(ticket) => Ok(app.service.use_up(ticket).await?),
+        let Some((ticket, rate)) = self.0.get() else {
+            return Ok(());
+        };
+        spend(&app.service, &app.rates, *rate, ticket).await?;
+        match ticket.key_id().filter(|_| ticket.is_refused()) {
+            Some(key_id) => Err(app.rates.too_many(key_id, *rate)),
             None => Ok(()),
         }
     }
@@ -141,7 +146,7 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         app.rates.count(head.key_id, head.nonce, rate, now)?;
         let key_id = head.key_id.to_owned();
         let ticket = Arc::new(Ticket::new(head.spendable(), Some(key_id.clone())));
-        leave_ticket(&mut parts.extensions, &ticket)?;
+        leave_ticket::<N>(&mut parts.extensions, &ticket)?;
         if !key.scopes.contains(&N::SCOPE) {
             let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
             return Err(Problem::new(Code::NotAllowed, message));
@@ -168,9 +173,12 @@ fn rate_of<N: Needs>(key: &KeyConfig) -> RateOf {
 }
 
 /// P5: on a route without a slot the call could be repeated, so jit refuses it.
-fn leave_ticket(extensions: &mut Extensions, ticket: &Arc<Ticket>) -> Result<(), Problem> {
+fn leave_ticket<N: Needs>(
+    extensions: &mut Extensions,
+    ticket: &Arc<Ticket>,
+) -> Result<(), Problem> {
     let slot = extensions.remove::<TicketSlot>();
-    let left = slot.is_some_and(|slot| slot.0.set(ticket.clone()).is_ok());
+    let left = slot.is_some_and(|slot| slot.0.set((ticket.clone(), N::RATE)).is_ok());
     left.then_some(())
         .ok_or_else(|| Problem::new(Code::Internal, "nothing spends the nonce of this call"))
 }
@@ -414,7 +422,10 @@ mod tests {
             expires: None,
         };
         assert_eq!(rate_of::<ToRevoke>(&key(Scope::Read)), RateOf::OtherCalls);
-        assert_eq!(rate_of::<ToRevoke>(&key(Scope::Revoke)), RateOf::Unlimited);
+        assert_eq!(
+            rate_of::<ToRevoke>(&key(Scope::Revoke)),
+            RateOf::UnlimitedChanges
+        );
     }
 
     fn signed(path: &str) -> Request {

@@ -7,7 +7,7 @@ mod find;
 pub mod form;
 mod parts;
 mod request_line;
-mod requests;
+pub mod requests;
 pub mod slash;
 pub mod time;
 pub mod words;

@@ -1,14 +1,23 @@
 //! All queries: the modules above the service read through these, and have no access to the
 //! store.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
+
+use futures_util::future::join_all;
 
 use super::{PAGE, Service, ServiceError};
 use crate::domain::{
-    AccountId, AuditKey, Binding, ChannelId, Event, EventPlace, Holding, HoldingKey, Request,
-    RequestId, Timestamp,
+    AccountId, AuditKey, Binding, ChannelId, Event, EventPlace, Holding, HoldingKey, Lane, Millis,
+    Request, RequestId, Timestamp,
 };
-use crate::store::{AuditFilter, Cursor, Filter, Found, Gauges, Head, StoreError};
+use crate::store::{AuditFilter, Cursor, Filter, Found, Gauges, Head, StoreError, Unreadable};
+
+/// A worker that checks an end at AWS tries again after two minutes at the latest, and the clocks of
+/// two processes may differ by five.
+const CHECKED_WITHIN: Millis = Millis::minutes(10);
+/// The number of due records that are read at the same time.
+const READ_AT_ONCE: usize = 32;
 
 impl Service {
     pub async fn request(&self, id: RequestId) -> Result<Request, ServiceError> {
@@ -28,6 +37,36 @@ impl Service {
             all.items.extend(page.items);
         }
         Ok(all)
+    }
+
+    /// The requests whose end a worker has yet to check at AWS, newest first. W5: they are due soon,
+    /// so this finds all of them without a read of the ended requests.
+    pub async fn checked_ends(&self, filter: &Filter) -> Result<Found<Request>, StoreError> {
+        let by = self.clock.now() + CHECKED_WITHIN;
+        let mut found = Found::default();
+        for lane in [Lane::Revoke, Lane::Remove] {
+            let due = self.store.due(lane, by, usize::MAX).await?;
+            for some in due.ready.chunks(READ_AT_ONCE) {
+                let reads = some.iter().map(|id| self.store.request(*id));
+                for (id, read) in some.iter().zip(join_all(reads).await) {
+                    match read {
+                        Ok(request) => found.items.extend(request),
+                        Err(StoreError::Corrupt(why)) => {
+                            let name = id.to_string();
+                            found.unreadable.push(Unreadable { name, why });
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                let is_checked = |one: &Request| one.state.is_checked_at_aws();
+                let is_wanted = |one: &Request| is_checked(one) && matches_all(filter, one);
+                found.items.retain(is_wanted);
+            }
+        }
+        // A request that changed its lane meanwhile is in both.
+        found.items.sort_by_key(|one| Reverse(Cursor::from(one)));
+        found.items.dedup_by_key(|one| one.id);
+        Ok(found)
     }
 
     pub async fn holding(&self, key: HoldingKey) -> Result<Holding, StoreError> {
@@ -175,4 +214,19 @@ impl Service {
     pub async fn check_store(&self) -> Result<(), StoreError> {
         self.store.request(RequestId::NIL).await.map(drop)
     }
+}
+
+/// Whether the request matches every given field of the filter.
+fn matches_all(filter: &Filter, request: &Request) -> bool {
+    fn is<T: PartialEq>(wanted: Option<&T>, value: &T) -> bool {
+        wanted.is_none_or(|wanted| wanted == value)
+    }
+    let asked = &request.asked;
+    is(filter.request_id.as_ref(), &request.id)
+        && is(filter.channel_id.as_ref(), &asked.channel_id)
+        && is(filter.account_id.as_ref(), &asked.account_id)
+        && is(filter.requester_email.as_ref(), &asked.requester.email)
+        && is(filter.status.as_ref(), &request.status())
+        && filter.from.is_none_or(|from| asked.created_at >= from)
+        && filter.before.is_none_or(|before| asked.created_at < before)
 }

@@ -12,6 +12,8 @@ pub struct Ticket {
     /// The key that signed the call; absent for a click in Mattermost.
     key_id: Option<String>,
     used: AtomicBool,
+    /// A rate refused the call.
+    refused: AtomicBool,
 }
 
 impl Ticket {
@@ -20,16 +22,27 @@ impl Ticket {
             nonce,
             key_id,
             used: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn key_id(&self) -> Option<&str> {
+    pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
     }
 
     /// The nonce that the next commit spends.
-    pub(super) fn nonce(&self) -> Option<&Nonce> {
-        (!self.used.load(Ordering::SeqCst)).then_some(&self.nonce)
+    pub fn nonce(&self) -> Option<&Nonce> {
+        let is_fresh = !self.used.load(Ordering::SeqCst) && !self.is_refused();
+        is_fresh.then_some(&self.nonce)
+    }
+
+    /// The call changed nothing and a rate refuses it: its nonce is not spent.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// Notes the result of a commit: the nonce is spent, or the change failed at the store and the

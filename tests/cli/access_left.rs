@@ -185,6 +185,9 @@ async fn h1_k12_break_glass_tells_everything_after_a_failed_removal() {
 async fn w5_a_list_shows_an_end_that_is_checked_at_aws() {
     let (aws, shell, id) = granted_at_aws().await;
     let other = checked_after_error(&aws, &shell).await;
+    // As after a try that failed; no worker tries again during the test.
+    let next_try = "written_lane = 0, written_claimable_at = (unixepoch() + 120) * 1000";
+    change(&shell, &other, next_try);
     let listed = shell.run(&["list"]).exits(0);
     listed.prints(&[&other, "ERROR, being checked at AWS"]);
     refuse_deletes(&aws);
@@ -199,6 +202,23 @@ async fn w5_a_list_shows_an_end_that_is_checked_at_aws() {
     }
     let listed = shell.run(&["list"]).exits(0);
     listed.prints(&[&id, "REVOKED, being checked at AWS"]);
+    // The same by HTTP, page by page.
+    let (caller, mut pages, mut more) = (shell.jit.caller(), Vec::new(), String::new());
+    for _ in 0..2 {
+        let path = format!("/requests?assignment_status=CHECKING&limit=1{more}");
+        let page = caller.get(&path).await.is(200);
+        let items = page["items"].as_array().unwrap();
+        assert_eq!(items.len(), 1, "{page}");
+        pages.push(items[0]["request_id"].clone());
+        more = match page["next_token"].as_str() {
+            Some(token) => format!("&next_token={token}"),
+            None => "none".to_owned(),
+        };
+    }
+    assert_eq!(
+        (pages, more),
+        (vec![json!(other), json!(id)], "none".into())
+    );
     // A confirmed end is not listed.
     change(
         &shell,
@@ -207,4 +227,31 @@ async fn w5_a_list_shows_an_end_that_is_checked_at_aws() {
             \"at\": \"2026-01-01T00:00:00.000Z\", \"why\": \"x\"}'))",
     );
     assert!(!shell.ok(&["list"]).contains(&other));
+}
+
+/// W5: the list had such an end only if it was among the newest 200 of its status.
+#[tokio::test(flavor = "multi_thread")]
+async fn w5_a_list_shows_a_checked_end_that_is_older_than_many_others() {
+    let (aws, shell, id) = granted_at_aws().await;
+    refuse_deletes(&aws);
+    run(&shell, &["cleanup", &id, "--unverified"]).exits(0);
+    let db = Connection::open(shell.jit.database()).unwrap();
+    let newer =
+        "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 201)
+         INSERT INTO jit_requests (request_id, status, account_id, channel_id, requester_email,
+                created_at, revision, doc, written_status, written_lane)
+         SELECT printf('00000000-0000-4000-8000-%012d', n), 'REVOKED', account_id, channel_id,
+                requester_email, '2099-01-01T00:00:00.000Z', 1,
+                json_set(doc, '$.id', printf('00000000-0000-4000-8000-%012d', n),
+                    '$.created_at', '2099-01-01T00:00:00.000Z', '$.due_at', json('null'),
+                    '$.state', json('{\"is\": \"revoked\", \"by\": null, \"reason\": null,
+                        \"at\": \"2099-01-01T00:00:00.000Z\"}')),
+                'REVOKED', 2
+         FROM jit_requests, number WHERE request_id = ?1";
+    assert_eq!(db.execute(newer, [&id]), Ok(201));
+    let listed = shell.json(&["list"]);
+    let shown = listed["items"].as_array().unwrap();
+    assert_eq!(shown.len(), 1, "{listed:#}");
+    assert_eq!(shown[0]["request_id"], json!(id));
+    assert_eq!(shown[0]["assignment_status"], "CHECKING");
 }

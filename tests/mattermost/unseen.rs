@@ -1,7 +1,7 @@
 //! The access on a card, and buttons of a card that shows something else than the decision that
 //! waits now.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::Setup;
 use crate::common::wall_clock::WallClock;
@@ -165,6 +165,22 @@ async fn the_end_of_one_of_two_grants_does_not_say_that_the_access_is_gone() {
     let (second, line) = team.mattermost.until(ended(1)).await;
     assert_eq!(line, "Expired. AWS shows that the access is gone.");
     assert!(text(&second).contains("Expired: AWS shows"), "{second:?}");
+}
+
+/// W14: the answer said that AWS shows that the access is gone. AWS was not asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_revoke_of_a_request_that_has_not_begun_says_nothing_of_aws() {
+    let team = Team::bound().await;
+    let start = jit::domain::Timestamp::from_seconds(now() / 1000 + 3600);
+    let asked = json!({
+        "account_id": ACCOUNT, "channel_id": CHANNEL, "requester_mm_user_id": ALICE,
+        "permission_set": "admin", "start_at": start.to_string(),
+    });
+    let id = team.caller.request_with(asked).await;
+    team.type_command(BOB, &format!("approve {id}")).await;
+    let said = team.type_command(BOB, &format!("revoke {id}")).await;
+    assert!(said.contains("Revoked: no access was granted."), "{said}");
+    assert!(!said.contains("AWS shows"), "{said}");
 }
 
 /// The log line of a forgery names the request of the card.

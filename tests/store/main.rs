@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod build;
+mod checked_ends;
 mod configure;
 #[path = "../common/fixtures.rs"]
 mod fixtures;
@@ -11,6 +12,7 @@ mod conformance;
 mod dynamo;
 mod dynamodb;
 mod memory;
+mod on_shown;
 mod other_key;
 mod portable;
 mod sqlite;

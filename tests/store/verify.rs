@@ -9,7 +9,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
     Admin, Ask, AssignmentOutcome, AuditKey, BindTerms, Claim, Command, Draft, Hash, HeadEntry,
-    HistoryEnd, LeaseHolder, Millis, Minutes, Preparation, Presence, Request, Text, Timestamp,
+    HistoryEnd, LeaseHolder, Millis, Minutes, OldCredentialsRule, Policy, Preparation, Presence,
+    Request, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::signature::{SealKeys, Secret, seal};
@@ -17,7 +18,9 @@ use jit::store::dynamodb::Table;
 use jit::store::sqlite::SqliteStore;
 use jit::store::{Commit, Store, StoreError, Write};
 
-use crate::build::{at, bound, creating, held, id, key, lease, next, opened, token, writing};
+use crate::build::{
+    at, bound, creating, held, id, key, lease, next, opened, token, with_user, writing,
+};
 use crate::dynamo::Tables;
 use crate::fixtures::{person, policy};
 use crate::memory::MemoryStore;
@@ -359,7 +362,7 @@ async fn a_catch_up_reads_only_the_entries_since_the_one_before() {
 }
 
 /// One store of each kind. The folder contains the file of SQLite.
-async fn each_store() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
+pub async fn each_store() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
     let folder = tempfile::tempdir().unwrap();
     let file = SqliteStore::open(&folder.path().join("jit.db")).unwrap();
     let tables = Tables::fresh().await.store();
@@ -371,8 +374,28 @@ async fn each_store() -> (tempfile::TempDir, Vec<Arc<dyn Store>>) {
     (folder, stores)
 }
 
+/// The claim of a worker whose lease has this number.
+fn claim(service: &Service, number: u128) -> Command {
+    let as_of = service.clock().now();
+    let claim = Claim {
+        lease: lease(number, as_of + Millis::seconds(12)),
+        lapsed: None,
+        as_of,
+    };
+    Command::Due { claim }
+}
+
+/// The outcome that the worker with this lease reports.
+fn finished(number: u128, outcome: AssignmentOutcome) -> Command {
+    Command::Finished {
+        lease: token(number),
+        outcome: outcome.into(),
+        calls: None,
+    }
+}
+
 /// A grant that went through all its steps, so that its history explains everything.
-async fn granted(service: &Service) -> Request {
+pub async fn granted(service: &Service) -> Request {
     let admin = Admin {
         person: None,
         key_id: "plugin".into(),
@@ -397,33 +420,21 @@ async fn granted(service: &Service) -> Request {
         start_at: None,
     };
     service.open(draft, None, None).await.unwrap();
-    let as_of = service.clock().now();
-    let own = lease(7, as_of + Millis::seconds(12));
     let prepared = AssignmentOutcome::Prepared(Preparation {
         user: key().user,
         presence: Presence::Absent,
         revision: service.holding(key()).await.unwrap().revision,
         permission_set_arn: "arn".into(),
     });
-    let finished = |outcome: AssignmentOutcome| Command::Finished {
-        lease: token(7),
-        outcome: outcome.into(),
-        calls: None,
-    };
-    let claim = Claim {
-        lease: own,
-        lapsed: None,
-        as_of,
-    };
     let by = person("bob");
     for command in [
         Command::Asked {
             by,
             ask: Ask::Approve,
         },
-        Command::Due { claim },
-        finished(prepared),
-        finished(AssignmentOutcome::Created),
+        claim(service, 7),
+        finished(7, prepared),
+        finished(7, AssignmentOutcome::Created),
     ] {
         service.handle(id(1), command, None).await.unwrap();
     }
@@ -465,6 +476,43 @@ async fn a_lease_or_a_holder_that_no_event_explains_is_found_in_each_store() {
         store.commit(added).await.unwrap();
         let findings = found(&service, &own).await;
         assert_eq!(findings[0].0.as_deref(), Some("holders"), "{findings:?}");
+    }
+}
+
+// C: no event said that the old credentials must end, so they stayed valid.
+#[tokio::test]
+async fn old_credentials_that_were_to_be_denied_and_were_removed_are_found_in_each_store() {
+    let (_folder, stores) = each_store().await;
+    for store in stores {
+        let rules = Policy {
+            end_sessions: OldCredentialsRule::PermissionSet,
+            ..policy()
+        };
+        let clock = Arc::new(SystemClock);
+        let service = Service::new(store.clone(), clock, rules, Announce::None);
+        service.begin_heads().await.unwrap();
+        granted(&service).await;
+        let (by, ask) = (person("bob"), Ask::Revoke { reason: None });
+        for command in [
+            Command::Asked { by, ask },
+            claim(&service, 8),
+            finished(8, AssignmentOutcome::Gone),
+        ] {
+            service.handle(id(1), command, None).await.unwrap();
+        }
+        service.write_heads().await.unwrap();
+        let own = AuditKey::Request(id(1));
+        assert_eq!(found(&service, &own).await, []);
+        let revoked = service.request(id(1)).await.unwrap();
+        assert!(revoked.access.old_credentials().is_some());
+        let removed = next(&revoked, |request| {
+            request.access = with_user(key().user);
+            request.schedule.due_at = None;
+        });
+        store.commit(removed).await.unwrap();
+        let findings = found(&service, &own).await;
+        let field = findings.first().and_then(|(field, _)| field.as_deref());
+        assert_eq!(field, Some("sessions_ending_before"), "{findings:?}");
     }
 }
 

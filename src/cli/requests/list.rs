@@ -16,11 +16,7 @@ use crate::domain::{Millis, Status};
 
 /// The statuses of open requests.
 const OPEN: [&str; 3] = ["PENDING", "APPROVED", "GRANTED"];
-/// The statuses of ended requests. W5: while a worker checks an end at AWS, the access may exist.
-const ENDED: [&str; 5] = ["ERROR", "EXPIRED", "REVOKED", "DENIED", "CANCELLED"];
-/// The number of newest requests of each of these statuses that a list reads, in one page. The ends
-/// that jit checks are few, and new.
-const NEWEST_ENDED: usize = 200;
+/// The assignment_status of an end that a worker checks at AWS: the access may exist.
 const CHECKED: &str = "CHECKING";
 
 /// All open requests that the key may read and those whose end is checked at AWS, for a list
@@ -33,17 +29,17 @@ async fn list_open(
     // A request whose status changes meanwhile is in two of the lists; the later one is right.
     let mut open: BTreeMap<(String, String), Value> = BTreeMap::new();
     let mut unreadable = BTreeSet::new();
-    let all_open = OPEN.map(|status| (status, usize::MAX));
-    let ended = ENDED.map(|status| (status, NEWEST_ENDED));
-    for (status, most) in all_open.into_iter().chain(ended) {
-        let found = pages::newest(caller, &[("status", status)], most).await?;
+    let by_status = OPEN.map(|status| ("status", status));
+    // W5
+    for filter in by_status
+        .into_iter()
+        .chain([("assignment_status", CHECKED)])
+    {
+        let found = pages::requests(caller, &[filter]).await?;
         unreadable.extend(unread(&found));
         for item in found["items"].as_array().into_iter().flatten() {
             let place = (word(item, "created_at"), word(item, "request_id"));
-            match OPEN.contains(&status) || item["assignment_status"] == CHECKED {
-                true => drop(open.insert(place, item.clone())),
-                false => drop(open.remove(&place)),
-            }
+            open.insert(place, item.clone());
         }
     }
     let all = open.len();

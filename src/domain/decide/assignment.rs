@@ -97,8 +97,8 @@ pub(super) fn finished(
         }
         (
             State::Unsettled { end, doubt },
-            AssignmentOutcome::Gone | AssignmentOutcome::StillThere,
-        ) => unsettled::settle(step, *end, doubt),
+            seen @ (AssignmentOutcome::Gone | AssignmentOutcome::StillThere),
+        ) => unsettled::looked(step, lease, (*end, doubt), &seen),
         (
             State::Denied { .. }
             | State::Cancelled { .. }

@@ -5,7 +5,7 @@ use super::step::{Details, Step, details, words};
 use super::{Decision, Refusal};
 use crate::domain::{
     Approval, Ask, Binding, Ending, ErrorEnd, EventKind, Extension, ExtensionRule, Failing,
-    Minutes, Period, Person, Policy, Request, RequestId, State, Text, limits,
+    Minutes, Period, Person, Policy, Request, RequestId, State, Subject, Text, limits,
 };
 
 pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, Refusal> {
@@ -15,6 +15,22 @@ pub(super) fn asked(step: Step<'_>, by: &Person, ask: Ask) -> Result<Decision, R
         Ask::Revoke { reason } => revoke(step, by, reason),
         Ask::Cancel => cancel(step, by),
         Ask::Extend { minutes } => extend(step, by, minutes),
+    }
+}
+
+/// W15: the decision that checks the state also checks that nothing else waits than what the person
+/// saw. If nothing waits, the state refuses the command.
+pub(super) fn decided_on_shown(
+    step: Step<'_>,
+    by: &Person,
+    ask: Ask,
+    shown: Subject,
+) -> Result<Decision, Refusal> {
+    match Subject::waiting(&step.request) {
+        Some(waiting) if waiting != shown => Err(Refusal::NotWhatWasShown {
+            status: step.request.status(),
+        }),
+        Some(_) | None => asked(step, by, ask),
     }
 }
 

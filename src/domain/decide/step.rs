@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::records::AccessStep;
 use super::{Decision, Record, Refusal};
 use crate::domain::audit::EventDraft;
+use crate::domain::old_credentials;
 use crate::domain::{
     Audience, AuditKey, Binding, ErrorEnd, EventKind, Failing, Lease, Millis, Notice, Person,
     Policy, PostId, Reminder, Request, State, Text, Timestamp, Work,
@@ -60,8 +61,11 @@ impl<'a> Step<'a> {
         self.request.state = state;
     }
 
-    pub fn record(&mut self, kind: EventKind, actor: Option<&Person>, details: Details) {
+    pub fn record(&mut self, kind: EventKind, actor: Option<&Person>, mut details: Details) {
         let request = &mut self.request;
+        if let Some((name, said)) = old_credentials::detail(&request.access, kind) {
+            details.insert(name.to_owned(), said);
+        }
         let entry = EventDraft {
             key: AuditKey::Request(request.id),
             kind,

@@ -41,25 +41,25 @@ NeverHeld    409      409     409       Revoked  409       409       Revoked   4
 
 /// The commands of workers: due work, and outcomes.
 const WORK: &str = "
-             due      prepared  nouser created gone    there   failed refused3    interrupted standing denied     noneleft lifted
-Pending      Expired  =         =      =       =       =       =      =           =           409      =          =        =
-Approved     =        Assigning Error  =       =       =       =      Error       =           409      =          =        =
-Assigning    =        =         =      Granted =       =       =      RollingBack =           409      =          =        =
-Granted      Expiring =         =      =       =       =       =      =           =           409      =          =        =
-Extending    Expiring =         =      =       =       =       =      =           =           409      =          =        =
-Expiring     =        =         =      =       Expired =       =      =           =           409      =          =        =
-Revoking     =        =         =      =       Revoked =       =      =           =           409      =          =        =
-RollingBack  =        =         =      =       Error   =       =      =           =           409      =          =        =
-Checking     =        =         =      =       Revoked Error   =      =           =           409      =          =        =
-Doubted      =        =         =      =       Revoked Revoked =      =           =           409      =          =        =
-Denied       .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
-Cancelled    .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
-Expired      .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
-Revoked      .        .         .      Doubted .       .       .      .           .           Doubted  .          .        .
-ToDeny       =        =         =      =       =       =       =      =           =           Doubted  DenyStands Revoked  =
-DenyStands   =        =         =      =       =       =       =      =           =           Doubted  =          =        Revoked
-Error        .        .         .      Doubted .       .       .      .           .           409      .          .        .
-NeverHeld    .        .         .      .       .       .       .      .           .           409      .          .        .
+             due      prepared  nouser created gone    there failed refused3    interrupted standing denied     noneleft lifted
+Pending      Expired  =         =      =       =       =     =      =           =           409      =          =        =
+Approved     =        Assigning Error  =       =       =     =      Error       =           409      =          =        =
+Assigning    =        =         =      Granted =       =     =      RollingBack =           409      =          =        =
+Granted      Expiring =         =      =       =       =     =      =           =           409      =          =        =
+Extending    Expiring =         =      =       =       =     =      =           =           409      =          =        =
+Expiring     =        =         =      =       Expired =     =      =           =           409      =          =        =
+Revoking     =        =         =      =       Revoked =     =      =           =           409      =          =        =
+RollingBack  =        =         =      =       Error   =     =      =           =           409      =          =        =
+Checking     =        =         =      =       Revoked Error =      =           =           409      =          =        =
+Doubted      =        =         =      =       Revoked =     =      =           =           409      =          =        =
+Denied       .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
+Cancelled    .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
+Expired      .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
+Revoked      .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
+ToDeny       =        =         =      =       =       =     =      =           =           Doubted  DenyStands Revoked  =
+DenyStands   =        =         =      =       =       =     =      =           =           Doubted  =          =        Revoked
+Error        .        .         .      Doubted .       .     .      .           .           409      .          .        .
+NeverHeld    .        .         .      .       .       .     .      .           .           409      .          .        .
 ";
 
 #[test]

@@ -1,22 +1,8 @@
 //! The work on a request: what its history says of it, and what no clock can have written.
 
 use super::{Comparison, FactMismatch, detail};
+use crate::domain::old_credentials::{CHANGES_OLD_CREDENTIALS, DENIED_DETAIL, ENDING_DETAIL};
 use crate::domain::{Event, EventKind, Lease, Millis, OldCredentials, Request, State, Timestamp};
-
-/// The events after which the record may have other old credentials than before: those about them,
-/// and each end of an access.
-const CHANGES_OLD_CREDENTIALS: [EventKind; 10] = [
-    EventKind::SessionsDenied,
-    EventKind::SessionsEnded,
-    EventKind::SessionsNotEnded,
-    EventKind::SessionDenyLifted,
-    EventKind::StrayAccessFound,
-    EventKind::StrayAccessRemoved,
-    EventKind::CleanedUp,
-    EventKind::Revoked,
-    EventKind::Expired,
-    EventKind::Error,
-];
 
 /// The clocks of two processes may differ by this much.
 const CLOCKS_DIFFER: Millis = Millis::minutes(5);
@@ -107,23 +93,31 @@ pub(super) fn compare_old_credentials(
     events: &[Event],
 ) {
     let (old, due) = (request.access.old_credentials(), request.schedule.due_at);
-    let denied_until = match old {
-        Some(OldCredentials::Denied { until }) => Some(until),
-        Some(OldCredentials::Ending { .. }) | None => None,
+    let (ending_before, denied_until) = match old {
+        Some(OldCredentials::Ending { before }) => (Some(before), None),
+        Some(OldCredentials::Denied { until }) => (None, Some(until)),
+        None => (None, None),
     };
     let changes = |event: &&Event| CHANGES_OLD_CREDENTIALS.contains(&event.event_type);
     let last = events.iter().rfind(changes);
+    let said = |name| last.and_then(|event| detail(event, name));
     match last.map(|event| event.event_type) {
         Some(EventKind::SessionsDenied) => {
-            let said = last.and_then(|event| detail(event, "until"));
-            comparison.same("sessions_denied_until", denied_until, said);
+            comparison.same("sessions_denied_until", denied_until, said("until"));
         }
         Some(EventKind::SessionsEnded | EventKind::SessionDenyLifted) => {
             comparison.same("sessions", old.map(|_| "old credentials"), None::<&str>);
         }
         None => comparison.same("sessions_denied_until", denied_until, None::<&str>),
-        // jit may have to end the credentials of this access, and the history does not say it.
-        Some(_) => {}
+        // An event of an older jit does not say it.
+        Some(_) => {
+            if let Some(before) = said(ENDING_DETAIL) {
+                comparison.same("sessions_ending_before", ending_before, Some(before));
+            }
+            if let Some(until) = said(DENIED_DETAIL) {
+                comparison.same("sessions_denied_until", denied_until, Some(until));
+            }
+        }
     }
     match old.filter(|_| request.state.is_settled()) {
         Some(_) if due.is_none() => comparison.same("due_at", due, Some("unfinished work")),
@@ -262,6 +256,57 @@ mod tests {
         forgotten.schedule.due_at = None;
         assert_eq!(found(&forgotten, &[]), "due_at");
         assert_eq!(found(&denied.request, &[]), "sessions_denied_until");
+    }
+
+    // C: no event said that the credentials of the access must end.
+    #[test]
+    fn old_credentials_that_were_to_be_denied_and_were_removed_are_found() {
+        let rules = crate::domain::Policy {
+            end_sessions: crate::domain::OldCredentialsRule::PermissionSet,
+            ..policy()
+        };
+        let found = |ended: &Decision, old: Option<OldCredentials>| {
+            let mut request = ended.request.clone();
+            request.access.set_old_credentials(old);
+            request.schedule.due_at = old.map(|old| old.due_at(later()));
+            let mut comparison = Comparison::of("the request".into());
+            compare_old_credentials(&mut comparison, &request, &ended.events);
+            fields(&comparison.found).join(" ")
+        };
+        let gone = || finished(AssignmentOutcome::Gone);
+        let failed = || finished(crate::domain::WorkFailure::passing("throttled"));
+        for (word, command, policy) in [
+            ("Revoking", gone(), &rules),
+            ("Expiring", gone(), &rules),
+            ("RollingBack", gone(), &rules),
+            ("ToDeny", failed(), &policy()),
+        ] {
+            let ended = decide(record(word), policy, command, later()).unwrap();
+            let old = ended.request.access.old_credentials();
+            let Some(OldCredentials::Ending { before }) = old else {
+                panic!("{word}: {old:?}");
+            };
+            assert_eq!(found(&ended, old), "", "{word}");
+            let moved = OldCredentials::Ending {
+                before: before + Millis(-1),
+            };
+            let denied = OldCredentials::Denied { until: later() };
+            for changed in [None, Some(moved), Some(denied)] {
+                assert_eq!(found(&ended, changed), "sessions_ending_before", "{word}");
+            }
+        }
+        // jit gives up: the deny statement that may stand is lifted next.
+        let late = later() + Millis::hours(13);
+        let given_up = decide(record("ToDeny"), &rules, failed(), late).unwrap();
+        let old = given_up.request.access.old_credentials();
+        assert_eq!(found(&given_up, old), "");
+        assert_eq!(found(&given_up, None), "sessions_denied_until");
+        // Without the setting there is nothing to end, and an older jit wrote no such detail.
+        let plain = decide(record("Revoking"), &policy(), gone(), later()).unwrap();
+        assert!(!plain.events[0].details.contains_key(ENDING_DETAIL));
+        let before = later();
+        let ending = OldCredentials::Ending { before };
+        assert_eq!(found(&plain, Some(ending)), "");
     }
 
     /// The request after the first steps of its life, with its history.

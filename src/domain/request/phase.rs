@@ -102,6 +102,11 @@ impl State {
         })
     }
 
+    /// Whether a worker has yet to ask AWS whether the access of an ended request is left.
+    pub fn is_checked_at_aws(&self) -> bool {
+        matches!(self, Self::Checking { .. } | Self::Unsettled { .. })
+    }
+
     pub fn is_revoked(&self) -> bool {
         matches!(self, Self::Revoked { .. })
     }

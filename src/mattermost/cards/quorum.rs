@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::domain::{Binding, Extension, Policy, Request, State};
+use crate::domain::{Binding, Policy, Request, State};
 
 /// The approvals of a decision that waits.
 pub struct ApprovalCount {
@@ -19,7 +19,7 @@ impl ApprovalCount {
         let given = if request.state == State::Pending {
             &request.approvals.given
         } else {
-            &waiting_extension(request)?.approvals
+            &request.waiting_extension()?.approvals
         };
         Some(Self {
             counted: Policy::counted_approvals(given, &request.asked.requester, binding),
@@ -46,10 +46,4 @@ impl fmt::Display for ApprovalCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.counted, self.required)
     }
-}
-
-/// The extension that waits for approvals.
-pub fn waiting_extension(request: &Request) -> Option<&Extension> {
-    let extension = request.grant.extension.as_ref();
-    extension.filter(|_| request.state == State::Granted)
 }

@@ -278,6 +278,7 @@ mod tests {
             Refusal::Leased {
                 lease: None::<Lease>,
             },
+            Refusal::NotWhatWasShown { status },
         ]
     }
 
@@ -317,6 +318,7 @@ mod tests {
             Refusal::NothingToUnbind { .. } => 30,
             Refusal::NotDue { .. } => 31,
             Refusal::Leased { .. } => 32,
+            Refusal::NotWhatWasShown { .. } => 33,
         }
     }
 
@@ -325,7 +327,7 @@ mod tests {
     #[test]
     fn a_refusal_names_only_what_a_chat_user_can_use() {
         let places: Vec<usize> = all().iter().map(place).collect();
-        assert_eq!(places, (0..33).collect::<Vec<_>>());
+        assert_eq!(places, (0..34).collect::<Vec<_>>());
         let refused = all().into_iter().map(ServiceError::Refused);
         for error in refused.chain([ServiceError::KeyReused]) {
             let told = in_chat(&error).unwrap_or_else(|| error.to_string());

@@ -280,6 +280,7 @@ impl Cards {
         let until = good_until(request);
         let button = |offer: &Offer| {
             let subject = subject::of_button(request, offer.action);
+            let subject = subject.map(|subject| subject.to_string());
             let context = self.seals.button(place, offer.action, subject, until);
             json!({
                 "id": offer.action.word(),

@@ -1,21 +1,17 @@
 //! Finds the request that a person names, and checks that they may see it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::slash::Slash;
 use crate::domain::{AccountId, Binding, ChatUser, Request, RequestId, ShortId, State, Status};
-use crate::mattermost::cards::quorum::waiting_extension;
 use crate::mattermost::cards::text::{code, counted};
 use crate::mattermost::{Mattermost, No};
-use crate::store::{Filter, StoreError, Unreadable};
+use crate::store::{Filter, Found, StoreError, Unreadable};
 
 const LISTED: usize = 20;
 /// The number of newest requests of a status that a list reads. Of the requests from the time that the
 /// beginning of an id tells, jit compares as many.
 const SEARCHED: usize = 600;
-/// The status of a request that a worker checks at AWS is that of its end. There are few of these,
-/// and they are new; only a revoke checks an older ERROR.
-const SEARCHED_OF_ENDED: usize = 100;
 /// The length of a shown id, or of the name of an unreadable record; an id has 36 characters.
 const MOST_OF_NAME: usize = 40;
 const OPEN: [Status; 4] = [
@@ -24,11 +20,20 @@ const OPEN: [Status; 4] = [
     Status::Granted,
     Status::Error,
 ];
-const ENDED: [Status; 4] = [
-    Status::Expired,
-    Status::Revoked,
-    Status::Denied,
-    Status::Cancelled,
+
+/// The parts of a list of what is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OpenPart {
+    Status(Status),
+    /// W5: the access of these may exist, whatever their status says.
+    CheckedEnds,
+}
+
+const PARTS: [OpenPart; 4] = [
+    OpenPart::Status(Status::Pending),
+    OpenPart::Status(Status::Approved),
+    OpenPart::Status(Status::Granted),
+    OpenPart::CheckedEnds,
 ];
 
 impl Mattermost {
@@ -152,16 +157,9 @@ impl Mattermost {
     ) -> Result<String, No> {
         let mut listed = Listed::default();
         let mut bindings = HashMap::new();
-        let open = OPEN.map(|status| (status, SEARCHED));
-        let ended = ENDED.map(|status| (status, SEARCHED_OF_ENDED));
-        for (status, most) in open.into_iter().chain(ended) {
-            let filter = Filter {
-                status: Some(status),
-                ..filter.clone()
-            };
-            let found = self.app.service.newest(&filter, most).await?;
-            let is_all = found.len() < most;
-            listed.unreadable.extend(found.unreadable);
+        for part in PARTS {
+            let (found, is_all) = self.read_part(part, &filter).await?;
+            listed.add_unreadable(found.unreadable);
             let (mut shown, mut seen) = (ShownRequests::default(), 0);
             for request in found.items {
                 if request.state.is_settled()
@@ -185,11 +183,37 @@ impl Mattermost {
                     false => listed.lines.push(line),
                 }
             }
-            // Most requests of the other statuses are settled, so older ones are no open requests.
-            let is_open = OPEN.contains(&status) && status != Status::Error;
-            listed.left_out(status, seen, is_all || !is_open);
+            listed.left_out(part, seen, is_all);
         }
         Ok(listed.told(slash, nothing))
+    }
+
+    /// The requests of a part, and whether these are all.
+    async fn read_part(
+        &self,
+        part: OpenPart,
+        filter: &Filter,
+    ) -> Result<(Found<Request>, bool), No> {
+        let service = &self.app.service;
+        Ok(match part {
+            OpenPart::Status(status) => {
+                let filter = Filter {
+                    status: Some(status),
+                    ..filter.clone()
+                };
+                let found = service.newest(&filter, SEARCHED).await?;
+                let is_all = found.len() < SEARCHED;
+                (found, is_all)
+            }
+            OpenPart::CheckedEnds => {
+                let mut found = service.checked_ends(filter).await?;
+                // K12: jit cannot know whether an unreadable record is one of this channel.
+                if filter.channel_id.is_some() {
+                    found.unreadable.clear();
+                }
+                (found, true)
+            }
+        })
     }
 
     /// Like `may_see`, and reads each binding once.
@@ -211,7 +235,7 @@ impl Mattermost {
     }
 }
 
-/// The requests of one status that a list shows.
+/// The requests of one part that a list shows.
 #[derive(Default)]
 struct ShownRequests {
     waiting: Vec<Request>,
@@ -238,7 +262,7 @@ impl ShownRequests {
 
 /// Whether approvers must decide about the request or its extension.
 fn waits_for_approvers(request: &Request) -> bool {
-    request.state == State::Pending || waiting_extension(request).is_some()
+    request.state == State::Pending || request.waiting_extension().is_some()
 }
 
 /// The parts of a list.
@@ -251,21 +275,32 @@ struct Listed {
 }
 
 impl Listed {
-    /// Says what the list does not show of a status.
-    fn left_out(&mut self, status: Status, seen: usize, is_all: bool) {
+    /// The same record can be in two parts.
+    fn add_unreadable(&mut self, more: Vec<Unreadable>) {
+        let known: HashSet<String> = self.unreadable.iter().map(|one| one.name.clone()).collect();
+        let more = more.into_iter().filter(|one| !known.contains(&one.name));
+        self.unreadable.extend(more);
+    }
+
+    /// Says what the list does not show of a part.
+    fn left_out(&mut self, part: OpenPart, seen: usize, is_all: bool) {
         let at_least = if is_all { "" } else { "at least " };
-        let lines = match status == Status::Pending {
-            true => &mut self.waiting,
-            false => &mut self.lines,
+        let more = seen.saturating_sub(LISTED);
+        let lines = match part {
+            OpenPart::Status(Status::Pending) => &mut self.waiting,
+            OpenPart::Status(_) | OpenPart::CheckedEnds => &mut self.lines,
         };
-        if seen > LISTED {
-            let more = seen - LISTED;
+        match part {
             // The message of a card contains the status, so that the search finds it.
-            lines.push(format!(
+            OpenPart::Status(status) if more > 0 => lines.push(format!(
                 "- … and {at_least}{more} more {status}: search Mattermost for {status}, because the card of each shows its id; an operator lists all at a terminal with `jit list --status {status}`"
-            ));
+            )),
+            OpenPart::CheckedEnds if more > 0 => lines.push(format!(
+                "- … and {more} more whose end jit checks at AWS: an operator lists all at a terminal with `jit list`"
+            )),
+            OpenPart::Status(_) | OpenPart::CheckedEnds => {}
         }
-        if !is_all {
+        if let (OpenPart::Status(status), false) = (part, is_all) {
             lines.push(format!(
                 ":warning: jit read only the newest {SEARCHED} {status} requests, so there may be others: `/jit list` in a team channel reads those of the channel"
             ));

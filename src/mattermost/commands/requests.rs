@@ -8,21 +8,28 @@ use super::parts::TypedRequest;
 use super::slash::Slash;
 use crate::code::Code;
 use crate::domain::{
-    Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Request, RequestId,
-    State, Text, status_in_words,
+    Ask, Binding, ChatUser, Command, Draft, Millis, Minutes, PermissionSet, Refusal, Request,
+    RequestId, State, Subject, Text, status_in_words,
 };
 use crate::http::already::{Aim, Wording, sentence, shown};
 use crate::mattermost::cards::card::{people, revoked_by};
 use crate::mattermost::cards::handles::Handles;
-use crate::mattermost::cards::quorum::{ApprovalCount, waiting_extension};
+use crate::mattermost::cards::quorum::ApprovalCount;
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
-use crate::service::{Idempotency, OpenedOrFound, RevokeResult, Ticket};
+use crate::service::{Idempotency, OpenedOrFound, RevokeResult, ServiceError, Ticket};
 
 /// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_TIMEOUT: Millis = Millis(2_000);
 /// The duration of a request without a time.
 const AN_HOUR: i64 = 60;
+
+/// The result of a decision on what a card or a dialog showed.
+pub(in crate::mattermost) enum ShownDecision {
+    Done,
+    /// Something else waits: the request as it is now. Nothing was changed.
+    OtherWaits(Box<Request>),
+}
 
 impl Mattermost {
     /// One request for each command that a user sent.
@@ -195,7 +202,11 @@ impl Mattermost {
         Ok(
             match RevokeResult::of(service.follow(request.id, deadline).await?) {
                 RevokeResult::Revoked(request) => format!(
-                    "Revoked: AWS shows that the access is gone.\n{}",
+                    "{}\n{}",
+                    match request.access.was_begun() {
+                        true => "Revoked: AWS shows that the access is gone.",
+                        false => "Revoked: no access was granted.",
+                    },
                     self.line(&request).await
                 ),
                 RevokeResult::Continues(request) => format!(
@@ -225,6 +236,30 @@ impl Mattermost {
         let service = &self.app.service;
         let handled = service.handle(id, command, ticket.as_deref()).await?;
         Ok(handled.request)
+    }
+
+    /// Decides on what a card or a dialog showed. W15: returns the request as it is now if something
+    /// else waits for a decision.
+    pub(in crate::mattermost) async fn decide_on_shown(
+        &self,
+        id: RequestId,
+        (who, ask): (&ChatUser, Ask),
+        shown: Subject,
+        ticket: Option<Arc<Ticket>>,
+    ) -> Result<ShownDecision, No> {
+        let by = who.person.clone();
+        let command = Command::DecidedOnShown { by, ask, shown };
+        let service = &self.app.service;
+        match service.handle(id, command, ticket.as_deref()).await {
+            Err(ServiceError::Refused(Refusal::NotWhatWasShown { .. })) => {
+                let now = service.request(id).await?;
+                Ok(ShownDecision::OtherWaits(Box::new(now)))
+            }
+            handled => {
+                handled?;
+                Ok(ShownDecision::Done)
+            }
+        }
     }
 
     pub(super) async fn status(
@@ -286,7 +321,7 @@ impl Mattermost {
             }
             _ => parts.push(counted_minutes(request.asked.duration.get())),
         }
-        if let Some(extension) = waiting_extension(request) {
+        if let Some(extension) = request.waiting_extension() {
             let minutes = counted_minutes(extension.minutes.get());
             parts.push(format!("extension requested: {minutes}"));
         }

@@ -15,9 +15,9 @@ use crate::http::body::read;
 use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
-use crate::mattermost::cards::quorum::waiting_extension;
-use crate::mattermost::cards::subject::is_present;
+use crate::mattermost::cards::subject::{is_present, seen};
 use crate::mattermost::cards::text::{counted_minutes, short_id};
+use crate::mattermost::commands::requests::ShownDecision;
 use crate::mattermost::trust::seal::{Action, Broken, ClickContext, ReasonedStep};
 use crate::mattermost::trust::trigger::Trigger;
 use crate::mattermost::{ACTION, Answer, Mattermost, No};
@@ -289,7 +289,11 @@ impl Mattermost {
         let ask = match pressed.action {
             Action::Approve => Ask::Approve,
             Action::Deny => Ask::Deny { reason: None },
-            Action::Extend(minutes) => Ask::Extend { minutes },
+            Action::Extend(minutes) => {
+                let extend = Ask::Extend { minutes };
+                self.command(request.id, &who, extend, ticket).await?;
+                return Ok(Answer::Nothing);
+            }
             Action::Revoke => {
                 let said = self.revoke_access(&who, &request, None, ticket).await?;
                 return Ok(Answer::Text(said));
@@ -301,9 +305,15 @@ impl Mattermost {
                 return self.ask_reason(click, &request, ReasonedStep::Revoke).await;
             }
         };
-        self.command(request.id, &who, ask, ticket).await?;
-        // The card shows the result to the channel.
-        Ok(Answer::Nothing)
+        let Some(shown) = seen(pressed.subject.as_deref()) else {
+            return Err(self.unseen(request).await);
+        };
+        let decided = self.decide_on_shown(request.id, (&who, ask), shown, ticket);
+        match decided.await? {
+            // The card shows the result to the channel.
+            ShownDecision::Done => Ok(Answer::Nothing),
+            ShownDecision::OtherWaits(now) => Err(self.unseen(*now).await),
+        }
     }
 }
 
@@ -312,7 +322,7 @@ impl Mattermost {
     /// card: the update may wait in the outbox, or the user's client may show an old card.
     async fn unseen(&self, request: Request) -> No {
         let id = request.id;
-        let waits = waiting_extension(&request).map_or_else(
+        let waits = request.waiting_extension().map_or_else(
             || "the request".to_owned(),
             |extension| {
                 let minutes = counted_minutes(extension.minutes.get());

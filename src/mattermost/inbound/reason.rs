@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::click::Click;
 use super::fields::Fields;
-use crate::domain::{Ask, MmUserId, Request};
-use crate::mattermost::cards::subject::waiting;
+use crate::domain::{Ask, MmUserId, Request, Subject};
 use crate::mattermost::cards::text::{more_minutes, plain, short_id};
 use crate::mattermost::commands::form::OPEN_FOR;
+use crate::mattermost::commands::requests::ShownDecision;
 use crate::mattermost::trust::seal::{ReasonOf, ReasonedStep};
 use crate::mattermost::{Answer, Mattermost, No};
 
@@ -137,11 +137,17 @@ impl Mattermost {
         }
         match of.step {
             ReasonedStep::Deny => {
-                let deny = Ask::Deny { reason };
-                self.command(request.id, &who, deny, None).await?
+                let shown = of.subject.parse().map_err(|_| over(&request))?;
+                let deny = (&who, Ask::Deny { reason });
+                match self.decide_on_shown(request.id, deny, shown, None).await? {
+                    ShownDecision::Done => {}
+                    ShownDecision::OtherWaits(now) => return Err(over(&now)),
+                }
             }
-            ReasonedStep::Revoke => self.revoke(&who, &request, reason, None).await?,
-        };
+            ReasonedStep::Revoke => {
+                self.revoke(&who, &request, reason, None).await?;
+            }
+        }
         Ok(Answer::Nothing)
     }
 }
@@ -151,7 +157,7 @@ impl Mattermost {
 fn subject(request: &Request, step: ReasonedStep) -> Option<String> {
     match step {
         ReasonedStep::Revoke => Some("access".to_owned()),
-        ReasonedStep::Deny => waiting(request),
+        ReasonedStep::Deny => Subject::waiting(request).map(|subject| subject.to_string()),
     }
 }
 

@@ -3,9 +3,9 @@
 
 use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
-use super::begin;
 use super::removal::look_again;
-use crate::domain::{AssignmentWork, Doubt, EventKind, Lease, State};
+use super::{begin, not_ours};
+use crate::domain::{AssignmentOutcome, AssignmentWork, Doubt, EventKind, Lease, State, Text};
 
 /// The same worker verifies the end, or removes the assignment first.
 pub(super) fn verify(
@@ -31,6 +31,42 @@ pub(super) fn verify(
         step.end_access(None, None);
     }
     begin(step, lease, AssignmentWork::Remove)
+}
+
+/// A worker looked at AWS. P6: the request does not become REVOKED while its requester has the
+/// access, or while another request that holds the assignment may have it again soon.
+pub(super) fn looked(
+    step: Step<'_>,
+    lease: Lease,
+    (end, doubt): (State, Doubt),
+    seen: &AssignmentOutcome,
+) -> Result<Decision, Refusal> {
+    let is_gone = *seen == AssignmentOutcome::Gone;
+    if step.holds() {
+        return match is_gone {
+            true => settle(step, end, doubt),
+            // The request became a holder after the look began: its duty is the removal.
+            false => verify(step, lease, end, doubt),
+        };
+    }
+    match end.is_revoked() && (!is_gone || step.is_shared()) {
+        true => not_revoked(step),
+        false => settle(step, end, doubt),
+    }
+}
+
+/// The same end as after a revoke of a request that ended in ERROR. P4: jit removes nothing.
+fn not_revoked(step: Step<'_>) -> Result<Decision, Refusal> {
+    let id = step.request.id;
+    let other = step.holding().and_then(|holding| holding.others(id).next());
+    let why = match other {
+        Some(other) => Text::clip(&format!(
+            "REVOKED was written into the store, but the access was not removed: the request \
+             {other} has the same access; to end it: jit revoke {other}"
+        )),
+        None => not_ours(&step),
+    };
+    step.end_in_error(why, None)
 }
 
 pub(super) fn settle(step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
@@ -83,4 +119,62 @@ fn settled_without_notice(
     step.leave();
     step.record(kind, None, said);
     step.done(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::decide;
+    use super::super::super::fixtures::{finished, holding_of, id, later, policy, record};
+    use super::*;
+    use crate::domain::Status;
+    use crate::domain::decide::Record;
+
+    /// An operator wrote this status over a request that ended in ERROR because of an assignment from
+    /// outside, and a worker looks at AWS.
+    fn written(said: Status) -> Record {
+        let mut written = record("Error");
+        written
+            .request
+            .apply_outside_status(said, Some(later()), later());
+        written.request.schedule.lease = record("Doubted").request.schedule.lease;
+        written
+    }
+
+    fn looked(record: Record, outcome: AssignmentOutcome) -> Decision {
+        decide(record, &policy(), finished(outcome), later()).unwrap()
+    }
+
+    /// P6, W14: the channel was told "AWS shows that the access is gone".
+    #[test]
+    fn w14_a_written_revoked_is_no_end_while_aws_shows_an_assignment_from_outside() {
+        let ended = looked(written(Status::Revoked), AssignmentOutcome::StillThere);
+        let State::Error(error) = &ended.request.state else {
+            panic!("{:?}", ended.request.state);
+        };
+        assert!(error.why.as_str().contains("did not make"), "{}", error.why);
+        assert_eq!(ended.access.holding(), None, "P4");
+        let kinds: Vec<EventKind> = ended.events.iter().map(|one| one.event_type).collect();
+        assert_eq!(kinds, [EventKind::Error]);
+        assert_eq!(ended.notices[0].status, Status::Error);
+        let gone = looked(written(Status::Revoked), AssignmentOutcome::Gone);
+        assert_eq!(gone.request.status(), Status::Revoked);
+        // The other ends say nothing of the access.
+        let expired = looked(written(Status::Expired), AssignmentOutcome::StillThere);
+        assert_eq!(expired.request.status(), Status::Expired);
+        assert!(expired.events[0].details.contains_key("source"));
+    }
+
+    /// P6, W14: the same if another request has the access, whatever AWS shows at this moment.
+    #[test]
+    fn w14_a_written_revoked_is_no_end_while_another_request_has_the_access() {
+        for outcome in [AssignmentOutcome::StillThere, AssignmentOutcome::Gone] {
+            let mut shared = written(Status::Revoked);
+            holding_of(&mut shared).holders.insert(id(2));
+            let ended = looked(shared, outcome);
+            assert_eq!(ended.request.status(), Status::Error);
+            let next = format!("jit revoke {}", id(2));
+            assert!(ended.notices[0].details["error"].contains(&next));
+            assert_eq!(ended.access.holding(), None, "P4");
+        }
+    }
 }
