@@ -41,7 +41,7 @@ use crate::clock::Uptime;
 use crate::code::Code;
 use crate::config::Scope;
 use crate::domain::{Command, RequestId, Timestamp};
-use crate::service::{Handled, Service, ServiceError, Ticket};
+use crate::service::{CallRight, Handled, Service, ServiceError};
 use crate::worker::Worker;
 use address_book::AddressBook;
 use answered::AnswerLayer;
@@ -207,11 +207,11 @@ impl HttpState {
         call: &Signed<N>,
         id: RequestId,
         command: Command,
-        ticket: Arc<Ticket>,
+        right: Arc<CallRight>,
     ) -> Result<Handled, Problem> {
-        let (service, given) = (self.service.clone(), ticket.clone());
+        let (service, given) = (self.service.clone(), right.clone());
         let handled = async move { service.handle(id, command, Some(&given)).await };
-        self.spending(call, ticket, Box::pin(handled)).await
+        self.spending(call, right, Box::pin(handled)).await
     }
 
     /// Runs the work of a call to its end, and then spends its nonce, even if the connection closes:
@@ -219,14 +219,14 @@ impl HttpState {
     async fn spending<N: Needs, T: Send + 'static>(
         &self,
         call: &Signed<N>,
-        ticket: Arc<Ticket>,
+        right: Arc<CallRight>,
         work: CallWork<T>,
     ) -> Result<T, Problem> {
         let (service, rates) = (self.service.clone(), self.rates.clone());
         let spent = async move {
             // Work that panics spends the nonce too.
             let done = AssertUnwindSafe(work).catch_unwind().await;
-            spend(&service, &rates, N::RATE, &ticket).await?;
+            spend(&service, &rates, N::RATE, &right).await?;
             done.unwrap_or_else(|panic| resume_unwind(panic))
         };
         self.uncut(call.seat(), Box::pin(spent)).await

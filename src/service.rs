@@ -4,6 +4,7 @@
 
 mod access;
 mod announce;
+mod call_right;
 mod changes;
 mod configure;
 mod heads;
@@ -13,15 +14,14 @@ mod pending;
 mod queries;
 mod revoke;
 mod sealed;
-mod ticket;
 mod verify;
 pub(crate) mod work_queue;
 
 pub use announce::Announce;
+pub use call_right::CallRight;
 pub use configure::Configure;
 pub use pending::OpenedOrFound;
 pub use revoke::RevokeResult;
-pub use ticket::Ticket;
 pub use verify::{AuditFinding, VerifiedHistory, VerifiedLog};
 
 use std::sync::Arc;
@@ -123,7 +123,7 @@ pub enum ServiceError {
 /// Where a command comes from.
 #[derive(Clone, Copy)]
 struct Origin<'t> {
-    ticket: Option<&'t Ticket>,
+    right: Option<&'t CallRight>,
     /// The key that signed the call; it stands in every event of the commit (B4).
     key_id: Option<&'t str>,
     /// The same key, if the call names no person: it is then the actor (B6).
@@ -142,10 +142,10 @@ impl<'t> Origin<'t> {
         }
     }
 
-    fn of(ticket: Option<&'t Ticket>) -> Self {
-        let key_id = ticket.and_then(Ticket::key_id);
+    fn of(right: Option<&'t CallRight>) -> Self {
+        let key_id = right.and_then(CallRight::key_id);
         Self {
-            ticket,
+            right,
             key_id,
             acting_key: None,
         }
@@ -197,7 +197,7 @@ impl Service {
         &self,
         draft: Draft,
         idempotency: Option<Idempotency>,
-        ticket: Option<&Ticket>,
+        right: Option<&CallRight>,
     ) -> Result<Request, ServiceError> {
         for tried in 0..MOST_TRIES {
             self.pause_after_races(tried).await;
@@ -209,7 +209,7 @@ impl Service {
             if tried == 0 {
                 let asker = Asker {
                     person: draft.requester.email.clone(),
-                    key_id: ticket.and_then(Ticket::key_id).map(str::to_owned),
+                    key_id: right.and_then(CallRight::key_id).map(str::to_owned),
                 };
                 self.check_pending(asker).await?;
             }
@@ -220,7 +220,7 @@ impl Service {
                 at: now,
             });
             let answer = answered.map(Write::Answer);
-            let written = self.write(Some(guard), vec![decision], answer, Origin::of(ticket));
+            let written = self.write(Some(guard), vec![decision], answer, Origin::of(right));
             match written.await {
                 Ok(mut written) => return written.pop().ok_or(ServiceError::Unknown(draft.id)),
                 Err(StoreError::Conflict(_)) => {}
@@ -273,14 +273,14 @@ impl Service {
         self.request(answered.request_id).await.map(Some)
     }
 
-    /// Gives a command to a request. The nonce of `ticket`, of a signed call, counts once.
+    /// Gives a command to a request. The nonce of `right`, of a signed call, counts once.
     pub async fn handle(
         &self,
         id: RequestId,
         command: Command,
-        ticket: Option<&Ticket>,
+        right: Option<&CallRight>,
     ) -> Result<Handled, ServiceError> {
-        self.handle_signed(id, command, Origin::of(ticket)).await
+        self.handle_signed(id, command, Origin::of(right)).await
     }
 
     async fn handle_signed(
@@ -429,8 +429,8 @@ impl Service {
         origin: Origin<'_>,
     ) -> Result<Vec<Request>, StoreError> {
         let mut commit = Commit::of(guard.map(Write::Guard));
-        let ticket = origin.ticket;
-        commit.nonce = ticket.and_then(Ticket::nonce).cloned();
+        let right = origin.right;
+        commit.nonce = right.and_then(CallRight::nonce).cloned();
         let (mut written, mut tells) = (Vec::new(), Vec::new());
         for decision in decisions {
             let mut decision = origin.named_in(decision);
@@ -441,8 +441,8 @@ impl Service {
         }
         commit.writes.extend(last);
         let done = self.commit(commit).await;
-        if let Some(ticket) = ticket {
-            ticket.note(&done);
+        if let Some(right) = right {
+            right.note(&done);
         }
         done?;
         self.notice_queue.put(tells.into_iter());

@@ -133,11 +133,11 @@ pub trait Store: Send + Sync + 'static {
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError>;
     /// Records the result of a delivery and ends the claim. If the claim was lost in the
     /// meantime, this changes nothing.
-    async fn settle_notice(
+    async fn end_claim(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: Settled,
+        end: ClaimEnd,
     ) -> Result<Left, StoreError>;
 
     /// Returns up to `limit` requests that match `filter`, newest first, starting after the
@@ -410,7 +410,7 @@ pub struct ClaimedNotice {
 
 /// The result of a delivery attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum ClaimEnd {
     /// All receivers accepted the notice; the store deletes it, and keeps which receivers have
     /// the later notices in `ahead`.
     Delivered { ahead: Vec<Notice> },
@@ -421,7 +421,7 @@ pub enum Settled {
     Released,
 }
 
-/// Whether the request has another notice that can be claimed after one was settled.
+/// Whether the request has another notice that can be claimed after one claim ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     Nothing,

@@ -13,7 +13,7 @@ use crate::identity_center::causes;
 use crate::signature::{self, Message, Scheme};
 
 /// More than the ten seconds in which jit answers a revoke.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 pub(crate) struct Caller {
     client: Client,
@@ -47,7 +47,7 @@ impl Caller {
 
     pub fn with(client: Client) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("jit/", env!("CARGO_PKG_VERSION")))
             .build()

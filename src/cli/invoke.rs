@@ -17,7 +17,7 @@ use super::Failure;
 use crate::identity_center::{aws_causes, unsent};
 
 /// More than a call to a function of jit takes, with its start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A signed call, ready to send.
 pub(super) struct SignedRequest<'c> {
@@ -46,8 +46,8 @@ impl Function {
         // jit refuses the second attempt of a call, because its nonce is used.
         let once = RetryConfig::disabled();
         let patience = TimeoutConfig::builder()
-            .operation_timeout(PATIENCE)
-            .read_timeout(PATIENCE)
+            .operation_timeout(TIMEOUT)
+            .read_timeout(TIMEOUT)
             .build();
         let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .retry_config(once)

@@ -19,7 +19,7 @@ use crate::mattermost::Api;
 use crate::mattermost::setup::{self, BotToken, SetupResult};
 use crate::signature::{self, CurrentSecret, Secret};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const ADMIN_TOKEN: &str = "JIT_MATTERMOST_ADMIN_TOKEN";
 const BOT_FILE: &str = "mattermost-bot-token";
 /// The id of the token in `BOT_FILE`, and the fingerprint of that token.
@@ -208,7 +208,7 @@ fn fingerprint(token: &str) -> String {
 
 fn api(url: Url, token: Secret) -> reqwest::Result<Api> {
     let token = CurrentSecret::new(token);
-    Api::new(url, token, PATIENCE, Arc::new(SystemClock))
+    Api::new(url, token, TIMEOUT, Arc::new(SystemClock))
 }
 
 fn section(url: &Url, reach: &Url, made: &SetupResult, folder: &Path) -> String {

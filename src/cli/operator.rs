@@ -12,7 +12,7 @@ use crate::identity_center::{IdentityCenterErrorKind, Paced};
 use crate::store::{Filter, Found, StoreError};
 
 /// How long jit waits for STS to name the caller.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 const NO_ANSWER: &str = "STS did not answer";
 
 pub(super) struct OperatorTools {
@@ -82,7 +82,7 @@ pub(super) async fn identity_center(config: &Config) -> Result<Arc<Paced>, Failu
 /// The owner of the AWS credentials. If STS does not answer, jit continues; if the
 /// credentials are refused, jit stops.
 pub(super) async fn credentials(identity_center: &Paced) -> Result<Text, Failure> {
-    match tokio::time::timeout(PATIENCE, identity_center.caller()).await {
+    match tokio::time::timeout(TIMEOUT, identity_center.caller()).await {
         Ok(Ok(arn)) => Ok(Text::clip(&arn)),
         Ok(Err(error)) if error.kind == IdentityCenterErrorKind::Denied => {
             let next = "sign in to AWS first, or set AWS_PROFILE";

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
 
-use super::signed::TicketSlot;
+use super::signed::CallRightSlot;
 use super::{HttpState, failed_call, ops};
 
 #[derive(Clone)]
@@ -54,7 +54,7 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let (label, slot) = (ops::route_of(&request), TicketSlot::default());
+        let (label, slot) = (ops::route_of(&request), CallRightSlot::default());
         request.extensions_mut().insert(slot.clone());
         let (app, handled) = (self.app.clone(), self.route.call(request));
         Box::pin(async move {

@@ -17,13 +17,13 @@ use crate::domain::{
     AccountId, Ask, AuditKey, ChannelId, Command, Draft, Email, Event, EventPlace, Millis, Minutes,
     MmUserId, PermissionSet, Person, Request, RequestId, RequestObject, Text, Timestamp,
 };
-use crate::service::{Handled, Idempotency, RevokeResult, Ticket};
+use crate::service::{CallRight, Handled, Idempotency, RevokeResult};
 use crate::signature;
 
 pub(super) use super::list::list;
 
 /// How long a revoke waits for AWS before it answers 202.
-const REVOKE_PATIENCE: Millis = Millis::seconds(10);
+const REVOKE_TIMEOUT: Millis = Millis::seconds(10);
 
 #[derive(Deserialize)]
 struct Create {
@@ -94,13 +94,13 @@ where
 
 pub(super) async fn create(
     State(app): State<Arc<HttpState>>,
-    Unspent { call, ticket }: Unspent<ToRequest>,
+    Unspent { call, right }: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
     let idempotency = idempotency(&call)?;
     let draft = draft(call.json()?, app.service.clock());
-    let (service, given) = (app.service.clone(), ticket.clone());
+    let (service, given) = (app.service.clone(), right.clone());
     let opened = async move { service.open(draft, idempotency, Some(&given)).await };
-    let request = app.spending(&call, ticket, Box::pin(opened)).await?;
+    let request = app.spending(&call, right, Box::pin(opened)).await?;
     Ok(json(201, &RequestObject::from(&request)))
 }
 
@@ -135,37 +135,37 @@ fn idempotency<N: Needs>(call: &Signed<N>) -> Result<Option<Idempotency>, Proble
 
 pub(super) async fn approve(
     State(app): State<Arc<HttpState>>,
-    Unspent { call, ticket }: Unspent<ToApprove>,
+    Unspent { call, right }: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
     let body: Approve = call.json()?;
     let (id, email) = (body.approver_mm_user_id, body.approver_email);
     let by = app.named("approver_mm_user_id", id, email).await?;
-    decided(&app, &call, by, Ask::Approve, ticket).await
+    decided(&app, &call, by, Ask::Approve, right).await
 }
 
 pub(super) async fn deny(
     State(app): State<Arc<HttpState>>,
-    Unspent { call, ticket }: Unspent<ToApprove>,
+    Unspent { call, right }: Unspent<ToApprove>,
 ) -> Result<Response, Problem> {
     let body: DenyBody = call.json()?;
     let (id, email) = (body.denier_mm_user_id, body.denier_email);
     let by = app.named("denier_mm_user_id", id, email).await?;
     let reason = body.reason;
-    decided(&app, &call, by, Ask::Deny { reason }, ticket).await
+    decided(&app, &call, by, Ask::Deny { reason }, right).await
 }
 
 pub(super) async fn cancel(
     State(app): State<Arc<HttpState>>,
-    Unspent { call, ticket }: Unspent<ToCancel>,
+    Unspent { call, right }: Unspent<ToCancel>,
 ) -> Result<Response, Problem> {
     let body: Act = call.json()?;
     let by = body.by(&app).await?;
-    decided(&app, &call, by, Ask::Cancel, ticket).await
+    decided(&app, &call, by, Ask::Cancel, right).await
 }
 
 pub(super) async fn extend(
     State(app): State<Arc<HttpState>>,
-    Unspent { call, ticket }: Unspent<ToRequest>,
+    Unspent { call, right }: Unspent<ToRequest>,
 ) -> Result<Response, Problem> {
     let body: Extend = call.json()?;
     let by = Person {
@@ -173,7 +173,7 @@ pub(super) async fn extend(
         email: body.actor_email,
     };
     let minutes = body.additional_minutes;
-    decided(&app, &call, by, Ask::Extend { minutes }, ticket).await
+    decided(&app, &call, by, Ask::Extend { minutes }, right).await
 }
 
 /// Gives the command to the service, and answers with the request after it.
@@ -182,10 +182,10 @@ async fn decided<N: Needs>(
     call: &Signed<N>,
     by: Person,
     ask: Ask,
-    ticket: Arc<Ticket>,
+    right: Arc<CallRight>,
 ) -> Result<Response, Problem> {
     let id = call.request_id()?;
-    let handled = give_command(app, call, id, Command::Asked { by, ask }, ticket).await?;
+    let handled = give_command(app, call, id, Command::Asked { by, ask }, right).await?;
     Ok(json(200, &RequestObject::from(&handled.request)))
 }
 
@@ -196,9 +196,9 @@ async fn give_command<N: Needs>(
     call: &Signed<N>,
     id: RequestId,
     command: Command,
-    ticket: Arc<Ticket>,
+    right: Arc<CallRight>,
 ) -> Result<Handled, Problem> {
-    match app.command(call, id, command, ticket).await {
+    match app.command(call, id, command, right).await {
         Err(problem) if problem.code == Code::WrongState => match app.service.find(id).await {
             Ok(Some(request)) => Err(problem.about(&request)),
             Ok(None) | Err(_) => Err(problem),
@@ -208,20 +208,20 @@ async fn give_command<N: Needs>(
 }
 
 /// Answers 200 only when AWS shows that the assignment is gone, and 202 if that takes longer
-/// than `REVOKE_PATIENCE`.
+/// than `REVOKE_TIMEOUT`.
 pub(super) async fn revoke(
     State(app): State<Arc<HttpState>>,
     hurry: Option<Extension<AnswerBy>>,
-    Unspent { call, ticket }: Unspent<ToRevoke>,
+    Unspent { call, right }: Unspent<ToRevoke>,
 ) -> Result<Response, Problem> {
     let id = call.request_id()?;
     let body: Act = call.json()?;
     let by = body.by(&app).await?;
     let reason = body.reason;
     let ask = Ask::Revoke { reason };
-    let patience = app.service.clock().uptime() + REVOKE_PATIENCE;
-    let deadline = hurry.map_or(patience, |Extension(AnswerBy(by))| patience.min(by));
-    let begun = give_command(&app, &call, id, Command::Asked { by, ask }, ticket).await?;
+    let latest = app.service.clock().uptime() + REVOKE_TIMEOUT;
+    let deadline = hurry.map_or(latest, |Extension(AnswerBy(by))| latest.min(by));
+    let begun = give_command(&app, &call, id, Command::Asked { by, ask }, right).await?;
     let followed = tokio::select! {
         followed = app.service.follow(id, deadline) => followed?,
         () = app.stop.cancelled() => begun.request,

@@ -24,7 +24,7 @@ use super::unsigned::Unsigned;
 use crate::code::Code;
 use crate::config::{KeyConfig, Scope};
 use crate::domain::{Millis, RequestId, Timestamp};
-use crate::service::Ticket;
+use crate::service::CallRight;
 use crate::signature::{self, Message, Scheme};
 use crate::store::Nonce;
 
@@ -80,26 +80,26 @@ pub struct Signed<N> {
 }
 
 /// A verified call whose nonce is not spent yet. The store spends the nonce in the same commit
-/// as the change that the call asks for. If the handler commits no change, `TicketSlot::spend` does.
+/// as the change that the call asks for. If the handler commits no change, `CallRightSlot::spend` does.
 #[derive(Debug)]
 pub struct Unspent<N> {
     pub call: Signed<N>,
-    pub ticket: Arc<Ticket>,
+    pub right: Arc<CallRight>,
 }
 
-/// Where a verified call leaves its ticket, whose nonce `spend` spends after the handler.
+/// Where a verified call leaves its right, whose nonce `spend` spends after the handler.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TicketSlot(Arc<OnceLock<(Arc<Ticket>, RateOf)>>);
+pub(super) struct CallRightSlot(Arc<OnceLock<(Arc<CallRight>, RateOf)>>);
 
-impl TicketSlot {
+impl CallRightSlot {
     /// Spends the nonce of the call, if it was verified, whether its handler succeeded, refused or
     /// panicked. Only a change that failed at the store leaves its nonce fresh.
     pub async fn spend(&self, app: &HttpState) -> Result<(), Problem> {
-        let Some((ticket, rate)) = self.0.get() else {
+        let Some((right, rate)) = self.0.get() else {
             return Ok(());
         };
-        spend(&app.service, &app.rates, *rate, ticket).await?;
-        match ticket.key_id().filter(|_| ticket.is_refused()) {
+        spend(&app.service, &app.rates, *rate, right).await?;
+        match right.key_id().filter(|_| right.is_refused()) {
             Some(key_id) => Err(app.rates.too_many(key_id, *rate)),
             None => Ok(()),
         }
@@ -111,7 +111,7 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Signed<N> {
 
     async fn from_request(request: Request, app: &Arc<HttpState>) -> Result<Self, Problem> {
         let unspent = Unspent::from_request(request, app).await?;
-        app.service.use_up(&unspent.ticket).await?;
+        app.service.use_up(&unspent.right).await?;
         Ok(unspent.call)
     }
 }
@@ -145,8 +145,8 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
         let rate = rate_of::<N>(&key);
         app.rates.count(head.key_id, head.nonce, rate, now)?;
         let key_id = head.key_id.to_owned();
-        let ticket = Arc::new(Ticket::new(head.spendable(), Some(key_id.clone())));
-        leave_ticket::<N>(&mut parts.extensions, &ticket)?;
+        let right = Arc::new(CallRight::new(head.spendable(), Some(key_id.clone())));
+        leave_right::<N>(&mut parts.extensions, &right)?;
         if !key.scopes.contains(&N::SCOPE) {
             let message = format!("key {key_id} lacks the scope {}", N::SCOPE.as_str());
             return Err(Problem::new(Code::NotAllowed, message));
@@ -160,7 +160,7 @@ impl<N: Needs> FromRequest<Arc<HttpState>> for Unspent<N> {
             seat,
             needs: PhantomData,
         };
-        Ok(Self { call, ticket })
+        Ok(Self { call, right })
     }
 }
 
@@ -173,12 +173,12 @@ fn rate_of<N: Needs>(key: &KeyConfig) -> RateOf {
 }
 
 /// P5: on a route without a slot the call could be repeated, so jit refuses it.
-fn leave_ticket<N: Needs>(
+fn leave_right<N: Needs>(
     extensions: &mut Extensions,
-    ticket: &Arc<Ticket>,
+    right: &Arc<CallRight>,
 ) -> Result<(), Problem> {
-    let slot = extensions.remove::<TicketSlot>();
-    let left = slot.is_some_and(|slot| slot.0.set((ticket.clone(), N::RATE)).is_ok());
+    let slot = extensions.remove::<CallRightSlot>();
+    let left = slot.is_some_and(|slot| slot.0.set((right.clone(), N::RATE)).is_ok());
     left.then_some(())
         .ok_or_else(|| Problem::new(Code::Internal, "nothing spends the nonce of this call"))
 }
@@ -485,13 +485,13 @@ mod tests {
 
     async fn waits(
         State(app): State<Arc<HttpState>>,
-        Unspent { call, ticket }: Unspent<ToApprove>,
+        Unspent { call, right }: Unspent<ToApprove>,
     ) -> Result<(), Problem> {
         let work = async {
             GO.notified().await;
             Ok(())
         };
-        app.spending(&call, ticket, Box::pin(work)).await
+        app.spending(&call, right, Box::pin(work)).await
     }
 
     static GO: Notify = Notify::const_new();

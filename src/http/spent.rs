@@ -1,7 +1,7 @@
 //! Spends the nonce of a verified call whose handler committed no change.
 
 use super::rates::{KeyRates, RateOf};
-use crate::service::{Service, ServiceError, Ticket};
+use crate::service::{CallRight, Service, ServiceError};
 
 /// Makes sure that the call cannot be repeated. A14: a revoke that changed nothing counts like the
 /// other calls of its key, and beyond their rate it leaves no nonce: the call is refused, and
@@ -10,18 +10,18 @@ pub(super) async fn spend(
     service: &Service,
     rates: &KeyRates,
     rate: RateOf,
-    ticket: &Ticket,
+    right: &CallRight,
 ) -> Result<(), ServiceError> {
     if rate == RateOf::UnlimitedChanges
-        && let (Some(key_id), Some(nonce)) = (ticket.key_id(), ticket.nonce())
+        && let (Some(key_id), Some(nonce)) = (right.key_id(), right.nonce())
     {
         let now = service.clock().uptime();
         let counted = rates.count(key_id, &nonce.text, RateOf::OtherCalls, now);
         if counted.is_err() {
-            ticket.refuse();
+            right.refuse();
         }
     }
-    service.use_up(ticket).await
+    service.use_up(right).await
 }
 
 #[cfg(test)]

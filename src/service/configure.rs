@@ -207,7 +207,7 @@ impl Service {
     ) -> Result<(), ServiceError> {
         // The configuration change spent the nonce of the call.
         let origin = Origin {
-            ticket: None,
+            right: None,
             key_id: Some(&admin.key_id),
             acting_key: admin.person.is_none().then_some(admin.key_id.as_str()),
         };

@@ -39,8 +39,8 @@ pub use tables::{
 
 use super::portable::COPIED;
 use super::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimEnd, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness,
+    Gauges, Head, Inspected, Left, Nonce, NoticePlace, Store, StoreError, Taken,
 };
 use crate::clock::Clock;
 use crate::domain::{
@@ -280,13 +280,13 @@ impl Store for DynamoStore {
         self.end_all_pauses(now).await
     }
 
-    async fn settle_notice(
+    async fn end_claim(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: Settled,
+        end: ClaimEnd,
     ) -> Result<Left, StoreError> {
-        self.settle(place, lease, settled).await
+        self.end_claim_at(place, lease, end).await
     }
 
     async fn list(

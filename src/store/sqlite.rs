@@ -32,8 +32,8 @@ use async_trait::async_trait;
 pub use schema::OpenError;
 
 use super::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Inspected, Left, Nonce, NoticePlace, PendingOf, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimEnd, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness,
+    Gauges, Head, Inspected, Left, Nonce, NoticePlace, PendingOf, Store, StoreError, Taken,
 };
 use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
@@ -318,13 +318,13 @@ impl Store for SqliteStore {
         self.write(move |db| notices::end_pauses(db, now)).await
     }
 
-    async fn settle_notice(
+    async fn end_claim(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: Settled,
+        end: ClaimEnd,
     ) -> Result<Left, StoreError> {
-        self.write(move |db| writes::settle_notice(db, place, lease, &settled))
+        self.write(move |db| writes::end_claim(db, place, lease, &end))
             .await
     }
 

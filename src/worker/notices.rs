@@ -25,7 +25,7 @@ use crate::domain::{
 };
 use crate::lock::locked;
 use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
-use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled};
+use crate::store::{ClaimEnd, ClaimedNotice, Due, Left, NoticePlace};
 use delivery::{Delivery, DeliveryResult, GoAhead, Receivers};
 use paused::PausedReceivers;
 
@@ -341,8 +341,8 @@ impl NoticeWorker {
             biased;
             () = delivery.run() => {}
             () = stop.cancelled() => {
-                let settled = stopped(delivery.begun(), clock.now());
-                store.settle_notice(place, claim.lease, settled).await?;
+                let end = stopped(delivery.begun(), clock.now());
+                store.end_claim(place, claim.lease, end).await?;
                 return Ok(Left::Nothing);
             }
         }
@@ -352,12 +352,12 @@ impl NoticeWorker {
             self.park(place, receiver, &why).await?;
             return Ok(Left::More);
         }
-        let settled = self.settled(claimed, &delivery);
-        Ok(store.settle_notice(place, claim.lease, settled).await?)
+        let end = self.end_of(claimed, &delivery);
+        Ok(store.end_claim(place, claim.lease, end).await?)
     }
 
     /// The result of a delivery that has ended.
-    fn settled(&self, claimed: &ClaimedNotice, delivery: &Delivery<'_>) -> Settled {
+    fn end_of(&self, claimed: &ClaimedNotice, delivery: &Delivery<'_>) -> ClaimEnd {
         let notice = &claimed.notice;
         let DeliveryResult {
             not_received,
@@ -366,7 +366,7 @@ impl NoticeWorker {
         let Some((receiver, why)) = not_received else {
             let begun = delivery.begun().into_iter();
             let ahead = begun.filter(|later| later.seq != notice.seq).collect();
-            return Settled::Delivered { ahead };
+            return ClaimEnd::Delivered { ahead };
         };
         let at = self.service.clock().now() + pause(notice.request_id, claimed.attempts);
         tracing::warn!(
@@ -374,7 +374,7 @@ impl NoticeWorker {
             "notice not received, will be retried"
         );
         self.service.notice_queue.try_again(at);
-        Settled::TryAgain { at, tried: notices }
+        ClaimEnd::TryAgain { at, tried: notices }
     }
 
     /// Records in the audit the notices that the store parked to make room, or because they are
@@ -444,10 +444,10 @@ impl Drop for UnderWay<'_> {
 }
 
 /// The result of a delivery that was stopped: what receivers have is not repeated.
-fn stopped(begun: Vec<Notice>, now: Timestamp) -> Settled {
+fn stopped(begun: Vec<Notice>, now: Timestamp) -> ClaimEnd {
     match begun.is_empty() {
-        true => Settled::Released,
-        false => Settled::TryAgain {
+        true => ClaimEnd::Released,
+        false => ClaimEnd::TryAgain {
             at: now,
             tried: begun,
         },

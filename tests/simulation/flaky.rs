@@ -9,8 +9,8 @@ use jit::domain::{
     HoldingKey, Lane, Lease, LeaseToken, Millis, Notice, Request, RequestId, Timestamp,
 };
 use jit::store::{
-    Answered, AuditFilter, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness, Gauges,
-    Head, Inspected, Left, Nonce, NoticePlace, Settled, Store, StoreError, Taken,
+    Answered, AuditFilter, ClaimEnd, ClaimedNotice, Commit, Cursor, Due, Filter, Found, Freshness,
+    Gauges, Head, Inspected, Left, Nonce, NoticePlace, Store, StoreError, Taken,
 };
 
 use crate::clock::ProcessClock;
@@ -205,13 +205,13 @@ impl Store for FlakyStore {
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
         write!(self.end_pauses(now))
     }
-    async fn settle_notice(
+    async fn end_claim(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: Settled,
+        end: ClaimEnd,
     ) -> Result<Left, StoreError> {
-        write!(self.settle_notice(place, lease, settled))
+        write!(self.end_claim(place, lease, end))
     }
     async fn list(
         &self,

@@ -9,7 +9,7 @@ use jit::domain::{
     Admin, Ask, BindTerms, Command, Draft, Millis, Minutes, Person, Refusal, RequestId, Text,
     Timestamp,
 };
-use jit::service::{Configure, Idempotency, Service, ServiceError, Ticket};
+use jit::service::{CallRight, Configure, Idempotency, Service, ServiceError};
 use jit::signature::WINDOW;
 use jit::store::{Nonce, StoreError};
 
@@ -267,13 +267,13 @@ impl World {
                 at: now,
                 keep_until: now + NONCE_KEPT,
             };
-            let ticket = Ticket::new(nonce, Some("plugin".into()));
+            let right = CallRight::new(nonce, Some("plugin".into()));
             let repeated = Repeated::before(&store, id);
             let asked = Command::Asked {
                 by: by.clone(),
                 ask: signed.ask.clone(),
             };
-            let answer = service.handle(id, asked, Some(&ticket));
+            let answer = service.handle(id, asked, Some(&right));
             let answer = refused_wrote_nothing(&store, &wrong, &id, answer).await;
             if let Err(ServiceError::Refused(Refusal::AlreadyApproved { .. })) = answer
                 && let Err(what) = repeated.check(&store, &by)
@@ -281,7 +281,7 @@ impl World {
                 wrong.report(what);
             }
             // The caller gets the answer only if the nonce is spent.
-            let is_spent = service.use_up(&ticket).await.is_ok();
+            let is_spent = service.use_up(&right).await.is_ok();
             if is_spent && !matches!(answer, Err(ServiceError::Store(_))) {
                 signed.note_answer(&wrong);
             }

@@ -6,7 +6,7 @@ use jit::domain::{
     Minutes, Notice, Period, Person, Rebinding, Refusal, Request, RequestId, State, Status, Text,
     Timestamp, UserId, open,
 };
-use jit::store::{Commit, Nonce, Settled, Write};
+use jit::store::{ClaimEnd, Commit, Nonce, Write};
 use uuid::Uuid;
 
 use crate::fixtures::policy;
@@ -22,8 +22,8 @@ pub fn id(number: u128) -> RequestId {
 }
 
 /// All receivers have the notice, and none has a later one.
-pub fn delivered() -> Settled {
-    Settled::Delivered { ahead: Vec::new() }
+pub fn delivered() -> ClaimEnd {
+    ClaimEnd::Delivered { ahead: Vec::new() }
 }
 
 pub fn token(number: u128) -> LeaseToken {

@@ -10,8 +10,8 @@ use jit::domain::{
 };
 use jit::store::outbox::{MOST_PARKED, MOST_PENDING};
 use jit::store::{
-    Answered, AuditFilter, Commit, Cursor, Due, Filter, Freshness, Guard, Left, NoticePlace,
-    PendingOf, Settled, Store, StoreError, Taken, Write,
+    Answered, AuditFilter, ClaimEnd, Commit, Cursor, Due, Filter, Freshness, Guard, Left,
+    NoticePlace, PendingOf, Store, StoreError, Taken, Write,
 };
 
 use crate::build::{
@@ -497,24 +497,21 @@ pub async fn notices_of_a_request_are_claimed_in_order_one_at_a_time(subject: im
     // first.
     assert!(claim(store, 1, 8).await.is_empty());
     store
-        .settle_notice(place(1, 2), token(7), delivered())
+        .end_claim(place(1, 2), token(7), delivered())
         .await
         .unwrap();
     assert_eq!(claim(store, 2, 8).await, [place(1, 3)]);
     // The released notice can be claimed at once; the failed one, later.
     store
-        .settle_notice(place(2, 2), token(7), Settled::Released)
+        .end_claim(place(2, 2), token(7), ClaimEnd::Released)
         .await
         .unwrap();
     assert_eq!(claim(store, 2, 9).await, [place(2, 2)]);
-    let again = Settled::TryAgain {
+    let again = ClaimEnd::TryAgain {
         at: at(60),
         tried: vec![notice(2, 2, at(0))],
     };
-    store
-        .settle_notice(place(2, 2), token(9), again)
-        .await
-        .unwrap();
+    store.end_claim(place(2, 2), token(9), again).await.unwrap();
     assert!(
         claim(store, 59, 9).await == [place(1, 3)],
         "the claim of holder 8 has lapsed"
@@ -547,12 +544,12 @@ pub async fn a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause(
         received_by: [ReceiverName::Mattermost].into(),
         ..notice(1, seq, at(0))
     };
-    let again = |seqs: &[u64]| Settled::TryAgain {
+    let again = |seqs: &[u64]| ClaimEnd::TryAgain {
         at: at(300),
         tried: seqs.iter().map(|seq| had(*seq)).collect(),
     };
     let settle = async |settled| {
-        let settled = store.settle_notice(place(1, 2), token(7), settled);
+        let settled = store.end_claim(place(1, 2), token(7), settled);
         settled.await.unwrap()
     };
     let later = async || store.undelivered(id(1)).await.unwrap()[1..].to_vec();
@@ -597,8 +594,8 @@ pub async fn a_delivered_notice_keeps_the_receivers_of_later_ones(subject: impl 
     with_more_notices(store, 1, 5).await;
     let ahead = vec![had.clone()];
     let settle = async |seq, holder, ahead| {
-        let settled = Settled::Delivered { ahead };
-        let settled = store.settle_notice(place(1, seq), token(holder), settled);
+        let settled = ClaimEnd::Delivered { ahead };
+        let settled = store.end_claim(place(1, seq), token(holder), settled);
         settled.await.unwrap()
     };
     // A lost claim keeps nothing.
@@ -631,7 +628,7 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
         claimed.unwrap().map(|claimed| claimed.notice.seq)
     };
     let settle = async |seq, holder, settled| {
-        let settled = store.settle_notice(place(1, seq), token(holder), settled);
+        let settled = store.end_claim(place(1, seq), token(holder), settled);
         settled.await.unwrap()
     };
     assert_eq!(claim(9, 1, 7).await, None);
@@ -640,7 +637,7 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     assert_eq!(settle(2, 8, delivered()).await, Left::Nothing);
     assert_eq!(settle(2, 7, delivered()).await, Left::More);
     assert_eq!(claim(1, 2, 8).await, Some(3));
-    let again = Settled::TryAgain {
+    let again = ClaimEnd::TryAgain {
         at: at(9),
         tried: vec![notice(1, 3, at(0))],
     };
@@ -662,7 +659,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
     assert_eq!(claim(store, 0, 7).await, [place(1, 2)]);
     assert_eq!(claim(store, 30, 8).await, [place(1, 2)]);
     store
-        .settle_notice(place(1, 2), token(7), delivered())
+        .end_claim(place(1, 2), token(7), delivered())
         .await
         .unwrap();
     let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
@@ -671,7 +668,7 @@ pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
         "holder 8 has claimed it and has not delivered it"
     );
     store
-        .settle_notice(place(1, 2), token(8), delivered())
+        .end_claim(place(1, 2), token(8), delivered())
         .await
         .unwrap();
     assert_eq!(next_notice(store).await, None);
@@ -687,7 +684,7 @@ pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
     let gauges = async || store.gauges(at(1)).await.unwrap();
     assert_eq!(gauges().await.parked_notices, 1);
     // A parked notice stays parked after a change of the other notices.
-    let settled = store.settle_notice(place(1, 3), token(7), delivered());
+    let settled = store.end_claim(place(1, 3), token(7), delivered());
     assert_eq!(settled.await.unwrap(), Left::Nothing);
     let left = gauges().await;
     assert_eq!((left.parked_notices, left.undelivered_notices), (1, 0));
@@ -728,18 +725,18 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
         (most, many - most)
     );
     assert_eq!(gauges().await.oldest_undelivered, Some(at(0)));
-    let again = store.settle_notice(place(1, 2), token(7), Settled::Released);
+    let again = store.end_claim(place(1, 2), token(7), ClaimEnd::Released);
     again.await.unwrap();
     let claimed = store.claim_notice(id(1), at(2), token(7), at(60)).await;
     // The notice worker records these in the audit.
     assert_eq!(claimed.unwrap().unwrap().parked, many - most);
-    let settled = store.settle_notice(place(1, 2), token(7), delivered());
+    let settled = store.end_claim(place(1, 2), token(7), delivered());
     assert_eq!(settled.await.unwrap(), Left::More);
     // The newest notices remain, in order.
     let first = 2 + many - (most - 1);
     for seq in first..2 + many {
         assert_eq!(claim(store, 3, 7).await, [place(1, seq)]);
-        let settled = store.settle_notice(place(1, seq), token(7), delivered());
+        let settled = store.end_claim(place(1, seq), token(7), delivered());
         settled.await.unwrap();
     }
     assert!(claim(store, 4, 7).await.is_empty());
@@ -777,7 +774,7 @@ pub async fn notices_that_only_change_the_card_are_merged_first(subject: impl Su
     for _ in 0..=most {
         for one in claim(store, 40, 8).await {
             told.push(one.seq);
-            let settled = store.settle_notice(one, token(8), delivered());
+            let settled = store.end_claim(one, token(8), delivered());
             settled.await.unwrap();
         }
     }

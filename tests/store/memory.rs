@@ -15,8 +15,8 @@ use jit::domain::{
 pub use tables::{Changes, Tables};
 
 use jit::store::{
-    Answered, AuditFilter, AuditedRecord, ClaimedNotice, Commit, Cursor, Due, Filter, Found,
-    Freshness, Gauges, Head, Inspected, Left, Nonce, NoticePlace, STUCK_AFTER, Settled, Store,
+    Answered, AuditFilter, AuditedRecord, ClaimEnd, ClaimedNotice, Commit, Cursor, Due, Filter,
+    Found, Freshness, Gauges, Head, Inspected, Left, Nonce, NoticePlace, STUCK_AFTER, Store,
     StoreError, Taken,
 };
 
@@ -273,11 +273,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn settle_notice(
+    async fn end_claim(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: Settled,
+        settled: ClaimEnd,
     ) -> Result<Left, StoreError> {
         let mut tables = self.tables();
         let Some(entry) = tables.notices.get_mut(&place) else {
@@ -288,7 +288,7 @@ impl Store for MemoryStore {
         }
         entry.lease = None;
         match settled {
-            Settled::Delivered { ahead } => {
+            ClaimEnd::Delivered { ahead } => {
                 tables.notices.remove(&place);
                 for notice in ahead {
                     tables.keep_receivers(notice);
@@ -297,7 +297,7 @@ impl Store for MemoryStore {
                     return Ok(Left::More);
                 }
             }
-            Settled::TryAgain { at, tried } => {
+            ClaimEnd::TryAgain { at, tried } => {
                 let mut left = tables.places(place.request_id, false).len();
                 for notice in tried {
                     if let Some(entry) = tables.keep_receivers(notice) {
@@ -310,7 +310,7 @@ impl Store for MemoryStore {
                     return Ok(Left::More);
                 }
             }
-            Settled::Released => {}
+            ClaimEnd::Released => {}
         }
         Ok(Left::Nothing)
     }

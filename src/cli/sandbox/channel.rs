@@ -23,7 +23,7 @@ use crate::signature::{self, Message, Secret};
 
 const PLUGIN: &str = "/plugins/com.example.jit";
 /// A notice that takes longer than this is lost.
-const PATIENCE: Millis = Millis::seconds(60);
+const TIMEOUT: Millis = Millis::seconds(60);
 
 pub(super) struct DemoChannel {
     pub url: String,
@@ -75,7 +75,7 @@ impl DemoChannel {
             notice = heard.recv() => {
                 notice.ok_or_else(|| Failure::Failed("the demo channel stopped".into()))
             }
-            () = SystemClock.wait_until(SystemClock.now() + PATIENCE) => {
+            () = SystemClock.wait_until(SystemClock.now() + TIMEOUT) => {
                 Err(Failure::Failed("the demo channel received no notice for a minute".into()))
             }
         }

@@ -17,7 +17,7 @@ use crate::mattermost::cards::handles::Handles;
 use crate::mattermost::cards::quorum::ApprovalCount;
 use crate::mattermost::cards::text::{code, counted_minutes, moment, plain, short, short_id};
 use crate::mattermost::{Mattermost, No};
-use crate::service::{Idempotency, OpenedOrFound, RevokeResult, ServiceError, Ticket};
+use crate::service::{CallRight, Idempotency, OpenedOrFound, RevokeResult, ServiceError};
 
 /// How long the answer waits for a removal; then the removal continues without it.
 const REVOKE_TIMEOUT: Millis = Millis(2_000);
@@ -171,7 +171,7 @@ impl Mattermost {
         who: &ChatUser,
         request: &Request,
         reason: Option<Text>,
-        ticket: Option<Arc<Ticket>>,
+        right: Option<Arc<CallRight>>,
     ) -> Result<Request, No> {
         let service = &self.app.service;
         let binding = service.binding(&request.asked.account_id).await?;
@@ -181,7 +181,7 @@ impl Mattermost {
                 "only the requester, the approvers and admins may revoke this access".into(),
             ));
         }
-        self.command(request.id, who, Ask::Revoke { reason }, ticket)
+        self.command(request.id, who, Ask::Revoke { reason }, right)
             .await
     }
 
@@ -191,11 +191,11 @@ impl Mattermost {
         who: &ChatUser,
         request: &Request,
         reason: Option<Text>,
-        ticket: Option<Arc<Ticket>>,
+        right: Option<Arc<CallRight>>,
     ) -> Result<String, No> {
         let service = &self.app.service;
         let deadline = service.clock().uptime() + REVOKE_TIMEOUT;
-        if let Err(refused) = self.revoke(who, request, reason, ticket).await {
+        if let Err(refused) = self.revoke(who, request, reason, right).await {
             return self.or_reached(refused, request.id, &Aim::NoAccess).await;
         }
         // P6: the answer says what AWS shows.
@@ -229,12 +229,12 @@ impl Mattermost {
         id: RequestId,
         who: &ChatUser,
         ask: Ask,
-        ticket: Option<Arc<Ticket>>,
+        right: Option<Arc<CallRight>>,
     ) -> Result<Request, No> {
         let by = who.person.clone();
         let command = Command::Asked { by, ask };
         let service = &self.app.service;
-        let handled = service.handle(id, command, ticket.as_deref()).await?;
+        let handled = service.handle(id, command, right.as_deref()).await?;
         Ok(handled.request)
     }
 
@@ -245,12 +245,12 @@ impl Mattermost {
         id: RequestId,
         (who, ask): (&ChatUser, Ask),
         shown: Subject,
-        ticket: Option<Arc<Ticket>>,
+        right: Option<Arc<CallRight>>,
     ) -> Result<ShownDecision, No> {
         let by = who.person.clone();
         let command = Command::DecidedOnShown { by, ask, shown };
         let service = &self.app.service;
-        match service.handle(id, command, ticket.as_deref()).await {
+        match service.handle(id, command, right.as_deref()).await {
             Err(ServiceError::Refused(Refusal::NotWhatWasShown { .. })) => {
                 let now = service.request(id).await?;
                 Ok(ShownDecision::OtherWaits(Box::new(now)))

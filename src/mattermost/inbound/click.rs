@@ -21,7 +21,7 @@ use crate::mattermost::commands::requests::ShownDecision;
 use crate::mattermost::trust::seal::{Action, Broken, ClickContext, ReasonedStep};
 use crate::mattermost::trust::trigger::Trigger;
 use crate::mattermost::{ACTION, Answer, Mattermost, No};
-use crate::service::{ServiceError, Ticket};
+use crate::service::{CallRight, ServiceError};
 use crate::store::{Nonce, StoreError};
 
 const STALE: &str = ":warning: This click is too old; nothing was changed. If you pressed the button just now, the clocks of Mattermost and jit differ: tell an operator.";
@@ -249,10 +249,10 @@ impl Mattermost {
             at: now,
             keep_until: now + CLICK_KEPT,
         };
-        let ticket = Arc::new(Ticket::new(nonce, None));
-        let done = self.act(click, pressed, &ticket).await;
+        let right = Arc::new(CallRight::new(nonce, None));
+        let done = self.act(click, pressed, &right).await;
         // jit does not accept this click again, for any result.
-        let spent = self.app.service.use_up(&ticket).await;
+        let spent = self.app.service.use_up(&right).await;
         match (done, spent) {
             (Err(No::Taken), _) | (_, Err(ServiceError::Store(StoreError::Replayed))) => {
                 self.forged_by_user(&click.user_id, Unsigned::Replayed, ACTION, claim);
@@ -273,7 +273,7 @@ impl Mattermost {
         &self,
         click: &Click,
         pressed: &Pressed,
-        ticket: &Arc<Ticket>,
+        right: &Arc<CallRight>,
     ) -> Result<Answer, No> {
         let who = self.who(&click.user_id).await?;
         let request = self.app.service.request(pressed.request_id).await?;
@@ -285,17 +285,17 @@ impl Mattermost {
         if !is_present(&request, pressed.action, pressed.subject.as_deref()) {
             return Err(self.unseen(request).await);
         }
-        let ticket = Some(ticket.clone());
+        let right = Some(right.clone());
         let ask = match pressed.action {
             Action::Approve => Ask::Approve,
             Action::Deny => Ask::Deny { reason: None },
             Action::Extend(minutes) => {
                 let extend = Ask::Extend { minutes };
-                self.command(request.id, &who, extend, ticket).await?;
+                self.command(request.id, &who, extend, right).await?;
                 return Ok(Answer::Nothing);
             }
             Action::Revoke => {
-                let said = self.revoke_access(&who, &request, None, ticket).await?;
+                let said = self.revoke_access(&who, &request, None, right).await?;
                 return Ok(Answer::Text(said));
             }
             Action::DenyWithReason => {
@@ -308,7 +308,7 @@ impl Mattermost {
         let Some(shown) = seen(pressed.subject.as_deref()) else {
             return Err(self.unseen(request).await);
         };
-        let decided = self.decide_on_shown(request.id, (&who, ask), shown, ticket);
+        let decided = self.decide_on_shown(request.id, (&who, ask), shown, right);
         match decided.await? {
             // The card shows the result to the channel.
             ShownDecision::Done => Ok(Answer::Nothing),

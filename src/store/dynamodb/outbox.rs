@@ -22,7 +22,7 @@ use crate::store::outbox::{
     MOST_PARKED, MOST_PENDING, NoticeChange, NoticeClaim, PendingNotice, forgotten, note_parked,
     notice_changes,
 };
-use crate::store::{ClaimedNotice, Due, Left, NoticePlace, Settled, StoreError};
+use crate::store::{ClaimEnd, ClaimedNotice, Due, Left, NoticePlace, StoreError};
 
 /// Adds notices to an outbox that has room. They make it due at once, also while a receiver that
 /// refused an earlier notice has a pause: the others need not wait. A claim stays as it is.
@@ -290,27 +290,27 @@ impl DynamoStore {
         Ok(claimed.flatten())
     }
 
-    pub(super) async fn settle(
+    pub(super) async fn end_claim_at(
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: Settled,
+        end: ClaimEnd,
     ) -> Result<Left, StoreError> {
         let held = Condition::that("lease_token = :token AND notices[0].seq = :seq")
             .with(":token", s(lease.0))
             .with(":seq", n(place.seq));
         let key = items::request_key(place.request_id);
-        let (text, condition) = match settled {
-            Settled::Delivered { ahead } if ahead.is_empty() => {
+        let (text, condition) = match end {
+            ClaimEnd::Delivered { ahead } if ahead.is_empty() => {
                 return self.delivered(&key, &held).await;
             }
-            Settled::Delivered { ahead } => {
+            ClaimEnd::Delivered { ahead } => {
                 return self.keep_receivers(place, lease, None, &ahead).await;
             }
-            Settled::TryAgain { at, tried } => {
+            ClaimEnd::TryAgain { at, tried } => {
                 return self.keep_receivers(place, lease, Some(at), &tried).await;
             }
-            Settled::Released => (
+            ClaimEnd::Released => (
                 "REMOVE lease_token, lease_until SET claimable_at = next_at",
                 held,
             ),

@@ -13,7 +13,7 @@ use crate::store::outbox::{
     MOST_PARKED, MOST_PENDING, NoticeChange, NoticeClaim, PendingNotice, note_parked,
     notice_changes,
 };
-use crate::store::{Answered, Guard, Left, NoticePlace, Settled, StoreError, Taken, Write};
+use crate::store::{Answered, ClaimEnd, Guard, Left, NoticePlace, StoreError, Taken, Write};
 
 /// The number of rows that one clean-up deletes, so that it does not delay other writes.
 const TIDIED_AT_ONCE: usize = 1000;
@@ -426,24 +426,24 @@ pub(super) fn lease_notice(
 
 /// Ends a claim. If the claim was lost, the statement finds no row, because another notice
 /// worker now delivers the notice.
-pub(super) fn settle_notice(
+pub(super) fn end_claim(
     db: &Connection,
     place: NoticePlace,
     lease: LeaseToken,
-    settled: &Settled,
+    end: &ClaimEnd,
 ) -> Result<Left, StoreError> {
-    let (sql, at) = match settled {
-        Settled::Delivered { .. } => (
+    let (sql, at) = match end {
+        ClaimEnd::Delivered { .. } => (
             "DELETE FROM jit_notices
              WHERE request_id = ?1 AND seq = ?2 AND lease = ?3 AND ?4 IS NULL",
             None,
         ),
-        Settled::TryAgain { at, .. } => (
+        ClaimEnd::TryAgain { at, .. } => (
             "UPDATE jit_notices SET lease = NULL, lease_until = NULL, next_at = ?4
              WHERE request_id = ?1 AND seq = ?2 AND lease = ?3",
             Some(at.millis()),
         ),
-        Settled::Released => (
+        ClaimEnd::Released => (
             "UPDATE jit_notices SET lease = NULL, lease_until = NULL
              WHERE request_id = ?1 AND seq = ?2 AND lease = ?3 AND ?4 IS NULL",
             None,
@@ -456,25 +456,25 @@ pub(super) fn settle_notice(
         at
     ])?;
     let mut are_tried = 0;
-    match settled {
-        Settled::TryAgain { at, tried } if done == 1 => {
+    match end {
+        ClaimEnd::TryAgain { at, tried } if done == 1 => {
             for notice in tried {
                 are_tried += keep_receivers(db, notice, Some(*at))?;
             }
         }
-        Settled::Delivered { ahead } if done == 1 => {
+        ClaimEnd::Delivered { ahead } if done == 1 => {
             for notice in ahead {
                 keep_receivers(db, notice, None)?;
             }
         }
-        Settled::TryAgain { .. } | Settled::Delivered { .. } | Settled::Released => {}
+        ClaimEnd::TryAgain { .. } | ClaimEnd::Delivered { .. } | ClaimEnd::Released => {}
     }
     let pending = put_first_in_line(db, place.request_id)?;
     let has_more = done == 1
-        && match settled {
-            Settled::Delivered { .. } => pending > 0,
-            Settled::TryAgain { .. } => pending > are_tried,
-            Settled::Released => false,
+        && match end {
+            ClaimEnd::Delivered { .. } => pending > 0,
+            ClaimEnd::TryAgain { .. } => pending > are_tried,
+            ClaimEnd::Released => false,
         };
     Ok(match has_more {
         true => Left::More,

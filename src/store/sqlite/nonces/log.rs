@@ -54,7 +54,7 @@ const OF_MARK: i64 = i64::MIN;
 pub(super) const OF_STAMP: i64 = i64::MIN + 1;
 /// The largest difference, in nanoseconds, between the stamp and the last change of a file that only
 /// jit changed: jit writes the stamp after a change, and this changes the file once more.
-pub(super) const STAMP_PATIENCE: u128 = 100_000_000;
+pub(super) const STAMP_TOLERANCE: u128 = 100_000_000;
 /// A nonce that follows the stamp so soon needs no new one: the patience includes it. Two more calls
 /// of the kernel for each write would make reads slower.
 const STAMP_COVERS: Duration = Duration::from_millis(25);
@@ -92,7 +92,7 @@ impl NonceLog {
         }
         let file = LogFile::new(file);
         let changed_at = file.changed_at()?;
-        let is_untouched = stamp.is_some_and(|(at, _)| changed_at <= at + STAMP_PATIENCE);
+        let is_untouched = stamp.is_some_and(|(at, _)| changed_at <= at + STAMP_TOLERANCE);
         Ok(Self {
             file: Arc::new(file),
             next,
@@ -182,7 +182,7 @@ impl NonceLog {
             let before = Instant::now();
             let changed_at = self.file.changed_at()?;
             self.file.write(offset, &[record(changed_at, OF_STAMP)])?;
-            if self.file.changed_at()? <= changed_at + STAMP_PATIENCE / 2 {
+            if self.file.changed_at()? <= changed_at + STAMP_TOLERANCE / 2 {
                 self.stamped_at = Some(before);
                 break;
             }

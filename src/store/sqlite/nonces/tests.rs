@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::log::{LogFile, OF_STAMP, RECORD, ROOM, STAMP_PATIENCE};
+use super::log::{LogFile, OF_STAMP, RECORD, ROOM, STAMP_TOLERANCE};
 use super::*;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Freshness, Store};
@@ -191,7 +191,7 @@ fn a_log_shows_whether_another_program_has_changed_it() {
     let stamp = records.find(|one| one[16..] == OF_STAMP.to_be_bytes());
     let stamp = stamp.unwrap();
     let at = u128::from_be_bytes(stamp[..16].try_into().unwrap());
-    let older = at - STAMP_PATIENCE - 1;
+    let older = at - STAMP_TOLERANCE - 1;
     stamp[..16].copy_from_slice(&older.to_be_bytes());
     std::fs::write(&log, bytes).unwrap();
     assert!(!is_continued());
@@ -205,7 +205,7 @@ fn a_nonce_long_after_the_stamp_renews_it() {
     nonces.mark("database").unwrap();
     spend(&nonces, "a", 0);
     // The kernel sets the time of a change, so real time must pass.
-    let patience = u64::try_from(STAMP_PATIENCE).unwrap();
+    let patience = u64::try_from(STAMP_TOLERANCE).unwrap();
     std::thread::sleep(std::time::Duration::from_nanos(2 * patience));
     spend(&nonces, "b", 0);
     drop(nonces);

@@ -7,7 +7,7 @@ use crate::store::{Freshness, Nonce, StoreError};
 
 /// The right of one verified call to make one change.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct CallRight {
     nonce: Nonce,
     /// The key that signed the call; absent for a click in Mattermost.
     key_id: Option<String>,
@@ -16,7 +16,7 @@ pub struct Ticket {
     refused: AtomicBool,
 }
 
-impl Ticket {
+impl CallRight {
     pub fn new(nonce: Nonce, key_id: Option<String>) -> Self {
         Self {
             nonce,
@@ -56,12 +56,12 @@ impl Ticket {
 
 impl Service {
     /// Makes sure that the call cannot be repeated: if no commit spent the nonce, this does.
-    pub async fn use_up(&self, ticket: &Ticket) -> Result<(), ServiceError> {
-        let Some(nonce) = ticket.nonce() else {
+    pub async fn use_up(&self, right: &CallRight) -> Result<(), ServiceError> {
+        let Some(nonce) = right.nonce() else {
             return Ok(());
         };
         let spent = self.store.spend_nonce(nonce).await;
-        ticket.note(&spent);
+        right.note(&spent);
         match spent? {
             Freshness::Fresh => Ok(()),
             Freshness::Spent => Err(StoreError::Replayed.into()),
