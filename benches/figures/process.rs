@@ -70,7 +70,9 @@ impl Process {
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nmetrics_token = \"{METRICS_TOKEN}\"\n{RATE}[identity_center]\nmode = \"sandbox\"\n\
              [sandbox]\nlatency_ms = 0\n[keys.plugin]\nsecret = \"{SECRET}\"\n\
-             [store]\npath = {store:?}\n{}",
+             [keys.{}]\nsecret = \"{}\"\n[store]\npath = {store:?}\n{}",
+            OTHER_KEY.id,
+            OTHER_KEY.secret,
             tables.config()
         );
         std::fs::write(&config, text).unwrap();

@@ -5,7 +5,7 @@ use super::{AccessFacts, EventKind, OldCredentials};
 
 /// The events after which the record may have other old credentials than before: those about them,
 /// and each end of an access.
-pub(super) const CHANGES_OLD_CREDENTIALS: [EventKind; 10] = [
+pub(super) const CHANGES_OLD_CREDENTIALS: [EventKind; 11] = [
     EventKind::SessionsDenied,
     EventKind::SessionsEnded,
     EventKind::SessionsNotEnded,
@@ -13,6 +13,7 @@ pub(super) const CHANGES_OLD_CREDENTIALS: [EventKind; 10] = [
     EventKind::StrayAccessFound,
     EventKind::StrayAccessRemoved,
     EventKind::CleanedUp,
+    EventKind::Cancelled,
     EventKind::Revoked,
     EventKind::Expired,
     EventKind::Error,

@@ -224,19 +224,27 @@ impl Store for SqliteStore {
         let Commit { writes, nonce } = commit;
         let prepared = writes.into_iter().map(Prepared::new);
         let writes: Vec<Prepared> = prepared.collect::<Result<_, _>>()?;
-        // The nonce is spent in memory first, so a concurrent call with it is refused. The writer
-        // brings it to the disk before the commit.
-        if let Some(nonce) = &nonce
-            && self.server_parts()?.nonces.claim(nonce)?.is_none()
-        {
+        let Some(nonce) = nonce else {
+            return self.write(move |db| writes::commit(db, &writes)).await;
+        };
+        // The nonce is spent in memory first, so a concurrent call with it is refused. The job
+        // writes it to the log, and no batch commits before the log is on the disk.
+        let nonces = self.server_parts()?.nonces.clone();
+        let Some(claimed) = nonces.claim(&nonce)? else {
             return Err(StoreError::Replayed);
-        }
-        let written = self.write(move |db| writes::commit(db, &writes)).await;
+        };
+        let (log, of_job) = (nonces.clone(), claimed.clone());
+        let written = self.write(move |db| {
+            log.write(&of_job)?;
+            writes::commit(db, &writes)
+        });
+        let written = written.await;
         // A change that failed does not use up its nonce.
-        if let (Some(nonce), Err(why)) = (&nonce, &written)
-            && !matches!(why, StoreError::Unsure(_))
+        if written
+            .as_ref()
+            .is_err_and(|why| !matches!(why, StoreError::Unsure(_)))
         {
-            self.server_parts()?.nonces.give_back(nonce);
+            nonces.give_back(&claimed);
         }
         written
     }

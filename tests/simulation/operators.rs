@@ -223,9 +223,14 @@ impl World {
 
     /// An operator follows the runbook and writes a status into the table.
     pub fn write_a_word(&mut self) {
-        let Some(request) = self.a_live_request() else {
-            return;
+        // Also over an end, for example over an ERROR.
+        let some = match self.time.chance(6) {
+            true => self
+                .a_request()
+                .and_then(|id| self.store.read(|tables| tables.request(id).cloned())),
+            false => self.a_live_request(),
         };
+        let Some(request) = some else { return };
         let word = match self.time.below(6) {
             0 => Status::Expired,
             1 => Status::Error,

@@ -90,6 +90,9 @@ impl MemoryStore {
             Some((written, document)) if *written == revision => document.clone(),
             Some(_) | None => request,
         };
+        if document.state.is_settled() {
+            *tables.written_over.entry(id).or_default() += 1;
+        }
         let mut changed = document.clone();
         let since = changed.version.chain.last_at;
         changed.apply_outside_status(said, at, since);

@@ -10,7 +10,7 @@ const REMOVED_WITHIN: Millis = Millis::minutes(2);
 
 impl Request {
     /// When the request becomes overdue, if it goes on like this: the end of a grant, and some time
-    /// after the beginning of a removal.
+    /// after the beginning of a removal or of the check of an end at AWS.
     pub fn overdue_at(&self) -> Option<Timestamp> {
         let until = self.grant.period.map(|period| period.until);
         match &self.state {
@@ -23,11 +23,13 @@ impl Request {
                 };
                 Some(begun + REMOVED_WITHIN)
             }
+            // A failure makes it due later, and is counted as such.
+            State::Checking { .. } | State::Unsettled { .. } => {
+                self.schedule.due_at.map(|due_at| due_at + REMOVED_WITHIN)
+            }
             State::Pending
             | State::Approved
             | State::Assigning
-            | State::Checking { .. }
-            | State::Unsettled { .. }
             | State::Denied { .. }
             | State::Cancelled { .. }
             | State::Expired { .. }

@@ -51,8 +51,12 @@ struct Unwritten {
 type Outcome = OnceLock<Result<(), StoreError>>;
 
 /// A nonce that is spent in memory. Its call must not be answered, and no change of it committed,
-/// before `Nonces::write` or `Nonces::sync` has written it.
-pub(super) struct ClaimedNonce(Arc<Outcome>);
+/// before `Nonces::write` has written it.
+#[derive(Clone)]
+pub(super) struct ClaimedNonce {
+    short: u128,
+    outcome: Arc<Outcome>,
+}
 
 /// The ends of the names of the two logs.
 pub(super) const NONCE_LOGS: [&str; 2] = ["nonces-a", "nonces-b"];
@@ -85,26 +89,28 @@ impl Nonces {
     /// Writes this nonce, and all others that are claimed, to the log. Returns when this nonce is
     /// there.
     pub fn write(&self, claimed: &ClaimedNonce) -> Result<(), StoreError> {
-        let ClaimedNonce(outcome) = claimed;
-        if let Some(written) = outcome.get() {
+        if let Some(written) = claimed.outcome.get() {
             return written.clone();
         }
         let written = self.spent().write();
-        // Another call may have written this nonce since the first look.
-        outcome.get().cloned().unwrap_or(written)
+        // Another call may have written this nonce in the meantime.
+        claimed.outcome.get().cloned().unwrap_or(written)
     }
 
-    /// Makes a nonce fresh again after its commit failed. The log still contains it, so after a
-    /// restart it counts as spent.
-    pub fn give_back(&self, nonce: &Nonce) {
-        self.spent().keep_until.remove(&shortened(&nonce.text));
+    /// Makes a nonce fresh again after its commit failed. The log may contain it, so after a restart
+    /// it counts as spent.
+    pub fn give_back(&self, claimed: &ClaimedNonce) {
+        let mut spent = self.spent();
+        // A failed write has made it fresh already, and the same call may have claimed it again.
+        if !matches!(claimed.outcome.get(), Some(Err(_))) {
+            spent.keep_until.remove(&claimed.short);
+        }
     }
 
-    /// Returns when all nonces that were spent so far are on the disk.
+    /// Returns when all nonces that are in the logs are on the disk.
     pub fn sync(&self) -> Result<(), StoreError> {
         let files = {
-            let mut spent = self.spent();
-            spent.write()?;
+            let spent = self.spent();
             [spent.growing.file.clone(), spent.older.file.clone()]
         };
         for file in files {
@@ -176,7 +182,8 @@ impl Spent {
         });
         unwritten.records.push(record(short, until));
         self.keep_until.insert(short, until);
-        Ok(Some(ClaimedNonce(unwritten.outcome.clone())))
+        let outcome = unwritten.outcome.clone();
+        Ok(Some(ClaimedNonce { short, outcome }))
     }
 
     /// Writes the unwritten nonces to the growing log. If that fails, they are fresh again.

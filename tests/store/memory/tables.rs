@@ -18,6 +18,8 @@ pub struct Tables {
     pub(super) channels: BTreeMap<ChannelId, Channel>,
     pub(super) bindings: BTreeMap<AccountId, Binding>,
     pub(super) events: BTreeMap<AuditKey, BTreeMap<u64, Event>>,
+    /// How many statuses were written over an end from outside.
+    pub(super) written_over: BTreeMap<RequestId, usize>,
     /// The document of each request to which a status was written, and the revision of that write.
     pub(super) documents: BTreeMap<RequestId, (u64, Request)>,
     pub(super) head_log: Vec<HeadEntry>,
@@ -82,6 +84,10 @@ impl OutboxEntry {
 impl Tables {
     pub fn request(&self, id: RequestId) -> Option<&Request> {
         self.requests.get(&id)
+    }
+
+    pub fn written_over(&self, id: RequestId) -> usize {
+        self.written_over.get(&id).copied().unwrap_or_default()
     }
 
     pub fn requests(&self) -> impl Iterator<Item = &Request> {

@@ -2,6 +2,7 @@
 
 use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
+use super::old_credentials;
 use super::unsettled::settle;
 use crate::domain::{AssignmentProof, Doubt, EventKind, Holding, Person, State, Text};
 
@@ -82,6 +83,7 @@ fn gone(
     credentials: &Text,
 ) -> Result<Decision, Refusal> {
     step.end_access(Some(by), Some(&reason));
+    old_credentials::end(&mut step);
     let at = step.now;
     let said = details([
         ("reason", Some(reason.to_string())),

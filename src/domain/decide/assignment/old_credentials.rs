@@ -5,12 +5,22 @@ use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
 use super::begin;
 use crate::domain::{
-    AssignmentOutcome, AssignmentWork, EventKind, Lease, Millis, OldCredentials, RequestId, Text,
-    Timestamp,
+    AssignmentOutcome, AssignmentWork, EventKind, Lease, Millis, OldCredentials,
+    OldCredentialsRule, RequestId, Text, Timestamp,
 };
 
 /// The longest session that a permission set can have.
 const LONGEST_SESSION: Millis = Millis::hours(12);
+
+/// The assignment of this request is gone, however it ended. Credentials that its person fetched
+/// before may still work, and a worker denies them if the policy says so.
+pub(super) fn end(step: &mut Step<'_>) {
+    if step.policy.end_sessions == OldCredentialsRule::PermissionSet {
+        let before = step.now;
+        let ending = Some(OldCredentials::Ending { before });
+        step.request.access.set_old_credentials(ending);
+    }
+}
 
 /// The work of a settled request that is due.
 pub(super) fn due(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
@@ -103,5 +113,67 @@ pub(super) fn are_expired(step: &Step<'_>) -> bool {
     match step.request.access.old_credentials() {
         Some(OldCredentials::Ending { before }) => step.now - before >= LONGEST_SESSION,
         Some(OldCredentials::Denied { .. }) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::decide::fixtures::{bob, finished, later, lease, policy, record};
+    use crate::domain::decide::{Record, decide};
+    use crate::domain::{AssignmentProof, Command, Policy, Proof, Status};
+
+    fn cleaned_up() -> Command {
+        let (lease, revision) = (lease().token, Some(0));
+        Command::CleanedUp {
+            by: bob(),
+            reason: Text::clip("by hand"),
+            credentials: Text::clip("arn"),
+            proof: Proof::Assignment(AssignmentProof { lease, revision }),
+        }
+    }
+
+    /// A grant over which an operator wrote this status.
+    fn written(said: Status) -> Record {
+        let mut written = record("Granted");
+        let request = &mut written.request;
+        request.apply_outside_status(said, Some(later()), later());
+        request.schedule.lease = Some(lease());
+        written
+    }
+
+    /// A written status and a cleanup ended the access, and the old credentials worked on.
+    #[test]
+    fn each_end_of_an_assignment_ends_the_old_credentials() {
+        let policy = Policy {
+            end_sessions: OldCredentialsRule::PermissionSet,
+            ..policy()
+        };
+        let gone = || finished(AssignmentOutcome::Gone);
+        for (how, record, command) in [
+            ("expiry", record("Expiring"), gone()),
+            ("revoke", record("Revoking"), gone()),
+            ("rollback", record("RollingBack"), gone()),
+            ("written REVOKED", written(Status::Revoked), gone()),
+            ("written EXPIRED", written(Status::Expired), gone()),
+            ("written CANCELLED", written(Status::Cancelled), gone()),
+            ("written ERROR", written(Status::Error), gone()),
+            ("verified cleanup", record("Granted"), cleaned_up()),
+            (
+                "cleanup of a written status",
+                written(Status::Revoked),
+                cleaned_up(),
+            ),
+        ] {
+            let ended = decide(record, &policy, command, later()).unwrap();
+            let before = later();
+            let ending = Some(OldCredentials::Ending { before });
+            assert_eq!(ended.request.access.old_credentials(), ending, "{how}");
+            assert!(ended.request.state.is_settled(), "{how}");
+            assert_eq!(ended.request.due_at(), Some(before), "{how}");
+            // C: the history says it.
+            let said = &ended.events.last().unwrap().details;
+            assert_eq!(said["sessions_ending_before"], before.to_string(), "{how}");
+        }
     }
 }

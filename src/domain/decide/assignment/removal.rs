@@ -3,11 +3,8 @@
 
 use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
-use super::{begin, not_ours};
-use crate::domain::{
-    AssignmentWork, Ending, EventKind, Lease, Millis, OldCredentials, OldCredentialsRule, Person,
-    State, Text,
-};
+use super::{begin, not_ours, old_credentials};
+use crate::domain::{AssignmentWork, Ending, EventKind, Lease, Millis, Person, State, Text};
 
 pub(super) fn end_grant(mut step: Step<'_>, lease: Lease) -> Result<Decision, Refusal> {
     // The other holders keep the assignment; only this grant ends.
@@ -66,11 +63,7 @@ pub(super) fn gone(mut step: Step<'_>, ending: Ending) -> Result<Decision, Refus
     if step.may_appear() {
         return look_again(step);
     }
-    if step.policy.end_sessions == OldCredentialsRule::PermissionSet {
-        let before = step.now;
-        let ending = Some(OldCredentials::Ending { before });
-        step.request.access.set_old_credentials(ending);
-    }
+    old_credentials::end(&mut step);
     match ending {
         Ending::Expired => step.end_expired(details([])),
         Ending::Revoked { by, reason, .. } => step.end_revoked(by, reason),

@@ -4,7 +4,7 @@
 use super::super::step::{Details, Step, details};
 use super::super::{Decision, Refusal};
 use super::removal::look_again;
-use super::{begin, not_ours};
+use super::{begin, not_ours, old_credentials};
 use crate::domain::{AssignmentOutcome, AssignmentWork, Doubt, EventKind, Lease, State, Text};
 
 /// The same worker verifies the end, or removes the assignment first.
@@ -69,9 +69,13 @@ fn not_revoked(step: Step<'_>) -> Result<Decision, Refusal> {
     step.end_in_error(why, None)
 }
 
-pub(super) fn settle(step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
+/// AWS shows that the access is gone, or this request does not hold the assignment.
+pub(super) fn settle(mut step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal> {
     if step.holds() && step.may_appear() {
         return look_again(step);
+    }
+    if step.holds() {
+        old_credentials::end(&mut step);
     }
     settled(step, end, doubt)
 }

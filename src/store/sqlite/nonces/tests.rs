@@ -5,10 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use futures_util::FutureExt;
+
 use super::log::{LogFile, OF_STAMP, RECORD, ROOM, STAMP_TOLERANCE};
 use super::*;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Freshness, Store};
+use crate::store::{Commit, Freshness, Store};
 
 struct TestFolder {
     dir: tempfile::TempDir,
@@ -84,9 +86,6 @@ fn one_write_is_for_all_claimed_nonces() {
         assert_eq!(spend(&place.open(), text, 1000), Freshness::Spent);
     }
     nonces.write(&claimed[0]).unwrap();
-    claim(&nonces, "c");
-    nonces.sync().unwrap();
-    assert_eq!(spend(&place.open(), "c", 1000), Freshness::Spent);
 }
 
 #[tokio::test]
@@ -98,6 +97,67 @@ async fn the_store_answers_after_the_nonce_is_in_the_log() {
     assert_eq!(spend(&place.open(), "a", 1000), Freshness::Spent);
 }
 
+/// A commit whose nonce waits to be written.
+fn commit(text: &str) -> Commit {
+    Commit {
+        writes: Vec::new(),
+        nonce: Some(nonce(text, 0)),
+    }
+}
+
+#[tokio::test]
+async fn a_commit_writes_its_nonce_to_the_log() {
+    let place = TestFolder::new();
+    let store = SqliteStore::open(&place.store()).unwrap();
+    store.commit(commit("a")).await.unwrap();
+    assert_eq!(spend(&place.open(), "a", 1000), Freshness::Spent);
+}
+
+/// P5: another call wrote the nonces of all, and this write failed. The commit succeeded without
+/// its nonce, so the same call was accepted again.
+#[tokio::test]
+async fn a_commit_whose_nonce_another_call_failed_to_write_is_refused() {
+    let place = TestFolder::new();
+    let store = Arc::new(SqliteStore::open(&place.store()).unwrap());
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let held = store.clone();
+    let held = tokio::spawn(async move {
+        let job = move |_: &rusqlite::Connection| {
+            begun.send(()).unwrap();
+            waits.lock().unwrap().recv().unwrap();
+            Ok(())
+        };
+        held.write(job).await
+    });
+    tokio::task::spawn_blocking(move || has_begun.recv().unwrap())
+        .await
+        .unwrap();
+    let mut queued = Box::pin(store.commit(commit("a")));
+    assert!((&mut queued).now_or_never().is_none(), "the writer is busy");
+    let nonces = &store.server_parts().unwrap().nonces;
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let full = Arc::new(LogFile::new(full));
+    let log = std::mem::replace(&mut nonces.spent().growing.file, full);
+    let read = store.spend_nonce(&nonce("b", 0)).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    nonces.spent().growing.file = log;
+    // The same call comes again before the first one is answered, and this time it is written.
+    let again = store.spend_nonce(&nonce("a", 0)).await;
+    assert_eq!(again, Ok(Freshness::Fresh));
+    go.send(()).unwrap();
+    held.await.unwrap().unwrap();
+    let refused = queued.await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    // The refused commit does not give back the nonce that the other call has spent.
+    let third = store.spend_nonce(&nonce("a", 0)).await;
+    assert_eq!(third, Ok(Freshness::Spent));
+}
+
 #[test]
 fn a_claimed_nonce_is_written_before_the_logs_change_places() {
     let place = TestFolder::new();
@@ -105,8 +165,7 @@ fn a_claimed_nonce_is_written_before_the_logs_change_places() {
     let claimed = claim(&nonces, "a");
     nonces.tidy(at(0)).unwrap();
     nonces.write(&claimed).unwrap();
-    claim(&nonces, "b");
-    nonces.sync().unwrap();
+    assert_eq!(spend(&nonces, "b", 0), Freshness::Fresh);
     for text in ["a", "b"] {
         assert_eq!(spend(&place.open(), text, 1000), Freshness::Spent);
     }
