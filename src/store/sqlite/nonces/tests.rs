@@ -118,22 +118,17 @@ async fn a_commit_writes_its_nonce_to_the_log() {
 #[tokio::test]
 async fn a_commit_whose_nonce_another_call_failed_to_write_is_refused() {
     let place = TestFolder::new();
-    let store = Arc::new(SqliteStore::open(&place.store()).unwrap());
+    let store = SqliteStore::open(&place.store()).unwrap();
     let (begun, has_begun) = std::sync::mpsc::channel();
     let (go, waits) = std::sync::mpsc::channel::<()>();
     let waits = Mutex::new(waits);
-    let held = store.clone();
-    let held = tokio::spawn(async move {
-        let job = move |_: &rusqlite::Connection| {
-            begun.send(()).unwrap();
-            waits.lock().unwrap().recv().unwrap();
-            Ok(())
-        };
-        held.write(job).await
-    });
-    tokio::task::spawn_blocking(move || has_begun.recv().unwrap())
-        .await
-        .unwrap();
+    let mut held = Box::pin(store.write(move |_| {
+        begun.send(()).unwrap();
+        waits.lock().unwrap().recv().unwrap();
+        Ok(())
+    }));
+    assert!((&mut held).now_or_never().is_none());
+    has_begun.recv().unwrap();
     let mut queued = Box::pin(store.commit(commit("a")));
     assert!((&mut queued).now_or_never().is_none(), "the writer is busy");
     let nonces = &store.server_parts().unwrap().nonces;
@@ -147,7 +142,7 @@ async fn a_commit_whose_nonce_another_call_failed_to_write_is_refused() {
     let again = store.spend_nonce(&nonce("a", 0)).await;
     assert_eq!(again, Ok(Freshness::Fresh));
     go.send(()).unwrap();
-    held.await.unwrap().unwrap();
+    held.await.unwrap();
     let refused = queued.await;
     assert!(
         matches!(refused, Err(StoreError::Unavailable(_))),
