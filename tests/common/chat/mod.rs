@@ -25,7 +25,7 @@ pub use {
     users::direct,
 };
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 pub const TEAM: &str = "w1gu5cusqjgfppy84xsohzij6o";
 pub const TOKEN: &str = "pssxxjqabt8a7e1mgdia9jw9wh";
@@ -121,7 +121,7 @@ impl Mattermost {
                 return seen;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "the condition never held: {:#?}",
                 self.kept().posts
             );
