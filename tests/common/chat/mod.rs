@@ -84,6 +84,7 @@ struct Kept {
     /// `SiteURL`; empty if it is not configured.
     site: String,
     verifies_addresses: bool,
+    hides_settings: bool,
     delay: Duration,
 }
 
