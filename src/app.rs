@@ -68,7 +68,7 @@ impl App {
         let app = Self::new(service(config, purpose).await?, identity_center);
         Ok(match purpose {
             Purpose::Serve | Purpose::AnswerAtOnce => app,
-            Purpose::Operate | Purpose::Look => Self {
+            Purpose::Operate | Purpose::Read => Self {
                 worker: app.worker.of_an_operator(),
                 ..app
             },
@@ -180,7 +180,7 @@ pub enum Purpose {
     /// To run an operator's command, possibly beside a running server.
     Operate,
     /// To read only.
-    Look,
+    Read,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -222,7 +222,7 @@ async fn store(
             Purpose::Operate => {
                 SqliteStore::open_for_operator(path).map_err(|why| unopened(path, why))?
             }
-            Purpose::Look => SqliteStore::open_read_only(path)?,
+            Purpose::Read => SqliteStore::open_read_only(path)?,
         }),
         StoreKind::Dynamodb if purpose == Purpose::AnswerAtOnce => {
             Arc::new(DynamoStore::connect(which.tables.clone(), clock.clone()).await)

@@ -51,9 +51,9 @@ const LONGEST_PAUSE: Millis = Millis(500);
 const PAGE: usize = 200;
 
 /// Other replicas, and operators who write into the store, do not notify the workers of this
-/// process, so workers look for due work this often. A notification only makes urgent work
+/// process, so workers search for due work this often. A notification only makes urgent work
 /// start sooner.
-pub const WORKERS_LOOK_EVERY: Millis = Millis::seconds(5);
+pub const WORKERS_SEARCH_EVERY: Millis = Millis::seconds(5);
 
 pub struct Service {
     store: Arc<dyn Store>,
@@ -446,7 +446,7 @@ impl Service {
         }
         done?;
         self.notice_queue.put(tells.into_iter());
-        let heard_anyway = self.clock.now() + WORKERS_LOOK_EVERY;
+        let heard_anyway = self.clock.now() + WORKERS_SEARCH_EVERY;
         let soon = |request: &Request| request.claimable_at().is_some_and(|at| at < heard_anyway);
         if written.iter().any(soon) {
             self.work_ready.notify_one();

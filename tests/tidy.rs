@@ -94,7 +94,7 @@ fn the_domain_imports_no_io_and_no_clock() {
     }
 }
 
-/// A look for work or a list must not scan a table, because its cost would grow with the store.
+/// A search for work or a list must not scan a table, because its cost would grow with the store.
 #[test]
 fn no_store_scans_a_table() {
     for file in sources().filter(|file| top_module_of(file) == "store") {
@@ -118,7 +118,7 @@ const MOST_LINES: usize = 60;
 fn no_function_has_more_than_60_lines() {
     let mut counted = 0;
     let mut long = BTreeSet::new();
-    for file in files(Path::new("src")).chain(files(Path::new("tests"))) {
+    for file in all_code() {
         let text = fs::read_to_string(&file).unwrap();
         for (name, lines) in function_lengths(&text) {
             counted += 1;
@@ -219,6 +219,43 @@ fn every_source_file_has_a_module_doc() {
             "{} has no module doc",
             file.display()
         );
+    }
+}
+
+/// CONTRIBUTING.md: a comment names the thing that it describes.
+#[test]
+fn no_line_of_a_comment_begins_with_what_or_who() {
+    let mut wrong = Vec::new();
+    for file in all_code().chain([PathBuf::from("clippy.toml"), PathBuf::from("deny.toml")]) {
+        let text = fs::read_to_string(&file).unwrap();
+        let found = text.lines().filter(|line| is_noun_clause(line));
+        wrong.extend(found.map(|line| format!("{}: {}", file.display(), line.trim())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whether this line of a comment begins with "What" or "Who" and is no question.
+fn is_noun_clause(line: &str) -> bool {
+    let line = line.trim();
+    let Some(text) = line.strip_prefix("//").or(line.strip_prefix("# ")) else {
+        return false;
+    };
+    let text = text.trim_start_matches(['/', '!']).trim_start();
+    let begins = ["What ", "Who "].iter().any(|word| text.starts_with(word));
+    begins && !text.ends_with('?')
+}
+
+#[test]
+fn a_question_in_a_comment_may_begin_with_what() {
+    for (line, wanted) in [
+        ("    /// What waits now.", true),
+        ("//! Who removes the access.", true),
+        ("# What `make audit` accepts.", true),
+        ("// What if the answer is lost?", false),
+        ("/// Whose request it is.", false),
+        ("let text = \"What waits\";", false),
+    ] {
+        assert_eq!(is_noun_clause(line), wanted, "{line}");
     }
 }
 
@@ -553,6 +590,12 @@ fn sources() -> impl Iterator<Item = PathBuf> {
         "src/store/sqlite/plans.rs",
     ];
     files(Path::new("src")).filter(move |file| !tests.iter().any(|test| file == Path::new(test)))
+}
+
+fn all_code() -> impl Iterator<Item = PathBuf> {
+    ["src", "tests", "benches"]
+        .into_iter()
+        .flat_map(|folder| files(Path::new(folder)))
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {

@@ -666,8 +666,8 @@ impl LoopSetup {
             self.stop.cancel();
         };
         let both = async { tokio::join!(self.worker.run(self.stop.clone()), granted) };
-        let patience = std::time::Duration::from_secs(60);
-        let in_time = tokio::time::timeout(patience, both).await;
+        let limit = std::time::Duration::from_secs(60);
+        let in_time = tokio::time::timeout(limit, both).await;
         assert!(in_time.is_ok(), "{id} is starved");
     }
 }

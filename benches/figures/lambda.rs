@@ -57,26 +57,35 @@ fn binary() -> PathBuf {
     packaged.map_or_else(|| env!("CARGO_BIN_EXE_jit").into(), PathBuf::from)
 }
 
-pub async fn cold_start(report: &mut Report) {
-    let (tables, aws) = (Tables::fresh().await, Aws::quick().await);
-    let lambda = Arc::new(Lambda::default());
+/// Serves the Runtime API, and returns its address.
+async fn serve(lambda: Arc<Lambda>) -> String {
     let router = Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(next))
         .route("/2018-06-01/runtime/invocation/1/response", post(answered))
-        .with_state(lambda.clone());
+        .with_state(lambda);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("jit.toml");
-    let text = format!(
+    address
+}
+
+fn config_on(tables: &Tables) -> String {
+    format!(
         "[identity_center]\ninstance_arn = \"{INSTANCE}\"\nidentity_store_id = \"{STORE}\"\n\
          [permission_sets]\nadmin = \"{ADMIN}\"\n[keys.plugin]\nsecret = \"{SECRET}\"\n\
          [webhook]\nurl = \"https://mattermost.example.com/plugins/com.example.jit/webhook\"\n\
          secret = \"another-secret-of-32-bytes-or-so\"\n[store]\n{}",
         tables.config()
-    );
-    std::fs::write(&config, text).unwrap();
+    )
+}
+
+pub async fn cold_start(report: &mut Report) {
+    let (tables, aws) = (Tables::fresh().await, Aws::quick().await);
+    let lambda = Arc::new(Lambda::default());
+    let address = serve(lambda.clone()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jit.toml");
+    std::fs::write(&config, config_on(&tables)).unwrap();
     let mut waited = Vec::new();
     for _ in 0..RUNS {
         let path = "/requests/01a1fd36-48a0-790d-8297-f43722aa0cb8";
@@ -105,6 +114,10 @@ pub async fn cold_start(report: &mut Report) {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    tell(report, waited);
+}
+
+fn tell(report: &mut Report, waited: Vec<f64>) {
     let size = std::fs::metadata(binary()).unwrap().len();
     report.tell(
         "what Lambda starts",

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use load::Load;
 use process::Process;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ mod tests {
 
     use super::super::arguments::Arguments;
 
-    /// What stands for a value in an advised command, and a value of that kind.
+    /// Each placeholder in an advised command, and a value of that kind.
     const VALUES: [(&str, &str); 6] = [
         ("EMAIL", "sec@example.com"),
         ("ID", "01a1fd36-48a0-790d-8297-f43722aa0cb8"),

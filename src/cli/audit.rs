@@ -36,7 +36,7 @@ pub(super) async fn show(context: &CliContext, id: &str) -> Result<(), Failure> 
     } else {
         let config = context.config_of_store()?;
         let key = key(&config, id).await?;
-        let service = app::service(&config, Purpose::Look).await.map_err(failed)?;
+        let service = app::service(&config, Purpose::Read).await.map_err(failed)?;
         let mut events: Vec<Event> = Vec::new();
         loop {
             let after = events.last().map(Event::place);
@@ -247,7 +247,7 @@ pub(super) async fn key(config: &Config, id: &str) -> Result<AuditKey, Failure> 
 
 async fn service(context: &CliContext) -> Result<Arc<Service>, Failure> {
     let config = context.config_of_store()?;
-    app::service(&config, Purpose::Look).await.map_err(failed)
+    app::service(&config, Purpose::Read).await.map_err(failed)
 }
 
 #[cfg(test)]

@@ -262,7 +262,7 @@ impl Operator {
     }
 }
 
-/// What the command ends.
+/// The requests that the command ends, and the records that it cannot end.
 struct Selected {
     live: Vec<Request>,
     unreadable: Vec<Unreadable>,

@@ -62,7 +62,7 @@ struct AwsFindings {
 async fn check_aws(config: &Config) -> AwsFindings {
     let mut asked = AwsFindings::default();
     if config.store.kind == StoreKind::Dynamodb {
-        match app::service(config, Purpose::Look).await {
+        match app::service(config, Purpose::Read).await {
             Ok(_) => {
                 let good = ("tables".into(), "exist, and jit may read them".into());
                 asked.good.push(good);

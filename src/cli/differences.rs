@@ -84,7 +84,7 @@ impl LeftAccess {
         )
     }
 
-    /// What the removal takes away, in one line.
+    /// The access that the removal ends, in one line.
     pub fn described(&self) -> String {
         let (id, status) = (self.request, self.status);
         let (who, set, account) = (&self.requester, &self.permission_set, &self.account_id);

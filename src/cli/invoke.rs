@@ -45,13 +45,13 @@ impl Function {
     pub async fn named(name: &str) -> Self {
         // jit refuses the second attempt of a call, because its nonce is used.
         let once = RetryConfig::disabled();
-        let patience = TimeoutConfig::builder()
+        let timeouts = TimeoutConfig::builder()
             .operation_timeout(TIMEOUT)
             .read_timeout(TIMEOUT)
             .build();
         let environment = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .retry_config(once)
-            .timeout_config(patience)
+            .timeout_config(timeouts)
             .load()
             .await;
         Self {

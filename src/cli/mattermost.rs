@@ -86,7 +86,7 @@ pub(super) async fn set_up(context: &CliContext, asked: &MattermostSetup) -> Res
     context.output.print(|| made.steps.join("\n"), &value)
 }
 
-/// What the setup did with the [mattermost] section of the configuration.
+/// Whether the setup wrote the [mattermost] section of the configuration.
 enum SectionOnDisk {
     Written,
     Kept,

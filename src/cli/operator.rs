@@ -27,7 +27,7 @@ impl OperatorTools {
 
     /// To read only: it does not disturb a server on the same store.
     pub async fn open_read_only(context: &CliContext) -> Result<Self, Failure> {
-        Self::with(context.config_without_secrets()?, Purpose::Look).await
+        Self::with(context.config_without_secrets()?, Purpose::Read).await
     }
 
     async fn with(config: Config, purpose: Purpose) -> Result<Self, Failure> {

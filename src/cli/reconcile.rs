@@ -24,7 +24,7 @@ const BEGINS_WITHIN: Millis = Millis::seconds(10);
 /// A lease and the pause after a failed attempt are shorter.
 const WORKS_WITHIN: Millis = Millis::minutes(10);
 
-/// What an operator wants done about access that is over in jit and exists in AWS.
+/// The action of the command on access that is over in jit and exists in AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fix {
     Nothing,
@@ -103,8 +103,8 @@ async fn remove_left(
     Ok(())
 }
 
-/// Who removes the access. B4: the audit records the AWS credentials too, because anyone can write a
-/// name after `--as`.
+/// The operator who removes the access. B4: the audit records the AWS credentials too, because
+/// anyone can write a name after `--as`.
 struct Operator {
     by: Option<Person>,
     credentials: Text,

@@ -57,7 +57,7 @@ pub(super) async fn in_store(config: &Config, text: &str) -> Result<RequestId, F
     }
     let short = parsed(text)?;
     let unread = |why: String| Failure::Failed(format!("{why}; type the whole id of the request"));
-    let service = app::service(config, Purpose::Look).await;
+    let service = app::service(config, Purpose::Read).await;
     let service = service.map_err(|why| unread(why.to_string()))?;
     let (from, before) = short.created_between();
     let filter = Filter {

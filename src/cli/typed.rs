@@ -1,4 +1,4 @@
-//! What a person types for an account, a time or a request, as `/jit` understands it too.
+//! Parses the account, the time or the request that a person types, as `/jit` does.
 
 use std::collections::BTreeMap;
 

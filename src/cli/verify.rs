@@ -20,7 +20,7 @@ const EMPTY: &str = "the store has no history: it is new, or everything in it wa
 
 pub(super) async fn verify(context: &CliContext, id: Option<&str>) -> Result<(), Failure> {
     let config = context.config_with_seal_key().await?;
-    let service = app::service(&config, Purpose::Look).await.map_err(failed)?;
+    let service = app::service(&config, Purpose::Read).await.map_err(failed)?;
     // The log is read first, so the store is never behind it.
     let log = service.verify_log().await.map_err(failed)?;
     let mut verification = Verification::of(log, service.has_seal_key());
@@ -90,7 +90,7 @@ impl Verification {
         }
     }
 
-    /// What failed, for the message at the end.
+    /// The parts that failed, for the message at the end.
     fn failed(&self) -> String {
         let names: BTreeSet<&str> = self.broken.iter().map(|one| one.id.as_str()).collect();
         let (is_log, all) = (names.contains(HEAD_LOG), self.seen.len());
@@ -101,7 +101,7 @@ impl Verification {
         }
     }
 
-    /// What the seals prove, in one sentence.
+    /// The result of the check of the seals, in one sentence.
     fn seals(&self) -> String {
         let entries = self.log.entries;
         match (self.log.sealed_since, self.has_seal_key) {

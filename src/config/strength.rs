@@ -15,7 +15,7 @@ use crate::signature::Secret;
 /// The shortest secret that jit accepts, in bytes. `jit keys generate` makes 64.
 const SHORTEST: usize = 8;
 
-/// The beginning of the secrets in jit.example.toml, which everybody knows.
+/// The beginning of the secrets in jit.example.toml, which are public.
 pub const OF_THE_EXAMPLE: &str = "change-me";
 
 /// A secret with fewer different characters than this is no random text.

@@ -17,7 +17,7 @@ pub enum Command {
     DecidedOnShown {
         by: Person,
         ask: Ask,
-        /// What the card or the dialog showed.
+        /// The subject that the card or the dialog showed.
         shown: Subject,
     },
     /// An operator ends the access with `jit break-glass`. jit's rules about revokers do not

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tower::{Layer, Service};
 
-use super::signed::CallRightSlot;
+use super::signed::RightCell;
 use super::{HttpState, failed_call, ops};
 
 #[derive(Clone)]
@@ -54,8 +54,8 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let (label, slot) = (ops::route_of(&request), CallRightSlot::default());
-        request.extensions_mut().insert(slot.clone());
+        let (label, cell) = (ops::route_of(&request), RightCell::default());
+        request.extensions_mut().insert(cell.clone());
         let (app, handled) = (self.app.clone(), self.route.call(request));
         Box::pin(async move {
             let handled = AssertUnwindSafe(handled).catch_unwind().await;
@@ -71,7 +71,7 @@ where
                     failed_call().into_response()
                 }
             };
-            let response = match slot.spend(&app).await {
+            let response = match cell.spend(&app).await {
                 Ok(()) => response,
                 Err(problem) => problem.into_response(),
             };

@@ -20,7 +20,7 @@ use crate::service::Service;
 use crate::store::StoreError;
 use crate::telemetry::{self, sampled};
 
-/// The longest pass of the worker's loop that counts as progress. The loop looks for work every
+/// The longest pass of the worker's loop that counts as progress. The loop searches for work every
 /// few seconds, and may wait some seconds for the store.
 const LONGEST_ROUND: Millis = Millis::minutes(1);
 
@@ -44,7 +44,7 @@ pub(super) async fn readyz(State(app): State<Arc<HttpState>>) -> Result<Response
     Ok(json(200, &object!({"status": "ready"})))
 }
 
-/// The last look whether the store answers. Every caller can ask `/readyz` without a key, so all
+/// The last check whether the store answers. Every caller can ask `/readyz` without a key, so all
 /// callers of one second share one read of the store.
 #[derive(Default)]
 pub(super) struct StoreCheck {

@@ -80,18 +80,18 @@ pub struct Signed<N> {
 }
 
 /// A verified call whose nonce is not spent yet. The store spends the nonce in the same commit
-/// as the change that the call asks for. If the handler commits no change, `CallRightSlot::spend` does.
+/// as the change that the call asks for. If the handler commits no change, `RightCell::spend` does.
 #[derive(Debug)]
 pub struct Unspent<N> {
     pub call: Signed<N>,
     pub right: Arc<CallRight>,
 }
 
-/// Where a verified call leaves its right, whose nonce `spend` spends after the handler.
+/// The cell in which a verified call leaves its right; `spend` spends the nonce after the handler.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CallRightSlot(Arc<OnceLock<(Arc<CallRight>, RateOf)>>);
+pub(super) struct RightCell(Arc<OnceLock<(Arc<CallRight>, RateOf)>>);
 
-impl CallRightSlot {
+impl RightCell {
     /// Spends the nonce of the call, if it was verified, whether its handler succeeded, refused or
     /// panicked. Only a change that failed at the store leaves its nonce fresh.
     pub async fn spend(&self, app: &HttpState) -> Result<(), Problem> {
@@ -172,13 +172,13 @@ fn rate_of<N: Needs>(key: &KeyConfig) -> RateOf {
     }
 }
 
-/// P5: on a route without a slot the call could be repeated, so jit refuses it.
+/// P5: on a route without a cell the call could be repeated, so jit refuses it.
 fn leave_right<N: Needs>(
     extensions: &mut Extensions,
     right: &Arc<CallRight>,
 ) -> Result<(), Problem> {
-    let slot = extensions.remove::<CallRightSlot>();
-    let left = slot.is_some_and(|slot| slot.0.set((right.clone(), N::RATE)).is_ok());
+    let cell = extensions.remove::<RightCell>();
+    let left = cell.is_some_and(|cell| cell.0.set((right.clone(), N::RATE)).is_ok());
     left.then_some(())
         .ok_or_else(|| Problem::new(Code::Internal, "nothing spends the nonce of this call"))
 }

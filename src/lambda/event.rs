@@ -1,4 +1,4 @@
-//! Parses the events of Lambda: an HTTP call, or an occasion to look for work.
+//! Parses the events of Lambda: an HTTP call, or an occasion to search for work.
 //!
 //! An event with a `requestContext` is always a call, whatever else it contains: a gateway adds
 //! it to every call, so an outside caller cannot make an event that counts as work.
@@ -32,7 +32,7 @@ pub enum LambdaEvent {
     Work(Occasion),
 }
 
-/// The reason for which an invocation looks for work.
+/// The reason for which an invocation searches for work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occasion {
     /// The schedule started a new minute: the invocation does the work that becomes due in it.

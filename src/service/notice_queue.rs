@@ -1,5 +1,5 @@
 //! The queue between the service and the notice worker of the same process. It holds the
-//! requests that have a new notice, so that the notice worker need not look for them.
+//! requests that have a new notice, so that the notice worker need not search for them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -15,7 +15,7 @@ use crate::store::{AuditedRecord, Head, Inspected, StoreError};
 
 /// Other processes may write to a history during the check, and DynamoDB has no snapshot: jit
 /// reads a history this often before it reports a finding.
-const LOOKS: u32 = 3;
+const READS: u32 = 3;
 
 /// The result of the verification of one history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct AuditFinding {
     pub why: String,
 }
 
-/// What the seals of the entries so far say.
+/// A summary of the seals of the entries so far.
 #[derive(Default)]
 struct SealSummary {
     /// The first entry with a seal.
@@ -86,7 +86,7 @@ impl Service {
         log: &VerifiedLog,
     ) -> Result<VerifiedHistory, StoreError> {
         let logged = log.ends.get(&key.to_string());
-        let mut looks = 1;
+        let mut reads = 1;
         loop {
             let verified = match self.store.inspect(key).await {
                 Err(StoreError::Corrupt(why)) => {
@@ -108,14 +108,14 @@ impl Service {
                     verified
                 }
             };
-            if verified.findings.is_empty() || looks == LOOKS {
+            if verified.findings.is_empty() || reads == READS {
                 return Ok(verified);
             }
-            looks += 1;
+            reads += 1;
         }
     }
 
-    /// What no event of the history carries: leases and next tries, and the access.
+    /// Checks the parts of a record that no event carries: leases and next tries, and the access.
     async fn findings_beside(
         &self,
         found: &Inspected,

@@ -183,7 +183,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn request(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
-        let read = || self.readers.look(|db| queries::request(db, id));
+        let read = || self.readers.query(|db| queries::request(db, id));
         match &self.writer_parts {
             Some(writer_parts) => writer_parts.unchanged.request(id, read),
             None => read(),
@@ -191,15 +191,15 @@ impl Store for SqliteStore {
     }
 
     async fn holding(&self, key: &HoldingKey) -> Result<Option<Holding>, StoreError> {
-        self.readers.look(|db| queries::holding(db, key))
+        self.readers.query(|db| queries::holding(db, key))
     }
 
     async fn binding(&self, account: &AccountId) -> Result<Option<Binding>, StoreError> {
-        self.readers.look(|db| queries::binding(db, account))
+        self.readers.query(|db| queries::binding(db, account))
     }
 
     async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, StoreError> {
-        self.readers.look(|db| queries::channel(db, id))
+        self.readers.query(|db| queries::channel(db, id))
     }
 
     async fn bindings_page(
@@ -209,7 +209,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Found<Binding>, StoreError> {
         self.readers
-            .look(|db| queries::bindings(db, channel, after, limit))
+            .query(|db| queries::bindings(db, channel, after, limit))
     }
 
     async fn bound(
@@ -217,7 +217,7 @@ impl Store for SqliteStore {
         after: Option<&AccountId>,
         limit: usize,
     ) -> Result<Found<Binding>, StoreError> {
-        self.readers.look(|db| queries::bound(db, after, limit))
+        self.readers.query(|db| queries::bound(db, after, limit))
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
@@ -250,7 +250,7 @@ impl Store for SqliteStore {
     }
 
     async fn answered(&self, key: &str, now: Timestamp) -> Result<Option<Answered>, StoreError> {
-        self.readers.look(|db| queries::answered(db, key, now))
+        self.readers.query(|db| queries::answered(db, key, now))
     }
 
     async fn spend_nonce(&self, nonce: &Nonce) -> Result<Freshness, StoreError> {
@@ -287,7 +287,7 @@ impl Store for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Due<RequestId>, StoreError> {
-        self.readers.look(|db| queries::due(db, lane, now, limit))
+        self.readers.query(|db| queries::due(db, lane, now, limit))
     }
 
     async fn claim_notices(
@@ -298,7 +298,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Due<ClaimedNotice>, StoreError> {
         // Usually no notice is due, and a read finds that out without a write.
-        let next = self.readers.look(queries::next_notice)?;
+        let next = self.readers.query(queries::next_notice)?;
         if next.is_none_or(|next| next > now) {
             let ready = Vec::new();
             return Ok(Due { ready, next });
@@ -319,7 +319,7 @@ impl Store for SqliteStore {
     }
 
     async fn undelivered(&self, id: RequestId) -> Result<Vec<Notice>, StoreError> {
-        self.readers.look(|db| notices::undelivered(db, id))
+        self.readers.query(|db| notices::undelivered(db, id))
     }
 
     async fn end_pauses(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -362,7 +362,7 @@ impl Store for SqliteStore {
 
     async fn count_pending(&self, of: &PendingOf, limit: usize) -> Result<usize, StoreError> {
         self.readers
-            .look(|db| queries::count_pending(db, of, limit))
+            .query(|db| queries::count_pending(db, of, limit))
     }
 
     async fn export(
@@ -389,7 +389,7 @@ impl Store for SqliteStore {
     }
 
     async fn inspect(&self, key: &AuditKey) -> Result<Inspected, StoreError> {
-        self.readers.look(|db| inspect::inspect(db, key))
+        self.readers.query(|db| inspect::inspect(db, key))
     }
 
     async fn audit_keys(&self) -> Result<BTreeSet<String>, StoreError> {
@@ -397,7 +397,7 @@ impl Store for SqliteStore {
     }
 
     async fn last_head_entry(&self) -> Result<Option<HeadEntry>, StoreError> {
-        self.readers.look(head_log::last)
+        self.readers.query(head_log::last)
     }
 
     async fn head_entries(&self, after: u64, limit: usize) -> Result<Vec<HeadEntry>, StoreError> {
@@ -412,7 +412,7 @@ impl Store for SqliteStore {
     }
 
     async fn copied_at(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.readers.look(portable::copied_at)
+        self.readers.query(portable::copied_at)
     }
 
     async fn gauges(&self, now: Timestamp) -> Result<Gauges, StoreError> {

@@ -260,11 +260,11 @@ impl AssignmentExecution<'_> {
         loop {
             self.delete_and_look(key, stage).await?;
             let create = self.holding.and_then(|known| known.unanswered_create);
-            let in_doubt = create.filter(|call| !self.sent.has_waited_out(*call));
-            if in_doubt.is_none() {
+            let in_flight = create.filter(|call| !self.sent.has_waited_out(*call));
+            if in_flight.is_none() {
                 return Ok(());
             }
-            self.wait_out(in_doubt.into_iter()).await;
+            self.wait_out(in_flight.into_iter()).await;
         }
     }
 

@@ -158,7 +158,7 @@ impl Worker {
         who: &BreakGlassOperator,
     ) -> Result<Option<BreakGlassResult>, ProveError> {
         let request = self.service.request(id).await?;
-        let command = match request.state.is_settled() && !is_in_doubt(&request) {
+        let command = match request.state.is_settled() && !has_unsettled_end(&request) {
             false => Command::BreakGlassRevoked {
                 by: who.by.clone(),
                 reason: Some(who.reason.clone()),
@@ -215,8 +215,8 @@ impl Worker {
     }
 }
 
-/// A request in ERROR may have left an assignment: jit asks AWS.
-fn is_in_doubt(request: &Request) -> bool {
+/// Whether jit must ask AWS about this end: a request in ERROR may have left an assignment.
+fn has_unsettled_end(request: &Request) -> bool {
     request.state.is_error() && request.access.was_begun()
 }
 

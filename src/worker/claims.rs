@@ -1,4 +1,4 @@
-//! How many requests of a lane a worker claims at once, and when the loop has to look for
+//! How many requests of a lane a worker claims at once, and when the loop has to search for
 //! more of them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ const AT_ONCE: usize = 4;
 pub(super) struct Claims {
     lanes: [LaneClaims; Lane::ALL.len()],
     /// Notified when few requests are left to claim and the store may have more.
-    pub look_again: Notify,
+    pub search_again: Notify,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Claims {
                 left: AtomicUsize::new(0),
                 more: AtomicBool::new(false),
             }),
-            look_again: Notify::new(),
+            search_again: Notify::new(),
         }
     }
 
@@ -78,7 +78,7 @@ impl Drop for Unclaimed<'_> {
         let left = lane.left.fetch_sub(1, Ordering::SeqCst) - 1;
         // Before the last request is claimed, because a search takes time as well.
         if left < AT_ONCE && lane.more.load(Ordering::SeqCst) {
-            self.claims.look_again.notify_one();
+            self.claims.search_again.notify_one();
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
         let mut left: Vec<Unclaimed<'_>> = (0..=AT_ONCE)
             .map(|_| claims.unclaimed(Lane::Remove))
             .collect();
-        let is_asked_for = || claims.look_again.notified().now_or_never().is_some();
+        let is_asked_for = || claims.search_again.notified().now_or_never().is_some();
         left.pop();
         assert!(!is_asked_for(), "many are left");
         claims.set_more(Lane::Remove, true);

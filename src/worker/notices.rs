@@ -24,7 +24,7 @@ use crate::domain::{
     Command, LeaseToken, Millis, Notice, PersonMark, ReceiverName, RequestId, Text, Timestamp,
 };
 use crate::lock::locked;
-use crate::service::{Service, ServiceError, WORKERS_LOOK_EVERY};
+use crate::service::{Service, ServiceError, WORKERS_SEARCH_EVERY};
 use crate::store::{ClaimEnd, ClaimedNotice, Due, Left, NoticePlace};
 use delivery::{Delivery, DeliveryResult, GoAhead, Receivers};
 use paused::PausedReceivers;
@@ -159,17 +159,17 @@ impl NoticeWorker {
         give_up: &CancellationToken,
     ) {
         let clock = self.service.clock();
-        let (mut next, mut look_at) = (None, clock.uptime());
+        let (mut next, mut search_at) = (None, clock.uptime());
         loop {
             let notified = self.service.notice_queue.bell.notified();
             self.start_own_notices(tasks, give_up);
             if let Some(at) = self.service.notice_queue.take_again_at() {
                 next = next.into_iter().chain([at]).min();
-                look_at = look_at.min(self.when_to_look(Some(at)));
+                search_at = search_at.min(self.when_to_search(Some(at)));
             }
-            if mode.searches() && clock.uptime() >= look_at {
+            if mode.searches() && clock.uptime() >= search_at {
                 next = self.send_due(tasks, give_up).await;
-                look_at = self.when_to_look(next);
+                search_at = self.when_to_search(next);
             }
             let is_over = mode.is_over(next) || !matches!(mode, RunMode::UntilIdle(_));
             if give_up.is_cancelled() || stop.is_cancelled() && is_over && tasks.is_empty() {
@@ -178,7 +178,7 @@ impl NoticeWorker {
             tokio::select! {
                 biased;
                 () = notified => {}
-                () = clock.sleep_until(look_at), if mode.searches() => {}
+                () = clock.sleep_until(search_at), if mode.searches() => {}
                 () = tasks.wait(), if !tasks.is_empty() => {}
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
                 () = give_up.cancelled() => {}
@@ -187,10 +187,10 @@ impl NoticeWorker {
     }
 
     /// Due times go by the wall clock, which may be set meanwhile, so the wait has a limit.
-    fn when_to_look(&self, next: Option<Timestamp>) -> Uptime {
+    fn when_to_search(&self, next: Option<Timestamp>) -> Uptime {
         let clock = self.service.clock();
-        let until_next = next.map_or(WORKERS_LOOK_EVERY, |next| next - clock.now());
-        clock.uptime() + until_next.clamp(Millis(0), WORKERS_LOOK_EVERY)
+        let until_next = next.map_or(WORKERS_SEARCH_EVERY, |next| next - clock.now());
+        clock.uptime() + until_next.clamp(Millis(0), WORKERS_SEARCH_EVERY)
     }
 
     fn start_own_notices(&self, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -210,7 +210,7 @@ impl NoticeWorker {
         }
     }
 
-    /// Looks for due notices and delivers them; returns when the next one is due.
+    /// Searches for due notices and delivers them; returns when the next one is due.
     async fn send_due(&self, tasks: &TaskTracker, stop: &CancellationToken) -> Option<Timestamp> {
         let now = self.service.clock().now();
         let free = AT_ONCE.saturating_sub(tasks.len());

@@ -1,7 +1,7 @@
 //! The worker's loop, under `serve`, under Lambda and in the simulation: it decides what is
 //! claimed when.
 //!
-//! It looks for due requests, starts the work that this process was asked for, and sleeps
+//! It searches for due requests, starts the work that this process was asked for, and sleeps
 //! until a request is due. An execution that panics, hangs or is refused does not stop the
 //! loop: its slot is freed, or the request is set aside for a while.
 
@@ -22,7 +22,7 @@ use crate::clock::{Clock, Uptime};
 use crate::domain::{Lane, Millis, RequestId, Timestamp};
 use crate::lock::locked;
 use crate::service::work_queue::{ClaimedWork, Reservation, Slot};
-use crate::service::{ServiceError, WORKERS_LOOK_EVERY};
+use crate::service::{ServiceError, WORKERS_SEARCH_EVERY};
 use crate::store::StoreError;
 
 /// A record that cannot be worked on is tried again after this at the latest.
@@ -40,10 +40,10 @@ const AHEAD: usize = 32;
 /// order of their due times: workers that claim in the same order collide at each record.
 const SHUFFLED_TOGETHER: usize = 256;
 
-/// The run mode: how long a worker runs and what it looks for.
+/// The run mode: how long a worker runs and what it searches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunMode {
-    /// Until it is asked to stop; it looks for all due work.
+    /// Until it is asked to stop; it searches for all due work.
     Forever,
     /// Until it is asked to stop; only work from the work queue of this process.
     OwnWorkOnly,
@@ -250,7 +250,7 @@ impl Worker {
         let Run { tasks, stop, .. } = run;
         while !stop.is_cancelled() {
             *locked(&self.waiting.round) = Some(self.service.clock().uptime());
-            let woken = self.waiting.claims.look_again.notified();
+            let woken = self.waiting.claims.search_again.notified();
             let notified = self.service.work_ready.notified();
             tokio::pin!(woken, notified);
             woken.as_mut().enable();
@@ -270,7 +270,7 @@ impl Worker {
                 () = woken => {}
                 () = notified => {}
                 never = self.serve_own_work(run) => match never {},
-                () = self.look_again(mode, next) => {}
+                () = self.search_again(mode, next) => {}
                 () = tasks.wait(), if mode.is_over(next) => {}
                 () = stop.cancelled() => {}
             }
@@ -279,12 +279,12 @@ impl Worker {
                 biased;
                 () = stop.cancelled() => {}
                 never = self.serve_own_work(run) => match never {},
-                () = self.service.clock().sleep(took.min(WORKERS_LOOK_EVERY)) => {}
+                () = self.service.clock().sleep(took.min(WORKERS_SEARCH_EVERY)) => {}
             }
         }
     }
 
-    /// Looks for due requests, if the mode does; returns when the next one without an execution
+    /// Searches for due requests, if the mode does; returns when the next one without an execution
     /// is due.
     async fn search(&self, mode: RunMode, run: Run<'_>) -> Option<Timestamp> {
         if !mode.searches() {
@@ -299,13 +299,13 @@ impl Worker {
         }
     }
 
-    async fn look_again(&self, mode: RunMode, next: Option<Timestamp>) {
+    async fn search_again(&self, mode: RunMode, next: Option<Timestamp>) {
         if !mode.searches() {
             return std::future::pending().await;
         }
         let clock = self.service.clock();
-        let ahead = next.map_or(WORKERS_LOOK_EVERY, |next| next - clock.now());
-        let pause = Millis(ahead.0.clamp(0, WORKERS_LOOK_EVERY.0));
+        let ahead = next.map_or(WORKERS_SEARCH_EVERY, |next| next - clock.now());
+        let pause = Millis(ahead.0.clamp(0, WORKERS_SEARCH_EVERY.0));
         clock.sleep(pause).await;
     }
 
@@ -437,7 +437,7 @@ impl Worker {
                 tracing::warn!(request_id = %id, %error, "work failed, will be retried");
                 // A failure of the store does not depend on this record.
                 let longest = match is_the_stores(&error) {
-                    true => WORKERS_LOOK_EVERY,
+                    true => WORKERS_SEARCH_EVERY,
                     false => LONGEST_ASIDE,
                 };
                 self.waiting.set_aside_after_a_fault(id, longest, now);
@@ -454,7 +454,7 @@ impl Worker {
         let mut waiting = locked(&self.waiting.requests);
         while let Some((id, lane, as_of)) = waiting.pop_front() {
             if waiting.is_empty() {
-                self.waiting.claims.look_again.notify_one();
+                self.waiting.claims.search_again.notify_one();
             }
             if let Offered::Begins(due) = self.offer(id, lane, as_of) {
                 return Some(due);

@@ -96,13 +96,13 @@ impl Watch {
 /// A smaller difference is no jump: clocks are slewed.
 const TOLERATED: Millis = Millis::seconds(1);
 /// A wrong clock of another process may have put a next try too late by this much.
-const LOOKS_AHEAD: Millis = Millis::minutes(15);
+const SEARCHES_AHEAD: Millis = Millis::minutes(15);
 /// A next try is at most this much later than the attempt before it.
 const LONGEST_PAUSE: Millis = Millis::minutes(2);
 /// The due time of a revoke is always the time of a next try, so a search ahead includes every revoke.
 const EVER: Millis = Millis::hours(24 * 365 * 100);
-/// How often a worker looks ahead.
-const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
+/// How often a worker searches ahead.
+const SEARCHES_AHEAD_EVERY: Millis = Millis::minutes(1);
 
 /// Detects that the wall clock was set or that the process was suspended, and says up to which
 /// due time a search goes.
@@ -114,7 +114,7 @@ struct ClockReading {
     up: Uptime,
     wall: Timestamp,
     /// The last search ahead that the store answered since the clock was set back.
-    looked_ahead: Option<Uptime>,
+    searched_ahead: Option<Uptime>,
     /// How far a search ahead goes. It grows when the clock is set back.
     reach: Millis,
 }
@@ -155,18 +155,18 @@ impl ClockWatch {
         }
         let was_set_back = jumped.0 <= -TOLERATED.0;
         let set_back = Millis(LONGEST_PAUSE.0 - jumped.0);
-        let reach = known.map_or(LOOKS_AHEAD, |known| known.reach.max(set_back));
-        let looked_ahead = known
-            .and_then(|known| known.looked_ahead)
+        let reach = known.map_or(SEARCHES_AHEAD, |known| known.reach.max(set_back));
+        let searched_ahead = known
+            .and_then(|known| known.searched_ahead)
             .filter(|_| !was_set_back);
         *known = Some(ClockReading {
             up,
             wall,
-            looked_ahead,
+            searched_ahead,
             reach,
         });
-        let looks_ahead = looked_ahead.is_none_or(|last| up - last >= LOOKS_AHEAD_EVERY);
-        match looks_ahead {
+        let searches_ahead = searched_ahead.is_none_or(|last| up - last >= SEARCHES_AHEAD_EVERY);
+        match searches_ahead {
             true => Horizon::Ahead { now: wall, reach },
             false => Horizon::Now(wall),
         }
@@ -176,7 +176,7 @@ impl ClockWatch {
     pub fn searched(&self, horizon: Horizon) {
         let mut known = locked(&self.0);
         match (horizon, known.as_mut()) {
-            (Horizon::Ahead { .. }, Some(known)) => known.looked_ahead = Some(known.up),
+            (Horizon::Ahead { .. }, Some(known)) => known.searched_ahead = Some(known.up),
             (Horizon::Ahead { .. }, None) | (Horizon::Now(_), Some(_) | None) => {}
         }
     }
@@ -204,7 +204,7 @@ mod tests {
 
     // K8
     #[test]
-    fn a_worker_looks_ahead_once_a_minute_and_when_the_clock_was_set_back() {
+    fn a_worker_searches_ahead_once_a_minute_and_when_the_clock_was_set_back() {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
         let ahead = |clock: &TestClock| {
             let horizon = watch.horizon(clock);
@@ -212,15 +212,15 @@ mod tests {
             horizon.of(Lane::Remove) - clock.now()
         };
         clock.pass(0, 1_000_000);
-        assert_eq!(ahead(&clock), LOOKS_AHEAD, "the first search");
+        assert_eq!(ahead(&clock), SEARCHES_AHEAD, "the first search");
         clock.pass(5, 5);
         assert_eq!(ahead(&clock), Millis(0));
         clock.pass(5, 5 - 600);
-        assert_eq!(ahead(&clock), LOOKS_AHEAD, "set back");
+        assert_eq!(ahead(&clock), SEARCHES_AHEAD, "set back");
         clock.pass(59, 59);
         assert_eq!(ahead(&clock), Millis(0));
         clock.pass(1, 1);
-        assert_eq!(ahead(&clock), LOOKS_AHEAD, "a minute later");
+        assert_eq!(ahead(&clock), SEARCHES_AHEAD, "a minute later");
         clock.pass(5, 5 + 600);
         assert_eq!(ahead(&clock), Millis(0), "set forward");
     }
@@ -231,7 +231,7 @@ mod tests {
         let (clock, watch) = (TestClock::default(), ClockWatch::default());
         for _ in 0..2 {
             let failed = watch.horizon(&clock);
-            assert_eq!(failed.of(Lane::Remove) - clock.now(), LOOKS_AHEAD);
+            assert_eq!(failed.of(Lane::Remove) - clock.now(), SEARCHES_AHEAD);
             clock.pass(5, 5);
         }
         watch.searched(watch.horizon(&clock));

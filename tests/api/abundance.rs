@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::common::{ACCOUNT, CHANNEL, Caller, Jit, PATIENCE, Reply, SECRET, Setup, wanted};
+use crate::common::{ACCOUNT, CHANNEL, Caller, Jit, Reply, SECRET, Setup, TIMEOUT, wanted};
 
 fn with_a_low_rate() -> Setup {
     Setup {
@@ -28,7 +28,7 @@ async fn until_refused(caller: &Caller) -> Reply {
         if let Some(refused) = replies.into_iter().find(|reply| reply.status != 201) {
             return refused;
         }
-        assert!(begun.elapsed() < PATIENCE, "every request was accepted");
+        assert!(begun.elapsed() < TIMEOUT, "every request was accepted");
     }
 }
 
@@ -72,7 +72,7 @@ async fn a6_a_call_refused_by_the_rate_is_accepted_later_as_it_is() {
             reply.is(201);
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "{reply:?}");
+        assert!(begun.elapsed() < TIMEOUT, "{reply:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{Caller, Jit, METRICS_TOKEN, PATIENCE, Setup, nonce, now, wanted};
+use crate::common::{Caller, Jit, METRICS_TOKEN, Setup, TIMEOUT, nonce, now, wanted};
 
 /// More than jit processes at the same time.
 const MANY: usize = 1_100;
@@ -91,7 +91,7 @@ async fn a10_callers_without_a_key_take_no_place_of_a_revoke() {
         let mut flood = sockets(&jit, 400, head_without_body(key_id).as_bytes()).await;
         // More calls than one pool has places have begun when these are refused.
         for refused in &mut flood[..100] {
-            let answered = tokio::time::timeout(PATIENCE, refused.read_u8());
+            let answered = tokio::time::timeout(TIMEOUT, refused.read_u8());
             answered.await.unwrap().ok();
         }
     }
@@ -142,7 +142,7 @@ async fn a2_a_new_connection_closes_the_longest_idle_one() {
     // half of 64 connections.
     let mut held = sockets(&jit, 65, b"").await;
     let mut first = held.remove(0);
-    let closed = tokio::time::timeout(PATIENCE, first.read_u8())
+    let closed = tokio::time::timeout(TIMEOUT, first.read_u8())
         .await
         .unwrap();
     assert!(closed.is_err(), "the oldest idle connection is closed");

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::common::{Caller, Jit, PATIENCE, Setup, Signing, nonce, now};
+use crate::common::{Caller, Jit, Setup, Signing, TIMEOUT, nonce, now};
 
 fn key(id: &str, more: &str) -> String {
     format!("[keys.{id}]\nsecret = \"{}\"\n{more}\n", secret(id))
@@ -150,7 +150,7 @@ async fn until(jit: &Jit, id: &str, status: u16) {
         != status
     {
         assert!(
-            begun.elapsed() < PATIENCE,
+            begun.elapsed() < TIMEOUT,
             "{id} never answers {status}: {}",
             jit.log()
         );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::common::{Jit, PATIENCE, Setup, binary, wanted};
+use crate::common::{Jit, Setup, TIMEOUT, binary, wanted};
 
 #[tokio::test]
 async fn sigterm_stops_cleanly_and_loses_no_request() {
@@ -53,7 +53,7 @@ async fn a_status_written_into_the_table_is_carried_out_at_aws() {
         if kinds.last().unwrap() == "REVOKED" {
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "{kinds:?}");
+        assert!(begun.elapsed() < TIMEOUT, "{kinds:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let events = caller.audit(&id).await;

@@ -98,7 +98,7 @@ async fn with_random_aws_faults_every_request_ends_without_access() {
         Fault::FailsAfterEffect,
     ];
     // One call in eight fails. With more, a removal may come to the longest pause between two
-    // attempts, which is as long as the patience of this test.
+    // attempts, which is as long as the timeout of this test.
     aws.by_chance(Rates {
         seed: 7,
         all: faults.map(|fault| (fault, 0.02)).into(),

@@ -30,7 +30,7 @@ SEEDS = os.environ.get("JIT_SIM_SEEDS", "5000")
 CARGO = os.environ.get("CARGO", "cargo").split()
 SIMULATION = ("simulation", "no_seed_breaks_a_promise")
 # Seconds. A test that does not end in this time has not found its fault.
-PATIENCE = 900
+TIMEOUT = 900
 # The profiles in Cargo.toml, up to the next other section.
 PROFILES = re.compile(r"^\[profile\..*?(?=^\[(?!profile\.)|\Z)", re.M | re.S)
 KINDS = ("expression", "statement", "raw")
@@ -218,7 +218,7 @@ class Run:
             environment["JIT_PLANTED"] = fault.planted
         try:
             done = subprocess.run(
-                [binary, test], cwd=TREE, env=environment, timeout=PATIENCE,
+                [binary, test], cwd=TREE, env=environment, timeout=TIMEOUT,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             )
         except subprocess.TimeoutExpired:

@@ -240,6 +240,36 @@ async fn an_approver_named_in_mattermost_decides_by_a_verified_address() {
     shell.ok(&["deny", &denied, "--as", "bob@example.com"]);
 }
 
+/// H7: without the settings of Mattermost, jit does not know whether the address has a user.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_why_mattermost_names_no_user_for_an_address() {
+    let mattermost = Mattermost::open().await;
+    mattermost.verify_addresses();
+    let shell = Shell::with(&Setup::with(&mattermost.config()));
+    shell.bind();
+    shell.ok(&["approvers", "--channel", CHANNEL, BOB]);
+    let id = shell.request();
+    let approve = ["approve", &id, "--as", "bob@example.com"];
+    let unknown = ["cannot ask Mattermost who has the address bob@example.com"];
+    mattermost.hides_settings(true);
+    shell.run(&approve).exits(1).prints(&unknown);
+    let line = "settings not read from Mattermost; the signed call of a person without a user id \
+                is refused; run `jit mattermost check`";
+    shell.jit.comes_to_log(line).await;
+    mattermost.hides_settings(false);
+    mattermost.has_another_bot_token("another");
+    shell.run(&approve).exits(1).prints(&unknown);
+    let line = "user not looked up by the address at Mattermost; the signed call of a person \
+                without a user id is refused; run `jit mattermost check`";
+    shell.jit.comes_to_log(line).await;
+    let log = shell.jit.log();
+    let mut lines = log
+        .lines()
+        .filter(|line| line.contains("from Mattermost") || line.contains("at Mattermost"));
+    assert!(lines.all(|line| !line.contains("bob@example.com")), "{log}");
+    assert_eq!(shell.json(&["status", &id])["status"], "PENDING");
+}
+
 /// N3: a list has all requests, also when the server answers in pages.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_has_every_page() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::aws::Aws;
 use common::wall_clock::WallClock;
-use common::{Caller, Jit, PATIENCE, Setup};
+use common::{Caller, Jit, Setup, TIMEOUT};
 use serde_json::{Value, json};
 
 const TEN_MINUTES: i64 = 600;
@@ -72,7 +72,7 @@ impl TestSetup {
         }
         let begun = Instant::now();
         while revoke_requests(&self.jit.database()) < ids.len() {
-            assert!(begun.elapsed() < PATIENCE, "the revokes are not stored");
+            assert!(begun.elapsed() < TIMEOUT, "the revokes are not stored");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         calls
@@ -89,7 +89,7 @@ impl TestSetup {
             }
             let log = self.jit.log();
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "{} of {} never {status}: {now:?} {log}",
                 left.len(),
                 ids.len()
@@ -134,7 +134,7 @@ const EXPIRED: [&str; 6] = [
 
 fn pairs(database: &Path, sql: &str) -> Vec<(String, String)> {
     let db = rusqlite::Connection::open(database).unwrap();
-    db.busy_timeout(PATIENCE).unwrap();
+    db.busy_timeout(TIMEOUT).unwrap();
     let mut statement = db.prepare(sql).unwrap();
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
     rows.unwrap().map(Result::unwrap).collect()
@@ -175,7 +175,7 @@ async fn a_revoke_after_a_clock_was_set_back_is_done_and_answered() {
     let (first, others) = ids.split_first().unwrap();
     let begun = Instant::now();
     test.caller.revoke(first).await.is(200);
-    assert!(begun.elapsed() < PATIENCE);
+    assert!(begun.elapsed() < TIMEOUT);
     assert!(test.aws.received().len() > heard, "jit did not call AWS");
     // The other grants still exist.
     let left = statuses(&test.jit.database());

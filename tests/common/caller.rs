@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use serde_json::Value;
 
 use super::wall_clock::WallClock;
-use super::{METRICS_TOKEN, PATIENCE, Signing, nonce, now};
+use super::{METRICS_TOKEN, Signing, TIMEOUT, nonce, now};
 
 #[derive(Clone)]
 pub struct Caller {
@@ -47,10 +47,7 @@ impl Reply {
 
 impl Caller {
     pub fn new(url: &str, key_id: &str, secret: &str) -> Self {
-        let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .build()
-            .unwrap();
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap();
         Self {
             url: url.into(),
             key_id: key_id.into(),

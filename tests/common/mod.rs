@@ -39,4 +39,4 @@ pub const HOOK_SECRET: &str = "fedcba9876543210fedcba9876543210";
 pub const ACCOUNT: &str = "111122223333";
 pub const CHANNEL: &str = "town-square";
 /// The limit of every wait; only a hang takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{CHANNEL, Caller, PATIENCE, SECRET, Setup};
+use super::{CHANNEL, Caller, SECRET, Setup, TIMEOUT};
 
 pub struct Jit {
     child: Child,
@@ -144,7 +144,7 @@ impl Jit {
         let (log, more) = &*self.log;
         let log = log.lock().unwrap();
         let without = |log: &mut String| !log.contains(word);
-        let (log, waited) = more.wait_timeout_while(log, PATIENCE, without).unwrap();
+        let (log, waited) = more.wait_timeout_while(log, TIMEOUT, without).unwrap();
         assert!(!waited.timed_out(), "no {word:?} in the log: {log}");
     }
 
@@ -153,7 +153,7 @@ impl Jit {
         let begun = Instant::now();
         while !self.log().contains(word) {
             let waited = begun.elapsed();
-            assert!(waited < PATIENCE, "no {word:?} in the log: {}", self.log());
+            assert!(waited < TIMEOUT, "no {word:?} in the log: {}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

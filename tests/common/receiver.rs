@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 /// The receiver of the webhook.
 #[derive(Clone)]
@@ -101,7 +101,7 @@ impl Channel {
                 news.await;
             }
         };
-        tokio::time::timeout(PATIENCE, waiting)
+        tokio::time::timeout(TIMEOUT, waiting)
             .await
             .expect("the receiver is closed")
     }

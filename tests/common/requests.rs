@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, CHANNEL, Caller, PATIENCE, Reply, aws};
+use super::{ACCOUNT, CHANNEL, Caller, Reply, TIMEOUT, aws};
 
 impl Caller {
     pub async fn bind(&self) {
@@ -73,7 +73,7 @@ impl Caller {
                 return request;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "the status never became {status}: {request}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -88,7 +88,7 @@ impl Caller {
             if let Some(event) = events.iter().find(|event| event["event_type"] == kind) {
                 return event.clone();
             }
-            assert!(begun.elapsed() < PATIENCE, "no event {kind}: {events:?}");
+            assert!(begun.elapsed() < TIMEOUT, "no event {kind}: {events:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -78,9 +78,9 @@ async fn the_iam_policy_allows_exactly_the_calls_of_jit() {
     assert_eq!(proxy.needs(), allowed);
 }
 
-/// The cost of a look for work and of a list does not depend on the number of other records.
+/// The cost of a search for work and of a list does not depend on the number of other records.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_records_do_not_raise_the_cost_of_a_look_or_a_list() {
+async fn other_records_do_not_raise_the_cost_of_a_search_or_a_list() {
     let (tables, few) = (Tables::fresh().await, 40);
     let proxy = Proxy::open(&tables.url, Mood::Well).await;
     let setup = Setup::in_dynamo(&tables);

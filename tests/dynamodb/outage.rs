@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::common::aws::Aws;
 use crate::common::dynamo::Tables;
 use crate::common::dynamo::proxy::{Mood, Proxy};
-use crate::common::{PATIENCE, Setup};
+use crate::common::{Setup, TIMEOUT};
 
 // P1, P6: a revoke that cannot be stored is not confirmed, and a grant that ends during the outage
 // is removed as soon as the store is back.
@@ -50,7 +50,7 @@ async fn work_due_during_an_outage_is_done_afterwards() {
     proxy.set(Mood::Well);
     let begun = Instant::now();
     while !aws.assignments().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "the assignment still exists");
+        assert!(begun.elapsed() < TIMEOUT, "the assignment still exists");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     caller.until(&id, "EXPIRED").await;

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::common::aws::Aws;
 use crate::common::dynamo::Tables;
 use crate::common::dynamo::proxy::{Mood, Proxy};
-use crate::common::{Caller, Channel, Heard, Jit, PATIENCE, Reply, Setup, wanted};
+use crate::common::{Caller, Channel, Heard, Jit, Reply, Setup, TIMEOUT, wanted};
 
 /// Fewer people and accounts than requests, so that requests share assignments.
 const PEOPLE: usize = 40;
@@ -82,7 +82,7 @@ impl Replicas {
                 Err(_) => {}
                 Ok(reply) => panic!("{reply:?}"),
             }
-            assert!(begun.elapsed() < PATIENCE, "{said:?}");
+            assert!(begun.elapsed() < TIMEOUT, "{said:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -182,7 +182,7 @@ where
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            Err(error) => assert!(begun.elapsed() < TIMEOUT, "{error}"),
         }
     }
 }
@@ -205,7 +205,7 @@ pub async fn none_is(store: &DynamoStore, statuses: &[Status]) {
             }
             let waited = since.elapsed();
             assert!(
-                waited < PATIENCE * 3,
+                waited < TIMEOUT * 3,
                 "requests remain {status}: {:#?}",
                 left.first()
             );

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::wall_clock::WallClock;
-use common::{CHANNEL, Caller, Channel, Jit, PATIENCE, Reply, Setup, wanted};
+use common::{CHANNEL, Caller, Channel, Jit, Reply, Setup, TIMEOUT, wanted};
 use disk::Disk;
 use rows::Rows;
 use serde_json::{Value, json};
@@ -191,7 +191,7 @@ impl Writers {
         while count.load(Ordering::SeqCst) < from + CALLS {
             let (taken, refused) = (&self.taken, &self.refused);
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "too few answers: {taken:?} accepted, {refused:?} refused"
             );
             meanwhile().await;
@@ -205,7 +205,7 @@ impl Writers {
 /// reach SQLite. The statement ends within the five seconds that jit waits for it.
 async fn fill_under_waiting_writes(disk: &Disk, database: &Path, writers: &Writers) {
     let db = rusqlite::Connection::open(database).unwrap();
-    db.busy_timeout(PATIENCE).unwrap();
+    db.busy_timeout(TIMEOUT).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     let begun = Instant::now();
     while writers.waiting.load(Ordering::SeqCst) < CALLERS * 9 / 10
@@ -227,7 +227,7 @@ fn long(mark: &str) -> String {
 /// Waits until no request has one of these statuses, as long as their number falls.
 async fn until_none_is(jit: &Jit, statuses: &[&str]) {
     let db = rusqlite::Connection::open(jit.database()).unwrap();
-    db.busy_timeout(PATIENCE).unwrap();
+    db.busy_timeout(TIMEOUT).unwrap();
     let sql = "SELECT count(*) FROM jit_requests WHERE status = ?1";
     for status in statuses {
         let (mut fewest, mut since) = (i64::MAX, Instant::now());
@@ -240,7 +240,7 @@ async fn until_none_is(jit: &Jit, statuses: &[&str]) {
                 (fewest, since) = (count, Instant::now());
             }
             let waited = since.elapsed();
-            assert!(waited < 2 * PATIENCE, "{count} requests stay {status}");
+            assert!(waited < 2 * TIMEOUT, "{count} requests stay {status}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -338,7 +338,7 @@ async fn write_while_the_disk_fills(writers: &Arc<Writers>, disk: &Disk, jit: &J
 async fn until_all_is_delivered(jit: &Jit) {
     let settled = Instant::now();
     while !Rows::read(&jit.database()).notices.is_empty() {
-        assert!(settled.elapsed() < PATIENCE, "notices remain undelivered");
+        assert!(settled.elapsed() < TIMEOUT, "notices remain undelivered");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

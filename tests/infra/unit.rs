@@ -38,8 +38,8 @@ fn the_unit_starts_jit_and_stops_it_in_time() {
     Setup::default().write(folder.path());
     let (status, took, _) = Jit::start_in(folder).terminate();
     assert!(status.success());
-    let patience: u64 = settings["TimeoutStopSec"][0].parse().unwrap();
-    assert!(took.as_secs() < patience, "{took:?}");
+    let timeout: u64 = settings["TimeoutStopSec"][0].parse().unwrap();
+    assert!(took.as_secs() < timeout, "{took:?}");
 }
 
 /// The restrictions of the unit on a compromised process.

@@ -150,7 +150,7 @@ async fn a_slow_removal_is_202_and_goes_on_in_the_same_process() {
         ..Setup::default()
     };
     let lambda = Function::deploy(&setup).await;
-    lambda.cloud.patience(Duration::from_secs(60));
+    lambda.cloud.time_limit(Duration::from_secs(60));
     lambda.caller.bind().await;
     let id = lambda.caller.request().await;
     lambda.caller.approve(&id).await.is(200);
@@ -175,10 +175,10 @@ async fn work_past_the_time_limit_is_released() {
         ..Setup::default()
     };
     let lambda = Function::deploy(&setup).await;
-    lambda.cloud.patience(Duration::from_secs(60));
+    lambda.cloud.time_limit(Duration::from_secs(60));
     lambda.caller.bind().await;
     let id = lambda.caller.granted().await;
-    lambda.cloud.patience(Duration::from_secs(3));
+    lambda.cloud.time_limit(Duration::from_secs(3));
     let begun = Instant::now();
     let going = lambda.caller.revoke(&id).await.is(202);
     assert_eq!(going["assignment_status"], "DELETING");
@@ -194,7 +194,7 @@ async fn work_past_the_time_limit_is_released() {
     );
     // The invocation has ended before its deadline and has given the lease back, so no worker waits
     // for it.
-    lambda.cloud.patience(Duration::from_secs(60));
+    lambda.cloud.time_limit(Duration::from_secs(60));
     let begun = Instant::now();
     let worked = lambda.cloud.event(&change(&id)).await;
     assert_eq!(worked, Outcome::Answered(json!({"jit": "worked"})));

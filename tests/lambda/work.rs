@@ -22,7 +22,7 @@ fn worked() -> Outcome {
 async fn a_scheduled_invocation_does_the_work_due_in_its_minute() {
     let tables = Tables::fresh().await;
     let lambda = Function::deploy(&Setup::in_dynamo(&tables)).await;
-    lambda.cloud.patience(Duration::from_secs(120));
+    lambda.cloud.time_limit(Duration::from_secs(120));
     lambda.caller.bind().await;
     let id = lambda.caller.granted().await;
     let end = SystemClock.now() + Millis::seconds(6);
@@ -137,7 +137,7 @@ async fn notices_and_expiries_left_by_another_process_are_done() {
     let_grants_end(folder.path());
     cloud.wait_for_polls(0).await;
     let _second = Process::start_in(&cloud, &setup, folder);
-    cloud.patience(Duration::from_secs(120));
+    cloud.time_limit(Duration::from_secs(120));
     assert_eq!(cloud.event(&minute()).await, worked());
     let heard: Vec<Value> = channel
         .received()

@@ -259,7 +259,7 @@ async fn a_panic_at_the_start_stops_no_delivery() {
     replicas.end().await;
 }
 
-/// P8: the notice worker keeps looking after the clock was set back.
+/// P8: the notice worker keeps searching after the clock was set back.
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_set_back_delays_no_other_notice() {
     let receiver = Hangs::at(0);

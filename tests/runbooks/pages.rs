@@ -140,7 +140,7 @@ async fn keys_under_lambda_are_rotated(page: &Page) {
 async fn until(mut so: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
     while !so() {
-        assert!(begun.elapsed() < crate::common::PATIENCE, "never");
+        assert!(begun.elapsed() < crate::common::TIMEOUT, "never");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -149,7 +149,7 @@ async fn until_refused(caller: &Caller) {
     let begun = std::time::Instant::now();
     while caller.get("/requests?status=GRANTED").await.status != 401 {
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::TIMEOUT,
             "jit still accepts the old key"
         );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -325,7 +325,7 @@ async fn mattermost_is_set_up_and_repaired() {
     let begun = std::time::Instant::now();
     while typed("regenerated").await != 200 {
         assert!(
-            begun.elapsed() < crate::common::PATIENCE,
+            begun.elapsed() < crate::common::TIMEOUT,
             "jit refuses the new token"
         );
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -338,7 +338,7 @@ async fn mattermost_is_set_up_and_repaired() {
     let begun = std::time::Instant::now();
     let export = || stage.run("jit audit export --channel \"$CHANNEL\"").out;
     while !export().contains("FORGERY_REFUSED") {
-        assert!(begun.elapsed() < crate::common::PATIENCE, "{}", export());
+        assert!(begun.elapsed() < crate::common::TIMEOUT, "{}", export());
     }
     let shown = page.play("A forged card or dialog", &stage);
     assert!(shown.out.contains("mallory"), "{}", shown.out);

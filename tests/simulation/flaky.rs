@@ -169,7 +169,7 @@ impl Store for FlakyStore {
         limit: usize,
     ) -> Result<Due<RequestId>, StoreError> {
         self.tries
-            .looks(self.clock.process, lane, self.clock.time.now());
+            .searches(self.clock.process, lane, self.clock.time.now());
         let Some(mut due) = self.faults.lagging(&self.store, &self.clock.time) else {
             return read!(self.due(lane, now, limit));
         };

@@ -23,7 +23,7 @@ use crate::replica::Parts;
 use crate::world::World;
 
 /// The time after which an operator stops a command with Ctrl-C.
-const PATIENCE: Millis = Millis::minutes(3);
+const TIMEOUT: Millis = Millis::minutes(3);
 /// After this time without a call about an assignment, no call of jit is in flight.
 const QUIET: Millis = Millis::minutes(15);
 
@@ -60,7 +60,7 @@ impl World {
         self.log(&name);
         let done = command(parts);
         self.tasks.spawn(name, process, Kind::Call, async move {
-            let gives_up = clock.uptime() + PATIENCE;
+            let gives_up = clock.uptime() + TIMEOUT;
             tokio::select! {
                 biased;
                 done = done => drop(done),

@@ -24,7 +24,7 @@ use crate::wire::Wire;
 use crate::world::World;
 
 /// The time that systemd or a platform gives a process between SIGTERM and SIGKILL.
-const PATIENCE: Millis = Millis::seconds(10);
+const TIMEOUT: Millis = Millis::seconds(10);
 const MOST_SKEW: Millis = Millis::minutes(1);
 const LONGEST_JUMP: Millis = Millis::minutes(10);
 
@@ -224,7 +224,7 @@ impl World {
             return;
         }
         replica.phase = Phase::Stopping {
-            until: now + PATIENCE,
+            until: now + TIMEOUT,
         };
         replica.stop.cancel();
         self.log(&format!("replica {number} is asked to stop"));

@@ -1,4 +1,4 @@
-//! The attempts of the workers, each by its process: which process looked for due records, which
+//! The attempts of the workers, each by its process: which process searched for due records, which
 //! read a record to claim it, and which asked AWS about a record whose lease it has.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub struct Tries(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    looks: BTreeMap<(ProcessId, u8), Timestamp>,
+    searches: BTreeMap<(ProcessId, u8), Timestamp>,
     reads: BTreeMap<(ProcessId, RequestId), Timestamp>,
     /// The process that first wrote each lease.
     leases: BTreeMap<LeaseToken, ProcessId>,
@@ -32,8 +32,8 @@ impl Tries {
     }
 
     /// A process asks the store for the due records of a lane.
-    pub fn looks(&self, process: ProcessId, lane: Lane, now: Timestamp) {
-        self.inner().looks.insert((process, lane.number()), now);
+    pub fn searches(&self, process: ProcessId, lane: Lane, now: Timestamp) {
+        self.inner().searches.insert((process, lane.number()), now);
     }
 
     /// A process reads a record. The call of a person is no attempt of a worker.
@@ -89,10 +89,10 @@ impl Tries {
 
     /// When this process last asked for the due records of the lane for which it did so least
     /// recently.
-    pub fn last_look(&self, process: ProcessId) -> Option<Timestamp> {
+    pub fn last_search(&self, process: ProcessId) -> Option<Timestamp> {
         let inner = self.inner();
-        let looks = Lane::ALL.map(|lane| inner.looks.get(&(process, lane.number())).copied());
-        looks.into_iter().min().flatten()
+        let searches = Lane::ALL.map(|lane| inner.searches.get(&(process, lane.number())).copied());
+        searches.into_iter().min().flatten()
     }
 
     pub fn last_read(&self, process: ProcessId, id: RequestId) -> Option<Timestamp> {

@@ -23,14 +23,14 @@ use crate::replica::Replica;
 use crate::told::Told;
 use crate::tries::Tries;
 
-/// A process looks for due records of every lane at least this often.
-const LOOKS_WITHIN: Millis = Millis::seconds(30);
+/// A process searches for due records of every lane at least this often.
+const SEARCHES_WITHIN: Millis = Millis::seconds(30);
 /// `/readyz` calls a process not ready when its loop has begun no round for this long.
 const ROUND_WITHIN: Millis = Millis::minutes(1);
 /// A due record is tried within three minutes, plus two by which clocks may differ.
 const TRIED_WITHIN: Millis = Millis::minutes(5);
-/// A next try that a wrong clock put too late is found once a minute. Two such looks are needed if
-/// the claim of the first is lost, and in the worst world one look in five fails at the store.
+/// A next try that a wrong clock put too late is found once a minute. Two such searches are needed if
+/// the claim of the first is lost, and in the worst world one search in five fails at the store.
 const TRIED_AGAIN_WITHIN: Millis = Millis::minutes(10);
 /// A worker that has the lease of a removal asks AWS at least this often. A claim whose answer is
 /// lost costs the worker 36 s, and in the worst world one claim in eleven is lost: seven in a row
@@ -139,7 +139,7 @@ impl Watch {
         self.looked_at = scene.now;
         let quiet = scene.working().map(|replica| self.quiet(replica)).min();
         for replica in scene.working() {
-            self.looks(replica, scene)?;
+            self.searches(replica, scene)?;
         }
         scene.store.read(|tables| {
             for request in tables.requests() {
@@ -166,15 +166,15 @@ impl Watch {
         replica.undisturbed_since.max(self.disturbed_at)
     }
 
-    /// Each process looks for due records itself, and `/readyz` sees that its loop runs.
-    fn looks(&self, replica: &Replica, scene: &Scene<'_>) -> Result<(), String> {
+    /// Each process searches for due records itself, and `/readyz` sees that its loop runs.
+    fn searches(&self, replica: &Replica, scene: &Scene<'_>) -> Result<(), String> {
         let quiet = self.quiet(replica).max(self.skipped_until);
         let (process, now) = (replica.process, scene.now);
-        let looked = scene.tries.last_look(process).unwrap_or_default();
-        let since = looked.max(quiet);
-        if now - since > LOOKS_WITHIN {
+        let searched = scene.tries.last_search(process).unwrap_or_default();
+        let since = searched.max(quiet);
+        if now - since > SEARCHES_WITHIN {
             return Err(format!(
-                "starved: process {process} has not looked for the due records of a lane since {since}"
+                "starved: process {process} has not searched for the due records of a lane since {since}"
             ));
         }
         let is_ready = replica
@@ -182,7 +182,7 @@ impl Watch {
             .is_some_and(|round| replica.clock.uptime() - round <= ROUND_WITHIN);
         if now - quiet > ROUND_WITHIN && !is_ready {
             return Err(format!(
-                "not shown: /readyz calls process {process} not ready while it looks"
+                "not shown: /readyz calls process {process} not ready while it searches"
             ));
         }
         Ok(())

@@ -20,10 +20,10 @@ use crate::tries::Tries;
 use crate::watch::{Scene, Watch};
 
 const OPERATIONS: u32 = 200;
-/// A gap longer than this is skipped: the looks for work in it are not simulated.
+/// A gap longer than this is skipped: the searches for work in it are not simulated.
 const SOON: Millis = Millis::seconds(6);
-/// How often a worker looks ahead of its clock.
-const LOOKS_AHEAD_EVERY: Millis = Millis::minutes(1);
+/// How often a worker searches ahead of its clock.
+const SEARCHES_AHEAD_EVERY: Millis = Millis::minutes(1);
 /// The most polls that one span of time may take.
 const MOST_POLLS: u64 = 6_000;
 /// Longer than every grant and every pause.
@@ -292,7 +292,7 @@ impl World {
         let world = world.into_iter().flatten().min();
         let timer = self.time.next_timer();
         let timer = match (timer, self.is_idle_until()) {
-            // Until then the processes only look for work.
+            // Until then the processes only search for work.
             (Some(timer), Some(then)) => Some(then.max(timer)),
             (timer, _) => timer,
         };
@@ -317,9 +317,9 @@ impl World {
         let due = due.into_iter().chain(self.store.next_notice()).min();
         let ahead = self.latest_clock(now) - now;
         let due = due.map(|due| due + Millis(-ahead.0));
-        // Work that a wrong clock has put off is found by a look ahead of the clock.
-        let looks_ahead = self.has_work().then_some(now + LOOKS_AHEAD_EVERY);
-        let due = due.into_iter().chain(looks_ahead).min();
+        // Work that a wrong clock has put off is found by a search ahead of the clock.
+        let searches_ahead = self.has_work().then_some(now + SEARCHES_AHEAD_EVERY);
+        let due = due.into_iter().chain(searches_ahead).min();
         match due {
             None => Some(now + Millis::hours(1)),
             Some(due) => (due > now + SOON).then_some(due),

@@ -52,7 +52,7 @@ macro_rules! conformance {
                 a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause
                 a_delivered_notice_keeps_the_receivers_of_later_ones
                 notices_can_be_claimed_by_request_id
-                a_lost_claim_settles_nothing
+                a_lost_claim_ends_nothing
                 a_parked_notice_does_not_block_the_next
                 undelivered_notices_are_bounded_and_refuse_no_write
                 notices_that_only_change_the_card_are_merged_first
@@ -426,11 +426,11 @@ pub async fn due_requests_come_by_lane_and_longest_due_first(subject: impl Subje
         ready: ready.to_vec(),
         next,
     };
-    let look = async |now, limit| store.due(Lane::Other, now, limit).await.unwrap();
-    assert_eq!(look(at(99), 2).await, first(&all[..2], Some(at(30))));
-    assert_eq!(look(at(10), 2).await, first(&all[..1], Some(at(20))));
-    assert_eq!(look(at(9), 2).await, first(&[], Some(at(10))));
-    assert_eq!(look(at(99), 3).await, first(&all, None));
+    let search = async |now, limit| store.due(Lane::Other, now, limit).await.unwrap();
+    assert_eq!(search(at(99), 2).await, first(&all[..2], Some(at(30))));
+    assert_eq!(search(at(10), 2).await, first(&all[..1], Some(at(20))));
+    assert_eq!(search(at(9), 2).await, first(&[], Some(at(10))));
+    assert_eq!(search(at(99), 3).await, first(&all, None));
 }
 
 pub async fn a_leased_request_is_not_claimed(subject: impl Subject) {
@@ -548,9 +548,9 @@ pub async fn a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause(
         at: at(300),
         tried: seqs.iter().map(|seq| had(*seq)).collect(),
     };
-    let settle = async |settled| {
-        let settled = store.end_claim(place(1, 2), token(7), settled);
-        settled.await.unwrap()
+    let end = async |ended| {
+        let ended = store.end_claim(place(1, 2), token(7), ended);
+        ended.await.unwrap()
     };
     let later = async || store.undelivered(id(1)).await.unwrap()[1..].to_vec();
     let first = claim(1, 7).await.unwrap();
@@ -559,21 +559,21 @@ pub async fn a_notice_keeps_its_receivers_and_a_later_one_waits_for_no_pause(
     // A notice that is added during a claim does not end it.
     with_more_notices(store, 1, 4).await;
     assert_eq!(claim(2, 8).await, None);
-    assert_eq!(settle(again(&[2, 3])).await, Left::More);
+    assert_eq!(end(again(&[2, 3])).await, Left::More);
     let second = claim(3, 7).await.unwrap();
     assert_eq!(second.notice, had(2));
     assert_eq!(later().await, [had(3), notice(1, 4, at(1))]);
-    assert_eq!(settle(again(&[2, 3, 4])).await, Left::Nothing);
+    assert_eq!(end(again(&[2, 3, 4])).await, Left::Nothing);
     assert_eq!(claim(299, 7).await, None, "all of them wait");
     with_more_notices(store, 1, 5).await;
     assert_eq!(claim(4, 7).await.unwrap().notice, had(2));
-    assert_eq!(settle(again(&[2, 3, 4, 5])).await, Left::Nothing);
+    assert_eq!(end(again(&[2, 3, 4, 5])).await, Left::Nothing);
     // A server that starts does not wait.
     assert_eq!(claim(5, 7).await, None);
     store.end_pauses(at(5)).await.unwrap();
     assert_eq!(claim(5, 7).await.unwrap().notice, had(2));
     assert_eq!(later().await, [had(3), had(4), had(5)]);
-    assert_eq!(settle(delivered()).await, Left::More);
+    assert_eq!(end(delivered()).await, Left::More);
     assert_eq!(claim(6, 7).await.unwrap().notice, had(3));
 }
 
@@ -593,15 +593,15 @@ pub async fn a_delivered_notice_keeps_the_receivers_of_later_ones(subject: impl 
     assert_eq!(claim(1).await.unwrap().notice, notice(1, 2, at(0)));
     with_more_notices(store, 1, 5).await;
     let ahead = vec![had.clone()];
-    let settle = async |seq, holder, ahead| {
-        let settled = ClaimEnd::Delivered { ahead };
-        let settled = store.end_claim(place(1, seq), token(holder), settled);
-        settled.await.unwrap()
+    let end = async |seq, holder, ahead| {
+        let ended = ClaimEnd::Delivered { ahead };
+        let ended = store.end_claim(place(1, seq), token(holder), ended);
+        ended.await.unwrap()
     };
     // A lost claim keeps nothing.
-    assert_eq!(settle(2, 8, ahead.clone()).await, Left::Nothing);
+    assert_eq!(end(2, 8, ahead.clone()).await, Left::Nothing);
     assert_eq!(store.undelivered(id(1)).await.unwrap()[0].seq, 2);
-    assert_eq!(settle(2, 7, ahead).await, Left::More);
+    assert_eq!(end(2, 7, ahead).await, Left::More);
     let left = store.undelivered(id(1)).await.unwrap();
     let seqs: Vec<u64> = left.iter().map(|notice| notice.seq).collect();
     assert_eq!(seqs, [3, 4, 5]);
@@ -609,10 +609,10 @@ pub async fn a_delivered_notice_keeps_the_receivers_of_later_ones(subject: impl 
     let next = claim(2).await.unwrap();
     assert_eq!((next.notice, next.attempts), (had, 0));
     for seq in [3, 4] {
-        assert_eq!(settle(seq, 7, Vec::new()).await, Left::More);
+        assert_eq!(end(seq, 7, Vec::new()).await, Left::More);
         assert!(claim(3).await.is_some());
     }
-    assert_eq!(settle(5, 7, Vec::new()).await, Left::Nothing);
+    assert_eq!(end(5, 7, Vec::new()).await, Left::Nothing);
     assert_eq!(store.undelivered(id(1)).await.unwrap(), []);
     let undelivered = store.gauges(at(31)).await.unwrap().undelivered_notices;
     assert_eq!(undelivered, 0);
@@ -627,24 +627,24 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
         let claimed = store.claim_notice(id(number), at(now), lease, until).await;
         claimed.unwrap().map(|claimed| claimed.notice.seq)
     };
-    let settle = async |seq, holder, settled| {
-        let settled = store.end_claim(place(1, seq), token(holder), settled);
-        settled.await.unwrap()
+    let end = async |seq, holder, ended| {
+        let ended = store.end_claim(place(1, seq), token(holder), ended);
+        ended.await.unwrap()
     };
     assert_eq!(claim(9, 1, 7).await, None);
     assert_eq!(claim(1, 1, 7).await, Some(2));
     assert_eq!(claim(1, 1, 8).await, None, "another worker has claimed it");
-    assert_eq!(settle(2, 8, delivered()).await, Left::Nothing);
-    assert_eq!(settle(2, 7, delivered()).await, Left::More);
+    assert_eq!(end(2, 8, delivered()).await, Left::Nothing);
+    assert_eq!(end(2, 7, delivered()).await, Left::More);
     assert_eq!(claim(1, 2, 8).await, Some(3));
     let again = ClaimEnd::TryAgain {
         at: at(9),
         tried: vec![notice(1, 3, at(0))],
     };
-    assert_eq!(settle(3, 8, again).await, Left::Nothing);
+    assert_eq!(end(3, 8, again).await, Left::Nothing);
     assert_eq!(claim(1, 8, 8).await, None, "the notice is not due yet");
     assert_eq!(claim(1, 9, 8).await, Some(3));
-    assert_eq!(settle(3, 8, delivered()).await, Left::Nothing);
+    assert_eq!(end(3, 8, delivered()).await, Left::Nothing);
     assert_eq!(claim(1, 99, 8).await, None);
     assert_eq!(
         claim(2, 99, 8).await,
@@ -653,7 +653,7 @@ pub async fn notices_can_be_claimed_by_request_id(subject: impl Subject) {
     );
 }
 
-pub async fn a_lost_claim_settles_nothing(subject: impl Subject) {
+pub async fn a_lost_claim_ends_nothing(subject: impl Subject) {
     let store = subject.store();
     with_notices(store, 1, &[2]).await;
     assert_eq!(claim(store, 0, 7).await, [place(1, 2)]);
@@ -684,8 +684,8 @@ pub async fn a_parked_notice_does_not_block_the_next(subject: impl Subject) {
     let gauges = async || store.gauges(at(1)).await.unwrap();
     assert_eq!(gauges().await.parked_notices, 1);
     // A parked notice stays parked after a change of the other notices.
-    let settled = store.end_claim(place(1, 3), token(7), delivered());
-    assert_eq!(settled.await.unwrap(), Left::Nothing);
+    let ended = store.end_claim(place(1, 3), token(7), delivered());
+    assert_eq!(ended.await.unwrap(), Left::Nothing);
     let left = gauges().await;
     assert_eq!((left.parked_notices, left.undelivered_notices), (1, 0));
     assert_eq!(next_notice(store).await, None);
@@ -730,14 +730,14 @@ pub async fn undelivered_notices_are_bounded_and_refuse_no_write(subject: impl S
     let claimed = store.claim_notice(id(1), at(2), token(7), at(60)).await;
     // The notice worker records these in the audit.
     assert_eq!(claimed.unwrap().unwrap().parked, many - most);
-    let settled = store.end_claim(place(1, 2), token(7), delivered());
-    assert_eq!(settled.await.unwrap(), Left::More);
+    let ended = store.end_claim(place(1, 2), token(7), delivered());
+    assert_eq!(ended.await.unwrap(), Left::More);
     // The newest notices remain, in order.
     let first = 2 + many - (most - 1);
     for seq in first..2 + many {
         assert_eq!(claim(store, 3, 7).await, [place(1, seq)]);
-        let settled = store.end_claim(place(1, seq), token(7), delivered());
-        settled.await.unwrap();
+        let ended = store.end_claim(place(1, seq), token(7), delivered());
+        ended.await.unwrap();
     }
     assert!(claim(store, 4, 7).await.is_empty());
     assert_eq!(gauges().await.undelivered_notices, 0);
@@ -774,8 +774,8 @@ pub async fn notices_that_only_change_the_card_are_merged_first(subject: impl Su
     for _ in 0..=most {
         for one in claim(store, 40, 8).await {
             told.push(one.seq);
-            let settled = store.end_claim(one, token(8), delivered());
-            settled.await.unwrap();
+            let ended = store.end_claim(one, token(8), delivered());
+            ended.await.unwrap();
         }
     }
     // The notices are merged once, at the limit: later ones stay beside the newest of that time.

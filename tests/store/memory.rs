@@ -280,7 +280,7 @@ impl Store for MemoryStore {
         &self,
         place: NoticePlace,
         lease: LeaseToken,
-        settled: ClaimEnd,
+        end: ClaimEnd,
     ) -> Result<Left, StoreError> {
         let mut tables = self.tables();
         let Some(entry) = tables.notices.get_mut(&place) else {
@@ -290,7 +290,7 @@ impl Store for MemoryStore {
             return Ok(Left::Nothing);
         }
         entry.lease = None;
-        match settled {
+        match end {
             ClaimEnd::Delivered { ahead } => {
                 tables.notices.remove(&place);
                 for notice in ahead {

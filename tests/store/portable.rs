@@ -77,8 +77,8 @@ async fn copies_a_whole_request(store: &dyn Portable) {
         request_id: id(1),
         seq: 3,
     };
-    let settled = store.end_claim(place, token(1), delivered()).await;
-    assert_eq!(settled, Ok(jit::store::Left::More));
+    let ended = store.end_claim(place, token(1), delivered()).await;
+    assert_eq!(ended, Ok(jit::store::Left::More));
     assert_eq!(store.gauges(at(1)).await.unwrap().parked_notices, 3);
 }
 

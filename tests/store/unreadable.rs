@@ -330,8 +330,8 @@ async fn notices_are_delivered_beside_an_unreadable_one() {
                     seq: one.notice.seq,
                 };
                 told.push((place.request_id, place.seq));
-                let settled = store.end_claim(place, token(7), delivered());
-                let left: Left = settled.await.unwrap();
+                let ended = store.end_claim(place, token(7), delivered());
+                let left: Left = ended.await.unwrap();
                 assert!(matches!(left, Left::More | Left::Nothing));
             }
         }

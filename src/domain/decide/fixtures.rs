@@ -110,7 +110,7 @@ fn state(word: &str) -> State {
             reason,
             error,
         },
-        "Doubted" => State::Unsettled {
+        "Unsettled" => State::Unsettled {
             end: Box::new(State::Revoked { by, reason, at }),
             doubt: Doubt::Outside,
         },

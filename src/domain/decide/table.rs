@@ -2,6 +2,18 @@
 //!
 //! A cell is the state that follows; `=` if the state stays; `409` or `403` if the command is
 //! refused with that HTTP status; or `.` if a command of a worker is refused.
+//!
+//! A row has the name of its variant of [`State`], with these exceptions:
+//!
+//! - Extending: `Granted`, and an extension waits for its approvals.
+//! - Expiring: `Removing` after `end_time`.
+//! - Revoking: `Removing` after a revoke.
+//! - RollingBack: `Removing` after a grant that jit gave up.
+//! - Unsettled: `Unsettled`, an end that a worker must verify at AWS. In the record of the row it is
+//!   a REVOKED that an operator wrote into the store.
+//! - ToDeny: `Revoked`, and jit has yet to deny the old credentials.
+//! - DenyStands: `Revoked`, and the deny statement for the old credentials is in force.
+//! - NeverHeld: `Error` of a request whose work at AWS never began.
 #![allow(clippy::wildcard_enum_match_arm)] // only in tests
 
 use super::fixtures::{
@@ -18,48 +30,48 @@ use std::fmt::Write;
 
 /// The commands of people.
 const PEOPLE: &str = "
-             approve  deny    cancel    revoke   extend    unbound   glass     along    cleaned unproven rules
-Pending      Approved Denied  Cancelled 409      409       Cancelled Cancelled 409      409     409      409
-Approved     409      409     409       Revoked  409       Revoked   Revoked   409      409     409      409
-Assigning    409      409     409       Revoking 409       409       Revoking  Revoking 409     409      409
-Granted      409      409     409       Revoking Extending 409       Revoking  Revoking Revoked Doubted  409
-Extending    Granted  Granted 409       Revoking 409       409       Revoking  Revoking Revoked Doubted  409
-Expiring     409      409     409       Revoking 409       409       Revoking  409      Revoked Doubted  409
-Revoking     409      409     409       409      409       409       =         409      Revoked Doubted  409
-RollingBack  409      409     409       Revoking 409       409       Revoking  409      Revoked Doubted  409
-Checking     409      409     409       409      409       409       =         409      409     409      409
-Doubted      409      409     409       409      409       409       =         409      Revoked 409      409
-Denied       409      409     409       409      409       409       409       409      409     409      409
-Cancelled    409      409     409       409      409       409       409       409      409     409      409
-Expired      409      409     409       409      409       409       409       409      409     409      409
-Revoked      409      409     409       409      409       409       409       409      409     409      409
-ToDeny       409      409     409       409      409       409       409       409      409     409      409
-DenyStands   409      409     409       409      409       409       409       409      409     409      409
-Error        409      409     409       Checking 409       409       Checking  409      409     409      409
-NeverHeld    409      409     409       Revoked  409       409       Revoked   409      409     409      409
+             approve  deny    cancel    revoke   extend    unbound   glass     along    cleaned unproven  rules
+Pending      Approved Denied  Cancelled 409      409       Cancelled Cancelled 409      409     409       409
+Approved     409      409     409       Revoked  409       Revoked   Revoked   409      409     409       409
+Assigning    409      409     409       Revoking 409       409       Revoking  Revoking 409     409       409
+Granted      409      409     409       Revoking Extending 409       Revoking  Revoking Revoked Unsettled 409
+Extending    Granted  Granted 409       Revoking 409       409       Revoking  Revoking Revoked Unsettled 409
+Expiring     409      409     409       Revoking 409       409       Revoking  409      Revoked Unsettled 409
+Revoking     409      409     409       409      409       409       =         409      Revoked Unsettled 409
+RollingBack  409      409     409       Revoking 409       409       Revoking  409      Revoked Unsettled 409
+Checking     409      409     409       409      409       409       =         409      409     409       409
+Unsettled    409      409     409       409      409       409       =         409      Revoked 409       409
+Denied       409      409     409       409      409       409       409       409      409     409       409
+Cancelled    409      409     409       409      409       409       409       409      409     409       409
+Expired      409      409     409       409      409       409       409       409      409     409       409
+Revoked      409      409     409       409      409       409       409       409      409     409       409
+ToDeny       409      409     409       409      409       409       409       409      409     409       409
+DenyStands   409      409     409       409      409       409       409       409      409     409       409
+Error        409      409     409       Checking 409       409       Checking  409      409     409       409
+NeverHeld    409      409     409       Revoked  409       409       Revoked   409      409     409       409
 ";
 
 /// The commands of workers: due work, and outcomes.
 const WORK: &str = "
-             due      prepared  nouser created gone    there failed refused3    interrupted standing denied     noneleft lifted
-Pending      Expired  =         =      =       =       =     =      =           =           409      =          =        =
-Approved     =        Assigning Error  =       =       =     =      Error       =           409      =          =        =
-Assigning    =        =         =      Granted =       =     =      RollingBack =           409      =          =        =
-Granted      Expiring =         =      =       =       =     =      =           =           409      =          =        =
-Extending    Expiring =         =      =       =       =     =      =           =           409      =          =        =
-Expiring     =        =         =      =       Expired =     =      =           =           409      =          =        =
-Revoking     =        =         =      =       Revoked =     =      =           =           409      =          =        =
-RollingBack  =        =         =      =       Error   =     =      =           =           409      =          =        =
-Checking     =        =         =      =       Revoked Error =      =           =           409      =          =        =
-Doubted      =        =         =      =       Revoked =     =      =           =           409      =          =        =
-Denied       .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
-Cancelled    .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
-Expired      .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
-Revoked      .        .         .      Doubted .       .     .      .           .           Doubted  .          .        .
-ToDeny       =        =         =      =       =       =     =      =           =           Doubted  DenyStands Revoked  =
-DenyStands   =        =         =      =       =       =     =      =           =           Doubted  =          =        Revoked
-Error        .        .         .      Doubted .       .     .      .           .           409      .          .        .
-NeverHeld    .        .         .      .       .       .     .      .           .           409      .          .        .
+             due      prepared  nouser created   gone    there failed refused3    interrupted standing  denied     noneleft lifted
+Pending      Expired  =         =      =         =       =     =      =           =           409       =          =        =
+Approved     =        Assigning Error  =         =       =     =      Error       =           409       =          =        =
+Assigning    =        =         =      Granted   =       =     =      RollingBack =           409       =          =        =
+Granted      Expiring =         =      =         =       =     =      =           =           409       =          =        =
+Extending    Expiring =         =      =         =       =     =      =           =           409       =          =        =
+Expiring     =        =         =      =         Expired =     =      =           =           409       =          =        =
+Revoking     =        =         =      =         Revoked =     =      =           =           409       =          =        =
+RollingBack  =        =         =      =         Error   =     =      =           =           409       =          =        =
+Checking     =        =         =      =         Revoked Error =      =           =           409       =          =        =
+Unsettled    =        =         =      =         Revoked =     =      =           =           409       =          =        =
+Denied       .        .         .      Unsettled .       .     .      .           .           Unsettled .          .        .
+Cancelled    .        .         .      Unsettled .       .     .      .           .           Unsettled .          .        .
+Expired      .        .         .      Unsettled .       .     .      .           .           Unsettled .          .        .
+Revoked      .        .         .      Unsettled .       .     .      .           .           Unsettled .          .        .
+ToDeny       =        =         =      =         =       =     =      =           =           Unsettled DenyStands Revoked  =
+DenyStands   =        =         =      =         =       =     =      =           =           Unsettled =          =        Revoked
+Error        .        .         .      Unsettled .       .     .      .           .           409       .          .        .
+NeverHeld    .        .         .      .         .       .     .      .           .           409       .          .        .
 ";
 
 #[test]
@@ -334,11 +346,11 @@ fn a_failing_removal_is_retried_without_end() {
 #[test]
 fn a_deny_statement_is_removed_only_at_its_end() {
     let until = later() + Millis::hours(1);
-    let mut doubted = record("Doubted");
+    let mut unsettled = record("Unsettled");
     let denied = Some(OldCredentials::Denied { until });
-    doubted.request.access.set_old_credentials(denied);
+    unsettled.request.access.set_old_credentials(denied);
     let settled = decide(
-        doubted,
+        unsettled,
         &policy(),
         finished(AssignmentOutcome::Gone),
         later(),
@@ -539,7 +551,7 @@ fn name(request: &Request) -> String {
         State::Removing {
             ending: Ending::Failed { .. },
         } => "RollingBack".into(),
-        State::Unsettled { .. } => "Doubted".into(),
+        State::Unsettled { .. } => "Unsettled".into(),
         State::Revoked { .. } if request.access.old_credentials().is_some() => {
             match request.access.old_credentials() {
                 Some(OldCredentials::Ending { .. }) => "ToDeny".into(),

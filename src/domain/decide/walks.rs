@@ -71,7 +71,7 @@ struct World {
     holding: Holding,
     /// Whether AWS has the assignment.
     is_present: bool,
-    hands: Vec<WorkerModel>,
+    workers: Vec<WorkerModel>,
     drawn: u128,
     ends: BTreeMap<RequestId, u32>,
 }
@@ -84,7 +84,7 @@ impl World {
             histories: BTreeMap::new(),
             holding: Holding::unheld(key()),
             is_present: false,
-            hands: Vec::new(),
+            workers: Vec::new(),
             drawn: 0,
             ends: BTreeMap::new(),
         }
@@ -132,16 +132,16 @@ impl World {
             }
             Op::Finish(which, luck) => self.finish(which, luck),
             Op::Act(which) => {
-                if let Some(mut hand) = self.take_hand(which) {
-                    hand.done = hand.done.or_else(|| self.act(&hand.work));
-                    self.hands.push(hand);
+                if let Some(mut worker) = self.take_worker(which) {
+                    worker.done = worker.done.or_else(|| self.act(&worker.work));
+                    self.workers.push(worker);
                 }
             }
             Op::Die(which) => {
-                if let Some(hand) = self.take_hand(which)
-                    && hand.done.is_none()
+                if let Some(worker) = self.take_worker(which)
+                    && worker.done.is_none()
                 {
-                    self.act(&hand.work);
+                    self.act(&worker.work);
                 }
             }
         }
@@ -274,7 +274,7 @@ impl World {
 
     fn take_up(&mut self, id: RequestId, lease: LeaseToken, work: Option<Work>) {
         let revision = self.holding.revision;
-        self.hands.extend(work.map(|work| WorkerModel {
+        self.workers.extend(work.map(|work| WorkerModel {
             id,
             lease,
             work,
@@ -285,34 +285,34 @@ impl World {
 
     /// A worker that lost its lease finds that out before it sends a call, and only reports what
     /// it sent before. The simulation covers a worker that finds out too late.
-    fn take_hand(&mut self, which: usize) -> Option<WorkerModel> {
+    fn take_worker(&mut self, which: usize) -> Option<WorkerModel> {
         let requests = &self.requests;
-        self.hands.retain(|hand| {
-            requests[&hand.id]
+        self.workers.retain(|worker| {
+            requests[&worker.id]
                 .schedule
                 .lease
-                .is_some_and(|lease| lease.token == hand.lease)
-                || hand.done.is_some()
+                .is_some_and(|lease| lease.token == worker.lease)
+                || worker.done.is_some()
         });
-        let count = self.hands.len();
-        (count > 0).then(|| self.hands.remove(which % count))
+        let count = self.workers.len();
+        (count > 0).then(|| self.workers.remove(which % count))
     }
 
     fn finish(&mut self, which: usize, luck: Luck) {
-        let Some(mut hand) = self.take_hand(which) else {
+        let Some(mut worker) = self.take_worker(which) else {
             return;
         };
         let mut unanswered = None;
-        let outcome = match (hand.done.take(), luck) {
+        let outcome = match (worker.done.take(), luck) {
             (Some(done), Luck::Good) => done.into(),
             (Some(_), Luck::Bad | Luck::Misheard) => {
-                unanswered = call_of(&hand.work);
+                unanswered = call_of(&worker.work);
                 Outcome::Interrupted
             }
-            (None, luck) => self.outcome_of(&hand, luck),
+            (None, luck) => self.outcome_of(&worker, luck),
         };
         let finished = Command::Finished {
-            lease: hand.lease,
+            lease: worker.lease,
             outcome,
             // In this model every call takes effect at once.
             calls: Some(Calls::Assignment(AssignmentCalls {
@@ -321,26 +321,26 @@ impl World {
                 waited_out: self.holding.unanswered().collect(),
             })),
         };
-        if let Ok(decision) = self.handle(hand.id, finished) {
-            self.take_up(hand.id, hand.lease, decision.work);
+        if let Ok(decision) = self.handle(worker.id, finished) {
+            self.take_up(worker.id, worker.lease, decision.work);
         }
     }
 
-    fn outcome_of(&mut self, hand: &WorkerModel, luck: Luck) -> Outcome {
+    fn outcome_of(&mut self, worker: &WorkerModel, luck: Luck) -> Outcome {
         match luck {
             Luck::Bad => WorkFailure::passing("no answer").into(),
             Luck::Misheard => {
-                self.act(&hand.work);
+                self.act(&worker.work);
                 WorkFailure::passing("no answer").into()
             }
             Luck::Good => {
-                let outcome = self.act(&hand.work);
+                let outcome = self.act(&worker.work);
                 let presence = match self.is_present {
                     true => Presence::Present,
                     false => Presence::Absent,
                 };
                 outcome
-                    .unwrap_or_else(|| prepared(presence, hand.revision))
+                    .unwrap_or_else(|| prepared(presence, worker.revision))
                     .into()
             }
         }
@@ -419,10 +419,10 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..200 {
             self.now = self.now + Millis::minutes(10);
-            self.hands.clear();
+            self.workers.clear();
             for id in self.requests.keys().copied().collect::<Vec<_>>() {
                 self.claim(id);
-                while !self.hands.is_empty() {
+                while !self.workers.is_empty() {
                     self.finish(0, Luck::Good);
                 }
             }

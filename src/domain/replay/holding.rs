@@ -254,7 +254,7 @@ mod tests {
         let mut shared = record("Granted");
         holding_of(&mut shared).holders.insert(id(2));
         let holding = holding_of(&mut shared).clone();
-        for (word, many) in [("Granted", 0), ("Doubted", 0), ("Revoked", 1)] {
+        for (word, many) in [("Granted", 0), ("Unsettled", 0), ("Revoked", 1)] {
             let mut other = record(word).request;
             other.id = id(2);
             let others = BTreeMap::from([(id(2), Some(other))]);

@@ -199,7 +199,7 @@ mod tests {
             "Expiring",
             "Revoking",
             "Checking",
-            "Doubted",
+            "Unsettled",
             "ToDeny",
         ] {
             let mut request = record(word).request;

@@ -46,8 +46,8 @@ pub struct Claim {
     /// The lease of another worker, if this worker has seen it unchanged for as long as a lease
     /// lasts, by its own uptime: the other worker sends no more calls.
     pub lapsed: Option<Lease>,
-    /// The worker looks for due times up to this one: now, or a later time, so that it finds next
-    /// tries that a wrong clock put too late. Dates that people know are not brought forward.
+    /// The worker searches for due times up to this one: now, or a later time, so that it finds
+    /// next tries that a wrong clock put too late. Dates that people know are not brought forward.
     pub as_of: Timestamp,
 }
 

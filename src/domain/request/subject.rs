@@ -1,4 +1,4 @@
-//! What an approver decides on. Buttons and dialogs carry it under their seals, and the command of
+//! The subject of a decision. Buttons and dialogs carry it under their seals, and the command of
 //! the approver carries it to the decision, so that no approver decides on something else than what
 //! the card or the dialog showed (W15).
 
@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use crate::domain::{Extension, Invalid, Minutes, Request, State, Timestamp};
 
-/// What waits for a decision. A request does not change, so its name is enough. Two extensions with
-/// the same minutes and the same end are the same decision.
+/// The request or the extension that waits for a decision. A request does not change, so its name
+/// is enough. Two extensions with the same minutes and the same end are the same decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Request,
@@ -21,7 +21,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What waits now; absent if nothing does.
+    /// The subject that waits now; absent if nothing does.
     pub fn waiting(request: &Request) -> Option<Self> {
         if request.state == State::Pending {
             return Some(Self::Request);

@@ -408,7 +408,7 @@ mod tests {
             ("Revoking", false),
             ("Checking", false),
             // An operator wrote REVOKED into the store, and jit has not asked AWS.
-            ("Doubted", false),
+            ("Unsettled", false),
             ("Denied", false),
             ("Cancelled", false),
             ("Expired", true),
@@ -508,7 +508,7 @@ mod tests {
             ("Expiring", &[]),
             ("Revoking", &[]),
             ("Checking", &[]),
-            ("Doubted", &[]),
+            ("Unsettled", &[]),
             ("Denied", &[]),
             ("Expired", &[]),
             ("Error", &[]),

@@ -14,8 +14,8 @@ pub fn of_button(request: &Request, action: Action) -> Option<Subject> {
     }
 }
 
-/// What the approver saw who pressed a button with this sealed text. A button of an earlier version of
-/// jit has none, and decides on the request only.
+/// The subject that an approver saw who pressed a button with this sealed text. A button of an
+/// earlier version of jit has none, and decides on the request only.
 pub fn seen(sealed: Option<&str>) -> Option<Subject> {
     match sealed {
         Some(text) => text.parse().ok(),

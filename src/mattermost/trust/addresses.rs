@@ -48,17 +48,20 @@ impl Addresses {
 #[async_trait]
 impl AddressBook for Addresses {
     async fn user_with(&self, email: &Email) -> Result<MmUserId, NoUser> {
-        let failed = |why: ApiError| match why {
-            ApiError::NotThere(_) | ApiError::Refused(_) => NoUser::Unknown(email.clone()),
-            ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::NoAnswer(_) => {
-                tracing::error!(error = %why, "a user was not looked up by an address at Mattermost");
-                NoUser::NoAnswer(email.clone())
-            }
-        };
-        if !self.are_verified().await.map_err(failed)? {
+        let are_verified = self.are_verified().await.map_err(|error| {
+            tracing::error!(%error, "settings not read from Mattermost; the signed call of a person without a user id is refused; run `jit mattermost check`");
+            NoUser::NoAnswer(email.clone())
+        })?;
+        if !are_verified {
             return Err(NoUser::Unverified(email.clone()));
         }
-        let user = self.user(email).await.map_err(failed)?;
+        let user = self.user(email).await.map_err(|error| match error {
+            ApiError::NotThere(_) | ApiError::Refused(_) => NoUser::Unknown(email.clone()),
+            ApiError::NotAllowed(_) | ApiError::Forbidden(_) | ApiError::NoAnswer(_) => {
+                tracing::error!(%error, "user not looked up by the address at Mattermost; the signed call of a person without a user id is refused; run `jit mattermost check`");
+                NoUser::NoAnswer(email.clone())
+            }
+        })?;
         let admitted = self.rules.admit(&user);
         let who = admitted.map_err(|why| NoUser::NotAdmitted {
             email: email.clone(),

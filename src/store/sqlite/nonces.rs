@@ -174,7 +174,7 @@ impl Spent {
         if self.keep_until.get(&short).is_some_and(|kept| *kept >= now) {
             return Ok(None);
         }
-        let offset = self.growing.slot_for(until)?;
+        let offset = self.growing.offset_for(until)?;
         let unwritten = self.unwritten.get_or_insert_with(|| Unwritten {
             offset,
             records: Vec::new(),

@@ -13,11 +13,11 @@ use crate::store::portable::{COPIED, Copied, OutboxEntry, Portable, Took, is_beh
 #[async_trait]
 impl Portable for SqliteStore {
     async fn outbox_entries(&self, id: RequestId) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.readers.look(|db| outbox_entries(db, id))
+        self.readers.query(|db| outbox_entries(db, id))
     }
 
     async fn parked(&self, id: RequestId) -> Result<u64, StoreError> {
-        self.readers.look(|db| parked(db, &id.to_string()))
+        self.readers.query(|db| parked(db, &id.to_string()))
     }
 
     async fn take_over(&self, copied: &Copied) -> Result<Took, StoreError> {

@@ -28,7 +28,7 @@ impl Readers {
     }
 
     /// Reads a few rows by their key. This takes microseconds, so it runs on the caller's thread.
-    pub fn look<T>(
+    pub fn query<T>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
@@ -48,7 +48,7 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let readers = self.clone();
-        tokio::task::spawn_blocking(move || readers.look(read))
+        tokio::task::spawn_blocking(move || readers.query(read))
             .await
             .unwrap_or_else(|why| Err(StoreError::Unavailable(why.to_string())))
     }

@@ -502,7 +502,7 @@ fn keep_receivers(
         ])?)
 }
 
-/// Releases all claims: at the start no process is left that could settle them.
+/// Releases all claims: at the start no process is left that could end them.
 pub(super) fn release_notices(db: &Connection) -> Result<(), StoreError> {
     db.execute(
         "UPDATE jit_notices SET lease = NULL, lease_until = NULL, claimable_at = next_at

@@ -16,9 +16,9 @@ use crate::lock::locked;
 use crate::service::Service;
 use crate::worker::note_panic;
 
-/// A receiver that waits for a slower one looks this often for notices that another process
+/// A receiver that waits for a slower one searches this often for notices that another process
 /// wrote.
-const LOOK_EVERY: Millis = Millis::seconds(1);
+const SEARCH_EVERY: Millis = Millis::seconds(1);
 
 pub(super) struct Delivery<'a> {
     service: &'a Service,
@@ -51,7 +51,7 @@ struct KnownNotices {
     /// The claimed notice and later ones, in order.
     notices: Vec<Notice>,
     /// Whether the later ones were read from the store.
-    has_looked: bool,
+    has_searched: bool,
     failed: BTreeSet<ReceiverName>,
     /// The first receiver that does not have the claimed notice, and why.
     not_received: Option<(ReceiverName, NotReceived)>,
@@ -60,8 +60,8 @@ struct KnownNotices {
 /// The next step of a receiver.
 enum Next {
     Get(Notice),
-    /// Looks for later notices.
-    Look,
+    /// Searches for later notices.
+    Search,
     /// Waits for a later notice, or until the other receivers have the claimed one.
     Wait,
     End,
@@ -86,7 +86,7 @@ impl<'a> Delivery<'a> {
     ) -> Self {
         let known = KnownNotices {
             notices: vec![claimed],
-            has_looked: false,
+            has_searched: false,
             failed: BTreeSet::new(),
             not_received: None,
         };
@@ -106,7 +106,7 @@ impl<'a> Delivery<'a> {
         let all = self.receivers.all.iter();
         join_all(all.map(|one| self.walk(one.as_ref()))).await;
         if self.has_left_out_later() {
-            self.look().await;
+            self.search().await;
         }
     }
 
@@ -114,7 +114,7 @@ impl<'a> Delivery<'a> {
     /// for it, so they count as tried: otherwise the next attempt would follow without a pause.
     fn has_left_out_later(&self) -> bool {
         let known = self.known();
-        known.not_received.is_some() && !known.has_looked
+        known.not_received.is_some() && !known.has_searched
     }
 
     /// The result so far.
@@ -149,14 +149,14 @@ impl<'a> Delivery<'a> {
                     Ok(()) => self.note_received(&notice, receiver.name()),
                     Err(why) => return self.note_failed(&notice, receiver.name(), why),
                 },
-                Next::Look => self.look().await,
+                Next::Search => self.search().await,
                 Next::Wait => {
-                    let look_again = self.service.clock().sleep(LOOK_EVERY);
+                    let search_again = self.service.clock().sleep(SEARCH_EVERY);
                     tokio::select! {
                         biased;
                         () = changed => {}
-                        () = self.more.notified() => self.look().await,
-                        () = look_again => self.look().await,
+                        () = self.more.notified() => self.search().await,
+                        () = search_again => self.search().await,
                     }
                 }
                 Next::End => return,
@@ -183,19 +183,19 @@ impl<'a> Delivery<'a> {
             return Next::Get(notice.clone());
         }
         let is_slow = |name| !has(claimed, name) && !known.failed.contains(&name);
-        match (names.any(is_slow), known.has_looked) {
+        match (names.any(is_slow), known.has_searched) {
             (true, _) => Next::Wait,
-            (false, false) => Next::Look,
+            (false, false) => Next::Search,
             (false, true) => Next::End,
         }
     }
 
     /// Reads the later notices that this delivery does not know.
-    async fn look(&self) {
+    async fn search(&self) {
         let Some(id) = self.id() else { return };
         let found = self.service.store().undelivered(id).await;
         let mut known = self.known();
-        known.has_looked = true;
+        known.has_searched = true;
         match found {
             Ok(found) => {
                 let last = known.notices.last().map_or(0, |notice| notice.seq);

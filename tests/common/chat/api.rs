@@ -44,6 +44,9 @@ pub(super) async fn answer(
     if !is_open && !mattermost.is_bot(&headers) {
         return no(401, "api.context.session_expired.app_error");
     }
+    if path == "config/client" && mattermost.kept().hides_settings {
+        return no(404, "api.context.404.app_error");
+    }
     let parts: Vec<&str> = path.split('/').collect();
     match (method.as_str(), parts.as_slice()) {
         ("GET", ["users", "me"]) => yes(200, &user(BOT, "jit", "system_user")),

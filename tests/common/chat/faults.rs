@@ -56,6 +56,11 @@ impl Mattermost {
         self.kept().is_down = is_down;
     }
 
+    /// Every call for the settings is answered 404.
+    pub fn hides_settings(&self, hides: bool) {
+        self.kept().hides_settings = hides;
+    }
+
     pub fn is_slow(&self, delay: Duration) {
         self.kept().delay = delay;
     }

@@ -25,7 +25,7 @@ pub use {
     users::direct,
 };
 
-use super::PATIENCE;
+use super::TIMEOUT;
 
 pub const TEAM: &str = "w1gu5cusqjgfppy84xsohzij6o";
 pub const TOKEN: &str = "pssxxjqabt8a7e1mgdia9jw9wh";
@@ -84,6 +84,7 @@ struct Kept {
     /// `SiteURL`; empty if it is not configured.
     site: String,
     verifies_addresses: bool,
+    hides_settings: bool,
     delay: Duration,
 }
 
@@ -121,7 +122,7 @@ impl Mattermost {
                 return seen;
             }
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "the condition never held: {:#?}",
                 self.kept().posts
             );

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::super::{PATIENCE, nonce};
+use super::super::{TIMEOUT, nonce};
 use super::{invoke_api, runtime_api};
 
 /// The result of an invocation.
@@ -52,7 +52,7 @@ pub(super) struct Inner {
     answers: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
     pub(super) init_errors: Mutex<Vec<Value>>,
     /// The time limit of an invocation.
-    patience: Mutex<Duration>,
+    time_limit: Mutex<Duration>,
     /// Every event that the Invoke API received.
     pub(super) invoked: Mutex<Vec<Value>>,
     /// The number of polls for an invocation; a notification follows each.
@@ -68,7 +68,7 @@ impl Cloud {
             waiting: tokio::sync::Mutex::new(waiting),
             answers: Mutex::default(),
             init_errors: Mutex::default(),
-            patience: Mutex::new(Duration::from_secs(30)),
+            time_limit: Mutex::new(Duration::from_secs(30)),
             invoked: Mutex::default(),
             asked: Mutex::default(),
             news: Notify::new(),
@@ -84,8 +84,8 @@ impl Cloud {
         }
     }
 
-    pub fn patience(&self, patience: Duration) {
-        *self.inner.patience.lock().unwrap() = patience;
+    pub fn time_limit(&self, time_limit: Duration) {
+        *self.inner.time_limit.lock().unwrap() = time_limit;
     }
 
     pub fn invoked(&self) -> Vec<Value> {
@@ -101,8 +101,8 @@ impl Cloud {
         let (tell, told) = oneshot::channel();
         let id = nonce();
         self.inner.answers.lock().unwrap().insert(id.clone(), tell);
-        let patience = *self.inner.patience.lock().unwrap();
-        let deadline_ms = now_ms() + i64::try_from(patience.as_millis()).unwrap();
+        let time_limit = *self.inner.time_limit.lock().unwrap();
+        let deadline_ms = now_ms() + i64::try_from(time_limit.as_millis()).unwrap();
         let event = event.into();
         let waiting = Waiting {
             id,
@@ -115,7 +115,7 @@ impl Cloud {
 
     pub async fn invoke(&self, event: impl Into<Bytes>) -> Outcome {
         let told = self.put(event);
-        let told = tokio::time::timeout(PATIENCE, told).await;
+        let told = tokio::time::timeout(TIMEOUT, told).await;
         told.expect("an invocation is answered").unwrap()
     }
 
@@ -147,7 +147,7 @@ impl Cloud {
                 news.await;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        let waited = tokio::time::timeout(TIMEOUT, waiting).await;
         waited.expect("no process polls for an invocation");
     }
 

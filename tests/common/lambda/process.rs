@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::super::{PATIENCE, Setup};
+use super::super::{Setup, TIMEOUT};
 use super::Cloud;
 
 pub struct Process {
@@ -106,7 +106,7 @@ impl Process {
             if let Some(line) = figures.iter().find(|line| wanted(line)) {
                 return line.clone();
             }
-            assert!(begun.elapsed() < PATIENCE, "no such metrics: {figures:?}");
+            assert!(begun.elapsed() < TIMEOUT, "no such metrics: {figures:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

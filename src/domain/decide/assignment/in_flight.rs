@@ -88,7 +88,7 @@ fn a_removal_is_not_recorded_while_an_unanswered_create_may_take_effect() {
 /// assignment.
 #[test]
 fn an_answered_create_of_an_ending_request_stays_in_flight_for_other_holders() {
-    for word in ["Revoking", "Doubted"] {
+    for word in ["Revoking", "Unsettled"] {
         let mut shared = creating_beside_another(word);
         let before = holding_of(&mut shared);
         before.removing = true;
@@ -137,7 +137,7 @@ fn a_grant_that_is_given_up_leaves_its_create_to_the_other_holder() {
 /// P1: the same after an operator wrote EXPIRED into the store.
 #[test]
 fn an_end_from_outside_leaves_the_create_to_the_other_holder() {
-    let mut shared = creating_beside_another("Doubted");
+    let mut shared = creating_beside_another("Unsettled");
     shared.request.state = State::Unsettled {
         end: Box::new(State::Expired { at: later() }),
         doubt: Doubt::Outside,
@@ -193,7 +193,7 @@ fn a_late_report_of_a_create_within_its_lease_changes_nothing() {
 /// P1: while a create may take effect, an assignment that AWS shows may be the one that jit made.
 #[test]
 fn a_request_does_not_end_on_a_foreign_assignment_while_a_create_may_take_effect() {
-    for word in ["Checking", "Doubted"] {
+    for word in ["Checking", "Unsettled"] {
         let mut looked = record(word);
         let holding = holding_of(&mut looked);
         holding.holders.clear();

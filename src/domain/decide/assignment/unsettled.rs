@@ -140,7 +140,7 @@ mod tests {
         written
             .request
             .apply_outside_status(said, Some(later()), later());
-        written.request.schedule.lease = record("Doubted").request.schedule.lease;
+        written.request.schedule.lease = record("Unsettled").request.schedule.lease;
         written
     }
 

@@ -45,8 +45,8 @@ pub(super) struct LogFile {
 pub(super) type NonceRecord = [u8; RECORD];
 
 pub(super) const RECORD: usize = 16 + 8;
-/// What the file grows by. Zeros that are written, unlike a larger length alone, have their blocks on
-/// the disk already, so a sync after a nonce need not write where the blocks are.
+/// The file grows by this much. Zeros that are written, unlike a larger length alone, have their
+/// blocks on the disk already, so a sync after a nonce need not write where the blocks are.
 pub(super) static ROOM: [u8; 4096 * RECORD] = [0; 4096 * RECORD];
 /// The expiry in the record of a mark. An earlier jit reads it as a nonce that has expired.
 const OF_MARK: i64 = i64::MIN;
@@ -55,7 +55,7 @@ pub(super) const OF_STAMP: i64 = i64::MIN + 1;
 /// The largest difference, in nanoseconds, between the stamp and the last change of a file that only
 /// jit changed: jit writes the stamp after a change, and this changes the file once more.
 pub(super) const STAMP_TOLERANCE: u128 = 100_000_000;
-/// A nonce that follows the stamp so soon needs no new one: the patience includes it. Two more calls
+/// A nonce that follows the stamp so soon needs no new one: the tolerance includes it. Two more calls
 /// of the kernel for each write would make reads slower.
 const STAMP_COVERS: Duration = Duration::from_millis(25);
 /// The number of attempts to write a stamp in time.
@@ -74,7 +74,7 @@ impl NonceLog {
         let (mut last, mut next, mut mark) = (None, 0, None);
         let mut stamp: Option<(u128, u64)> = None;
         for (place, record) in bytes.chunks_exact(RECORD).enumerate() {
-            // An unused slot contains only zeros.
+            // An unused place contains only zeros.
             if let Some((short, until)) = read(record).filter(|(_, until)| *until != 0) {
                 next = ((place + 1) * RECORD) as u64;
                 if until == OF_MARK {
@@ -106,15 +106,15 @@ impl NonceLog {
         })
     }
 
-    /// The offset of the slot for a nonce with this expiry.
-    pub fn slot_for(&mut self, until: i64) -> io::Result<u64> {
-        let offset = self.next_slot()?;
+    /// The offset of the record for a nonce with this expiry.
+    pub fn offset_for(&mut self, until: i64) -> io::Result<u64> {
+        let offset = self.next_offset()?;
         self.last = self.last.max(Some(until));
         Ok(offset)
     }
 
-    /// The offset of the next slot, which follows the one before.
-    fn next_slot(&mut self) -> io::Result<u64> {
+    /// The offset of the next record, which follows the one before.
+    fn next_offset(&mut self) -> io::Result<u64> {
         let (offset, next) = (self.next, self.next + RECORD as u64);
         if next > self.length {
             self.file.file.write_all_at(&ROOM, self.length)?;
@@ -124,7 +124,7 @@ impl NonceLog {
         Ok(offset)
     }
 
-    /// Writes the records of nonces from this slot on.
+    /// Writes the records of nonces from this offset on.
     pub fn write(&mut self, offset: u64, records: &[NonceRecord]) -> io::Result<()> {
         let written = self.file.write(offset, records);
         written.and_then(|()| self.renew_stamp())
@@ -133,10 +133,10 @@ impl NonceLog {
     /// Marks the log as one of this database. The mark is then on the disk.
     pub fn set_mark(&mut self, database: &str) -> io::Result<()> {
         let mark = self.file.mark_for(database)?;
-        let offset = self.next_slot()?;
+        let offset = self.next_offset()?;
         self.file.write(offset, &[record(mark, OF_MARK)])?;
         if self.stamp.is_none() {
-            self.stamp = Some(self.next_slot()?);
+            self.stamp = Some(self.next_offset()?);
         }
         self.write_stamp()?;
         self.file.sync()?;
