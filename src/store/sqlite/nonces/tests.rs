@@ -259,8 +259,8 @@ fn a_nonce_long_after_the_stamp_renews_it() {
     nonces.mark("database").unwrap();
     spend(&nonces, "a", 0);
     // The kernel sets the time of a change, so real time must pass.
-    let patience = u64::try_from(STAMP_TOLERANCE).unwrap();
-    std::thread::sleep(std::time::Duration::from_nanos(2 * patience));
+    let tolerance = u64::try_from(STAMP_TOLERANCE).unwrap();
+    std::thread::sleep(std::time::Duration::from_nanos(2 * tolerance));
     spend(&nonces, "b", 0);
     drop(nonces);
     assert!(place.open().are_continued("database").unwrap());
