@@ -165,7 +165,7 @@ async fn h1_break_glass_names_access_that_only_a_history_says_jit_made() {
     shell.run(&["audit", "verify"]).exits(0);
     let settled =
         "doc = json_set(doc, '$.state', json_extract(doc, '$.state.end'), '$.due_at', NULL,
-        '$.lease', NULL, '$.trouble', NULL), written_claimable_at = NULL, written_lane = NULL";
+        '$.lease', NULL, '$.trouble', NULL), written_claimable_at = NULL, written_lane = 2";
     change(&shell, &id, settled);
     let db = Connection::open(shell.jit.database()).unwrap();
     assert_eq!(db.execute("DELETE FROM jit_holdings", []), Ok(1));
