@@ -13,7 +13,8 @@ use super::serve::failed;
 use super::typed::{self, nearest};
 use crate::config::{Config, IdentityCenterConfig};
 use crate::domain::{
-    AccountId, Email, Lane, PermissionSet, Request, RequestId, Status, UserId, counted,
+    AccountId, AuditKey, Email, EventKind, Lane, PermissionSet, Request, RequestId, Status, UserId,
+    counted,
 };
 use crate::identity_center::{
     Assignee, AssignmentPlace, IdentityCenterError, IdentityCenterErrorKind,
@@ -335,11 +336,14 @@ impl Look {
             return Ok(Some(format!("{what}: a request has it; {}", next(id))));
         }
         let is_its = |request: &&Request| request.holding_key().as_ref() == Some(&key);
-        let last = self
-            .requests
-            .iter()
-            .find(is_its)
-            .filter(|_| held.revision > 0);
+        let mut last = None;
+        for request in self.requests.iter().filter(is_its) {
+            // H1: without a record of the assignment, its history says whether jit asked for it.
+            if held.revision > 0 || was_sent(tools, request).await? {
+                last = Some(request);
+                break;
+            }
+        }
         Ok(match (last, &self.users) {
             (Some(last), _) => Some(format!("{what}: its request is over; {}", next(&last.id))),
             (None, Some(_)) => Some(format!(
@@ -349,6 +353,14 @@ impl Look {
             (None, None) => None,
         })
     }
+}
+
+/// Whether the create of this request was sent, according to its history.
+async fn was_sent(tools: &OperatorTools, request: &Request) -> Result<bool, Failure> {
+    let (key, since) = (AuditKey::Request(request.id), request.asked.created_at);
+    let events = tools.app.service.events_from(&key, 1, since).await;
+    let mut events = events.map_err(failed)?.into_iter();
+    Ok(events.any(|event| event.event_type == EventKind::Assigning))
 }
 
 fn next(id: &RequestId) -> String {

@@ -5,7 +5,7 @@
 
 mod holding;
 
-pub(super) use holding::{ARN_DETAIL, MOST_HOLDERS};
+pub(super) use holding::{ARN_DETAIL, MOST_HOLDERS, USER_DETAIL};
 pub use holding::{Holding, HoldingKey};
 
 use std::collections::BTreeSet;

@@ -22,14 +22,19 @@ pub(super) const CHANGES_OLD_CREDENTIALS: [EventKind; 11] = [
 pub(super) const ENDING_DETAIL: &str = "sessions_ending_before";
 pub(super) const DENIED_DETAIL: &str = "sessions_denied_until";
 
-/// The detail of an event of this kind, if the access has old credentials then.
+/// Says that the record has no old credentials. Without it, an event could be one of an older jit,
+/// which wrote none of these details.
+pub(super) const NONE_DETAIL: &str = "sessions_to_end";
+
+/// The detail of an event of this kind: the old credentials that the access has then.
 pub(super) fn detail(access: &AccessFacts, kind: EventKind) -> Option<(&'static str, String)> {
     // SESSIONS_DENIED has its `until`.
     if kind == EventKind::SessionsDenied || !CHANGES_OLD_CREDENTIALS.contains(&kind) {
         return None;
     }
-    Some(match access.old_credentials()? {
-        OldCredentials::Ending { before } => (ENDING_DETAIL, before.to_string()),
-        OldCredentials::Denied { until } => (DENIED_DETAIL, until.to_string()),
+    Some(match access.old_credentials() {
+        Some(OldCredentials::Ending { before }) => (ENDING_DETAIL, before.to_string()),
+        Some(OldCredentials::Denied { until }) => (DENIED_DETAIL, until.to_string()),
+        None => (NONE_DETAIL, "none".to_owned()),
     })
 }

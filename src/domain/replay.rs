@@ -7,6 +7,7 @@
 
 mod binding;
 mod holding;
+mod phase;
 mod request;
 mod schedule;
 

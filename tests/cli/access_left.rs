@@ -154,6 +154,32 @@ async fn h1_break_glass_exits_with_0_if_the_access_of_a_request_in_error_is_gone
     assert!(aws.assignments().is_empty());
 }
 
+/// H1: the record of the assignment was deleted and the pending check was cut out of the record of
+/// the request. Break-glass said that AWS shows no access that jit made.
+#[tokio::test(flavor = "multi_thread")]
+async fn h1_break_glass_names_access_that_only_a_history_says_jit_made() {
+    let (aws, shell, id) = granted_at_aws().await;
+    refuse_deletes(&aws);
+    run(&shell, &["cleanup", &id, "--unverified"]).exits(0);
+    until_it_fails(&shell, &id).await;
+    shell.run(&["audit", "verify"]).exits(0);
+    let settled =
+        "doc = json_set(doc, '$.state', json_extract(doc, '$.state.end'), '$.due_at', NULL,
+        '$.lease', NULL, '$.trouble', NULL), written_claimable_at = NULL, written_lane = 2";
+    change(&shell, &id, settled);
+    let db = Connection::open(shell.jit.database()).unwrap();
+    assert_eq!(db.execute("DELETE FROM jit_holdings", []), Ok(1));
+    // C
+    let said = shell.run(&["audit", "verify"]).exits(1);
+    said.prints(&["state: the record says an end", "(CLEANED_UP)"]);
+    let left = break_glass(&shell, &["--account", ACCOUNT]).exits(3);
+    left.prints(&[
+        "AWS still shows access that jit made",
+        &format!("admin in {ACCOUNT}: its request is over"),
+        &id,
+    ]);
+}
+
 /// H1, K12: after one failed removal, break-glass did not name the records that it cannot read, and
 /// did not ask AWS what is left.
 #[tokio::test(flavor = "multi_thread")]

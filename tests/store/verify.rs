@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jit::clock::{Clock, SystemClock, Uptime};
 use jit::domain::{
-    Admin, Ask, AssignmentOutcome, AuditKey, BindTerms, Claim, Command, Draft, Hash, HeadEntry,
-    HistoryEnd, LeaseHolder, Millis, Minutes, OldCredentialsRule, Policy, Preparation, Presence,
-    Request, Text, Timestamp,
+    AccessFacts, Admin, Ask, AssignmentFacts, AssignmentOutcome, AuditKey, BindTerms, Claim,
+    Command, Draft, Hash, HeadEntry, HistoryEnd, LeaseHolder, Millis, Minutes, OldCredentials,
+    OldCredentialsRule, Policy, Preparation, Presence, Proof, Request, State, Text, Timestamp,
 };
 use jit::service::{Announce, Configure, Service};
 use jit::signature::{SealKeys, Secret, seal};
@@ -396,6 +396,30 @@ fn finished(number: u128, outcome: AssignmentOutcome) -> Command {
 
 /// A grant that went through all its steps, so that its history explains everything.
 pub async fn granted(service: &Service) -> Request {
+    approved(service).await;
+    let prepared = prepared(service, Presence::Absent).await;
+    for command in [
+        claim(service, 7),
+        finished(7, prepared),
+        finished(7, AssignmentOutcome::Created),
+    ] {
+        service.handle(id(1), command, None).await.unwrap();
+    }
+    service.request(id(1)).await.unwrap()
+}
+
+/// The facts that a worker found before its create.
+async fn prepared(service: &Service, presence: Presence) -> AssignmentOutcome {
+    AssignmentOutcome::Prepared(Preparation {
+        user: key().user,
+        presence,
+        revision: service.holding(key()).await.unwrap().revision,
+        permission_set_arn: "arn".into(),
+    })
+}
+
+/// A request that its channel approved.
+async fn approved(service: &Service) {
     let admin = Admin {
         person: None,
         key_id: "plugin".into(),
@@ -420,25 +444,9 @@ pub async fn granted(service: &Service) -> Request {
         start_at: None,
     };
     service.open(draft, None, None).await.unwrap();
-    let prepared = AssignmentOutcome::Prepared(Preparation {
-        user: key().user,
-        presence: Presence::Absent,
-        revision: service.holding(key()).await.unwrap().revision,
-        permission_set_arn: "arn".into(),
-    });
-    let by = person("bob");
-    for command in [
-        Command::Asked {
-            by,
-            ask: Ask::Approve,
-        },
-        claim(service, 7),
-        finished(7, prepared),
-        finished(7, AssignmentOutcome::Created),
-    ] {
-        service.handle(id(1), command, None).await.unwrap();
-    }
-    service.request(id(1)).await.unwrap()
+    let (by, ask) = (person("bob"), Ask::Approve);
+    let approve = Command::Asked { by, ask };
+    service.handle(id(1), approve, None).await.unwrap();
 }
 
 // C
@@ -513,6 +521,85 @@ async fn old_credentials_that_were_to_be_denied_and_were_removed_are_found_in_ea
         let findings = found(&service, &own).await;
         let field = findings.first().and_then(|(field, _)| field.as_deref());
         assert_eq!(field, Some("sessions_ending_before"), "{findings:?}");
+    }
+}
+
+// C: the access stayed in AWS, and no worker looked at it any more.
+#[tokio::test]
+async fn an_end_whose_check_was_cut_out_of_its_record_is_found_in_each_store() {
+    let (_folder, stores) = each_store().await;
+    for store in stores {
+        let service = service(store.clone());
+        service.begin_heads().await.unwrap();
+        granted(&service).await;
+        let cleaned_up = Command::CleanedUp {
+            by: person("ops"),
+            reason: Text::clip("by hand"),
+            credentials: Text::clip("arn"),
+            proof: Proof::None,
+        };
+        service.handle(id(1), cleaned_up, None).await.unwrap();
+        service.write_heads().await.unwrap();
+        let own = AuditKey::Request(id(1));
+        assert_eq!(found(&service, &own).await, []);
+        let holding = store.holding(&key()).await.unwrap().unwrap();
+        let emptied = Commit::of([Write::Holding(held(holding.revision + 1, &[]))]);
+        store.commit(emptied).await.unwrap();
+        let findings = found(&service, &own).await;
+        assert_eq!(findings[0].0.as_deref(), Some("holders"), "{findings:?}");
+        let unsettled = service.request(id(1)).await.unwrap();
+        let cut = next(&unsettled, |request| {
+            let State::Unsettled { end, .. } = request.state.clone() else {
+                panic!("{:?}", request.state);
+            };
+            request.state = *end;
+            request.schedule.due_at = None;
+        });
+        store.commit(cut).await.unwrap();
+        let findings = found(&service, &own).await;
+        assert_eq!(findings[0].0.as_deref(), Some("state"), "{findings:?}");
+        assert_eq!(findings.len(), 1, "{findings:?}");
+    }
+}
+
+// C: the revoke asked AWS about another user, and said that nothing is left.
+#[tokio::test]
+async fn the_user_of_a_request_in_error_and_added_old_credentials_are_found_in_each_store() {
+    let (_folder, stores) = each_store().await;
+    for store in stores {
+        let service = service(store.clone());
+        service.begin_heads().await.unwrap();
+        approved(&service).await;
+        service
+            .handle(id(1), claim(&service, 7), None)
+            .await
+            .unwrap();
+        let refused = finished(7, prepared(&service, Presence::Present).await);
+        service.handle(id(1), refused, None).await.unwrap();
+        service.write_heads().await.unwrap();
+        let own = AuditKey::Request(id(1));
+        assert_eq!(found(&service, &own).await, []);
+        let error = service.request(id(1)).await.unwrap();
+        let changed = next(&error, |request| {
+            request.access = with_user("another".parse().unwrap());
+        });
+        store.commit(changed).await.unwrap();
+        let findings = found(&service, &own).await;
+        let user = Some("identity_store_user_id");
+        assert_eq!(findings[0].0.as_deref(), user, "{findings:?}");
+        let error = service.request(id(1)).await.unwrap();
+        let added = next(&error, |request| {
+            let before = service.clock().now();
+            let old_credentials = Some(OldCredentials::Ending { before });
+            request.access = AccessFacts::Assignment(AssignmentFacts {
+                user: Some(key().user),
+                old_credentials,
+            });
+            request.schedule.due_at = Some(before);
+        });
+        store.commit(added).await.unwrap();
+        let findings = found(&service, &own).await;
+        assert_eq!(findings[0].0.as_deref(), Some("sessions"), "{findings:?}");
     }
 }
 

@@ -18,6 +18,10 @@ pub(in crate::domain) const MOST_HOLDERS: usize = 32;
 /// The detail of ASSIGNING with the ARN under which the request joined the assignment.
 pub(in crate::domain) const ARN_DETAIL: &str = "permission_set_arn";
 
+/// The detail of ASSIGNING, and of an ERROR after a user was found, with the user of the
+/// assignment.
+pub(in crate::domain) const USER_DETAIL: &str = "identity_store_user_id";
+
 /// An assignment in Identity Center: who has which permission set in which account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HoldingKey {

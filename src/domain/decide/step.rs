@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::records::AccessStep;
 use super::{Decision, Record, Refusal};
+use crate::domain::assignment::USER_DETAIL;
 use crate::domain::audit::EventDraft;
 use crate::domain::old_credentials;
 use crate::domain::{
@@ -65,6 +66,11 @@ impl<'a> Step<'a> {
         let request = &mut self.request;
         if let Some((name, said)) = old_credentials::detail(&request.access, kind) {
             details.insert(name.to_owned(), said);
+        }
+        if kind == EventKind::Error
+            && let Some(user) = request.access.user()
+        {
+            details.insert(USER_DETAIL.to_owned(), user.to_string());
         }
         let entry = EventDraft {
             key: AuditKey::Request(request.id),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::phase::is_holder;
 use super::{Comparison, FactMismatch};
 use crate::domain::assignment::ARN_DETAIL;
 use crate::domain::{Event, EventKind, Holding, Request, RequestId, State};
@@ -31,6 +32,7 @@ pub fn compare_holding(
     match holds(&request.state) {
         Holds::Yes => drop(said.insert(request.id)),
         Holds::No => drop(said.remove(&request.id)),
+        Holds::Maybe if is_holder(events) => drop(said.insert(request.id)),
         Holds::Maybe => {}
     }
     if held != said {
@@ -106,7 +108,8 @@ fn arn_at_create(events: &[Event]) -> Option<&str> {
 enum Holds {
     Yes,
     No,
-    /// Unknown until a worker has asked AWS.
+    /// An operator wrote the status, or said that the access is gone. Such a request may take over
+    /// an assignment without an event, and leaves the one that it joined only with an event.
     Maybe,
 }
 

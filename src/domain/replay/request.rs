@@ -1,7 +1,10 @@
 //! The facts of a request according to its history.
 
-use super::schedule::{compare_due, compare_old_credentials, compare_phase};
+use super::phase::compare_phase;
+use super::schedule::{compare_due, compare_old_credentials};
 use super::{Comparison, FactMismatch, Moment, detail, moments};
+use crate::domain::assignment::USER_DETAIL;
+use crate::domain::old_credentials::NONE_DETAIL;
 use crate::domain::{
     Approval, Ending, ErrorEnd, Event, EventKind, Person, Request, State, Text, Timestamp,
 };
@@ -29,7 +32,8 @@ struct RequestFacts<'e> {
     until: Option<&'e str>,
     extension: Option<RecordedExtension<'e>>,
     user: Option<&'e str>,
-    ended_in_error: bool,
+    /// An ERROR does not say whether a user was found.
+    may_lack_user: bool,
     parked_notices: u32,
 }
 
@@ -78,7 +82,7 @@ impl<'e> RequestFacts<'e> {
                 approve(&mut self.approvals, at, event);
                 self.complete_at = Some(at);
             }
-            EventKind::Assigning => self.user = detail(event, "identity_store_user_id"),
+            EventKind::Assigning => self.user = detail(event, USER_DETAIL),
             EventKind::Granted => {
                 self.granted_at = Some(at);
                 self.until = detail(event, "end_time");
@@ -106,7 +110,9 @@ impl<'e> RequestFacts<'e> {
             | EventKind::Expired => self.extension = None,
             EventKind::Error => {
                 self.extension = None;
-                self.ended_in_error = true;
+                self.user = self.user.or(detail(event, USER_DETAIL));
+                // An event of an older jit does not say it.
+                self.may_lack_user |= detail(event, NONE_DETAIL).is_none();
             }
             EventKind::EndAnnounced
             | EventKind::RemovalFailing
@@ -180,9 +186,9 @@ fn compare_access(comparison: &mut Comparison, request: &Request, facts: &Reques
     comparison.same("end_time", period.map(|period| period.until), facts.until);
     compare_extension(comparison, request, facts);
     // A worker that finds a user may end the request in ERROR instead of ASSIGNING.
-    if facts.user.is_some() || !facts.ended_in_error {
+    if facts.user.is_some() || !facts.may_lack_user {
         let user = request.access.user();
-        comparison.same("identity_store_user_id", user, facts.user);
+        comparison.same(USER_DETAIL, user, facts.user);
     }
     let parked = request.chat.parked_notices;
     comparison.same("parked_notices", Some(parked), Some(facts.parked_notices));
@@ -400,8 +406,11 @@ const FROM_OUTSIDE: &str = "the record was changed to";
 mod tests {
     use super::*;
     use crate::domain::audit::EventDraft;
-    use crate::domain::decide::fixtures::{alice, bob, later, person, record};
-    use crate::domain::{AuditKey, Chain, Doubt};
+    use crate::domain::decide::decide;
+    use crate::domain::decide::fixtures::{
+        alice, bob, finished, later, person, policy, prepared, record,
+    };
+    use crate::domain::{AssignmentOutcome, AuditKey, Chain, Doubt, Presence};
 
     fn event(kind: EventKind, by: Option<&Person>, details: &[(&str, &str)]) -> Event {
         let request = record("Granted").request;
@@ -469,5 +478,36 @@ mod tests {
             assert!(found(&revoked(Some(&alice())), &events) > 0);
             events.pop();
         }
+    }
+
+    /// C: a revoke of such a request asked AWS about another user, and said that nothing is left.
+    #[test]
+    fn the_user_of_a_request_that_ended_in_error_is_compared() {
+        let ended = |outcome: AssignmentOutcome| {
+            decide(record("Approved"), &policy(), finished(outcome), later()).unwrap()
+        };
+        let found = |user: Option<&str>, events: &[Event]| {
+            let mut request = record("NeverHeld").request;
+            if let Some(user) = user {
+                request.access.set_user(user.parse().unwrap());
+            }
+            let mut comparison = Comparison::of("the request".into());
+            compare_access(&mut comparison, &request, &RequestFacts::of(events));
+            let mut found = comparison.found.iter();
+            found.any(|one| one.field == USER_DETAIL)
+        };
+        let mut not_ours = ended(prepared(Presence::Present, 0)).events;
+        assert!(!found(Some("u-1"), &not_ours));
+        assert!(found(Some("another"), &not_ours) && found(None, &not_ours));
+        // An older jit did not write it.
+        not_ours[0].details.remove(USER_DETAIL);
+        not_ours[0].details.remove(NONE_DETAIL);
+        assert!(!found(Some("another"), &not_ours));
+        let mut before = record("Approved");
+        before.request.access = record("NeverHeld").request.access;
+        let why = Text::clip("no such user");
+        let no_user = finished(AssignmentOutcome::NoUser { why });
+        let no_user = decide(before, &policy(), no_user, later()).unwrap().events;
+        assert!(!found(None, &no_user) && found(Some("u-1"), &no_user));
     }
 }

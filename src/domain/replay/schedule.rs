@@ -1,48 +1,15 @@
 //! The work on a request: what its history says of it, and what no clock can have written.
 
 use super::{Comparison, FactMismatch, detail};
-use crate::domain::old_credentials::{CHANGES_OLD_CREDENTIALS, DENIED_DETAIL, ENDING_DETAIL};
+use crate::domain::old_credentials::{
+    CHANGES_OLD_CREDENTIALS, DENIED_DETAIL, ENDING_DETAIL, NONE_DETAIL,
+};
 use crate::domain::{Event, EventKind, Lease, Millis, OldCredentials, Request, State, Timestamp};
 
 /// The clocks of two processes may differ by this much.
 const CLOCKS_DIFFER: Millis = Millis::minutes(5);
 /// A next try is at most this much later than the attempt before it.
 const LONGEST_PAUSE: Millis = Millis::minutes(2);
-
-/// A status has up to three states; the history says which of them.
-pub(super) fn compare_phase(comparison: &mut Comparison, state: &State, events: &[Event]) {
-    let first = |kinds: &[EventKind]| {
-        let mut all = events.iter().map(|event| event.event_type);
-        all.find(|kind| kinds.contains(kind))
-    };
-    match state {
-        State::Approved => {
-            comparison.same("state", None::<EventKind>, first(&[EventKind::Assigning]));
-        }
-        State::Assigning => {
-            let begins = Some(EventKind::Assigning);
-            comparison.same("state", begins, first(&[EventKind::Assigning]));
-        }
-        // A removal that began is not taken back.
-        State::Granted => {
-            let removal = first(&[
-                EventKind::ExpiryStarted,
-                EventKind::RevokeRequested,
-                EventKind::RollbackStarted,
-            ]);
-            comparison.same("state", None::<EventKind>, removal);
-        }
-        State::Pending
-        | State::Removing { .. }
-        | State::Checking { .. }
-        | State::Unsettled { .. }
-        | State::Denied { .. }
-        | State::Cancelled { .. }
-        | State::Expired { .. }
-        | State::Revoked { .. }
-        | State::Error(_) => {}
-    }
-}
 
 /// A due time that is too late makes a request or a grant outlive its end; one that is too early
 /// begins an access too early.
@@ -108,7 +75,13 @@ pub(super) fn compare_old_credentials(
         Some(EventKind::SessionsEnded | EventKind::SessionDenyLifted) => {
             comparison.same("sessions", old.map(|_| "old credentials"), None::<&str>);
         }
-        None => comparison.same("sessions_denied_until", denied_until, None::<&str>),
+        Some(_) if said(NONE_DETAIL).is_some() => {
+            comparison.same("sessions", old.map(|_| "old credentials"), None::<&str>);
+        }
+        None => {
+            comparison.same("sessions_ending_before", ending_before, None::<&str>);
+            comparison.same("sessions_denied_until", denied_until, None::<&str>);
+        }
         // An event of an older jit does not say it.
         Some(_) => {
             if let Some(before) = said(ENDING_DETAIL) {
@@ -250,12 +223,18 @@ mod tests {
         ] {
             assert_eq!(found(&request, &denied.events), said);
         }
+        // No event of an end, and the end of an older jit.
         let to_deny = record("ToDeny").request;
-        assert_eq!(found(&to_deny, &[]), "");
+        assert_eq!(found(&to_deny, &[]), "sessions_ending_before");
+        assert_eq!(found(&denied.request, &[]), "sessions_denied_until");
+        let gone = finished(AssignmentOutcome::Gone);
+        let mut ended = decide(record("Revoking"), &policy(), gone, later()).unwrap();
+        assert_eq!(found(&to_deny, &ended.events), "sessions");
+        ended.events[0].details.remove(NONE_DETAIL).unwrap();
+        assert_eq!(found(&to_deny, &ended.events), "");
         let mut forgotten = to_deny.clone();
         forgotten.schedule.due_at = None;
-        assert_eq!(found(&forgotten, &[]), "due_at");
-        assert_eq!(found(&denied.request, &[]), "sessions_denied_until");
+        assert_eq!(found(&forgotten, &ended.events), "due_at");
     }
 
     // C: no event said that the credentials of the access must end.
@@ -301,12 +280,14 @@ mod tests {
         let old = given_up.request.access.old_credentials();
         assert_eq!(found(&given_up, old), "");
         assert_eq!(found(&given_up, None), "sessions_denied_until");
-        // Without the setting there is nothing to end, and an older jit wrote no such detail.
+        // Without the setting there is nothing to end, and the event says that too.
         let plain = decide(record("Revoking"), &policy(), gone(), later()).unwrap();
-        assert!(!plain.events[0].details.contains_key(ENDING_DETAIL));
-        let before = later();
-        let ending = OldCredentials::Ending { before };
-        assert_eq!(found(&plain, Some(ending)), "");
+        let ending = OldCredentials::Ending { before: later() };
+        let denied = OldCredentials::Denied { until: later() };
+        assert_eq!(found(&plain, None), "");
+        for added in [ending, denied] {
+            assert_eq!(found(&plain, Some(added)), "sessions");
+        }
     }
 
     /// The request after the first steps of its life, with its history.

@@ -4,7 +4,7 @@ use super::super::at_start::{start_ahead, wait_for_start, withdrawn};
 use super::super::step::{Step, details, words};
 use super::super::{Decision, Refusal};
 use super::{begin, failed, not_ours};
-use crate::domain::assignment::{ARN_DETAIL, MOST_HOLDERS};
+use crate::domain::assignment::{ARN_DETAIL, MOST_HOLDERS, USER_DETAIL};
 use crate::domain::{
     AssignmentWork, Ending, EventKind, Holding, Lease, Period, Preparation, Presence, State, Text,
     WorkFailure,
@@ -53,7 +53,7 @@ pub(super) fn prepared(mut step: Step<'_>, found: Preparation) -> Result<Decisio
     step.change_holding(|holding| holding.joined(id).with_arn(arn.clone()));
     step.request.schedule.due_at = Some(step.now);
     step.set_state(State::Assigning);
-    let said = details([("identity_store_user_id", user), (ARN_DETAIL, Some(arn))]);
+    let said = details([(USER_DETAIL, user), (ARN_DETAIL, Some(arn))]);
     step.record(EventKind::Assigning, None, said);
     step.done(Some(AssignmentWork::Create(holding.key).into()))
 }
