@@ -1,5 +1,6 @@
 //! `jit store`: copies one store into another and compares both; backs up the SQLite file.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{StoreConfig as Which, StoreKind};
 use crate::domain::AuditKey;
 use crate::domain::audit::verify_against;
+use crate::files;
 use crate::signature::WINDOW;
 use crate::store::portable::{Copied, Portable, Took};
 use crate::store::sqlite::SqliteStore;
@@ -41,12 +43,11 @@ pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Fai
         let why = "store.kind is dynamodb: use its point-in-time recovery, see runbooks/restore.md";
         return Err(Failure::Usage(why.into()));
     }
-    if file.exists() {
-        let why = format!("{} exists already: name another file", file.display());
-        return Err(Failure::Failed(why));
-    }
     let store = SqliteStore::open_read_only(&which.path).map_err(failed)?;
-    store.back_up_to(file).await.map_err(failed)?;
+    create_backup(file)?;
+    if let Err(why) = store.back_up_to(file).await {
+        return Err(without_backup(file, &which, &why));
+    }
     // jit opens the backup to check that it can be read.
     SqliteStore::open_read_only(file).map_err(failed)?;
     let bytes = file.metadata().map_err(failed)?.len();
@@ -54,6 +55,38 @@ pub(super) async fn back_up(context: &CliContext, file: &Path) -> Result<(), Fai
     context
         .output
         .print(text, &json!({"file": file, "bytes": bytes}))
+}
+
+/// H6: the store is not the cause if the file of the backup cannot be made.
+fn create_backup(file: &Path) -> Result<(), Failure> {
+    let made = files::options().write(true).create_new(true).open(file);
+    let Err(why) = made else { return Ok(()) };
+    let name = file.display();
+    Err(Failure::Failed(match why.kind() {
+        // A link without a target exists too.
+        ErrorKind::AlreadyExists => format!("{name} exists already: name another file"),
+        ErrorKind::NotFound => format!(
+            "the backup {name} cannot be created, because its folder does not exist: create the \
+             folder, or name a file in another one"
+        ),
+        _ => format!(
+            "the backup {name} cannot be created: {why}; name a file in a folder in which you may \
+             create files"
+        ),
+    }))
+}
+
+/// Removes the incomplete file, which would look like a backup.
+fn without_backup(file: &Path, which: &Which, why: &StoreError) -> Failure {
+    let name = file.display();
+    let left = match std::fs::remove_file(file) {
+        Ok(()) => String::new(),
+        Err(why) => format!("; {name} is incomplete and cannot be removed: {why}"),
+    };
+    Failure::Failed(format!(
+        "{which} could not be copied to {name}: {why}{left}; check that the disk of {name} has \
+         enough space, and run the command again"
+    ))
 }
 
 pub(super) async fn copy(context: &CliContext, asked: &StoreCopy) -> Result<(), Failure> {

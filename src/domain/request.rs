@@ -226,6 +226,8 @@ pub enum State {
 pub enum Doubt {
     /// An operator wrote the status into the store, as the runbook describes.
     Outside,
+    /// The same without a time: the end gets the time at which jit settles it.
+    OutsideWithoutTime,
     /// A worker that had lost its lease reported that AWS gave the access.
     LateAnswer,
 }
@@ -406,6 +408,10 @@ impl Request {
         if said == self.status() {
             return;
         }
+        let doubt = match at {
+            Some(_) => Doubt::Outside,
+            None => Doubt::OutsideWithoutTime,
+        };
         let at = at.unwrap_or(now);
         let end = match said {
             Status::Revoked => State::Revoked {
@@ -428,7 +434,7 @@ impl Request {
         };
         self.state = State::Unsettled {
             end: Box::new(end),
-            doubt: Doubt::Outside,
+            doubt,
         };
         self.grant.extension = None;
         // The lease stays: the worker that has it may have sent calls that still take effect.
@@ -437,6 +443,26 @@ impl Request {
 }
 
 impl State {
+    /// The same end at another time; a state that is no end stays as it is.
+    #[must_use]
+    pub fn ended_at(mut self, now: Timestamp) -> Self {
+        match &mut self {
+            Self::Denied { at, .. }
+            | Self::Cancelled { at, .. }
+            | Self::Expired { at }
+            | Self::Revoked { at, .. }
+            | Self::Error(ErrorEnd { at, .. }) => *at = now,
+            Self::Pending
+            | Self::Approved
+            | Self::Assigning
+            | Self::Granted
+            | Self::Removing { .. }
+            | Self::Checking { .. }
+            | Self::Unsettled { .. } => {}
+        }
+        self
+    }
+
     pub fn status(&self) -> Status {
         match self {
             Self::Pending => Status::Pending,

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{
-    AccountId, ChannelId, Email, Ending, MmUserId, OldCredentials, PermissionSet, Request,
+    AccountId, ChannelId, Doubt, Email, Ending, MmUserId, OldCredentials, PermissionSet, Request,
     RequestId, State, Status, Text, Timestamp, UserId,
 };
 
@@ -220,7 +220,7 @@ impl<'a> EndFields<'a> {
                 error: Some(&error.why),
                 ..none
             },
-            State::Unsettled { end, .. } => Self::of(end),
+            State::Unsettled { end, doubt } => Self::of(end).with_times_of(*doubt),
             State::Pending
             | State::Approved
             | State::Assigning
@@ -228,6 +228,19 @@ impl<'a> EndFields<'a> {
             | State::Removing {
                 ending: Ending::Expired,
             } => none,
+        }
+    }
+
+    /// H7: an end that was written without its time has none until jit has settled it.
+    fn with_times_of(self, doubt: Doubt) -> Self {
+        match doubt {
+            Doubt::Outside | Doubt::LateAnswer => self,
+            Doubt::OutsideWithoutTime => Self {
+                revoked_at: None,
+                expired_at: None,
+                cancelled_at: None,
+                ..self
+            },
         }
     }
 }

@@ -45,8 +45,10 @@ pub async fn listen(
     let mut http = http1::Builder::new();
     // With `half_close`, a call costs less: jit does not look during it whether the caller is still
     // there (decision 83).
+    // A2: the buffer bounds only a head that arrives in parts.
     http.header_read_timeout(None)
         .max_buf_size(MOST_HEAD_BYTES)
+        .max_header_size(MOST_HEAD_BYTES)
         .half_close(true);
     let (open, tasks) = (GracefulShutdown::new(), TaskTracker::new());
     let closing = tasks.spawn(close_idle(connections.clone(), idle_timeout));
@@ -222,6 +224,21 @@ mod tests {
         );
         let refused = answer_to(&head.as_bytes()[..MOST_HEAD_BYTES]).await;
         assert!(refused.starts_with("HTTP/1.1 431 "), "{refused}");
+    }
+
+    /// A2: a larger head that arrived at once was accepted.
+    #[tokio::test]
+    async fn a2_a_complete_head_is_refused_above_32_kib_only() {
+        for (length, wanted) in [
+            (MOST_HEAD_BYTES, "HTTP/1.1 200 "),
+            (MOST_HEAD_BYTES + 1, "HTTP/1.1 431 "),
+            (40_000, "HTTP/1.1 431 "),
+        ] {
+            let (begin, end) = ("GET / HTTP/1.1\r\nHost: jit\r\nx: ", "\r\n\r\n");
+            let value = "x".repeat(length - begin.len() - end.len());
+            let answer = answer_to(format!("{begin}{value}{end}").as_bytes()).await;
+            assert!(answer.starts_with(wanted), "{length}: {answer}");
+        }
     }
 
     /// A client that has sent half of a head does not delay the stop of the process.

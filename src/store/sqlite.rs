@@ -39,7 +39,6 @@ use crate::domain::{
     AccountId, AuditKey, Binding, Channel, ChannelId, Event, EventPlace, HeadEntry, Holding,
     HoldingKey, Lane, Lease, LeaseToken, Notice, Request, RequestId, Timestamp,
 };
-use crate::files;
 use checkpoint::Checkpointer;
 use nonces::Nonces;
 use reader::Readers;
@@ -139,14 +138,12 @@ impl SqliteStore {
     }
 
     /// Writes a consistent copy of the store into another file; writes may go on meanwhile.
+    /// The file is new and empty.
     pub async fn back_up_to(&self, file: &Path) -> Result<(), StoreError> {
         let file = file.to_owned();
         let copy = move |db: &rusqlite::Connection| {
-            let name = file.to_string_lossy();
             // SQLite writes into an empty file, which keeps its mode.
-            let made = files::options().write(true).create_new(true).open(&file);
-            made.map_err(|why| StoreError::Unavailable(format!("{name}: {why}")))?;
-            db.execute("VACUUM INTO ?1", [&name])?;
+            db.execute("VACUUM INTO ?1", [&file.to_string_lossy()])?;
             // Only a file that survives a power failure is a backup.
             let synced = std::fs::File::open(&file).and_then(|file| file.sync_all());
             synced.map_err(|why| StoreError::Unavailable(why.to_string()))

@@ -85,6 +85,36 @@ fn config_check_names_a_file_that_jit_cannot_use() {
     check(&text, "store.path: ");
 }
 
+/// H6: the error named the store, although only the file of the backup could not be created.
+#[tokio::test(flavor = "multi_thread")]
+async fn h6_a_backup_that_cannot_be_created_is_the_named_cause() {
+    let shell = Shell::open();
+    let folder = tempfile::tempdir().unwrap();
+    let store = shell.jit.folder.path().join("jit.db");
+    let text = format!("[store]\npath = \"{}\"\n", store.display());
+    std::fs::write(folder.path().join("jit.toml"), text).unwrap();
+    std::os::unix::fs::symlink("gone", folder.path().join("link.db")).unwrap();
+    for (file, wanted) in [
+        (
+            "gone/x.db",
+            "create the folder, or name a file in another one",
+        ),
+        ("/proc/x.db", "cannot be created"),
+        ("link.db", "link.db exists already: name another file"),
+        ("jit.toml", "jit.toml exists already: name another file"),
+        (".", "exists already: name another file"),
+    ] {
+        let ran = alone(folder.path(), &["store", "backup", file], &[]).exits(1);
+        assert!(
+            ran.err.contains(file) && ran.err.contains(wanted),
+            "{ran:?}"
+        );
+        assert!(!ran.err.contains("unavailable"), "{ran:?}");
+    }
+    assert!(!folder.path().join("gone").exists());
+    alone(folder.path(), &["store", "backup", "copy.db"], &[]).exits(0);
+}
+
 /// H6: the audit needs only the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_is_verified_without_permission_sets() {

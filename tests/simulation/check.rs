@@ -339,7 +339,7 @@ fn history_is_whole(tables: &Tables, request: &Request) -> Result<(), String> {
     // A written status has no event until jit has handled it.
     let status = match &request.state {
         State::Unsettled {
-            doubt: Doubt::Outside,
+            doubt: Doubt::Outside | Doubt::OutsideWithoutTime,
             ..
         } => events.last().and_then(|last| last.status),
         state => Some(state.status()),

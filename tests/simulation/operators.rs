@@ -238,7 +238,7 @@ impl World {
         };
         if request.status() != word {
             self.log(&format!("an operator writes {word} into {}", request.id));
-            let at = Some(self.time.now());
+            let at = Some(self.time.now()).filter(|_| self.time.chance(2));
             self.store.write_status(request.id, word, at);
         }
     }

@@ -113,7 +113,7 @@ pub(super) fn compare_phase(comparison: &mut Comparison, state: &State, events: 
         State::Checking { .. } => (phase == Phase::Checking, "a check at AWS"),
         State::Unsettled { doubt, .. } => match doubt {
             // An operator may write a status in every phase, and no event says it before its end.
-            Doubt::Outside => (true, ""),
+            Doubt::Outside | Doubt::OutsideWithoutTime => (true, ""),
             Doubt::LateAnswer => (phase == Phase::Stray, "the removal of an assignment"),
         },
         State::Denied { .. }

@@ -457,7 +457,8 @@ mod tests {
             comparison.found.len()
         };
         let mut events = vec![event(EventKind::CleanedUp, Some(&bob), &[])];
-        for doubt in [Doubt::Outside, Doubt::LateAnswer] {
+        let doubts = [Doubt::Outside, Doubt::OutsideWithoutTime, Doubt::LateAnswer];
+        for doubt in doubts {
             let unsettled = |by| State::Unsettled {
                 end: Box::new(revoked(by)),
                 doubt,

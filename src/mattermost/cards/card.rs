@@ -200,7 +200,9 @@ fn headline(
             "#30a050",
             format!("To end the access now: `/jit revoke {id}`"),
         ),
-        Status::Revoked | Status::Expired if !request.access.was_begun() => {
+        Status::Revoked | Status::Expired | Status::Denied | Status::Cancelled
+            if !request.access.was_begun() =>
+        {
             ("#808080", "No access was granted.".to_owned())
         }
         Status::Revoked => (
@@ -208,7 +210,11 @@ fn headline(
             "Revoked: AWS shows that the access is gone.".to_owned(),
         ),
         Status::Expired => ("#808080", expired_text(expired).to_owned()),
-        Status::Denied | Status::Cancelled => ("#808080", "No access was granted.".to_owned()),
+        // An operator wrote the status into the store while the access existed.
+        Status::Denied | Status::Cancelled => (
+            "#808080",
+            "This request gives no access any more.".to_owned(),
+        ),
         Status::Error => ("#c02020", error_text(request).to_owned()),
     }
 }
@@ -454,6 +460,27 @@ mod tests {
             card.contains("\"Revoked: AWS shows that the access is gone."),
             "{card}"
         );
+    }
+
+    /// W14: the card said "No access was granted." of a GRANTED request over which an operator wrote
+    /// CANCELLED.
+    #[test]
+    fn w14_the_card_of_a_cancelled_request_tells_whether_it_had_access() {
+        let mut never = record("Cancelled").request;
+        never.access = AccessFacts::new(AccessForm::Assignment);
+        let mut begun = record("Granted").request;
+        begun.state = never.state.clone();
+        for (request, wanted, other) in [
+            (&never, "No access was granted.", "any more"),
+            (
+                &begun,
+                "This request gives no access any more.",
+                "No access was",
+            ),
+        ] {
+            let card = shown(request);
+            assert!(card.contains(wanted) && !card.contains(other), "{card}");
+        }
     }
 
     /// W14: the card said that no access is left, although an assignment from outside, or that of

@@ -120,6 +120,9 @@ pub fn line(event: &Event, revoke: RevokeLine, handles: &Handles) -> Line {
         }
         EventKind::Approved => Line::Plain(format!("Approved by {by}.")),
         EventKind::Denied => Line::Called(format!("denied by {by}{why}")),
+        EventKind::Cancelled if event.details.contains_key("source") => Line::Plain(
+            "CANCELLED was written into the store. This request gives no access any more.".into(),
+        ),
         EventKind::Cancelled if why.is_empty() => Line::Plain(format!("Cancelled by {by}.")),
         EventKind::Cancelled => Line::Called(format!("the request was cancelled by {by}{why}")),
         EventKind::Granted => Line::Called(format!("access granted until {until}.")),
@@ -219,6 +222,15 @@ mod tests {
             let told = line(&event(EventKind::Expired, details));
             assert_eq!(told, Line::Plain(format!("Expired. {wanted}")));
         }
+    }
+
+    /// W14: the line said "Cancelled by jit."
+    #[test]
+    fn w14_the_line_of_a_written_cancelled_says_where_it_comes_from() {
+        let source = [("source", "changed outside jit")];
+        let told = line(&event(EventKind::Cancelled, &source));
+        let wanted = "CANCELLED was written into the store. This request gives no access any more.";
+        assert_eq!(told, Line::Plain(wanted.into()));
     }
 
     // B1

@@ -184,12 +184,16 @@ impl RequestLine<'_> {
     fn odd(&self, typed: &str, rest: &str) -> String {
         let after = rest.trim_start().strip_prefix(typed).unwrap_or_default();
         let meant = meant_time(typed).unwrap_or_else(|| TIME.to_owned());
-        format!(
-            "\"{}\" is not a time: type a time like `30m`, `2h` or `1h30m`, for example {}\n{}",
+        let said = format!(
+            "\"{}\" is not a time: type a time like `30m`, `2h` or `1h30m`, for example {}",
             short(typed, TYPED),
             self.command(None, Some(&meant), after.trim_start()),
-            self.as_reason(rest),
-        )
+        );
+        match after.trim_start() {
+            // A time alone is no reason.
+            "" => said,
+            _ => format!("{said}\n{}", self.as_reason(rest)),
+        }
     }
 
     fn twice(&self, what: &str, one: &str, other: &str, after: &str) -> String {
@@ -309,6 +313,34 @@ mod tests {
         (
             "acme-prod readonly 1,5h logs",
             "`/jit request acme-prod readonly 90m logs`",
+        ),
+        (
+            "acme-prod readonly 30m; logs",
+            "`/jit request acme-prod readonly 30m logs`",
+        ),
+        (
+            "acme-prod readonly (1h) logs",
+            "`/jit request acme-prod readonly 60m logs`",
+        ),
+        (
+            "acme-prod readonly \"30m\" logs",
+            "`/jit request acme-prod readonly 30m logs`",
+        ),
+        (
+            "acme-prod readonly \"1 hour\"",
+            "`/jit request acme-prod readonly 60m REASON`",
+        ),
+        (
+            "acme-prod readonly 30m/1h logs",
+            "`/jit request acme-prod readonly TIME logs`",
+        ),
+        (
+            "acme-prod readonly PT1H logs",
+            "`/jit request acme-prod readonly 60m logs`",
+        ),
+        (
+            "acme-prod readonly please 15m;",
+            "`/jit request acme-prod readonly 15m please 15m;`",
         ),
         (
             "acme-prod readonly please 15m",

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::fault::unreadable;
-use crate::domain::{Request, State, Status, Timestamp};
+use crate::domain::{Doubt, Request, State, Status, Timestamp};
 use crate::store::found::{RecordKind, StoredKey, under_its_key};
 use crate::store::{Found, StoreError};
 
@@ -41,8 +41,8 @@ impl RequestRow {
     }
 
     /// Returns the record. A status that differs from the document was written from outside and
-    /// is applied as such. There is no clock here, so the change counts from the time that the
-    /// row names, and the request is due since its last event.
+    /// is applied as such. There is no clock here: the end has the time that the row names, or gets
+    /// one when jit settles it, and the request is due since its last event.
     pub fn read(self) -> Result<Request, StoreError> {
         let mut request: Request = from_doc(&format!("request {}", self.id), &self.doc)?;
         if request.id.to_string() != self.id {
@@ -79,6 +79,11 @@ impl RequestRow {
 pub(super) fn revoked_at(state: &State) -> Option<Timestamp> {
     match state {
         State::Revoked { at, .. } => Some(*at),
+        // A status that is written over this one later has no time either.
+        State::Unsettled {
+            doubt: Doubt::OutsideWithoutTime,
+            ..
+        } => None,
         State::Unsettled { end, .. } => revoked_at(end),
         _ => None,
     }

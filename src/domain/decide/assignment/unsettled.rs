@@ -23,7 +23,7 @@ pub(super) fn verify(
     if !step.holds() {
         return begin(step, lease, AssignmentWork::Look);
     }
-    if step.is_shared() && !(end.is_revoked() && doubt == Doubt::Outside) {
+    if step.is_shared() && !(end.is_revoked() && doubt != Doubt::LateAnswer) {
         step.leave_to_others();
         return settled(step, end, doubt);
     }
@@ -87,6 +87,11 @@ fn settled(step: Step<'_>, end: State, doubt: Doubt) -> Result<Decision, Refusal
             settled_without_notice(step, end, EventKind::StrayAccessRemoved, details([]))
         }
         Doubt::Outside => settled_from_outside(step, end),
+        // H7: nobody knows when it was written.
+        Doubt::OutsideWithoutTime => {
+            let now = step.now;
+            settled_from_outside(step, end.ended_at(now))
+        }
     }
 }
 
@@ -130,8 +135,8 @@ mod tests {
     use super::super::super::decide;
     use super::super::super::fixtures::{finished, holding_of, id, later, policy, record};
     use super::*;
-    use crate::domain::Status;
     use crate::domain::decide::Record;
+    use crate::domain::{Millis, RequestObject, Status};
 
     /// An operator wrote this status over a request that ended in ERROR because of an assignment from
     /// outside, and a worker looks at AWS.
@@ -146,6 +151,35 @@ mod tests {
 
     fn looked(record: Record, outcome: AssignmentOutcome) -> Decision {
         decide(record, &policy(), finished(outcome), later()).unwrap()
+    }
+
+    /// H7: the end was the time of the last event, so the access ended at its beginning.
+    #[test]
+    fn h7_an_end_that_was_written_without_its_time_ends_when_jit_settles_it() {
+        let written_at = later() + Millis::minutes(5);
+        let settled_at = later() + Millis::minutes(9);
+        for said in [
+            Status::Revoked,
+            Status::Expired,
+            Status::Cancelled,
+            Status::Error,
+        ] {
+            for (at, wanted) in [(Some(written_at), written_at), (None, settled_at)] {
+                let mut written = record("Granted");
+                let last_event = later();
+                written.request.apply_outside_status(said, at, last_event);
+                let shown = RequestObject::from(&written.request);
+                let ends = [shown.revoked_at, shown.expired_at, shown.cancelled_at];
+                let is_shown = ends.into_iter().flatten().next();
+                assert_eq!(is_shown, at.filter(|_| said != Status::Error), "{said}");
+                written.request.schedule.lease = record("Unsettled").request.schedule.lease;
+                let outcome = finished(AssignmentOutcome::Gone);
+                let ended = decide(written, &policy(), outcome, settled_at).unwrap();
+                assert_eq!(ended.request.status(), said);
+                let state = ended.request.state;
+                assert_eq!(state.clone().ended_at(wanted), state, "{said}");
+            }
+        }
     }
 
     /// P6, W14: the channel was told "AWS shows that the access is gone".
