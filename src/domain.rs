@@ -25,6 +25,8 @@ pub mod policy;
 pub mod refusal;
 pub mod replay;
 pub mod request;
+pub mod role;
+pub mod session;
 pub mod short_id;
 pub mod shown;
 pub mod status;
@@ -58,6 +60,11 @@ pub use refusal::Refusal;
 pub use request::{
     Approval, Approvals, Asked, Chat, Claim, Doubt, Draft, Ending, ErrorEnd, Extension, Failing,
     Grant, Lane, Lease, LeaseHolder, Period, Reminder, Request, Schedule, State, Subject, Version,
+};
+pub use role::{RoleArn, RoleTemplate};
+pub use session::{
+    AssumeRole, AssumeRoleOptions, Cap, Caps, Issued, SESSION_TAG, Session, SessionBasis,
+    SessionId, SessionMode, SessionRefusal, SessionStart, SessionState, Terms,
 };
 pub use short_id::ShortId;
 pub use shown::{RequestObject, status_in_words};
