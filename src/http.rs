@@ -21,6 +21,8 @@ mod requests;
 pub mod signed;
 mod spent;
 mod stream;
+#[cfg(test)]
+mod test_state;
 mod uncut;
 pub mod unsigned;
 pub mod wire;

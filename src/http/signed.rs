@@ -379,48 +379,19 @@ mod tests {
     use axum::http::StatusCode;
     use axum::routing::post;
     use tokio::sync::Notify;
-    use tokio_util::sync::CancellationToken;
     use tower::Service as _;
 
     use crate::clock::{Clock, SystemClock};
-    use crate::domain::decide::fixtures::policy;
-    use crate::http::keyring::{Keyring, KnownSecrets};
     use crate::http::router;
-    use crate::service::{Announce, Service};
-    use crate::signature::Secret;
-    use crate::store::sqlite::SqliteStore;
-
-    fn secret() -> Secret {
-        Secret::new("s3cret".into())
-    }
+    use crate::http::test_state::{self, key, secret};
 
     fn state(folder: &Path) -> Arc<HttpState> {
-        let store = Arc::new(SqliteStore::open(&folder.join("jit.db")).unwrap());
-        let clock = Arc::new(SystemClock);
-        let service = Arc::new(Service::new(store, clock, policy(), Announce::None));
-        let key = KeyConfig {
-            secret: secret(),
-            scopes: [Scope::Approve].into(),
-            require_v2: true,
-            expires: None,
-        };
-        let keyring = Keyring::new(KnownSecrets {
-            keys: [("plugin".into(), Arc::new(key))].into(),
-            ..KnownSecrets::default()
-        });
-        let stop = CancellationToken::new();
-        Arc::new(HttpState::new(service, Arc::new(keyring), None, stop))
+        Arc::new(test_state::state(folder, Scope::Approve))
     }
 
     // A14
     #[test]
     fn a14_a_revoke_of_a_key_that_may_not_revoke_counts_as_any_other_call() {
-        let key = |scope| KeyConfig {
-            secret: secret(),
-            scopes: [scope].into(),
-            require_v2: true,
-            expires: None,
-        };
         assert_eq!(rate_of::<ToRevoke>(&key(Scope::Read)), RateOf::OtherCalls);
         assert_eq!(
             rate_of::<ToRevoke>(&key(Scope::Revoke)),

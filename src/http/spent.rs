@@ -31,44 +31,25 @@ mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::extract::Request;
-    use tokio_util::sync::CancellationToken;
     use tower::Service as _;
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
-    use crate::config::{KeyConfig, Scope};
-    use crate::domain::decide::fixtures::{asked, bob, draft, id, policy};
+    use crate::config::Scope;
+    use crate::domain::decide::fixtures::{asked, bob, draft, id};
     use crate::domain::{Admin, Ask, BindTerms, Draft, Millis, RequestId};
-    use crate::http::keyring::{Keyring, KnownSecrets};
+    use crate::http::test_state::{self, secret};
     use crate::http::{HttpState, router};
-    use crate::service::{Announce, Configure};
-    use crate::signature::{self, Message, Scheme, Secret};
-    use crate::store::sqlite::SqliteStore;
+    use crate::service::Configure;
+    use crate::signature::{self, Message, Scheme};
     use crate::store::{Freshness, Nonce};
 
     const MOST: u32 = 3;
     const BODY: &str = r#"{"actor_mm_user_id":"bob","actor_email":"bob@example.com"}"#;
 
-    fn secret() -> Secret {
-        Secret::new("s3cret".into())
-    }
-
     /// A server whose key may only revoke, and may make `MOST` calls that change nothing.
     fn state(folder: &std::path::Path) -> Arc<HttpState> {
-        let store = Arc::new(SqliteStore::open(&folder.join("jit.db")).unwrap());
-        let service = Service::new(store, Arc::new(SystemClock), policy(), Announce::None);
-        let key = KeyConfig {
-            secret: secret(),
-            scopes: [Scope::Revoke].into(),
-            require_v2: true,
-            expires: None,
-        };
-        let keyring = Keyring::new(KnownSecrets {
-            keys: [("plugin".into(), Arc::new(key))].into(),
-            ..KnownSecrets::default()
-        });
-        let stop = CancellationToken::new();
-        let mut state = HttpState::new(Arc::new(service), Arc::new(keyring), None, stop);
+        let mut state = test_state::state(folder, Scope::Revoke);
         state.rates = Arc::new(KeyRates::of_other_calls(MOST));
         Arc::new(state)
     }

@@ -129,39 +129,13 @@ pub(super) fn compare_phase(comparison: &mut Comparison, state: &State, events: 
 
 /// Whether the request is a holder of its assignment: it joined it, and has not ended since.
 pub(super) fn is_holder(events: &[Event]) -> bool {
-    let joined_or_left = |event: &Event| match event.event_type {
-        EventKind::Assigning | EventKind::StrayAccessFound => Some(true),
-        EventKind::Denied
-        | EventKind::Cancelled
-        | EventKind::Revoked
-        | EventKind::Expired
-        | EventKind::Error
-        | EventKind::StrayAccessRemoved => Some(false),
-        EventKind::Requested
-        | EventKind::ApprovalRecorded
-        | EventKind::Approved
-        | EventKind::Granted
-        | EventKind::ExtensionRequested
-        | EventKind::Extended
-        | EventKind::ExtensionDenied
-        | EventKind::EndAnnounced
-        | EventKind::RevokeRequested
-        | EventKind::ExpiryStarted
-        | EventKind::RollbackStarted
-        | EventKind::CleanedUp
-        | EventKind::RemovalFailing
-        | EventKind::SessionsDenied
-        | EventKind::SessionsEnded
-        | EventKind::SessionsNotEnded
-        | EventKind::SessionDenyLifted
-        | EventKind::NoticeParked
-        | EventKind::ForgeryRefused
-        | EventKind::Bound
-        | EventKind::BindingChanged
-        | EventKind::ApproversSet
-        | EventKind::Unbound => None,
-    };
-    events.iter().rev().find_map(joined_or_left) == Some(true)
+    match phase(events).0 {
+        Phase::Running => events
+            .iter()
+            .any(|event| event.event_type == EventKind::Assigning),
+        Phase::Removing | Phase::CleanedUp | Phase::Stray => true,
+        Phase::Checking | Phase::Ended => false,
+    }
 }
 
 #[cfg(test)]

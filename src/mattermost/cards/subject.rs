@@ -22,9 +22,3 @@ pub fn seen(sealed: Option<&str>) -> Option<Subject> {
         None => Some(Subject::Request),
     }
 }
-
-/// Whether a pressed button is about what waits now, or nothing waits.
-pub fn is_present(request: &Request, action: Action, sealed: Option<&str>) -> bool {
-    let now = of_button(request, action);
-    now.is_none() || seen(sealed) == now
-}

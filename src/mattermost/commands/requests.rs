@@ -27,7 +27,7 @@ const AN_HOUR: i64 = 60;
 /// The result of a decision on what a card or a dialog showed.
 pub(in crate::mattermost) enum ShownDecision {
     Done,
-    /// Something else waits: the request as it is now. Nothing was changed.
+    /// The request, as it is now, waits for another decision; jit changed nothing.
     OtherWaits(Box<Request>),
 }
 

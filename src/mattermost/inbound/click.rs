@@ -15,7 +15,7 @@ use crate::http::body::read;
 use crate::http::limits::{BodyOf, SeatFor};
 use crate::http::reply::{Problem, json as reply};
 use crate::http::unsigned::Unsigned;
-use crate::mattermost::cards::subject::{is_present, seen};
+use crate::mattermost::cards::subject::seen;
 use crate::mattermost::cards::text::{counted_minutes, short_id};
 use crate::mattermost::commands::requests::ShownDecision;
 use crate::mattermost::trust::seal::{Action, Broken, ClickContext, ReasonedStep};
@@ -281,9 +281,6 @@ impl Mattermost {
             return Err(No::Message(
                 "this post is not the card of the request any more; `/jit list` shows the open requests".into(),
             ));
-        }
-        if !is_present(&request, pressed.action, pressed.subject.as_deref()) {
-            return Err(self.unseen(request).await);
         }
         let right = Some(right.clone());
         let ask = match pressed.action {
